@@ -1,0 +1,229 @@
+"""Strict YAML to pydantic, `key=value` overrides, and the only place that reads the environment.
+
+Every loader here reports all faults of a file at once, each with its file and key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from waypost.contracts.errors import ConfigError, Fault
+
+
+class StrictModel(BaseModel):
+    """Base of every config model: unknown keys are faults, values cannot change after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says, read once.
+
+    Attributes:
+        root: Folder that relative paths of a config resolve against (``WAYPOST_ROOT``, else
+            the working directory).
+        cache: Where converted weights and distilled encoders are kept (``WAYPOST_CACHE``,
+            else ``$XDG_CACHE_HOME/waypost``, else ``~/.cache/waypost``).
+        offline: No download of any kind (``WAYPOST_OFFLINE`` or ``HF_HUB_OFFLINE`` set to 1).
+        plugin_paths: Folders searched for plug-ins, nearest first: ``./custom_routers``,
+            ``~/.waypost/plugins``, then those of ``WAYPOST_PLUGINS`` (colon-separated).
+        pool: Which local pool is served, ``small`` or ``full`` (``WAYPOST_POOL``).
+        environments: Interpreters of other environments by name (``WAYPOST_ENV_<NAME>``, name
+            in lower case with ``-`` for ``_``).
+    """
+
+    root: Path
+    cache: Path
+    offline: bool
+    plugin_paths: tuple[Path, ...]
+    pool: str
+    environments: Mapping[str, Path]
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from ``env`` (default: this process's environment)."""
+        env = os.environ if env is None else env
+        home = Path(env.get("HOME") or Path.home())
+        cache_home = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
+        extra = [Path(part) for part in env.get("WAYPOST_PLUGINS", "").split(":") if part]
+        prefix = "WAYPOST_ENV_"
+        return cls(
+            root=Path(env.get("WAYPOST_ROOT") or Path.cwd()).resolve(),
+            cache=Path(env.get("WAYPOST_CACHE") or cache_home / "waypost"),
+            offline=any(_is_set(env.get(name)) for name in ("WAYPOST_OFFLINE", "HF_HUB_OFFLINE")),
+            plugin_paths=(
+                Path.cwd() / "custom_routers",
+                home / ".waypost" / "plugins",
+                *extra,
+            ),
+            pool=env.get("WAYPOST_POOL") or "small",
+            environments={
+                name.removeprefix(prefix).lower().replace("_", "-"): Path(value)
+                for name, value in env.items()
+                if name.startswith(prefix) and value
+            },
+        )
+
+
+def _is_set(value: str | None) -> bool:
+    return (value or "").lower() in {"1", "true", "yes", "on"}
+
+
+def environment_value(name: str) -> str | None:
+    """Return one environment variable, or None where it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings (read once; tests call ``settings.cache_clear()``)."""
+    return Settings.from_env()
+
+
+def resolve_path(path: str | Path, root: Path | None = None) -> Path:
+    """Return an absolute path: ``path`` itself, or relative to ``root`` (default WAYPOST_ROOT)."""
+    candidate = Path(path).expanduser()
+    return candidate if candidate.is_absolute() else (root or settings().root) / candidate
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice (YAML would silently keep the last)."""
+
+
+def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        ConfigError: where the file is missing, is not YAML, holds a key twice, or is not a
+            mapping. The message holds line and column.
+    """
+    path = Path(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+    except FileNotFoundError:
+        raise ConfigError([Fault(str(path), "no such file")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Fault(str(path), f"cannot be read: {error}")]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([Fault(str(path), f"is not valid YAML: {error}")]) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError([Fault(str(path), f"expected keys and values, found {kind(data)}")])
+    return data
+
+
+def kind(value: object) -> str:
+    """Name the YAML type of a value, for messages."""
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else "a value")
+
+
+def parse(model: type[ModelT], data: Any, where: str = "config") -> ModelT:
+    """Validate data against a model.
+
+    Args:
+        model: The pydantic model.
+        data: Plain data, as read from YAML or JSON.
+        where: File (and key) that the data came from, for messages.
+
+    Raises:
+        ConfigError: with one fault for each wrong key.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(faults(error, where)) from None
+
+
+def faults(error: ValidationError, where: str) -> list[Fault]:
+    """Translate pydantic's errors into faults that name the key."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in item["loc"] if not _is_union_branch(part))
+        if item["type"] == "extra_forbidden":
+            problem = "unknown key"
+        elif item["type"] == "missing":
+            problem = "missing; it is required"
+        else:
+            problem = item["msg"].removeprefix("Value error, ")
+        found.append(Fault(f"{where}: {key}" if key else where, problem))
+    return found
+
+
+def _is_union_branch(part: int | str) -> bool:
+    # pydantic adds names like "function-after[...]" or "list[str]" for the branches of a union
+    return isinstance(part, str) and ("[" in part or "(" in part)
+
+
+def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
+    """Read a YAML file into a model, after applying ``key=value`` overrides.
+
+    Raises:
+        ConfigError: with every fault of file and overrides.
+    """
+    return parse(model, apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return ``data`` with dotted ``key=value`` settings applied; values are YAML scalars.
+
+    Raises:
+        ConfigError: naming every override that has no ``=`` or steps through a scalar.
+    """
+    result: dict[str, Any] = _copy(data)
+    wrong: list[Fault] = []
+    for item in overrides:
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            wrong.append(Fault(f"option {item!r}", "expected key=value"))
+            continue
+        *parents, leaf = key.split(".")
+        node: Any = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                wrong.append(Fault(f"option {item!r}", f"{parent} is {kind(node)}, not a mapping"))
+                break
+        else:
+            try:
+                node[leaf] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                wrong.append(Fault(f"option {item!r}", "the value is not valid YAML"))
+    if wrong:
+        raise ConfigError(wrong)
+    return result
+
+
+def _copy(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data

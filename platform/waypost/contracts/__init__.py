@@ -1,0 +1,1 @@
+"""What crosses borders: records, tables, routers, policy, artifacts and errors."""

@@ -1,0 +1,212 @@
+"""The folder that ``train`` writes and ``serve`` loads: a manifest and safetensors, no code.
+
+manifest.json          what it is, and the sha256 of every other file
+weights.safetensors    the router's arrays, and the embeddings of the probe texts
+training/              optional: the routing data it was fitted on, to fit it again where
+                       the query encoder had to be rebuilt
+plugin/                optional: source of the plug-in that defines the router
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from waypost.contracts.errors import ArtifactDigestError, ArtifactFormatError
+from waypost.contracts.records import LLMInfo
+
+FORMAT = "waypost-artifact/1"
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+TRAINING = "training"
+PLUGIN = "plugin"
+PROBE_EMBEDDINGS = "probe_embeddings"
+
+PROBE_TEXTS = (
+    "What is the capital of France?",
+    "A shop sells 3 pens for $2. How much do 12 pens cost?",
+    "Which gas do plants take in?\nA. oxygen\nB. carbon dioxide\nC. helium\nD. neon",
+    "Write a Python function that returns the largest element of a list.",
+    "Wie heißt der längste Fluss in Afrika?",
+)
+"""Texts whose embeddings show, at load, whether the encoder is the one of the training."""
+
+
+class EncoderInfo(BaseModel):
+    """The encoder a router was fitted with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    dimension: int = Field(ge=1)
+
+
+class Manifest(BaseModel):
+    """What an artifact is.
+
+    Attributes:
+        format: Version of this layout; another one is refused.
+        router: Registry name.
+        version: Short digest of the weights; what decisions carry as ``router_version``.
+        parameters: The router's parameters.
+        llms: The candidates, in the order of every array's columns.
+        encoder: The query encoder; null for routers that need none.
+        state: JSON-able learned values.
+        data_digest: Digest of the training data.
+        metrics: Numbers measured at training time.
+        versions: Of Python and the packages it was made with.
+        seed: Of the training run.
+        plugin: Folder name of the plug-in whose source is packed, or null.
+        files: sha256 of every other file, by relative path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["waypost-artifact/1"] = "waypost-artifact/1"
+    router: str
+    version: str
+    parameters: dict[str, Any]
+    llms: tuple[LLMInfo, ...] = Field(min_length=1)
+    encoder: EncoderInfo | None = None
+    state: dict[str, Any] = Field(default_factory=dict)
+    data_digest: str = ""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    seed: int | None = None
+    plugin: str | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def write_artifact(
+    folder: str | Path,
+    manifest: Manifest,
+    arrays: Mapping[str, NDArray[Any]],
+    add_files: Callable[[Path], None] | None = None,
+) -> Manifest:
+    """Write an artifact, replacing ``folder`` in one step.
+
+    Args:
+        folder: Where; an artifact that is there is replaced, anything else is refused.
+        manifest: Everything but ``version`` and ``files``, which are computed here.
+        arrays: The router's arrays and `PROBE_EMBEDDINGS`.
+        add_files: Called with the unfinished folder, to add ``training/`` or ``plugin/``.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ArtifactFormatError: ``folder`` holds something that is not an artifact.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise ArtifactFormatError(f"{folder}: exists and is not an artifact; give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
+            str(partial / WEIGHTS),
+        )
+        if add_files is not None:
+            add_files(partial)
+        files = {
+            path.relative_to(partial).as_posix(): _sha256(path)
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        }
+        done = manifest.model_copy(update={"files": files, "version": files[WEIGHTS][:12]})
+        text = json.dumps(done.model_dump(mode="json", exclude_none=True), indent=2)
+        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return done
+
+
+def _replace(new: Path, folder: Path) -> None:
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        os.replace(folder, old / "artifact")  # noqa: PTH105 - a folder, in one step
+        os.replace(new, folder)  # noqa: PTH105
+        shutil.rmtree(old)
+    else:
+        os.replace(new, folder)  # noqa: PTH105
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read an artifact's manifest.
+
+    Raises:
+        ArtifactFormatError: no such folder, no manifest, an unknown format or key.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactFormatError(
+            f"{folder}: no {MANIFEST}; expected a folder written by `waypost train`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ArtifactFormatError(f"{path}: not readable as JSON: {error}") from None
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise ArtifactFormatError(f"{path}: format is {found!r}; this version reads {FORMAT!r}")
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ArtifactFormatError(f"{path}: {key}: {first['msg']}") from None
+
+
+def read_artifact(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Read manifest and arrays, after checking every file against its sha256.
+
+    Raises:
+        ArtifactFormatError: as `read_manifest`, or the weights cannot be read.
+        ArtifactDigestError: a file is missing, was changed, or does not belong.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest)
+    try:
+        return manifest, load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise ArtifactFormatError(f"{folder / WEIGHTS}: not readable: {error}") from None
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ArtifactDigestError(f"{folder}: the manifest names a file outside: {name}")
+        if not path.is_file():
+            raise ArtifactDigestError(f"{path}: missing; the manifest lists it")
+        if _sha256(path) != expected:
+            raise ArtifactDigestError(
+                f"{path}: was changed after training (its sha256 is not the manifest's); "
+                "train again or restore the file"
+            )
+    if WEIGHTS not in manifest.files:
+        raise ArtifactDigestError(f"{folder}: the manifest lists no {WEIGHTS}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+"""What a call will cost, predicted from tokens and prices or from recorded dollars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.routing_data import RoutingData
+
+DEFAULT_OUTPUT_TOKENS = 200.0
+"""Assumed length of an answer where the data records none for any model (list prices then
+order the models; every model gets the same length)."""
+
+DEFAULT_TOKENS_PER_CHARACTER = 0.3
+"""Prompt tokens for each character of the query where the data records none."""
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """Predicts dollars of one call.
+
+    Where a model's prices are known: prompt tokens times input price plus expected generated
+    tokens times output price, so that a changed price takes effect at once. Otherwise the
+    dollars recorded in training; NaN where there is neither.
+
+    Attributes (each of shape (n_llms,) unless said otherwise):
+        prices: (n_llms, 2) USD per million prompt and generated tokens; NaN where unknown.
+        tokens_per_character: Prompt tokens per character of the query, templates included.
+        output_tokens: Mean generated tokens.
+        recorded_usd: Mean recorded dollars; NaN where none was.
+        cost_ref: Mean dollars of the dearest model in training (a float), NaN if unknown.
+    """
+
+    prices: Vector
+    tokens_per_character: Vector
+    output_tokens: Vector
+    recorded_usd: Vector
+    cost_ref: float
+
+    @classmethod
+    def fit(cls, data: RoutingData) -> CostModel:
+        """Measure lengths and dollars on training data."""
+        characters = np.array([max(len(text), 1) for text in data.queries], dtype=np.float64)
+        model = cls(
+            prices=data.prices,
+            tokens_per_character=_tokens_per_character(data, characters),
+            output_tokens=_filled(column_mean(data.output_tokens), DEFAULT_OUTPUT_TOKENS),
+            recorded_usd=column_mean(data.cost_usd),
+            cost_ref=np.nan,
+        )
+        recorded = column_mean(data.cost_usd)
+        predicted = model.predict(characters).mean(axis=0)
+        mean_usd = np.where(np.isnan(recorded), predicted, recorded)
+        reference = float(np.nanmax(mean_usd)) if not np.isnan(mean_usd).all() else np.nan
+        return replace(model, cost_ref=reference)
+
+    def with_prices(
+        self, prices: Mapping[str, tuple[float, float]], names: tuple[str, ...]
+    ) -> CostModel:
+        """Return the model with some LLMs' prices (USD per million tokens) replaced."""
+        table = self.prices.copy()
+        for name, pair in prices.items():
+            table[names.index(name)] = pair
+        return replace(self, prices=table)
+
+    def predict(
+        self,
+        characters: Vector,
+        *,
+        input_tokens: Vector | None = None,
+        output_tokens: NDArray[np.floating[Any]] | None = None,
+        recorded_usd: NDArray[np.floating[Any]] | None = None,
+    ) -> Vector:
+        """Predict dollars of one call of each LLM for each query.
+
+        Args:
+            characters: Length of each query, shape (n_queries,).
+            input_tokens: Counted prompt tokens, (n_queries,), NaN where not counted.
+            output_tokens: Expected generated tokens, (n_queries, n_llms), from the router.
+            recorded_usd: Expected recorded dollars, (n_queries, n_llms), from the router.
+
+        Returns:
+            Shape (n_queries, n_llms), at least 0, NaN where unknown.
+        """
+        shape = (len(characters), len(self.prices))
+        prompt = characters[:, None] * self.tokens_per_character
+        if input_tokens is not None:
+            prompt = np.where(np.isnan(input_tokens)[:, None], prompt, input_tokens[:, None])
+        generated = _prefer(output_tokens, self.output_tokens, shape)
+        by_price = (prompt * self.prices[:, 0] + generated * self.prices[:, 1]) / 1e6
+        recorded = _prefer(recorded_usd, self.recorded_usd, shape)
+        return np.where(np.isnan(by_price), recorded, by_price)
+
+    def to_arrays(self) -> dict[str, Vector]:
+        """Return the state as named arrays; `from_arrays` reads it back."""
+        state = {name: np.asarray(value, dtype=np.float64) for name, value in vars(self).items()}
+        return {name: np.atleast_1d(value) for name, value in state.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Vector]) -> CostModel:
+        """Rebuild the model from `to_arrays`."""
+        return cls(
+            prices=arrays["prices"],
+            tokens_per_character=arrays["tokens_per_character"],
+            output_tokens=arrays["output_tokens"],
+            recorded_usd=arrays["recorded_usd"],
+            cost_ref=float(arrays["cost_ref"][0]),
+        )
+
+
+def column_mean(matrix: NDArray[np.float64]) -> Vector:
+    """Mean of each column over its measured cells; NaN where a column has none."""
+    counts = (~np.isnan(matrix)).sum(axis=0)
+    sums = np.nansum(matrix, axis=0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _filled(values: Vector, default: float) -> Vector:
+    known = ~np.isnan(values)
+    return np.where(known, values, values[known].mean() if known.any() else default)
+
+
+def _tokens_per_character(data: RoutingData, characters: Vector) -> Vector:
+    measured = ~np.isnan(data.input_tokens)
+    tokens = np.nansum(data.input_tokens, axis=0)
+    lengths = (measured * characters[:, None]).sum(axis=0)
+    ratio = np.where(lengths > 0, tokens / np.maximum(lengths, 1), np.nan)
+    return _filled(ratio, DEFAULT_TOKENS_PER_CHARACTER)
+
+
+def _prefer(
+    values: NDArray[np.floating[Any]] | None, fallback: Vector, shape: tuple[int, int]
+) -> Vector:
+    if values is None:
+        return np.broadcast_to(fallback, shape)
+    return np.where(np.isnan(values), fallback, values)

@@ -1,0 +1,241 @@
+"""The one tree of errors that Waypost raises on purpose.
+
+    WaypostError
+      ConfigError              a config file or option is wrong; holds every fault at once
+      SchemaError              data does not have the agreed form (columns, shapes, ranges)
+      PolicyError              a decision cannot be made as asked
+        EmptyPoolError         no model is left to choose from
+        BudgetError            no model fits the money allowed
+      ArtifactError            a trained router cannot be loaded
+        ArtifactFormatError    unknown format version, or a file is missing or unreadable
+        ArtifactDigestError    a file is not what the manifest says
+        EncoderMismatchError   the query encoder is not the one it was trained with
+        PoolMismatchError      the models are not the ones it was trained on
+      NotFittedError           also a ValueError and an AttributeError, as in scikit-learn
+      RegistryError            no such router, engine, encoder or benchmark
+        PluginError            one plug-in does not load; the others do
+      WeightsError             model weights cannot be had from any source
+      EngineError              an LLM call failed; `retryable` says whether another try may help
+        EngineTimeoutError     no answer in time
+        EngineConnectionError  the endpoint or process cannot be reached, or cut the answer off
+        EngineOverloadedError  429, or a full queue; may carry `retry_after_s`
+        EngineServerError      5xx, or generation failed
+        EngineRequestError     the request itself is refused (4xx): never retryable
+          ContextLengthError   the prompt does not fit the model's context
+          EngineAuthError      the key is refused; another model may still answer
+      MissingExtraError        an optional dependency is absent; holds the install command
+
+A message says what failed, where, what was expected and what to do. No message ever
+holds an API key or the text of a user's query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class WaypostError(Exception):
+    """Base of every error that Waypost raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a config.
+
+    Attributes:
+        where: File and key, for instance ``router.yaml: applications[0].args.pool``.
+        problem: What is wrong and what was expected.
+    """
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class ConfigError(WaypostError):
+    """A config file, key or option is wrong.
+
+    Attributes:
+        faults: Every fault found, in the order of the file.
+    """
+
+    def __init__(self, faults: Iterable[Fault] | str) -> None:
+        self.faults: tuple[Fault, ...] = (
+            (Fault("config", faults),) if isinstance(faults, str) else tuple(faults)
+        )
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+    # Exceptions are rebuilt from `args` when they cross a process border (Ray); the
+    # faults are kept by naming them here.
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Fault, ...]]]:
+        return type(self), (self.faults,)
+
+
+class SchemaError(WaypostError):
+    """Data does not have the agreed form: columns, types, shapes or ranges."""
+
+
+class PolicyError(WaypostError):
+    """A decision cannot be made as asked."""
+
+
+class EmptyPoolError(PolicyError):
+    """No model is left to choose from: the pool is empty or no allowed model is in it."""
+
+
+class BudgetError(PolicyError):
+    """No model's predicted cost fits the money allowed."""
+
+
+class ArtifactError(WaypostError):
+    """A trained router cannot be written or loaded."""
+
+
+class ArtifactFormatError(ArtifactError):
+    """The artifact's format is unknown, or one of its files is missing or unreadable."""
+
+
+class ArtifactDigestError(ArtifactError):
+    """A file of the artifact is not the one its manifest describes."""
+
+
+class EncoderMismatchError(ArtifactError):
+    """The query encoder at hand is not the one the router was trained with."""
+
+
+class PoolMismatchError(ArtifactError):
+    """The models at hand are not those the router was trained on, or in another order."""
+
+
+class NotFittedError(WaypostError, ValueError, AttributeError):
+    """A router is asked to predict before ``fit`` or before its state was loaded."""
+
+
+class RegistryError(WaypostError):
+    """No router, engine, encoder or benchmark of that name is known."""
+
+
+class PluginError(RegistryError):
+    """One plug-in does not load. It names the plug-in; the others still work."""
+
+
+class WeightsError(WaypostError):
+    """Model weights cannot be had from any source; the message lists what was tried."""
+
+
+class EngineError(WaypostError):
+    """An LLM call failed.
+
+    Attributes:
+        retryable: True where the same call, or the next model of the ranking, may succeed.
+        status: The upstream's HTTP status, where there was one.
+        retry_after_s: Seconds the upstream asked to wait, where it did.
+    """
+
+    retryable_by_default = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable = self.retryable_by_default if retryable is None else retryable
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the plain form that crosses process borders; `engine_error` reads it back."""
+        return {
+            "type": type(self).__name__,
+            "message": str(self),
+            "retryable": self.retryable,
+            "status": self.status,
+            "retry_after_s": self.retry_after_s,
+        }
+
+
+class EngineTimeoutError(EngineError):
+    """No answer, or no next token, in time."""
+
+
+class EngineConnectionError(EngineError):
+    """The endpoint or process cannot be reached, or it cut the answer off."""
+
+
+class EngineOverloadedError(EngineError):
+    """The engine refuses more work for now (HTTP 429, full queue)."""
+
+
+class EngineServerError(EngineError):
+    """The engine failed on its side (HTTP 5xx, a crash during generation)."""
+
+
+class EngineRequestError(EngineError):
+    """The engine refuses this request (HTTP 4xx): the same call cannot succeed."""
+
+    retryable_by_default = False
+
+
+class ContextLengthError(EngineRequestError):
+    """The prompt and the tokens asked for do not fit the model's context."""
+
+
+class EngineAuthError(EngineRequestError):
+    """The engine refuses the key. The message names the service, never the key."""
+
+
+_ENGINE_ERRORS: dict[str, type[EngineError]] = {
+    cls.__name__: cls
+    for cls in (
+        EngineError,
+        EngineTimeoutError,
+        EngineConnectionError,
+        EngineOverloadedError,
+        EngineServerError,
+        EngineRequestError,
+        ContextLengthError,
+        EngineAuthError,
+    )
+}
+
+
+def engine_error(data: dict[str, object]) -> EngineError:
+    """Rebuild an engine error from ``EngineError.to_dict``; an unknown type is EngineError."""
+    cls = _ENGINE_ERRORS.get(str(data.get("type")), EngineError)
+    status, wait = data.get("status"), data.get("retry_after_s")
+    return cls(
+        str(data.get("message", "the engine failed")),
+        retryable=bool(data.get("retryable", cls.retryable_by_default)),
+        status=status if isinstance(status, int) else None,
+        retry_after_s=float(wait) if isinstance(wait, int | float) else None,
+    )
+
+
+class MissingExtraError(WaypostError):
+    """An optional dependency is absent.
+
+    Attributes:
+        extra: The extra that holds it.
+        command: The exact command that installs it.
+    """
+
+    def __init__(self, module: str, extra: str) -> None:
+        self.module, self.extra = module, extra
+        self.command = f'pip install "waypost[{extra}]"'
+        super().__init__(f"{module} is not installed; it comes with: {self.command}")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.module, self.extra)
+
+
+def names(values: Sequence[str], limit: int = 12) -> str:
+    """Join names for a message, cut after `limit` of them."""
+    shown = ", ".join(values[:limit])
+    return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"

@@ -1,0 +1,238 @@
+"""The decision rule: predicted quality and cost in, ordered LLMs out. The only place where
+cost, budget, ties and exploration enter.
+
+For a request with cost weight lambda the models are ordered by
+
+    utility_j = quality_j - lambda * cost_j / cost_ref
+
+with ``cost_ref`` the mean dollars of the dearest model on the training data, so that
+lambda = 1 trades one full point of quality for one average call of the dearest model. Cost
+is applied after quality is predicted: one fitted router serves every lambda, and a changed
+price needs no new fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from waypost.contracts.errors import BudgetError, EmptyPoolError, PolicyError, SchemaError
+
+EPSILON = 1e-6
+"""Utilities closer than this are a tie: the cheaper model wins, then the lower name."""
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """Defaults of a deployment, changed without a new fit.
+
+    Attributes:
+        lam: Cost weight of requests that name none; at least 0.
+        allowed_models: Names to choose from; None is the whole pool.
+        max_cost_usd: Most that the predicted cost of one call may be; None is no limit.
+        exploration: Share of requests in [0, 1] sent to a uniformly drawn eligible model.
+        seed: Of the exploration draws.
+    """
+
+    lam: float = 0.0
+    allowed_models: tuple[str, ...] | None = None
+    max_cost_usd: float | None = None
+    exploration: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.lam >= 0:
+            raise PolicyError(f"policy: lambda is {self.lam}; expected a number of at least 0")
+        if not 0 <= self.exploration <= 1:
+            raise PolicyError(f"policy: exploration is {self.exploration}; expected 0 to 1")
+        if self.max_cost_usd is not None and not self.max_cost_usd >= 0:
+            raise PolicyError(f"policy: max_cost_usd is {self.max_cost_usd}; expected at least 0")
+
+
+def rank(
+    quality: ArrayLike,
+    cost: ArrayLike,
+    names: Sequence[str],
+    *,
+    lam: ArrayLike = 0.0,
+    cost_ref: float = 1.0,
+    allowed: ArrayLike | None = None,
+    max_cost_usd: ArrayLike | None = None,
+    epsilon: float = EPSILON,
+) -> NDArray[np.intp]:
+    """Order the models of each query, best first.
+
+    Args:
+        quality: Shape (n_queries, n_llms) or (n_llms,), finite.
+        cost: Predicted dollars of one call, same shape, at least 0; NaN where unknown. An
+            unknown cost counts as the row's highest known one and never fits a budget.
+        names: The n_llms names, columns of ``quality``.
+        lam: Cost weight, at least 0, scalar or (n_queries,); ``inf`` orders by cost alone.
+        cost_ref: Dollars that lambda = 1 weighs as one full point of quality. Not above 0
+            or NaN (no cost known): cost has no weight.
+        allowed: True where a model may be chosen, shape as ``quality``; None is everywhere.
+        max_cost_usd: Most dollars of one call, scalar or (n_queries,); NaN is no limit.
+        epsilon: Utilities within it of the best left are a tie.
+
+    Returns:
+        Column indices, shape (n_queries, n_llms); models that may not be chosen are left out
+        and their places at the end filled with -1.
+
+    Raises:
+        EmptyPoolError: a query has no allowed model.
+        BudgetError: a query has allowed models, but none within its budget.
+        SchemaError: shapes differ or a quality is not finite.
+        PolicyError: a negative lambda.
+    """
+    q = np.atleast_2d(np.asarray(quality, dtype=np.float64))
+    c = np.atleast_2d(np.asarray(cost, dtype=np.float64))
+    if q.shape != c.shape or q.shape[1] != len(names):
+        raise SchemaError(f"rank: quality {q.shape}, cost {c.shape} and {len(names)} names differ")
+    if q.shape[1] == 0:
+        raise EmptyPoolError("no model to choose from: the pool is empty")
+    if not np.isfinite(q).all():
+        raise SchemaError("rank: quality must be finite; a model never measured has to be left out")
+    weights = np.broadcast_to(np.asarray(lam, dtype=np.float64), (len(q),))
+    if not (weights >= 0).all():
+        raise PolicyError("lambda must be a number of at least 0")
+    ok = _eligible(q.shape, c, allowed, max_cost_usd)
+    known = _fill_unknown(c)
+    return _order(q, known, weights, cost_ref, ok, _name_ranks(names), epsilon)
+
+
+def _eligible(
+    shape: tuple[int, ...],
+    cost: NDArray[np.float64],
+    allowed: ArrayLike | None,
+    max_cost_usd: ArrayLike | None,
+) -> NDArray[np.bool_]:
+    ok = np.ones(shape, bool) if allowed is None else np.atleast_2d(np.asarray(allowed, bool))
+    ok = np.broadcast_to(ok, shape)
+    if not ok.any(axis=1).all():
+        raise EmptyPoolError("no model to choose from: none of the allowed models is in the pool")
+    if max_cost_usd is None:
+        return ok
+    limit = np.broadcast_to(np.asarray(max_cost_usd, dtype=np.float64), (len(ok),))[:, None]
+    within: NDArray[np.bool_] = ok & (np.isnan(limit) | (cost <= limit))
+    if not within.any(axis=1).all():
+        row = int(np.argmin(within.any(axis=1)))
+        cheapest = np.where(ok[row], cost[row], np.inf).min(
+            initial=np.inf, where=~np.isnan(cost[row])
+        )
+        least = f"; the cheapest is predicted at {cheapest:.6g} USD" if cheapest < np.inf else ""
+        raise BudgetError(f"no allowed model fits max_cost_usd = {limit[row, 0]:.6g}{least}")
+    return within
+
+
+def _fill_unknown(cost: NDArray[np.float64]) -> NDArray[np.float64]:
+    unknown = np.isnan(cost)
+    if not unknown.any():
+        return cost
+    highest = np.where(unknown, 0.0, cost).max(axis=1, keepdims=True)
+    return np.where(unknown, highest, cost)
+
+
+def _name_ranks(names: Sequence[str]) -> NDArray[np.intp]:
+    ranks = np.empty(len(names), dtype=np.intp)
+    ranks[sorted(range(len(names)), key=lambda j: names[j])] = np.arange(len(names))
+    return ranks
+
+
+def _order(
+    q: NDArray[np.float64],
+    c: NDArray[np.float64],
+    lam: NDArray[np.float64],
+    cost_ref: float,
+    ok: NDArray[np.bool_],
+    name_ranks: NDArray[np.intp],
+    epsilon: float,
+) -> NDArray[np.intp]:
+    cost_only = np.isinf(lam)
+    scale = 1.0 / cost_ref if cost_ref > 0 and math.isfinite(cost_ref) else 0.0
+    finite = np.where(cost_only, 0.0, lam)[:, None]
+    utility = np.where(ok, q - finite * scale * c, -np.inf)
+    by_name = np.broadcast_to(name_ranks, q.shape)
+    order = np.lexsort((by_name, c, -utility))
+    best_first = np.take_along_axis(utility, order, axis=1)
+    with np.errstate(invalid="ignore"):
+        gaps = best_first[:, :-1] - best_first[:, 1:]
+    for row in np.flatnonzero(((gaps > 0) & (gaps <= epsilon)).any(axis=1)):
+        order[row] = _order_with_ties(utility[row], c[row], name_ranks, epsilon)
+    if cost_only.any():
+        dear = np.where(ok, c, np.inf)
+        order[cost_only] = np.lexsort((by_name, -q, dear))[cost_only]
+    eligible = np.take_along_axis(ok, order, axis=1)
+    return np.where(eligible, order, -1)
+
+
+def _order_with_ties(
+    utility: NDArray[np.float64],
+    cost: NDArray[np.float64],
+    name_ranks: NDArray[np.intp],
+    epsilon: float,
+) -> NDArray[np.intp]:
+    # Ties are judged against the best that is left, place by place. Rounding utilities to a
+    # grid would be faster, but a pair that straddles a grid line at one lambda and not at the
+    # next could make the chosen cost rise with lambda.
+    left = list(range(len(utility)))
+    order = []
+    while left:
+        best = max(utility[j] for j in left)
+        tied = [j for j in left if utility[j] >= best - epsilon]
+        pick = min(tied, key=lambda j: (cost[j], name_ranks[j]))
+        order.append(pick)
+        left.remove(pick)
+    return np.array(order, dtype=np.intp)
+
+
+def explore(
+    order: NDArray[np.intp], names: Sequence[str], keys: Sequence[str], rate: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+    """Put a uniformly drawn eligible model first for a share of the queries.
+
+    The draw is a hash of seed and key, so it is the same alone and in any batch, and does not
+    depend on the order of the pool.
+
+    Args:
+        order: As `rank` returns it, shape (n_queries, n_llms).
+        names: The n_llms names.
+        keys: One text a query; equal keys draw alike.
+        rate: Share in [0, 1].
+        seed: Of the draws.
+
+    Returns:
+        The new order; the probability in (0, 1] of each query's first model under this
+        policy, shape (n_queries,); and where a model was drawn, shape (n_queries,).
+    """
+    result = order.copy()
+    propensity = np.ones(len(order))
+    drawn = np.zeros(len(order), bool)
+    if rate <= 0:
+        return result, propensity, drawn
+    for row, key in enumerate(keys):
+        eligible = order[row][order[row] >= 0]
+        toss, pick = _uniform_pair(seed, key)
+        chosen = eligible[0]
+        if toss < rate:
+            by_name = sorted(eligible, key=lambda j: names[j])
+            chosen = by_name[int(pick * len(by_name))]
+            drawn[row] = True
+            result[row, : len(eligible)] = [chosen, *(j for j in eligible if j != chosen)]
+        greedy = 1 - rate if chosen == eligible[0] else 0.0
+        propensity[row] = greedy + rate / len(eligible)
+    return result, propensity, drawn
+
+
+def _uniform_pair(seed: int, key: str) -> tuple[float, float]:
+    digest = hashlib.blake2b(
+        key.encode("utf-8", "surrogatepass"), key=str(seed).encode(), digest_size=16
+    ).digest()
+    return (
+        int.from_bytes(digest[:8], "big") / 2**64,
+        int.from_bytes(digest[8:], "big") / 2**64,
+    )

@@ -1,0 +1,234 @@
+"""The records that cross borders: candidates, queries and decisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from waypost.contracts.errors import SchemaError
+
+_SIZE = re.compile(
+    r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
+)
+_BILLIONS = {"K": 1e-6, "M": 1e-3, "B": 1.0, "T": 1e3}
+
+
+def parse_size(text: str) -> float:
+    """Read a parameter count such as ``135M``, ``7B``, ``8x22B`` or ``1T``.
+
+    Returns total parameters in billions; for a mixture, experts times the size of one.
+
+    Raises:
+        SchemaError: where the text is not of that form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise SchemaError(f"size {text!r}: expected a number and K, M, B or T, such as 7B or 8x22B")
+    one = float(match["number"]) * _BILLIONS[match["unit"].upper()]
+    return one * int(match["experts"] or 1)
+
+
+class LLMInfo(BaseModel):
+    """What is known of one candidate LLM (an entry of ``llms.json``).
+
+    Attributes:
+        name: The key by which data, routers and pools know it.
+        size: Parameter count as text (``parse_size`` reads it); None where it is not public.
+        feature: Description in words.
+        input_price: USD per million prompt tokens; None where unknown.
+        output_price: USD per million generated tokens; None where unknown.
+        model: Name at the service, or of the weights.
+        service: Who serves it (the name its API keys go by).
+        api_endpoint: Base URL of an OpenAI-style API.
+        context_length: Tokens of prompt and answer together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    size: str | None = None
+    feature: str = ""
+    input_price: float | None = Field(default=None, ge=0)
+    output_price: float | None = Field(default=None, ge=0)
+    model: str | None = None
+    service: str | None = None
+    api_endpoint: str | None = None
+    context_length: int | None = Field(default=None, gt=0)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size_as_text(cls, value: Any) -> Any:
+        return f"{value}B" if isinstance(value, int | float) else value or None
+
+    @property
+    def size_b(self) -> float | None:
+        """Total parameters in billions, or None where the size is unknown or unreadable."""
+        try:
+            return None if self.size is None else parse_size(self.size)
+        except SchemaError:
+            return None
+
+    @property
+    def blended_price(self) -> float | None:
+        """USD per million tokens at three prompt tokens for one generated; None if unknown."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return (3 * self.input_price + self.output_price) / 4
+
+
+QueryLike: TypeAlias = "str | Mapping[str, Any] | Query"
+"""What `route_single` takes: a text, a mapping with at least ``query``, or a Query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question to route.
+
+    Attributes:
+        text: What is routed on; may be empty.
+        query_id: Key of the question where it has one.
+        task_name: Benchmark or task, where known.
+        user_id: Who asks, for personal routers.
+        session_id: Dialogue it belongs to.
+        allowed_models: Names to choose from; None is the whole pool.
+        lam: Cost weight (lambda) of this request; None takes the policy's default.
+        max_cost_usd: Most that the predicted cost of one call may be; None is no limit.
+        input_tokens: Prompt tokens where they were counted; None estimates them.
+    """
+
+    text: str
+    query_id: str | None = None
+    task_name: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    allowed_models: tuple[str, ...] | None = None
+    lam: float | None = None
+    max_cost_usd: float | None = None
+    input_tokens: int | None = None
+
+    @classmethod
+    def of(cls, query: QueryLike) -> Query:
+        """Read a query; keys of a mapping that routing does not use are ignored.
+
+        Raises:
+            SchemaError: where it is neither text nor a mapping with a text under ``query``,
+                or an option has the wrong type.
+        """
+        if isinstance(query, Query):
+            return query
+        if isinstance(query, str):
+            return cls(query)
+        if not isinstance(query, Mapping) or not isinstance(query.get("query"), str):
+            raise SchemaError("query: expected a text, or a mapping with a text under 'query'")
+        allowed = query.get("allowed_models")
+        if isinstance(allowed, str) or not (allowed is None or _is_names(allowed)):
+            raise SchemaError("query: allowed_models: expected a list of model names")
+        return cls(
+            text=query["query"],
+            query_id=_optional_text(query, "query_id"),
+            task_name=_optional_text(query, "task_name"),
+            user_id=_optional_text(query, "user_id"),
+            session_id=_optional_text(query, "session_id"),
+            allowed_models=None if allowed is None else tuple(allowed),
+            lam=_optional_number(query, "lambda" if "lambda" in query else "lam"),
+            max_cost_usd=_optional_number(query, "max_cost_usd"),
+            input_tokens=query.get("input_tokens"),
+        )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(
+        isinstance(name, str) for name in value
+    )
+
+
+def _optional_text(query: Mapping[str, Any], key: str) -> str | None:
+    value = query.get(key)
+    return None if value is None else str(value)
+
+
+def _optional_number(query: Mapping[str, Any], key: str) -> float | None:
+    value = query.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise SchemaError(f"query: {key}: expected a number of at least 0")
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Mapping[str, Any]):
+    """Which LLM answers a query, and why.
+
+    It also reads as a mapping (``decision["model_name"]``), as LLMRouter's results do.
+
+    Attributes:
+        model: Name of the chosen LLM.
+        ranking: All eligible LLMs, best first; ``ranking[0]`` is `model`. It is the order in
+            which to try the next one when a call fails.
+        quality: Predicted score in [0, 1] of each eligible LLM.
+        cost_usd: Predicted dollars of one call of each eligible LLM; absent where unknown.
+        confidence: Probability-like value in [0, 1] that the choice is among the best; None
+            where the router has no notion of it.
+        lam: Cost weight (lambda) that was applied.
+        propensity: Probability with which this policy chooses `model` for this query.
+        reason: One sentence for a person.
+        router: Registry name of the router.
+        router_version: Version of the router or artifact.
+    """
+
+    model: str
+    ranking: tuple[str, ...]
+    quality: Mapping[str, float] = field(default_factory=dict)
+    cost_usd: Mapping[str, float] = field(default_factory=dict)
+    confidence: float | None = None
+    lam: float = 0.0
+    propensity: float = 1.0
+    reason: str = ""
+    router: str = ""
+    router_version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able data; ``model_name`` and ``predicted_llm`` repeat the model."""
+        return {
+            "model_name": self.model,
+            "predicted_llm": self.model,
+            "ranking": list(self.ranking),
+            "quality": dict(self.quality),
+            "cost_usd": dict(self.cost_usd),
+            "confidence": self.confidence,
+            "lambda": self.lam,
+            "propensity": self.propensity,
+            "reason": self.reason,
+            "router": self.router,
+            "router_version": self.router_version,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        """Rebuild a decision from `to_dict`."""
+        return cls(
+            model=data["model_name"],
+            ranking=tuple(data["ranking"]),
+            quality=data["quality"],
+            cost_usd=data["cost_usd"],
+            confidence=data["confidence"],
+            lam=data["lambda"],
+            propensity=data["propensity"],
+            reason=data["reason"],
+            router=data["router"],
+            router_version=data["router_version"],
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())

@@ -1,0 +1,446 @@
+"""The kinds of router, and what is implemented once for all of them.
+
+    MetaRouter     route_single, route_batch: enough for a plug-in
+      ScoreRouter  predicts quality (and tokens) of each LLM; the policy decides
+      StepRouter   acts step by step (delegate, answer); see `step_router`
+
+A router predicts; it never calls an LLM. Parameters are stored by ``__init__`` and nothing
+else happens there; learned state ends in ``_``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts import policy
+from waypost.contracts.cost import CostModel, column_mean
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import (
+    EmptyPoolError,
+    NotFittedError,
+    SchemaError,
+    names,
+)
+from waypost.contracts.parameters import Parametrized
+from waypost.contracts.policy import PolicySettings
+from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike
+from waypost.contracts.routing_data import RoutingData
+
+FloatMatrix: TypeAlias = "NDArray[np.floating[Any]]"
+
+
+@dataclass(frozen=True, eq=False)
+class QueryBatch:
+    """Queries as a router sees them.
+
+    Attributes:
+        queries: The n queries.
+        embeddings: float32 (n, d), unit rows; None for routers that need none.
+    """
+
+    queries: tuple[Query, ...]
+    embeddings: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a score router says of a batch; every matrix has shape (n_queries, n_llms).
+
+    Attributes:
+        quality: Expected score in [0, 1] of each LLM.
+        output_tokens: Expected generated tokens; None takes each LLM's training mean.
+        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise.
+        confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
+            router has no notion of it.
+        out_of_distribution: Shape (n_queries,), True where the query is unlike the training
+            data; such a row is decided by the LLMs' training means. None is nowhere.
+    """
+
+    quality: FloatMatrix
+    output_tokens: FloatMatrix | None = None
+    recorded_usd: FloatMatrix | None = None
+    confidence: FloatMatrix | None = None
+    out_of_distribution: NDArray[np.bool_] | None = None
+
+
+class MetaRouter(ABC):
+    """Chooses an LLM for a query."""
+
+    name: ClassVar[str] = ""
+    """Registry name; for built-in routers the name of their module."""
+
+    version: str = ""
+    """Version of the trained artifact; empty for an untrained router."""
+
+    @abstractmethod
+    def route_single(self, query: QueryLike) -> Decision:
+        """Decide one query.
+
+        Args:
+            query: A text, or a mapping with at least ``query``; optional keys: query_id,
+                task_name, user_id, session_id, allowed_models, lambda, max_cost_usd.
+
+        Raises:
+            SchemaError: the query is not of that form.
+            PolicyError: no model may be chosen (see `EmptyPoolError`, `BudgetError`).
+        """
+
+    def route_batch(self, queries: Sequence[QueryLike]) -> list[Decision]:
+        """Decide several queries; the results are those of `route_single`, in order."""
+        return [self.route_single(query) for query in queries]
+
+
+class ScoreRouter(Parametrized, MetaRouter):
+    """A router that predicts the score each LLM would earn; the policy does the rest.
+
+    A subclass writes ``__init__`` (stores its parameters), `_fit` and `_predict`, and lists
+    what its parameters may be in `parameter_constraints`. Routing, cost, ties, budgets,
+    exploration, saving and loading are here.
+
+    Learned by `fit`, in every router:
+        llms_: Facts of the n_llms candidates, in the order of all columns.
+        n_features_in_: Width of the embeddings it was fitted on; 0 without.
+        mean_quality_: (n_llms,) training mean of each LLM's measured scores.
+        cost_model_: Predicts dollars.
+    """
+
+    needs_embeddings: ClassVar[bool] = True
+    """False for routers that never look at the query's embedding."""
+
+    forced_exploration: ClassVar[float] = 0.0
+    """Least share of queries sent to a uniformly drawn LLM, whatever the policy says."""
+
+    new_model_support: ClassVar[str] = "refit"
+    """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``; a removed one is masked."""
+
+    policy: PolicySettings = PolicySettings()
+    encoder: Encoder | None = None
+
+    llms_: tuple[LLMInfo, ...]
+    n_features_in_: int
+    mean_quality_: NDArray[np.float64]
+    cost_model_: CostModel
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def fit(self, data: RoutingData) -> ScoreRouter:
+        """Learn from measured outcomes.
+
+        Args:
+            data: Training data; with embeddings where `needs_embeddings` is true.
+
+        Returns:
+            The router itself. The same data, parameters and seed give the same router.
+
+        Raises:
+            ConfigError: a parameter is out of range.
+            SchemaError: no query, no LLM, an LLM without a score, or no embeddings.
+        """
+        self.check_params(self.get_params())
+        if len(data) == 0 or not data.llms:
+            raise SchemaError("fit: the routing data holds no query or no LLM")
+        mean_quality = column_mean(data.quality)
+        if np.isnan(mean_quality).any():
+            unmeasured = [n for n, q in zip(data.names, mean_quality, strict=True) if np.isnan(q)]
+            raise SchemaError(f"fit: no score at all for {names(unmeasured)}; leave it out")
+        if self.needs_embeddings and data.embeddings is None:
+            raise SchemaError(f"fit: {self.name} needs query embeddings; the data has none")
+        self.llms_ = data.llms
+        self.mean_quality_ = mean_quality
+        self.cost_model_ = CostModel.fit(data)
+        used = self.needs_embeddings and data.embeddings is not None
+        self.n_features_in_ = data.embeddings.shape[1] if used else 0  # type: ignore[union-attr]
+        self._fit(data)
+        return self
+
+    @abstractmethod
+    def _fit(self, data: RoutingData) -> None:
+        """Learn what `_predict` needs; the data was checked and shared state is set."""
+
+    @abstractmethod
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        """Predict a checked batch of at least one query; pure and deterministic."""
+
+    # -- predict ------------------------------------------------------------------------------
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the candidates, in the order of all columns.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        return tuple(llm.name for llm in self.llms_)
+
+    def predict(self, batch: QueryBatch) -> Prediction:
+        """Predict what each LLM would do with each query.
+
+        A row depends on its own query only. Pure: no network, no clock, no random draw.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SchemaError: embeddings missing or not of width ``n_features_in_``.
+        """
+        self._require_fitted()
+        if self.needs_embeddings:
+            shape = None if batch.embeddings is None else batch.embeddings.shape
+            if shape != (len(batch), self.n_features_in_):
+                raise SchemaError(
+                    f"{self.name}: embeddings have shape {shape}; "
+                    f"expected {(len(batch), self.n_features_in_)}"
+                )
+        return self._predict(batch)
+
+    def predict_quality(self, batch: QueryBatch) -> NDArray[np.float32]:
+        """Predict the score each LLM would earn on each query.
+
+        Returns float32 (n_queries, n_llms), columns as in ``llms_``, values in [0, 1].
+
+        Raises:
+            NotFittedError, SchemaError: as `predict`.
+        """
+        return np.asarray(self.predict(batch).quality, dtype=np.float32)
+
+    def predict_cost(
+        self, batch: QueryBatch, prediction: Prediction | None = None
+    ) -> NDArray[np.float64]:
+        """Predict dollars of one call, shape (n_queries, n_llms); NaN where unknown."""
+        self._require_fitted()
+        characters = np.array([len(query.text) for query in batch.queries], dtype=np.float64)
+        counted = np.array(
+            [np.nan if q.input_tokens is None else q.input_tokens for q in batch.queries]
+        )
+        return self.cost_model_.predict(
+            characters,
+            input_tokens=counted,
+            output_tokens=None if prediction is None else prediction.output_tokens,
+            recorded_usd=None if prediction is None else prediction.recorded_usd,
+        )
+
+    def _require_fitted(self) -> None:
+        if getattr(self, "llms_", None) is None:
+            raise NotFittedError(
+                f"{self.name or type(self).__name__} is not fitted; call fit first"
+            )
+
+    # -- route --------------------------------------------------------------------------------
+
+    def route_single(self, query: QueryLike) -> Decision:
+        """Decide one query; see `MetaRouter.route_single`."""
+        return self.route_batch([query])[0]
+
+    def route_batch(self, queries: Sequence[QueryLike]) -> list[Decision]:
+        """Decide several queries with one embedding and one prediction for all of them."""
+        parsed = tuple(Query.of(query) for query in queries)
+        if not parsed:
+            return []
+        return self.decide(parsed, self._embed(parsed))
+
+    def decide(
+        self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
+    ) -> list[Decision]:
+        """Decide queries whose embeddings are at hand (float32, (n, d), or None if not needed).
+
+        Where only one LLM may be chosen the router is not consulted.
+        """
+        queries = tuple(queries)
+        allowed = self._allowed(queries)
+        free = np.flatnonzero(allowed.sum(axis=1) > 1)
+        prediction = None
+        quality = np.broadcast_to(self.mean_quality_, allowed.shape).copy()
+        cost = self.predict_cost(QueryBatch(queries))
+        if len(free):
+            batch = QueryBatch(
+                tuple(queries[i] for i in free), None if embeddings is None else embeddings[free]
+            )
+            prediction = self.predict(batch)
+            quality[free] = self._decision_quality(prediction)
+            cost[free] = self.predict_cost(batch, prediction)
+        lam = np.array([self.policy.lam if q.lam is None else q.lam for q in queries])
+        order = policy.rank(
+            quality,
+            cost,
+            self.model_names,
+            lam=lam,
+            cost_ref=self.cost_model_.cost_ref,
+            allowed=allowed,
+            max_cost_usd=self._limits(queries),
+        )
+        rate = max(self.policy.exploration, self.forced_exploration)
+        order, propensity, drawn = policy.explore(
+            order, self.model_names, [q.text for q in queries], rate, self._exploration_seed()
+        )
+        rows = {int(i): row for row, i in enumerate(free)}
+        return [
+            self._decision(
+                order[i],
+                quality[i],
+                cost[i],
+                lam[i],
+                propensity[i],
+                drawn[i],
+                prediction,
+                rows.get(i),
+            )
+            for i in range(len(queries))
+        ]
+
+    def _embed(self, queries: tuple[Query, ...]) -> NDArray[np.float32] | None:
+        self._require_fitted()
+        if not self.needs_embeddings:
+            return None
+        if self.encoder is None:
+            raise NotFittedError(
+                f"{self.name} has no query encoder: load it with load_router, or set .encoder"
+            )
+        return self.encoder.encode([query.text for query in queries])
+
+    def _allowed(self, queries: tuple[Query, ...]) -> NDArray[np.bool_]:
+        known = self.model_names
+        base = self._mask(self.policy.allowed_models, known)
+        allowed = np.repeat(base[None, :], len(queries), axis=0)
+        for row, query in enumerate(queries):
+            if query.allowed_models is not None:
+                allowed[row] &= self._mask(query.allowed_models, known)
+            if not allowed[row].any():
+                raise EmptyPoolError(
+                    f"no model to choose from: none of the allowed models is among {names(known)}"
+                )
+        return allowed
+
+    @staticmethod
+    def _mask(wanted: Sequence[str] | None, known: tuple[str, ...]) -> NDArray[np.bool_]:
+        if wanted is None:
+            return np.ones(len(known), bool)
+        if unknown := [name for name in wanted if name not in known]:
+            raise EmptyPoolError(
+                f"allowed_models: the router does not know {names(unknown)}; "
+                f"it knows {names(known)}"
+            )
+        return np.array([name in wanted for name in known], bool)
+
+    def _limits(self, queries: tuple[Query, ...]) -> NDArray[np.float64] | None:
+        default = self.policy.max_cost_usd
+        limits = [default if q.max_cost_usd is None else q.max_cost_usd for q in queries]
+        if all(limit is None for limit in limits):
+            return None
+        return np.array([math.nan if limit is None else limit for limit in limits])
+
+    def _decision_quality(self, prediction: Prediction) -> FloatMatrix:
+        # Far from all training data a prediction is noise: the training means then decide,
+        # which at lambda 0 is the best single model.
+        unlike = prediction.out_of_distribution
+        if unlike is None or not unlike.any():
+            return prediction.quality
+        return np.where(unlike[:, None], self.mean_quality_, prediction.quality)
+
+    def _exploration_seed(self) -> int:
+        own = getattr(self, "seed", None)
+        return own if isinstance(own, int) and self.forced_exploration else self.policy.seed
+
+    def _decision(
+        self,
+        order: NDArray[np.intp],
+        quality: FloatMatrix,
+        cost: NDArray[np.float64],
+        lam: float,
+        propensity: float,
+        drawn: bool,
+        prediction: Prediction | None,
+        row: int | None,
+    ) -> Decision:
+        known = self.model_names
+        chosen = [int(j) for j in order if j >= 0]
+        best = chosen[0]
+        confidence = None
+        unlike = False
+        if prediction is not None and row is not None:
+            if prediction.out_of_distribution is not None:
+                unlike = bool(prediction.out_of_distribution[row])
+            if prediction.confidence is not None and not unlike:
+                confidence = float(prediction.confidence[row, best])
+        if row is None:
+            reason = "the only model allowed"
+        elif drawn:
+            reason = "drawn at random (exploration)"
+        elif unlike:
+            reason = "unlike the training data: ordered by each model's training mean"
+        else:
+            reason = self._reason(best, quality, cost, lam)
+        return Decision(
+            model=known[best],
+            ranking=tuple(known[j] for j in chosen),
+            quality={known[j]: float(quality[j]) for j in chosen},
+            cost_usd={known[j]: float(cost[j]) for j in chosen if not math.isnan(cost[j])},
+            confidence=confidence,
+            lam=float(lam),
+            propensity=float(propensity),
+            reason=reason,
+            router=self.name,
+            router_version=self.version,
+        )
+
+    def _reason(
+        self, best: int, quality: FloatMatrix, cost: NDArray[np.float64], lam: float
+    ) -> str:
+        what = f"highest predicted quality ({quality[best]:.3f})"
+        if lam > 0:
+            what = f"best predicted quality for its cost ({quality[best]:.3f}, lambda {lam:g})"
+        return what if math.isnan(cost[best]) else f"{what} at {cost[best]:.3g} USD"
+
+    # -- state --------------------------------------------------------------------------------
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the learned state: arrays by name, and JSON-able values by name.
+
+        Everything learned is an attribute that ends in ``_``; the candidates and parameters
+        are kept by the artifact's manifest, not here.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        arrays = {f"cost_model_.{k}": v for k, v in self.cost_model_.to_arrays().items()}
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not name.endswith("_") or name.startswith("_") or name in {"llms_", "cost_model_"}:
+                continue
+            if isinstance(value, np.ndarray):
+                arrays[name] = value
+            else:
+                values[name] = value
+        return arrays, values
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state that `get_state` returned, fitted on ``llms``."""
+        self.llms_ = tuple(llms)
+        prefix = "cost_model_."
+        self.cost_model_ = CostModel.from_arrays(
+            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        )
+        for name, value in {**arrays, **values}.items():
+            if not name.startswith(prefix):
+                setattr(self, name, value)
+
+    def with_prices(self, prices: Mapping[str, tuple[float, float]]) -> None:
+        """Replace some LLMs' prices (USD per million prompt and generated tokens).
+
+        Raises:
+            SchemaError: a name the router does not know.
+        """
+        if unknown := [name for name in prices if name not in self.model_names]:
+            raise SchemaError(f"prices: the router does not know {names(unknown)}")
+        self.cost_model_ = self.cost_model_.with_prices(prices, self.model_names)

@@ -1,0 +1,266 @@
+"""Routing data in memory: one frozen value that every router is fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.records import LLMInfo
+from waypost.contracts.tables import (
+    read_llms,
+    read_routing_table,
+    split_path,
+    write_llms,
+    write_routing_table,
+)
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingData:
+    """Measured outcomes of n queries on m LLMs.
+
+    All matrices are float64 of shape (n_queries, n_llms), columns as in ``llms``; NaN is
+    "not measured" and never means zero.
+
+    Attributes:
+        query_ids: Keys of the rows, unique.
+        queries: Their texts.
+        task_names: Their benchmark or task; empty text where unknown.
+        llms: The candidates, in the order of the columns; each has at least one score.
+        quality: Scores in [0, 1].
+        input_tokens: Prompt tokens.
+        output_tokens: Generated tokens.
+        cost_usd: Recorded dollars of the call.
+        latency_s: Seconds of the call.
+        embeddings: float32 (n_queries, d), unit rows, or None.
+        encoder_id: Id of the encoder that made the embeddings, or None.
+    """
+
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    task_names: tuple[str, ...]
+    llms: tuple[LLMInfo, ...]
+    quality: Matrix
+    input_tokens: Matrix
+    output_tokens: Matrix
+    cost_usd: Matrix
+    latency_s: Matrix
+    embeddings: NDArray[np.float32] | None = None
+    encoder_id: str | None = None
+
+    def __post_init__(self) -> None:
+        n, m = len(self.query_ids), len(self.llms)
+        for name in ("queries", "task_names"):
+            if len(getattr(self, name)) != n:
+                raise SchemaError(f"routing data: {len(getattr(self, name))} {name} for {n} ids")
+        for name in ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s"):
+            if getattr(self, name).shape != (n, m):
+                found = getattr(self, name).shape
+                raise SchemaError(f"routing data: {name} has shape {found}; expected {(n, m)}")
+        if self.embeddings is not None and self.embeddings.shape[:1] != (n,):
+            raise SchemaError(f"routing data: {len(self.embeddings)} embeddings for {n} queries")
+        if len(set(self.query_ids)) != n:
+            raise SchemaError("routing data: a query_id stands twice; it is the key")
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the LLMs, in the order of the columns."""
+        return tuple(llm.name for llm in self.llms)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over ids, texts, names and outcomes: changes when any of them does."""
+        sha = hashlib.sha256()
+        for values in (self.query_ids, self.queries, self.task_names, self.names):
+            sha.update("\x1f".join(values).encode("utf-8", "surrogatepass") + b"\x1e")
+        for matrix in (self.quality, self.input_tokens, self.output_tokens, self.cost_usd):
+            sha.update(np.ascontiguousarray(matrix, dtype="<f8").tobytes())
+        return sha.hexdigest()
+
+    @cached_property
+    def prices(self) -> Matrix:
+        """USD per million tokens, shape (n_llms, 2): prompt, generated; NaN where unknown."""
+        return np.array(
+            [
+                [
+                    np.nan if price is None else price
+                    for price in (llm.input_price, llm.output_price)
+                ]
+                for llm in self.llms
+            ],
+            dtype=np.float64,
+        ).reshape(-1, 2)
+
+    def select(self, rows: Sequence[int] | NDArray[Any]) -> RoutingData:
+        """Return the data of some rows (indices or a boolean mask), LLMs unchanged."""
+        index = np.asarray(rows)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.intp)
+        return replace(
+            self,
+            query_ids=tuple(self.query_ids[i] for i in index),
+            queries=tuple(self.queries[i] for i in index),
+            task_names=tuple(self.task_names[i] for i in index),
+            quality=self.quality[index],
+            input_tokens=self.input_tokens[index],
+            output_tokens=self.output_tokens[index],
+            cost_usd=self.cost_usd[index],
+            latency_s=self.latency_s[index],
+            embeddings=None if self.embeddings is None else self.embeddings[index],
+        )
+
+    def select_llms(self, wanted: Sequence[str]) -> RoutingData:
+        """Return the data of some LLMs, in the given order.
+
+        Raises:
+            SchemaError: where one of the names is not in the data.
+        """
+        if unknown := [name for name in wanted if name not in self.names]:
+            raise SchemaError(
+                f"routing data: no LLM named {names(unknown)}; it has {names(self.names)}"
+            )
+        columns = [self.names.index(name) for name in wanted]
+        return replace(
+            self,
+            llms=tuple(self.llms[j] for j in columns),
+            quality=self.quality[:, columns],
+            input_tokens=self.input_tokens[:, columns],
+            output_tokens=self.output_tokens[:, columns],
+            cost_usd=self.cost_usd[:, columns],
+            latency_s=self.latency_s[:, columns],
+        )
+
+    def with_embeddings(self, embeddings: NDArray[np.float32], encoder_id: str) -> RoutingData:
+        """Return the data with query embeddings, shape (n_queries, d)."""
+        return replace(
+            self, embeddings=np.ascontiguousarray(embeddings, np.float32), encoder_id=encoder_id
+        )
+
+
+def read_routing_data(folder: str | Path, split: str = "train") -> RoutingData:
+    """Read one split of a routing-data folder.
+
+    LLMs without a single score in the split are left out: nothing can be learned of them.
+
+    Raises:
+        SchemaError: naming the file and what is wrong: see `read_routing_table` and
+            `read_llms`; also a (query_id, model_name) pair that stands twice, a query_id with
+            two texts, and a model that ``llms.json`` does not know.
+    """
+    folder = Path(folder)
+    path = split_path(folder, split)
+    table = read_routing_table(path)
+    llms = read_llms(folder / "llms.json")
+    known = {llm.name for llm in llms}
+    found = set(table["model_name"].unique().to_pylist())
+    if unknown := sorted(found - known):
+        raise SchemaError(f"{path}: model_name {names(unknown)} is not in {folder / 'llms.json'}")
+    measured = set(
+        table.filter(pc.is_valid(table["performance"]))["model_name"].unique().to_pylist()
+    )
+    if not measured:
+        raise SchemaError(f"{path}: every performance is null; nothing was measured")
+    table = table.filter(pc.is_in(table["model_name"], pa.array(sorted(measured))))
+    return from_table(table, [llm for llm in llms if llm.name in measured], str(path))
+
+
+def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingData:
+    """Pivot a long routing table; rows of the result keep the order of first appearance.
+
+    Raises:
+        SchemaError: on a doubled key or a query_id with two texts.
+    """
+    ids = table["query_id"].combine_chunks().dictionary_encode()
+    row_of = ids.indices.to_numpy(zero_copy_only=False)
+    columns = {llm.name: j for j, llm in enumerate(llms)}
+    column_of = np.array([columns[name] for name in table["model_name"].to_pylist()])
+    n, m = len(ids.dictionary), len(llms)
+    cells = row_of * m + column_of
+    if len(np.unique(cells)) != len(cells):
+        order, counts = np.unique(cells, return_counts=True)
+        row, column = divmod(int(order[np.argmax(counts)]), m)
+        raise SchemaError(
+            f"{where}: query_id {ids.dictionary[row]} has two rows for {llms[column].name}"
+        )
+    texts, tasks = _texts_by_row(table, row_of, n, where)
+    return RoutingData(
+        query_ids=tuple(ids.dictionary.to_pylist()),
+        queries=texts,
+        task_names=tasks,
+        llms=tuple(llms),
+        quality=_pivot(table, "performance", row_of, column_of, (n, m)),
+        input_tokens=_pivot(table, "input_tokens", row_of, column_of, (n, m)),
+        output_tokens=_pivot(table, "output_tokens", row_of, column_of, (n, m)),
+        cost_usd=_pivot(table, "cost_usd", row_of, column_of, (n, m)),
+        latency_s=_pivot(table, "latency_s", row_of, column_of, (n, m)),
+    )
+
+
+def _texts_by_row(
+    table: pa.Table, row_of: NDArray[Any], n: int, where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    queries = table["query"].to_pylist()
+    has_task = "task_name" in table.column_names
+    tasks = table["task_name"].to_pylist() if has_task else [None] * len(queries)
+    texts: list[str | None] = [None] * n
+    task_names = [""] * n
+    for row, text, task in zip(row_of, queries, tasks, strict=True):
+        if texts[row] is None:
+            texts[row], task_names[row] = text, task or ""
+        elif texts[row] != text:
+            raise SchemaError(f"{where}: one query_id has two different texts (query row {row})")
+    return tuple(text or "" for text in texts), tuple(task_names)
+
+
+def _pivot(
+    table: pa.Table,
+    column: str,
+    row_of: NDArray[Any],
+    column_of: NDArray[Any],
+    shape: tuple[int, int],
+) -> Matrix:
+    matrix = np.full(shape, np.nan)
+    if column in table.column_names:
+        values = table[column].cast(pa.float64()).to_numpy()
+        matrix[row_of, column_of] = values
+    return matrix
+
+
+def write_routing_data(folder: str | Path, data: RoutingData, split: str = "train") -> None:
+    """Write one split and ``llms.json``: what a router is fitted on, without the answers."""
+    folder = Path(folder)
+    n, m = data.quality.shape
+    rows = [(i, j) for i in range(n) for j in range(m) if not np.isnan(data.quality[i, j])]
+
+    def column(matrix: Matrix, cast: type) -> list[Any]:
+        return [None if np.isnan(v := matrix[i, j]) else cast(v) for i, j in rows]
+
+    write_routing_table(
+        split_path(folder, split),
+        {
+            "query_id": [data.query_ids[i] for i, _ in rows],
+            "task_name": [data.task_names[i] for i, _ in rows],
+            "query": [data.queries[i] for i, _ in rows],
+            "model_name": [data.names[j] for _, j in rows],
+            "performance": column(data.quality, float),
+            "input_tokens": column(data.input_tokens, int),
+            "output_tokens": column(data.output_tokens, int),
+            "cost_usd": column(data.cost_usd, float),
+            "latency_s": column(data.latency_s, float),
+        },
+    )
+    write_llms(folder / "llms.json", data.llms)

@@ -1,0 +1,77 @@
+"""What every engine does: one request in, chunks out, cancellation that stops the work.
+
+The contract (checked for each engine by ``waypost.testing.engine_contract``):
+
+- `generate` yields chunks; exactly the last has ``finish_reason`` and ``usage``.
+- The text of all chunks joined is the answer; stop strings are not part of it.
+- A failure is an `EngineError`; nothing else leaves an engine. Its ``retryable`` says whether
+  the next model of a ranking should be tried.
+- Closing the iterator (a client that disconnects) or `abort` ends the generation itself, not
+  only its delivery.
+- `start` is called once before use and is where weights load and connections open; building
+  the object does nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from typing import ClassVar
+
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
+
+
+class Engine(ABC):
+    """Calls one LLM."""
+
+    name: ClassVar[str]
+    """Registry name, equal to the module's."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Load weights or open connections.
+
+        Raises:
+            WaypostError: where the model cannot be had; the message says what to do.
+        """
+
+    @abstractmethod
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Answer one request as a stream of chunks (see the module's contract).
+
+        Raises:
+            EngineError: at the first or any later chunk.
+        """
+
+    async def abort(self, request_id: str) -> None:
+        """Stop the generation of that request, if it runs here; unknown ids are ignored."""
+        return
+
+    async def healthy(self) -> bool:
+        """Say whether the engine can take requests now. Cheap: no generation."""
+        return True
+
+    async def close(self) -> None:
+        """Free what `start` took. Running requests end with an EngineConnectionError."""
+        return
+
+
+async def collect(engine: Engine, request: GenerateRequest) -> Answer:
+    """Run one request to its end and join its chunks.
+
+    Raises:
+        EngineError: as the engine does.
+    """
+    texts: list[str] = []
+    tool_calls: list[dict[str, object]] = []
+    last = Chunk()
+    async for chunk in engine.generate(request):
+        texts.append(chunk.text)
+        tool_calls.extend(chunk.tool_calls)
+        last = chunk
+    return Answer(
+        text="".join(texts),
+        finish_reason=last.finish_reason or "stop",
+        usage=last.usage or Usage(),
+        tool_calls=tuple(tool_calls),
+    )

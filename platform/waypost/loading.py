@@ -1,0 +1,200 @@
+"""Trained routers to and from artifacts: router, encoder and state put together."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import waypost
+from waypost.contracts.artifact import (
+    PLUGIN,
+    PROBE_EMBEDDINGS,
+    PROBE_TEXTS,
+    TRAINING,
+    EncoderInfo,
+    Manifest,
+    read_artifact,
+    write_artifact,
+)
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import (
+    ArtifactError,
+    EncoderMismatchError,
+    PoolMismatchError,
+    names,
+)
+from waypost.contracts.router import MetaRouter, ScoreRouter
+from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
+from waypost.registry import find_router, load_plugin_module, make_router
+
+logger = logging.getLogger(__name__)
+
+MIN_PROBE_COSINE = 0.999
+MAX_TRAINING_ROWS = 50_000
+"""Routing rows up to which the training data is kept in the artifact for a later refit."""
+
+
+def save_router(
+    router: ScoreRouter,
+    folder: str | Path,
+    data: RoutingData,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Manifest:
+    """Write a fitted router as an artifact.
+
+    Args:
+        router: Fitted; its ``encoder`` is set where it needs embeddings.
+        folder: Where; an artifact that is there is replaced.
+        data: What it was fitted on. Kept in the artifact (without answers) where it is small,
+            so that the router can be fitted again with a rebuilt encoder.
+        metrics: Numbers measured at training time.
+        seed: Of the training run.
+
+    Raises:
+        NotFittedError: the router is not fitted.
+        ArtifactError: the folder cannot be written, or the encoder is missing.
+    """
+    arrays, state = router.get_state()
+    encoder = router.encoder if router.needs_embeddings else None
+    if router.needs_embeddings:
+        if encoder is None:
+            raise ArtifactError(f"{router.name}: set .encoder before saving; load needs its id")
+        arrays[PROBE_EMBEDDINGS] = encoder.encode(PROBE_TEXTS)
+    entry = find_router(router.name)
+    manifest = Manifest(
+        router=router.name,
+        version="",
+        parameters=router.get_params(),
+        llms=router.llms_,
+        encoder=None
+        if encoder is None
+        else EncoderInfo(id=encoder.id, dimension=encoder.dimension),
+        state=state,
+        data_digest=data.digest,
+        metrics=dict(metrics or {}),
+        versions={
+            "python": platform.python_version(),
+            "waypost": waypost.__version__,
+            "numpy": np.__version__,
+        },
+        seed=seed,
+        plugin=router.name if entry.source == "folder" else None,
+    )
+
+    def add_files(partial: Path) -> None:
+        if encoder is not None and data.quality.size <= MAX_TRAINING_ROWS:
+            write_routing_data(partial / TRAINING, data)
+        if manifest.plugin is not None:
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+            shutil.copytree(entry.location, partial / PLUGIN / router.name, ignore=ignore)
+
+    done = write_artifact(folder, manifest, arrays, add_files)
+    router.version = done.version
+    return done
+
+
+def load_router(
+    folder: str | Path,
+    *,
+    encoder: Encoder | None = None,
+    llms: Sequence[str] | None = None,
+    allow_plugin_code: bool = False,
+) -> ScoreRouter:
+    """Load a trained router, ready to route.
+
+    Args:
+        folder: An artifact.
+        encoder: Query encoder to use; None builds the one the manifest names.
+        llms: Names expected, in this order; None takes the artifact's.
+        allow_plugin_code: Run the plug-in source packed in the artifact, where there is one.
+
+    Raises:
+        ArtifactFormatError, ArtifactDigestError: the folder is not a sound artifact.
+        PoolMismatchError: ``llms`` are not the artifact's, in its order.
+        EncoderMismatchError: the encoder has another id or width, or gives other vectors and
+            the artifact holds no training data to fit again.
+        WeightsError: the encoder's weights cannot be had.
+    """
+    manifest, arrays = read_artifact(folder)
+    _check_pool(manifest, llms, folder)
+    router = _make(manifest, Path(folder), allow_plugin_code)
+    probe = arrays.pop(PROBE_EMBEDDINGS, None)
+    router.set_state(manifest.llms, arrays, manifest.state)
+    router.version = manifest.version
+    if manifest.encoder is None:
+        return router
+    router.encoder = _encoder(manifest, encoder, folder)
+    if not _same_vectors(router.encoder, probe):
+        _refit(router, Path(folder))
+    return router
+
+
+def _check_pool(manifest: Manifest, llms: Sequence[str] | None, folder: str | Path) -> None:
+    found = [llm.name for llm in manifest.llms]
+    if llms is not None and list(llms) != found:
+        how = "in another order" if sorted(llms) == sorted(found) else "other models"
+        raise PoolMismatchError(
+            f"{folder}: was trained on {names(found)}; asked for {how}: {names(list(llms))}"
+        )
+
+
+def _make(manifest: Manifest, folder: Path, allow_plugin_code: bool) -> ScoreRouter:
+    if manifest.plugin is None:
+        router: MetaRouter = make_router(manifest.router, manifest.parameters)
+    elif not allow_plugin_code:
+        raise ArtifactError(
+            f"{folder}: holds the code of plug-in {manifest.plugin}; it runs only with "
+            "allow_plugin_code: true"
+        )
+    else:
+        load_plugin_module(folder / PLUGIN / manifest.plugin)
+        router = make_router(manifest.router, manifest.parameters, [folder / PLUGIN])
+    if not isinstance(router, ScoreRouter):
+        raise ArtifactError(f"{folder}: router {manifest.router} keeps no state to load")
+    return router
+
+
+def _encoder(manifest: Manifest, given: Encoder | None, folder: str | Path) -> Encoder:
+    wanted = manifest.encoder
+    assert wanted is not None  # the caller looked
+    if given is None:
+        from waypost.encoders import make_encoder
+
+        given = make_encoder(wanted.id)
+    if (given.id, given.dimension) != (wanted.id, wanted.dimension):
+        raise EncoderMismatchError(
+            f"{folder}: was trained with encoder {wanted.id} ({wanted.dimension} wide); "
+            f"got {given.id} ({given.dimension} wide)"
+        )
+    return given
+
+
+def _same_vectors(encoder: Encoder, probe: NDArray[Any] | None) -> bool:
+    if probe is None:
+        return False
+    now = encoder.encode(PROBE_TEXTS)
+    cosine = (now * probe).sum(axis=1)
+    logger.debug("probe texts: least cosine to the training encoder %.6f", cosine.min())
+    return bool(cosine.min() > MIN_PROBE_COSINE)
+
+
+def _refit(router: ScoreRouter, folder: Path) -> None:
+    if not (folder / TRAINING).is_dir():
+        raise EncoderMismatchError(
+            f"{folder}: the encoder gives other vectors than at training time, and the artifact "
+            "holds no training data to fit again; run `waypost train` with this encoder"
+        )
+    assert router.encoder is not None  # set by the caller
+    logger.warning("%s: the encoder was rebuilt differently; fitting the router again", folder)
+    data = read_routing_data(folder / TRAINING)
+    router.fit(data.with_embeddings(router.encoder.encode(data.queries), router.encoder.id))
+    router.version = f"{router.version}-refit"

@@ -1,0 +1,301 @@
+"""API keys: read from one place, rotated per service, and shown nowhere.
+
+Two sources, never both: the environment variable ``API_KEYS``, or the file that
+``WAYPOST_API_KEYS_FILE`` names (JSON or YAML). Either holds
+
+- a mapping of service to a key or a list of keys: ``{"openai": ["k1", "k2"], "nvidia": "k3"}``,
+- a list of keys, or a comma list (``k1,k2``): these serve any service.
+
+Service names are compared without regard to case. Every key becomes a `Secret`, and `redact`
+takes all of them out of any text.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import yaml
+
+from waypost.config import environment_value
+from waypost.contracts.errors import ConfigError, Fault
+
+logger = logging.getLogger(__name__)
+
+ANY_SERVICE = "*"
+"""The service under which keys stand that serve every service."""
+
+HIDDEN = "[secret]"
+"""What stands in a text where a key stood."""
+
+SHORTEST_REDACTED = 8
+"""Keys of fewer characters are placeholders (``EMPTY``, ``none``): taking them out of every
+text would garble it, so `redact` leaves them."""
+
+REFUSED_REST_S = 300.0
+"""How long a key is passed over after the service refused it (HTTP 401, 403)."""
+
+LIMITED_REST_S = 20.0
+"""How long a key is passed over after a 429 that named no waiting time."""
+
+_known: dict[str, str] = {}  # every spelling of every key -> its replacement; grows only
+_known_lock = threading.Lock()
+
+
+class Secret:
+    """A key that shows itself only to `reveal`.
+
+    ``repr``, ``str`` and every format give ``[secret]``; JSON and pickle refuse it. Two secrets
+    are equal when their values are.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        _remember(value)
+
+    def reveal(self) -> str:
+        """Return the key itself. For the header of a request, and nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return HIDDEN
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a Secret does not leave its process: send the service's name instead")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+
+def _remember(value: str) -> None:
+    if len(value) < SHORTEST_REDACTED:
+        return
+    # A key may come back inside JSON, inside a URL, or in Python's own notation.
+    spellings = {value, json.dumps(value)[1:-1], quote(value, safe=""), repr(value)[1:-1]}
+    with _known_lock:
+        _known.update((spelling, HIDDEN) for spelling in spellings)
+
+
+def redact(text: str) -> str:
+    """Return the text with every key this process has read replaced by ``[secret]``."""
+    with _known_lock:
+        # longest first: one key may be the beginning of another
+        spellings = sorted(_known, key=len, reverse=True)
+    for spelling in spellings:
+        if spelling in text:
+            text = text.replace(spelling, HIDDEN)
+    return text
+
+
+class RedactingFilter(logging.Filter):
+    """Takes every known key out of a log record: message, traceback and extra fields.
+
+    Put it on handlers (`guard_logging`): a filter on a logger does not see the records of the
+    loggers below it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact the record in place; never drops one."""
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            # formatted here, and the exception taken off, so that no later formatter renders it
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+        for name, value in vars(record).items():
+            if isinstance(value, str) and name not in {"msg", "exc_text"}:
+                setattr(record, name, redact(value))
+        return True
+
+
+def guard_logging(handlers: Iterable[logging.Handler] | None = None) -> None:
+    """Put a `RedactingFilter` on handlers (default: the root logger's) that have none yet."""
+    for handler in logging.getLogger().handlers if handlers is None else handlers:
+        if not any(isinstance(item, RedactingFilter) for item in handler.filters):
+            handler.addFilter(RedactingFilter())
+
+
+class KeyRing:
+    """Hands out the keys of each service in turn. Thread-safe.
+
+    A key that was refused or limited is passed over until its rest is over; where all of a
+    service's keys rest, the one whose rest ends first is handed out.
+
+    Args:
+        keys: Service -> its keys; under `ANY_SERVICE` those that serve every service.
+        clock: Seconds that only grow; a test gives its own.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, Iterable[str]] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keys: dict[str, list[Secret]] = {}
+        for service, values in (keys or {}).items():
+            self._keys.setdefault(service.casefold(), []).extend(map(Secret, values))
+        self._next: dict[str, int] = {}
+        self._rests_until: dict[Secret, float] = {}
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(f'{name}: {len(k)}' for name, k in self._keys.items())})"
+
+    def count(self, service: str) -> int:
+        """Return how many keys serve that service."""
+        return len(self._of(service))
+
+    def ready(self, service: str) -> int:
+        """Return how many of the service's keys do not rest now."""
+        now = self._clock()
+        with self._lock:
+            return sum(self._rests_until.get(key, 0.0) <= now for key in self._of(service))
+
+    def take(self, service: str) -> Secret | None:
+        """Return the next key of a service, or None where it has none."""
+        keys = self._of(service)
+        if not keys:
+            return None
+        now = self._clock()
+        with self._lock:
+            start = self._next.get(service.casefold(), 0)
+            turns = [keys[(start + step) % len(keys)] for step in range(len(keys))]
+            # min is stable: of several keys that do not rest, the one whose turn it is
+            key = min(turns, key=lambda key: max(self._rests_until.get(key, 0.0) - now, 0.0))
+            self._next[service.casefold()] = (keys.index(key) + 1) % len(keys)
+            return key
+
+    def refused(self, key: Secret) -> None:
+        """Note that the service refused this key: it rests `REFUSED_REST_S` seconds."""
+        self._rest(key, REFUSED_REST_S)
+
+    def limited(self, key: Secret, retry_after_s: float | None = None) -> None:
+        """Note a rate limit: the key rests as long as asked, else `LIMITED_REST_S` seconds."""
+        self._rest(key, LIMITED_REST_S if retry_after_s is None else retry_after_s)
+
+    def _rest(self, key: Secret, seconds: float) -> None:
+        with self._lock:
+            until = self._clock() + seconds
+            self._rests_until[key] = max(until, self._rests_until.get(key, 0.0))
+
+    def _of(self, service: str) -> list[Secret]:
+        return self._keys.get(service.casefold()) or self._keys.get(ANY_SERVICE, [])
+
+
+@cache
+def key_ring() -> KeyRing:
+    """Return this process's ring, read once, so that all engines share one rotation.
+
+    Raises:
+        ConfigError: as `load_keys`.
+    """
+    return load_keys()
+
+
+def load_keys() -> KeyRing:
+    """Read the keys of this process from ``API_KEYS`` or ``WAYPOST_API_KEYS_FILE``.
+
+    Returns an empty ring where neither is set. A file that others may read is used, with a
+    warning.
+
+    Raises:
+        ConfigError: where both are set, the file cannot be read, or the form is not one of
+            those above. No message holds any part of what was read.
+    """
+    text, file = environment_value("API_KEYS"), environment_value("WAYPOST_API_KEYS_FILE")
+    if text and file:
+        raise ConfigError(
+            [Fault("API_KEYS", "WAYPOST_API_KEYS_FILE is set too: keys have one place, unset one")]
+        )
+    if text:
+        return KeyRing(parse_keys(_json_or_text(text), "API_KEYS"))
+    if file:
+        return KeyRing(parse_keys(_read_file(Path(file).expanduser()), file))
+    return KeyRing()
+
+
+def _json_or_text(text: str) -> Any:
+    stripped = text.strip()
+    if not stripped.startswith(("{", "[")):
+        return stripped
+    try:
+        return json.loads(stripped)
+    except json.JSONDecodeError as error:
+        line, column = error.lineno, error.colno
+    # raised outside of the handler: the decoder's error carries the whole text
+    raise ConfigError([Fault("API_KEYS", f"is not valid JSON (line {line}, column {column})")])
+
+
+def _read_file(path: Path) -> Any:
+    problem = ""
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            logger.warning("%s holds API keys and is open to others: chmod 600 it", path)
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({type(error).__name__})"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = f"is neither JSON nor YAML{place}"
+    except yaml.YAMLError:
+        problem = "is neither JSON nor YAML"
+    raise ConfigError([Fault(str(path), problem)])
+
+
+def parse_keys(data: Any, where: str) -> dict[str, list[str]]:
+    """Bring one of the accepted forms into service -> keys.
+
+    Args:
+        data: Mapping, list or comma list, as read.
+        where: What was read, for messages.
+
+    Raises:
+        ConfigError: with every entry that is not a key, named by its place, not its value.
+    """
+    if not isinstance(data, dict):
+        data = {ANY_SERVICE: data}
+    keys: dict[str, list[str]] = {}
+    wrong: list[Fault] = []
+    for service, value in data.items():
+        entries = value.split(",") if isinstance(value, str) else value
+        place = where if service == ANY_SERVICE else f"{where}: {service}"
+        if not isinstance(service, str) or not isinstance(entries, list) or not entries:
+            wrong.append(Fault(place, "expected a key or a list of keys"))
+            continue
+        for index, entry in enumerate(entries):
+            if isinstance(entry, str) and entry.strip() and entry.strip().isprintable():
+                keys.setdefault(service, []).append(entry.strip())
+            else:
+                wrong.append(Fault(f"{place}[{index}]", "expected a key, printable text"))
+    if wrong:
+        raise ConfigError(wrong)
+    return keys
