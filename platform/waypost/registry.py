@@ -15,9 +15,10 @@ import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 from waypost.config import read_yaml, settings
 from waypost.contracts.errors import (
@@ -27,7 +28,9 @@ from waypost.contracts.errors import (
     RegistryError,
     names,
 )
-from waypost.contracts.router import MetaRouter
+
+if TYPE_CHECKING:  # the router contract loads numpy, which a listing does not need
+    from waypost.contracts.router import MetaRouter
 
 BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
@@ -108,13 +111,16 @@ def find_router(name: str, plugin_paths: Sequence[Path] | None = None) -> Router
 
     Raises:
         RegistryError: no router has that name.
+        PluginError: only a broken plug-in has it.
     """
-    entries = [entry for entry in list_routers(plugin_paths) if entry.error is None]
+    entries = list_routers(plugin_paths)
+    usable = {entry.name: entry for entry in entries if entry.error is None}
+    if name in usable:
+        return usable[name]
     for entry in entries:
         if entry.name == name:
-            return entry
-    known = names([entry.name for entry in entries], limit=40)
-    raise RegistryError(f"no router is named {name!r}; there are: {known}")
+            raise PluginError(f"plug-in {name}: {entry.error}")
+    raise RegistryError(f"no router is named {name!r}; there are: {names(list(usable), limit=40)}")
 
 
 def make_router(
@@ -138,6 +144,17 @@ def make_router(
         raise ConfigError(f"{name}: {error}") from None
 
 
+class _FreshSourceLoader(SourceFileLoader):
+    """Compiles the source each time: no bytecode is read from, or left in, a plug-in folder.
+
+    So the code that runs is the code whose digest an artifact holds.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def load_plugin_module(folder: Path) -> ModuleType:
     """Import ``router.py`` of a plug-in folder under a name of its own.
 
@@ -148,7 +165,8 @@ def load_plugin_module(folder: Path) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"plug-in {folder.name}: {path} does not exist")
     module_name = f"waypost_plugin_{folder.name}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = _FreshSourceLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise PluginError(f"plug-in {folder.name}: {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
@@ -190,8 +208,7 @@ def _folders(paths: Sequence[Path]) -> list[RouterEntry]:
         for folder in sorted(parent.iterdir()):
             if folder.is_dir() and not folder.name.startswith((".", "_")):
                 source = folder / "router.py"
-                error = None if source.is_file() else f"{source} does not exist"
-                summary = _summary(source) if error is None else ""
+                summary, error = _summary_or_error(source)
                 found.append(
                     RouterEntry(folder.name, "folder", str(folder.resolve()), summary, error)
                 )
@@ -204,14 +221,24 @@ def _folder_defaults(entry: RouterEntry) -> dict[str, Any]:
 
 
 def _summary(path: Path) -> str:
-    try:
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    except (OSError, SyntaxError, ValueError):
-        return ""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     return (doc or "").partition("\n")[0]
 
 
+def _summary_or_error(path: Path) -> tuple[str, str | None]:
+    try:
+        return _summary(path), None
+    except FileNotFoundError:
+        return "", f"{path} does not exist"
+    except SyntaxError as error:
+        return "", f"{path}, line {error.lineno}: {error.msg}"
+    except (OSError, ValueError) as error:
+        return "", f"{path} cannot be read: {error}"
+
+
 def _single_router(module: ModuleType, entry: RouterEntry) -> type[MetaRouter]:
+    from waypost.contracts.router import MetaRouter
+
     classes = [
         cls
         for cls in vars(module).values()
@@ -229,8 +256,11 @@ def _single_router(module: ModuleType, entry: RouterEntry) -> type[MetaRouter]:
 
 
 def _checked(cls: type[Any], entry: RouterEntry) -> type[MetaRouter]:
+    from waypost.contracts.router import MetaRouter
+
     if not issubclass(cls, MetaRouter):
         raise PluginError(f"{entry.name} ({entry.location}): {cls.__name__} is not a MetaRouter")
-    if not cls.name:
+    # Its own name, not an inherited one: artifacts find the router again by it.
+    if vars(cls).get("name") != entry.name:
         cls.name = entry.name
     return cls

@@ -1,0 +1,1 @@
+"""Built-in routers, one file each; the file's name is the registry name."""

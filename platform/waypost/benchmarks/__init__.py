@@ -1,0 +1,1 @@
+"""Benchmarks and the sandbox that runs the code which models write for them."""

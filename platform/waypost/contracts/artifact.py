@@ -57,7 +57,8 @@ class Manifest(BaseModel):
     Attributes:
         format: Version of this layout; another one is refused.
         router: Registry name.
-        version: Short digest of the weights; what decisions carry as ``router_version``.
+        version: Short digest of files and manifest (all but ``metrics`` and ``versions``); what
+            decisions carry as ``router_version``.
         parameters: The router's parameters.
         llms: The candidates, in the order of every array's columns.
         encoder: The query encoder; null for routers that need none.
@@ -127,13 +128,21 @@ def write_artifact(
             for path in sorted(partial.rglob("*"))
             if path.is_file()
         }
-        done = manifest.model_copy(update={"files": files, "version": files[WEIGHTS][:12]})
-        text = json.dumps(done.model_dump(mode="json", exclude_none=True), indent=2)
+        data = manifest.model_copy(update={"files": files}).model_dump(mode="json")
+        data["version"] = _version(data)
+        text = json.dumps(data, indent=2, allow_nan=False)
         (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return done
+    return Manifest.model_validate(data)
+
+
+def _version(data: Mapping[str, Any]) -> str:
+    # Over everything that decides what the router does, so that the same weights under another
+    # parameter have another version; when and how well it was trained is not part of it.
+    decisive = {k: v for k, v in data.items() if k not in {"version", "metrics", "versions"}}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -151,6 +160,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
     Raises:
         ArtifactFormatError: no such folder, no manifest, an unknown format or key.
+        ArtifactDigestError: the manifest was changed after it was written.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -165,11 +175,14 @@ def read_manifest(folder: str | Path) -> Manifest:
     if found != FORMAT:
         raise ArtifactFormatError(f"{path}: format is {found!r}; this version reads {FORMAT!r}")
     try:
-        return Manifest.model_validate(data)
+        manifest = Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise ArtifactFormatError(f"{path}: {key}: {first['msg']}") from None
+    if manifest.version != _version(data):
+        raise ArtifactDigestError(f"{path}: was changed after training; train again or restore it")
+    return manifest
 
 
 def read_artifact(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
@@ -203,6 +216,11 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
                 f"{path}: was changed after training (its sha256 is not the manifest's); "
                 "train again or restore the file"
             )
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        if path.is_file() and name != MANIFEST and name not in manifest.files and not hidden:
+            raise ArtifactDigestError(f"{path}: does not belong to the artifact; remove it")
     if WEIGHTS not in manifest.files:
         raise ArtifactDigestError(f"{folder}: the manifest lists no {WEIGHTS}")
 

@@ -23,6 +23,7 @@
         EngineRequestError     the request itself is refused (4xx): never retryable
           ContextLengthError   the prompt does not fit the model's context
           EngineAuthError      the key is refused; another model may still answer
+      SandboxError             no process can be started to run generated code in
       MissingExtraError        an optional dependency is absent; holds the install command
 
 A message says what failed, where, what was expected and what to do. No message ever
@@ -216,6 +217,10 @@ def engine_error(data: dict[str, object]) -> EngineError:
         status=status if isinstance(status, int) else None,
         retry_after_s=float(wait) if isinstance(wait, int | float) else None,
     )
+
+
+class SandboxError(WaypostError):
+    """No process can be started to run generated code in; it says nothing of that code."""
 
 
 class MissingExtraError(WaypostError):

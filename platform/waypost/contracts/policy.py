@@ -152,10 +152,12 @@ def _order(
     name_ranks: NDArray[np.intp],
     epsilon: float,
 ) -> NDArray[np.intp]:
-    cost_only = np.isinf(lam)
     scale = 1.0 / cost_ref if cost_ref > 0 and math.isfinite(cost_ref) else 0.0
-    finite = np.where(cost_only, 0.0, lam)[:, None]
-    utility = np.where(ok, q - finite * scale * c, -np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = lam * scale
+    cost_only = np.isinf(lam) | ~np.isfinite(weight)
+    weight = np.where(cost_only, 0.0, weight)[:, None]
+    utility = np.where(ok, q - weight * c, -np.inf)
     by_name = np.broadcast_to(name_ranks, q.shape)
     order = np.lexsort((by_name, c, -utility))
     best_first = np.take_along_axis(utility, order, axis=1)

@@ -64,6 +64,11 @@ class LLMInfo(BaseModel):
     def _size_as_text(cls, value: Any) -> Any:
         return f"{value}B" if isinstance(value, int | float) else value or None
 
+    @field_validator("feature", mode="before")
+    @classmethod
+    def _no_feature(cls, value: Any) -> Any:
+        return "" if value is None else value
+
     @property
     def size_b(self) -> float | None:
         """Total parameters in billions, or None where the size is unknown or unreadable."""
@@ -136,7 +141,7 @@ class Query:
             allowed_models=None if allowed is None else tuple(allowed),
             lam=_optional_number(query, "lambda" if "lambda" in query else "lam"),
             max_cost_usd=_optional_number(query, "max_cost_usd"),
-            input_tokens=query.get("input_tokens"),
+            input_tokens=_optional_count(query, "input_tokens"),
         )
 
 
@@ -158,6 +163,15 @@ def _optional_number(query: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise SchemaError(f"query: {key}: expected a number of at least 0")
     return float(value)
+
+
+def _optional_count(query: Mapping[str, Any], key: str) -> int | None:
+    value = query.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise SchemaError(f"query: {key}: expected a whole number of at least 0")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,67 +10,25 @@ else happens there; learned state ends in ``_``.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts import policy
+from waypost.contracts import deciding, policy
 from waypost.contracts.cost import CostModel, column_mean
+from waypost.contracts.deciding import Ranked
 from waypost.contracts.encoder import Encoder
-from waypost.contracts.errors import (
-    EmptyPoolError,
-    NotFittedError,
-    SchemaError,
-    names,
-)
+from waypost.contracts.errors import NotFittedError, SchemaError, names
 from waypost.contracts.parameters import Parametrized
 from waypost.contracts.policy import PolicySettings
+from waypost.contracts.prediction import FloatMatrix, Prediction, QueryBatch
 from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike
 from waypost.contracts.routing_data import RoutingData
 
-FloatMatrix: TypeAlias = "NDArray[np.floating[Any]]"
-
-
-@dataclass(frozen=True, eq=False)
-class QueryBatch:
-    """Queries as a router sees them.
-
-    Attributes:
-        queries: The n queries.
-        embeddings: float32 (n, d), unit rows; None for routers that need none.
-    """
-
-    queries: tuple[Query, ...]
-    embeddings: NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a score router says of a batch; every matrix has shape (n_queries, n_llms).
-
-    Attributes:
-        quality: Expected score in [0, 1] of each LLM.
-        output_tokens: Expected generated tokens; None takes each LLM's training mean.
-        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise.
-        confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
-            router has no notion of it.
-        out_of_distribution: Shape (n_queries,), True where the query is unlike the training
-            data; such a row is decided by the LLMs' training means. None is nowhere.
-    """
-
-    quality: FloatMatrix
-    output_tokens: FloatMatrix | None = None
-    recorded_usd: FloatMatrix | None = None
-    confidence: FloatMatrix | None = None
-    out_of_distribution: NDArray[np.bool_] | None = None
+__all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter"]
 
 
 class MetaRouter(ABC):
@@ -122,6 +80,9 @@ class ScoreRouter(Parametrized, MetaRouter):
 
     new_model_support: ClassVar[str] = "refit"
     """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``; a removed one is masked."""
+
+    row_count_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters counted in training rows: where every row stands twice they are doubled."""
 
     policy: PolicySettings = PolicySettings()
     encoder: Encoder | None = None
@@ -253,46 +214,52 @@ class ScoreRouter(Parametrized, MetaRouter):
         """Decide queries whose embeddings are at hand (float32, (n, d), or None if not needed).
 
         Where only one LLM may be chosen the router is not consulted.
+
+        Raises:
+            PolicyError: of the first query for which no model may be chosen.
         """
         queries = tuple(queries)
-        allowed = self._allowed(queries)
+        known = self.model_names
+        allowed = deciding.allowed_mask(queries, self.policy, known)
         free = np.flatnonzero(allowed.sum(axis=1) > 1)
         prediction = None
-        quality = np.broadcast_to(self.mean_quality_, allowed.shape).copy()
+        quality = np.repeat(self.mean_quality_[None, :], len(queries), axis=0)
         cost = self.predict_cost(QueryBatch(queries))
         if len(free):
             batch = QueryBatch(
                 tuple(queries[i] for i in free), None if embeddings is None else embeddings[free]
             )
             prediction = self.predict(batch)
-            quality[free] = self._decision_quality(prediction)
+            quality[free] = deciding.decision_quality(prediction, self.mean_quality_)
             cost[free] = self.predict_cost(batch, prediction)
-        lam = np.array([self.policy.lam if q.lam is None else q.lam for q in queries])
+        lam = deciding.cost_weights(queries, self.policy)
         order = policy.rank(
             quality,
             cost,
-            self.model_names,
+            known,
             lam=lam,
             cost_ref=self.cost_model_.cost_ref,
             allowed=allowed,
-            max_cost_usd=self._limits(queries),
+            max_cost_usd=deciding.cost_limits(queries, self.policy),
         )
         rate = max(self.policy.exploration, self.forced_exploration)
         order, propensity, drawn = policy.explore(
-            order, self.model_names, [q.text for q in queries], rate, self._exploration_seed()
+            order, known, [q.text for q in queries], rate, self._exploration_seed()
         )
-        rows = {int(i): row for row, i in enumerate(free)}
+        confidence, unlike = _spread(prediction, free, allowed.shape)
+        consulted = np.isin(np.arange(len(queries)), free)
         return [
-            self._decision(
-                order[i],
-                quality[i],
-                cost[i],
-                lam[i],
-                propensity[i],
-                drawn[i],
-                prediction,
-                rows.get(i),
-            )
+            Ranked(
+                order=order[i],
+                quality=quality[i],
+                cost_usd=cost[i],
+                lam=float(lam[i]),
+                propensity=float(propensity[i]),
+                drawn=bool(drawn[i]),
+                consulted=bool(consulted[i]),
+                confidence=confidence[i] if consulted[i] and confidence is not None else None,
+                unlike=bool(unlike[i]),
+            ).decision(known, self.name, self.version)
             for i in range(len(queries))
         ]
 
@@ -306,98 +273,9 @@ class ScoreRouter(Parametrized, MetaRouter):
             )
         return self.encoder.encode([query.text for query in queries])
 
-    def _allowed(self, queries: tuple[Query, ...]) -> NDArray[np.bool_]:
-        known = self.model_names
-        base = self._mask(self.policy.allowed_models, known)
-        allowed = np.repeat(base[None, :], len(queries), axis=0)
-        for row, query in enumerate(queries):
-            if query.allowed_models is not None:
-                allowed[row] &= self._mask(query.allowed_models, known)
-            if not allowed[row].any():
-                raise EmptyPoolError(
-                    f"no model to choose from: none of the allowed models is among {names(known)}"
-                )
-        return allowed
-
-    @staticmethod
-    def _mask(wanted: Sequence[str] | None, known: tuple[str, ...]) -> NDArray[np.bool_]:
-        if wanted is None:
-            return np.ones(len(known), bool)
-        if unknown := [name for name in wanted if name not in known]:
-            raise EmptyPoolError(
-                f"allowed_models: the router does not know {names(unknown)}; "
-                f"it knows {names(known)}"
-            )
-        return np.array([name in wanted for name in known], bool)
-
-    def _limits(self, queries: tuple[Query, ...]) -> NDArray[np.float64] | None:
-        default = self.policy.max_cost_usd
-        limits = [default if q.max_cost_usd is None else q.max_cost_usd for q in queries]
-        if all(limit is None for limit in limits):
-            return None
-        return np.array([math.nan if limit is None else limit for limit in limits])
-
-    def _decision_quality(self, prediction: Prediction) -> FloatMatrix:
-        # Far from all training data a prediction is noise: the training means then decide,
-        # which at lambda 0 is the best single model.
-        unlike = prediction.out_of_distribution
-        if unlike is None or not unlike.any():
-            return prediction.quality
-        return np.where(unlike[:, None], self.mean_quality_, prediction.quality)
-
     def _exploration_seed(self) -> int:
         own = getattr(self, "seed", None)
         return own if isinstance(own, int) and self.forced_exploration else self.policy.seed
-
-    def _decision(
-        self,
-        order: NDArray[np.intp],
-        quality: FloatMatrix,
-        cost: NDArray[np.float64],
-        lam: float,
-        propensity: float,
-        drawn: bool,
-        prediction: Prediction | None,
-        row: int | None,
-    ) -> Decision:
-        known = self.model_names
-        chosen = [int(j) for j in order if j >= 0]
-        best = chosen[0]
-        confidence = None
-        unlike = False
-        if prediction is not None and row is not None:
-            if prediction.out_of_distribution is not None:
-                unlike = bool(prediction.out_of_distribution[row])
-            if prediction.confidence is not None and not unlike:
-                confidence = float(prediction.confidence[row, best])
-        if row is None:
-            reason = "the only model allowed"
-        elif drawn:
-            reason = "drawn at random (exploration)"
-        elif unlike:
-            reason = "unlike the training data: ordered by each model's training mean"
-        else:
-            reason = self._reason(best, quality, cost, lam)
-        return Decision(
-            model=known[best],
-            ranking=tuple(known[j] for j in chosen),
-            quality={known[j]: float(quality[j]) for j in chosen},
-            cost_usd={known[j]: float(cost[j]) for j in chosen if not math.isnan(cost[j])},
-            confidence=confidence,
-            lam=float(lam),
-            propensity=float(propensity),
-            reason=reason,
-            router=self.name,
-            router_version=self.version,
-        )
-
-    def _reason(
-        self, best: int, quality: FloatMatrix, cost: NDArray[np.float64], lam: float
-    ) -> str:
-        what = f"highest predicted quality ({quality[best]:.3f})"
-        if lam > 0:
-            what = f"best predicted quality for its cost ({quality[best]:.3f}, lambda {lam:g})"
-        return what if math.isnan(cost[best]) else f"{what} at {cost[best]:.3g} USD"
 
     # -- state --------------------------------------------------------------------------------
 
@@ -444,3 +322,19 @@ class ScoreRouter(Parametrized, MetaRouter):
         if unknown := [name for name in prices if name not in self.model_names]:
             raise SchemaError(f"prices: the router does not know {names(unknown)}")
         self.cost_model_ = self.cost_model_.with_prices(prices, self.model_names)
+
+
+def _spread(
+    prediction: Prediction | None, rows: NDArray[np.intp], shape: tuple[int, ...]
+) -> tuple[FloatMatrix | None, NDArray[np.bool_]]:
+    # Confidence and the unlike-flag of the rows that were predicted, placed among all rows.
+    unlike = np.zeros(shape[0], bool)
+    if prediction is None:
+        return None, unlike
+    if prediction.out_of_distribution is not None:
+        unlike[rows] = prediction.out_of_distribution
+    if prediction.confidence is None:
+        return None, unlike
+    confidence = np.full(shape, np.nan)
+    confidence[rows] = prediction.confidence
+    return confidence, unlike

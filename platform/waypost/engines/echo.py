@@ -20,8 +20,9 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.engines._calls import Calls
 from waypost.engines._messages import last_user_text, pieces, prompt_text
-from waypost.engines._play import Calls, Script, play
+from waypost.engines._play import Script, play
 from waypost.engines.base import Engine
 
 Failure = Literal["timeout", "429", "500", "connection", "mid_stream"]

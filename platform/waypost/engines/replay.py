@@ -22,8 +22,9 @@ from waypost.config import StrictModel, resolve_path
 from waypost.contracts.errors import EngineRequestError, SchemaError
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
+from waypost.engines._calls import Calls
 from waypost.engines._messages import last_user_text, pieces
-from waypost.engines._play import Calls, Script, play
+from waypost.engines._play import Script, play
 from waypost.engines.base import Engine
 
 
@@ -147,7 +148,7 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 may stand in JSON
     except (OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"replay: {path} cannot be read ({type(error).__name__})") from None
     for number, line in enumerate(lines, start=1):

@@ -1,0 +1,1 @@
+"""From questions to routing data to trained artifacts."""

@@ -68,10 +68,10 @@ def convert(source: str | Path, target: str | Path, shard_bytes: int = 4 << 30) 
         raise MissingExtraError(str(error.name), "serve") from None
 
     reader = gguf.GGUFReader(source)
-    fields = {name: field for name, field in reader.fields.items()}
 
     def get(name: str, default: Any = None) -> Any:
-        return fields[name].contents() if name in fields else default
+        field = reader.fields.get(name)
+        return default if field is None else field.contents()
 
     architecture = get("general.architecture")
     if architecture not in _ARCHITECTURES:
@@ -81,7 +81,9 @@ def convert(source: str | Path, target: str | Path, shard_bytes: int = 4 << 30) 
         )
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     skipped, tied = _tie(tensors)
-    config = _model_config(get, architecture, tied, vocab=int(tensors["token_embd.weight"].shape[1]))
+    config = _model_config(
+        get, architecture, tied, vocab=int(tensors["token_embd.weight"].shape[1])
+    )
     target = Path(target)
     _write_json(target / "config.json", config)
     _write_json(target / "generation_config.json", write_tokenizer(get, config, target))
@@ -160,7 +162,11 @@ def _converted(
             values = _unpermute(values, heads[part])
         if name == "output.weight" and config["tie_word_embeddings"]:
             name = "token_embd.weight"
-        yield _hub_name(name), torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16)
+        # F32 tensors are read-only views of the file: "W" copies those
+        yield (
+            _hub_name(name),
+            torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch.bfloat16),
+        )
 
 
 def _unpermute(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:

@@ -58,6 +58,8 @@ def write_tokenizer(
             "tokenizer_class": "PreTrainedTokenizerFast",
             **special,
             "model_max_length": config["max_position_embeddings"],
+            # the class's own default adds token_type_ids, which generate() of 4.45 refuses
+            "model_input_names": ["input_ids", "attention_mask"],
             "clean_up_tokenization_spaces": False,
             "add_prefix_space": False,
             "chat_template": get("tokenizer.chat_template"),

@@ -1,0 +1,50 @@
+"""What a score router is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.records import Query
+
+FloatMatrix: TypeAlias = "NDArray[np.floating[Any]]"
+
+
+@dataclass(frozen=True, eq=False)
+class QueryBatch:
+    """Queries as a router sees them.
+
+    Attributes:
+        queries: The n queries.
+        embeddings: float32 (n, d), unit rows; None for routers that need none.
+    """
+
+    queries: tuple[Query, ...]
+    embeddings: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a score router says of a batch; every matrix has shape (n_queries, n_llms).
+
+    Attributes:
+        quality: Expected score in [0, 1] of each LLM.
+        output_tokens: Expected generated tokens; None takes each LLM's training mean.
+        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise.
+        confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
+            router has no notion of it.
+        out_of_distribution: Shape (n_queries,), True where the query is unlike the training
+            data; such a row is decided by the LLMs' training means. None is nowhere.
+    """
+
+    quality: FloatMatrix
+    output_tokens: FloatMatrix | None = None
+    recorded_usd: FloatMatrix | None = None
+    confidence: FloatMatrix | None = None
+    out_of_distribution: NDArray[np.bool_] | None = None

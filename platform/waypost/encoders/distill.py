@@ -1,0 +1,109 @@
+"""Makes a static encoder out of a sentence encoder (model2vec), the same one on every machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost import weights
+from waypost.config import settings
+from waypost.contracts.errors import MissingExtraError
+from waypost.encoders.spec import STATIC_RECIPE
+from waypost.weights import Progress, folders
+
+_log = logging.getLogger(__name__)
+
+
+def locate(model: str, dimension: int, *, progress: Progress | None = None) -> Path:
+    """Return the folder of a static model, distilling it into the cache where it is not there.
+
+    Args:
+        model: Hub name or folder: a sentence encoder, or a static model as it is.
+        dimension: Principal components to keep.
+        progress: Told what is done; the default logs it.
+
+    Raises:
+        WeightsError: where the model cannot be had.
+        MissingExtraError: where it must be distilled and model2vec or torch is missing.
+    """
+    folder = _folder(model, dimension)
+    if folders.is_published(folder):
+        return folder
+    source = weights.resolve(model, progress=progress)
+    if _is_static(source):
+        return source
+    return distill(model, dimension, progress=progress)
+
+
+def distill(
+    model: str, dimension: int = 256, *, force: bool = False, progress: Progress | None = None
+) -> Path:
+    """Distil a sentence encoder: one vector a token, principal components, Zipf weights.
+
+    The signs of principal components are arbitrary, so each is turned to make its column's
+    third moment positive: machines with another BLAS get the same table.
+
+    Args:
+        model: Hub name or folder of a sentence encoder.
+        dimension: Principal components to keep, at most the encoder's own width.
+        force: Distil again where the cache has it.
+        progress: Told what is done; the default logs it.
+
+    Returns:
+        The folder, in model2vec's form.
+
+    Raises:
+        WeightsError: where the sentence encoder cannot be had.
+        MissingExtraError: without model2vec's distillation or torch.
+    """
+    say = _log.info if progress is None else progress
+    source = weights.resolve(model, progress=progress)
+    folder = _folder(model, dimension)
+    with folders.locked(folder):
+        if force or not folders.is_published(folder):
+            say(f"distilling a static encoder of {dimension} dimensions from {model} (once)")
+            origin = {"model": model, "dimension": dimension, "recipe": STATIC_RECIPE}
+            with folders.publishing(folder, origin) as content:
+                _write(source, dimension, content)
+            say(f"static encoder: ready in {folder}")
+    return folder
+
+
+def _folder(model: str, dimension: int) -> Path:
+    name = f"static-{folders.slug(model.strip('/'))}-{dimension}-r{STATIC_RECIPE}"
+    return settings().cache / "encoders" / name
+
+
+def _is_static(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("model_type") == "model2vec")
+
+
+def _write(source: Path, dimension: int, target: Path) -> None:
+    try:
+        from model2vec.distill import distill as model2vec_distill
+    except ImportError as error:
+        raise MissingExtraError(error.name or "model2vec", "serve") from None
+    from safetensors.numpy import save_file
+
+    static = model2vec_distill(str(source), pca_dims=dimension, device="cpu", quantize_to="float32")
+    table = fix_signs(static.embedding).astype(np.float16)
+    save_file({"embeddings": np.ascontiguousarray(table)}, target / "model.safetensors")
+    static.tokenizer.save(str(target / "tokenizer.json"))
+    config = {
+        "model_type": "model2vec",
+        "architectures": ["StaticModel"],
+        "hidden_dim": int(table.shape[1]),
+        "normalize": True,
+    }
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def fix_signs(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn each column so that the sum of its cubes is not negative."""
+    cubes = np.einsum("ij,ij,ij->j", table, table, table, dtype=np.float64)
+    return table * np.where(cubes < 0, np.float32(-1), np.float32(1))

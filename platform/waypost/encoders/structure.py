@@ -1,0 +1,102 @@
+"""Features of a text's form: cheap, without weights, and what sentence encoders do not see.
+
+Each is scaled into [-1, 1] by a fixed, round scale that is of no data set. How long a question
+is, whether it offers choices and whether it holds code or LaTeX tells much about which model
+can answer it. A change to any of them raises ``spec.STRUCTURE_VERSION``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.encoders.texts import unit_rows
+
+_LIMIT = 4000
+"""Characters read at the start and at the end of a text; the middle tells nothing new."""
+
+_CHOICE = re.compile(r"(?:^|[\s(])\(?([A-J])[).:](?=\s)")
+_CODE = re.compile(
+    r"```|\bdef \w+\(|\bclass \w+|\breturn\b|\bimport \w+|#include|\w\(\w*\)|[{};]\s*$|==|=>|->",
+    re.M,
+)
+_LATEX = re.compile(r"\\[a-zA-Z]+|\$[^$\n]+\$|[\^_]\{")
+_MATHS = re.compile(r"\d\s*[-+*/=^<>%\u00d7\u00f7]\s*\d|\d+(?:\.\d+)?%|[=≤≥√∑∫]")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_ASKS = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
+_ORDERS = re.compile(
+    r"\b(?:write|implement|compute|calculate|solve|find|explain|translate|summari[sz]e|list|"
+    r"generate|create|prove|complete|describe|compare|classify|rewrite|fix|simplify|evaluate)\b",
+    re.I,
+)
+_BLANK = re.compile(r"_{2,}|\.{3}|…|\[MASK\]")
+
+
+def _log(value: float, top: float) -> float:
+    """Map 0 to -1 and `top` or more to 1, on a logarithmic scale."""
+    return 2.0 * min(math.log1p(value) / math.log1p(top), 1.0) - 1.0
+
+
+def _share(part: float, whole: float, top: float) -> float:
+    """Map a share of 0 to -1 and one of `top` or more to 1."""
+    return 2.0 * min(part / max(whole, 1) / top, 1.0) - 1.0
+
+
+def _choices(text: str) -> int:
+    """Count the choices offered: distinct marks A, B, ... from A on without a gap."""
+    marks = set(_CHOICE.findall(text))
+    count = 0
+    while chr(ord("A") + count) in marks:
+        count += 1
+    return count if count > 1 else 0
+
+
+def _describe(whole: str) -> list[float]:
+    long = len(whole) > 2 * _LIMIT
+    text = whole[:_LIMIT] + "\n" + whole[-_LIMIT:] if long else whole
+    size, words, choices = len(text), text.split(), _choices(text)
+    numbers = _NUMBER.findall(text)
+    ascii_only = text.isascii()
+    letters = size if ascii_only else sum(map(str.isalpha, text))
+    foreign = 0 if ascii_only else sum(c > "\u024f" and c.isalpha() for c in text)
+    wide = 0 if ascii_only else sum("\u3040" <= c <= "\u9fff" or "가" <= c <= "힣" for c in text)
+    return [
+        _log(len(whole), 10_000),
+        _log(len(words), 1_000),
+        _share(size, len(words), 12),
+        1.0 if choices else -1.0,
+        _share(choices, 1, 10),
+        _share(sum(map(len, numbers)), size, 0.25),
+        _log(len(numbers), 50),
+        _log(text.count("\n"), 50),
+        _log(len(_CODE.findall(text)), 10),
+        _log(len(_LATEX.findall(text)), 10),
+        _log(len(_MATHS.findall(text)), 10),
+        _share(text.count("?"), 1, 2),
+        _share(len(_ASKS.findall(text)), 1, 2),
+        _share(len(_ORDERS.findall(text)), 1, 2),
+        1.0 if _BLANK.search(text) else -1.0,
+        _share(sum(map(str.isupper, text)), size, 0.25),
+        _share(foreign, letters, 1),
+        _share(wide, letters, 1),
+    ]
+
+
+DIMENSION = len(_describe(""))
+
+
+def structure_features(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Describe the form of texts.
+
+    Returns float32 of shape (n_texts, DIMENSION), rows of unit length. Columns, before scaling:
+    characters, words, characters a word, choices offered (yes or no), number of choices, share
+    of digits, numbers, line breaks, marks of code, of LaTeX, of arithmetic, question marks,
+    question words, words of command, a blank to fill, share of capitals, share of letters
+    beyond Latin script, share of East Asian characters.
+    """
+    rows = np.array([_describe(text) for text in texts], np.float32).reshape(-1, DIMENSION)
+    return unit_rows(rows)

@@ -1,0 +1,234 @@
+"""The thread that generates: requests join the running batch between tokens and leave it when
+they are finished.
+
+Each turn reads at most `prefill_tokens` tokens of waiting prompts, then makes one token for
+every running request. So a long prompt holds the others up by a bounded time a token, and a
+short request that comes late may finish before a long one that came early.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from waypost.contracts.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineOverloadedError,
+    EngineServerError,
+)
+from waypost.engines._lm_cache import RowCache
+from waypost.engines._lm_model import LanguageModel
+from waypost.engines._lm_sampling import GREEDY_BELOW, sample
+from waypost.engines._lm_sequence import LiveSequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the loop: rows of a batch, requests that may wait, prompt tokens a turn."""
+
+    max_batch_size: int
+    max_waiting: int
+    prefill_tokens: int
+
+
+class BatchLoop:
+    """Runs one model in a thread of its own.
+
+    Args:
+        limits: Its bounds.
+        threads: CPU threads of a forward pass; None leaves torch's default.
+        flush: Called in the thread after each turn: hands what was put out to the readers.
+
+    Attributes:
+        model: The model, once `start` has returned.
+        output_tokens: Tokens made since the start.
+        steps: Steps of the batch since the start; each makes one token for every row.
+    """
+
+    def __init__(self, limits: Limits, threads: int | None, flush: Callable[[], None]) -> None:
+        self.output_tokens = 0
+        self.steps = 0
+        self._limits = limits
+        self._threads = threads
+        self._flush = flush
+        self._changed = threading.Condition()
+        self._waiting: deque[LiveSequence] = deque()
+        self._reading: LiveSequence | None = None  # its prompt is being read
+        self._read_cache = RowCache()
+        self._running: list[LiveSequence] = []  # row i of the batch is the i-th
+        self._cache = RowCache()
+        self._stopping = False
+        self._failed = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, load: Callable[[], LanguageModel]) -> None:
+        """Load the model and begin. Blocks until the model is ready.
+
+        Raises:
+            WeightsError: as `load` does.
+        """
+        ready = threading.Event()
+        failure: list[BaseException] = []
+
+        def body() -> None:
+            # torch's thread count belongs to the thread that computes
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            try:
+                self.model = load()
+            except BaseException as error:  # noqa: BLE001 - handed to the caller of start
+                failure.append(error)
+                return
+            finally:
+                ready.set()
+            self._run()
+
+        self._thread = threading.Thread(target=body, name="waypost-generate", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if failure:
+            raise failure[0]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return self._thread is not None and not self._stopping and not self._failed
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._running) + (self._reading is not None)
+
+    def submit(self, sequence: LiveSequence) -> None:
+        """Let a request wait for its turn.
+
+        Raises:
+            EngineOverloadedError: where `max_waiting` requests wait already.
+            EngineServerError: after a crash of the loop.
+            EngineConnectionError: after `stop`.
+        """
+        with self._changed:
+            if not self.alive:
+                raise self._down()
+            if len(self) >= self._limits.max_batch_size + self._limits.max_waiting:
+                raise EngineOverloadedError(
+                    f"{self.model.name}: {len(self)} requests run or wait, the most it takes"
+                )
+            self._waiting.append(sequence)
+            self._changed.notify()
+
+    def cancel(self, sequence: LiveSequence) -> None:
+        """Let a request end before its next token."""
+        with self._changed:
+            sequence.cancelled = True
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread; what runs or waits fails with an EngineConnectionError. Blocks."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._wait_for_work():
+                    self._turn()
+                    self._flush()
+        except Exception:
+            # The edge of the thread: whatever failed, nobody may wait for ever.
+            logger.exception("%s: generation crashed; the engine stops", self.model.name)
+            self._failed = True
+        with self._changed:
+            self._stopping = True
+            for sequence in self._all():
+                sequence.fail(self._down())
+            self._waiting.clear()
+            self._running, self._reading = [], None
+        self._flush()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or len(self) > 0)
+            return not self._stopping
+
+    def _all(self) -> list[LiveSequence]:
+        reading = [] if self._reading is None else [self._reading]
+        return [*self._running, *reading, *self._waiting]
+
+    def _down(self) -> EngineError:
+        if self._failed:
+            return EngineServerError(f"{self.model.name}: generation crashed; restart the engine")
+        return EngineConnectionError(f"{self.model.name}: the engine was closed")
+
+    def _turn(self) -> None:
+        self._drop_cancelled()
+        self._read_prompts()
+        if self._running:
+            logits = self.model.next_logits([[s.last] for s in self._running], self._cache)
+            self.steps += 1
+            self._accept(self._running, logits)
+            for row in range(len(self._running) - 1, -1, -1):
+                if self._running[row].finished:
+                    self._leave(row)
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            gone = [sequence for sequence in self._all() if sequence.cancelled]
+            for sequence in gone:
+                sequence.cancel()
+                if sequence in self._waiting:
+                    self._waiting.remove(sequence)
+        if self._reading in gone:
+            self._reading = None
+        for row in range(len(self._running) - 1, -1, -1):
+            if self._running[row].finished:
+                self._leave(row)
+
+    def _read_prompts(self) -> None:
+        left = self._limits.prefill_tokens
+        while left > 0 and (sequence := self._next_prompt()) is not None:
+            part = sequence.prompt[sequence.done : sequence.done + left]
+            logits = self.model.next_logits([part], self._read_cache)
+            left -= len(part)
+            sequence.done += len(part)
+            if sequence.done == len(sequence.prompt):
+                self._reading = None
+                self._accept([sequence], logits)
+                if not sequence.finished:
+                    self._cache.append(self._read_cache)
+                    self._running.append(sequence)
+
+    def _next_prompt(self) -> LiveSequence | None:
+        if self._reading is None and len(self._running) < self._limits.max_batch_size:
+            with self._changed:
+                self._reading = self._waiting.popleft() if self._waiting else None
+            self._read_cache = RowCache()
+            self._read_cache.lengths = [0]
+        return self._reading
+
+    def _accept(self, sequences: list[LiveSequence], logits: Tensor) -> None:
+        best = logits.argmax(dim=-1).tolist()
+        self.output_tokens += len(sequences)
+        for row, sequence in enumerate(sequences):
+            how = sequence.sampling
+            token = best[row]
+            if how.temperature >= GREEDY_BELOW:
+                token = sample(logits[row], how.temperature, how.top_p, how.generator)
+            sequence.accept(token, self.model.end_ids)
+
+    def _leave(self, row: int) -> None:
+        # as RowCache.remove: the last row takes the place
+        self._cache.remove(row)
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last

@@ -1,0 +1,97 @@
+"""One request on its way through the batch loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Generator
+
+from waypost.contracts.errors import EngineError
+from waypost.contracts.generation import Chunk, FinishReason, Usage
+from waypost.engines._lm_text import Detokenizer
+from waypost.engines._stops import StopFilter
+
+Item = Chunk | EngineError
+"""What a request's reader is given: chunks, or the error that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: `temperature` 0 is greedy; `generator` is this request's own."""
+
+    temperature: float
+    top_p: float
+    generator: Generator
+
+
+class LiveSequence:
+    """A prompt and the answer that grows behind it. Owned by the loop's thread.
+
+    Attributes:
+        prompt: Its tokens.
+        done: How many tokens of the prompt the model has seen.
+        last: The newest token: what the model is given next.
+        finished: True once its last item was put out.
+        cancelled: Set by any thread; looked at before each token.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        decode: Callable[[Sequence[int]], str],
+        put: Callable[[Item], None],
+    ) -> None:
+        self.prompt = list(prompt)
+        self.sampling = sampling
+        self.done = 0
+        self.last = -1
+        self.finished = False
+        self.cancelled = False
+        self._left = max_tokens
+        self._made = 0
+        self._text = Detokenizer(decode)
+        self._stops = StopFilter(stop)
+        self._put = put
+
+    def accept(self, token: int, end_ids: frozenset[int]) -> None:
+        """Take the next token of the answer; put out what it adds, and the end where it ends."""
+        self.last = token
+        self._made += 1
+        self._left -= 1
+        if token in end_ids:
+            self._finish("stop")
+            return
+        self._show(self._stops.push(self._text.push(token)))
+        if self._stops.stopped:
+            self._finish("stop")
+        elif self._left <= 0:
+            self._finish("length")
+
+    def cancel(self) -> None:
+        """End the answer where it is."""
+        self._last("cancelled")
+
+    def fail(self, error: EngineError) -> None:
+        """End the answer with an error."""
+        self.finished = True
+        self._put(error)
+
+    def _finish(self, reason: FinishReason) -> None:
+        if not self._stops.stopped:
+            self._show(self._stops.push(self._text.flush()))
+            # the end of the text may complete a stop string
+            reason = "stop" if self._stops.stopped else reason
+            self._show(self._stops.flush())
+        self._last(reason)
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._put(Chunk(text=text))
+
+    def _last(self, reason: FinishReason) -> None:
+        self.finished = True
+        self._put(Chunk(finish_reason=reason, usage=Usage(len(self.prompt), self._made)))

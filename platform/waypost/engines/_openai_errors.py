@@ -1,0 +1,102 @@
+"""What an upstream's failure means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from waypost.contracts.errors import (
+    ContextLengthError,
+    EngineAuthError,
+    EngineError,
+    EngineOverloadedError,
+    EngineRequestError,
+    EngineServerError,
+    EngineTimeoutError,
+)
+from waypost.contracts.generation import GenerateRequest
+from waypost.engines._messages import prompt_text
+from waypost.secrets import redact
+
+NO_MONEY = "insufficient_quota"
+"""OpenAI's code of a 429 that no waiting helps."""
+
+_TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}(length|tokens)", re.I | re.S)
+_LONGEST = 300
+"""Characters of an upstream's message that ours quotes."""
+
+_WINDOW = 16
+"""Characters in a row that make a message a quotation of the user; a text of fewer, whole."""
+
+_SHORTEST = 4
+"""User texts of fewer characters occur in any message by chance."""
+
+
+def upstream_error(
+    where: str,
+    status: int,
+    error: object,
+    request: GenerateRequest,
+    retry_after_s: float | None = None,
+) -> EngineError:
+    """Return the engine error of an upstream's refusal.
+
+    Its message holds the upstream's own words, without any key, and only where they do not
+    repeat what the user wrote.
+
+    Args:
+        where: Model and host, for the message.
+        status: HTTP status, or that which an error inside a stream names.
+        error: The body's ``error``: an object with message, code, type, or a text.
+        request: What was asked.
+        retry_after_s: What the upstream asked to wait.
+    """
+    facts: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": error}
+    code = facts.get("code") or facts.get("type")
+    said = facts.get("message")
+    said = said if isinstance(said, str) else ""
+    shown = _quotable(said, request)
+    message = f"{where}: HTTP {status}" + (f": {shown}" if shown else "")
+    if status in {401, 403}:
+        # another key, or another model, may still answer
+        return EngineAuthError(f"{message}; check the service's key", status=status, retryable=True)
+    if status in {408, 504}:
+        return EngineTimeoutError(message, status=status)
+    if status == 429:
+        return EngineOverloadedError(
+            f"{message} ({NO_MONEY})" if code == NO_MONEY else message,
+            status=status,
+            retry_after_s=retry_after_s,
+        )
+    if status >= 500:
+        return EngineServerError(message, status=status, retry_after_s=retry_after_s)
+    if code == "context_length_exceeded" or (status in {400, 413, 422} and _TOO_LONG.search(said)):
+        return ContextLengthError(message, status=status)
+    # 404: this upstream does not have the model; the next of a ranking may
+    return EngineRequestError(message, status=status, retryable=status == 404)
+
+
+def stream_status(error: object) -> int:
+    """Return the status an error object inside a stream stands for; 500 where it says none."""
+    facts = error if isinstance(error, Mapping) else {}
+    for key in ("status", "status_code", "code"):
+        value = facts.get(key)
+        if str(value).isdecimal() and 400 <= int(str(value)) < 600:
+            return int(str(value))
+    kind = f"{facts.get('type')} {facts.get('code')}"
+    if "rate_limit" in kind or NO_MONEY in kind:
+        return 429
+    return 400 if "invalid_request" in kind or "context_length" in kind else 500
+
+
+def _quotable(said: str, request: GenerateRequest) -> str:
+    # Upstreams repeat the key, or the input, that they refuse. The key is cut out; a message
+    # that shares a run of characters with the user's text is left out altogether.
+    said = redact(" ".join(said.split()))[:_LONGEST]
+    theirs = " ".join(prompt_text(request).split())
+    size = min(_WINDOW, len(theirs))
+    if size < _SHORTEST:
+        return said
+    windows = (said[at : at + size] for at in range(len(said) - size + 1))
+    return "" if any(window in theirs for window in windows) else said

@@ -1,0 +1,131 @@
+r"""Numbers in answers: found, read exactly, compared.
+
+Where the number stands, in this order: the last ``\boxed{}``, after the last ``####``, after
+the last "answer is" or "answer:", else the last number of the text (reasoning comes first).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from waypost.scorers.text import gold_strings
+
+# Lengths are bounded so that no response costs more than its length to read.
+_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,24})(?:\.\d{1,24})?|(?<!\.)\.\d{1,24}"
+_NUMBER = re.compile(
+    rf"(?<!\w)(?<!\d\.)(?P<sign>[-\u2212])?[$€£]?(?P<sign2>[-\u2212])?(?P<number>{_DIGITS})"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,2})(?!\d))?"
+    r"(?:\s(?P<part>\d{1,9})(?=\s?/\s?\d))?(?:\s?/\s?(?P<below>\d{1,24}))?"
+)
+_LATEX_FRACTION = re.compile(
+    r"\\[dt]?frac\s*\{\s*(-?\d{1,24})\s*\}\s*\{\s*(-?\d{1,24})\s*\}|\\[dt]?frac\s*(\d)\s*(\d)"
+)
+_ANSWER = re.compile(r"\banswer\s*(?:is|=|:)", re.IGNORECASE)
+_SUM = re.compile(r"[\s\d.,+*/x\u00d7\u00f7()$\u20ac\u00a3%\u2212-]+=")
+_WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen", "twenty",
+]  # fmt: skip
+_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
+
+
+def boxed(text: str) -> str | None:
+    r"""Return what the last ``\boxed{...}`` holds (braces balanced), or None."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return None
+    begin = text.index("{", start) + 1
+    depth = 1
+    for position in range(begin, len(text)):
+        depth += (text[position] == "{") - (text[position] == "}")
+        if depth == 0:
+            return text[begin:position]
+    return None
+
+
+def final_number(text: str) -> Fraction | None:
+    r"""Return the number that a response ends on, exactly, or None where it holds none.
+
+    Currency signs, thousands separators, percent signs and units are dropped: "$1,234.50" is
+    1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}`` and "1e3" are read. Number words up
+    to twenty count only in a text without digits.
+    """
+    box = boxed(text)
+    if box is not None and (number := _last(box)) is not None:
+        return number
+    if "####" in text and (number := _first(text.rsplit("####", 1)[1])) is not None:
+        return number
+    stated = list(_ANSWER.finditer(text))
+    if stated and (number := _stated(text[stated[-1].end() :])) is not None:
+        return number
+    return _last(text)
+
+
+def _stated(text: str) -> Fraction | None:
+    # "The answer is 3 + 4 = 7" states 7; "the answer is 7, since 2 + 2 = 4" states 7 as well.
+    line = text.strip().split("\n", 1)[0]
+    while sum_ := _SUM.match(line):
+        line = line[sum_.end() :]
+    return _first(line)
+
+
+def _first(text: str) -> Fraction | None:
+    found = _numbers(text)
+    return found[0] if found else None
+
+
+def _last(text: str) -> Fraction | None:
+    found = _numbers(text)
+    return found[-1] if found else None
+
+
+def _numbers(text: str) -> list[Fraction]:
+    text = text.replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
+    text = _LATEX_FRACTION.sub(_plain_fraction, text)
+    values = (_value(match) for match in _NUMBER.finditer(text))
+    found = [value for value in values if value is not None]
+    return found or [Fraction(_WORDS.index(word.lower())) for word in _WORD.findall(text)]
+
+
+def _plain_fraction(match: re.Match[str]) -> str:
+    above, below = match.group(1) or match.group(3), match.group(2) or match.group(4)
+    return f" {above}/{below} "
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    value = Fraction(match["number"].replace(",", "")) * Fraction(10) ** int(match["exponent"] or 0)
+    sign = -1 if match["sign"] or match["sign2"] else 1
+    part, below = int(match["part"] or 0), int(match["below"] or 1)
+    if below == 0:
+        return None
+    if match["part"]:  # a mixed number: 1 1/2
+        return sign * (value + Fraction(part, below))
+    return sign * value / below
+
+
+def same_number(said: Fraction, gold: Fraction) -> bool:
+    """Say whether two numbers are equal, or equal once the gold is rounded as the answer is.
+
+    Rounding counts from two decimals on: 0.67 is 2/3, 0.7 is not.
+    """
+    if said == gold:
+        return True
+    return any(
+        (said * 10**places).denominator == 1 and round(gold, places) == said
+        for places in range(2, 7)
+    )
+
+
+def number_match(response: str, ground_truth: str | Sequence[str]) -> float:
+    """Return 1.0 where the response's final number is an accepted one, else 0.0.
+
+    A gold may be a whole worked solution that ends with "#### 18", as in GSM8K.
+    """
+    said = final_number(response)
+    if said is None:
+        return 0.0
+    golds = [final_number(gold) for gold in gold_strings(ground_truth)]
+    return float(any(gold is not None and same_number(said, gold) for gold in golds))

@@ -1,0 +1,103 @@
+"""Exact match, token F1 and the lenient short-answer match, over normalised text.
+
+Normalisation is the one of SQuAD, so that published numbers compare (case, ASCII and Unicode
+punctuation, English articles, blanks), with three repairs: accents are folded, the point of a
+decimal number stays ("3.5" is not "35"), and a text that is nothing but an article keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+SHORT_ANSWER_WORDS = 25
+"""`short_answer` looks at this many words from the start of a response."""
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
+# Scripts written without blanks: each character is a token of its own.
+_UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
+_POINT = "\ue000"
+
+
+def normalise(text: str) -> str:
+    """Return the text as it is compared: lower case, no punctuation, no articles, single blanks."""
+    return _normalise(text, "")
+
+
+def _normalise(text: str, separator: str) -> str:
+    folded = unicodedata.normalize("NFKD", text)
+    folded = "".join(c for c in folded if not unicodedata.combining(c)).casefold()
+    folded = _DECIMAL_POINT.sub(_POINT, folded)
+    folded = "".join(separator if _is_punctuation(c) else c for c in folded).replace(_POINT, ".")
+    without = " ".join(_ARTICLES.sub(" ", folded).split())
+    return without or " ".join(folded.split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words of the normalised text; Chinese and Japanese characters stand alone."""
+    return _UNSPACED.sub(r" \1 ", normalise(text)).split()
+
+
+def gold_strings(ground_truth: str | Sequence[str]) -> list[str]:
+    """Return the accepted answers as a list, one string being a list of one."""
+    return [ground_truth] if isinstance(ground_truth, str) else [str(gold) for gold in ground_truth]
+
+
+def exact_match(response: str, ground_truth: str | Sequence[str]) -> float:
+    """Return 1.0 where the normalised response equals an accepted answer, else 0.0."""
+    said = normalise(response)
+    return float(any(said == normalise(gold) for gold in gold_strings(ground_truth)))
+
+
+def token_f1(response: str, ground_truth: str | Sequence[str]) -> float:
+    """Return the best F1 between the response's words and those of an accepted answer.
+
+    In [0, 1]; words count as often as they occur. Two empty texts give 1, one empty text 0.
+    """
+    said = tokens(response)
+    return max((_f1(said, tokens(gold)) for gold in gold_strings(ground_truth)), default=0.0)
+
+
+def _f1(said: list[str], gold: list[str]) -> float:
+    if not said or not gold:
+        return float(said == gold)
+    common = sum((Counter(said) & Counter(gold)).values())
+    return 2 * common / (len(said) + len(gold))
+
+
+def short_answer(response: str, ground_truth: str | Sequence[str]) -> float:
+    """Return 1.0 where a response gives an accepted answer in its first words, else 0.0.
+
+    Right is an exact match, or an accepted answer that stands as a run of whole words within
+    the first `SHORT_ANSWER_WORDS` words and not straight after "not". So "The capital is
+    Paris." is right for Paris, an answer that gets there after a paragraph is not.
+    """
+    if exact_match(response, ground_truth):
+        return 1.0
+    # A hyphen or slash may join or part words ("Moby-Dick", "Oslo/Bergen"): both readings count.
+    for separator in ("", " "):
+        said = _words(response, separator)[:SHORT_ANSWER_WORDS]
+        for gold in gold_strings(ground_truth):
+            if _contains(said, _words(gold, separator)):
+                return 1.0
+    return 0.0
+
+
+def _words(text: str, separator: str) -> list[str]:
+    return _UNSPACED.sub(r" \1 ", _normalise(text, separator)).split()
+
+
+def _contains(words: list[str], run: list[str]) -> bool:
+    size = len(run)
+    return size > 0 and any(
+        words[start : start + size] == run and words[max(start - 1, 0) : start] != ["not"]
+        for start in range(len(words) - size + 1)
+    )

@@ -1,0 +1,231 @@
+"""The request bodies, strictly: what OpenAI's API takes, less what this gateway cannot honour."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_STOPS = 4
+MAX_SEED = 2**63 - 1
+
+
+class Body(BaseModel):
+    """Base of all bodies: unknown fields are refused and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Stop = Annotated[str, Field(max_length=256)]
+
+
+class Extras(Body):
+    """What Waypost adds to OpenAI's body. Headers ``x-waypost-*`` say the same; the body wins."""
+
+    lam: float | None = Field(default=None, ge=0, alias="lambda")
+    """Cost weight; 1 trades one full point of quality for one call of the dearest model."""
+
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Most that the predicted cost of one call may be."""
+
+    allowed_models: list[Name] | None = Field(default=None, min_length=1, max_length=256)
+    """LLMs to choose from."""
+
+    user_id: Name | None = None
+    session_id: Name | None = None
+
+    extra: dict[str, Any] | None = None
+    """Fields that an HTTP engine knows beyond OpenAI's (``top_k``, ...), passed on to it."""
+
+
+class Part(BaseModel):
+    """One part of a message's content; parts other than text need an LLM behind HTTP."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "file"]
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _has_its_content(self) -> Part:
+        if getattr(self, self.type, None) is None:
+            raise ValueError(f"a part of type {self.type} has a field of that name")
+        return self
+
+
+class Message(BaseModel):
+    """One turn of a chat; fields that are not named here pass through."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"role": {"const": "assistant"}}},
+                {
+                    "properties": {"content": {"type": ["string", "array"]}},
+                    "required": ["content"],
+                },
+            ]
+        },
+    )
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[Part], Field(min_length=1)] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"content is required in a message of role {self.role}")
+        return self
+
+
+class Function(BaseModel):
+    """A function that the LLM may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(BaseModel):
+    """A tool that the LLM may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Body):
+    """How a stream is told."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Generation(Body):
+    """What chat and completion share.
+
+    The fields below `extra_fields` are not read here but passed on to HTTP engines.
+    """
+
+    model: Name = "auto"
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, le=128)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED)
+    waypost: Extras | None = None
+
+    user: Name | None = None
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+
+class ChatFields(Generation):
+    """A chat without its messages."""
+
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    prediction: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    web_search_options: dict[str, Any] | None = None
+
+    modalities: list[Literal["text"]] | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
+    audio: None = None
+    functions: None = None
+    function_call: None = None
+
+
+class ChatBody(ChatFields):
+    """Body of ``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+
+
+class CompletionBody(Generation):
+    """Body of ``POST /v1/completions``."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)]
+
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: None = None
+    logprobs: None = None
+
+
+class RouteBody(ChatFields):
+    """Body of ``POST /v1/route``: that of a chat, or a ``query`` in place of the messages."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["query"]}, {"required": ["messages"]}]}
+    )
+
+    query: str = ""
+    messages: list[Message] = Field(default=[], min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> RouteBody:
+        if ("query" in self.model_fields_set) == ("messages" in self.model_fields_set):
+            raise ValueError("give either query (a text) or messages (a chat)")
+        return self
+
+
+class FeedbackBody(Body):
+    """Body of ``POST /v1/feedback``."""
+
+    request_id: Name
+    """``x-waypost-request-id`` of the answer, or the answer's ``id``."""
+
+    rating: float = Field(ge=0, le=1)
+    """0 is useless, 1 is perfect; map stars to it before sending."""
+
+    comment: str | None = Field(default=None, max_length=4_000)
+    """Kept beside the rating."""
+
+
+UNSUPPORTED = {
+    "logprobs": "log probabilities are not returned by this gateway",
+    "top_logprobs": "log probabilities are not returned by this gateway",
+    "modalities": "answers are text; expected [\"text\"]",
+    "audio": "answers are text",
+    "functions": "is the old form of tools; send tools",
+    "function_call": "is the old form of tool_choice; send tool_choice",
+    "echo": "the prompt is not repeated in the answer; expected false",
+    "best_of": "is not offered; send n",
+    "suffix": "is not offered; the prompt is continued at its end",
+}
+"""Fields of OpenAI's that only their neutral value is accepted for, and what to say."""
+
+_READ = {
+    *Generation.model_fields,
+    "messages",
+    "prompt",
+    "query",
+    "max_completion_tokens",
+    "tools",
+    "tool_choice",
+} - {"user", "frequency_penalty", "presence_penalty", "logit_bias"}
+PASSED_ON = frozenset({*ChatFields.model_fields} - _READ - set(UNSUPPORTED))
+"""Fields that are only passed on, to engines that speak OpenAI's API."""

@@ -1,0 +1,218 @@
+"""Trained routers at work: loads artifacts and decides queries, in threads, several at once.
+
+Queries that arrive while a decision is being made are decided together with the next one: one
+embedding and one prediction for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from waypost.contracts.errors import (
+    BudgetError,
+    EmptyPoolError,
+    PolicyError,
+    PoolMismatchError,
+    SchemaError,
+    WaypostError,
+)
+from waypost.contracts.records import Decision
+from waypost.contracts.router import ScoreRouter
+from waypost.loading import load_router
+from waypost.serve.plan import RouterPlan
+from waypost.serve.settings import PolicyArgs, UserConfig
+
+logger = logging.getLogger(__name__)
+
+LOOP_BUDGET_S = 0.001
+"""``threads: auto`` decides on the event loop where a typical decision takes less."""
+
+LOOP_CHARACTERS = 4_000
+"""Longer texts always go to a thread: encoding takes time with the length."""
+
+MAX_BATCH = 64
+_PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
+
+Reply = dict[str, Any]
+"""``{"decision": Decision.to_dict()}`` or ``{"error": {"type", "message"}}``."""
+
+
+class RouterUnavailableError(WaypostError):
+    """The router cannot be reached or failed on its side."""
+
+
+_ERRORS: dict[str, type[WaypostError]] = {
+    cls.__name__: cls for cls in (SchemaError, PolicyError, EmptyPoolError, BudgetError)
+}
+
+
+def read_reply(reply: Reply) -> Decision:
+    """Read what a router node answered.
+
+    Raises:
+        PolicyError, SchemaError: the query cannot be decided as asked.
+        RouterUnavailableError: any other failure.
+    """
+    error = reply.get("error")
+    if error is None:
+        return Decision.from_dict(reply["decision"])
+    raise _ERRORS.get(error["type"], RouterUnavailableError)(error["message"])
+
+
+class Routers:
+    """The loaded routers by name; synchronous and thread-safe."""
+
+    def __init__(self, plan: RouterPlan) -> None:
+        self._plan = plan
+        self._routers: dict[str, ScoreRouter] = {}
+
+    def load(self) -> None:
+        """Read the artifacts and build their encoders.
+
+        Raises:
+            ArtifactError, WeightsError: an artifact or its encoder cannot be had.
+            PoolMismatchError: a router knows no LLM of the pool.
+        """
+        for name, folder in self._plan.artifacts.items():
+            router = load_router(folder, allow_plugin_code=self._plan.allow_plugin_code)
+            if not set(router.model_names) & set(self._plan.served):
+                raise PoolMismatchError(f"router {name} knows no LLM of the pool")
+            self._routers[name] = router
+        self.configure(UserConfig())
+
+    def configure(self, config: UserConfig) -> None:
+        """Apply policy and prices to every router; absent ones are the plan's.
+
+        Raises:
+            PoolMismatchError: a price or an allowed model is not in the pool.
+        """
+        policy = config.policy or self._plan.policy
+        check_names(config, self._plan.served)
+        prices = {
+            **self._plan.prices,
+            **{name: (p.input_price, p.output_price) for name, p in config.prices.items()},
+        }
+        for router in self._routers.values():
+            known = tuple(name for name in self._plan.served if name in router.model_names)
+            router.with_prices({name: prices[name] for name in known if name in prices})
+            router.policy = policy.settings(known)
+
+    def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries, each with the name of its router; a failure is its own alone."""
+        replies: list[Reply | None] = [None] * len(queries)
+        for name in dict.fromkeys(router for _, router in queries):
+            rows = [row for row, (_, router) in enumerate(queries) if router == name]
+            found = self._decide_with(name, [queries[row][0] for row in rows])
+            for row, reply in zip(rows, found, strict=True):
+                replies[row] = reply
+        return [reply for reply in replies if reply is not None]
+
+    def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
+        router = self._routers.get(name)
+        if router is None:
+            return [_failure(RouterUnavailableError(f"no router {name} is loaded"))] * len(queries)
+        try:
+            return [{"decision": made.to_dict()} for made in router.route_batch(queries)]
+        except WaypostError as error:
+            if len(queries) == 1:
+                return [_failure(error)]
+            return [self._decide_with(name, [query])[0] for query in queries]
+
+
+def check_names(config: UserConfig, served: tuple[str, ...]) -> None:
+    """Check that a user_config speaks of the pool only.
+
+    Raises:
+        PoolMismatchError: naming the LLMs that are not in it.
+    """
+    policy = config.policy or PolicyArgs()
+    if unknown := sorted({*config.prices, *(policy.allowed_models or ())} - set(served)):
+        raise PoolMismatchError(
+            f"user_config: {', '.join(unknown)} is not in the pool: {', '.join(served)}"
+        )
+
+
+def _failure(error: WaypostError) -> Reply:
+    return {"error": {"type": type(error).__name__, "message": str(error)}}
+
+
+class Decider:
+    """Decides for the event loop: at once where that is quick, else in threads, in batches."""
+
+    def __init__(self, plan: RouterPlan) -> None:
+        self.routers = Routers(plan)
+        self._default = next(iter(plan.artifacts))
+        self._threads = plan.threads
+        self._on_loop = plan.threads == 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
+        self._busy = 0
+        self._most_busy = 1
+
+    async def start(self) -> None:
+        """Load the routers in a thread, and measure one where ``threads`` is ``auto``."""
+        self._most_busy = max(self._threads, 1) if isinstance(self._threads, int) else 1
+        self._pool = ThreadPoolExecutor(self._most_busy, "decide")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, self.routers.load)
+        if self._threads == "auto":
+            seconds = await loop.run_in_executor(self._pool, self._measure)
+            self._on_loop = seconds < LOOP_BUDGET_S
+            where = "on the event loop" if self._on_loop else "in a thread"
+            logger.info("a decision takes %.2f ms: deciding %s", 1e3 * seconds, where)
+
+    def _measure(self) -> float:
+        times = []
+        for turn in range(7):
+            # another text each time: encoders remember texts
+            query = {"query": f"{turn} {_PROBE}"}
+            begin = time.perf_counter()
+            self.routers.decide([(query, self._default)])
+            times.append(time.perf_counter() - begin)
+        return sorted(times)[len(times) // 2]
+
+    async def decide(self, query: dict[str, Any], router: str) -> Reply:
+        """Decide one query; failures come back as data."""
+        if self._on_loop and len(query["query"]) <= LOOP_CHARACTERS:
+            return self.routers.decide([(query, router)])[0]
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((query, router, future))
+        self._work()
+        return await future
+
+    def _work(self) -> None:
+        while self._waiting and self._busy < self._most_busy:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            self._busy += 1
+            loop = asyncio.get_running_loop()
+            queries = [(query, router) for query, router, _ in batch]
+            done = loop.run_in_executor(self._pool, self.routers.decide, queries)
+            futures = [future for _, _, future in batch]
+            done.add_done_callback(lambda done, futures=futures: self._deliver(done, futures))
+
+    def _deliver(
+        self, done: asyncio.Future[list[Reply]], futures: list[asyncio.Future[Reply]]
+    ) -> None:
+        self._busy -= 1
+        self._work()
+        error = None if done.cancelled() else done.exception()
+        replies: list[Reply]
+        if done.cancelled() or error is not None:
+            if error is not None:
+                logger.error("deciding failed: %s", type(error).__name__)
+            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+            replies = [_failure(failure)] * len(futures)
+        else:
+            replies = done.result()
+        for future, reply in zip(futures, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+    async def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,192 @@
+"""One HTTP exchange over ASGI: reads the body within bounds, writes the answer.
+
+Raw ASGI, because a framework's routing, dependency and response layers cost more than all the
+gateway does for a request (DECISIONS.md has the numbers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cached_property
+from typing import Any
+
+from waypost.serve.answers import dumps
+from waypost.serve.problems import Problem
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8"
+MAX_HEADER = 512
+
+
+class ClientGoneError(Exception):
+    """The client went before its answer was complete; there is nobody to tell."""
+
+
+def header_value(value: object) -> bytes:
+    """Return a header value that is printable ASCII, whatever was given.
+
+    Control characters (a CR LF would begin another header) and what is not ASCII become ``?``.
+    """
+    text = str(value)[:MAX_HEADER]
+    return "".join(c if " " <= c <= "~" else "?" for c in text).strip().encode("ascii")
+
+
+class Exchange:
+    """A request and the answer to it.
+
+    Attributes:
+        method: In upper case.
+        path: Below the route prefix, such as ``/v1/models``.
+        status: Of the answer; 0 until it has begun.
+        extra_headers: Sent with the answer, whatever it is.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        root = scope.get("root_path", "")
+        path: str = scope["path"]
+        self.path = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        self.status = 0
+        self.extra_headers: dict[str, object] = {}
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The request's headers, names in lower case; of a repeated one the last."""
+        pairs = self._scope["headers"]
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status line was sent."""
+        return self.status != 0
+
+    async def body(self, most: int, timeout_s: float) -> bytes:
+        """Read the body.
+
+        Raises:
+            Problem: 413 where it is longer than ``most`` bytes, 408 where it is slow, 415 where
+                it is compressed.
+            ClientGoneError: the client went.
+        """
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "content-encoding: send the body uncompressed", code="encoded")
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > most:
+            raise _too_long(most)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._read(most)
+        except TimeoutError:
+            raise Problem(
+                408, f"the body did not arrive within {timeout_s:g} s", code="slow_body"
+            ) from None
+
+    async def _read(self, most: int) -> bytes:
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            length += len(part)
+            if length > most:
+                raise _too_long(most)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work``, and cancel it when the client goes.
+
+        Call it after the body was read.
+
+        Raises:
+            ClientGoneError: the client went; ``work`` has ended.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # ASGI servers run applications in tasks
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await work()
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            task.uncancel()
+            raise ClientGoneError from None
+        finally:
+            watcher.cancel()
+
+    async def reply(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = JSON,
+        headers: Mapping[str, object] | None = None,
+    ) -> None:
+        """Send a whole answer."""
+        await self._start(status, kind, headers, len(body))
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def reply_json(self, value: Any) -> None:
+        """Send a value as JSON with status 200."""
+        await self.reply(200, dumps(value))
+
+    async def reply_problem(self, problem: Problem) -> None:
+        """Send an error."""
+        await self.reply(problem.status, dumps(problem.body), headers=problem.headers)
+
+    async def begin_events(self) -> None:
+        """Send the head of a stream of events."""
+        await self._start(200, EVENTS, {"cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def event(self, data: bytes) -> None:
+        """Send further events."""
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_events(self, data: bytes = b"") -> None:
+        """Send the last events and end the answer."""
+        await self._put({"type": "http.response.body", "body": data})
+
+    async def _start(
+        self,
+        status: int,
+        kind: str,
+        headers: Mapping[str, object] | None,
+        length: int | None = None,
+    ) -> None:
+        pairs = [(b"content-type", kind.encode("ascii"))]
+        if length is not None:
+            pairs.append((b"content-length", str(length).encode("ascii")))
+        for name, value in {**self.extra_headers, **(headers or {})}.items():
+            if value is not None:
+                pairs.append((name.encode("ascii"), header_value(value)))
+        self.status = status
+        await self._put({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            raise ClientGoneError from None
+
+
+def _too_long(most: int) -> Problem:
+    return Problem(413, f"the body is longer than {most} bytes", code="too_long")

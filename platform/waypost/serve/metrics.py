@@ -1,0 +1,97 @@
+"""The gateway's own metrics, in Prometheus' text form. Each gateway replica counts for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from waypost.contracts.errors import MissingExtraError
+from waypost.contracts.generation import Usage
+
+_DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """What is counted; labels are endpoints, models and routers of the config, never user text.
+
+    Raises:
+        MissingExtraError: prometheus-client is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        except ImportError:
+            raise MissingExtraError("prometheus_client", "serve") from None
+        self._registry = registry = CollectorRegistry(auto_describe=True)
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"waypost_{name}", what, labels, registry=registry)
+
+        self._requests = counter("requests", "Requests answered.", "endpoint", "status")
+        self._decisions = counter("decisions", "Decisions by the model chosen.", "router", "model")
+        self._tokens = counter("tokens", "Tokens, as engines count them.", "model", "direction")
+        self._cost = counter("cost_usd", "Dollars, at the pool's prices.", "model")
+        self._failovers = counter("failovers", "LLMs that did not answer.", "model", "reason")
+        self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
+        self._decision_s = Histogram(
+            "waypost_decision_seconds",
+            "Time of a decision, embedding included.",
+            buckets=_DECISION_BUCKETS,
+            registry=registry,
+        )
+        self._first_token_s = Histogram(
+            "waypost_time_to_first_token_seconds",
+            "From the request's arrival to the first token of a stream.",
+            ["model"],
+            buckets=_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self._in_flight = Gauge("waypost_in_flight", "Requests at work.", registry=registry)
+        self._queued = Gauge("waypost_queued", "Requests that wait.", registry=registry)
+        self._resting = Gauge("waypost_resting_models", "LLMs passed over.", registry=registry)
+
+    def watch(
+        self,
+        in_flight: Callable[[], float],
+        queued: Callable[[], float],
+        resting: Callable[[], float],
+    ) -> None:
+        """Name where the gauges are read from."""
+        self._in_flight.set_function(in_flight)
+        self._queued.set_function(queued)
+        self._resting.set_function(resting)
+
+    def request(self, endpoint: str, status: int) -> None:
+        """Count an answered request."""
+        self._requests.labels(endpoint, str(status)).inc()
+
+    def decision(self, router: str, model: str, seconds: float) -> None:
+        """Count a decision."""
+        self._decisions.labels(router, model).inc()
+        self._decision_s.observe(seconds)
+
+    def first_token(self, model: str, seconds: float) -> None:
+        """Count the first token of a stream."""
+        self._first_token_s.labels(model).observe(seconds)
+
+    def usage(self, model: str, usage: Usage, cost_usd: float | None) -> None:
+        """Count tokens and dollars of an answer."""
+        self._tokens.labels(model, "input").inc(usage.input_tokens)
+        self._tokens.labels(model, "output").inc(usage.output_tokens)
+        if cost_usd:
+            self._cost.labels(model).inc(cost_usd)
+
+    def failover(self, model: str, reason: str) -> None:
+        """Count an LLM that did not answer."""
+        self._failovers.labels(model, reason).inc()
+
+    def broken_stream(self, model: str) -> None:
+        """Count a stream that ended with an error after its first token."""
+        self._broken.labels(model).inc()
+
+    def text(self) -> bytes:
+        """Return all of it in Prometheus' text form."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry)

@@ -1,0 +1,341 @@
+"""From an HTTP request to a call: body and ``x-waypost-*`` headers, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
+from waypost.contracts.generation import GenerateRequest
+from waypost.serve.bodies import (
+    PASSED_ON,
+    UNSUPPORTED,
+    Body,
+    ChatBody,
+    ChatFields,
+    CompletionBody,
+    Extras,
+    Generation,
+    RouteBody,
+)
+from waypost.serve.plan import Plan
+from waypost.serve.problems import Problem
+from waypost.serve.settings import AUTO
+
+MAX_FAULTS = 5
+MAX_INTEGER = 2**63
+_BRANCHES = frozenset({"str", "literal", "dict", "none"})
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for answers, or for a decision.
+
+    Attributes:
+        request_id: Ours.
+        router: Name of the router to ask; None where an LLM is pinned.
+        pinned: The LLM asked for by name.
+        query: What is routed on, as `Query.of` reads it.
+        requests: One for each answer wanted; empty where only a decision is.
+        stream: Answer as server-sent events.
+        include_usage: Tell the usage at the end of a stream.
+    """
+
+    request_id: str
+    router: str | None
+    pinned: str | None
+    query: dict[str, Any]
+    requests: tuple[GenerateRequest, ...] = ()
+    stream: bool = False
+    include_usage: bool = False
+
+    @property
+    def ignorable(self) -> tuple[str, ...]:
+        """Fields that only an engine behind HTTP honours."""
+        return tuple(sorted(self.requests[0].extra)) if self.requests else ()
+
+
+def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
+    """Read a JSON body.
+
+    Returns the checked model and the same as plain data.
+
+    Raises:
+        Problem: 400, naming each wrong field and what was expected.
+    """
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise Problem(400, "the body: expected a JSON object", code="invalid_type")
+    try:
+        parsed = model.model_validate(data)
+    except ValidationError as error:
+        raise _wrong_fields(error) from None
+    _check_numbers(data)
+    return parsed, data
+
+
+def _wrong_fields(error: ValidationError) -> Problem:
+    # a union reports every branch: those that got furthest into the value say most
+    found: dict[str, tuple[str, list[str]]] = {}
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        path = [part for part in item["loc"] if not _is_branch(part)]
+        top = str(path[0]) if path else ""
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown field; what an engine knows beyond OpenAI's goes to waypost.extra"
+        elif top in UNSUPPORTED:
+            message = UNSUPPORTED[top]
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+        code, messages = found.setdefault(name[:128], (item["type"], []))
+        if message not in messages:
+            messages.append(message)
+    deepest = [name for name in found if not any(n.startswith((f"{name}.", f"{name}[")) for n in found)]
+    told = [f"{name}: {' or '.join(found[name][1])}" if name else found[name][1][0] for name in deepest]
+    more = f" (and {len(told) - MAX_FAULTS} more)" if len(told) > MAX_FAULTS else ""
+    first = deepest[0]
+    return Problem(
+        400, "; ".join(told[:MAX_FAULTS]) + more, param=first or None, code=found[first][0]
+    )
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part or "(" in part)
+
+
+def _check_numbers(value: Any, path: str = "") -> None:
+    # free-form fields go on to other services, and JSON has no infinity (1e999) and no limit
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{path}.{key}"[:128])
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_numbers(item, f"{path}[{index}]"[:128])
+    elif isinstance(value, int | float) and not -MAX_INTEGER <= value < MAX_INTEGER:
+        expected = "expected a number within 64 bits"
+        raise Problem(400, f"{path[1:]}: {expected}", param=path[1:], code="number_too_large")
+
+
+class Parser:
+    """Reads requests for one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._models = {model.name: model for model in plan.models}
+
+    def chat(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a chat.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(ChatBody, raw)
+        query = self._chat_text(data["messages"])
+        call = self._target(body, headers, request_id, query, _has_parts(data["messages"]))
+        common = self._common(body, data)
+        tools = {key: data[key] for key in ("tools", "tool_choice") if data.get(key) is not None}
+        ids = self._ids(request_id, body.n or 1)
+        requests = [
+            GenerateRequest(id_, messages=data["messages"], **_seeded(common, i), **tools)
+            for i, id_ in enumerate(ids)
+        ]
+        return _with_requests(call, body, requests)
+
+    def completion(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a text completion; several prompts are several answers.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(CompletionBody, raw)
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        call = self._target(body, headers, request_id, {"query": "\n".join(prompts)}, False)
+        common = self._common(body, data)
+        n = body.n or 1
+        ids = self._ids(request_id, n * len(prompts))
+        requests = [
+            GenerateRequest(id_, prompt=prompts[i // n], **_seeded(common, i))
+            for i, id_ in enumerate(ids)
+        ]
+        return _with_requests(call, body, requests)
+
+    def route(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a request for a decision only.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(RouteBody, raw)
+        if "query" in data:
+            return self._target(body, headers, request_id, {"query": body.query}, False)
+        messages = data["messages"]
+        query = self._chat_text(messages)
+        return self._target(body, headers, request_id, query, _has_parts(messages))
+
+    def _chat_text(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [_text(message.get("content")) for message in messages]
+        everything = "\n".join(text for text in texts if text)
+        if self._plan.route_on == "full_context":
+            return {"query": everything}
+        asked = [text for text, m in zip(texts, messages, strict=True) if m["role"] == "user"]
+        text = asked[-1] if asked else texts[-1]
+        if len(texts) == 1:
+            return {"query": text}
+        # the LLM is paid for all turns, whatever is routed on
+        tokens = math.ceil(len(everything) * DEFAULT_TOKENS_PER_CHARACTER)
+        return {"query": text, "input_tokens": tokens}
+
+    def _target(
+        self,
+        body: Generation,
+        headers: Mapping[str, str],
+        request_id: str,
+        query: dict[str, Any],
+        has_parts: bool,
+    ) -> Call:
+        extras = read_extras(body.waypost, headers)
+        allowed = self._allowed(extras.allowed_models, has_parts)
+        pinned = body.model if body.model in self._models else None
+        if pinned is None and body.model != AUTO and body.model not in self._plan.router_names:
+            raise self._unknown(body.model, 404, "model", "model_not_found")
+        if pinned is not None and allowed is not None and pinned not in allowed:
+            what = "takes text only" if extras.allowed_models is None else "is not allowed"
+            raise Problem(
+                400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
+            )
+        router = self._plan.router_names[0] if body.model == AUTO else body.model
+        fields = {
+            "lambda": extras.lam,
+            "max_cost_usd": extras.max_cost_usd,
+            "allowed_models": allowed,
+            "user_id": extras.user_id or body.user,
+            "session_id": extras.session_id,
+        }
+        query.update((key, value) for key, value in fields.items() if value is not None)
+        return Call(request_id, None if pinned else router, pinned, query)
+
+    def _allowed(self, wanted: list[str] | None, has_parts: bool) -> list[str] | None:
+        for name in wanted or ():
+            if name not in self._models:
+                raise self._unknown(name, 400, "waypost.allowed_models", "unknown_model")
+        if not has_parts:
+            return wanted
+        able = [m.name for m in self._plan.models if m.takes_parts and m.name in (wanted or [m.name])]
+        if not able:
+            raise Problem(
+                400,
+                "messages: images, audio and files need a model behind HTTP; none is allowed here",
+                param="messages",
+                code="text_only",
+            )
+        return able
+
+    def _unknown(self, name: str, status: int, param: str, code: str) -> Problem:
+        known = ", ".join((AUTO, *self._plan.router_names, *self._models))
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        return Problem(
+            status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
+        )
+
+    def _common(self, body: Generation, data: dict[str, Any]) -> dict[str, Any]:
+        tokens, field = body.max_tokens, "max_tokens"
+        if isinstance(body, ChatFields) and body.max_completion_tokens is not None:
+            tokens, field = body.max_completion_tokens, "max_completion_tokens"
+        most = self._plan.limits.max_tokens
+        if tokens is not None and tokens > most:
+            raise Problem(400, f"{field}: expected at most {most}", param=field, code="too_many")
+        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
+        if body.waypost is not None:
+            extra |= body.waypost.extra or {}
+        return {
+            "max_tokens": tokens,
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "seed": body.seed,
+            "stop": tuple(text for text in stop if text),
+            "extra": extra,
+        }
+
+    def _ids(self, request_id: str, count: int) -> list[str]:
+        most = self._plan.limits.max_choices
+        if count > most:
+            message = f"n: expected at most {most} answers a request, prompts times n"
+            raise Problem(400, message, param="n", code="too_many")
+        return [request_id] if count == 1 else [f"{request_id}-{i}" for i in range(count)]
+
+
+def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequest]) -> Call:
+    options = body.stream_options
+    return Call(
+        call.request_id,
+        call.router,
+        call.pinned,
+        call.query,
+        tuple(requests),
+        bool(body.stream),
+        bool(options is not None and options.include_usage),
+    )
+
+
+def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:
+    # with one seed for all of them, n answers would be n times the same
+    seed = common["seed"]
+    return common if not index or seed is None else {**common, "seed": seed + index}
+
+
+def read_extras(body: Extras | None, headers: Mapping[str, str]) -> Extras:
+    """Join the body's extras with the ``x-waypost-*`` headers; the body wins.
+
+    Raises:
+        Problem: 400, naming the header that is wrong.
+    """
+    given: dict[str, Any] = {}
+    for field, key in (("lambda", "lambda"), ("max_cost_usd", "max-cost-usd")):
+        header = f"x-waypost-{key}"
+        if header in headers:
+            given[field] = _number(header, headers[header])
+    for field in ("user_id", "session_id"):
+        if value := headers.get(f"x-waypost-{field.replace('_', '-')}", "").strip():
+            given[field] = value[:256]
+    if listed := headers.get("x-waypost-allowed-models"):
+        given["allowed_models"] = [name.strip()[:256] for name in listed.split(",") if name.strip()]
+    given = {key: value for key, value in given.items() if value not in ([], None)}
+    if body is not None:
+        given |= body.model_dump(by_alias=True, exclude_none=True, exclude={"extra"})
+    return Extras.model_validate(given)
+
+
+def _number(header: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        message = f"header {header}: expected a number of at least 0"
+        raise Problem(400, message, param=header, code="invalid_header")
+    return value
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content or ()
+    return "\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def _has_parts(messages: list[dict[str, Any]]) -> bool:
+    return any(
+        isinstance(message.get("content"), list)
+        and any(part["type"] not in {"text", "refusal"} for part in message["content"])
+        for message in messages
+    )

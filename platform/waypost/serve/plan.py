@@ -1,0 +1,287 @@
+"""From the arguments of the graph to what each node is told: paths, prices and names resolved.
+
+The plan is plain data once dumped, because it travels to the replicas, and is validated again
+there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from waypost.config import StrictModel, parse, resolve_path, settings
+from waypost.contracts.artifact import Manifest, read_manifest
+from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, RegistryError, names
+from waypost.engines import engine_config
+from waypost.serve.environments import interpreter
+from waypost.serve.settings import (
+    AUTO,
+    RESERVED_NAMES,
+    Limits,
+    LogArgs,
+    PolicyArgs,
+    PoolEntry,
+    ServeArgs,
+)
+
+POOLS = ("small", "full")
+
+
+class Served(StrictModel):
+    """One LLM as the gateway sees it.
+
+    Attributes:
+        name: As clients and routers know it.
+        engine: Name of its engine.
+        deployment: Name of its deployment; null where it runs inside the gateway.
+        config: The engine's settings.
+        input_price: USD per million prompt tokens; null where unknown.
+        output_price: USD per million generated tokens; null where unknown.
+        flush_ms: See `PoolEntry`.
+        max_ongoing_requests: See `PoolEntry`; enforced by Serve for a deployment.
+        max_queued_requests: Likewise.
+        queue_timeout_s: See `PoolEntry`.
+    """
+
+    name: str
+    engine: str
+    deployment: str | None
+    config: dict[str, Any]
+    input_price: float | None
+    output_price: float | None
+    flush_ms: float
+    max_ongoing_requests: int
+    max_queued_requests: int
+    queue_timeout_s: float
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether images and other non-text parts of a message may be sent to it."""
+        return self.engine == "openai"
+
+
+class RouterPlan(StrictModel):
+    """What the router node loads.
+
+    Attributes:
+        artifacts: Router name -> absolute folder, the default one first.
+        served: Names of the LLMs of the pool.
+        prices: Name -> (input, output) USD per million tokens, where the pool gives both.
+        policy: Defaults of decisions.
+        threads: See `RouterArgs`.
+        allow_plugin_code: See `ServeArgs`.
+        log: How to log.
+    """
+
+    artifacts: dict[str, str]
+    served: tuple[str, ...]
+    prices: dict[str, tuple[float, float]]
+    policy: PolicyArgs
+    threads: Literal["auto"] | int
+    allow_plugin_code: bool
+    log: LogArgs
+
+
+class Plan(StrictModel):
+    """What the gateway is told; ``router.artifacts`` are loaded there only if it is inline."""
+
+    models: tuple[Served, ...] = Field(min_length=1)
+    router: RouterPlan
+    router_inline: bool
+    route_on: Literal["current_only", "full_context"]
+    limits: Limits
+    feedback_dir: str | None
+    log_queries: bool
+    remember_decisions: int
+    api_keys: bool
+    log: LogArgs
+
+    @property
+    def router_names(self) -> tuple[str, ...]:
+        """Names of the routers, the default one first."""
+        return tuple(self.router.artifacts)
+
+
+def served_entries(args: ServeArgs) -> tuple[PoolEntry, ...]:
+    """Return the entries of the pool that are served under ``WAYPOST_POOL``.
+
+    Raises:
+        ConfigError: its value is not one of `POOLS`, or no entry is left.
+    """
+    pool = settings().pool
+    if pool not in POOLS:
+        raise ConfigError([Fault("WAYPOST_POOL", f"is {pool!r}; expected {' or '.join(POOLS)}")])
+    found = tuple(entry for entry in args.pool if pool == "full" or entry.tier == "small")
+    if not found:
+        raise ConfigError([Fault("pool", "every entry has tier full; set WAYPOST_POOL=full")])
+    return found
+
+
+def deployment_name(llm: str) -> str:
+    """Return the name of an LLM's deployment: letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", llm)
+
+
+def make_plan(args: ServeArgs, where: str = "args") -> Plan:
+    """Resolve the arguments of the graph.
+
+    Raises:
+        ConfigError: with every fault of engines, names, prices and environments.
+        ArtifactFormatError: a folder is not an artifact.
+        PoolMismatchError: an LLM of the pool is known to none of the routers, or a router knows
+            none of the pool.
+    """
+    entries = served_entries(args)
+    raise_faults(
+        [
+            *engine_faults([entry.model_dump() for entry in args.pool], where),
+            *_name_faults(args.pool, where),
+            *_environment_faults(args.pool, entries, where),
+            *_policy_faults(args.policy, entries, where),
+        ]
+    )
+    artifacts, manifests = _artifacts(args)
+    if taken := sorted(set(artifacts) & {entry.name for entry in entries}):
+        raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
+    _check_pool(entries, manifests)
+    models = tuple(_served(entry, manifests) for entry in entries)
+    return Plan(
+        models=models,
+        router=RouterPlan(
+            artifacts=artifacts,
+            served=tuple(entry.name for entry in entries),
+            prices={
+                model.name: (model.input_price, model.output_price)
+                for model in models
+                if model.input_price is not None and model.output_price is not None
+            },
+            policy=args.policy,
+            threads=args.router.threads,
+            allow_plugin_code=args.allow_plugin_code,
+            log=args.log,
+        ),
+        router_inline=args.router.placement == "inline",
+        route_on=args.route_on,
+        limits=args.limits,
+        feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
+        log_queries=args.log_queries,
+        remember_decisions=args.remember_decisions,
+        api_keys=args.api_keys,
+        log=args.log,
+    )
+
+
+def engine_faults(pool: list[Any], where: str) -> list[Fault]:
+    """Return what is wrong with the engines of a pool given as plain data."""
+    found: list[Fault] = []
+    for index, entry in enumerate(pool):
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("engine"), str):
+            continue  # the model of the arguments names that fault
+        place = f"{where}: pool.{index}"
+        try:
+            model = engine_config(entry["engine"])
+        except RegistryError as error:
+            found.append(Fault(f"{place}.engine", str(error)))
+            continue
+        try:
+            parse(model, entry.get("config") or {}, f"{place}.config")
+        except ConfigError as error:
+            found.extend(error.faults)
+    return found
+
+
+def raise_faults(found: list[Fault]) -> None:
+    """Raise a ConfigError where there is any fault."""
+    if found:
+        raise ConfigError(found)
+
+
+def _name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
+    seen: dict[str, str] = {}
+    found = []
+    for index, entry in enumerate(entries):
+        name = deployment_name(entry.name)
+        other = seen.setdefault(name, entry.name)
+        if other != entry.name or name in RESERVED_NAMES:
+            clash = other if other != entry.name else "a node of the graph"
+            problem = f"its deployment would be named {name}, as that of {clash}; rename it"
+            found.append(Fault(f"{where}: pool.{index}.name", problem))
+        if (entry.input_price is None) != (entry.output_price is None):
+            found.append(Fault(f"{where}: pool.{index}", "give both prices or none"))
+    return found
+
+
+def _policy_faults(
+    policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: str
+) -> list[Fault]:
+    if policy.allowed_models is None or {e.name for e in entries} & set(policy.allowed_models):
+        return []
+    problem = "none of them is served (see tier and WAYPOST_POOL)"
+    return [Fault(f"{where}: policy.allowed_models", problem)]
+
+
+def _environment_faults(
+    pool: tuple[PoolEntry, ...], served: tuple[PoolEntry, ...], where: str
+) -> list[Fault]:
+    found: list[Fault] = []
+    for index, entry in enumerate(pool):
+        if entry.environment is None or entry not in served:
+            continue
+        try:
+            interpreter(entry.environment, f"{where}: pool.{index}.environment")
+        except ConfigError as error:
+            found.extend(error.faults)
+    return found
+
+
+def _artifacts(args: ServeArgs) -> tuple[dict[str, str], dict[str, Manifest]]:
+    given = args.routers
+    if args.artifact is not None:
+        manifest = read_manifest(resolve_path(args.artifact))
+        if manifest.router == AUTO:
+            given = {"auto-router": args.artifact}
+        else:
+            given = {manifest.router: args.artifact}
+    first = args.default_router or next(iter(given))
+    ordered = {first: given[first], **given}
+    folders = {name: str(resolve_path(path)) for name, path in ordered.items()}
+    return folders, {name: read_manifest(folder) for name, folder in folders.items()}
+
+
+def _check_pool(entries: tuple[PoolEntry, ...], manifests: dict[str, Manifest]) -> None:
+    known = {name: [llm.name for llm in found.llms] for name, found in manifests.items()}
+    anywhere = {llm for llms in known.values() for llm in llms}
+    if unknown := [entry.name for entry in entries if entry.name not in anywhere]:
+        raise PoolMismatchError(
+            f"pool: no router knows {names(unknown)}; trained on: {names(sorted(anywhere))}. "
+            "Take it out of the pool, or train with it"
+        )
+    served = {entry.name for entry in entries}
+    for router, llms in known.items():
+        if not served & set(llms):
+            raise PoolMismatchError(
+                f"router {router} knows {names(llms)}; none of them is in the pool"
+            )
+
+
+def _served(entry: PoolEntry, manifests: dict[str, Manifest]) -> Served:
+    prices = (entry.input_price, entry.output_price)
+    if None in prices:
+        infos = [llm for found in manifests.values() for llm in found.llms]
+        info = next(llm for llm in infos if llm.name == entry.name)
+        prices = (info.input_price, info.output_price)
+    return Served(
+        name=entry.name,
+        engine=entry.engine,
+        deployment=None if entry.placement == "inline" else deployment_name(entry.name),
+        config=entry.config,
+        input_price=prices[0],
+        output_price=prices[1],
+        flush_ms=entry.flush_ms,
+        max_ongoing_requests=entry.max_ongoing_requests,
+        max_queued_requests=entry.max_queued_requests,
+        queue_timeout_s=entry.queue_timeout_s,
+    )

@@ -1,0 +1,310 @@
+"""The arguments of the graph: what stands under ``args`` in a file of serve_configs.
+
+    ServeArgs
+      artifact | routers   trained routers, one or by name
+      pool                 PoolEntry: one LLM, how it is called and placed
+      policy               PolicyArgs: defaults of every decision
+      router, gateway      NodeArgs: how the two other nodes are placed
+      limits               Limits: sizes, queues, time-outs
+    UserConfig             what may change while the graph runs
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from waypost.config import StrictModel
+from waypost.contracts.policy import PolicySettings
+
+AUTO = "auto"
+"""The ``model`` of a request that asks the default router."""
+
+HTTP_ENGINES = frozenset({"openai", "echo", "replay"})
+"""Engines light enough to run inside the gateway's process."""
+
+RESERVED_NAMES = frozenset({"Gateway", "Router"})
+"""Deployment names of the graph itself."""
+
+Price = Annotated[float, Field(ge=0)]
+"""USD per million tokens."""
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class PolicyArgs(StrictModel):
+    """Defaults of decisions; a request may override lambda, models and budget for itself."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    lam: float = Field(default=0.0, ge=0, alias="lambda")
+    """Cost weight: 1 trades one full point of quality for one call of the dearest model."""
+
+    allowed_models: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Models that routing chooses from; null is the whole pool. Pinning is not limited."""
+
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Most that the predicted cost of one call may be; null is no limit."""
+
+    exploration: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests sent to a uniformly drawn model, so that there is something to learn."""
+
+    seed: int = 0
+    """Of the exploration draws."""
+
+    def settings(self, served: tuple[str, ...]) -> PolicySettings:
+        """Return the policy of a router that knows the models ``served`` (and maybe more)."""
+        chosen = served if self.allowed_models is None else self.allowed_models
+        return PolicySettings(
+            lam=self.lam,
+            allowed_models=tuple(name for name in served if name in chosen),
+            max_cost_usd=self.max_cost_usd,
+            exploration=self.exploration,
+            seed=self.seed,
+        )
+
+
+class Prices(StrictModel):
+    """What one LLM costs, USD per million tokens."""
+
+    input_price: Price
+    output_price: Price
+
+
+class UserConfig(StrictModel):
+    """What changes without a restart (``user_config`` of the Gateway and Router deployments).
+
+    It replaces the earlier one: what is absent is again as in the arguments of the graph.
+    """
+
+    policy: PolicyArgs | None = None
+    prices: dict[str, Prices] = Field(default_factory=dict)
+
+
+class Autoscaling(StrictModel):
+    """Ray Serve's autoscaling of one deployment."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: Positive = 1
+    initial_replicas: int | None = Field(default=None, ge=0)
+    target_ongoing_requests: float = Field(default=2.0, gt=0)
+    upscale_delay_s: float = Field(default=30.0, ge=0)
+    downscale_delay_s: float = Field(default=600.0, ge=0)
+    upscaling_factor: float | None = Field(default=None, gt=0)
+    downscaling_factor: float | None = Field(default=None, gt=0)
+    metrics_interval_s: float | None = Field(default=None, gt=0)
+    look_back_period_s: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Autoscaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is above max_replicas")
+        return self
+
+
+class ActorOptions(StrictModel):
+    """Logical resources of one replica."""
+
+    num_cpus: float = Field(default=0.1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+    memory: float | None = Field(default=None, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict)
+    accelerator_type: str | None = None
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+
+
+class NodeArgs(StrictModel):
+    """How a deployment is replicated and placed."""
+
+    num_replicas: Positive | None = None
+    """Fixed number of replicas; 1 where neither this nor ``autoscaling`` is given."""
+
+    autoscaling: Autoscaling | None = None
+
+    max_ongoing_requests: Positive = 32
+    """Requests that one replica works on at a time."""
+
+    max_queued_requests: int = Field(default=64, ge=0)
+    """Requests that wait for a replica, for each caller; one more is an overload."""
+
+    ray_actor_options: ActorOptions = ActorOptions()
+
+    @model_validator(mode="after")
+    def _scaling_can_happen(self) -> NodeArgs:
+        if self.autoscaling is None:
+            return self
+        if self.num_replicas is not None:
+            raise ValueError("give num_replicas or autoscaling, not both")
+        if self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
+            raise ValueError(
+                "autoscaling.target_ongoing_requests is above max_ongoing_requests "
+                f"({self.max_ongoing_requests}), so that no replica would ever be added"
+            )
+        return self
+
+
+class PoolEntry(NodeArgs):
+    """One LLM of the pool."""
+
+    name: str = Field(min_length=1, max_length=200)
+    """The name routers and clients know it by."""
+
+    engine: str
+    """How it is called: openai, transformers, vllm, replay or echo."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """The engine's own settings."""
+
+    input_price: Price | None = None
+    output_price: Price | None = None
+    """Null takes the prices of the router's artifact."""
+
+    placement: Literal["deployment", "inline"] = "deployment"
+    """``inline`` runs the engine in the gateway's process: openai, replay and echo only."""
+
+    environment: str | None = None
+    """Another Python environment for its replicas: ``WAYPOST_ENV_<NAME>``, else ``.venv-<name>``."""
+
+    queue_timeout_s: Seconds = 20.0
+    """How long a request waits for a free replica before the next model is tried."""
+
+    tier: Literal["small", "full"] = "small"
+    """``full`` is served only under ``WAYPOST_POOL=full``."""
+
+    flush_ms: float = Field(default=20.0, ge=0)
+    """Tokens that arrive within this time of each other cross to the gateway together; the
+    first one never waits."""
+
+    @model_validator(mode="after")
+    def _placement_is_possible(self) -> PoolEntry:
+        if self.placement == "deployment":
+            return self
+        if self.engine not in HTTP_ENGINES:
+            allowed = ", ".join(sorted(HTTP_ENGINES))
+            raise ValueError(f"placement inline is for {allowed}; {self.engine} needs a deployment")
+        replicas = {"environment", "num_replicas", "autoscaling", "ray_actor_options"}
+        if given := sorted(replicas & self.model_fields_set):
+            raise ValueError(f"placement inline has no replica: remove {', '.join(given)}")
+        return self
+
+
+class RouterArgs(NodeArgs):
+    """The node that decides."""
+
+    placement: Literal["deployment", "inline"] = "deployment"
+    """``inline`` decides in the gateway's process."""
+
+    threads: Literal["auto"] | Annotated[int, Field(ge=0, le=16)] = "auto"
+    """Threads that decide. 0 decides on the event loop, for routers that need well under a
+    millisecond; ``auto`` measures at start and takes 0 or 1."""
+
+    max_ongoing_requests: Positive = 1000
+    max_queued_requests: int = Field(default=1000, ge=0)
+
+
+class GatewayArgs(NodeArgs):
+    """The node that speaks HTTP; its queues are those of ``limits``."""
+
+    @model_validator(mode="after")
+    def _queues_stand_in_limits(self) -> GatewayArgs:
+        queues = {"max_ongoing_requests", "max_queued_requests"}
+        if given := sorted(queues & self.model_fields_set):
+            raise ValueError(f"{', '.join(given)}: set limits.max_in_flight and limits.max_queued")
+        return self
+
+
+class Limits(StrictModel):
+    """Bounds of the gateway, for each of its replicas."""
+
+    max_body_bytes: Positive = 4 * 1024 * 1024
+    """A longer body is answered 413."""
+
+    max_in_flight: Positive = 256
+    """Requests worked on at a time."""
+
+    max_queued: int = Field(default=256, ge=0)
+    """Requests that wait for their turn; one more is answered 429."""
+
+    queue_timeout_s: Seconds = 30.0
+    """A request that waited this long is answered 429."""
+
+    body_timeout_s: Seconds = 30.0
+    """A body that takes longer to arrive is answered 408."""
+
+    first_token_timeout_s: Seconds = 60.0
+    between_tokens_timeout_s: Seconds = 30.0
+    total_timeout_s: Seconds = 600.0
+    """Of all attempts of one request together."""
+
+    max_tokens: Positive = 8192
+    """Most tokens that a request may ask for."""
+
+    max_choices: Annotated[int, Field(ge=1, le=128)] = 8
+    """Most answers of one request: ``n`` times the number of prompts."""
+
+
+class LogArgs(StrictModel):
+    """How the nodes log. Neither prompts nor answers nor keys are ever logged."""
+
+    format: Literal["plain", "json"] = "plain"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class ServeArgs(StrictModel):
+    """Arguments of ``waypost.serve.app:build``."""
+
+    artifact: str | None = None
+    """Folder written by ``waypost train``; the router goes by its registry name."""
+
+    routers: dict[str, str] = Field(default_factory=dict)
+    """Instead of ``artifact``: several routers, name -> folder."""
+
+    default_router: str | None = None
+    """The one that ``model: auto`` asks; null is the first."""
+
+    pool: tuple[PoolEntry, ...] = Field(min_length=1)
+    policy: PolicyArgs = PolicyArgs()
+
+    route_on: Literal["current_only", "full_context"] = "current_only"
+    """What of a chat is routed on: the last message of the user, or all turns."""
+
+    router: RouterArgs = RouterArgs()
+    gateway: GatewayArgs = GatewayArgs()
+    limits: Limits = Limits()
+
+    feedback_dir: str | None = None
+    """Where rated decisions are kept; null keeps none."""
+
+    log_queries: bool = False
+    """Keep the text that was routed on beside a rating."""
+
+    remember_decisions: Positive = 10_000
+    """How many of the latest decisions can still be rated."""
+
+    api_keys: bool = False
+    """Ask clients for a key: one of those under the service ``waypost-clients``."""
+
+    allow_plugin_code: bool = False
+    """Run the plug-in code that an artifact carries."""
+
+    log: LogArgs = LogArgs()
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> ServeArgs:
+        if (self.artifact is None) == (not self.routers):
+            raise ValueError("give either artifact (one router) or routers (several, by name)")
+        if self.default_router is not None and self.default_router not in self.routers:
+            raise ValueError(f"default_router: {self.default_router!r} is not under routers")
+        names = [entry.name for entry in self.pool]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"pool: {', '.join(twice)} stands there twice")
+        if taken := sorted({AUTO, *self.routers} & set(names)):
+            raise ValueError(f"pool: {', '.join(taken)} is the name of a router, not of an LLM")
+        if AUTO in self.routers:
+            raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
+        allowed = self.policy.allowed_models or ()
+        if unknown := sorted(set(allowed) - set(names)):
+            raise ValueError(f"policy.allowed_models: {', '.join(unknown)} is not in the pool")
+        return self

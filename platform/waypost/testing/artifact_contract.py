@@ -1,0 +1,53 @@
+"""Every router, saved, gives in a fresh process the scores it gave here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from waypost.loading import save_router
+from waypost.testing.fitted_routers import batch_of, fitted
+from waypost.testing.synthetic import planted
+
+_LOAD = """
+import sys
+import numpy as np
+from waypost import load_router
+from waypost.testing.fitted_routers import batch_of
+from waypost.testing.synthetic import planted
+
+data = planted(20, seed=3)
+for folder in sys.argv[1:]:
+    router = load_router(folder)
+    models = [decision.model for decision in router.route_batch(data.queries)]
+    np.savez(f"{folder}.npz", scores=router.predict_quality(batch_of(data)), models=models)
+"""
+
+
+def check_fresh_process(names: Sequence[str], folder: Path) -> None:
+    """Save the routers, load them in one new process, compare scores and choices.
+
+    Args:
+        names: Registry names of score routers.
+        folder: An empty folder for the artifacts.
+    """
+    data, training = planted(20, seed=3), planted(160)
+    for name in names:
+        save_router(fitted(name), folder / name, training)
+    paths = [str(folder / name) for name in names]
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, *paths], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        router = fitted(name)
+        with np.load(folder / f"{name}.npz") as there:
+            np.testing.assert_allclose(
+                there["scores"], router.predict_quality(batch_of(data)), atol=1e-6
+            )
+            chosen = [decision.model for decision in router.route_batch(data.queries)]
+            assert there["models"].tolist() == chosen, name

@@ -1,0 +1,242 @@
+"""An OpenAI-style server on a loopback port that does what a test scripts.
+
+    async with FakeUpstream() as upstream:
+        upstream.script(Reply(status=429, headers={"Retry-After": "0"}), Reply(text="hello"))
+        ... call upstream.url ...
+        assert upstream.requests[0].body["model"] == "m"
+
+Each request takes the next reply of the script; when the script is empty, `default`. It is a
+real server: what is cut is cut on the socket, and a client that goes away is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from waypost.contracts.generation import GenerateRequest
+from waypost.engines._messages import last_user_text, pieces, prompt_text
+from waypost.engines._stops import StopFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one request is answered.
+
+    Attributes:
+        text: The answer; None repeats the last message of the user, or the prompt.
+        status: Anything but 200 answers with `body` at once.
+        headers: Added to the response.
+        body: JSON of an error, or of a whole answer in place of the usual one.
+        delay_s: Wait before the status line.
+        first_token_s: Wait between the headers and the first token of a stream.
+        token_s: Wait before each token of a stream.
+        tool_calls: Deltas sent in place of text.
+        drop: Close the connection without a status line.
+        cut_after: Close the connection after so many tokens of a stream.
+        finish: Whether a stream ends with a finish_reason.
+        done: Whether it ends with ``[DONE]``.
+        usage: Whether usage is told (on a stream only where asked).
+        stream_error: An error object sent in the stream after half of the tokens.
+        raw: The stream's bytes as they are, in place of all of the above.
+        split: Write a stream in parts of so many bytes.
+    """
+
+    text: str | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    delay_s: float = 0.0
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    drop: bool = False
+    cut_after: int | None = None
+    finish: bool = True
+    done: bool = True
+    usage: bool = True
+    stream_error: Mapping[str, Any] | None = None
+    raw: bytes | None = None
+    split: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as it came in."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+
+class FakeUpstream:
+    """The server; an async context manager.
+
+    Attributes:
+        default: The reply when the script is empty.
+        requests: What came in, in order.
+        active: Requests being answered now.
+        disconnects: Requests whose client went away before the end.
+        connections: Client sockets seen.
+        sent_tokens: Tokens written so far.
+    """
+
+    def __init__(self, default: Reply | None = None) -> None:
+        self.default = default or Reply()
+        self.requests: list[Received] = []
+        self.disconnects = 0
+        self.sent_tokens = 0
+        self.active = 0
+        self._script: deque[Reply] = deque()
+        self._sockets: set[object] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many sockets clients opened."""
+        return len(self._sockets)
+
+    @property
+    def url(self) -> str:
+        """The ``base_url`` for a client."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def script(self, *replies: Reply) -> None:
+        """Add replies for the next requests."""
+        self._script.extend(replies)
+
+    async def __aenter__(self) -> FakeUpstream:
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/v1/completions", self._answer)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(Received(request.path, dict(request.headers), body))
+        self._sockets.add(request.transport)
+        reply = self._script.popleft() if self._script else self.default
+        self.active += 1
+        try:
+            await asyncio.sleep(reply.delay_s)
+            if reply.drop:
+                return self._drop(request)
+            if reply.status != 200:
+                return web.json_response(reply.body, status=reply.status, headers=reply.headers)
+            if body.get("stream"):
+                return await self._stream(request, reply, body)
+            return web.json_response(_whole(reply, body), headers=reply.headers)
+        except (asyncio.CancelledError, ConnectionError):
+            self.disconnects += 1
+            raise
+        finally:
+            self.active -= 1
+
+    def _drop(self, request: web.Request) -> web.Response:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    async def _stream(
+        self, request: web.Request, reply: Reply, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream", **reply.headers}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        await asyncio.sleep(reply.first_token_s)
+        if reply.raw is not None:
+            await _write(response, reply.raw, reply.split)
+            return response
+        words, reason, usage = _plan(reply, body)
+        for index, delta in enumerate(_deltas(reply, words)):
+            if reply.stream_error is not None and index == len(words) // 2:
+                await _write(response, _event({"error": reply.stream_error}), reply.split)
+                return response
+            if index == reply.cut_after:
+                return self._drop(request)
+            await asyncio.sleep(reply.token_s)
+            await _write(response, _event(_chunk(body, delta)), reply.split)
+            self.sent_tokens += 1
+        tail = b""
+        if reply.finish:
+            tail += _event(_chunk(body, {}, reason))
+        if reply.usage and (body.get("stream_options") or {}).get("include_usage"):
+            tail += _event({"choices": [], "usage": usage})
+        await _write(response, tail + (b"data: [DONE]\n\n" if reply.done else b""), reply.split)
+        return response
+
+
+def _plan(reply: Reply, body: dict[str, Any]) -> tuple[list[str], str, dict[str, int]]:
+    """Return the words of the answer, its finish reason and usage, as a real server would."""
+    asked = GenerateRequest("fake", messages=body.get("messages"), prompt=body.get("prompt"))
+    text = last_user_text(asked) if reply.text is None else reply.text
+    stops = StopFilter(body.get("stop") or ())
+    text = stops.push(text) + stops.flush()
+    words, limit = pieces(text), body.get("max_tokens")
+    reason = "tool_calls" if reply.tool_calls else "stop"
+    if limit is not None and len(words) > limit:
+        words, reason = words[:limit], "length"
+    counts = {
+        "prompt_tokens": max(1, len(pieces(prompt_text(asked)))),
+        "completion_tokens": max(1, len(words)),
+    }
+    return words, reason, counts
+
+
+def _deltas(reply: Reply, words: list[str]) -> list[dict[str, Any]]:
+    if reply.tool_calls:
+        return [{"tool_calls": [call]} for call in reply.tool_calls]
+    return [{"content": word} for word in words]
+
+
+def _chunk(body: dict[str, Any], delta: dict[str, Any], reason: str | None = None) -> Any:
+    if "prompt" in body:
+        choice = {"index": 0, "text": delta.get("content", ""), "finish_reason": reason}
+    else:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return {"id": "fake", "model": body.get("model"), "choices": [choice]}
+
+
+def _whole(reply: Reply, body: dict[str, Any]) -> Mapping[str, Any]:
+    if reply.body is not None:
+        return reply.body
+    words, reason, usage = _plan(reply, body)
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(words)}
+    if reply.tool_calls:
+        message = {"role": "assistant", "content": None, "tool_calls": list(reply.tool_calls)}
+    kind = {"text": "".join(words)} if "prompt" in body else {"message": message}
+    answer = {"id": "fake", "choices": [{"index": 0, "finish_reason": reason, **kind}]}
+    return answer | ({"usage": usage} if reply.usage else {})
+
+
+def _event(data: Any) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+async def _write(response: web.StreamResponse, data: bytes, split: int | None) -> None:
+    size = split or max(1, len(data))
+    for start in range(0, len(data), size):
+        await response.write(data[start : start + size])
+        if split:
+            await asyncio.sleep(0)  # each part in a packet of its own, as far as TCP allows

@@ -1,0 +1,62 @@
+"""What the checks of routers share: routers, fitted once, and the errors that calls raise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.records import Decision, Query
+from waypost.contracts.router import QueryBatch, ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.encoders import make_encoder
+from waypost.registry import make_router
+from waypost.testing.synthetic import ENCODER_ID, planted
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+def new_router(name: str, **params: Any) -> ScoreRouter:
+    """Build an untrained score router with its encoder set."""
+    router = make_router(name, params)
+    assert isinstance(router, ScoreRouter)
+    router.encoder = make_encoder(ENCODER_ID)
+    return router
+
+
+@cache
+def _fitted(name: str) -> ScoreRouter:
+    return new_router(name).fit(planted(160))
+
+
+def fitted(name: str) -> ScoreRouter:
+    """Return the router fitted on planted data: a shallow copy, whose policy may be changed."""
+    return copy.copy(_fitted(name))
+
+
+def batch_of(data: RoutingData) -> QueryBatch:
+    """Return the data's questions as a batch."""
+    return QueryBatch(tuple(Query(text) for text in data.queries), data.embeddings)
+
+
+def scores(router: ScoreRouter, data: RoutingData) -> NDArray[np.float32]:
+    """Return the predicted quality of the data's questions."""
+    return router.predict_quality(batch_of(data))
+
+
+def models(decisions: Sequence[Decision]) -> list[str]:
+    """Return the chosen names."""
+    return [decision.model for decision in decisions]
+
+
+def raised(kind: type[ErrorT], call: Callable[[], Any]) -> ErrorT:
+    """Return the error of that kind that the call raises."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__}")

@@ -1,0 +1,90 @@
+"""Scores a finished episode: the parts of `reward` applied to a transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from waypost_rl.format_rules import FormatFault, final_answer, format_faults
+from waypost_rl.protocol import Candidates
+from waypost_rl.reward import (
+    Call,
+    CostScale,
+    Outcome,
+    Price,
+    Rule,
+    delegation_cost,
+    outcome_reward,
+    total_reward,
+)
+from waypost_rl.transcript import Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSettings:
+    """How episodes are scored; the defaults are the reference code's.
+
+    Attributes:
+        alpha: Weight of cost, in [0, 1).
+        outcome: Exact match, or token F1.
+        rule: How outcome and cost combine, see `reward.total_reward`.
+        exactly_one_colon: The reference's rule of form for a search.
+        include_input: Count the candidates' input tokens.
+    """
+
+    alpha: float = 0.0
+    outcome: Outcome = "exact_match"
+    rule: Rule = "reference"
+    exactly_one_colon: bool = False
+    include_input: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeReward:
+    """The parts of one episode's reward.
+
+    Attributes:
+        total: What the policy is trained on, put on its last token; -1, or in [0, 1].
+        form: -1 where a rule of form is broken, else 0.
+        outcome: In [0, 1], also where the form is broken.
+        cost_usd_millionths: What the candidates cost.
+        cost: The cost reward in [0, 1]; high is cheap.
+        faults: The broken rules.
+    """
+
+    total: float
+    form: float
+    outcome: float
+    cost_usd_millionths: float
+    cost: float
+    faults: tuple[FormatFault, ...]
+
+
+def score_episode(
+    transcript: Transcript,
+    gold: str | Sequence[str],
+    calls: Sequence[Call],
+    candidates: Candidates,
+    prices: Mapping[str, Price],
+    scale: CostScale,
+    settings: RewardSettings | None = None,
+) -> EpisodeReward:
+    """Score one episode.
+
+    Raises:
+        SchemaError: where a candidate that was asked has no price.
+        ConfigError: where alpha is outside [0, 1).
+    """
+    settings = settings or RewardSettings()
+    faults = format_faults(transcript, candidates, exactly_one_colon=settings.exactly_one_colon)
+    outcome = outcome_reward(final_answer(transcript), gold, settings.outcome)
+    spent = delegation_cost(calls, prices, include_input=settings.include_input)
+    cost = scale.reward(spent)
+    return EpisodeReward(
+        total=total_reward(not faults, outcome, cost, settings.alpha, settings.rule),
+        form=-1.0 if faults else 0.0,
+        outcome=outcome,
+        cost_usd_millionths=spent,
+        cost=cost,
+        faults=faults,
+    )

@@ -1,0 +1,64 @@
+"""What the policy is told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from waypost.contracts.errors import SchemaError
+from waypost_rl.protocol import TAGS
+
+MAX_SEARCHES = 4
+"""The paper's number of delegating turns; one more generation follows, for the answer."""
+
+BUDGETS: Mapping[str, float] = {"high": 0.0, "medium": 0.7, "low": 0.9}
+"""Words for the cost weight alpha, so that one policy serves the whole curve."""
+
+_RULES = """\
+Answer the question at the end. You may ask other models for help.
+
+Think first, inside <think> and </think>, and think again after every reply you get.
+To ask a model, write <search>NAME:QUERY</search> with the name of one model from the list, \
+a colon, and a question of your own that stands by itself. Write a real name and a real \
+question; do not repeat the name inside the question.
+The reply comes inside <information> and </information>. Never write these tags yourself.
+You may ask up to {searches} times, or not at all.
+When you know the answer, write it, short and without explanation, inside <answer> and </answer>.
+
+Models:
+{models}
+{budget}
+Question: {question}
+"""
+
+
+def render_prompt(
+    question: str,
+    descriptions: Mapping[str, str],
+    *,
+    max_searches: int = MAX_SEARCHES,
+    budget: str | None = None,
+) -> str:
+    """Return the first user message of an episode.
+
+    Args:
+        question: What is asked.
+        descriptions: Name of a candidate -> what it is good at, in the pool's order.
+        max_searches: Delegating turns allowed, at least 1.
+        budget: A key of `BUDGETS`, or None to say nothing of money.
+
+    Raises:
+        SchemaError: where the pool is empty, a description holds a protocol tag, the budget
+            is unknown or no search is allowed.
+    """
+    if not descriptions or max_searches < 1:
+        raise SchemaError("Router-R1 prompt: expected at least one candidate and one search")
+    if budget is not None and budget not in BUDGETS:
+        raise SchemaError(f"Router-R1 prompt: budget is one of {', '.join(BUDGETS)}")
+    if any(f"<{tag}>" in text for text in descriptions.values() for tag in TAGS):
+        raise SchemaError("Router-R1 prompt: a candidate's description holds a protocol tag")
+    return _RULES.format(
+        searches=max_searches,
+        models="\n".join(f"- {name}: {text}" for name, text in descriptions.items()),
+        budget="" if budget is None else f"\nBudget: {budget}\n",
+        question=question,
+    )

@@ -1,0 +1,25 @@
+"""Always the LLM with the highest mean training score: the baseline to beat."""
+
+from __future__ import annotations
+
+from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost_routers._ranks import rows_of
+
+
+class BestSingle(ScoreRouter):
+    """Predicts each LLM's training mean for every query.
+
+    With a cost weight above 0 the policy still weighs the means against each call's predicted
+    cost, so it is the best single LLM at that lambda.
+    """
+
+    name = "best_single"
+    needs_embeddings = False
+    new_model_support = "few-shot"
+
+    def _fit(self, data: RoutingData) -> None:
+        """Nothing beyond the training means, which every router learns."""
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        return Prediction(quality=rows_of(self.mean_quality_, len(batch)))

@@ -1,0 +1,55 @@
+"""Always the LLM with the lowest price."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost_routers._ranks import rows_of, scores_by_rank
+
+logger = logging.getLogger(__name__)
+
+
+class CheapestLLM(ScoreRouter):
+    """Orders the LLMs by price, the cheapest first.
+
+    Where every price is known it is the blended one (three prompt tokens for one generated).
+    Otherwise it is the dollars of an average training call: from prices where they are known,
+    else as recorded. LLMs without either come last, with a warning at fit. Changed prices
+    take effect without a new fit. The quality scores state the order only; ties go to the
+    cheaper call, then to the lower name.
+
+    Learned by ``fit``:
+        mean_characters_: Mean length of the training queries.
+    """
+
+    name = "cheapest_llm"
+    needs_embeddings = False
+    new_model_support = "zero-shot"
+
+    mean_characters_: float
+
+    def _fit(self, data: RoutingData) -> None:
+        self.mean_characters_ = float(np.mean([len(text) for text in data.queries]))
+        unknown = np.isnan(self._prices())
+        if unknown.all():
+            raise SchemaError(
+                f"{self.name}: no LLM has prices in llms.json or a recorded cost_usd; add either"
+            )
+        if unknown.any():
+            without = [name for name, u in zip(data.names, unknown, strict=True) if u]
+            logger.warning("%s: cost unknown, never preferred: %s", self.name, names(without))
+
+    def _prices(self) -> NDArray[np.float64]:
+        prices = self.cost_model_.prices
+        if np.isnan(prices).any():
+            return np.asarray(self.cost_model_.predict(np.array([self.mean_characters_]))[0])
+        return np.asarray((3 * prices[:, 0] + prices[:, 1]) / 4)
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        return Prediction(quality=rows_of(scores_by_rank(self._prices()), len(batch)))

@@ -1,0 +1,171 @@
+"""Averages what each LLM scored on the most similar training questions.
+
+Cosine on unit vectors, exact search, estimates shrunk towards each LLM's training mean
+(RouterBench, arXiv 2403.12031; arXiv 2505.12601). One search serves quality, generated
+tokens, recorded dollars, confidence and the flag for queries unlike all training data.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.cost import column_mean
+from waypost.contracts.parameters import Integer, OneOf, Real
+from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost_routers._memory import Floats, Neighbours, nearest, neighbour_mean, similarity_floor
+
+K_GRID = (5, 10, 20, 40, 80, 160, 320)
+MAX_HELD_OUT = 2048
+"""Training questions used to choose k and the similarity floor; a seeded sample of more."""
+
+_AMONG_BEST = 1e-6
+_UNLIKE = 1e-6
+
+
+class KNNRouter(ScoreRouter):
+    """k nearest neighbours: a regression on measured scores, unmeasured cells left out.
+
+    Args:
+        k: Neighbours; capped at the number of training questions. None chooses it at fit:
+            each question is decided from the others, and of `K_GRID` the largest k is taken
+            whose mean score is within one standard error of the best.
+        weights: ``uniform``, or ``softmax``: exp((similarity - that of the nearest) / tau), so
+            that the nearest counts 1.
+        tau: Temperature of ``softmax``.
+        kappa: Weight of each LLM's training mean, counted in neighbours.
+        ood_quantile: A query is unlike the training data where its nearest neighbour is less
+            similar than this share of the training questions have one; 0 flags only what is
+            further away than every one of them.
+
+    Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
+        memory_: float32 (n_rows, d), their embeddings.
+        scores_: float32 (n_rows, n_llms), NaN where not measured.
+        tokens_, dollars_: Likewise, generated tokens and recorded dollars; no row where
+            nothing was recorded.
+        best_share_: (n_llms,) share of the questions for which each LLM is among the best.
+        k_: The k in use.
+        similarity_floor_: Similarity below which a query is unlike the training data.
+    """
+
+    name = "knnrouter"
+    new_model_support = "few-shot"
+    row_count_parameters = ("k", "kappa")
+    parameter_constraints: ClassVar = {
+        "k": Integer(1, optional=True),
+        "weights": OneOf(("uniform", "softmax")),
+        "tau": Real(0, open_low=True),
+        "kappa": Real(0),
+        "ood_quantile": Real(0, 0.5),
+    }
+
+    memory_: NDArray[np.float32]
+    scores_: NDArray[np.float32]
+    tokens_: NDArray[np.float32]
+    dollars_: NDArray[np.float32]
+    best_share_: Floats
+    k_: int
+    similarity_floor_: float
+
+    def __init__(
+        self,
+        k: int | None = None,
+        weights: str = "softmax",
+        tau: float = 0.1,
+        kappa: float = 1.0,
+        ood_quantile: float = 0.005,
+    ) -> None:
+        self.k = k
+        self.weights = weights
+        self.tau = tau
+        self.kappa = kappa
+        self.ood_quantile = ood_quantile
+
+    def _fit(self, data: RoutingData) -> None:
+        rows = np.flatnonzero(~np.isnan(data.quality).all(axis=1))
+        data = data.select(rows)
+        assert data.embeddings is not None  # `fit` looked
+        self.memory_ = np.ascontiguousarray(data.embeddings, np.float32)
+        self.scores_ = data.quality.astype(np.float32)
+        self.tokens_ = _where_recorded(data.output_tokens)
+        self.dollars_ = _where_recorded(data.cost_usd)
+        self.best_share_ = np.nan_to_num(column_mean(_among_best(data.quality).astype(np.float64)))
+        held_out = _held_out(len(rows))
+        others = nearest(
+            self.memory_, self.memory_[held_out], self.k or K_GRID[-1], other_questions_only=True
+        )
+        self.k_ = self._choose_k(held_out, others) if self.k is None else min(self.k, len(rows))
+        self.similarity_floor_ = similarity_floor(
+            self.memory_[held_out], others.nearest_similarity, self.ood_quantile
+        )
+
+    def _choose_k(self, held_out: NDArray[np.intp], others: Neighbours) -> int:
+        grid = [k for k in K_GRID if k < len(self.memory_)] or [len(self.memory_)]
+        scores = self.scores_[held_out].astype(np.float64)
+        earned = np.stack([_earned(self._quality(others.take(k)), scores) for k in grid])
+        best = int(np.argmax(earned.mean(axis=1)))
+        lost = earned[best] - earned
+        error = lost.std(axis=1) / np.sqrt(lost.shape[1])
+        # The best of noisy estimates is picked by chance as much as by merit; a larger k that
+        # is as good within the noise varies less on new questions.
+        return max(k for k, m, e in zip(grid, lost.mean(axis=1), error, strict=True) if m <= e)
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        assert batch.embeddings is not None  # `predict` looked
+        found = nearest(self.memory_, batch.embeddings, self.k_)
+        weights = self._weights(found)
+        best = _among_best(self.scores_[found.index])
+        return Prediction(
+            quality=self._quality(found),
+            output_tokens=self._recorded(self.tokens_, found, self.cost_model_.output_tokens),
+            recorded_usd=self._recorded(self.dollars_, found, self.cost_model_.recorded_usd),
+            confidence=neighbour_mean(best, weights, self.best_share_, kappa=0.0).clip(0, 1),
+            out_of_distribution=found.nearest_similarity < self.similarity_floor_ - _UNLIKE,
+        )
+
+    def _weights(self, found: Neighbours) -> Floats:
+        if self.weights == "uniform":
+            return found.share
+        behind = found.similarity - found.nearest_similarity[:, None]
+        return found.share * np.exp(behind / self.tau)
+
+    def _quality(self, found: Neighbours) -> Floats:
+        scores, weights = self.scores_[found.index], self._weights(found)
+        return neighbour_mean(scores, weights, self.mean_quality_, self.kappa).clip(0, 1)
+
+    def _recorded(
+        self, values: NDArray[np.float32], found: Neighbours, prior: Floats
+    ) -> Floats | None:
+        if len(values) == 0:
+            return None
+        return neighbour_mean(values[found.index], self._weights(found), prior, self.kappa)
+
+
+def _where_recorded(values: Floats) -> NDArray[np.float32]:
+    return (values[:0] if np.isnan(values).all() else values).astype(np.float32)
+
+
+def _among_best(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return 1 where an LLM is among the best measured of its row, 0 elsewhere, NaN unmeasured."""
+    highest = np.nanmax(scores, axis=-1, keepdims=True)
+    best = (scores >= highest - _AMONG_BEST).astype(np.float32)
+    return np.where(np.isnan(scores), np.float32(np.nan), best)
+
+
+def _held_out(n_rows: int) -> NDArray[np.intp]:
+    if n_rows <= MAX_HELD_OUT:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(0).choice(n_rows, MAX_HELD_OUT, replace=False))
+
+
+def _earned(quality: Floats, scores: Floats) -> Floats:
+    """Return what the best predicted of the measured LLMs scored on each question.
+
+    Where several are predicted alike it is their mean, whatever the order of the LLMs.
+    """
+    predicted = np.where(np.isnan(scores), -np.inf, quality)
+    chosen = predicted >= predicted.max(axis=1, keepdims=True) - _AMONG_BEST
+    return np.asarray(np.where(chosen, scores, 0.0).sum(axis=1) / chosen.sum(axis=1))

@@ -1,0 +1,79 @@
+"""What every test stands on: settings of its own, repeatable hypothesis runs, shared data."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from waypost.config import Settings, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+TIERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")
+
+# What a developer's shell may hold and a test must not see. WAYPOST_CACHE and WAYPOST_ENV_* stay:
+# they say where this machine keeps weights and the other environments.
+PRIVATE = ("WAYPOST_ROOT", "WAYPOST_PLUGINS", "WAYPOST_POOL", "WAYPOST_OFFLINE")
+KEYS = ("API_KEYS", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+
+# Set before the first test module imports torch, tokenizers or ray; what is set already stays.
+# The caches are named because tests of the default tier get a home folder of their own.
+_cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+for _name, _value in {
+    "WAYPOST_CACHE": str(Settings.from_env().cache),
+    "HF_HOME": str(_cache_home / "huggingface"),
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}.items():
+    os.environ.setdefault(_name, _value)
+
+# The same examples on every run: a failure seen once is seen again. `HYPOTHESIS_PROFILE=search`
+# looks for new ones.
+hypothesis_settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=60
+)
+hypothesis_settings.register_profile("search", deadline=None, max_examples=2000)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with nothing in it."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def own_settings(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, empty_home: Path
+) -> Iterator[None]:
+    """Hide the developer's settings, keys and plug-ins; read the settings anew for each test."""
+    for name in (*PRIVATE, *KEYS):
+        monkeypatch.delenv(name, raising=False)
+    if not any(request.node.get_closest_marker(tier) for tier in TIERS):
+        monkeypatch.setenv("HOME", str(empty_home))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data beside the checkout (../shared/data), where the project keeps it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data, which only the project's own checkouts have beside them")
+    return folder

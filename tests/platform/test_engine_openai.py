@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from email.utils import formatdate
+
+import pytest
+
+from waypost.contracts.errors import (
+    ConfigError,
+    ContextLengthError,
+    EngineAuthError,
+    EngineConnectionError,
+    EngineOverloadedError,
+    EngineRequestError,
+    EngineServerError,
+    EngineTimeoutError,
+)
+from waypost.contracts.generation import GenerateRequest
+from waypost.engines._retry import backoff_s, retry_after_s
+from waypost.engines._sse import EventParser
+from waypost.engines.base import collect
+from waypost.engines.openai_http import Config, OpenAIEngine
+from waypost.secrets import KeyRing
+from waypost.testing.fake_upstream import FakeUpstream, Reply
+
+LATER = Reply(status=429, headers={"Retry-After": "0"}, body={"error": {"message": "later"}})
+BROKEN = Reply(status=500, body={"error": {"message": "broken"}})
+
+
+def ask(text: str = "say these words", **fields) -> GenerateRequest:
+    return GenerateRequest("r", messages=[{"role": "user", "content": text}], **fields)
+
+
+@pytest.fixture
+async def upstream():
+    async with FakeUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def engine(upstream):
+    """Make started engines for the upstream; all are closed at the end."""
+    made = []
+
+    async def make(keys: KeyRing | None = None, **config) -> OpenAIEngine:
+        settings = {"base_url": upstream.url, "model": "m", "retry_base_s": 0.01} | config
+        one = OpenAIEngine(Config.model_validate(settings), keys or KeyRing())
+        await one.start()
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+# What is sent
+
+
+async def test_the_body_has_what_was_asked_and_nothing_else(upstream, engine):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    request = ask(
+        "hi",
+        max_tokens=5,
+        temperature=0.0,
+        seed=1,
+        stop=("x",),
+        tools=tools,
+        tool_choice="auto",
+        extra={"logit_bias": {"1": 2}, "model": "another", "stream": False},
+    )
+    await collect(await engine(), request)
+    assert upstream.requests[0].body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 5,
+        "temperature": 0.0,
+        "seed": 1,
+        "stop": ["x"],
+        "tools": tools,
+        "tool_choice": "auto",
+        "logit_bias": {"1": 2},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def test_a_prompt_goes_to_completions(upstream, engine):
+    answer = await collect(await engine(), GenerateRequest("r", prompt="go on and on"))
+    assert upstream.requests[0].path == "/v1/completions"
+    assert "messages" not in upstream.requests[0].body
+    assert answer.text == "go on and on"
+
+
+async def test_settings_for_older_and_newer_upstreams(upstream, engine):
+    one = await engine(
+        max_tokens_field="max_completion_tokens", include_usage=False, headers={"X-Team": "a"}
+    )
+    await collect(one, ask(max_tokens=5))
+    assert upstream.requests[0].body["max_completion_tokens"] == 5
+    assert "stream_options" not in upstream.requests[0].body
+    assert upstream.requests[0].headers["X-Team"] == "a"
+    assert "Authorization" not in upstream.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"base_url": "localhost:8000"}, "expected a URL"),
+        ({"base_url": "https://user:pw@host/v1"}, "API_KEYS"),
+        ({"base_url": "https://host/v1?key=abc"}, "API_KEYS"),
+        ({"headers": {"Authorization": "Bearer abc"}}, "API_KEYS"),
+        ({"headers": {"X-Api-Key": "abc"}}, "API_KEYS"),
+    ],
+)
+def test_keys_have_no_place_in_the_config(config, problem):
+    from waypost.engines import make_engine
+
+    with pytest.raises(ConfigError, match=problem) as caught:
+        make_engine("openai", {"base_url": "https://host/v1", "model": "m"} | config)
+    assert "pw" not in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+# What comes back
+
+
+async def test_usage_is_the_upstreams(engine):
+    answer = await collect(await engine(), ask("a b c"))
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (3, 3)
+
+
+async def test_usage_is_a_quarter_of_the_characters_where_none_is_told(upstream, engine):
+    upstream.script(Reply(text="x" * 10, usage=False))
+    answer = await collect(await engine(), ask("y" * 9))
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (3, 3)
+
+
+async def test_an_upstream_that_does_not_stream_gives_one_chunk(upstream, engine):
+    one = await engine(stream=False)
+    chunks = [chunk async for chunk in one.generate(ask("a b c"))]
+    assert [chunk.text for chunk in chunks] == ["a b c", ""]
+    assert chunks[-1].usage.output_tokens == 3
+    assert upstream.requests[0].body["stream"] is False
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+async def test_tool_call_deltas_pass_through(upstream, engine):
+    deltas = ({"index": 0, **CALL}, {"index": 0, "function": {"arguments": "{}"}})
+    upstream.script(Reply(tool_calls=deltas))
+    answer = await collect(await engine(), ask())
+    assert answer.tool_calls == deltas
+    assert answer.finish_reason == "tool_calls"
+
+
+async def test_whole_tool_calls_become_deltas_with_an_index(upstream, engine):
+    upstream.script(Reply(tool_calls=(CALL, CALL)))
+    answer = await collect(await engine(stream=False), ask())
+    assert [call["index"] for call in answer.tool_calls] == [0, 1]
+
+
+def sse(*events: str, end: str = "\n\n") -> bytes:
+    return "".join(f"data: {event}{end}" for event in events).encode()
+
+
+TEXT = '{"choices":[{"index":0,"delta":{"content":"é🦊"}}]}'
+END = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize("split", [None, 1, 7])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        sse(TEXT, END, "[DONE]"),
+        sse(TEXT, END, "[DONE]", end="\r\n\r\n"),
+        b": ping\n\n" + sse(TEXT) + b"event: message\nid: 3\n: ping\n" + sse(END, "[DONE]"),
+        sse(TEXT, END),
+        sse(TEXT, "[DONE]"),
+        sse(TEXT) + f"data: {END}".encode(),
+        sse(TEXT).replace(b"data: ", b"data:") + sse(END, "[DONE]"),
+        sse(TEXT, END.replace('"stop"', '"end_turn"'), "[DONE]"),
+        sse(TEXT, '{"choices":[]}', '{"choices":null}', END, "[DONE]"),
+    ],
+    ids=[
+        "plain",
+        "crlf",
+        "comments",
+        "no-done",
+        "no-reason",
+        "no-last-line",
+        "no-space",
+        "reason",
+        "empty",
+    ],
+)
+async def test_streams_are_read_however_they_are_written(upstream, engine, raw, split):
+    upstream.script(Reply(raw=raw, split=split))
+    answer = await collect(await engine(), ask())
+    assert (answer.text, answer.finish_reason) == ("é🦊", "stop")
+
+
+def test_event_data_on_several_lines_is_joined_and_events_have_a_bound(monkeypatch):
+    assert EventParser().feed(b"data: a\ndata: b\n\n") == ["a\nb"]
+    monkeypatch.setattr("waypost.engines._sse.MAX_EVENT_BYTES", 10)
+    parser = EventParser()
+    parser.feed(b"data: 123")
+    with pytest.raises(EngineServerError, match="exceeds"):
+        parser.feed(b"45678")
+
+
+async def test_a_stop_string_that_the_upstream_lets_through_is_cut(upstream, engine):
+    upstream.script(Reply(raw=sse(*[TEXT.replace("é🦊", part) for part in ("ab", "cS", "TOPx")])))
+    answer = await collect(await engine(), ask(stop=("STOP",)))
+    assert (answer.text, answer.finish_reason) == ("abc", "stop")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(raw=sse(TEXT)), EngineConnectionError),
+        (Reply(raw=sse("not json")), EngineServerError),
+        (Reply(raw=sse("[1]")), EngineServerError),
+        (Reply(stream_error={"message": "slow down", "code": 429}), EngineOverloadedError),
+        (Reply(stream_error={"message": "x", "type": "rate_limit_error"}), EngineOverloadedError),
+        (Reply(stream_error={"type": "invalid_request_error"}), EngineRequestError),
+        (Reply(stream_error={"code": "context_length_exceeded"}), ContextLengthError),
+        (Reply(status=400, body={"error": "maximum context length is 10"}), ContextLengthError),
+        (Reply(status=302, headers={"Location": "http://127.0.0.1:1/"}), EngineRequestError),
+        (Reply(status=500, body=None), EngineServerError),
+    ],
+)
+async def test_failures_of_upstreams(upstream, engine, reply, error):
+    upstream.script(reply)
+    with pytest.raises(error) as caught:
+        await collect(await engine(max_retries=0), ask())
+    assert type(caught.value) is error
+
+
+async def test_an_answer_without_choices_is_an_error(upstream, engine):
+    upstream.script(Reply(body={"object": "something else"}))
+    with pytest.raises(EngineServerError, match="no choices"):
+        await collect(await engine(stream=False, max_retries=0), ask())
+
+
+@pytest.mark.parametrize("echoed", ["my very private question", "private question", "pri vate"])
+async def test_an_error_never_repeats_the_users_text(upstream, engine, echoed):
+    upstream.script(Reply(status=400, body={"error": {"message": f"bad input: '{echoed}'"}}))
+    with pytest.raises(EngineRequestError) as caught:
+        await collect(await engine(), ask("my very private question"))
+    assert "private question" not in str(caught.value)
+    assert ("bad input" in str(caught.value)) == (echoed == "pri vate")
+
+
+# Trying again
+
+
+async def test_tries_again_before_the_first_token(upstream, engine):
+    upstream.script(LATER, BROKEN, Reply(text="at last"))
+    answer = await collect(await engine(max_retries=2), ask())
+    assert answer.text == "at last"
+    assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize("reply", [Reply(drop=True), Reply(cut_after=0), Reply(status=504)])
+async def test_tries_again_after_a_lost_connection(upstream, engine, reply):
+    upstream.script(reply)
+    assert (await collect(await engine(), ask("words"))).text == "words"
+
+
+async def test_never_tries_again_after_the_first_token(upstream, engine):
+    upstream.script(Reply(cut_after=1))
+    with pytest.raises(EngineConnectionError):
+        await collect(await engine(), ask())
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+async def test_never_repeats_what_was_refused(upstream, engine, status):
+    upstream.script(Reply(status=status, body={}))
+    with pytest.raises(EngineRequestError):
+        await collect(await engine(), ask())
+    assert len(upstream.requests) == 1
+
+
+async def test_no_waiting_helps_an_empty_account(upstream, engine):
+    upstream.script(Reply(status=429, body={"error": {"code": "insufficient_quota"}}))
+    with pytest.raises(EngineOverloadedError):
+        await collect(await engine(), ask())
+    assert len(upstream.requests) == 1
+
+
+async def test_gives_up_with_the_last_error(upstream, engine):
+    upstream.script(BROKEN, BROKEN, LATER)
+    with pytest.raises(EngineOverloadedError):
+        await collect(await engine(max_retries=2), ask())
+    assert len(upstream.requests) == 3
+
+
+async def test_waits_as_long_as_the_upstream_asks(upstream, engine):
+    upstream.script(Reply(status=503, headers={"Retry-After": "0.2"}, body={}))
+    began = time.monotonic()
+    await collect(await engine(), ask())
+    assert time.monotonic() - began >= 0.2
+
+
+async def test_does_not_wait_longer_than_its_bound(upstream, engine):
+    upstream.script(Reply(status=429, headers={"Retry-After": "60"}, body={}))
+    with pytest.raises(EngineOverloadedError) as caught:
+        await collect(await engine(retry_max_s=1), ask())
+    assert caught.value.retry_after_s == 60
+    assert len(upstream.requests) == 1
+
+
+async def test_does_not_wait_beyond_the_requests_time(upstream, engine):
+    upstream.script(Reply(status=429, headers={"Retry-After": "5"}, body={}))
+    with pytest.raises(EngineOverloadedError):
+        await collect(await engine(), ask(timeout_s=1))
+
+
+def test_retry_after_is_seconds_or_a_date():
+    now = 1_700_000_000.0
+    assert retry_after_s("7", now) == 7
+    assert retry_after_s(formatdate(now + 90, usegmt=True), now) == 90
+    assert retry_after_s(formatdate(now - 90, usegmt=True), now) == 0
+    assert retry_after_s("-3") == 0
+    for nonsense in (None, "soon", "", "nan", "inf"):
+        assert retry_after_s(nonsense) is None
+
+
+def test_backoff_is_full_jitter_that_doubles_up_to_its_bound():
+    for attempt, most in ((0, 0.5), (1, 1.0), (2, 2.0), (9, 8.0)):
+        waits = [backoff_s(attempt, 0.5, 8.0) for _ in range(200)]
+        assert 0 <= min(waits) < most * 0.2
+        assert most * 0.8 < max(waits) <= most
+
+
+# Time and connections
+
+
+async def test_first_token_and_token_time_outs_differ(upstream, engine):
+    one = await engine(first_token_timeout_s=0.05, token_timeout_s=0.4)
+    upstream.script(Reply(first_token_s=0.2))
+    with pytest.raises(EngineTimeoutError):
+        await collect(one, ask())
+    upstream.script(Reply(token_s=0.03))
+    assert (await collect(one, ask("a b c"))).text == "a b c"
+    assert len(upstream.requests) == 2  # a time-out of our own is not tried again
+
+
+async def test_total_time_bounds_the_whole_call(upstream, engine):
+    upstream.script(Reply(token_s=0.03))
+    with pytest.raises(EngineTimeoutError, match="time is over"):
+        await collect(await engine(total_timeout_s=0.1), ask("a b c d e f g h i j k l"))
+
+
+async def test_nobody_listens_is_a_connection_error(engine):
+    one = await engine(base_url="http://127.0.0.1:9/v1", max_retries=1)
+    with pytest.raises(EngineConnectionError, match=r"m at 127.0.0.1:9: .*ClientConnectorError"):
+        await collect(one, ask())
+
+
+async def test_connections_are_kept_and_bounded(upstream, engine):
+    one = await engine(max_connections=2)
+    for _ in range(3):
+        await collect(one, ask())
+    assert upstream.connections == 1
+    await asyncio.gather(*(collect(one, ask()) for _ in range(6)))
+    assert upstream.connections == 2
+
+
+async def test_the_upstream_sees_that_a_reader_left(upstream, engine):
+    upstream.script(Reply(token_s=0.01, text="word " * 500))
+    async with aclosing((await engine()).generate(ask())) as chunks:
+        await anext(chunks)
+    async with asyncio.timeout(5):
+        while not upstream.disconnects:
+            await asyncio.sleep(0.01)
+    assert upstream.active == 0
+    assert upstream.sent_tokens < 100
+
+
+# Keys
+
+
+async def test_keys_rotate_and_a_refused_one_rests(upstream, engine):
+    refusal = Reply(status=401, body={"error": {"message": "bad key"}})
+    upstream.script(Reply(), refusal)
+    one = await engine(KeyRing({"svc": ["key-a", "key-b"]}), service="svc")
+    for _ in range(4):
+        await collect(one, ask())
+    sent = [request.headers["Authorization"] for request in upstream.requests]
+    assert sent == [f"Bearer key-{name}" for name in "abaaa"]
+
+
+async def test_a_limited_key_is_replaced_at_once(upstream, engine):
+    upstream.script(Reply(status=429, headers={"Retry-After": "30"}, body={}))
+    ring = KeyRing({"svc": ["key-a", "key-b"]})
+    await collect(await engine(ring, service="svc", max_retries=0), ask())
+    assert len(upstream.requests) == 2
+    assert ring.ready("svc") == 1
+
+
+async def test_the_last_refused_key_is_an_auth_error(upstream, engine):
+    upstream.script(*[Reply(status=401, body={}) for _ in range(3)])
+    one = await engine(KeyRing({"svc": ["key-a", "key-b"]}), service="svc")
+    with pytest.raises(EngineAuthError) as caught:
+        await collect(one, ask())
+    assert caught.value.retryable  # another model of the ranking may answer
+    assert len(upstream.requests) == 2
+
+
+async def test_a_service_without_a_key_is_a_config_error(engine):
+    with pytest.raises(ConfigError, match=r"no key for the service 'svc'.*API_KEYS"):
+        await engine(KeyRing({"other": ["k"]}), service="svc")
