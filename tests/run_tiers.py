@@ -55,8 +55,8 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-P", "-m", "pytest", "-q", "-m", expression(tier)]
-        command += [f"--junit-xml={report}", *arguments]
+        command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
+        command += [expression(tier), f"--junit-xml={report}", *arguments]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:

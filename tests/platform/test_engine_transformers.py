@@ -292,8 +292,8 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it():
 
 def test_a_flat_distribution_is_sorted_whole():
     generator = torch.Generator().manual_seed(0)
-    drawn = {sample(torch.zeros(2000), 1.0, 0.9, generator) for _ in range(3000)}
-    assert 1200 < len(drawn) <= 1800
+    drawn = {sample(torch.zeros(2000), 1.0, 0.9, generator) for _ in range(1500)}
+    assert 700 < len(drawn) <= 1800
 
 
 def test_temperature_sharpens_and_flattens():

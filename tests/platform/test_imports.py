@@ -11,7 +11,9 @@ import pytest
 
 import waypost
 
-HEAVY = ("numpy", "pandas", "sklearn", "torch", "ray", "transformers", "pyarrow")
+HEAVY = (
+    "numpy", "pandas", "sklearn", "torch", "ray", "transformers", "pyarrow", "safetensors",
+)  # fmt: skip
 
 
 def loaded_after(statement: str, cwd: Path) -> list[str]:
@@ -35,6 +37,12 @@ def test_importing_the_router_and_rl_packages_loads_no_library(tmp_path: Path) -
 def test_listing_the_routers_loads_none_of_their_libraries(tmp_path: Path) -> None:
     loaded = loaded_after("from waypost.registry import list_routers; list_routers()", tmp_path)
     assert set(loaded) <= {"numpy", "pyarrow"}  # contracts may use these two
+
+
+def test_the_contracts_load_only_what_they_may(root: Path, tmp_path: Path) -> None:
+    folder = root / "platform" / "waypost" / "contracts"
+    modules = ", ".join(f"waypost.contracts.{path.stem}" for path in folder.glob("[a-z]*.py"))
+    assert set(loaded_after(f"import {modules}", tmp_path)) <= {"numpy", "pyarrow"}
 
 
 @pytest.mark.parametrize("name", waypost.__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -49,6 +50,51 @@ def test_a_source_root_holds_one_typed_package(root: Path, source_root: str, pac
 def test_every_folder_of_a_package_is_a_package(root: Path, source_root: str, package: str) -> None:
     folders = {path.parent for path in (root / source_root / package).rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def routers_imported(source: Path) -> list[str]:
+    """Names of the routers that a file of waypost_routers imports; `_modules` are for all."""
+    found = []
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = "waypost_routers" if node.level else ""
+            whole = ".".join(part for part in (start, node.module) if part)
+            names = [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        parts = [name.split(".") for name in names]
+        found += [p[1] for p in parts if p[0] == "waypost_routers" and len(p) > 1]
+    return [name for name in found if not name.startswith("_")]
+
+
+def test_no_router_imports_another(root: Path) -> None:
+    sources = (root / "routers" / "waypost_routers").rglob("*.py")
+    found = {source.name: routers_imported(source) for source in sources}
+    assert {name: routers for name, routers in found.items() if routers} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import waypost_routers.knnrouter",
+        "from waypost_routers.knnrouter import KnnRouter",
+        "from waypost_routers import knnrouter",
+        "from .knnrouter import KnnRouter",
+        "from . import knnrouter",
+    ],
+)
+def test_an_import_of_another_router_is_found(tmp_path: Path, line: str) -> None:
+    source = tmp_path / "some.py"
+    source.write_text(line, encoding="utf-8")
+    assert "knnrouter" in routers_imported(source)
+
+
+def test_a_shared_module_is_no_router(tmp_path: Path) -> None:
+    source = tmp_path / "some.py"
+    source.write_text("from waypost_routers._memory import Memory", encoding="utf-8")
+    assert routers_imported(source) == []
 
 
 def test_tests_lie_in_the_folder_of_their_area(root: Path) -> None:

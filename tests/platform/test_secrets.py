@@ -225,6 +225,13 @@ def test_guarded_logging_hides_keys_in_messages_tracebacks_and_fields():
     assert KEY not in text
 
 
+def test_arguments_that_do_not_fit_are_hidden_too():
+    Secret(KEY)
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "%d keys", (KEY,), None)
+    assert RedactingFilter().filter(record)
+    assert KEY not in record.getMessage()
+
+
 def test_guard_logging_defaults_to_the_root_handlers(monkeypatch):
     handler = logging.NullHandler()
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])

@@ -1,0 +1,55 @@
+"""The ``waypost`` command: one file a command, loaded when it is called.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 130 interrupted. Errors go to
+stderr as one message; a traceback only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+import click
+
+from waypost import __version__
+from waypost.cli.errors import reporting
+from waypost.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "list-routers": ("waypost.cli.list_routers", "List the routers there are."),
+    "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
+    "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
+    "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
+    "infer": ("waypost.cli.infer", "Choose an LLM for each query and let it answer."),
+    "serve": ("waypost.cli.serve", "Serve router and LLMs behind an OpenAI-style API."),
+    "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
+    "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
+}
+"""Command -> module whose ``command`` it is, and its line in ``waypost --help``."""
+
+
+class WaypostGroup(LazyGroup):
+    """The top group: turns errors into messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; see the module's docstring for exit codes."""
+        with reporting(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=WaypostGroup,
+    commands_by_name=COMMANDS,
+    entry_point_group="waypost.commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: waypost train --router knnrouter --data DIR --out artifacts/knn",
+)
+@click.option("--debug", is_flag=True, help="Show log messages and tracebacks.")
+@click.version_option(__version__, prog_name="waypost")
+def command(debug: bool) -> None:
+    """Waypost routes each query to the LLM that answers it well enough for the least money."""
+    from waypost.cli.output import start_logging
+
+    start_logging(debug)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    command(prog_name="waypost")

@@ -20,9 +20,9 @@
         EngineConnectionError  the endpoint or process cannot be reached, or cut the answer off
         EngineOverloadedError  429, or a full queue; may carry `retry_after_s`
         EngineServerError      5xx, or generation failed
-        EngineRequestError     the request itself is refused (4xx): never retryable
+        EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
-          EngineAuthError      the key is refused; another model may still answer
+          EngineAuthError      the key is refused: retryable, another model may answer
       SandboxError             no process can be started to run generated code in
       MissingExtraError        an optional dependency is absent; holds the install command
 
@@ -179,7 +179,11 @@ class EngineServerError(EngineError):
 
 
 class EngineRequestError(EngineError):
-    """The engine refuses this request (HTTP 4xx): the same call cannot succeed."""
+    """The engine refuses this request (HTTP 4xx): the same call cannot succeed.
+
+    Not retryable unless said otherwise: a model that the upstream does not have (404) may
+    still be answered by the next one.
+    """
 
     retryable_by_default = False
 
@@ -190,6 +194,8 @@ class ContextLengthError(EngineRequestError):
 
 class EngineAuthError(EngineRequestError):
     """The engine refuses the key. The message names the service, never the key."""
+
+    retryable_by_default = True
 
 
 _ENGINE_ERRORS: dict[str, type[EngineError]] = {

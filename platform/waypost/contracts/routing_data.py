@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from waypost.contracts.choices import with_choices
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import (
@@ -36,7 +37,7 @@ class RoutingData:
 
     Attributes:
         query_ids: Keys of the rows, unique.
-        queries: Their texts.
+        queries: The texts routed on: each question with its options (see `with_choices`).
         task_names: Their benchmark or task; empty text where unknown.
         llms: The candidates, in the order of the columns; each has at least one score.
         quality: Scores in [0, 1].
@@ -214,6 +215,9 @@ def _texts_by_row(
     table: pa.Table, row_of: NDArray[Any], n: int, where: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     queries = table["query"].to_pylist()
+    if "choices" in table.column_names:
+        choices = table["choices"].to_pylist()
+        queries = [with_choices(q, c) for q, c in zip(queries, choices, strict=True)]
     has_task = "task_name" in table.column_names
     tasks = table["task_name"].to_pylist() if has_task else [None] * len(queries)
     texts: list[str | None] = [None] * n

@@ -8,6 +8,7 @@ library leaves, because some of them hold the request's headers, and so the key.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import ClassVar, Literal, TypeVar
@@ -35,6 +36,8 @@ from waypost.engines._retry import backoff_s, retry_after_s
 from waypost.engines._sse import EventParser
 from waypost.engines.base import Engine
 from waypost.secrets import KeyRing, Secret, key_ring
+
+logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
@@ -179,6 +182,8 @@ class OpenAIEngine(Engine):
                         wait = None if started else retries.wait(error, key)
                         if wait is None or _too_late(call, wait):
                             raise
+                        again = type(error).__name__, error.status, wait
+                    logger.info("%s: %s (HTTP %s); again in %.2f s", self._where, *again)
                     reader = AnswerReader(request)
                     await call.sleep(wait)
                 yield reader.last("stop" if reader.stopped else None)
@@ -286,6 +291,7 @@ class OpenAIEngine(Engine):
         within_s = max(0.001, first_s)
         while part := await self._io(call, response.content.readany(), within_s):
             yield part
+            call.check()  # what is buffered already is read without a wait that could end
             within_s = self.config.token_timeout_s
 
     async def _stream(

@@ -38,7 +38,9 @@ def joined_tool_calls(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     calls: dict[Any, dict[str, Any]] = {}
     for place, delta in enumerate(deltas):
         key = delta.get("index", f"whole {place}")
-        call = calls.setdefault(key, {"type": "function", "function": {"name": "", "arguments": ""}})
+        call = calls.setdefault(
+            key, {"type": "function", "function": {"name": "", "arguments": ""}}
+        )
         call.update({k: v for k, v in delta.items() if k not in {"index", "function"} and v})
         for field, text in (delta.get("function") or {}).items():
             call["function"][field] = call["function"].get(field, "") + (text or "")

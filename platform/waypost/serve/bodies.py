@@ -208,7 +208,7 @@ class FeedbackBody(Body):
 UNSUPPORTED = {
     "logprobs": "log probabilities are not returned by this gateway",
     "top_logprobs": "log probabilities are not returned by this gateway",
-    "modalities": "answers are text; expected [\"text\"]",
+    "modalities": 'answers are text; expected ["text"]',
     "audio": "answers are text",
     "functions": "is the old form of tools; send tools",
     "function_call": "is the old form of tool_choice; send tool_choice",

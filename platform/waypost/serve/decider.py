@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from waypost.contracts.errors import (
@@ -192,10 +193,10 @@ class Decider:
             queries = [(query, router) for query, router, _ in batch]
             done = loop.run_in_executor(self._pool, self.routers.decide, queries)
             futures = [future for _, _, future in batch]
-            done.add_done_callback(lambda done, futures=futures: self._deliver(done, futures))
+            done.add_done_callback(partial(self._deliver, futures))
 
     def _deliver(
-        self, done: asyncio.Future[list[Reply]], futures: list[asyncio.Future[Reply]]
+        self, futures: list[asyncio.Future[Reply]], done: asyncio.Future[list[Reply]]
     ) -> None:
         self._busy -= 1
         self._work()

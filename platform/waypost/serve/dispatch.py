@@ -64,7 +64,8 @@ class Dispatcher:
             WaypostError: an engine or a router cannot be had; what had started is closed.
         """
         async with AsyncExitStack() as started:
-            for client in (*self._llms.values(), self._router):
+            clients: list[LLMClient | RouterClient] = [*self._llms.values(), self._router]
+            for client in clients:
                 await client.start()
                 started.push_async_callback(client.close)
             self._running = started.pop_all()

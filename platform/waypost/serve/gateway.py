@@ -10,27 +10,27 @@ import logging
 import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from waypost.contracts.errors import EngineError, EngineServerError, WaypostError
-from waypost.contracts.generation import Usage
+from waypost.contracts.errors import WaypostError
 from waypost.serve.access import ClientKeys
-from waypost.serve.answers import DONE, ChatFormat, TextFormat, dumps, event, usage_body
+from waypost.serve.answering import Answering
+from waypost.serve.answers import ChatFormat, TextFormat, dumps
 from waypost.serve.bodies import FeedbackBody
 from waypost.serve.clients import LLMClient, RouterClient
-from waypost.serve.decisions import Decisions, FeedbackStore, Remembered
-from waypost.serve.dispatch import Decided, Dispatcher, add
-from waypost.serve.failover import ExhaustedError, Failure, Opened
+from waypost.serve.decisions import Decisions, FeedbackStore
+from waypost.serve.dispatch import Dispatcher
+from waypost.serve.failover import Failure
 from waypost.serve.gate import Gate
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised
 from waypost.serve.metrics import Metrics
 from waypost.serve.openapi import document
-from waypost.serve.parsing import Call, Parser, read_body
+from waypost.serve.parsing import Parser
 from waypost.serve.plan import Plan
-from waypost.serve.problems import Problem, engine_problem, problem_of
+from waypost.serve.problems import Problem, problem_of
+from waypost.serve.reading import read_body
 from waypost.serve.settings import AUTO, UserConfig
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Gateway:
         self._keys = keys
         self._parser = Parser(plan)
         self._decisions = Decisions(plan.remember_decisions)
+        self._answering = Answering(plan, self.dispatcher, self.metrics, self._decisions)
         self._feedback: FeedbackStore | None = None
         if plan.feedback_dir is not None:
             folder = Path(plan.feedback_dir)
@@ -131,8 +132,8 @@ class Gateway:
             self.metrics.request(endpoint, 499)
             return
         # The edge of the process: a fault of ours is logged by an id, and shown only as that.
-        except Exception as error:  # noqa: BLE001
-            logger.error("request %s failed: %s", request_id, where_raised(error))  # noqa: TRY400
+        except Exception as error:
+            logger.error("request %s failed: %s", request_id, where_raised(error))
             if http.begun:
                 raise  # the server cuts the connection: the answer is not complete
             message = f"the server failed on this request; its id is {request_id}"
@@ -172,149 +173,22 @@ class Gateway:
     async def _chat(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
         call = self._parser.chat(await self._body(http), http.headers, request_id)
-        await http.until_gone(lambda: self._answer(http, call, ChatFormat, begin))
+        await http.until_gone(lambda: self._answering.answer(http, call, ChatFormat, begin))
 
     async def _completion(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
         call = self._parser.completion(await self._body(http), http.headers, request_id)
-        await http.until_gone(lambda: self._answer(http, call, TextFormat, begin))
+        await http.until_gone(lambda: self._answering.answer(http, call, TextFormat, begin))
 
-    async def _answer(
-        self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
-    ) -> None:
-        decided = await self._decide(http, call)
-        try:
-            opened = await self.dispatcher.open(call, decided.decision, whole=not call.stream)
-        except ExhaustedError as error:
-            http.extra_headers["x-waypost-attempts"] = len(error.failures)
-            raise
-        self._tell(http, call, decided, opened)
-        if call.stream:
-            await self._stream(http, call, decided, opened, form, begin)
-        else:
-            await self._whole(http, call, decided, opened, form)
-
-    async def _whole(
-        self,
-        http: Exchange,
-        call: Call,
-        decided: Decided,
-        opened: Opened,
-        form: type[ChatFormat],
-    ) -> None:
-        answers = await self.dispatcher.answers(opened)
-        usage = add({i: answer.usage for i, answer in enumerate(answers)})
-        told = self._account(call, decided, opened, usage)
-        await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
-
-    async def _stream(
-        self,
-        http: Exchange,
-        call: Call,
-        decided: Decided,
-        opened: Opened,
-        form: type[ChatFormat],
-        begin: float,
-    ) -> None:
-        writer = form(call.request_id, opened.model, tell_usage=call.include_usage)
-        usages: dict[int, Usage] = {}
-        try:
-            async with aclosing(opened.pieces) as lists:
-                async for pieces in lists:
-                    if not http.begun:
-                        self.metrics.first_token(opened.model, time.perf_counter() - begin)
-                        await http.begin_events()
-                    for index, chunk in pieces:
-                        if chunk.usage is not None:
-                            usages[index] = chunk.usage
-                    await http.event(b"".join(writer.events(i, chunk) for i, chunk in pieces))
-            if len(usages) < len(call.requests):
-                raise EngineServerError("the answer ended without its last part")
-        except EngineError as error:
-            await self._break_off(http, opened, error)
-            self._account(call, decided, opened, add(usages))
-            return
-        told = self._account(call, decided, opened, add(usages))
-        last = writer.usage_event(told) if call.include_usage else b""
-        await http.end_events(last + DONE)
-
-    async def _break_off(self, http: Exchange, opened: Opened, error: EngineError) -> None:
-        """End a stream with an error event: too late for another model, never silent."""
-        self.dispatcher.broke_off(opened.model, error)
-        self.metrics.broken_stream(opened.model)
-        logger.warning("%s broke off an answer: %s", opened.model, error)
-        await http.end_events(event(dumps(engine_problem(error).body)))
-
-    async def _decide(self, http: Exchange, call: Call) -> Decided:
-        decided = await self.dispatcher.decide(call)
-        decision = decided.decision
-        self.metrics.decision(decision.router, decision.model, decided.seconds)
-        http.extra_headers |= {
-            "x-waypost-router": decision.router,
-            "x-waypost-decision-ms": f"{1e3 * decided.seconds:.3f}",
-            "x-waypost-reason": decision.reason,
-        }
-        return decided
-
-    def _tell(self, http: Exchange, call: Call, decided: Decided, opened: Opened) -> None:
-        decision = decided.decision
-        cost = decision.cost_usd.get(opened.model)
-        ignored = () if self._honours_all(opened.model) else call.ignorable
-        http.extra_headers |= {
-            "x-waypost-model": opened.model,
-            "x-waypost-attempts": opened.attempts,
-            "x-waypost-confidence": _shown(decision.confidence),
-            "x-waypost-cost-usd": _shown(cost),
-            "x-waypost-ignored": ", ".join(ignored) or None,
-        }
-        if opened.model != decision.model:
-            reason = f"{decision.model} did not answer; {decision.reason}"
-            http.extra_headers["x-waypost-reason"] = reason
-
-    def _honours_all(self, model: str) -> bool:
-        return any(served.takes_parts for served in self.plan.models if served.name == model)
-
-    def _account(
-        self, call: Call, decided: Decided, opened: Opened, usage: Usage
-    ) -> dict[str, Any]:
-        """Count an answer, remember it for feedback, and return its usage as it is told."""
-        cost = self.dispatcher.cost_usd(opened.model, usage)
-        self.metrics.usage(opened.model, usage, cost)
-        remembered = Remembered(
-            call.query, decided.decision, opened.model, usage, cost, time.time()
-        )
-        self._decisions.remember(call.request_id, remembered)
-        return usage_body(
-            usage,
-            {
-                "cost_usd": cost,
-                "model": opened.model,
-                "router": decided.decision.router,
-                "attempts": opened.attempts,
-                "decision_ms": round(1e3 * decided.seconds, 3),
-                "request_id": call.request_id,
-            },
-        )
+    async def _route(self, http: Exchange, request_id: str) -> None:
+        call = self._parser.route(await self._body(http), http.headers, request_id)
+        await self._answering.explain(http, call)
 
     def _failed(self, failure: Failure) -> None:
         self.metrics.failover(failure.model, failure.reason)
         logger.warning("%s did not answer (%s)", failure.model, failure.reason)
 
     # -- the other endpoints ------------------------------------------------------------------
-
-    async def _route(self, http: Exchange, request_id: str) -> None:
-        call = self._parser.route(await self._body(http), http.headers, request_id)
-        decided = await self._decide(http, call)
-        http.extra_headers["x-waypost-model"] = decided.decision.model
-        await http.reply_json(
-            {
-                **decided.decision.to_dict(),
-                "request_id": request_id,
-                "decision_ms": round(1e3 * decided.seconds, 3),
-                "route_on": self.plan.route_on,
-                "characters": len(call.query["query"]),
-            }
-        )
 
     async def _rate(self, http: Exchange, request_id: str) -> None:
         body, _ = read_body(
@@ -358,10 +232,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})
-
-
-def _shown(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6g}"
-
-
-

@@ -36,10 +36,9 @@ async def chunks_of(
         EngineError: whatever fails.
     """
     source = within(engine.generate(request), pace.first_s, pace.between_s)
-    async with aclosing(source):
-        async with aclosing(only_engine_errors(source)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+    async with aclosing(source), aclosing(only_engine_errors(source)) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 async def whole_answer(engine: Engine, request: GenerateRequest, pace: Pace) -> list[Chunk]:
@@ -55,9 +54,8 @@ async def whole_answer(engine: Engine, request: GenerateRequest, pace: Pace) -> 
         async for last in chunks:
             texts.append(last.text)
             tool_calls.extend(last.tool_calls)
-    return [
-        Chunk("".join(texts), tuple(tool_calls), last.finish_reason or "stop", last.usage or Usage())
-    ]
+    reason, usage = last.finish_reason or "stop", last.usage or Usage()
+    return [Chunk("".join(texts), tuple(tool_calls), reason, usage)]
 
 
 class LLMHost:

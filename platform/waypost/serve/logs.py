@@ -36,9 +36,7 @@ def set_up_logging(log: LogArgs) -> None:
     logger.setLevel(log.level)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(
-            JsonFormatter() if log.format == "json" else logging.Formatter(PLAIN)
-        )
+        handler.setFormatter(JsonFormatter() if log.format == "json" else logging.Formatter(PLAIN))
         logger.addHandler(handler)
         logger.propagate = False
     for name in ("waypost", "ray.serve", ""):

@@ -76,7 +76,7 @@ def document(plan: Plan) -> dict[str, Any]:
         ]
     }
     schemas["Error"] = _ERROR_SCHEMA
-    secured = [{"bearer": []}] if plan.api_keys else []
+    secured: list[dict[str, Any]] = [{"bearer": []}] if plan.api_keys else []
     return {
         "openapi": "3.1.0",
         "info": {"title": "Waypost", "version": waypost.__version__},

@@ -65,7 +65,8 @@ async def batched(
 
     loop = asyncio.get_running_loop()
     producer = asyncio.create_task(gather())
-    producer.add_done_callback(lambda _: (news.set(), full.set()))
+    producer.add_done_callback(lambda _: news.set())
+    producer.add_done_callback(lambda _: full.set())
     next_at = 0.0
     try:
         while True:

@@ -5,33 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
-from pydantic_core import from_json
+from typing import Any
 
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.contracts.generation import GenerateRequest
 from waypost.serve.bodies import (
     PASSED_ON,
-    UNSUPPORTED,
-    Body,
     ChatBody,
     ChatFields,
     CompletionBody,
-    Extras,
     Generation,
     RouteBody,
 )
 from waypost.serve.plan import Plan
 from waypost.serve.problems import Problem
+from waypost.serve.reading import read_body, read_extras
 from waypost.serve.settings import AUTO
-
-MAX_FAULTS = 5
-MAX_INTEGER = 2**63
-_BRANCHES = frozenset({"str", "literal", "dict", "none"})
-
-BodyT = TypeVar("BodyT", bound=Body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,69 +49,6 @@ class Call:
     def ignorable(self) -> tuple[str, ...]:
         """Fields that only an engine behind HTTP honours."""
         return tuple(sorted(self.requests[0].extra)) if self.requests else ()
-
-
-def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
-    """Read a JSON body.
-
-    Returns the checked model and the same as plain data.
-
-    Raises:
-        Problem: 400, naming each wrong field and what was expected.
-    """
-    try:
-        data = from_json(raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise Problem(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
-    if not isinstance(data, dict):
-        raise Problem(400, "the body: expected a JSON object", code="invalid_type")
-    try:
-        parsed = model.model_validate(data)
-    except ValidationError as error:
-        raise _wrong_fields(error) from None
-    _check_numbers(data)
-    return parsed, data
-
-
-def _wrong_fields(error: ValidationError) -> Problem:
-    # a union reports every branch: those that got furthest into the value say most
-    found: dict[str, tuple[str, list[str]]] = {}
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
-        path = [part for part in item["loc"] if not _is_branch(part)]
-        top = str(path[0]) if path else ""
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown field; what an engine knows beyond OpenAI's goes to waypost.extra"
-        elif top in UNSUPPORTED:
-            message = UNSUPPORTED[top]
-        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-        code, messages = found.setdefault(name[:128], (item["type"], []))
-        if message not in messages:
-            messages.append(message)
-    deepest = [name for name in found if not any(n.startswith((f"{name}.", f"{name}[")) for n in found)]
-    told = [f"{name}: {' or '.join(found[name][1])}" if name else found[name][1][0] for name in deepest]
-    more = f" (and {len(told) - MAX_FAULTS} more)" if len(told) > MAX_FAULTS else ""
-    first = deepest[0]
-    return Problem(
-        400, "; ".join(told[:MAX_FAULTS]) + more, param=first or None, code=found[first][0]
-    )
-
-
-def _is_branch(part: int | str) -> bool:
-    return isinstance(part, str) and (part in _BRANCHES or "[" in part or "(" in part)
-
-
-def _check_numbers(value: Any, path: str = "") -> None:
-    # free-form fields go on to other services, and JSON has no infinity (1e999) and no limit
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_numbers(item, f"{path}.{key}"[:128])
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_numbers(item, f"{path}[{index}]"[:128])
-    elif isinstance(value, int | float) and not -MAX_INTEGER <= value < MAX_INTEGER:
-        expected = "expected a number within 64 bits"
-        raise Problem(400, f"{path[1:]}: {expected}", param=path[1:], code="number_too_large")
 
 
 class Parser:
@@ -229,7 +155,8 @@ class Parser:
                 raise self._unknown(name, 400, "waypost.allowed_models", "unknown_model")
         if not has_parts:
             return wanted
-        able = [m.name for m in self._plan.models if m.takes_parts and m.name in (wanted or [m.name])]
+        wide = [model.name for model in self._plan.models if model.takes_parts]
+        able = wide if wanted is None else [name for name in wanted if name in wide]
         if not able:
             raise Problem(
                 400,
@@ -291,39 +218,6 @@ def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:
     # with one seed for all of them, n answers would be n times the same
     seed = common["seed"]
     return common if not index or seed is None else {**common, "seed": seed + index}
-
-
-def read_extras(body: Extras | None, headers: Mapping[str, str]) -> Extras:
-    """Join the body's extras with the ``x-waypost-*`` headers; the body wins.
-
-    Raises:
-        Problem: 400, naming the header that is wrong.
-    """
-    given: dict[str, Any] = {}
-    for field, key in (("lambda", "lambda"), ("max_cost_usd", "max-cost-usd")):
-        header = f"x-waypost-{key}"
-        if header in headers:
-            given[field] = _number(header, headers[header])
-    for field in ("user_id", "session_id"):
-        if value := headers.get(f"x-waypost-{field.replace('_', '-')}", "").strip():
-            given[field] = value[:256]
-    if listed := headers.get("x-waypost-allowed-models"):
-        given["allowed_models"] = [name.strip()[:256] for name in listed.split(",") if name.strip()]
-    given = {key: value for key, value in given.items() if value not in ([], None)}
-    if body is not None:
-        given |= body.model_dump(by_alias=True, exclude_none=True, exclude={"extra"})
-    return Extras.model_validate(given)
-
-
-def _number(header: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        message = f"header {header}: expected a number of at least 0"
-        raise Problem(400, message, param=header, code="invalid_header")
-    return value
 
 
 def _text(content: Any) -> str:

@@ -214,9 +214,7 @@ def _name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
     return found
 
 
-def _policy_faults(
-    policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: str
-) -> list[Fault]:
+def _policy_faults(policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
     if policy.allowed_models is None or {e.name for e in entries} & set(policy.allowed_models):
         return []
     problem = "none of them is served (see tier and WAYPOST_POOL)"

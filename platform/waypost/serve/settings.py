@@ -1,12 +1,11 @@
 """The arguments of the graph: what stands under ``args`` in a file of serve_configs.
 
-    ServeArgs
-      artifact | routers   trained routers, one or by name
-      pool                 PoolEntry: one LLM, how it is called and placed
-      policy               PolicyArgs: defaults of every decision
-      router, gateway      NodeArgs: how the two other nodes are placed
-      limits               Limits: sizes, queues, time-outs
-    UserConfig             what may change while the graph runs
+- `ServeArgs`: trained routers, the pool, the policy, and how everything is placed and bounded
+- `PoolEntry`: one LLM, how it is called and placed
+- `PolicyArgs`: defaults of every decision
+- `RouterArgs`, `GatewayArgs`: how the two other nodes are placed
+- `Limits`: sizes, queues, time-outs
+- `UserConfig`: what may change while the graph runs
 """
 
 from __future__ import annotations
@@ -165,7 +164,8 @@ class PoolEntry(NodeArgs):
     """``inline`` runs the engine in the gateway's process: openai, replay and echo only."""
 
     environment: str | None = None
-    """Another Python environment for its replicas: ``WAYPOST_ENV_<NAME>``, else ``.venv-<name>``."""
+    """Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else ``.venv-<name>``; null is
+    that of the graph."""
 
     queue_timeout_s: Seconds = 20.0
     """How long a request waits for a free replica before the next model is tried."""

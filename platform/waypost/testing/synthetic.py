@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -72,19 +74,21 @@ def shuffled(data: RoutingData, seed: int = 0) -> RoutingData:
     return replace(data, quality=data.quality[order])
 
 
-def doubled(data: RoutingData) -> RoutingData:
-    """Return the data with every row standing twice, under two ids."""
-    rows = np.tile(np.arange(len(data)), 2)
-    copy = {
-        name: getattr(data, name)[rows]
-        for name in ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s")
-    }
-    embeddings = None if data.embeddings is None else data.embeddings[rows]
+def repeated(data: RoutingData, rows: Sequence[int]) -> RoutingData:
+    """Return the data of some rows, which may stand several times, under ids of their own."""
+    index = np.asarray(rows)
+    matrices = ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s")
+    columns: dict[str, Any] = {name: getattr(data, name)[index] for name in matrices}
     return replace(
         data,
-        query_ids=(*data.query_ids, *(f"{key}-again" for key in data.query_ids)),
-        queries=data.queries * 2,
-        task_names=data.task_names * 2,
-        embeddings=embeddings,
-        **copy,
+        query_ids=tuple(map(str, range(len(index)))),
+        queries=tuple(data.queries[i] for i in index),
+        task_names=tuple(data.task_names[i] for i in index),
+        embeddings=None if data.embeddings is None else data.embeddings[index],
+        **columns,
     )
+
+
+def doubled(data: RoutingData) -> RoutingData:
+    """Return the data with every row standing twice."""
+    return repeated(data, [*range(len(data)), *range(len(data))])

@@ -1,0 +1,132 @@
+"""``waypost infer``: decision and answer, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from waypost.cli.output import echo_json, progress_bar, to_json
+
+
+@click.command(
+    "infer",
+    epilog="Example: waypost infer --artifact artifacts/knn --pool serve_configs/router.yaml "
+    '--query "What is 2 + 3?"',
+)
+@click.option(
+    "--artifact",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder written by waypost train.  [default: the pool file's]",
+)
+@click.option(
+    "--pool",
+    "pool_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A Serve config, or a YAML with pool (and policy, limits) alone.",
+)
+@click.option("--query", help="One text to answer.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.File("r", encoding="utf-8"),
+    help="JSON lines, each a text or an object with at least query; - is standard input.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the answers as JSON lines.",
+)
+@click.option("--model", help="LLM to ask, in place of a decision.")
+@click.option("--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.")
+@click.option("--allowed", multiple=True, help="LLM that may be chosen; may be given many times.")
+@click.option(
+    "--max-cost-usd",
+    type=click.FloatRange(min=0),
+    help="Most that the predicted cost of a call may be.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="0 is greedy.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Queries at work at a time.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
+def command(
+    artifact: Path | None,
+    pool_file: Path,
+    query: str | None,
+    input_file: Any,
+    output: Path | None,
+    model: str | None,
+    lam: float | None,
+    allowed: tuple[str, ...],
+    max_cost_usd: float | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    concurrency: int,
+    as_json: bool,
+) -> None:
+    """Choose an LLM for each query and let it answer, here, without a server.
+
+    The LLMs of the pool run in this process or behind their HTTP endpoints. What a line of
+    --input says of itself (allowed_models, lambda, max_cost_usd) wins over the options.
+    """
+    import asyncio
+
+    from waypost.serve.offline import Generation, answer_all, read_pool
+
+    if (query is None) == (input_file is None):
+        raise click.UsageError("give --query or --input, one of them")
+    if output is not None and input_file is None:
+        raise click.UsageError("--output goes with --input")
+    plan = read_pool(pool_file, artifact)
+    names = [served.name for served in plan.models]
+    if model is not None and model not in names:
+        raise click.UsageError(f"--model: no model is named {model}; the pool has {names}")
+    options = {"lambda": lam, "allowed_models": list(allowed) or None, "max_cost_usd": max_cost_usd}
+    given = {key: value for key, value in options.items() if value is not None}
+    queries = [{**given, **line} for line in _queries(query, input_file)]
+    generation = Generation(max_tokens, temperature)
+    with progress_bar("answering") as progress:
+        work = answer_all(
+            plan, queries, generation, model=model, concurrency=concurrency, progress=progress
+        )
+        rows = asyncio.run(work)
+    if input_file is None:
+        _show(rows[0], as_json)
+    elif output is not None:
+        with output.open("w", encoding="utf-8") as file:
+            file.writelines(to_json(row) + "\n" for row in rows)
+        click.echo(f"wrote {len(rows)} answers to {output}", err=True)
+    else:
+        for row in rows:
+            click.echo(to_json(row))
+    if failed := sum("error" in row for row in rows):
+        raise click.ClickException(f"{failed} of {len(rows)} queries were not answered")
+
+
+def _queries(query: str | None, input_file: Any) -> list[dict[str, Any]]:
+    from waypost.cli.route import _read_lines
+
+    if input_file is None:
+        return [{"query": query}]
+    lines = _read_lines(input_file)
+    return [{"query": line} if isinstance(line, str) else dict(line) for line in lines]
+
+
+def _show(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(row)
+    elif "error" in row:
+        click.echo(row["error"], err=True)
+    else:
+        cost = "" if row["cost_usd"] is None else f", {row['cost_usd']:.3g} USD"
+        reason = row["decision"]["reason"]
+        click.echo(f"{row['model']} ({reason}){cost}", err=True)
+        click.echo(row["answer"])

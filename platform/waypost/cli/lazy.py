@@ -1,0 +1,68 @@
+"""A click group whose commands are imported when they are called, not when they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group over modules that each hold a ``command``.
+
+    Args:
+        commands_by_name: Command -> (module, short help). The short help stands here so that
+            ``--help`` imports nothing.
+        entry_point_group: Where other distributions add commands; an entry point is the
+            ``command`` itself.
+        **attributes: Of ``click.Group``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        commands_by_name: Mapping[str, tuple[str, str]] | None = None,
+        entry_point_group: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(*args, **attributes)
+        self.commands_by_name = dict(commands_by_name or {})
+        self.entry_point_group = entry_point_group
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands of this distribution, then those of others."""
+        added = sorted(set(self._entry_points()) - set(self.commands_by_name))
+        return [*self.commands_by_name, *added]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None where there is none of that name."""
+        if cmd_name in self.commands_by_name:
+            loaded: Any = import_module(self.commands_by_name[cmd_name][0]).command
+        elif (point := self._entry_points().get(cmd_name)) is not None:
+            loaded = point.load()
+        else:
+            return None
+        if not isinstance(loaded, click.Command):
+            raise click.ClickException(f"{cmd_name}: {loaded!r} is not a click command")
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        points = self._entry_points()
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in self.commands_by_name:
+                rows.append((name, self.commands_by_name[name][1]))
+            else:
+                rows.append((name, f"(from {points[name].value.partition(':')[0]})"))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _entry_points(self) -> dict[str, Any]:
+        if self.entry_point_group is None:
+            return {}
+        from importlib.metadata import entry_points
+
+        return {point.name: point for point in entry_points(group=self.entry_point_group)}

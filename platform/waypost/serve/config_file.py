@@ -1,0 +1,178 @@
+"""Checks a whole Serve config file strictly, before anything starts.
+
+Ray itself accepts unknown keys at the top level and in ``http_options``, so that a typo passes
+there in silence. Here every unknown key of the file is a fault, by Ray's own models of the
+installed version; the arguments of our builder are checked by ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from waypost.config import faults, parse, read_yaml
+from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, names
+from waypost.serve.plan import deployment_name, engine_faults, raise_faults
+from waypost.serve.settings import ServeArgs, UserConfig
+
+BUILDER = "waypost.serve.app:build"
+TUNABLE = frozenset({"Gateway", "Router"})
+"""Deployments that take a ``user_config``."""
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """A checked file.
+
+    Attributes:
+        path: The file.
+        data: Its content as plain data.
+        args: Arguments of each application built by `BUILDER`, by application name.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    args: Mapping[str, ServeArgs]
+
+    @property
+    def host(self) -> str:
+        """Where the server listens."""
+        return str(self.data["http_options"]["host"])
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.data["http_options"].get("port", 8000))
+
+
+def validate_serve_config(path: str | Path) -> ServeConfig:
+    """Read and check a Serve config file.
+
+    Nothing it names is opened: neither artifacts nor environments.
+
+    Raises:
+        ConfigError: with every fault, each with its key.
+        MissingExtraError: Ray Serve is not installed.
+    """
+    path = Path(path)
+    data = read_yaml(path)
+    where = str(path)
+    found = [*_schema_faults(data, where), *_host_faults(data, where)]
+    args: dict[str, ServeArgs] = {}
+    applications = data.get("applications")
+    for index, application in enumerate(applications if isinstance(applications, list) else ()):
+        if not isinstance(application, dict) or application.get("import_path") != BUILDER:
+            continue
+        place = f"{where}: applications.{index}"
+        wrong, parsed = _application(application, place)
+        found.extend(wrong)
+        if parsed is not None:
+            args[application.get("name", "default")] = parsed
+    raise_faults(found)
+    return ServeConfig(path, data, args)
+
+
+def _schema_faults(data: dict[str, Any], where: str) -> list[Fault]:
+    try:
+        from ray.serve.schema import ServeDeploySchema
+    except ImportError:
+        raise MissingExtraError("ray", "serve") from None
+    found = [
+        Fault(f"{where}: {key}", "unknown key") for key in unknown_keys(ServeDeploySchema, data)
+    ]
+    try:
+        ServeDeploySchema.model_validate(data)
+    except ValidationError as error:
+        known = {fault.where for fault in found}
+        found.extend(fault for fault in faults(error, where) if fault.where not in known)
+    return found
+
+
+def _host_faults(data: dict[str, Any], where: str) -> list[Fault]:
+    options = data.get("http_options")
+    if isinstance(options, dict) and isinstance(options.get("host"), str):
+        return []
+    problem = "missing; Ray would listen on every interface. Give 127.0.0.1, or 0.0.0.0 on purpose"
+    return [Fault(f"{where}: http_options.host", problem)]
+
+
+def _application(data: dict[str, Any], where: str) -> tuple[list[Fault], ServeArgs | None]:
+    raw = data.get("args") or {}
+    found: list[Fault] = []
+    parsed = None
+    try:
+        parsed = parse(ServeArgs, raw, f"{where}.args")
+    except ConfigError as error:
+        found.extend(error.faults)
+    pool = raw.get("pool") if isinstance(raw, dict) else None
+    found.extend(engine_faults(pool if isinstance(pool, list) else [], f"{where}.args"))
+    if parsed is not None:
+        found.extend(_deployment_faults(data.get("deployments"), parsed, where))
+    return found, parsed
+
+
+def _deployment_faults(deployments: Any, args: ServeArgs, where: str) -> Iterator[Fault]:
+    known = ["Gateway"]
+    if args.router.placement == "deployment":
+        known.append("Router")
+    known.extend(deployment_name(e.name) for e in args.pool if e.placement == "deployment")
+    for index, deployment in enumerate(deployments if isinstance(deployments, list) else ()):
+        if not isinstance(deployment, dict):
+            continue
+        place, name = f"{where}.deployments.{index}", deployment.get("name")
+        if name not in known:
+            yield Fault(f"{place}.name", f"no such deployment; there are {names(known)}")
+        config = deployment.get("user_config")
+        if config is not None and name in known and name not in TUNABLE:
+            yield Fault(f"{place}.user_config", f"{name} takes none")
+        elif config is not None:
+            try:
+                parse(UserConfig, config, f"{place}.user_config")
+            except ConfigError as error:
+                yield from error.faults
+        yield from _scaling_faults(deployment, place)
+
+
+def _scaling_faults(deployment: dict[str, Any], where: str) -> Iterator[Fault]:
+    scaling = deployment.get("autoscaling_config")
+    if not isinstance(scaling, dict):
+        return
+    target, most = scaling.get("target_ongoing_requests"), deployment.get("max_ongoing_requests")
+    if isinstance(target, int | float) and isinstance(most, int) and target > most:
+        yield Fault(
+            f"{where}.autoscaling_config.target_ongoing_requests",
+            f"is above max_ongoing_requests ({most}), so that no replica would ever be added",
+        )
+
+
+def unknown_keys(model: type[BaseModel], data: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted path of every key that a model and the models inside it do not know."""
+    if not isinstance(data, dict):
+        return
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in data.items():
+        if key not in fields:
+            yield f"{prefix}{key}"
+            continue
+        inner = _model_in(fields[key].annotation)
+        if inner is None:
+            continue
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from unknown_keys(inner, item, f"{prefix}{key}.{index}.")
+        else:
+            yield from unknown_keys(inner, value, f"{prefix}{key}.")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field holds: itself, in a list, or as a branch of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in {list, Union, UnionType}:
+        return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return None

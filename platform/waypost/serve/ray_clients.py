@@ -1,0 +1,178 @@
+"""The gateway's clients for a router and LLMs that are Serve deployments.
+
+Only plain data crosses. What Ray raises (a replica that died, a full queue) becomes one of our
+errors here, so that nothing behind these clients knows of Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from waypost.contracts.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineOverloadedError,
+    EngineServerError,
+    engine_error,
+)
+from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.records import Decision
+from waypost.serve.decider import RouterUnavailableError, read_reply
+from waypost.serve.llm_host import Message, Pace
+from waypost.serve.pacing import within
+
+DECISION_TIMEOUT_S = 10.0
+ROUTER_TRIES = 3
+SLACK_S = 1.0
+"""The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
+
+
+class HandleRouter:
+    """Asks the router deployment."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def start(self) -> None:
+        """Nothing to do: Serve starts the deployment."""
+
+    async def close(self) -> None:
+        """Nothing to do: Serve stops the deployment."""
+
+    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+        """Decide one query; see `RouterClient.decide`.
+
+        Deciding changes nothing, so that a replica which dies over it is no loss: another is
+        asked.
+        """
+        problem = ""
+        for _ in range(ROUTER_TRIES):
+            call = self._handle.decide.remote(query, router)
+            try:
+                async with asyncio.timeout(DECISION_TIMEOUT_S):
+                    return read_reply(await call)
+            except TimeoutError:
+                call.cancel()
+                problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
+                break
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+                failure = _engine_error(error, "the router")
+                problem = str(failure)
+                if not isinstance(failure, EngineConnectionError):
+                    break
+        raise RouterUnavailableError(f"the router cannot be reached: {problem}")
+
+
+class HandleLLM:
+    """Asks the deployment of one LLM.
+
+    Args:
+        name: Of the LLM, for messages.
+        handle: Of its deployment.
+        queue_timeout_s: Longest wait for a free replica.
+    """
+
+    def __init__(self, name: str, handle: Any, queue_timeout_s: float) -> None:
+        self._name = name
+        self._whole = handle.options(method_name="answer")
+        self._stream = handle.options(method_name="stream", stream=True)
+        self._queue_timeout_s = queue_timeout_s
+
+    async def start(self) -> None:
+        """Nothing to do: Serve starts the deployment."""
+
+    async def close(self) -> None:
+        """Nothing to do: Serve stops the deployment."""
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request; see `LLMClient.stream`."""
+        handle = self._whole if whole else self._stream
+        call = handle.remote(request.to_dict(), asdict(pace))
+        done = False
+        try:
+            await self._assigned(call)
+            if whole:
+                yield _chunks(await call)
+            else:
+                lists = within(_items(call), pace.first_s + SLACK_S, pace.between_s + SLACK_S)
+                async with aclosing(lists):
+                    async for messages in lists:
+                        yield _chunks(messages)
+            done = True
+        except EngineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            raise _engine_error(error, self._name) from None
+        finally:
+            if not done:
+                call.cancel()  # ends the generation on the replica
+
+    async def _assigned(self, call: Any) -> None:
+        # Serve's public calls cannot tell waiting for a replica from waiting for its answer;
+        # without a bound on the first, a request to an LLM whose only replica is being
+        # restarted would wait for it instead of going to the next model.
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await call._fetch_future_result_async()
+        except TimeoutError:
+            raise EngineOverloadedError(
+                f"no replica was free within {self._queue_timeout_s:g} s"
+            ) from None
+
+
+async def _items(call: Any) -> AsyncGenerator[list[Message], None]:
+    async for messages in call:
+        yield messages
+
+
+def _chunks(messages: list[Message]) -> list[Chunk]:
+    """Read what crossed.
+
+    Raises:
+        EngineError: the one that crossed as data. Chunks before it in the same list are lost
+            with it, as the answer is.
+    """
+    for message in messages:
+        if "error" in message:
+            raise engine_error(message["error"])
+    return [Chunk.from_dict(message) for message in messages]
+
+
+def _engine_error(error: Exception, name: str) -> EngineError:
+    from ray.exceptions import (
+        NodeDiedError,
+        ObjectLostError,
+        RayActorError,
+        TaskCancelledError,
+        WorkerCrashedError,
+    )
+    from ray.serve.exceptions import (
+        BackPressureError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
+
+    lost = (
+        RayActorError,
+        NodeDiedError,
+        ObjectLostError,
+        TaskCancelledError,
+        WorkerCrashedError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
+    if isinstance(error, BackPressureError):
+        wait = error.retry_after_s
+        return EngineOverloadedError(f"{name}: its queue is full", retry_after_s=wait)
+    if isinstance(error, lost):
+        return EngineConnectionError(f"{name}: its replica was lost ({type(error).__name__})")
+    return EngineServerError(f"{name}: its node failed ({type(error).__name__})")

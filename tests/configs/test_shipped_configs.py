@@ -1,0 +1,63 @@
+"""Every file of serve_configs and tune_configs is valid, and the k8s copy with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from waypost.config import read_yaml
+from waypost.contracts.router import ScoreRouter
+from waypost.registry import router_class
+from waypost.serve.config_file import validate_serve_config
+from waypost.tune.space import check_against, load_tune_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVE_CONFIGS = sorted((ROOT / "serve_configs").glob("*.yaml"))
+TUNE_CONFIGS = sorted((ROOT / "tune_configs").glob("*.yaml"))
+
+
+def file_name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", SERVE_CONFIGS, ids=file_name)
+def test_a_serve_config_is_valid_and_listens_on_this_machine_only(path: Path) -> None:
+    assert validate_serve_config(path).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", SERVE_CONFIGS, ids=file_name)
+def test_the_head_of_a_serve_config_says_how_to_start_it(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").partition("http_options")[0]
+    assert f"serve_configs/{path.name}" in head
+
+
+def test_the_serve_config_of_the_ray_service_is_valid(tmp_path: Path) -> None:
+    service = read_yaml(ROOT / "k8s" / "base" / "rayservice.yaml")
+    copy = tmp_path / "serve_config.yaml"
+    copy.write_text(service["spec"]["serveConfigV2"], encoding="utf-8")
+    assert validate_serve_config(copy).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("path", TUNE_CONFIGS, ids=file_name)
+def test_a_tune_config_is_valid_and_named_after_its_router(path: Path) -> None:
+    config = load_tune_config(path)
+    assert config.router == path.stem
+    router = router_class(config.router)
+    assert issubclass(router, ScoreRouter)
+    check_against(config, router.parameter_constraints, str(path))
+
+
+@pytest.mark.parametrize("path", [*SERVE_CONFIGS, *TUNE_CONFIGS], ids=file_name)
+def test_a_config_names_no_absolute_path(path: Path) -> None:
+    def texts(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            return [text for value in node.values() for text in texts(value)]
+        if isinstance(node, list):
+            return [text for value in node for text in texts(value)]
+        return [node] if isinstance(node, str) else []
+
+    found = texts(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert [text for text in found if text.startswith(("/", "~")) and text != "/"] == []
