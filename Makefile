@@ -59,7 +59,7 @@ imports: env
 
 validate: env
 	@$(PY) -P tests/run_tiers.py default -- tests/configs tests/k8s \
-	    tests/platform/test_guard.py tests/platform/test_layout.py
+	    tests/platform/test_guard.py tests/platform/test_layout.py tests/platform/test_requirements.py
 
 fmt: env ## format the code and mend what can be mended
 	$(VENV)/bin/ruff check --fix-only .

@@ -32,7 +32,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.router import MetaRouter, ScoreRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
-from waypost.registry import find_router, load_plugin_module, make_router
+from waypost.registry import find_router, make_router
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,6 @@ def _make(manifest: Manifest, folder: Path, allow_plugin_code: bool) -> ScoreRou
             "allow_plugin_code: true"
         )
     else:
-        load_plugin_module(folder / PLUGIN / manifest.plugin)
         router = make_router(manifest.router, manifest.parameters, [folder / PLUGIN])
     if not isinstance(router, ScoreRouter):
         raise ArtifactError(f"{folder}: router {manifest.router} keeps no state to load")

@@ -156,7 +156,7 @@ def test_a_nan_budget_is_no_limit():
 
 
 def test_budget_error_says_what_the_cheapest_would_cost():
-    with pytest.raises(BudgetError, match="cheapest is predicted at 0.002 USD"):
+    with pytest.raises(BudgetError, match=r"cheapest is predicted at 0\.002 USD"):
         rank([0.9, 0.1], [0.01, 0.002], "ab", max_cost_usd=0.001)
 
 

@@ -17,8 +17,11 @@ COMMANDS = {
     "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
-    "infer": ("waypost.cli.infer", "Choose an LLM for each query and let it answer."),
-    "serve": ("waypost.cli.serve", "Serve router and LLMs behind an OpenAI-style API."),
+    "infer": (
+        "waypost.cli.infer",
+        "Choose an LLM for each query and let it answer, here, without a server.",
+    ),
+    "serve": ("waypost.cli.serve", "Check CONFIG strictly, then serve it until Ctrl-C."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
     "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
 }

@@ -33,17 +33,17 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands of this distribution, then those of others."""
-        added = sorted(set(self._entry_points()) - set(self.commands_by_name))
-        return [*self.commands_by_name, *added]
+        own = [*self.commands_by_name, *super().list_commands(ctx)]
+        return [*own, *sorted(set(self._entry_points()) - set(own))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None where there is none of that name."""
+        """Return one command, imported if need be; None where there is none of that name."""
         if cmd_name in self.commands_by_name:
             loaded: Any = import_module(self.commands_by_name[cmd_name][0]).command
         elif (point := self._entry_points().get(cmd_name)) is not None:
             loaded = point.load()
         else:
-            return None
+            return super().get_command(ctx, cmd_name)
         if not isinstance(loaded, click.Command):
             raise click.ClickException(f"{cmd_name}: {loaded!r} is not a click command")
         return loaded
@@ -55,6 +55,8 @@ class LazyGroup(click.Group):
         for name in self.list_commands(ctx):
             if name in self.commands_by_name:
                 rows.append((name, self.commands_by_name[name][1]))
+            elif name in self.commands:
+                rows.append((name, self.commands[name].get_short_help_str()))
             else:
                 rows.append((name, f"(from {points[name].value.partition(':')[0]})"))
         with formatter.section("Commands"):

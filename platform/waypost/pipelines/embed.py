@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,17 +103,17 @@ def _read(path: Path, encoder: Encoder) -> dict[bytes, NDArray[np.float32]]:
 
 
 def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    partial = path.with_suffix(".partial")
-    digests = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16)
     arrays = {
         "embeddings": np.stack(list(known.values())),
-        "texts": digests.copy(),
+        "texts": np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16).copy(),
         "probe": encoder.encode(PROBE_TEXTS),
     }
     try:
-        save_file(arrays, str(partial))
-        partial.replace(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(save(arrays))
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
     except OSError as error:  # a shared folder may be read-only: then nothing is kept
         logger.info("%s: not written (%s); embeddings are computed each time", path, error.strerror)

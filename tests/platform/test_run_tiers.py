@@ -1,0 +1,79 @@
+"""The tier runner: which tests a tier takes, and how its report is counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+MARKERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")
+
+
+@pytest.fixture(scope="module")
+def runner(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_tiers", root / "tests" / "run_tiers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_default_tier_takes_what_bears_no_marker(runner: ModuleType) -> None:
+    assert runner.expression("default") == (
+        "not ray and not engine and not rl and not browser and not gpu and not e2e"
+    )
+
+
+@pytest.mark.parametrize(
+    ("borne", "tier"),
+    [
+        (set(), "default"),
+        ({"ray"}, "ray"),
+        ({"ray", "engine"}, "engine"),
+        ({"engine", "gpu"}, "gpu"),
+        ({"ray", "engine", "e2e"}, "e2e"),
+    ],
+)
+def test_a_test_runs_in_the_last_of_its_tiers_only(
+    runner: ModuleType, borne: set[str], tier: str
+) -> None:
+    flags = {marker: marker in borne for marker in MARKERS}
+    taking = [one for one in runner.TIERS if eval(runner.expression(one), {}, flags)]
+    assert taking == [tier]
+
+
+def report(folder: Path, **counts: int) -> Path:
+    attributes = " ".join(f'{name}="{count}"' for name, count in counts.items())
+    path = folder / "report.xml"
+    path.write_text(f"<testsuites><testsuite {attributes}/></testsuites>", encoding="utf-8")
+    return path
+
+
+def test_errors_count_as_failed_and_the_rest_as_passed(runner: ModuleType, tmp_path: Path) -> None:
+    path = report(tmp_path, tests=10, failures=1, errors=2, skipped=3)
+    found = runner.outcome("ray", 1.5, 1, path)
+    assert (found.passed, found.failed, found.skipped) == (4, 3, 3)
+    assert str(found) == "ray      4 passed, 3 failed, 3 skipped in 1.5 s"
+
+
+def test_a_tier_that_broke_without_a_report_has_failed(runner: ModuleType, tmp_path: Path) -> None:
+    assert runner.outcome("ray", 1.0, 3, tmp_path / "none.xml").failed == 1
+
+
+def test_a_broken_end_of_a_green_tier_has_failed(runner: ModuleType, tmp_path: Path) -> None:
+    path = report(tmp_path, tests=2, failures=0, errors=0, skipped=0)
+    assert runner.outcome("ray", 1.0, 3, path).failed == 1
+
+
+def test_a_tier_without_tests_says_so(runner: ModuleType) -> None:
+    assert str(runner.Outcome("rl", 0.4)) == "rl       no tests"
+
+
+def test_an_unknown_tier_is_refused(runner: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["defualt"]) == 2
+    assert "no tier is named defualt" in capsys.readouterr().out

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from waypost.contracts.errors import EngineServerError, EngineTimeoutError
+from waypost.serve.pacing import MOST_HELD, batched, only_engine_errors, within
+
+
+async def numbers(count: int, pause_s: float = 0.0, first_s: float = 0.0, closed=None):
+    try:
+        await asyncio.sleep(first_s)
+        for number in range(count):
+            yield number
+            await asyncio.sleep(pause_s)
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+async def gathered(source) -> list:
+    async with aclosing(source):
+        return [item async for item in source]
+
+
+async def test_within_passes_every_item_on():
+    assert await gathered(within(numbers(3), 1.0, 1.0)) == [0, 1, 2]
+
+
+async def test_within_names_a_first_token_that_is_late_and_closes_the_source():
+    closed: list[bool] = []
+    with pytest.raises(EngineTimeoutError, match=r"no first token within 0\.02 s"):
+        await gathered(within(numbers(1, first_s=1.0, closed=closed), 0.02, 1.0))
+    assert closed == [True]
+
+
+async def test_within_allows_a_slow_first_token_and_no_slow_second():
+    found = []
+    with pytest.raises(EngineTimeoutError, match="no further token"):
+        async for item in within(numbers(2, pause_s=1.0, first_s=0.05), 1.0, 0.02):
+            found.append(item)
+    assert found == [0]
+
+
+async def test_batched_gives_what_is_there_at_once_as_one_list():
+    async def at_once():
+        for number in range(5):
+            yield number
+
+    assert await gathered(batched(at_once(), 10.0)) == [[0, 1, 2, 3, 4]]
+
+
+async def test_batched_passes_the_first_item_at_once_and_gathers_the_next_ones():
+    lists = await gathered(batched(numbers(8, pause_s=0.004), 0.016))
+    assert lists[0] == [0]
+    assert [item for items in lists for item in items] == list(range(8))
+    assert len(lists) < 6
+
+
+async def test_batched_sends_a_full_list_before_its_time():
+    async def burst():
+        yield "first"
+        await asyncio.sleep(0.01)
+        for number in range(MOST_HELD):
+            yield number
+        await asyncio.sleep(30)
+
+    async with aclosing(batched(burst(), 20.0)) as lists, asyncio.timeout(5):
+        assert await anext(lists) == ["first"]
+        assert len(await anext(lists)) == MOST_HELD
+
+
+async def test_batched_gives_what_came_before_an_error_then_the_error():
+    async def failing():
+        yield 1
+        raise EngineServerError("broken")
+
+    found = []
+    with pytest.raises(EngineServerError, match="broken"):
+        async for items in batched(failing(), 0.01):
+            found.append(items)
+    assert found == [[1]]
+
+
+async def test_closing_batched_closes_the_source():
+    closed: list[bool] = []
+    async with aclosing(batched(numbers(100, 0.01, closed=closed), 0.01)) as lists:
+        await anext(lists)
+    assert closed == [True]
+
+
+async def test_another_exception_of_an_engine_becomes_a_server_error_without_its_message():
+    async def failing():
+        yield 1
+        raise KeyError("text of a user")
+
+    with pytest.raises(EngineServerError, match="^the engine failed: KeyError$"):
+        await gathered(only_engine_errors(failing()))

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from waypost.contracts.errors import ConfigError
+from waypost.contracts.routing_data import write_routing_data
+from waypost.encoders import EncoderSpec
+from waypost.pipelines.train import TrainConfig, train
+from waypost.pipelines.validation import cross_validate, decide_on, fold_of, summary
+from waypost.registry import make_router
+from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
+from waypost.testing.tables import outcomes
+
+
+def test_folds_are_even_seeded_and_keep_equal_texts_together():
+    texts = [f"text {i}" for i in range(10)] + ["Text  3", "TEXT 3"]
+    folds = fold_of(texts, 5, seed=1)
+    assert folds.tolist() == fold_of(texts, 5, seed=1).tolist()
+    assert folds.tolist() != fold_of(texts, 5, seed=2).tolist()
+    assert sorted(folds[:10].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert folds[10] == folds[11] == folds[3]
+
+
+def test_the_choice_is_looked_up_by_hand():
+    training = outcomes({"a": [0.9], "b": [0.1]})
+    held_out = outcomes(
+        {"b": [1.0, 0.5, 0.2], "a": [0.0, 0.7, None]}, cost_usd={"a": [0.01, 0.02, None]}
+    )
+    router = make_router("best_single").fit(training)  # always a
+    found = decide_on(router, training, held_out)
+    assert found["quality"][:2].tolist() == [0.0, 0.7]
+    assert np.isnan(found["quality"][2])
+    assert found["oracle"].tolist() == [1.0, 0.7, 0.2]
+    result = summary(found)
+    assert result["queries"] == 2
+    assert result["quality"] == result["best_single"] == pytest.approx(0.35)
+    assert result["oracle"] == pytest.approx(0.85)
+    assert result["cost_usd"] == pytest.approx(0.015)
+    assert result["gain"] == result["gain_se"] == 0
+
+
+def test_an_llm_that_the_held_out_data_lacks_is_not_measured():
+    training = outcomes({"a": [0.9], "b": [0.1]})
+    router = make_router("best_single").fit(training)
+    assert summary(decide_on(router, training, outcomes({"b": [1.0]}))) == {"queries": 0}
+
+
+def test_cross_validation_finds_the_planted_rule_and_nothing_in_noise():
+    def make():
+        return make_router("knnrouter", {"k": 10})
+
+    good = cross_validate(make, planted(100), folds=5, seed=0)
+    assert good["queries"] == 100
+    assert good["quality"] > 0.99
+    assert good["gain"] > 10 * good["gain_se"]
+    noise = cross_validate(make, shuffled(planted(100)), folds=5, seed=0)
+    assert noise["gain"] < 3 * noise["gain_se"]
+
+
+def test_too_few_questions_are_not_cross_validated():
+    assert cross_validate(lambda: make_router("best_single"), planted(3), folds=5, seed=0) is None
+
+
+def test_an_llm_measured_once_is_not_cross_validated():
+    data = outcomes({"a": [0.5] * 6, "b": [0.5] + [None] * 5})
+    assert cross_validate(lambda: make_router("best_single"), data, folds=3, seed=0) is None
+
+
+def config(**more):
+    return TrainConfig(**{"router": "knnrouter", "encoder": ENCODER_ID, **more})
+
+
+def test_a_validation_split_is_used_where_there_is_one(tmp_path):
+    write_routing_data(tmp_path / "data", planted(40))
+    write_routing_data(tmp_path / "data", planted(30, seed=4), split="validation")
+    result = train(config(), tmp_path / "data", tmp_path / "a")
+    found = result.manifest.metrics["validation"]
+    assert (found["method"], found["queries"]) == ("validation split", 30)
+    assert result.manifest.metrics["training_queries"] == 40
+
+
+def test_test_data_is_never_read(tmp_path):
+    write_routing_data(tmp_path / "data", planted(40))
+    (tmp_path / "data" / "routing_test.parquet").write_text("unreadable")
+    train(config(), tmp_path / "data", tmp_path / "a")
+
+
+def test_training_twice_gives_the_same_version(tmp_path):
+    write_routing_data(tmp_path / "data", planted(40))
+    one, two = (train(config(), tmp_path / "data", tmp_path / name) for name in "ab")
+    assert one.manifest.version == two.manifest.version
+
+
+def test_an_encoder_may_be_given_by_its_keys(tmp_path):
+    write_routing_data(tmp_path / "data", planted(20))
+    encoder = EncoderSpec(kind="hashing", dimension=32, structure=False)
+    result = train(config(encoder=encoder), tmp_path / "data", tmp_path / "a")
+    assert result.manifest.encoder.id == encoder.id
+
+
+def test_a_router_without_embeddings_embeds_nothing(tmp_path):
+    write_routing_data(tmp_path / "data", planted(20))
+    train(config(router="best_single"), tmp_path / "data", tmp_path / "a")
+    assert not list((tmp_path / "data").glob("query_embeddings*"))
+
+
+def test_a_router_that_predicts_no_scores_is_not_trained(tmp_path, monkeypatch):
+    folder = tmp_path / "custom_routers" / "plain"
+    folder.mkdir(parents=True)
+    (folder / "router.py").write_text(
+        "from waypost import Decision, MetaRouter\n\n\nclass Plain(MetaRouter):\n"
+        "    def route_single(self, query):\n        return Decision('a', ('a',))\n"
+    )
+    from waypost.config import settings
+
+    monkeypatch.setenv("WAYPOST_PLUGINS", str(folder.parent))
+    settings.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match="plain is not trained"):
+            train(config(router="plain"), tmp_path, tmp_path / "a")
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
