@@ -46,7 +46,7 @@ def test_fields_are_complete_and_ids_and_texts_unique() -> None:
     assert len({question["query_id"] for question in QUESTIONS}) == len(QUESTIONS)
     assert len({question["query"] for question in QUESTIONS}) == len(QUESTIONS)
     assert all(question["metric"] in METRICS for question in QUESTIONS)
-    assert all(16 <= question["max_tokens"] <= 192 for question in QUESTIONS)
+    assert all(16 <= question["max_tokens"] <= 320 for question in QUESTIONS)
 
 
 @pytest.mark.parametrize("question", _of("letter"), ids=lambda q: q["query_id"])

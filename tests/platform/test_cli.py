@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -7,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 import waypost
-from waypost.cli import COMMANDS, WaypostGroup, bench, command
-from waypost.cli.lazy import LazyGroup
+from waypost.cli import COMMANDS, WaypostGroup, command
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, SchemaError
+from waypost.contracts.routing_data import write_routing_data
+from waypost.testing.synthetic import planted
 
 
 def run(*arguments, group=command):
@@ -37,19 +39,23 @@ def test_help_lists_every_command_with_an_example():
     assert "Example: waypost train" in result.output
 
 
-TABLES = [(command, COMMANDS), (bench.command, bench.COMMANDS)]
-
-
-@pytest.mark.parametrize(("group", "name"), [(g, name) for g, table in TABLES for name in table])
-def test_every_command_has_help_with_an_example_and_its_line_in_the_list(group, name):
-    found = group.get_command(click.Context(group), name)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_its_line_in_the_list(name):
+    found = command.get_command(click.Context(command), name)
     assert isinstance(found, click.Command)
-    leaves = isinstance(found, click.Group) and not isinstance(found, LazyGroup)
-    for part in found.commands.values() if leaves else [found]:
+    for part in found.commands.values() if isinstance(found, click.Group) else [found]:
         assert "Example: waypost" in (part.epilog or "")
     assert found.name == name
-    line = group.commands_by_name[name][1]
-    assert found.get_short_help_str(200).rstrip(".") == line.rstrip(".")
+    assert found.get_short_help_str(200).rstrip(".") == COMMANDS[name][1].rstrip(".")
+
+
+def test_bench_encoder_prints_json(tmp_path):
+    write_routing_data(tmp_path, planted(80))
+    arguments = ("--encoder", "hashing", "--repeats", "1", "--json")
+    result = run("bench", "encoder", "--data", str(tmp_path), *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"][0]["encoder"].startswith("hashing")
+    assert "embedding 80 queries" in result.stderr
 
 
 def test_version():

@@ -66,10 +66,20 @@ def test_an_unreadable_file_is_named(tmp_path):
         embed(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path):
+def test_an_absent_folder_is_not_made(tmp_path):
     rows, _ = embed(tmp_path / "absent")
     assert rows.shape == (4, 64)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_stays_as_it_is_even_for_root(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        rows, _ = embed(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        tmp_path.chmod(0o755)
+    assert rows.shape == (4, 64)
 
 
 def test_no_text_gives_no_row():

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from waypost.contracts.generation import Chunk
 from waypost.serve.dispatch import local_llms, local_router
@@ -18,13 +19,16 @@ from waypost.testing.gateway import COOKING, Running, chat, echo_pool, knn_artif
 
 CHAT = "/v1/chat/completions"
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
     return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
-@pytest.fixture
+# one gateway for all wrong requests: they change nothing in it
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(artifact) -> AsyncIterator[Client]:
     async with running(artifact) as up:
         yield up.client
@@ -232,7 +236,7 @@ async def test_tokens_and_answers_beyond_the_limits_are_refused(artifact):
         b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
         b'{"temperature": NaN}',
         b'{"temperature": Infinity}',
-        b"[" * 100_000,
+        b"[" * 60_000,
         b'{"a":' * 5_000,
         b'{"seed": ' + b"9" * 5_000 + b"}",
     ],
@@ -273,8 +277,6 @@ async def test_what_is_no_json_object_is_400(client, path, raw):
         ({"stop": 1}, "stop"),
         ({"stream": "yes"}, "stream"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": 1e308 * 10}}}]},
-         None),
         ({"waypost": {"lambda": -1}}, "waypost.lambda"),
         ({"waypost": {"lamda": 1}}, "waypost.lamda"),
         ({"waypost": {"allowed_models": ["nobody"]}}, "waypost.allowed_models"),

@@ -37,11 +37,10 @@ async def test_within_names_a_first_token_that_is_late_and_closes_the_source():
 
 
 async def test_within_allows_a_slow_first_token_and_no_slow_second():
-    found = []
-    with pytest.raises(EngineTimeoutError, match="no further token"):
-        async for item in within(numbers(2, pause_s=1.0, first_s=0.05), 1.0, 0.02):
-            found.append(item)
-    assert found == [0]
+    async with aclosing(within(numbers(2, pause_s=1.0, first_s=0.05), 1.0, 0.02)) as items:
+        assert await anext(items) == 0
+        with pytest.raises(EngineTimeoutError, match="no further token"):
+            await anext(items)
 
 
 async def test_batched_gives_what_is_there_at_once_as_one_list():
@@ -77,11 +76,10 @@ async def test_batched_gives_what_came_before_an_error_then_the_error():
         yield 1
         raise EngineServerError("broken")
 
-    found = []
-    with pytest.raises(EngineServerError, match="broken"):
-        async for items in batched(failing(), 0.01):
-            found.append(items)
-    assert found == [[1]]
+    async with aclosing(batched(failing(), 0.01)) as lists:
+        assert await anext(lists) == [1]
+        with pytest.raises(EngineServerError, match="broken"):
+            await anext(lists)
 
 
 async def test_closing_batched_closes_the_source():
@@ -96,5 +94,5 @@ async def test_another_exception_of_an_engine_becomes_a_server_error_without_its
         yield 1
         raise KeyError("text of a user")
 
-    with pytest.raises(EngineServerError, match="^the engine failed: KeyError$"):
+    with pytest.raises(EngineServerError, match=r"^the engine failed: KeyError$"):
         await gathered(only_engine_errors(failing()))

@@ -9,7 +9,7 @@ from waypost.contracts.router import QueryBatch
 from waypost.registry import make_router
 from waypost.testing.synthetic import doubled, planted, repeated
 from waypost.testing.tables import outcomes
-from waypost_routers.knnrouter import MAX_HELD_OUT, KNNRouter
+from waypost_routers.knnrouter import MAX_HELD_OUT, KNNRouter, _earned
 
 # cosine to (1, 0): 1, .8, .6, 0
 VECTORS = [[1, 0], [4, 3], [3, 4], [0, 1]]
@@ -105,6 +105,12 @@ def test_k_is_chosen_where_it_is_not_given():
     router = KNNRouter(weights="uniform").fit(data)
     assert router.k is None
     assert router.k_ in (5, 10, 20)
+
+
+def test_llms_predicted_alike_earn_their_mean_whatever_their_order():
+    quality = np.array([[0.5, 0.5, 0.9], [0.7, 0.7, 0.1]])
+    scores = np.array([[1.0, 0.0, np.nan], [1.0, 0.5, 0.0]])
+    assert _earned(quality, scores).tolist() == [0.5, 0.75]
 
 
 def test_shuffled_outcomes_choose_the_smoothest():

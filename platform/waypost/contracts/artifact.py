@@ -121,6 +121,7 @@ def write_artifact(
             {name: np.ascontiguousarray(value) for name, value in arrays.items()},
             str(partial / WEIGHTS),
         )
+        (partial / WEIGHTS).chmod(0o644)  # safetensors writes it for the owner alone
         if add_files is not None:
             add_files(partial)
         files = {

@@ -66,7 +66,7 @@ def query_embeddings(
         known.update(zip(part, rows, strict=True))
         if progress is not None:
             progress(min(start + _CHUNK, len(missing)), len(missing))
-    if missing and folder is not None:
+    if missing and folder is not None and _is_meant_to_change(folder):
         _write(embeddings_path(folder, encoder.id), known, encoder)
     return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
 
@@ -100,6 +100,11 @@ def _read(path: Path, encoder: Encoder) -> dict[bytes, NDArray[np.float32]]:
         logger.warning("%s: made by an encoder that was built differently; embedding again", path)
         return {}
     return {digest.tobytes(): row for digest, row in zip(digests, rows, strict=True)}
+
+
+def _is_meant_to_change(folder: Path) -> bool:
+    # Root may write anywhere; a folder without any write bit was still set to stay as it is.
+    return folder.is_dir() and bool(folder.stat().st_mode & 0o222)
 
 
 def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder) -> None:

@@ -14,7 +14,8 @@ from waypost.serve.problems import Problem
 
 MAX_FAULTS = 5
 MAX_INTEGER = 2**63
-_BRANCHES = frozenset({"str", "literal", "dict", "none"})
+_BRANCHES = frozenset({"str", "constrained-str", "literal", "dict", "none"})
+"""What pydantic adds to the path of a fault for the branch of a union."""
 
 BodyT = TypeVar("BodyT", bound=Body)
 

@@ -99,6 +99,13 @@ def check_fit_returns_self_and_repeats(name: str) -> None:
     np.testing.assert_array_equal(again, scores(router, data))
 
 
+def check_learned_state_ends_in_an_underscore(name: str) -> None:
+    """What fit learned is named ``..._``, or it would be lost when the router is saved."""
+    router = new_router(name).fit(planted(20))
+    added = set(vars(router)) - set(router.get_params()) - {"encoder", "policy", "version"}
+    assert [key for key in added if key.startswith("_") or not key.endswith("_")] == []
+
+
 def check_unusable_data_is_refused(name: str) -> None:
     """No rows, an LLM without a score, or missing embeddings: a SchemaError."""
     data = planted(20)

@@ -1,0 +1,132 @@
+"""A Serve file is checked whole and strictly."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from waypost.contracts.errors import ConfigError
+from waypost.serve.config_file import validate_serve_config
+
+GOOD = {
+    "http_options": {"host": "127.0.0.1", "port": 8000},
+    "applications": [
+        {
+            "name": "waypost",
+            "route_prefix": "/",
+            "import_path": "waypost.serve.app:build",
+            "args": {"artifact": "a", "pool": [{"name": "m 1", "engine": "echo"}]},
+            "deployments": [
+                {"name": "Gateway", "user_config": {"policy": {"lambda": 0.5}}},
+                {"name": "m-1", "num_replicas": 2},
+            ],
+        }
+    ],
+}
+
+
+def changed(*path, to) -> dict:
+    data = copy.deepcopy(GOOD)
+    node = data
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = to
+    return data
+
+
+def told(data: dict, tmp_path: Path) -> str:
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError) as caught:
+        validate_serve_config(path)
+    return str(caught.value).replace(f"{path}: ", "")
+
+
+APP = ("applications", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (changed("proxylocation", to="HeadOnly"), "proxylocation: unknown key"),
+        (changed("http_options", "prot", to=1), "http_options.prot: unknown key"),
+        (changed("http_options", to={"port": 1}), "http_options.host: missing"),
+        (changed("http_options", "port", to="x"), "http_options.port: "),
+        (changed(*APP, "routeprefix", to="/"), "applications.0.routeprefix: unknown key"),
+        (changed(*APP, "deployments", 0, "replicas", to=1), "deployments.0.replicas: unknown key"),
+        (
+            changed(*APP, "deployments", 0, "ray_actor_options", to={"cpus": 1}),
+            "deployments.0.ray_actor_options.cpus: unknown key",
+        ),
+        (
+            changed(*APP, "deployments", 0, "autoscaling_config", to={"max": 1}),
+            "deployments.0.autoscaling_config.max: unknown key",
+        ),
+        (
+            changed(
+                *APP,
+                "deployments",
+                1,
+                to={
+                    "name": "m-1",
+                    "max_ongoing_requests": 2,
+                    "autoscaling_config": {"target_ongoing_requests": 3},
+                },
+            ),
+            "target_ongoing_requests: is above max_ongoing_requests (2)",
+        ),
+        (
+            changed(*APP, "deployments", 1, "name", to="m 1"),
+            "deployments.1.name: no such deployment; there are Gateway, Router, m-1",
+        ),
+        (changed(*APP, "deployments", 1, "user_config", to={}), "m-1 takes none"),
+        (
+            changed(*APP, "deployments", 0, "user_config", "polcy", to={}),
+            "deployments.0.user_config: polcy: unknown key",
+        ),
+        (changed(*APP, "args", "polcy", to={}), "applications.0.args: polcy: unknown key"),
+        (
+            changed(*APP, "args", "pool", 0, "config", to={"x": 1}),
+            "applications.0.args: pool.0.config: x: unknown key",
+        ),
+        (changed(*APP, "args", to=None), "applications.0.args: pool: missing"),
+        (changed("applications", to=None), "applications: "),
+        (changed("applications", to=[3]), "applications.0: "),
+    ],
+)
+def test_a_fault_is_named_by_its_key(data, fault, tmp_path):
+    assert fault in told(data, tmp_path)
+
+
+def test_all_faults_of_all_levels_are_told_at_once(tmp_path):
+    data = changed("typo", to=1)
+    data["http_options"] = {"hots": "x"}
+    data["applications"][0]["args"]["pool"][0] |= {"config": {"y": 1}, "tire": "full"}
+    found = told(data, tmp_path)
+    for part in (
+        "typo",
+        "http_options.hots",
+        "http_options.host",
+        "pool.0.config: y",
+        "pool.0.tire",
+    ):
+        assert part in found
+
+
+def test_a_good_file_gives_its_arguments(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    config = validate_serve_config(path)
+    assert (config.host, config.port) == ("127.0.0.1", 8000)
+    assert config.args["waypost"].pool[0].name == "m 1"
+
+
+def test_an_application_of_someone_else_is_left_to_them(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(
+        yaml.safe_dump(changed(*APP, to={"import_path": "other:app", "args": {"x": 1}}))
+    )
+    assert validate_serve_config(path).args == {}

@@ -1,0 +1,132 @@
+"""The router node's work: loading, batches, policy changes, failures as data."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from waypost.contracts.errors import BudgetError, EmptyPoolError, PoolMismatchError
+from waypost.serve.decider import Decider, Routers, RouterUnavailableError, read_reply
+from waypost.serve.plan import RouterPlan, make_plan
+from waypost.serve.settings import ServeArgs, UserConfig
+from waypost.testing.gateway import ALGEBRA, COOKING, arguments, knn_artifact
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory) -> Path:
+    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
+
+
+def plan(artifact: Path, **changes) -> RouterPlan:
+    return make_plan(ServeArgs.model_validate(arguments(artifact, **changes))).router
+
+
+@pytest.fixture(params=[0, 1, 3, "auto"], ids=lambda threads: f"threads {threads}")
+async def decider(request, artifact):
+    found = Decider(plan(artifact, router={"placement": "inline", "threads": request.param}))
+    await found.start()
+    yield found
+    await found.close()
+
+
+async def test_many_at_once_are_each_decided_as_alone(decider):
+    queries = [COOKING, ALGEBRA] * 50
+    replies = await asyncio.gather(*(decider.decide({"query": q}, "knnrouter") for q in queries))
+    assert [read_reply(reply).model for reply in replies] == ["cook", "prover"] * 50
+
+
+async def test_a_failure_is_its_own_alone(decider):
+    queries = [{"query": COOKING}, {"query": COOKING, "max_cost_usd": 0}, {"query": ALGEBRA}]
+    replies = await asyncio.gather(*(decider.decide(query, "knnrouter") for query in queries))
+    assert [reply.get("error", {}).get("type") for reply in replies] == [None, "BudgetError", None]
+
+
+async def test_long_texts_are_decided_in_a_thread(artifact, monkeypatch):
+    decider = Decider(plan(artifact))
+    await decider.start()
+    seen = []
+    decide = decider.routers.decide
+
+    def watched(queries):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return decide(queries)
+
+    monkeypatch.setattr(decider.routers, "decide", watched)
+    await decider.decide({"query": "short"}, "knnrouter")
+    await decider.decide({"query": "long " * 2000}, "knnrouter")
+    await decider.close()
+    assert seen == [True, False]
+
+
+async def test_what_waits_for_a_thread_is_decided_together(artifact, monkeypatch):
+    decider = Decider(plan(artifact, router={"placement": "inline", "threads": 1}))
+    await decider.start()
+    sizes = []
+    decide = decider.routers.decide
+
+    def watched(queries):
+        sizes.append(len(queries))
+        return decide(queries)
+
+    monkeypatch.setattr(decider.routers, "decide", watched)
+    await asyncio.gather(*(decider.decide({"query": f"q {i}"}, "knnrouter") for i in range(100)))
+    await decider.close()
+    assert sum(sizes) == 100
+    assert sizes[0] == 1
+    assert max(sizes) == 64
+
+
+@pytest.mark.parametrize(
+    ("query", "router", "error"),
+    [
+        ({"query": "x", "allowed_models": ["nobody"]}, "knnrouter", EmptyPoolError),
+        ({"query": "x", "max_cost_usd": 0}, "knnrouter", BudgetError),
+        ({"query": "x"}, "other", RouterUnavailableError),
+    ],
+)
+async def test_failures_cross_as_data_and_are_raised_at_the_other_end(
+    decider, query, router, error
+):
+    reply = await decider.decide(query, router)
+    assert set(reply) == {"error"}
+    with pytest.raises(error):
+        read_reply(reply)
+
+
+def test_policy_and_prices_apply_at_once_and_go_with_the_next_config(artifact):
+    routers = Routers(plan(artifact))
+    routers.load()
+
+    def decided():
+        return read_reply(routers.decide([({"query": COOKING}, "knnrouter")])[0])
+
+    before = decided()
+    routers.configure(UserConfig.model_validate({"policy": {"lambda": 1000}}))
+    assert decided().model == "tiny"
+    config = {"prices": {"cook": {"input_price": 0, "output_price": 0}}}
+    routers.configure(UserConfig.model_validate(config))
+    assert decided().model == "cook"
+    assert decided().cost_usd["cook"] == 0
+    routers.configure(UserConfig())
+    assert decided() == before
+
+
+def test_a_config_that_names_a_stranger_changes_nothing(artifact):
+    routers = Routers(plan(artifact))
+    routers.load()
+    config = UserConfig.model_validate({"policy": {"lambda": 9, "allowed_models": ["stranger"]}})
+    with pytest.raises(PoolMismatchError, match="stranger"):
+        routers.configure(config)
+    assert read_reply(routers.decide([({"query": COOKING}, "knnrouter")])[0]).lam == 0
+
+
+def test_exploration_of_the_policy_shows_in_the_propensity(artifact):
+    routers = Routers(plan(artifact, policy={"exploration": 0.3}))
+    routers.load()
+    texts = [f"{COOKING} {i}" for i in range(300)]
+    replies = routers.decide([({"query": text}, "knnrouter") for text in texts])
+    found = {round(read_reply(reply).propensity, 6) for reply in replies}
+    assert found == {0.8, 0.1}
