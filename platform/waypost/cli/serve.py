@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     "replicas listen on every interface: use --plain on an open network.",
 )
 @click.option("--num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
+@click.option("--logs", is_flag=True, help="Show the log lines of all nodes, and Ray's.")
 @click.option("--check", is_flag=True, help="Check the file and stop.")
-def command(config: Path, throughput: bool, num_cpus: int | None, check: bool) -> None:
+def command(config: Path, throughput: bool, num_cpus: int | None, logs: bool, check: bool) -> None:
     """Check CONFIG strictly, then serve it until Ctrl-C.
 
     Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
@@ -41,7 +42,8 @@ def command(config: Path, throughput: bool, num_cpus: int | None, check: bool) -
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        launch.start(checked, launch.environment(throughput=throughput), num_cpus=num_cpus)
+        variables = launch.environment(throughput=throughput)
+        launch.start(checked, variables, num_cpus=num_cpus, log_to_driver=logs)
         launch.wait_until_running(lambda line: click.echo(line, err=True))
         _introduce(checked)
         signal.pause()

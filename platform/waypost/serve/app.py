@@ -35,13 +35,15 @@ def build(args: ServeArgs) -> Any:
     router = None
     if not plan.router_inline:
         options = node_options(args.router)
-        deployment = serve.deployment(name="Router", **options)(RouterNode)
+        deployment = serve.deployment(name="Router", user_config={}, **options)(RouterNode)
         router = deployment.bind(plan.router.model_dump(mode="json"))
     options = node_options(args.gateway)
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
     options["max_queued_requests"] = -1
-    gateway = serve.deployment(name="Gateway", **options)(serve.ingress()(GatewayNode))
+    # an empty user_config and not none: Serve tells a replica nothing when one is taken away
+    ingress = serve.ingress()(GatewayNode)
+    gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)
     return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms)
 
 

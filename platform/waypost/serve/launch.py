@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,11 @@ LEAST_CPUS = 8
 ask for whole ones."""
 
 POLL_S = 0.5
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Serve's own log lines, where the file says nothing of them; Waypost's are not touched."""
+
+_CLASS = re.compile(r"^[\w.]+\.(?=\w+: )")
 _FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 
 
@@ -47,13 +53,16 @@ def environment(*, throughput: bool) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
 
 
-def start(config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | None) -> None:
+def start(
+    config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | None, **ray_options: Any
+) -> None:
     """Start a Ray of our own and hand it the config; returns before the models are loaded.
 
     Args:
         config: A checked file.
         variables: Set in this process, which Ray's processes inherit.
         num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
+        ray_options: Further arguments of ``ray.init``.
 
     Raises:
         MissingExtraError: Ray Serve is not installed.
@@ -67,7 +76,7 @@ def start(config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | 
         raise MissingExtraError("ray", "serve") from None
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
     # address "local": never an older Ray of this machine, which might be someone else's
-    ray.init(address="local", num_cpus=cpus, namespace="serve", log_to_driver=True)
+    ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
     schema = ServeDeploySchema.model_validate(config.data)
     # The public serve.run builds in this process and ignores the `deployments` of a file. What
     # follows is what Ray's own `serve run` does with a file.
@@ -75,9 +84,20 @@ def start(config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | 
         http_options=schema.http_options.model_dump(),
         proxy_location=schema.proxy_location,
         grpc_options=schema.grpc_options.model_dump(),
-        global_logging_config=schema.logging_config,
+        global_logging_config=schema.logging_config or QUIET,
     )
     client.deploy_apps(schema, _blocking=False)
+
+
+def update(data: Mapping[str, Any]) -> None:
+    """Hand the running Serve another content of its file, as ``serve deploy`` does.
+
+    A changed ``user_config`` is applied by the replicas that run; changed arguments restart them.
+    """
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(dict(data)))
 
 
 def wait_until_running(tell: Callable[[str], None]) -> None:
@@ -108,13 +128,24 @@ def wait_until_running(tell: Callable[[str], None]) -> None:
 
 
 def _failure(name: str, application: Any) -> str:
-    lines = [f"application {name} did not start: {application.message}"]
-    lines += [
-        f"{deployment}: {status.message}"
+    told = [
+        f"{deployment}: {outcome(status.message)}"
         for deployment, status in application.deployments.items()
         if status.status != "HEALTHY" and status.message
     ]
-    return "\n".join(lines)
+    why = "" if told else f": {outcome(application.message)}"
+    return "\n  ".join([f"application {name} did not start{why}", *told])
+
+
+def outcome(message: str) -> str:
+    """Return what a message of Serve's says at its end: the error, without its traceback."""
+    lines = message.rstrip().splitlines()
+    if not any("Traceback (most recent call last)" in line for line in lines):
+        return message
+    # frames are indented; what follows the last of them is the error
+    last = max(i for i, line in enumerate(lines) if line.startswith("  "))
+    error = "\n".join(lines[last + 1 :])
+    return _CLASS.sub("", error, count=1)
 
 
 def stop() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -54,19 +54,21 @@ class HandleRouter:
             call = self._handle.decide.remote(query, router)
             try:
                 async with asyncio.timeout(DECISION_TIMEOUT_S):
-                    return read_reply(await call)
+                    reply = await call
             except TimeoutError:
-                call.cancel()
+                _cancel(call)
                 problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
                 break
             except asyncio.CancelledError:
-                call.cancel()
+                _cancel(call)
                 raise
             except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
                 failure = _engine_error(error, "the router")
                 problem = str(failure)
                 if not isinstance(failure, EngineConnectionError):
                     break
+            else:
+                return read_reply(reply)
         raise RouterUnavailableError(f"the router cannot be reached: {problem}")
 
 
@@ -114,7 +116,7 @@ class HandleLLM:
             raise _engine_error(error, self._name) from None
         finally:
             if not done:
-                call.cancel()  # ends the generation on the replica
+                _cancel(call)
 
     async def _assigned(self, call: Any) -> None:
         # Serve's public calls cannot tell waiting for a replica from waiting for its answer;
@@ -127,6 +129,13 @@ class HandleLLM:
             raise EngineOverloadedError(
                 f"no replica was free within {self._queue_timeout_s:g} s"
             ) from None
+
+
+def _cancel(call: Any) -> None:
+    """End the work on the replica, where it still goes on."""
+    # a call that never reached a replica raises here once more why it did not
+    with suppress(Exception):
+        call.cancel()
 
 
 async def _items(call: Any) -> AsyncGenerator[list[Message], None]:

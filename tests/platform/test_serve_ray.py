@@ -1,0 +1,302 @@
+"""The graph under Ray Serve: deployments, replicas that die, placements, OpenAI's own clients."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+import pytest_asyncio
+import yaml
+
+from waypost.serve import launch
+from waypost.serve.config_file import validate_serve_config
+from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.asyncio(loop_scope="module"),
+    # Ray leaves sockets and log files of its own to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+CHAT = "/v1/chat/completions"
+SLOW = {"tokens": 2000, "tokens_per_s": 50}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def application(name: str, artifact: Path, pool: list[dict[str, Any]], **args: Any) -> dict:
+    return {
+        "name": name,
+        "route_prefix": f"/{name}",
+        "import_path": "waypost.serve.app:build",
+        "args": {"artifact": str(artifact), "pool": pool} | args,
+    }
+
+
+def graph(artifact: Path, port: int) -> dict[str, Any]:
+    """Four graphs in one Serve: apart, all in the gateway, slow models, one place only."""
+    apart = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
+    inside = [{**entry, "placement": "inline"} for entry in apart]
+    slow = [
+        {"name": "cook", "engine": "echo", "config": SLOW, "max_ongoing_requests": 1,
+         "max_queued_requests": 1},
+        {"name": "tiny", "engine": "echo"},
+    ]  # fmt: skip
+    tight = [{**inside[0], "config": {"delay_s": 1.0}}]
+    inline = {"router": {"placement": "inline"}}
+    limits = {"max_in_flight": 1, "max_queued": 1}
+    return {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            application("apart", artifact, apart),
+            application("inside", artifact, inside, **inline),
+            application("slow", artifact, slow, **inline),
+            application("tight", artifact, tight, limits=limits, **inline),
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A Serve of its own: its URL and its config."""
+    folder = tmp_path_factory.mktemp("serve")
+    port = free_port()
+    data = graph(knn_artifact(folder / "artifact"), port)
+    path = folder / "graph.yaml"
+    path.write_text(yaml.safe_dump(data))
+    config = validate_serve_config(path)
+    try:
+        launch.start(
+            config,
+            launch.environment(throughput=False),
+            num_cpus=8,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+        launch.wait_until_running(lambda _: None)
+        yield f"http://127.0.0.1:{port}", data
+    finally:
+        launch.stop()
+
+
+@pytest.fixture
+def url(served) -> str:
+    return served[0]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def post(http, url: str, body: dict) -> tuple[int, Any, Any]:
+    async with http.post(url, json=body) as reply:
+        return reply.status, reply.headers, await reply.json()
+
+
+def replicas(app: str, deployment: str) -> list[Any]:
+    """Return the actors of a deployment."""
+    import ray
+
+    prefix = f"SERVE_REPLICA::{app}#{deployment}#"
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [
+        ray.get_actor(actor["name"], namespace=actor["namespace"])
+        for actor in named
+        if actor["name"].startswith(prefix)
+    ]
+
+
+def kill(app: str, deployment: str) -> None:
+    import ray
+
+    found = replicas(app, deployment)
+    assert found
+    for actor in found:
+        ray.kill(actor)
+
+
+@pytest.mark.parametrize("app", ["apart", "inside"])
+async def test_each_question_goes_to_its_model(http, url, app):
+    for question, model in ((COOKING, "cook"), (ALGEBRA, "prover")):
+        status, headers, body = await post(http, f"{url}/{app}{CHAT}", chat(question))
+        assert (status, headers["x-waypost-model"]) == (200, model)
+        assert body["choices"][0]["message"]["content"] == question
+
+
+async def test_both_placements_give_the_same_answers(http, url):
+    bodies = [
+        chat(COOKING),
+        chat(ALGEBRA, n=2, stop=["ring"]),
+        chat("a b c", model="tiny", max_tokens=2),
+        chat(COOKING, waypost={"lambda": 1000}),
+        chat(model="nobody"),
+        chat(waypost={"max_cost_usd": 0}),
+    ]
+    for body in bodies:
+        found = []
+        for app in ("apart", "inside"):
+            status, _, answer = await post(http, f"{url}/{app}{CHAT}", body)
+            shown = json.dumps([answer.get("choices"), answer.get("error")])
+            found.append((status, answer.get("model"), shown))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("app", ["apart", "inside"])
+async def test_the_synchronous_openai_client(url, app):
+    await asyncio.to_thread(use_the_synchronous_client, f"{url}/{app}/v1")
+
+
+def use_the_synchronous_client(base: str) -> None:
+    with openai.OpenAI(api_key="none", base_url=base, max_retries=0) as client:
+        messages = [{"role": "user", "content": COOKING}]
+        answer = client.chat.completions.create(model="auto", messages=messages)
+        assert (answer.model, answer.choices[0].message.content) == ("cook", COOKING)
+        stream = client.chat.completions.create(
+            model="auto",
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = list(stream)
+        texts = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+        assert "".join(texts) == COOKING
+        assert chunks[-1].usage.model_extra["waypost"]["model"] == "cook"
+        assert client.completions.create(model="tiny", prompt="a b").choices[0].text == "a b"
+        assert "cook" in [model.id for model in client.models.list()]
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="nobody", messages=messages)
+
+
+@pytest.mark.parametrize("app", ["apart", "inside"])
+async def test_the_asynchronous_openai_client(url, app):
+    base = f"{url}/{app}/v1"
+    async with openai.AsyncOpenAI(api_key="none", base_url=base, max_retries=0) as client:
+
+        async def ask(number: int) -> str:
+            messages = [{"role": "user", "content": f"question {number}"}]
+            answer = await client.chat.completions.create(model="auto", messages=messages)
+            return answer.choices[0].message.content
+
+        answers = await asyncio.gather(*(ask(i) for i in range(30)))
+        assert answers == [f"question {i}" for i in range(30)]
+
+
+async def test_tokens_come_as_they_are_made(http, url):
+    begin = time.perf_counter()
+    body = chat("a b", model="cook", stream=True, max_tokens=50)
+    async with http.post(f"{url}/slow{CHAT}", json=body) as reply:
+        times = [time.perf_counter() - begin async for _ in reply.content.iter_any()]
+    assert times[-1] > 0.9  # 50 tokens at 50 a second
+    assert times[0] < 0.5
+    assert len(times) > 10
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_frees_the_models_only_place(http, url, stream):
+    body = chat("a b", model="cook", stream=stream)
+    for _ in range(3):
+        request = http.post(f"{url}/slow{CHAT}", json=body, timeout=aiohttp.ClientTimeout(0.7))
+        with pytest.raises(TimeoutError):
+            async with request as reply:
+                await reply.read()
+    quick = chat("a b", model="cook", max_tokens=2)
+    async with asyncio.timeout(10):
+        status, _, _ = await post(http, f"{url}/slow{CHAT}", quick)
+    assert status == 200
+
+
+async def test_a_model_with_a_full_queue_is_passed_over(http, url):
+    bodies = [chat(COOKING, max_tokens=50) for _ in range(6)]
+    replies = await asyncio.gather(*(post(http, f"{url}/slow{CHAT}", body) for body in bodies))
+    assert {status for status, _, _ in replies} == {200}
+    assert {headers["x-waypost-model"] for _, headers, _ in replies} == {"cook", "tiny"}
+
+
+async def test_more_than_the_gateway_takes_is_429(http, url):
+    replies = await asyncio.gather(*(post(http, f"{url}/tight{CHAT}", chat()) for _ in range(5)))
+    refused = [(headers, body) for status, headers, body in replies if status == 429]
+    assert sorted(status for status, _, _ in replies) == [200, 200, 429, 429, 429]
+    assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused), refused
+    assert refused[0][1]["error"]["code"] == "overloaded"
+
+
+async def test_policy_and_prices_change_without_a_restart(http, served):
+    url, data = served
+    before = await post(http, f"{url}/apart{CHAT}", chat(COOKING))
+    actors = [actor._actor_id for actor in replicas("apart", "Router")]
+    user_config = {
+        "policy": {"allowed_models": ["tiny"]},
+        "prices": {"tiny": {"input_price": 1000.0, "output_price": 1000.0}},
+    }
+    changed = copy.deepcopy(data)
+    changed["applications"][0]["deployments"] = [
+        {"name": name, "user_config": user_config} for name in ("Gateway", "Router")
+    ]
+    for content, wanted in ((changed, "tiny"), (data, before[1]["x-waypost-model"])):
+        launch.update(content)
+        async with asyncio.timeout(30):
+            while True:
+                status, headers, body = await post(http, f"{url}/apart{CHAT}", chat(COOKING))
+                assert status == 200
+                costs = body["usage"]["waypost"]["cost_usd"] > 0.001
+                if headers["x-waypost-model"] == wanted and costs is (wanted == "tiny"):
+                    break
+                await asyncio.sleep(0.2)
+        if wanted == "tiny":
+            assert [actor._actor_id for actor in replicas("apart", "Router")] == actors
+
+
+async def test_a_whole_answer_survives_the_death_of_its_model(http, url):
+    asked = asyncio.create_task(post(http, f"{url}/slow{CHAT}", chat(COOKING)))
+    await asyncio.sleep(0.7)
+    kill("slow", "cook")
+    status, headers, _ = await asked
+    assert (status, headers["x-waypost-model"]) == (200, "tiny")
+    assert headers["x-waypost-attempts"] == "2"
+
+
+async def test_while_its_replica_comes_back_a_model_is_passed_over(http, url):
+    begin = time.perf_counter()
+    status, headers, _ = await post(http, f"{url}/slow{CHAT}", chat(COOKING))
+    assert (status, headers["x-waypost-model"]) == (200, "tiny")
+    assert time.perf_counter() - begin < 5
+
+
+async def test_a_stream_whose_model_dies_ends_with_an_error_event(http, url):
+    kill("apart", "cook")  # idle: the next request finds it dead, or alive again
+    status, _, _ = await post(http, f"{url}/apart{CHAT}", chat(COOKING))
+    assert status == 200
+    body = chat("a", model="cook", stream=True)
+    async with asyncio.timeout(60), http.post(f"{url}/slow{CHAT}", json=body) as reply:
+        text = (await reply.content.readany()).decode()
+        kill("slow", "cook")
+        text += (await reply.read()).decode()
+    *_, last = [event for event in text.split("\n\n") if event]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_failed"
+    assert "[DONE]" not in text
+
+
+async def test_no_request_is_lost_when_the_router_dies(http, url):
+    kill("apart", "Router")
+    async with asyncio.timeout(60):
+        replies = await asyncio.gather(
+            *(post(http, f"{url}/apart{CHAT}", chat(f"question {i}")) for i in range(10))
+        )
+    assert {status for status, _, _ in replies} == {200}
