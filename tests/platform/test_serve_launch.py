@@ -10,7 +10,12 @@ from waypost.serve import launch
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch):
-    for name in ("RAY_AUTH_MODE", "RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY"):
+    for name in (
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+        "RAY_SERVE_ENABLE_HA_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -18,14 +23,19 @@ def test_throughput_sets_serves_modes_before_ray_starts():
     plain, fast = launch.environment(throughput=False), launch.environment(throughput=True)
     assert "RAY_SERVE_THROUGHPUT_OPTIMIZED" not in plain
     assert fast["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
-    assert plain["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_a_ray_of_our_own_takes_commands_only_with_a_token_of_this_run():
+    first, second = (launch.environment(throughput=False) for _ in range(2))
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
 
 
 def test_what_the_user_set_stays(monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "0")
     found = launch.environment(throughput=True)
-    assert not {"RAY_AUTH_MODE", "RAY_SERVE_THROUGHPUT_OPTIMIZED"} & set(found)
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_SERVE_THROUGHPUT_OPTIMIZED"} & set(found)
 
 
 def test_a_failure_is_told_without_its_traceback():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -79,19 +80,15 @@ def served(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
     data = graph(knn_artifact(folder / "artifact"), port)
     path = folder / "graph.yaml"
     path.write_text(yaml.safe_dump(data))
+    launch.set_environment(throughput=False)
     config = validate_serve_config(path)
     try:
-        launch.start(
-            config,
-            launch.environment(throughput=False),
-            num_cpus=8,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
+        launch.start(config, num_cpus=8, include_dashboard=False, log_to_driver=False)
         launch.wait_until_running(lambda _: None)
         yield f"http://127.0.0.1:{port}", data
     finally:
         launch.stop()
+        os.environ.pop("WAYPOST_ROOT", None)  # set_environment left it
 
 
 @pytest.fixture

@@ -320,25 +320,32 @@ def render(result: dict[str, Any], console: Any) -> None:
         title=f"{result['folder']}: {result['queries']} queries, {result['llms']} LLMs; "
         f"best single {result['best_single']:.4f}, oracle {result['oracle']:.4f}"
     )
-    table.add_column("encoder", overflow="fold")
-    for head in ("d", "p50 ms", "p99 ms", "x16", "x64", "kNN score", "gain", "k"):
-        table.add_column(head, justify="right")
+    table.add_column("encoder", no_wrap=True)
+    for head in ("d", "p50 ms", "p99 ms", "x16", "x64", "kNN score", "gain"):
+        table.add_column(head, justify="right", no_wrap=True)
+    labels = {row["encoder"]: _label(row["encoder"]) for row in result["rows"]}
     for row in result["rows"]:
         timing, quality = row["timing"], row["quality"]
         table.add_row(
-            row["encoder"],
+            labels[row["encoder"]],
             str(row["dimension"]),
-            *(f"{timing[key]:.3f}" for key in ("p50_ms", "p99_ms", "batch16_ms", "batch64_ms")),
-            f"{quality['mean']:.4f} ± {quality['standard_error']:.4f}",
-            f"{quality['gain']:+.4f} ± {quality['gain_standard_error']:.4f}",
-            "/".join(map(str, quality["neighbours"])),
+            *(f"{timing[key]:.3g}" for key in ("p50_ms", "p99_ms", "batch16_ms", "batch64_ms")),
+            f"{quality['mean']:.4f}±{quality['standard_error']:.4f}",
+            f"{quality['gain']:+.4f}±{quality['gain_standard_error']:.4f}",
         )
     console.print(table)
     for item in result["cosine"]:
         console.print(
-            f"cosine {' and '.join(item['pair'])}: "
+            f"cosine {' and '.join(map(_label, item['pair']))}: "
             f"mean {item['mean']:.5f}, least {item['least']:.5f}"
         )
     for item in result["neighbours_shared"]:
-        pair = " and ".join(item["pair"])
+        pair = " and ".join(map(_label, item["pair"]))
         console.print(f"nearest 10 in common, {pair}: {item['share']:.2f}")
+    for encoder, label in labels.items():
+        console.print(f"{label}: {encoder}", soft_wrap=True)
+
+
+def _label(encoder: str) -> str:
+    spec = EncoderSpec.of(encoder)
+    return f"{spec.kind}+structure" if spec.structure else str(spec.kind)

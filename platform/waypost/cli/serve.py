@@ -31,19 +31,19 @@ def command(config: Path, throughput: bool, num_cpus: int | None, logs: bool, ch
     Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
     too; here the environment is set for speed, and every fault of the file is told at once.
     """
+    from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
 
+    if not check:
+        launch.set_environment(throughput=throughput)
     checked = validate_serve_config(config)
     if check:
         click.echo(f"{config}: no fault found")
         return
     _check_plans(checked)
-    from waypost.serve import launch
-
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        variables = launch.environment(throughput=throughput)
-        launch.start(checked, variables, num_cpus=num_cpus, log_to_driver=logs)
+        launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
+        signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
         launch.wait_until_running(lambda line: click.echo(line, err=True))
         _introduce(checked)
         signal.pause()

@@ -45,7 +45,8 @@ class EncoderSpec(StrictModel):
         structure: Join features of the text's form (``waypost.encoders.structure``).
         structure_weight: Their share of the cosine, in (0, 1).
         threads: Threads of one call (onnx, torch).
-        batch_size: Texts in one pass (torch).
+        batch_size: Texts in one pass (torch); None is 1 on the CPU, where padding costs more than
+            a batch saves, and 64 elsewhere.
         device: torch device (torch).
         cache_mb: Bound of the cache of vectors in MB; 0 is no cache.
     """
@@ -57,7 +58,7 @@ class EncoderSpec(StrictModel):
     structure: bool = True
     structure_weight: float = Field(default=0.5, gt=0, lt=1)
     threads: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     device: str = "cpu"
     cache_mb: float = Field(default=32, ge=0)
 

