@@ -77,6 +77,18 @@ class Settings:
         )
 
 
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+"""OpenMP threads sleep while they wait for one another. By default they spin, and on cores shared
+with anything else generation is then several times slower (DECISIONS.md, 9). Read when torch is
+loaded, so set before."""
+
+
+def set_default_environment(values: Mapping[str, str]) -> None:
+    """Set variables of this process that the user has not set."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def _is_set(value: str | None) -> bool:
     return (value or "").lower() in {"1", "true", "yes", "on"}
 

@@ -52,3 +52,9 @@ def test_a_failure_is_told_without_its_traceback():
 
 def test_a_message_without_a_traceback_stays():
     assert launch.outcome("no node has 4 GPUs") == "no node has 4 GPUs"
+
+
+def test_haproxy_has_to_be_asked_for_and_brings_throughput_mode():
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in launch.environment(throughput=True)
+    fast = launch.environment(throughput=False, haproxy=True)
+    assert fast["RAY_SERVE_ENABLE_HA_PROXY"] == fast["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"

@@ -55,4 +55,7 @@ def command(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    from waypost.config import PATIENT_THREADS, set_default_environment
+
+    set_default_environment(PATIENT_THREADS)
     command(prog_name="waypost")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from waypost.cli.lines import policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, progress_bar, to_json
 
 
@@ -27,26 +28,14 @@ from waypost.cli.output import echo_json, progress_bar, to_json
     type=click.Path(path_type=Path),
     help="A Serve config, or a YAML with pool (and policy, limits) alone.",
 )
-@click.option("--query", help="One text to answer.")
-@click.option(
-    "--input",
-    "input_file",
-    type=click.File("r", encoding="utf-8"),
-    help="JSON lines, each a text or an object with at least query; - is standard input.",
-)
+@query_options
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the answers as JSON lines.",
 )
 @click.option("--model", help="LLM to ask, in place of a decision.")
-@click.option("--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.")
-@click.option("--allowed", multiple=True, help="LLM that may be chosen; may be given many times.")
-@click.option(
-    "--max-cost-usd",
-    type=click.FloatRange(min=0),
-    help="Most that the predicted cost of a call may be.",
-)
+@policy_options
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 is greedy.")
 @click.option(
@@ -112,11 +101,9 @@ def command(
 
 
 def _queries(query: str | None, input_file: Any) -> list[dict[str, Any]]:
-    from waypost.cli.route import _read_lines
-
     if input_file is None:
         return [{"query": query}]
-    lines = _read_lines(input_file)
+    lines = read_lines(input_file)
     return [{"query": line} if isinstance(line, str) else dict(line) for line in lines]
 
 

