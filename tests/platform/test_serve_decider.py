@@ -130,3 +130,20 @@ def test_exploration_of_the_policy_shows_in_the_propensity(artifact):
     replies = routers.decide([({"query": text}, "knnrouter") for text in texts])
     found = {round(read_reply(reply).propensity, 6) for reply in replies}
     assert found == {0.8, 0.1}
+
+
+def test_routers_of_one_encoder_share_it_and_its_memory(artifact):
+    pair = {"artifact": None, "routers": {"a": str(artifact), "b": str(artifact)}}
+    loaded = Routers(plan(artifact, **pair))
+    loaded.load()
+    first, second = loaded._routers.values()
+    assert first is not second
+    assert first.encoder is second.encoder
+
+
+def test_the_encoder_runs_as_the_config_says(artifact):
+    router = {"placement": "inline", "encoder": {"cache_mb": 0}}
+    loaded = Routers(plan(artifact, router=router))
+    loaded.load()
+    (one,) = loaded._routers.values()
+    assert type(one.encoder).__name__ != "CachedEncoder"

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from waypost.contracts.artifact import read_manifest
+from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     BudgetError,
     EmptyPoolError,
@@ -23,6 +25,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.records import Decision
 from waypost.contracts.router import ScoreRouter
+from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import load_router
 from waypost.serve.plan import RouterPlan
 from waypost.serve.settings import PolicyArgs, UserConfig
@@ -78,12 +81,28 @@ class Routers:
             ArtifactError, WeightsError: an artifact or its encoder cannot be had.
             PoolMismatchError: a router knows no LLM of the pool.
         """
+        encoders: dict[str, Encoder] = {}
         for name, folder in self._plan.artifacts.items():
-            router = load_router(folder, allow_plugin_code=self._plan.allow_plugin_code)
+            router = load_router(
+                folder,
+                encoder=self._encoder(folder, encoders),
+                allow_plugin_code=self._plan.allow_plugin_code,
+            )
             if not set(router.model_names) & set(self._plan.served):
                 raise PoolMismatchError(f"router {name} knows no LLM of the pool")
             self._routers[name] = router
         self.configure(UserConfig())
+
+    def _encoder(self, folder: str, built: dict[str, Encoder]) -> Encoder | None:
+        # Routers trained with one encoder share it and its memory of vectors: a query that
+        # several of them decide is embedded once.
+        info = read_manifest(folder).encoder
+        if info is None:
+            return None
+        if info.id not in built:
+            options = self._plan.encoder.model_dump()
+            built[info.id] = make_encoder(EncoderSpec.of(info.id).model_copy(update=options))
+        return built[info.id]
 
     def configure(self, config: UserConfig) -> None:
         """Apply policy and prices to every router; absent ones are the plan's.

@@ -20,6 +20,7 @@ from waypost.serve.environments import interpreter
 from waypost.serve.settings import (
     AUTO,
     RESERVED_NAMES,
+    EncoderArgs,
     Limits,
     LogArgs,
     PolicyArgs,
@@ -72,6 +73,7 @@ class RouterPlan(StrictModel):
         prices: Name -> (input, output) USD per million tokens, where the pool gives both.
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
+        encoder: How the query encoders run.
         allow_plugin_code: See `ServeArgs`.
         log: How to log.
     """
@@ -81,6 +83,7 @@ class RouterPlan(StrictModel):
     prices: dict[str, tuple[float, float]]
     policy: PolicyArgs
     threads: Literal["auto"] | int
+    encoder: EncoderArgs
     allow_plugin_code: bool
     log: LogArgs
 
@@ -160,6 +163,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             },
             policy=args.policy,
             threads=args.router.threads,
+            encoder=args.router.encoder,
             allow_plugin_code=args.allow_plugin_code,
             log=args.log,
         ),

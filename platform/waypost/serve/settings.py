@@ -190,6 +190,19 @@ class PoolEntry(NodeArgs):
         return self
 
 
+class EncoderArgs(StrictModel):
+    """How the routers' query encoders run. Which encoder it is stands in each artifact."""
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Of one pass (onnx and torch)."""
+
+    cache_mb: float = Field(default=32.0, ge=0)
+    """Bound of the vectors remembered, in MB; 0 remembers none."""
+
+    device: str = "cpu"
+    """torch device (torch)."""
+
+
 class RouterArgs(NodeArgs):
     """The node that decides."""
 
@@ -199,6 +212,8 @@ class RouterArgs(NodeArgs):
     threads: Literal["auto"] | Annotated[int, Field(ge=0, le=16)] = "auto"
     """Threads that decide. 0 decides on the event loop, for routers that need well under a
     millisecond; ``auto`` measures at start and takes 0 or 1."""
+
+    encoder: EncoderArgs = EncoderArgs()
 
     max_ongoing_requests: Positive = 1000
     max_queued_requests: int = Field(default=1000, ge=0)
