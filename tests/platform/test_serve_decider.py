@@ -134,7 +134,8 @@ def test_exploration_of_the_policy_shows_in_the_propensity(artifact):
 
 def test_routers_of_one_encoder_share_it_and_its_memory(artifact):
     pair = {"artifact": None, "routers": {"a": str(artifact), "b": str(artifact)}}
-    loaded = Routers(plan(artifact, **pair))
+    args = ServeArgs.model_validate(arguments(artifact) | pair)
+    loaded = Routers(make_plan(args).router)
     loaded.load()
     first, second = loaded._routers.values()
     assert first is not second
