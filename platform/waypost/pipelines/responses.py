@@ -204,6 +204,8 @@ async def _answer_all(
     finished = len(cells) - len(todo)
     try:
         with path.open("a", encoding="utf-8") as file:
+            if file.tell() and not path.read_bytes().endswith(b"\n"):
+                file.write("\n")  # ends the line that a killed run was writing
 
             async def answer(cell: Cell) -> None:
                 nonlocal finished
