@@ -203,9 +203,7 @@ async def _answer_all(
     slots = asyncio.Semaphore(candidate.concurrency)
     finished = len(cells) - len(todo)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            if file.tell() and not path.read_bytes().endswith(b"\n"):
-                file.write("\n")  # ends the line that a killed run was writing
+        with _open_cells(path) as file:
 
             async def answer(cell: Cell) -> None:
                 nonlocal finished
@@ -236,6 +234,13 @@ async def _answer(engine: Engine, cell: Cell) -> dict[str, Any]:
         "output_tokens": answer.usage.output_tokens,
         "latency_s": round(time.perf_counter() - started, 4),
     }
+
+
+def _open_cells(path: Path) -> TextIO:
+    file = path.open("a", encoding="utf-8")
+    if file.tell() and not path.read_bytes().endswith(b"\n"):
+        file.write("\n")  # ends the line that a killed run was writing
+    return file
 
 
 def _append(file: TextIO, record: Mapping[str, Any]) -> None:
