@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.records import LLMInfo
+from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
+from waypost.contracts.routing_data import RoutingData
 
 logger = logging.getLogger(__name__)
 
@@ -32,23 +36,49 @@ def scores_by_rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores
 
 
-def sizes(llms: Sequence[LLMInfo], router: str) -> NDArray[np.float64]:
-    """Return total parameters in billions, (n_llms,); NaN, and a warning, where unknown.
-
-    Raises:
-        SchemaError: no size is known at all.
-    """
-    values = np.array([np.nan if llm.size_b is None else llm.size_b for llm in llms])
-    if np.isnan(values).all():
-        raise SchemaError(
-            f"{router}: no LLM has a size (such as 7B or 8x22B) in llms.json; add sizes, or take "
-            "cheapest_llm, which goes by price"
-        )
-    if unknown := [llm.name for llm, value in zip(llms, values, strict=True) if np.isnan(value)]:
-        logger.warning("%s: size unknown, never preferred: %s", router, names(unknown))
-    return values
-
-
 def rows_of(values: NDArray[np.float64], n_queries: int) -> NDArray[np.float64]:
     """Repeat one row of scores for each query, shape (n_queries, n_llms)."""
     return np.repeat(values[None, :], n_queries, axis=0)
+
+
+class SizeRouter(ScoreRouter):
+    """Orders the LLMs by total parameters; a subclass says which end is first.
+
+    A mixture such as 8x22B counts all its experts. LLMs of unknown size come last, with a
+    warning when the router is fitted or loaded. Equal sizes are ties, which the policy gives
+    to the cheaper call, then to the lower name. The quality scores state the order only.
+    """
+
+    needs_embeddings = False
+    new_model_support = "zero-shot"
+
+    scores_: NDArray[np.float64]
+
+    @abstractmethod
+    def _order(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return numbers of which the lowest is first, from total parameters in billions."""
+
+    def _fit(self, data: RoutingData) -> None:
+        self._score()
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state; see `ScoreRouter.set_state`."""
+        super().set_state(llms, arrays, values)
+        self._score()
+
+    def _score(self) -> None:
+        sizes = np.array([np.nan if llm.size_b is None else llm.size_b for llm in self.llms_])
+        if np.isnan(sizes).all():
+            raise SchemaError(
+                f"{self.name}: no LLM has a size (such as 7B or 8x22B) in llms.json; add sizes, "
+                "or take cheapest_llm, which goes by price"
+            )
+        unknown = [llm.name for llm in self.llms_ if llm.size_b is None]
+        if unknown:
+            logger.warning("%s: size unknown, never preferred: %s", self.name, names(unknown))
+        self.scores_ = scores_by_rank(self._order(sizes))
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        return Prediction(quality=rows_of(self.scores_, len(batch)))

@@ -13,36 +13,11 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines._sse import EventParser
 from waypost.engines.base import collect
-from waypost.engines.openai_http import Config, OpenAIEngine
-from waypost.secrets import KeyRing
-from waypost.testing.fake_upstream import FakeUpstream, Reply
+from waypost.testing.fake_upstream import Reply
 
 
 def ask(text: str = "say these words", **fields) -> GenerateRequest:
     return GenerateRequest("r", messages=[{"role": "user", "content": text}], **fields)
-
-
-@pytest.fixture
-async def upstream():
-    async with FakeUpstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def engine(upstream):
-    """Make started engines for the upstream; all are closed at the end."""
-    made = []
-
-    async def make(keys: KeyRing | None = None, **config) -> OpenAIEngine:
-        settings = {"base_url": upstream.url, "model": "m", "retry_base_s": 0.01} | config
-        one = OpenAIEngine(Config.model_validate(settings), keys or KeyRing())
-        await one.start()
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        await one.close()
 
 
 # What is sent

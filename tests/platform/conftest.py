@@ -1,0 +1,32 @@
+"""Fixtures that several test files of the platform share."""
+
+from __future__ import annotations
+
+import pytest
+
+from waypost.engines.openai_http import Config, OpenAIEngine
+from waypost.secrets import KeyRing
+from waypost.testing.fake_upstream import FakeUpstream
+
+
+@pytest.fixture
+async def upstream():
+    async with FakeUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def engine(upstream):
+    """Make started engines for the upstream; all are closed at the end."""
+    made = []
+
+    async def make(keys: KeyRing | None = None, **config) -> OpenAIEngine:
+        settings = {"base_url": upstream.url, "model": "m", "retry_base_s": 0.01} | config
+        one = OpenAIEngine(Config.model_validate(settings), keys or KeyRing())
+        await one.start()
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        await one.close()
