@@ -30,7 +30,8 @@ $(READY): requirements/main.txt pyproject.toml
 	fi
 	@touch $(UNFINISHED)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --requirement requirements/main.txt
+	@echo "Installing the packages of requirements/main.txt (a minute or more)"
+	@$(PY) -m pip install --quiet --requirement requirements/main.txt
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(PY) -m pip check
 	@rm $(UNFINISHED) && touch $@

@@ -152,8 +152,8 @@ def _make(manifest: Manifest, folder: Path, allow_plugin_code: bool) -> ScoreRou
         router: MetaRouter = make_router(manifest.router, manifest.parameters)
     elif not allow_plugin_code:
         raise ArtifactError(
-            f"{folder}: holds the code of plug-in {manifest.plugin}; it runs only with "
-            "allow_plugin_code: true"
+            f"{folder}: holds the code of plug-in {manifest.plugin}; it runs only when you allow "
+            "it: --allow-plugin-code, or allow_plugin_code: true in a Serve file"
         )
     else:
         router = make_router(manifest.router, manifest.parameters, [folder / PLUGIN])

@@ -59,3 +59,13 @@ def test_no_init_is_no_parameters():
         pass
 
     assert Plain().get_params() == {}
+
+
+def test_a_parameter_without_a_constraint_may_be_anything():
+    class Free(Parametrized):
+        def __init__(self, alpha=0.5):
+            self.alpha = alpha
+
+    Free.check_params({"alpha": "anything"})
+    with pytest.raises(ConfigError, match="beta: unknown parameter; known are: alpha"):
+        Free.check_params({"beta": 1})

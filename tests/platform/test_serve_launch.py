@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socket
 import traceback
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ def nothing_set(monkeypatch):
     for name in (
         "RAY_AUTH_MODE",
         "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED",
         "RAY_SERVE_ENABLE_HA_PROXY",
     ):
@@ -58,3 +61,31 @@ def test_haproxy_has_to_be_asked_for_and_brings_throughput_mode():
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in launch.environment(throughput=True)
     fast = launch.environment(throughput=False, haproxy=True)
     assert fast["RAY_SERVE_ENABLE_HA_PROXY"] == fast["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts():
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Ray's proxies bind
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = SimpleNamespace(host="127.0.0.1", port=port, path="a.yaml")
+        with pytest.raises(launch.ServeFailedError, match=rf"127\.0\.0\.1:{port}.*a\.yaml"):
+            launch.check_port(config)
+    launch.check_port(config)
+
+
+def test_an_artifact_that_is_not_there_is_named(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "manifest.json").write_text("{}")
+    one = SimpleNamespace(artifact=None, routers={"a": str(there), "b": str(tmp_path / "gone")})
+    found = launch.absent_artifacts(SimpleNamespace(args={"app": one}))
+    assert found == [str(tmp_path / "gone")]
+
+
+def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert len(launch.environment(throughput=False)["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "a-file-of-the-user")
+    assert "RAY_AUTH_TOKEN" not in launch.environment(throughput=False)

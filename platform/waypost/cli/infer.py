@@ -45,6 +45,7 @@ from waypost.cli.output import echo_json, progress_bar, to_json
     show_default=True,
     help="Queries at work at a time.",
 )
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
 def command(
     artifact: Path | None,
@@ -59,6 +60,7 @@ def command(
     max_tokens: int | None,
     temperature: float | None,
     concurrency: int,
+    allow_plugin_code: bool,
     as_json: bool,
 ) -> None:
     """Choose an LLM for each query and let it answer, here, without a server.
@@ -74,7 +76,7 @@ def command(
         raise click.UsageError("give --query or --input, one of them")
     if output is not None and input_file is None:
         raise click.UsageError("--output goes with --input")
-    plan = read_pool(pool_file, artifact)
+    plan = read_pool(pool_file, artifact, allow_plugin_code=allow_plugin_code)
     names = [served.name for served in plan.models]
     if model is not None and model not in names:
         raise click.UsageError(f"--model: no model is named {model}; the pool has {names}")

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from waypost.serve.config_file import ServeConfig
+    from waypost.serve.plan import Plan
 
 
 @click.command("serve", epilog="Example: waypost serve serve_configs/router.yaml")
@@ -51,8 +52,11 @@ def command(
     checked = validate_serve_config(config)
     if check:
         click.echo(f"{config}: no fault found")
+        for folder in launch.absent_artifacts(checked):
+            click.echo(f"but {folder} is not there yet: waypost train writes it", err=True)
         return
-    _check_plans(checked)
+    launch.check_port(checked)
+    launch.fetch(_plans(checked), lambda line: click.echo(line, err=True))
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
@@ -65,12 +69,11 @@ def command(
         launch.stop()
 
 
-def _check_plans(config: ServeConfig) -> None:
+def _plans(config: ServeConfig) -> list[Plan]:
     """Resolve every application here, where a fault is a message and not a log of Ray's."""
     from waypost.serve.plan import make_plan
 
-    for args in config.args.values():
-        make_plan(args, str(config.path))
+    return [make_plan(args, str(config.path)) for args in config.args.values()]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -78,15 +78,26 @@ class OneOf:
 
 
 def check_parameters(
-    values: Mapping[str, Any], constraints: Mapping[str, Constraint], where: str
+    values: Mapping[str, Any],
+    constraints: Mapping[str, Constraint],
+    where: str,
+    known: Collection[str] | None = None,
 ) -> list[Fault]:
-    """Return one fault for each unknown parameter and each value out of range."""
+    """Return one fault for each unknown parameter and each value out of range.
+
+    Args:
+        values: What was given.
+        constraints: What is allowed, by name; a known parameter without one may be anything.
+        where: What the parameters belong to, for messages.
+        known: Names of all parameters; None is those with a constraint.
+    """
+    known = constraints if known is None else known
     found = []
     for name, value in values.items():
-        if name not in constraints:
-            known = ", ".join(constraints) or "none"
-            found.append(Fault(f"{where}: {name}", f"unknown parameter; known are: {known}"))
-        elif not constraints[name].allows(value):
+        if name not in known:
+            there_are = ", ".join(known) or "none"
+            found.append(Fault(f"{where}: {name}", f"unknown parameter; known are: {there_are}"))
+        elif name in constraints and not constraints[name].allows(value):
             found.append(Fault(f"{where}: {name}", f"is {value!r}; expected {constraints[name]}"))
     return found
 
@@ -114,7 +125,9 @@ class Parametrized:
         Raises:
             ConfigError: with a fault for each unknown name and each value out of range.
         """
-        if found := check_parameters(params, cls.parameter_constraints, cls.name or cls.__name__):
+        where = cls.name or cls.__name__
+        known = cls.parameter_names()
+        if found := check_parameters(params, cls.parameter_constraints, where, known):
             raise ConfigError(found)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

