@@ -22,6 +22,7 @@ GOOD = {
             "deployments": [
                 {"name": "Gateway", "user_config": {"policy": {"lambda": 0.5}}},
                 {"name": "m-1", "num_replicas": 2},
+                {"name": "Router", "user_config": {"policy": {"lambda": 0.5}}},
             ],
         }
     ],
@@ -86,6 +87,10 @@ APP = ("applications", 0)
         (
             changed(*APP, "deployments", 0, "user_config", "polcy", to={}),
             "deployments.0.user_config: polcy: unknown key",
+        ),
+        (
+            changed(*APP, "deployments", 2, "user_config", "policy", "lambda", to=1),
+            "applications.0.deployments: Gateway, Router take the same user_config",
         ),
         (changed(*APP, "args", "polcy", to={}), "applications.0.args: polcy: unknown key"),
         (

@@ -109,7 +109,7 @@ async def test_a_fault_of_ours_is_an_id_and_shows_nothing(artifact, caplog):
             async def decide(self, query, router):
                 raise KeyError(query["query"])
 
-        gateway = Gateway(up.plan, Wrong(), up.llms)
+        gateway = Gateway(up.plan, Wrong(), lambda model: up.llms[model.name])
         with caplog.at_level(logging.ERROR):
             reply = await Client(gateway).post(CHAT, chat("text of a user"))
         message = is_error(reply, 500)

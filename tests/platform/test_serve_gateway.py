@@ -13,6 +13,7 @@ import pytest
 
 from waypost.secrets import KeyRing
 from waypost.serve.access import ClientKeys, client_keys
+from waypost.serve.changes import change_plan
 from waypost.serve.settings import UserConfig
 from waypost.testing.asgi import Client
 from waypost.testing.gateway import (
@@ -230,9 +231,10 @@ async def test_policy_and_prices_change_while_it_runs(up):
         "policy": {"allowed_models": ["tiny"]},
         "prices": {"tiny": {"input_price": 100, "output_price": 200}},
     }
-    up.gateway.configure(UserConfig.model_validate(config))
+    plain = up.plan
+    await up.gateway.adopt(change_plan(plain, UserConfig.model_validate(config)))
     assert await asked() == ("tiny", pytest.approx(300 / 1e6))
-    up.gateway.configure(UserConfig())
+    await up.gateway.adopt(plain)
     assert await asked() == before
 
 

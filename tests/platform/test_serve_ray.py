@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ import aiohttp
 import openai
 import pytest
 import pytest_asyncio
-import yaml
 
 from waypost.serve import launch
-from waypost.serve.config_file import validate_serve_config
 from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
+from waypost.testing.served import application, free_port, served
 
 pytestmark = [
     pytest.mark.ray,
@@ -34,22 +31,7 @@ CHAT = "/v1/chat/completions"
 SLOW = {"tokens": 2000, "tokens_per_s": 50}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def application(name: str, artifact: Path, pool: list[dict[str, Any]], **args: Any) -> dict:
-    return {
-        "name": name,
-        "route_prefix": f"/{name}",
-        "import_path": "waypost.serve.app:build",
-        "args": {"artifact": str(artifact), "pool": pool} | args,
-    }
-
-
-def graph(artifact: Path, port: int) -> dict[str, Any]:
+def graph(artifact: Path) -> dict[str, Any]:
     """Four graphs in one Serve: apart, all in the gateway, slow models, one place only."""
     apart = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
     inside = [{**entry, "placement": "inline"} for entry in apart]
@@ -62,7 +44,7 @@ def graph(artifact: Path, port: int) -> dict[str, Any]:
     inline = {"router": {"placement": "inline"}}
     limits = {"max_in_flight": 1, "max_queued": 1}
     return {
-        "http_options": {"host": "127.0.0.1", "port": port},
+        "http_options": {"host": "127.0.0.1", "port": free_port()},
         "applications": [
             application("apart", artifact, apart),
             application("inside", artifact, inside, **inline),
@@ -73,27 +55,17 @@ def graph(artifact: Path, port: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
+def running(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
     """A Serve of its own: its URL and its config."""
     folder = tmp_path_factory.mktemp("serve")
-    port = free_port()
-    data = graph(knn_artifact(folder / "artifact"), port)
-    path = folder / "graph.yaml"
-    path.write_text(yaml.safe_dump(data))
-    launch.set_environment(throughput=False)
-    config = validate_serve_config(path)
-    try:
-        launch.start(config, num_cpus=8, include_dashboard=False, log_to_driver=False)
-        launch.wait_until_running(lambda _: None)
-        yield f"http://127.0.0.1:{port}", data
-    finally:
-        launch.stop()
-        os.environ.pop("WAYPOST_ROOT", None)  # set_environment left it
+    data = graph(knn_artifact(folder / "artifact"))
+    with served(data, folder) as url:
+        yield url, data
 
 
 @pytest.fixture
-def url(served) -> str:
-    return served[0]
+def url(running) -> str:
+    return running[0]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -234,8 +206,8 @@ async def test_more_than_the_gateway_takes_is_429(http, url):
     assert refused[0][1]["error"]["code"] == "overloaded"
 
 
-async def test_policy_and_prices_change_without_a_restart(http, served):
-    url, data = served
+async def test_policy_and_prices_change_without_a_restart(http, running):
+    url, data = running
     before = await post(http, f"{url}/apart{CHAT}", chat(COOKING))
     actors = [actor._actor_id for actor in replicas("apart", "Router")]
     user_config = {

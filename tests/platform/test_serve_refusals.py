@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from waypost.contracts.generation import Chunk
-from waypost.serve.dispatch import local_llms, local_router
+from waypost.serve.dispatch import local_llm, local_router
 from waypost.serve.gateway import Gateway
 from waypost.testing.asgi import Client
 from waypost.testing.gateway import COOKING, chat, echo_pool, knn_artifact, running
@@ -243,7 +243,7 @@ async def test_no_name_can_inject_a_header(artifact):
             return replace(await decide(query, name), reason=reason, router="r\r\nset-cookie: a=b")
 
         router.decide = poisoned
-        gateway = Gateway(plan, router, local_llms(plan))
+        gateway = Gateway(plan, router, local_llm)
         await gateway.start()
         reply = await Client(gateway).post(CHAT, chat())
         await gateway.close()
@@ -265,6 +265,8 @@ async def test_half_a_surrogate_pair_from_an_engine_does_not_break_the_answer(ar
     async with running(artifact) as up:
 
         class Half:
+            ready = True
+
             async def start(self): ...
 
             async def close(self): ...
@@ -274,8 +276,7 @@ async def test_half_a_surrogate_pair_from_an_engine_does_not_break_the_answer(ar
 
                 yield [Chunk("\ud83d"), Chunk(finish_reason="stop", usage=Usage(1, 1))]
 
-        llms = dict.fromkeys(up.llms, Half())
-        gateway = Gateway(up.plan, local_router(up.plan), llms)
+        gateway = Gateway(up.plan, local_router(up.plan), lambda _: Half())
         await gateway.start()
         reply = await Client(gateway).post(CHAT, chat(COOKING, stream=True))
         assert reply.events()[-1] == "[DONE]"

@@ -171,6 +171,15 @@ def test_autoscaling_replaces_the_number_of_replicas():
 # other environments
 
 
+def test_a_model_without_its_environment_is_left_out_and_the_rest_is_served(artifact, root_here):
+    pool = [*echo_pool()[:2], entry(name="tiny", environment="other")]
+    plan = make_plan(ServeArgs.model_validate(arguments(artifact, pool=pool)))
+    assert plan.router.served == ("cook", "prover")
+    tiny = plan.models[2]
+    assert tiny.deployment is None
+    assert "run `make env-other`" in tiny.unavailable
+
+
 @pytest.fixture
 def root_here(monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("WAYPOST_ROOT", str(tmp_path))

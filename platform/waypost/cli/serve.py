@@ -56,12 +56,15 @@ def command(
             click.echo(f"but {folder} is not there yet: waypost train writes it", err=True)
         return
     launch.check_port(checked)
-    launch.fetch(_plans(checked), lambda line: click.echo(line, err=True))
+    plans = _plans(checked)
+    for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
+        click.echo(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}", err=True)
+    launch.fetch(plans.values(), lambda line: click.echo(line, err=True))
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
-        launch.wait_until_running(lambda line: click.echo(line, err=True))
-        _introduce(checked)
+        launch.wait_until_running(lambda line: click.echo(line, err=True), checked.args)
+        _introduce(checked, plans)
         signal.pause()
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
@@ -69,25 +72,24 @@ def command(
         launch.stop()
 
 
-def _plans(config: ServeConfig) -> list[Plan]:
+def _plans(config: ServeConfig) -> dict[str, Plan]:
     """Resolve every application here, where a fault is a message and not a log of Ray's."""
     from waypost.serve.plan import make_plan
 
-    return [make_plan(args, str(config.path)) for args in config.args.values()]
+    return {name: make_plan(args, str(config.path)) for name, args in config.args.items()}
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _introduce(config: ServeConfig) -> None:
-    from waypost.serve.plan import served_entries
+def _introduce(config: ServeConfig, plans: dict[str, Plan]) -> None:
     from waypost.serve.settings import AUTO
 
     base = f"http://{config.host}:{config.port}"
-    for index, (name, args) in enumerate(config.args.items()):
+    for index, (name, plan) in enumerate(plans.items()):
         prefix = _route_prefix(config, name)
-        models = ", ".join((AUTO, *(entry.name for entry in served_entries(args))))
+        models = ", ".join((AUTO, *plan.router.served))
         click.echo(f"\n{name}: {base}{prefix}/v1 serves {models}")
         if index == 0:
             body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'

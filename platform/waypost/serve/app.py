@@ -4,8 +4,8 @@ Gateway (ingress) -> Router -> one deployment an LLM, named after it. This modul
 ``from __future__ import annotations``: with it Serve would hand `build` a plain dict.
 """
 
+import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from waypost.config import PATIENT_THREADS
@@ -13,6 +13,8 @@ from waypost.serve.environments import interpreter
 from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
 from waypost.serve.settings import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
+
+logger = logging.getLogger(__name__)
 
 SPARE_PLACES = 64
 """Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals."""
@@ -22,12 +24,15 @@ def build(args: ServeArgs) -> Any:
     """Return the Serve application of these arguments.
 
     Raises:
-        ConfigError, ArtifactError: see `make_plan`.
+        ConfigError, ArtifactError, PoolMismatchError: see `make_plan`.
         MissingExtraError: Ray Serve is not installed.
     """
     from ray import serve
 
     plan = make_plan(args)
+    for model in plan.models:
+        if model.unavailable is not None:
+            logger.error("%s is not served: %s", model.name, model.unavailable)
     entries = {entry.name: entry for entry in args.pool}
     replicas = sum(_computing_replicas(entries[model.name]) for model in plan.models)
     llms = {
@@ -39,7 +44,7 @@ def build(args: ServeArgs) -> Any:
     if not plan.router_inline:
         options = node_options(args.router)
         deployment = serve.deployment(name="Router", user_config={}, **options)(RouterNode)
-        router = deployment.bind(plan.router.model_dump(mode="json", by_alias=True))
+        router = deployment.bind(plan.model_dump(mode="json", by_alias=True))
     options = node_options(args.gateway)
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
@@ -57,8 +62,7 @@ def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan, replicas: int)
     threads = thread_variables(entry, replicas)
     runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
     if entry.environment is not None:
-        path: Path = interpreter(entry.environment, f"pool: {entry.name}")
-        runtime_env["py_executable"] = str(path)
+        runtime_env["py_executable"] = str(interpreter(entry.environment, f"pool: {entry.name}"))
     deployment = serve.deployment(name=model.deployment, **options)(LLMNode)
     return deployment.bind(model.model_dump(mode="json"), plan.log.model_dump(mode="json"))
 
@@ -91,6 +95,8 @@ def node_options(node: NodeArgs) -> dict[str, Any]:
     options: dict[str, Any] = {
         "max_ongoing_requests": node.max_ongoing_requests,
         "max_queued_requests": node.max_queued_requests or -1,
+        "max_surge_percent": node.max_surge_percent,
+        "graceful_shutdown_timeout_s": node.graceful_shutdown_timeout_s,
         "ray_actor_options": {
             key: value
             for key, value in node.ray_actor_options.model_dump().items()

@@ -7,16 +7,23 @@ deployment. The gateway cannot tell them apart.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from waypost.contracts.errors import EngineOverloadedError
+from waypost.contracts.errors import (
+    EngineOverloadedError,
+    WaypostError,
+)
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.engines.base import Engine
 from waypost.serve.decider import Decider, read_reply
-from waypost.serve.llm_host import Pace, chunks_of, whole_answer
+from waypost.serve.llm_host import Pace, absent, chunks_of, whole_answer
+from waypost.serve.plan import RouterPlan
+
+logger = logging.getLogger(__name__)
 
 
 class RouterClient(Protocol):
@@ -31,11 +38,19 @@ class RouterClient(Protocol):
 
         Args:
             query: As `Query.of` reads it.
-            router: Name of a loaded router.
+            router: Name of a loaded router; ``auto`` is the default one.
 
         Raises:
             PolicyError, SchemaError: the query cannot be decided as asked.
             RouterUnavailableError: the router cannot be reached.
+        """
+        ...
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan from now on.
+
+        Raises:
+            ArtifactError, WeightsError, PoolMismatchError: it cannot be; nothing changed.
         """
         ...
 
@@ -47,8 +62,13 @@ class RouterClient(Protocol):
 class LLMClient(Protocol):
     """Asks one LLM."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether the LLM has started. One that has not is asked after all others."""
+        ...
+
     async def start(self) -> None:
-        """Make ready to answer."""
+        """Make ready to answer. An LLM that cannot be had is not ready; nothing is raised."""
         ...
 
     def stream(
@@ -62,6 +82,10 @@ class LLMClient(Protocol):
         Raises:
             EngineError: at the first or any later list.
         """
+        ...
+
+    async def drain(self) -> None:
+        """Return once no request is worked on here."""
         ...
 
     async def close(self) -> None:
@@ -83,15 +107,49 @@ class LocalRouter:
         """Decide one query; see `RouterClient.decide`."""
         return read_reply(await self.decider.decide(query, router))
 
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan; see `Decider.adopt`."""
+        await self.decider.adopt(plan)
+
     async def close(self) -> None:
         """End the threads."""
         await self.decider.close()
+
+
+class AbsentLLM:
+    """An LLM of the pool that cannot be served here: refuses every request.
+
+    Args:
+        name: Of the LLM.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.ready = False
+        self._name = name
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def drain(self) -> None:
+        """Nothing to wait for."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Refuse one request; see `LLMClient.stream`."""
+        if not self.ready:
+            raise absent(self._name)
+        yield []  # makes this a generator
 
 
 class LocalLLM:
     """An engine in this process, with the queue that a deployment would have.
 
     Args:
+        name: Of the LLM, for messages.
         engine: Started by `start`.
         max_ongoing: Requests worked on at a time.
         max_queued: Requests that wait; one more is refused.
@@ -99,17 +157,35 @@ class LocalLLM:
     """
 
     def __init__(
-        self, engine: Engine, max_ongoing: int, max_queued: int, queue_timeout_s: float
+        self,
+        name: str,
+        engine: Engine,
+        max_ongoing: int,
+        max_queued: int,
+        queue_timeout_s: float,
     ) -> None:
         self.engine = engine
+        self.ready = False
+        self._name = name
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._queue_timeout_s = queue_timeout_s
         self._places = asyncio.Semaphore(max_ongoing)
         self._most = max_ongoing + max_queued
         self._present = 0
 
     async def start(self) -> None:
-        """Start the engine."""
-        await self.engine.start()
+        """Start the engine; where that fails, the log says why."""
+        try:
+            await self.engine.start()
+        except WaypostError as error:
+            logger.error("%s is not served: %s", self._name, error)
+            return
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Return once no request is worked on here."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         """Close the engine."""
@@ -119,9 +195,12 @@ class LocalLLM:
         self, request: GenerateRequest, pace: Pace, *, whole: bool
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
+        if not self.ready:
+            raise absent(self._name)
         if self._present >= self._most:
             raise EngineOverloadedError(f"{self._present} requests are in progress or waiting")
         self._present += 1
+        self._idle.clear()
         try:
             await self._take_place()
             try:
@@ -135,6 +214,8 @@ class LocalLLM:
                 self._places.release()
         finally:
             self._present -= 1
+            if not self._present:
+                self._idle.set()
 
     async def _take_place(self) -> None:
         if not self._places.locked():

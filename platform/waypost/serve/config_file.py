@@ -132,10 +132,26 @@ def _deployment_faults(deployments: Any, args: ServeArgs, where: str) -> Iterato
             yield Fault(f"{place}.user_config", f"{name} takes none")
         elif config is not None:
             try:
-                parse(UserConfig, config, f"{place}.user_config")
+                further = parse(UserConfig, config, f"{place}.user_config").pool
             except ConfigError as error:
                 yield from error.faults
+            else:
+                pool = [entry.model_dump() for entry in further]
+                yield from engine_faults(pool, f"{place}.user_config")
         yield from _scaling_faults(deployment, place)
+    yield from _unequal_configs(deployments, known, where)
+
+
+def _unequal_configs(deployments: Any, known: list[str], where: str) -> Iterator[Fault]:
+    """Yield a fault where the nodes would serve by different configs."""
+    given = {
+        deployment.get("name"): deployment.get("user_config") or {}
+        for deployment in (deployments if isinstance(deployments, list) else ())
+        if isinstance(deployment, dict)
+    }
+    both = [name for name in sorted(TUNABLE) if name in known]
+    if any(given.get(name, {}) != given.get(both[0], {}) for name in both):
+        yield Fault(f"{where}.deployments", f"{names(both)} take the same user_config")
 
 
 def _scaling_faults(deployment: dict[str, Any], where: str) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from waypost.contracts.artifact import read_manifest
+from waypost.contracts.artifact import Manifest, read_manifest
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     BudgetError,
@@ -28,7 +28,7 @@ from waypost.contracts.router import ScoreRouter
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import load_router
 from waypost.serve.plan import RouterPlan
-from waypost.serve.settings import PolicyArgs, UserConfig
+from waypost.serve.settings import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -68,58 +68,64 @@ def read_reply(reply: Reply) -> Decision:
 
 
 class Routers:
-    """The loaded routers by name; synchronous and thread-safe."""
+    """The loaded routers by name; synchronous and thread-safe.
 
-    def __init__(self, plan: RouterPlan) -> None:
+    Args:
+        plan: Which to load, and how they decide.
+        earlier: Routers of an earlier plan; those that have not changed are taken over.
+    """
+
+    def __init__(self, plan: RouterPlan, earlier: Routers | None = None) -> None:
         self._plan = plan
+        self._earlier = earlier
         self._routers: dict[str, ScoreRouter] = {}
+        self._versions: dict[str, str] = {}
+        self._encoders: dict[str, Encoder] = {}
 
     def load(self) -> None:
-        """Read the artifacts and build their encoders.
+        """Read the artifacts, build their encoders, and set policy and prices.
 
         Raises:
             ArtifactError, WeightsError: an artifact or its encoder cannot be had.
             PoolMismatchError: a router knows no LLM of the pool.
         """
-        encoders: dict[str, Encoder] = {}
+        earlier, self._earlier = self._earlier, None
         for name, folder in self._plan.artifacts.items():
-            router = load_router(
-                folder,
-                encoder=self._encoder(folder, encoders),
-                allow_plugin_code=self._plan.allow_plugin_code,
-            )
+            manifest = read_manifest(folder)
+            encoder = self._encoder(manifest, earlier)
+            router = None if earlier is None else earlier._loaded(name, manifest)
+            if router is None:
+                plugins = self._plan.allow_plugin_code
+                router = load_router(folder, encoder=encoder, allow_plugin_code=plugins)
             if not set(router.model_names) & set(self._plan.served):
                 raise PoolMismatchError(f"router {name} knows no LLM of the pool")
             self._routers[name] = router
-        self.configure(UserConfig())
+            self._versions[name] = manifest.version
+        for router in self._routers.values():
+            self._set_policy(router)
 
-    def _encoder(self, folder: str, built: dict[str, Encoder]) -> Encoder | None:
+    def _loaded(self, name: str, manifest: Manifest) -> ScoreRouter | None:
+        return self._routers.get(name) if self._versions.get(name) == manifest.version else None
+
+    def _encoder(self, manifest: Manifest, earlier: Routers | None) -> Encoder | None:
         # Routers trained with one encoder share it and its memory of vectors: a query that
         # several of them decide is embedded once.
-        info = read_manifest(folder).encoder
+        info = manifest.encoder
         if info is None:
             return None
-        if info.id not in built:
+        if earlier is not None and info.id in earlier._encoders:
+            self._encoders[info.id] = earlier._encoders[info.id]
+        if info.id not in self._encoders:
             options = self._plan.encoder.model_dump()
-            built[info.id] = make_encoder(EncoderSpec.of(info.id).model_copy(update=options))
-        return built[info.id]
+            spec = EncoderSpec.of(info.id).model_copy(update=options)
+            self._encoders[info.id] = make_encoder(spec)
+        return self._encoders[info.id]
 
-    def configure(self, config: UserConfig) -> None:
-        """Apply policy and prices to every router; absent ones are the plan's.
-
-        Raises:
-            PoolMismatchError: a price or an allowed model is not in the pool.
-        """
-        policy = config.policy or self._plan.policy
-        check_names(config, self._plan.served)
-        prices = {
-            **self._plan.prices,
-            **{name: (p.input_price, p.output_price) for name, p in config.prices.items()},
-        }
-        for router in self._routers.values():
-            known = tuple(name for name in self._plan.served if name in router.model_names)
-            router.with_prices({name: prices[name] for name in known if name in prices})
-            router.policy = policy.settings(known)
+    def _set_policy(self, router: ScoreRouter) -> None:
+        plan = self._plan
+        known = tuple(name for name in plan.served if name in router.model_names)
+        router.with_prices({name: plan.prices[name] for name in known if name in plan.prices})
+        router.policy = plan.policy.settings(known)
 
     def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries, each with the name of its router; a failure is its own alone."""
@@ -132,7 +138,8 @@ class Routers:
         return [reply for reply in replies if reply is not None]
 
     def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
-        router = self._routers.get(name)
+        default = next(iter(self._routers), None)
+        router = self._routers.get(default if name == AUTO and default else name)
         if router is None:
             return [_failure(RouterUnavailableError(f"no router {name} is loaded"))] * len(queries)
         try:
@@ -141,19 +148,6 @@ class Routers:
             if len(queries) == 1:
                 return [_failure(error)]
             return [self._decide_with(name, [query])[0] for query in queries]
-
-
-def check_names(config: UserConfig, served: tuple[str, ...]) -> None:
-    """Check that a user_config speaks of the pool only.
-
-    Raises:
-        PoolMismatchError: naming the LLMs that are not in it.
-    """
-    policy = config.policy or PolicyArgs()
-    if unknown := sorted({*config.prices, *(policy.allowed_models or ())} - set(served)):
-        raise PoolMismatchError(
-            f"user_config: {', '.join(unknown)} is not in the pool: {', '.join(served)}"
-        )
 
 
 def _failure(error: WaypostError) -> Reply:
@@ -165,7 +159,6 @@ class Decider:
 
     def __init__(self, plan: RouterPlan) -> None:
         self.routers = Routers(plan)
-        self._default = next(iter(plan.artifacts))
         self._threads = plan.threads
         self._on_loop = plan.threads == 0
         self._pool: ThreadPoolExecutor | None = None
@@ -179,11 +172,28 @@ class Decider:
         self._pool = ThreadPoolExecutor(self._most_busy, "decide")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self.routers.load)
-        if self._threads == "auto":
-            seconds = await loop.run_in_executor(self._pool, self._measure)
-            self._on_loop = seconds < LOOP_BUDGET_S
-            where = "on the event loop" if self._on_loop else "in a thread"
-            logger.info("a decision takes %.2f ms: deciding %s", 1e3 * seconds, where)
+        await self._choose_place()
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan; until its routers are loaded, the earlier ones decide.
+
+        Raises:
+            ArtifactError, WeightsError, PoolMismatchError: see `Routers.load`; nothing changed.
+        """
+        routers = Routers(plan, self.routers)
+        # in a thread of its own: those that decide have other work
+        await asyncio.to_thread(routers.load)
+        self.routers = routers
+        await self._choose_place()
+
+    async def _choose_place(self) -> None:
+        if self._threads != "auto":
+            return
+        loop = asyncio.get_running_loop()
+        seconds = await loop.run_in_executor(self._pool, self._measure)
+        self._on_loop = seconds < LOOP_BUDGET_S
+        where = "on the event loop" if self._on_loop else "in a thread"
+        logger.info("a decision takes %.2f ms: deciding %s", 1e3 * seconds, where)
 
     def _measure(self) -> float:
         times = []
@@ -191,7 +201,7 @@ class Decider:
             # another text each time: encoders remember texts
             query = {"query": f"{turn} {_PROBE}"}
             begin = time.perf_counter()
-            self.routers.decide([(query, self._default)])
+            self.routers.decide([(query, AUTO)])
             times.append(time.perf_counter() - begin)
         return min(times)
 

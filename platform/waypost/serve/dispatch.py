@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -13,12 +14,17 @@ from waypost.contracts.generation import Answer, Usage
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
 from waypost.serve.circuit import Circuit
-from waypost.serve.clients import LLMClient, LocalLLM, LocalRouter, RouterClient
-from waypost.serve.decider import Decider, check_names
+from waypost.serve.clients import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
+from waypost.serve.decider import Decider
 from waypost.serve.failover import Failover, Failure, Opened
 from waypost.serve.parsing import Call
-from waypost.serve.plan import Plan
-from waypost.serve.settings import UserConfig
+from waypost.serve.plan import Plan, Served
+
+Reach = Callable[[Served], LLMClient]
+"""How the client of an LLM is made."""
+
+LEAVE_AFTER_S = 5.0
+"""For so long an LLM that was taken out still answers requests whose decision named it."""
 
 PINNED = "pinned"
 """What decisions name as their router where the client asked for an LLM by name."""
@@ -38,53 +44,82 @@ class Dispatcher:
     Args:
         plan: The graph.
         router: How to reach the routers.
-        llms: How to reach each LLM of the plan.
+        reach: How to reach an LLM of the plan.
         on_failure: Told of every LLM that did not answer.
+        earlier: The dispatcher that this one takes over from. Router, circuit, and the clients of
+            LLMs that have not changed are its.
+
+    Attributes:
+        llms: The client of each LLM by name.
     """
 
     def __init__(
         self,
         plan: Plan,
         router: RouterClient,
-        llms: Mapping[str, LLMClient],
+        reach: Reach,
         on_failure: Callable[[Failure], None] = lambda _: None,
+        earlier: Dispatcher | None = None,
     ) -> None:
         self.plan = plan
-        self.circuit = Circuit()
+        self.circuit: Circuit = Circuit() if earlier is None else earlier.circuit
+        same = {} if earlier is None else earlier._clients_of(plan)
+        self.llms: dict[str, LLMClient] = {
+            model.name: same.get(model.name) or reach(model) for model in plan.models
+        }
+        self._new = [name for name in self.llms if name not in same]
         self._router = router
-        self._llms = llms
-        self._failover = Failover(llms, plan.limits, self.circuit, on_failure)
-        self._prices: dict[str, tuple[float, float]] = plan.router.prices
-        self._running = AsyncExitStack()
+        self._router_runs = earlier is not None
+        self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure)
+
+    def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
+        """Return the clients that serve another plan as they serve this one."""
+        prices = {"input_price", "output_price"}
+        before = {model.name: model.model_dump(exclude=prices) for model in self.plan.models}
+        return {
+            model.name: self.llms[model.name]
+            for model in plan.models
+            if before.get(model.name) == model.model_dump(exclude=prices)
+        }
 
     async def start(self) -> None:
-        """Start what runs in this process, the engines first.
+        """Start what runs in this process and does not run yet, the engines first.
 
         Raises:
-            WaypostError: an engine or a router cannot be had; what had started is closed.
+            WaypostError: a router cannot be had; what had started is closed.
         """
         async with AsyncExitStack() as started:
-            clients: list[LLMClient | RouterClient] = [*self._llms.values(), self._router]
-            for client in clients:
-                await client.start()
-                started.push_async_callback(client.close)
-            self._running = started.pop_all()
+            for name in self._new:
+                await self.llms[name].start()
+                started.push_async_callback(self.llms[name].close)
+                self.circuit.forget(name)
+            if self._router_runs:
+                await self._router.adopt(self.plan.router)
+            else:
+                await self._router.start()
+            started.pop_all()
 
     async def close(self) -> None:
         """Close what `start` started."""
-        await self._running.aclose()
+        async with AsyncExitStack() as running:
+            clients: list[LLMClient | RouterClient] = [*self.llms.values(), self._router]
+            for client in clients:
+                running.push_async_callback(client.close)
 
-    def configure(self, config: UserConfig) -> None:
-        """Apply prices, and the policy where the router is in this process.
+    async def leave(self, successor: Dispatcher) -> None:
+        """Close the clients that the successor does not have, once their requests are finished.
 
-        Raises:
-            PoolMismatchError: the config speaks of an LLM that is not in the pool.
+        Where this is cancelled, they are closed at once.
         """
-        check_names(config, self.plan.router.served)
-        changed = {name: (p.input_price, p.output_price) for name, p in config.prices.items()}
-        self._prices = {**self.plan.router.prices, **changed}
-        if isinstance(self._router, LocalRouter):
-            self._router.decider.routers.configure(config)
+        kept = {id(client) for client in successor.llms.values()}
+        left = [client for client in self.llms.values() if id(client) not in kept]
+        async with AsyncExitStack() as closing:
+            for client in left:
+                closing.push_async_callback(client.close)
+            if left:
+                await asyncio.sleep(LEAVE_AFTER_S)
+            for client in left:
+                await client.drain()
 
     async def decide(self, call: Call) -> Decided:
         """Decide one call.
@@ -131,28 +166,27 @@ class Dispatcher:
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""
-        prices = self._prices.get(model)
+        prices = self.plan.router.prices.get(model)
         if prices is None:
             return None
         return (usage.input_tokens * prices[0] + usage.output_tokens * prices[1]) / 1e6
 
 
-def local_llms(plan: Plan, *, every: bool = False) -> dict[str, LLMClient]:
-    """Build the engines that run in this process: the inline ones, or every one.
+def local_llm(model: Served) -> LLMClient:
+    """Build the engine of one LLM in this process.
 
     Raises:
-        ConfigError, RegistryError, MissingExtraError: an engine cannot be built.
+        ConfigError, RegistryError, MissingExtraError: it cannot be built.
     """
-    return {
-        model.name: LocalLLM(
-            make_engine(model.engine, model.config, f"pool: {model.name}: config"),
-            model.max_ongoing_requests,
-            model.max_queued_requests,
-            model.queue_timeout_s,
-        )
-        for model in plan.models
-        if every or model.deployment is None
-    }
+    if model.unavailable is not None:
+        return AbsentLLM(model.name)
+    return LocalLLM(
+        model.name,
+        make_engine(model.engine, model.config, f"pool: {model.name}: config"),
+        model.max_ongoing_requests,
+        model.max_queued_requests,
+        model.queue_timeout_s,
+    )
 
 
 def local_router(plan: Plan) -> RouterClient:

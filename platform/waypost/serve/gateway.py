@@ -6,6 +6,7 @@ ranking in turn, and writes the answer; where router and LLMs run is the clients
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets as random_ids
 import time
@@ -18,9 +19,9 @@ from waypost.serve.access import ClientKeys
 from waypost.serve.answering import Answering
 from waypost.serve.answers import ChatFormat, TextFormat, dumps
 from waypost.serve.bodies import FeedbackBody
-from waypost.serve.clients import LLMClient, RouterClient
+from waypost.serve.clients import RouterClient
 from waypost.serve.decisions import Decisions, FeedbackStore
-from waypost.serve.dispatch import Dispatcher
+from waypost.serve.dispatch import Dispatcher, Reach
 from waypost.serve.failover import Failure
 from waypost.serve.gate import Gate
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
@@ -31,11 +32,24 @@ from waypost.serve.parsing import Parser
 from waypost.serve.plan import Plan
 from waypost.serve.problems import Problem, problem_of
 from waypost.serve.reading import read_body
-from waypost.serve.settings import AUTO, UserConfig
+from waypost.serve.settings import AUTO
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Exchange, str], Awaitable[None]]
+
+
+class Graph:
+    """What belongs to one plan; a changed plan has another, and requests end where they began."""
+
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions) -> None:
+        plan = dispatcher.plan
+        self.plan = plan
+        self.dispatcher = dispatcher
+        self.parser = Parser(plan)
+        self.answering = Answering(plan, dispatcher, metrics, decisions)
+        self.openapi = dumps(document(plan))
+
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
 """Answered without a key."""
@@ -49,7 +63,7 @@ class Gateway:
     Args:
         plan: The graph.
         router: How to reach the routers.
-        llms: How to reach each LLM of the plan.
+        reach: How to reach an LLM of the plan.
         keys: Keys of the clients; None asks for none.
     """
 
@@ -57,13 +71,18 @@ class Gateway:
         self,
         plan: Plan,
         router: RouterClient,
-        llms: Mapping[str, LLMClient],
+        reach: Reach,
         keys: ClientKeys | None = None,
     ) -> None:
         limits = plan.limits
-        self.plan = plan
+        self.limits = limits
         self.metrics = Metrics()
-        self.dispatcher = Dispatcher(plan, router, llms, self._failed)
+        self._router = router
+        self._reach = reach
+        self._decisions = Decisions(plan.remember_decisions)
+        dispatcher = Dispatcher(plan, router, reach, self._failed)
+        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        self._leaving: set[asyncio.Task[None]] = set()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
         self.metrics.watch(
             lambda: self.gate.in_flight,
@@ -71,14 +90,10 @@ class Gateway:
             lambda: len(self.dispatcher.circuit.resting()),
         )
         self._keys = keys
-        self._parser = Parser(plan)
-        self._decisions = Decisions(plan.remember_decisions)
-        self._answering = Answering(plan, self.dispatcher, self.metrics, self._decisions)
         self._feedback: FeedbackStore | None = None
         if plan.feedback_dir is not None:
             folder = Path(plan.feedback_dir)
             self._feedback = FeedbackStore(folder, keep_queries=plan.log_queries)
-        self._openapi = dumps(document(plan))
         self._handlers: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._admitted(self._chat)},
             "/v1/completions": {"POST": self._admitted(self._completion)},
@@ -100,11 +115,36 @@ class Gateway:
 
     async def close(self) -> None:
         """Close what runs in this process."""
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.dispatcher.close()
 
-    def configure(self, config: UserConfig) -> None:
-        """Apply policy and prices without a restart; see `Dispatcher.configure`."""
-        self.dispatcher.configure(config)
+    @property
+    def plan(self) -> Plan:
+        """The graph in force."""
+        return self._graph.plan
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What decides and asks by the plan in force."""
+        return self._graph.dispatcher
+
+    async def adopt(self, plan: Plan) -> None:
+        """Serve further requests by a changed plan; those at work end by the earlier one.
+
+        What is bounded (`Limits`), and who may ask, stay.
+
+        Raises:
+            WaypostError: a router cannot be had; the earlier plan stays in force.
+        """
+        earlier = self.dispatcher
+        dispatcher = Dispatcher(plan, self._router, self._reach, self._failed, earlier)
+        await dispatcher.start()
+        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        leaving = asyncio.create_task(earlier.leave(dispatcher))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
     # -- ASGI ---------------------------------------------------------------------------------
 
@@ -166,23 +206,26 @@ class Gateway:
         return admitted
 
     async def _body(self, http: Exchange) -> bytes:
-        return await http.body(self.plan.limits.max_body_bytes, self.plan.limits.body_timeout_s)
+        return await http.body(self.limits.max_body_bytes, self.limits.body_timeout_s)
 
     # -- answers ------------------------------------------------------------------------------
 
     async def _chat(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
-        call = self._parser.chat(await self._body(http), http.headers, request_id)
-        await http.until_gone(lambda: self._answering.answer(http, call, ChatFormat, begin))
+        raw, graph = await self._body(http), self._graph
+        call = graph.parser.chat(raw, http.headers, request_id)
+        await http.until_gone(lambda: graph.answering.answer(http, call, ChatFormat, begin))
 
     async def _completion(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
-        call = self._parser.completion(await self._body(http), http.headers, request_id)
-        await http.until_gone(lambda: self._answering.answer(http, call, TextFormat, begin))
+        raw, graph = await self._body(http), self._graph
+        call = graph.parser.completion(raw, http.headers, request_id)
+        await http.until_gone(lambda: graph.answering.answer(http, call, TextFormat, begin))
 
     async def _route(self, http: Exchange, request_id: str) -> None:
-        call = self._parser.route(await self._body(http), http.headers, request_id)
-        await self._answering.explain(http, call)
+        raw, graph = await self._body(http), self._graph
+        call = graph.parser.route(raw, http.headers, request_id)
+        await graph.answering.explain(http, call)
 
     def _failed(self, failure: Failure) -> None:
         self.metrics.failover(failure.model, failure.reason)
@@ -192,7 +235,7 @@ class Gateway:
 
     async def _rate(self, http: Exchange, request_id: str) -> None:
         body, _ = read_body(
-            FeedbackBody, await http.body(MAX_FEEDBACK_BYTES, self.plan.limits.body_timeout_s)
+            FeedbackBody, await http.body(MAX_FEEDBACK_BYTES, self.limits.body_timeout_s)
         )
         if self._feedback is None:
             raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
@@ -224,7 +267,7 @@ class Gateway:
         await http.reply(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _describe(self, http: Exchange, request_id: str) -> None:
-        await http.reply(200, self._openapi)
+        await http.reply(200, self._graph.openapi)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

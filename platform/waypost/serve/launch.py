@@ -8,17 +8,18 @@ import os
 import re
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from waypost.config import environment_value, resolve_path, settings
 from waypost.contracts.artifact import MANIFEST, read_manifest
-from waypost.contracts.errors import MissingExtraError, WaypostError
+from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
 from waypost.serve.config_file import ServeConfig
-from waypost.serve.plan import Plan
-from waypost.serve.settings import HTTP_ENGINES
+from waypost.serve.plan import Plan, Served
+from waypost.serve.settings import HTTP_ENGINES, RESERVED_NAMES
 from waypost.weights import resolve
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,18 @@ LEAST_CPUS = 8
 ask for whole ones."""
 
 POLL_S = 0.5
+STATUS_TIMEOUT_S = 30.0
+STOP_S = 20.0
+"""How long requests may go on after Ctrl-C."""
+
+NOT_SERVED = "does not serve"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Serve's own log lines, where the file says nothing of them; Waypost's are not touched."""
 
 _CLASS = re.compile(r"^[\w.]+\.(?=\w+: )")
 _FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+_ENDED = _FAILED | {"RUNNING"}
 
 
 class ServeFailedError(WaypostError):
@@ -107,24 +114,35 @@ def absent_artifacts(config: ServeConfig) -> list[str]:
 def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
     """Fetch the weights of local LLMs and of query encoders before anything starts.
 
-    The nodes would fetch them as well, but there nobody sees it.
+    The nodes would fetch them as well, but there nobody sees it. An LLM whose weights cannot be
+    had is told of by its node, which tries again.
 
     Args:
         plans: What will be served.
         tell: Called with a line for each thing that is downloaded or made.
 
     Raises:
-        WeightsError: a model cannot be had.
+        WeightsError: a query encoder cannot be had, or not one of the LLMs of a plan.
     """
     for plan in plans:
-        for served in plan.models:
-            model = served.config.get("model")
-            if served.engine not in HTTP_ENGINES and isinstance(model, str):
-                resolve(model, progress=tell)
+        problems = [problem for served in plan.models if (problem := _fetch_llm(served, tell))]
+        if len(problems) == len(plan.models):
+            raise problems[-1]
         for folder in plan.router.artifacts.values():
             info = read_manifest(folder).encoder
             if info is not None:
                 make_encoder(info.id).encode(("",))
+
+
+def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | None:
+    model = served.config.get("model")
+    if served.engine in HTTP_ENGINES or served.unavailable or not isinstance(model, str):
+        return None
+    try:
+        resolve(model, progress=tell)
+    except WeightsError as error:
+        return error
+    return None
 
 
 def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:
@@ -170,14 +188,17 @@ def update(data: Mapping[str, Any]) -> None:
     _get_global_client().deploy_apps(ServeDeploySchema.model_validate(dict(data)))
 
 
-def wait_until_running(tell: Callable[[str], None]) -> None:
-    """Wait until every application runs.
+def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -> None:
+    """Wait until every application runs, or all of it that can.
+
+    An application serves once its gateway and router do; an LLM that failed is told of.
 
     Args:
-        tell: Called with a line for each deployment that comes up.
+        tell: Called with a line for each deployment that comes up, or does not.
+        ours: Applications whose LLMs can say why they do not serve.
 
     Raises:
-        ServeFailedError: one of them failed.
+        ServeFailedError: a gateway or a router failed.
     """
     from ray import serve
 
@@ -189,12 +210,36 @@ def wait_until_running(tell: Callable[[str], None]) -> None:
                 label = f"{name}/{deployment}"
                 if status.status == "HEALTHY" and label not in told:
                     told.add(label)
-                    tell(f"{label} is ready")
-            if application.status in _FAILED:
+                    problem = _problem(name, deployment) if name in ours else None
+                    tell(f"{label} {NOT_SERVED}: {problem}" if problem else f"{label} is ready")
+            if application.status in _FAILED and not _serves(application):
                 raise ServeFailedError(_failure(name, application))
-        if applications and all(app.status == "RUNNING" for app in applications.values()):
+        if applications and all(app.status in _ENDED for app in applications.values()):
+            for name, application in applications.items():
+                if application.status in _FAILED:
+                    tell(_failure(name, application))
             return
         time.sleep(POLL_S)
+
+
+def _serves(application: Any) -> bool:
+    """Say whether the nodes that every request needs are up."""
+    return all(
+        application.deployments[name].status == "HEALTHY"
+        for name in RESERVED_NAMES
+        if name in application.deployments
+    )
+
+
+def _problem(application: str, deployment: str) -> str | None:
+    """Ask an LLM's node why it does not serve; None where it does."""
+    from ray import serve
+
+    if deployment in RESERVED_NAMES:
+        return None
+    handle: Any = serve.get_deployment_handle(deployment, application)
+    problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
+    return problem
 
 
 def _failure(name: str, application: Any) -> str:
@@ -224,5 +269,9 @@ def stop() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        serve.shutdown()
+        # replicas may take long to finish their requests when a changed config replaces them
+        # (graceful_shutdown_timeout_s); who stops the server does not wait for that
+        stopping = threading.Thread(target=serve.shutdown, daemon=True)
+        stopping.start()
+        stopping.join(STOP_S)
         ray.shutdown()

@@ -13,16 +13,18 @@ from typing import Any
 from waypost.config import parse
 from waypost.contracts.errors import EngineConnectionError
 from waypost.engines import make_engine
+from waypost.engines.base import Engine
 from waypost.serve.access import client_keys
+from waypost.serve.changes import Changes
 from waypost.serve.clients import LLMClient, RouterClient
 from waypost.serve.decider import Decider, Reply
-from waypost.serve.dispatch import local_llms, local_router
+from waypost.serve.dispatch import local_llm, local_router
 from waypost.serve.gateway import Gateway
 from waypost.serve.llm_host import LLMHost, Message
 from waypost.serve.logs import set_up_logging
-from waypost.serve.plan import Plan, RouterPlan, Served
+from waypost.serve.plan import Plan, Served
 from waypost.serve.ray_clients import HandleLLM, HandleRouter
-from waypost.serve.settings import LogArgs, UserConfig
+from waypost.serve.settings import LogArgs
 
 
 class GatewayNode:
@@ -37,26 +39,25 @@ class GatewayNode:
             llms: Handles by LLM name, of those that have a deployment.
 
         Raises:
-            WaypostError: an inline engine or router cannot be had.
+            WaypostError: an inline router cannot be had.
         """
         parsed = parse(Plan, plan, "the gateway's plan")
         set_up_logging(parsed.log)
-        clients: dict[str, LLMClient] = local_llms(parsed)
-        for model in parsed.models:
-            if model.deployment is not None:
-                clients[model.name] = HandleLLM(model.name, llms[model.name], model.queue_timeout_s)
+
+        def reach(model: Served) -> LLMClient:
+            if model.deployment is None:
+                return local_llm(model)
+            return HandleLLM(model.name, llms[model.name], model.queue_timeout_s)
+
         decides: RouterClient = local_router(parsed) if router is None else HandleRouter(router)
         keys = client_keys() if parsed.api_keys else None
-        self._gateway = Gateway(parsed, decides, clients, keys)
+        self._gateway = Gateway(parsed, decides, reach, keys)
         await self._gateway.start()
+        self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Apply policy and prices without a restart.
-
-        Raises:
-            ConfigError, PoolMismatchError: the config is wrong; the earlier one stays.
-        """
-        self._gateway.configure(parse(UserConfig, user_config, "user_config of the gateway"))
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take a `UserConfig` without a restart; see `Changes.take`."""
+        await self._changes.take(user_config)
 
     def __serve_build_asgi_app__(self) -> Gateway:
         return self._gateway
@@ -69,23 +70,20 @@ class RouterNode:
         """Load the artifacts.
 
         Args:
-            plan: `RouterPlan` as plain data.
+            plan: `Plan` as plain data.
 
         Raises:
             ArtifactError, WeightsError: an artifact or its encoder cannot be had.
         """
-        parsed = parse(RouterPlan, plan, "the router's plan")
+        parsed = parse(Plan, plan, "the router's plan")
         set_up_logging(parsed.log)
-        self._decider = Decider(parsed)
+        self._decider = Decider(parsed.router)
         await self._decider.start()
+        self._changes = Changes(parsed, lambda changed: self._decider.adopt(changed.router))
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Apply policy and prices without a restart.
-
-        Raises:
-            ConfigError, PoolMismatchError: the config is wrong; the earlier one stays.
-        """
-        self._decider.routers.configure(parse(UserConfig, user_config, "user_config of the router"))
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take a `UserConfig` without a restart; see `Changes.take`."""
+        await self._changes.take(user_config)
 
     async def decide(self, query: dict[str, Any], router: str) -> Reply:
         """Decide one query; see `Decider.decide`."""
@@ -96,20 +94,24 @@ class LLMNode:
     """Runs one engine."""
 
     async def __init__(self, model: dict[str, Any], log: dict[str, Any]) -> None:  # type: ignore[misc]
-        """Load the engine.
+        """Load the engine; see `LLMHost.start`.
 
         Args:
             model: `Served` as plain data.
             log: `LogArgs` as plain data.
-
-        Raises:
-            WaypostError: the engine cannot be had.
         """
         parsed = parse(Served, model, "the LLM node's model")
         set_up_logging(parse(LogArgs, log, "log"))
-        engine = make_engine(parsed.engine, parsed.config, f"pool: {parsed.name}: config")
-        self._host = LLMHost(parsed.name, engine, parsed.flush_ms / 1e3)
+
+        def make() -> Engine:
+            return make_engine(parsed.engine, parsed.config, f"pool: {parsed.name}: config")
+
+        self._host = LLMHost(parsed.name, make, parsed.flush_ms / 1e3)
         await self._host.start()
+
+    async def status(self) -> str | None:
+        """Return why the LLM is not served; None where it is."""
+        return self._host.problem
 
     async def answer(self, request: dict[str, Any], pace: dict[str, float]) -> list[Message]:
         """Answer one request whole; see `LLMHost.answer`."""
@@ -129,7 +131,7 @@ class LLMNode:
         Raises:
             EngineConnectionError: the engine takes no requests.
         """
-        if not await self._host.engine.healthy():
+        if not await self._host.healthy():
             raise EngineConnectionError(f"{self._host.name}: the engine is not healthy")
 
     async def __del__(self) -> None:

@@ -12,7 +12,7 @@ from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.records import Query
-from waypost.serve.dispatch import Dispatcher, local_llms, local_router
+from waypost.serve.dispatch import Dispatcher, local_llm, local_router
 from waypost.serve.parsing import Call
 from waypost.serve.plan import Plan, make_plan, served_entries
 from waypost.serve.settings import ServeArgs
@@ -94,7 +94,7 @@ async def answer_all(
     Raises:
         WaypostError: the router or an engine cannot be had.
     """
-    dispatcher = Dispatcher(plan, local_router(plan), local_llms(plan, every=True))
+    dispatcher = Dispatcher(plan, local_router(plan), local_llm)
     await dispatcher.start()
     places = asyncio.Semaphore(concurrency)
     done = 0

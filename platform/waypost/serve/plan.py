@@ -7,7 +7,8 @@ there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -26,6 +27,7 @@ from waypost.serve.settings import (
     PolicyArgs,
     PoolEntry,
     ServeArgs,
+    UserConfig,
 )
 
 POOLS = ("small", "full")
@@ -45,6 +47,8 @@ class Served(StrictModel):
         max_ongoing_requests: See `PoolEntry`; enforced by Serve for a deployment.
         max_queued_requests: Likewise.
         queue_timeout_s: See `PoolEntry`.
+        unavailable: Why it cannot be served (its environment is missing, or does not fit); null
+            where it can. Routers pass over it, and who asks for it by name is told.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Served(StrictModel):
     max_ongoing_requests: int
     max_queued_requests: int
     queue_timeout_s: float
+    unavailable: str | None = None
 
     @property
     def takes_parts(self) -> bool:
@@ -68,8 +73,9 @@ class RouterPlan(StrictModel):
     """What the router node loads.
 
     Attributes:
+        root: Folder that relative paths resolve against.
         artifacts: Router name -> absolute folder, the default one first.
-        served: Names of the LLMs of the pool.
+        served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> (input, output) USD per million tokens, where the pool gives both.
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
@@ -78,6 +84,7 @@ class RouterPlan(StrictModel):
         log: How to log.
     """
 
+    root: str
     artifacts: dict[str, str]
     served: tuple[str, ...]
     prices: dict[str, tuple[float, float]]
@@ -131,8 +138,11 @@ def deployment_name(llm: str) -> str:
 def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     """Resolve the arguments of the graph.
 
+    An LLM whose environment cannot be used is `Served.unavailable`; the others are served.
+
     Raises:
-        ConfigError: with every fault of engines, names, prices and environments.
+        ConfigError: with every fault of engines, names and prices, and of environments where they
+            leave nothing to serve.
         ArtifactFormatError: a folder is not an artifact.
         PoolMismatchError: an LLM of the pool is known to none of the routers, or a router knows
             none of the pool.
@@ -141,26 +151,22 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     raise_faults(
         [
             *engine_faults([entry.model_dump() for entry in args.pool], where),
-            *_name_faults(args.pool, where),
-            *_environment_faults(args.pool, entries, where),
+            *name_faults(args.pool, where),
             *_policy_faults(args.policy, entries, where),
         ]
     )
-    artifacts, manifests = _artifacts(args)
-    if taken := sorted(set(artifacts) & {entry.name for entry in entries}):
-        raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
-    _check_pool(entries, manifests)
-    models = tuple(_served(entry, manifests) for entry in entries)
+    root = settings().root
+    artifacts, manifests = find_artifacts(args, root)
+    check_pool([entry.name for entry in entries], manifests, where)
+    broken = _broken_environments(args.pool, entries, where)
+    models = tuple(served_model(entry, manifests, broken.get(entry.name)) for entry in entries)
     return Plan(
         models=models,
         router=RouterPlan(
+            root=str(root),
             artifacts=artifacts,
-            served=tuple(entry.name for entry in entries),
-            prices={
-                model.name: (model.input_price, model.output_price)
-                for model in models
-                if model.input_price is not None and model.output_price is not None
-            },
+            served=routable(models),
+            prices=prices_of(models),
             policy=args.policy,
             threads=args.router.threads,
             encoder=args.router.encoder,
@@ -203,7 +209,8 @@ def raise_faults(found: list[Fault]) -> None:
         raise ConfigError(found)
 
 
-def _name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
+def name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
+    """Return what is wrong with the names and prices of entries of a pool."""
     seen: dict[str, str] = {}
     found = []
     for index, entry in enumerate(entries):
@@ -225,60 +232,104 @@ def _policy_faults(policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: st
     return [Fault(f"{where}: policy.allowed_models", problem)]
 
 
-def _environment_faults(
+def _broken_environments(
     pool: tuple[PoolEntry, ...], served: tuple[PoolEntry, ...], where: str
-) -> list[Fault]:
-    found: list[Fault] = []
+) -> dict[str, str]:
+    """Return why an LLM's environment cannot be used, by LLM.
+
+    Raises:
+        ConfigError: none of the pool can be served.
+    """
+    found: dict[str, str] = {}
+    every: list[Fault] = []
     for index, entry in enumerate(pool):
         if entry.environment is None or entry not in served:
             continue
         try:
             interpreter(entry.environment, f"{where}: pool.{index}.environment")
         except ConfigError as error:
-            found.extend(error.faults)
+            every.extend(error.faults)
+            found[entry.name] = str(error)
+    if len(found) == len(served):
+        raise ConfigError(every)
     return found
 
 
-def _artifacts(args: ServeArgs) -> tuple[dict[str, str], dict[str, Manifest]]:
+def find_artifacts(
+    args: ServeArgs | UserConfig, root: Path
+) -> tuple[dict[str, str], dict[str, Manifest]]:
+    """Return folder and manifest of each router by name, the default one first.
+
+    Args:
+        args: What names them: ``artifact``, or ``routers`` with ``default_router``.
+        root: Folder that relative paths resolve against.
+
+    Raises:
+        ArtifactFormatError: a folder is not an artifact.
+    """
     given = args.routers
     if args.artifact is not None:
-        manifest = read_manifest(resolve_path(args.artifact))
-        if manifest.router == AUTO:
-            given = {"auto-router": args.artifact}
-        else:
-            given = {manifest.router: args.artifact}
+        manifest = read_manifest(resolve_path(args.artifact, root))
+        # a router that is itself named auto would hide the word for the default one
+        given = {"auto-router" if manifest.router == AUTO else manifest.router: args.artifact}
     first = args.default_router or next(iter(given))
     ordered = {first: given[first], **given}
-    folders = {name: str(resolve_path(path)) for name, path in ordered.items()}
+    folders = {name: str(resolve_path(path, root)) for name, path in ordered.items()}
     return folders, {name: read_manifest(folder) for name, folder in folders.items()}
 
 
-def _check_pool(entries: tuple[PoolEntry, ...], manifests: dict[str, Manifest]) -> None:
+def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: str) -> None:
+    """Check that routers and LLMs fit together.
+
+    Raises:
+        ConfigError: an LLM has the name of a router.
+        PoolMismatchError: an LLM is known to no router, or a router knows none of them.
+    """
+    if taken := sorted(set(manifests) & set(pool)):
+        raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
     known = {name: [llm.name for llm in found.llms] for name, found in manifests.items()}
     anywhere = {llm for llms in known.values() for llm in llms}
-    if unknown := [entry.name for entry in entries if entry.name not in anywhere]:
+    if unknown := [name for name in pool if name not in anywhere]:
         raise PoolMismatchError(
             f"pool: no router knows {names(unknown)}; trained on: {names(sorted(anywhere))}. "
             "Take it out of the pool, or train with it"
         )
-    served = {entry.name for entry in entries}
     for router, llms in known.items():
-        if not served & set(llms):
+        if not set(pool) & set(llms):
             raise PoolMismatchError(
                 f"router {router} knows {names(llms)}; none of them is in the pool"
             )
 
 
-def _served(entry: PoolEntry, manifests: dict[str, Manifest]) -> Served:
+def routable(models: Iterable[Served]) -> tuple[str, ...]:
+    """Return the names of the LLMs that routers choose from."""
+    return tuple(model.name for model in models if model.unavailable is None)
+
+
+def prices_of(models: Iterable[Served]) -> dict[str, tuple[float, float]]:
+    """Return (input, output) USD per million tokens by LLM, where both are known."""
+    return {
+        model.name: (model.input_price, model.output_price)
+        for model in models
+        if model.input_price is not None and model.output_price is not None
+    }
+
+
+def served_model(
+    entry: PoolEntry, manifests: Mapping[str, Manifest], unavailable: str | None = None
+) -> Served:
+    """Return one LLM of the pool as the gateway sees it; absent prices are an artifact's."""
     prices = (entry.input_price, entry.output_price)
     if None in prices:
         infos = [llm for found in manifests.values() for llm in found.llms]
         info = next(llm for llm in infos if llm.name == entry.name)
         prices = (info.input_price, info.output_price)
+    inline = entry.placement == "inline"
     return Served(
         name=entry.name,
         engine=entry.engine,
-        deployment=None if entry.placement == "inline" else deployment_name(entry.name),
+        deployment=None if inline or unavailable else deployment_name(entry.name),
+        unavailable=unavailable,
         config=entry.config,
         input_price=prices[0],
         output_price=prices[1],

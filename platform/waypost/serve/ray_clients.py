@@ -7,6 +7,7 @@ errors here, so that nothing behind these clients knows of Ray.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import asdict
@@ -24,7 +25,11 @@ from waypost.contracts.records import Decision
 from waypost.serve.decider import RouterUnavailableError, read_reply
 from waypost.serve.llm_host import Message, Pace
 from waypost.serve.pacing import within
+from waypost.serve.plan import RouterPlan
 
+logger = logging.getLogger(__name__)
+
+STATUS_POLL_S = 2.0
 DECISION_TIMEOUT_S = 10.0
 ROUTER_TRIES = 3
 SLACK_S = 1.0
@@ -39,6 +44,9 @@ class HandleRouter:
 
     async def start(self) -> None:
         """Nothing to do: Serve starts the deployment."""
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Nothing to do: the deployment takes the same user_config."""
 
     async def close(self) -> None:
         """Nothing to do: Serve stops the deployment."""
@@ -82,16 +90,35 @@ class HandleLLM:
     """
 
     def __init__(self, name: str, handle: Any, queue_timeout_s: float) -> None:
+        self.ready = False
         self._name = name
+        self._status = handle.options(method_name="status")
+        self._watching: asyncio.Task[None] | None = None
         self._whole = handle.options(method_name="answer")
         self._stream = handle.options(method_name="stream", stream=True)
         self._queue_timeout_s = queue_timeout_s
 
     async def start(self) -> None:
-        """Nothing to do: Serve starts the deployment."""
+        """Begin to wait for the first replica; Serve starts the deployment."""
+        self._watching = asyncio.create_task(self._wait_for_a_replica())
+
+    async def _wait_for_a_replica(self) -> None:
+        # until then requests would wait for it, while others of the ranking answer
+        while not self.ready:
+            try:
+                self.ready = await self._status.remote() is None
+            except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+                logger.warning("%s is not ready: %s", self._name, type(error).__name__)
+            if not self.ready:
+                await asyncio.sleep(STATUS_POLL_S)
+
+    async def drain(self) -> None:
+        """Nothing to wait for: Serve lets the replicas finish."""
 
     async def close(self) -> None:
-        """Nothing to do: Serve stops the deployment."""
+        """Stop waiting; Serve stops the deployment."""
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def stream(
         self, request: GenerateRequest, pace: Pace, *, whole: bool

@@ -72,16 +72,6 @@ class Prices(StrictModel):
     output_price: Price
 
 
-class UserConfig(StrictModel):
-    """What changes without a restart (``user_config`` of the Gateway and Router deployments).
-
-    It replaces the earlier one: what is absent is again as in the arguments of the graph.
-    """
-
-    policy: PolicyArgs | None = None
-    prices: dict[str, Prices] = Field(default_factory=dict)
-
-
 class Autoscaling(StrictModel):
     """Ray Serve's autoscaling of one deployment."""
 
@@ -127,6 +117,13 @@ class NodeArgs(StrictModel):
 
     max_queued_requests: int = Field(default=64, ge=0)
     """Requests that wait for a replica, for each caller; one more is an overload."""
+
+    max_surge_percent: int = Field(default=100, ge=0, le=100)
+    """Extra replicas while changed arguments restart them, so that the old ones serve until the
+    new ones are ready. Where there is no room for both (GPUs), 0 stops the old ones first."""
+
+    graceful_shutdown_timeout_s: Seconds = 120.0
+    """How long a replica that is stopped may finish its requests."""
 
     ray_actor_options: ActorOptions = ActorOptions()
 
@@ -217,6 +214,51 @@ class RouterArgs(NodeArgs):
 
     max_ongoing_requests: Positive = 1000
     max_queued_requests: int = Field(default=1000, ge=0)
+
+
+class UserConfig(StrictModel):
+    """What changes without a restart (``user_config`` of the Gateway and Router deployments).
+
+    Both take the same one. It replaces the earlier one: what is absent is again as in the
+    arguments of the graph. Relative paths resolve as theirs do.
+    """
+
+    policy: PolicyArgs | None = None
+    prices: dict[str, Prices] = Field(default_factory=dict)
+
+    artifact: str | None = None
+    """Another artifact in place of all routers; loaded beside them before it takes over."""
+
+    routers: dict[str, str] = Field(default_factory=dict)
+    """Instead of ``artifact``: several routers, name -> folder."""
+
+    default_router: str | None = None
+    """Of ``routers``; null is the first."""
+
+    retired: tuple[str, ...] = ()
+    """Models of the pool that take no further requests; those they work on are finished."""
+
+    pool: tuple[PoolEntry, ...] = ()
+    """Further models, called from the gateway's process (``placement: inline``). One with the name
+    of an earlier model takes its place. A model with a deployment of its own is added in the
+    arguments of the graph."""
+
+    @model_validator(mode="after")
+    def _routers_and_models_are_clear(self) -> UserConfig:
+        if self.artifact is not None and self.routers:
+            raise ValueError("give artifact (one router) or routers (several, by name), not both")
+        if self.default_router is not None and self.default_router not in self.routers:
+            raise ValueError(f"default_router: {self.default_router!r} is not under routers")
+        if AUTO in self.routers:
+            raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
+        names = [entry.name for entry in self.pool]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"pool: {', '.join(twice)} stands there twice")
+        if apart := [entry.name for entry in self.pool if entry.placement != "inline"]:
+            raise ValueError(f"pool: {', '.join(apart)} needs placement: inline here")
+        if both := sorted(set(names) & set(self.retired)):
+            raise ValueError(f"{', '.join(both)} stands under retired and under pool")
+        return self
 
 
 class GatewayArgs(NodeArgs):

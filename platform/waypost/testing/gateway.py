@@ -14,7 +14,7 @@ from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.serve.access import ClientKeys
 from waypost.serve.clients import LLMClient, LocalLLM
-from waypost.serve.dispatch import local_llms, local_router
+from waypost.serve.dispatch import local_llm, local_router
 from waypost.serve.gateway import Gateway
 from waypost.serve.plan import Plan, make_plan
 from waypost.serve.settings import ServeArgs
@@ -60,7 +60,11 @@ class Running:
     plan: Plan
     gateway: Gateway
     client: Client
-    llms: Mapping[str, LLMClient]
+
+    @property
+    def llms(self) -> Mapping[str, LLMClient]:
+        """The clients of the LLMs by name."""
+        return self.gateway.dispatcher.llms
 
     def echo(self, name: str) -> EchoEngine:
         """Return the engine of an LLM."""
@@ -76,11 +80,10 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Start a gateway with these changes to `arguments`."""
     plan = make_plan(ServeArgs.model_validate(arguments(artifact, **changes)))
-    llms = local_llms(plan)
-    gateway = Gateway(plan, local_router(plan), llms, keys)
+    gateway = Gateway(plan, local_router(plan), local_llm, keys)
     await gateway.start()
     try:
-        yield Running(plan, gateway, Client(gateway), llms)
+        yield Running(plan, gateway, Client(gateway))
     finally:
         await gateway.close()
 

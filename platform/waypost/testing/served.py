@@ -1,0 +1,74 @@
+"""A Serve of its own for a test: started as ``waypost serve`` does, on a port nobody has."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from waypost.serve import launch
+from waypost.serve.config_file import validate_serve_config
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def application(
+    name: str, artifact: Path, pool: list[dict[str, Any]], **args: Any
+) -> dict[str, Any]:
+    """Return one application of a Serve file, served below ``/<name>``.
+
+    Args:
+        name: Of the application.
+        artifact: The trained router.
+        pool: Entries as `PoolEntry` reads them.
+        args: Further arguments of the graph.
+    """
+    return {
+        "name": name,
+        "route_prefix": f"/{name}",
+        "import_path": "waypost.serve.app:build",
+        "args": {"artifact": str(artifact), "pool": pool} | args,
+    }
+
+
+@contextmanager
+def served(
+    config_data: Mapping[str, Any], folder: Path, *, throughput: bool = False, num_cpus: int = 8
+) -> Iterator[str]:
+    """Serve a config, and stop it at the end; yields ``http://127.0.0.1:<port>``.
+
+    Args:
+        config_data: Content of a Serve file; without ``http_options`` a free port is taken.
+        folder: Where the file is written.
+        throughput: Serve's throughput mode.
+        num_cpus: Logical CPUs that Ray is given.
+
+    Raises:
+        ConfigError: the config is wrong.
+        ServeFailedError: an application does not start.
+    """
+    data = {"http_options": {"host": "127.0.0.1", "port": free_port()}, **config_data}
+    path = folder / "graph.yaml"
+    path.write_text(yaml.safe_dump(data))
+    config = validate_serve_config(path)
+    launch.check_port(config)
+    variables = launch.environment(throughput=throughput)
+    os.environ.update(variables)
+    try:
+        launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+        launch.wait_until_running(lambda _: None)
+        yield f"http://{config.host}:{config.port}"
+    finally:
+        launch.stop()
+        for name in variables:
+            os.environ.pop(name, None)

@@ -1,0 +1,86 @@
+"""A node whose engine does not start: refuses, says why in the log, and tries again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from waypost.contracts.errors import EngineConnectionError, WeightsError, engine_error
+from waypost.engines.echo import Config, EchoEngine
+from waypost.serve.clients import AbsentLLM, LocalLLM
+from waypost.serve.llm_host import LLMHost, Pace
+
+PACE = {"first_s": 5.0, "between_s": 5.0}
+ASK = {"request_id": "r", "messages": [{"role": "user", "content": "a b"}]}
+CANARY = "sk-canary-0123456789abcdef"
+
+
+class Reluctant(EchoEngine):
+    """Starts at its third try."""
+
+    tries = 0
+    error: Exception = WeightsError("no such folder")
+
+    async def start(self) -> None:
+        type(self).tries += 1
+        if self.tries < 3:
+            raise self.error
+        await super().start()
+
+
+def host(error: Exception, retry_s: float) -> LLMHost:
+    kind = type("Kind", (Reluctant,), {"error": error, "tries": 0})
+    return LLMHost("tiny", lambda: kind(Config()), 0.0, retry_s)
+
+
+async def refusal(found: LLMHost) -> Exception:
+    whole = await found.answer(ASK, PACE)
+    streamed = [message async for part in found.stream(ASK, PACE) for message in part]
+    assert whole == streamed
+    return engine_error(whole[0]["error"])
+
+
+async def test_an_engine_that_does_not_start_is_refused_and_named_in_the_log_only(caplog):
+    found = host(WeightsError("/models/x does not load"), retry_s=60)
+    await found.start()
+    error = await refusal(found)
+    assert type(error) is EngineConnectionError
+    assert error.retryable  # the next of the ranking is asked
+    assert "/models/x" not in str(error)
+    assert found.problem == "/models/x does not load"
+    assert "tiny is not served: /models/x does not load" in caplog.text
+    assert await found.healthy()  # Serve must not replace the replica
+    await found.close()
+
+
+async def test_it_is_tried_again_until_it_starts():
+    found = host(WeightsError("not yet"), retry_s=0.01)
+    await found.start()
+    assert found.problem == "not yet"
+    async with asyncio.timeout(2):
+        while found.problem is not None:
+            await asyncio.sleep(0.01)
+    (message,) = await found.answer(ASK, PACE)
+    assert message["text"] == "a b"
+    await found.close()
+    assert not await found.healthy()
+
+
+async def test_what_a_library_raises_is_told_without_its_message(caplog):
+    found = host(RuntimeError(f"token {CANARY} was refused"), retry_s=60)
+    await found.start()
+    assert "RuntimeError at" in found.problem
+    assert CANARY not in found.problem + caplog.text
+    await found.close()
+
+
+async def test_an_inline_engine_that_does_not_start_is_asked_last(caplog):
+    kind = type("Kind", (Reluctant,), {"tries": 0})
+    llm = LocalLLM("tiny", kind(Config()), 8, 8, 1.0)
+    await llm.start()
+    assert not llm.ready
+    assert "tiny is not served: no such folder" in caplog.text
+    for client in (llm, AbsentLLM("tiny")):
+        with pytest.raises(EngineConnectionError, match="tiny is not served at present"):
+            await anext(client.stream(None, Pace(1, 1), whole=True))
