@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+from waypost.contracts.errors import WaypostError
 
 if TYPE_CHECKING:
     from waypost.serve.config_file import ServeConfig
     from waypost.serve.plan import Plan
+
+
+POLL_S = 0.2
 
 
 @click.command("serve", epilog="Example: waypost serve serve_configs/router.yaml")
@@ -43,6 +49,9 @@ def command(
 
     Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
     too; here the environment is set for speed, and every fault of the file is told at once.
+
+    On SIGHUP the file is read again and, where it has no fault, brought into force beside the
+    requests.
     """
     from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
@@ -56,27 +65,72 @@ def command(
             click.echo(f"but {folder} is not there yet: waypost train writes it", err=True)
         return
     launch.check_port(checked)
-    plans = _plans(checked)
-    for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
-        click.echo(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}", err=True)
-    launch.fetch(plans.values(), lambda line: click.echo(line, err=True))
+    plans = _prepare(checked)
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
-        launch.wait_until_running(lambda line: click.echo(line, err=True), checked.args)
+        launch.wait_until_running(_tell, checked.args)
         _introduce(checked, plans)
-        signal.pause()
+        _stay(checked)
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
     finally:
         launch.stop()
 
 
-def _plans(config: ServeConfig) -> dict[str, Plan]:
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _prepare(config: ServeConfig) -> dict[str, Plan]:
     """Resolve every application here, where a fault is a message and not a log of Ray's."""
+    from waypost.serve import launch
     from waypost.serve.plan import make_plan
 
-    return {name: make_plan(args, str(config.path)) for name, args in config.args.items()}
+    plans = {name: make_plan(args, str(config.path)) for name, args in config.args.items()}
+    for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
+        _tell(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}")
+    launch.fetch(plans.values(), _tell)
+    return plans
+
+
+def _stay(config: ServeConfig) -> NoReturn:
+    """Serve until a signal ends it; SIGHUP brings the changed file into force."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    signal.signal(signal.SIGHUP, ask)
+    while True:
+        # not signal.pause: a SIGHUP between the test and the pause would wait for another one
+        time.sleep(POLL_S)
+        if asked:
+            asked = False
+            config = _reload(config)
+
+
+def _reload(config: ServeConfig) -> ServeConfig:
+    """Return the config that is in force after the file was read again."""
+    from waypost.serve import launch
+    from waypost.serve.config_file import validate_serve_config
+
+    try:
+        changed = validate_serve_config(config.path)
+        _prepare(changed)
+    except WaypostError as error:
+        _tell(f"the changed file is refused, the earlier one stays:\n{error}")
+        return config
+    if changed.data.get("http_options") != config.data.get("http_options"):
+        _tell("http_options changes with a restart only")
+    launch.update(changed.data)
+    _tell(f"{config.path} is handed over")
+    try:
+        launch.wait_until_running(_tell, changed.args)
+    except launch.ServeFailedError as error:
+        _tell(str(error))
+    return changed
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

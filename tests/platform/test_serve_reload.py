@@ -1,0 +1,95 @@
+"""``waypost serve`` on SIGHUP: the changed file is brought into force, a wrong one refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from openai import OpenAI
+
+from waypost.testing.gateway import knn_artifact
+from waypost.testing.served import application, free_port
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+IN_TIME_S = 120.0
+
+
+class Server:
+    """A ``waypost serve`` of a file that the test changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "graph.yaml"
+        self.said = folder / "said.txt"
+        self.port = free_port()
+        pool = [{"name": name, "engine": "echo"} for name in ("cook", "tiny")]
+        self.data = {
+            "http_options": {"host": "127.0.0.1", "port": self.port},
+            "applications": [application("app", knn_artifact(folder / "artifact"), pool)],
+        }
+        self.write(self.data)
+        command = [sys.executable, "-m", "waypost.cli", "serve", str(self.path), "--plain"]
+        with self.said.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ})
+
+    def write(self, data: dict) -> None:
+        self.path.write_text(yaml.safe_dump(data))
+
+    def with_config(self, config: dict) -> dict:
+        deployments = [{"name": name, "user_config": config} for name in ("Gateway", "Router")]
+        (app,) = self.data["applications"]
+        return {**self.data, "applications": [{**app, "deployments": deployments}]}
+
+    def reload(self, data: dict) -> None:
+        self.write(data)
+        self.process.send_signal(signal.SIGHUP)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + IN_TIME_S
+        while not condition():
+            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < end, self.said.read_text()
+            time.sleep(0.2)
+
+    def says(self, text: str) -> bool:
+        return text in self.said.read_text()
+
+    def answered_by(self) -> str:
+        base = f"http://127.0.0.1:{self.port}/app/v1"
+        with OpenAI(api_key="none", base_url=base, max_retries=0) as client:
+            messages = [{"role": "user", "content": "how long does rice boil?"}]
+            return client.chat.completions.create(model="auto", messages=messages).model
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.process.send_signal(signal.SIGINT)
+    try:
+        server.process.wait(60)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
+    server.until(lambda: server.says("Ctrl-C stops it"))
+    only = {"policy": {"allowed_models": ["tiny"]}}
+    server.reload(server.with_config(only))
+    server.until(lambda: server.answered_by() == "tiny")
+
+    server.reload(server.with_config({"polcy": {}}))
+    server.until(lambda: server.says("the earlier one stays"))
+    assert server.says("user_config: polcy: unknown key")
+    assert server.answered_by() == "tiny"
+
+    server.reload(server.with_config({"retired": ["tiny"]}))
+    server.until(lambda: server.answered_by() == "cook")
