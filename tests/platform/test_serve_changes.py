@@ -262,3 +262,27 @@ async def test_no_request_fails_while_configs_change(up):
     await asyncio.gather(*clients)
     assert len(statuses) > 30
     assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("ahead", ["gateway", "router"])
+async def test_a_decision_for_another_config_is_made_again(up, ahead):
+    router = up.gateway.dispatcher._router
+    changed = change_plan(up.plan, config(retired=["cook"], pool=[further("tiny")]))
+    only_tiny = change_plan(changed, config(retired=["prover"]))
+    if ahead == "router":
+        plan = change_plan(up.plan, config(retired=["tiny"]))
+        await up.gateway.adopt(plan)
+        await router.adopt(only_tiny.router)
+        asked = asyncio.create_task(model_of(up))
+        await asyncio.sleep(0.3)
+        await up.gateway.adopt(only_tiny)
+    else:
+        adopt = router.adopt
+        router.adopt = lambda plan: asyncio.sleep(0)
+        await up.gateway.adopt(only_tiny.model_copy(update={"models": only_tiny.models[-1:]}))
+        router.adopt = adopt
+        await router.adopt(change_plan(up.plan, config(retired=["tiny"])).router)
+        asked = asyncio.create_task(model_of(up))
+        await asyncio.sleep(0.3)
+        await router.adopt(only_tiny.router)
+    assert await asked == "tiny"

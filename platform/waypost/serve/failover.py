@@ -40,7 +40,6 @@ _REASONS: dict[type[EngineError], str] = {
     EngineAuthError: "auth",
     EngineRequestError: "request",
 }
-_OTHER_MODEL_MAY_ANSWER = frozenset({401, 402, 403, 404, 408, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,13 @@ class ExhaustedError(WaypostError):
         super().__init__(f"no model answered: {told}")
 
 
+class StaleDecisionError(WaypostError):
+    """None of the ranking is in the pool: router and gateway do not have the same config yet."""
+
+    def __init__(self) -> None:
+        super().__init__("no model of the ranking is served")
+
+
 @dataclass(slots=True)
 class Opened:
     """An answer that has begun.
@@ -86,9 +92,7 @@ def other_model_may_answer(error: EngineError) -> bool:
     Not where the request itself is at fault; but a key that one service refuses, or a prompt
     that is too long for one LLM, says nothing of the next.
     """
-    if error.retryable or isinstance(error, EngineAuthError | ContextLengthError):
-        return True
-    return error.status in _OTHER_MODEL_MAY_ANSWER
+    return error.retryable or isinstance(error, EngineAuthError | ContextLengthError)
 
 
 class Failover:
@@ -125,19 +129,23 @@ class Failover:
 
         Raises:
             ExhaustedError: none did.
+            StaleDecisionError: none of them is in the pool.
             EngineRequestError: the request is at fault, so that no other LLM was asked.
         """
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
-        order = self._circuit.order(ranking)
+        order = self._order(ranking)
+        if not order:
+            raise StaleDecisionError
         failures: list[Failure] = []
-        for model in order if len(order) > 1 else order * 2:
-            if model not in self._llms:
-                continue  # the router may be a moment behind a changed pool
+        turns = order if len(order) > 1 else order * 2
+        for turn, model in enumerate(turns, 1):
+            until = self._until(deadline, others=len(order) - turn)
+            sent = self._circuit.clock()
             try:
-                pieces = await self._begin(model, requests, whole, deadline)
+                pieces = await self._begin(model, requests, whole, until, deadline)
             except EngineError as error:
                 failures.append(Failure(model, error))
-                self._circuit.failed(model, error)
+                self._circuit.failed(model, error, sent)
                 self._on_failure(failures[-1])
                 if not other_model_may_answer(error):
                     raise
@@ -145,14 +153,38 @@ class Failover:
                 if late or (len(order) == 1 and not isinstance(error, EngineConnectionError)):
                     break
             else:
-                self._circuit.succeeded(model)
                 return Opened(model, len(failures) + 1, pieces)
         raise ExhaustedError(failures)
 
-    async def _begin(
-        self, model: str, requests: Sequence[GenerateRequest], whole: bool, deadline: float
-    ) -> AsyncGenerator[list[Piece], None]:
+    def _order(self, ranking: tuple[str, ...]) -> tuple[str, ...]:
+        """Return who is asked, in turn: first those that are known to answer."""
+        # the router may be a moment behind a changed pool
+        served = tuple(name for name in ranking if name in self._llms)
+        order = self._circuit.order(served)
+        if all(self._llms[name].ready for name in order):
+            return order
+        return tuple(sorted(order, key=lambda name: not self._llms[name].ready))
+
+    def _until(self, deadline: float, others: int) -> float:
+        """Return when an attempt ends: time is kept for the other models, where there are any.
+
+        Without it an LLM that makes a token now and then would use up the time of all.
+        """
         left = deadline - asyncio.get_running_loop().time()
+        kept = min(others * self._limits.first_token_timeout_s, left / 2)
+        return deadline - max(0.0, kept)
+
+    async def _begin(
+        self,
+        model: str,
+        requests: Sequence[GenerateRequest],
+        whole: bool,
+        until: float,
+        deadline: float,
+    ) -> AsyncGenerator[list[Piece], None]:
+        sent = self._circuit.clock()
+        # a whole answer has to be complete by then, a stream to have begun
+        left = (until if whole else deadline) - asyncio.get_running_loop().time()
         pace = Pace(
             min(self._limits.first_token_timeout_s, left),
             min(self._limits.between_tokens_timeout_s, left),
@@ -160,29 +192,44 @@ class Failover:
         timed = [replace(request, timeout_s=left) for request in requests]
         source = ask(self._llms[model], timed, pace, whole=whole)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(until):
                 first = await anext(source)
         except TimeoutError:
-            raise EngineTimeoutError("the time of the whole request is over") from None
+            raise EngineTimeoutError("the time for the whole answer is over") from None
         except StopAsyncIteration:
             raise EngineServerError("the engine ended without an answer") from None
-        pieces = _continue(first, source, deadline)
+        self._circuit.began(model, sent)
+        pieces = self._continue(model, sent, first, source, deadline)
         # a generator that was never begun cannot close what it holds: it is begun here
         await anext(pieces)
         return pieces
 
-
-async def _continue(
-    first: list[Piece], source: AsyncGenerator[list[Piece], None], deadline: float
-) -> AsyncGenerator[list[Piece], None]:
-    loop = asyncio.get_running_loop()
-    async with aclosing(source):
-        yield []
-        yield first
-        async for pieces in source:
-            yield pieces
-            if loop.time() > deadline:
-                raise EngineTimeoutError("the time of the whole request is over")
+    async def _continue(
+        self,
+        model: str,
+        sent: float,
+        first: list[Piece],
+        source: AsyncGenerator[list[Piece], None],
+        deadline: float,
+    ) -> AsyncGenerator[list[Piece], None]:
+        loop = asyncio.get_running_loop()
+        async with aclosing(source):
+            yield []
+            yield first
+            while True:
+                try:
+                    pieces = await anext(source)
+                except StopAsyncIteration:
+                    self._circuit.succeeded(model, sent)
+                    return
+                except EngineError as error:
+                    # where all the time is over, a client that reads slowly is the likelier cause
+                    if loop.time() < deadline:
+                        self._circuit.failed(model, error, sent)
+                    raise
+                yield pieces
+                if loop.time() > deadline:
+                    raise EngineTimeoutError("the time of the whole request is over")
 
 
 async def ask(

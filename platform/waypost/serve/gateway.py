@@ -11,6 +11,7 @@ import logging
 import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from waypost.serve.bodies import FeedbackBody
 from waypost.serve.clients import RouterClient
 from waypost.serve.decisions import Decisions, FeedbackStore
 from waypost.serve.dispatch import Dispatcher, Reach
-from waypost.serve.failover import Failure
+from waypost.serve.failover import Failure, StaleDecisionError
 from waypost.serve.gate import Gate
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised
 from waypost.serve.metrics import Metrics
 from waypost.serve.openapi import document
-from waypost.serve.parsing import Parser
+from waypost.serve.parsing import Call, Parser
 from waypost.serve.plan import Plan
 from waypost.serve.problems import Problem, problem_of
 from waypost.serve.reading import read_body
@@ -53,6 +54,11 @@ class Graph:
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
 """Answered without a key."""
+
+SETTLE_S = 10.0
+SETTLE_POLL_S = 0.1
+"""A changed config reaches gateway and router one after the other. A request whose decision names
+only models that the other side does not have (any more, or yet) is decided again meanwhile."""
 
 MAX_FEEDBACK_BYTES = 64 * 1024
 
@@ -212,15 +218,32 @@ class Gateway:
 
     async def _chat(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
-        raw, graph = await self._body(http), self._graph
-        call = graph.parser.chat(raw, http.headers, request_id)
-        await http.until_gone(lambda: graph.answering.answer(http, call, ChatFormat, begin))
+        raw = await self._body(http)
+        await self._answer(
+            http, lambda parser: parser.chat(raw, http.headers, request_id), ChatFormat, begin
+        )
 
     async def _completion(self, http: Exchange, request_id: str) -> None:
         begin = time.perf_counter()
-        raw, graph = await self._body(http), self._graph
-        call = graph.parser.completion(raw, http.headers, request_id)
-        await http.until_gone(lambda: graph.answering.answer(http, call, TextFormat, begin))
+        raw = await self._body(http)
+        await self._answer(
+            http, lambda parser: parser.completion(raw, http.headers, request_id), TextFormat, begin
+        )
+
+    async def _answer(
+        self, http: Exchange, read: Callable[[Parser], Call], form: type[ChatFormat], begin: float
+    ) -> None:
+        """Answer, by the plan in force; again, while router and gateway differ in theirs."""
+        while True:
+            graph = self._graph
+            call = read(graph.parser)
+            work = partial(graph.answering.answer, http, call, form, begin)
+            try:
+                return await http.until_gone(work)
+            except StaleDecisionError:
+                if time.perf_counter() - begin > SETTLE_S:
+                    raise
+            await asyncio.sleep(SETTLE_POLL_S)
 
     async def _route(self, http: Exchange, request_id: str) -> None:
         raw, graph = await self._body(http), self._graph

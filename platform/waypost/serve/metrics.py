@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from waypost.contracts.errors import MissingExtraError
@@ -34,6 +35,7 @@ class Metrics:
         self._cost = counter("cost_usd", "Dollars, at the pool's prices.", "model")
         self._failovers = counter("failovers", "LLMs that did not answer.", "model", "reason")
         self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
+        self._configs = counter("user_configs", "Configs taken, or refused.", "outcome")
         self._decision_s = Histogram(
             "waypost_decision_seconds",
             "Time of a decision, embedding included.",
@@ -50,6 +52,9 @@ class Metrics:
         self._in_flight = Gauge("waypost_in_flight", "Requests at work.", registry=registry)
         self._queued = Gauge("waypost_queued", "Requests that wait.", registry=registry)
         self._resting = Gauge("waypost_resting_models", "LLMs passed over.", registry=registry)
+        # a number that grows while no more requests are at work is a leak
+        tasks = Gauge("waypost_tasks", "Tasks of the event loop.", registry=registry)
+        tasks.set_function(_count_tasks)
 
     def watch(
         self,
@@ -90,8 +95,19 @@ class Metrics:
         """Count a stream that ended with an error after its first token."""
         self._broken.labels(model).inc()
 
+    def config(self, taken: bool) -> None:
+        """Count a ``user_config``."""
+        self._configs.labels("taken" if taken else "refused").inc()
+
     def text(self) -> bytes:
         """Return all of it in Prometheus' text form."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)
+
+
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # read from a thread without an event loop

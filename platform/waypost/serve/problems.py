@@ -17,7 +17,7 @@ from waypost.contracts.errors import (
 )
 from waypost.secrets import redact
 from waypost.serve.decider import RouterUnavailableError
-from waypost.serve.failover import ExhaustedError
+from waypost.serve.failover import ExhaustedError, StaleDecisionError
 from waypost.serve.gate import TooBusyError
 
 MAX_MESSAGE = 2_000
@@ -49,7 +49,7 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a failure of ours
             "error": {
                 "message": redact(message)[:MAX_MESSAGE],
                 "type": _type(status),
-                "param": param,
+                "param": None if param is None else redact(param),
                 "code": code,
             }
         }
@@ -66,6 +66,8 @@ def problem_of(error: WaypostError) -> Problem:
         return _busy(str(error), error.retry_after_s)
     if isinstance(error, ExhaustedError):
         return _exhausted(error)
+    if isinstance(error, StaleDecisionError):
+        return Problem(502, str(error), code="no_model_served")
     if isinstance(error, EngineError):
         return engine_problem(error)
     if isinstance(error, RouterUnavailableError):
@@ -91,8 +93,6 @@ def engine_problem(error: EngineError) -> Problem:
 
 
 def _exhausted(error: ExhaustedError) -> Problem:
-    if not error.failures:
-        return Problem(502, "no model of the ranking is served", code="no_model_served")
     errors = [failure.error for failure in error.failures]
     last = errors[-1]
     if all(isinstance(each, EngineOverloadedError) for each in errors):

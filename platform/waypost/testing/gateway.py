@@ -25,10 +25,10 @@ COOKING, ALGEBRA = planted().queries[:2]
 """Questions whose best LLM is ``cook``, and ``prover``."""
 
 
-def knn_artifact(folder: Path) -> Path:
-    """Train a knnrouter on the planted data (LLMs cook, prover, tiny) and save it."""
+def knn_artifact(folder: Path, router_name: str = "knnrouter") -> Path:
+    """Train a router on the planted data (LLMs cook, prover, tiny) and save it."""
     data = planted()
-    router: Any = make_router("knnrouter")
+    router: Any = make_router(router_name)
     router.fit(data)
     router.encoder = make_encoder(ENCODER_ID)
     save_router(router, folder, data)
