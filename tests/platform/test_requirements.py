@@ -18,10 +18,16 @@ from packaging.utils import canonicalize_name
 
 from waypost.contracts.errors import MissingExtraError
 
-LOCKED_EXTRAS = ("serve", "train", "data", "dev")
+# Lock -> the extras it locks, beside the base.
+LOCKED_EXTRAS = {
+    "main": ("serve", "train", "data", "dev"),
+    "router-r1": ("router-r1",),
+    "vllm-cpu": (),
+}
 PACKAGES = ("platform/waypost", "routers/waypost_routers", "rl/waypost_rl")
 # Brought along, in the one version that fits, by what is declared.
 PARTS = {"pydantic-core": "pydantic"}
+ACCELERATORS = re.compile(r"(nvidia-.*-cu\d+|cuda-|triton)")
 LINE = re.compile(r"[a-z0-9.-]+==[0-9][a-z0-9.]*(; sys_platform == \"linux\")?")
 
 
@@ -41,9 +47,15 @@ def extras(project: dict[str, Any]) -> dict[str, dict[str, Requirement]]:
     }
 
 
+@pytest.fixture(scope="module", params=LOCKED_EXTRAS)
+def name(request: pytest.FixtureRequest) -> str:
+    """Name of each lock."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def lock(root: Path) -> list[str]:
-    lines = (root / "requirements" / "main.txt").read_text(encoding="utf-8").splitlines()
+def lock(root: Path, name: str) -> list[str]:
+    lines = (root / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
@@ -58,24 +70,24 @@ def test_the_lock_is_sorted_and_names_each_package_once(lock: list[str]) -> None
 
 
 def test_the_lock_leaves_accelerator_libraries_to_torch(lock: list[str]) -> None:
-    assert [line for line in lock if line.lower().startswith(("nvidia", "cuda", "triton"))] == []
+    assert [line for line in lock if ACCELERATORS.match(line)] == []
 
 
 def test_the_lock_satisfies_the_base_and_the_locked_extras(
-    lock: list[str], extras: dict[str, dict[str, Requirement]]
+    name: str, lock: list[str], extras: dict[str, dict[str, Requirement]]
 ) -> None:
     locked = {
         canonicalize_name(line.partition("==")[0]): line.partition("==")[2].partition(";")[0]
         for line in lock
     }
-    wanted = [r for extra in ("", *LOCKED_EXTRAS) for r in extras[extra].values()]
+    wanted = [r for extra in ("", *LOCKED_EXTRAS[name]) for r in extras[extra].values()]
     missing = [str(r) for r in wanted if locked.get(canonicalize_name(r.name)) is None]
     assert missing == []
     other = [str(r) for r in wanted if locked[canonicalize_name(r.name)] not in r.specifier]
     assert other == []
 
 
-def test_ray_is_the_same_in_both_environments(
+def test_ray_is_the_same_in_every_environment(
     lock: list[str], extras: dict[str, dict[str, Requirement]]
 ) -> None:
     assert f"ray{extras['router-r1']['ray'].specifier}" in lock

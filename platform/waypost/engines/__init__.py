@@ -20,6 +20,7 @@ _MODULES = {
     "openai": "openai_http",
     "replay": "replay",
     "transformers": "transformers",
+    "vllm": "vllm",
 }
 
 

@@ -9,6 +9,8 @@ short request that comes late may finish before a long one that came early.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,16 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from waypost.contracts.errors import (
-    EngineConnectionError,
-    EngineError,
-    EngineOverloadedError,
-    EngineServerError,
-)
+from waypost.contracts.errors import EngineError
+from waypost.engines._lm_batch import down, full
 from waypost.engines._lm_cache import RowCache
 from waypost.engines._lm_model import LanguageModel
-from waypost.engines._lm_sampling import GREEDY_BELOW, sample
+from waypost.engines._lm_sampling import GREEDY_BELOW, Sampling, sample
 from waypost.engines._lm_sequence import LiveSequence
+
+Row = LiveSequence[Sampling]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class BatchLoop:
     Args:
         limits: Its bounds.
         threads: CPU threads of a forward pass; None leaves torch's default.
+        nice: How far they stand back behind other threads, where the model is on the CPU.
         flush: Called in the thread after each turn: hands what was put out to the readers.
 
     Attributes:
@@ -54,17 +55,20 @@ class BatchLoop:
         steps: Steps of the batch since the start; each makes one token for every row.
     """
 
-    def __init__(self, limits: Limits, threads: int | None, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, limits: Limits, threads: int | None, nice: int, flush: Callable[[], None]
+    ) -> None:
         self.output_tokens = 0
         self.steps = 0
         self._limits = limits
         self._threads = threads
+        self._nice = nice
         self._flush = flush
         self._changed = threading.Condition()
-        self._waiting: deque[LiveSequence] = deque()
-        self._reading: LiveSequence | None = None  # its prompt is being read
+        self._waiting: deque[Row] = deque()
+        self._reading: Row | None = None  # its prompt is being read
         self._read_cache = RowCache()
-        self._running: list[LiveSequence] = []  # row i of the batch is the i-th
+        self._running: list[Row] = []  # row i of the batch is the i-th
         self._cache = RowCache()
         self._stopping = False
         self._failed = False
@@ -84,6 +88,7 @@ class BatchLoop:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             try:
+                self._stand_back()
                 self.model = load()
             except BaseException as error:  # noqa: BLE001 - handed to the caller of start
                 failure.append(error)
@@ -98,6 +103,12 @@ class BatchLoop:
         if failure:
             raise failure[0]
 
+    def _stand_back(self) -> None:
+        # On Linux a priority belongs to the thread, and the threads that it starts inherit it:
+        # the event loop of this process keeps its own. Elsewhere it is the whole process's.
+        if sys.platform == "linux" and not torch.cuda.is_available():
+            os.nice(self._nice)
+
     @property
     def alive(self) -> bool:
         """Whether it takes requests."""
@@ -106,7 +117,7 @@ class BatchLoop:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running) + (self._reading is not None)
 
-    def submit(self, sequence: LiveSequence) -> None:
+    def submit(self, sequence: Row) -> None:
         """Let a request wait for its turn.
 
         Raises:
@@ -118,13 +129,11 @@ class BatchLoop:
             if not self.alive:
                 raise self._down()
             if len(self) >= self._limits.max_batch_size + self._limits.max_waiting:
-                raise EngineOverloadedError(
-                    f"{self.model.name}: {len(self)} requests run or wait, the most it takes"
-                )
+                raise full(self.model.name, len(self))
             self._waiting.append(sequence)
             self._changed.notify()
 
-    def cancel(self, sequence: LiveSequence) -> None:
+    def cancel(self, sequence: Row) -> None:
         """Let a request end before its next token."""
         with self._changed:
             sequence.cancelled = True
@@ -161,14 +170,12 @@ class BatchLoop:
             self._changed.wait_for(lambda: self._stopping or len(self) > 0)
             return not self._stopping
 
-    def _all(self) -> list[LiveSequence]:
+    def _all(self) -> list[Row]:
         reading = [] if self._reading is None else [self._reading]
         return [*self._running, *reading, *self._waiting]
 
     def _down(self) -> EngineError:
-        if self._failed:
-            return EngineServerError(f"{self.model.name}: generation crashed; restart the engine")
-        return EngineConnectionError(f"{self.model.name}: the engine was closed")
+        return down(self.model.name, crashed=self._failed)
 
     def _turn(self) -> None:
         self._drop_cancelled()
@@ -208,7 +215,7 @@ class BatchLoop:
                     self._cache.append(self._read_cache)
                     self._running.append(sequence)
 
-    def _next_prompt(self) -> LiveSequence | None:
+    def _next_prompt(self) -> Row | None:
         if self._reading is None and len(self._running) < self._limits.max_batch_size:
             with self._changed:
                 self._reading = self._waiting.popleft() if self._waiting else None
@@ -216,7 +223,7 @@ class BatchLoop:
             self._read_cache.lengths = [0]
         return self._reading
 
-    def _accept(self, sequences: list[LiveSequence], logits: Tensor) -> None:
+    def _accept(self, sequences: list[Row], logits: Tensor) -> None:
         best = logits.argmax(dim=-1).tolist()
         self.output_tokens += len(sequences)
         for row, sequence in enumerate(sequences):

@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer: text to tokens, and tokens to the next logits.
+"""A causal language model with its weights: tokens to the next logits.
 
 Works with transformers 4.45 to 5.x. Imports torch and transformers at the top: only
 `_lm_loop` imports it, which is imported when a `transformers` engine starts.
@@ -13,52 +13,30 @@ from typing import Any
 
 import torch
 import transformers
-from jinja2.exceptions import TemplateError
 from torch import Tensor
 
-from waypost.contracts.errors import EngineRequestError, WeightsError
-from waypost.contracts.generation import GenerateRequest
+from waypost.contracts.errors import WeightsError
 from waypost.engines._lm_cache import RowCache
-from waypost.engines._messages import content_text
+from waypost.engines._lm_prompt import ModelText
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
-class LanguageModel:
+class LanguageModel(ModelText):
     """Weights and tokenizer of one decoder-only model.
 
     Attributes:
         device: Where the weights are.
-        context_length: Tokens the model can attend to.
-        end_ids: Tokens that end an answer.
-        temperature: The model's own sampling default; 0 (greedy) where it has none.
-        top_p: The model's own nucleus default; 1 where it has none.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        self.name = name
+        super().__init__(tokenizer, model.config, model.generation_config, name)
         self.device = torch.device(model.device)
         self._model = model.eval()
-        self._tokenizer = tokenizer
-        # The Rust tokenizer itself: unlike the Python one around it, it changes no state when
-        # it encodes, so several threads may use it at once.
-        self._text = tokenizer.backend_tokenizer
-        self._text.no_truncation()
-        self._text.no_padding()
-        self._config = model.config.get_text_config()
         self._forward_names = set(inspect.signature(model.forward).parameters)
         self._window, self._mixed = self._attention()
         self._check()
         self.context_length = self._context()
-        generation = model.generation_config
-        self.end_ids = frozenset(
-            _ids(generation.eos_token_id)
-            + _ids(self._config.eos_token_id)
-            + _ids(tokenizer.eos_token_id)
-        )
-        samples = bool(generation.do_sample)
-        self.temperature = float(_or(generation.temperature, 1.0)) if samples else 0.0
-        self.top_p = float(_or(generation.top_p, 1.0)) if samples else 1.0
 
     @classmethod
     def load(cls, path: Path, device: str, dtype: str, name: str) -> LanguageModel:
@@ -84,27 +62,6 @@ class LanguageModel:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise WeightsError(f"{name}: {path} does not load on {device}: {error}") from error
         return cls(model, tokenizer, name)
-
-    def tokens(self, request: GenerateRequest) -> list[int]:
-        """Return the tokens of a request: messages through the chat template, a prompt as it is.
-
-        Never empty: an empty prompt is the model's begin (else end) token.
-
-        Raises:
-            EngineRequestError: where the model has no chat template, or the template refuses
-                the messages.
-        """
-        if request.prompt is not None:
-            ids = self._text.encode(request.prompt, add_special_tokens=True).ids
-        else:
-            ids = self._text.encode(self._render(request), add_special_tokens=False).ids
-        first = _ids(self._tokenizer.bos_token_id) or sorted(self.end_ids)
-        return list(ids) or first[:1]
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        text: str = self._text.decode(list(ids), skip_special_tokens=True)
-        return text
 
     def next_logits(self, ids: Sequence[Sequence[int]], cache: RowCache) -> Tensor:
         """Run the model on the next tokens of each row and keep their states in the cache.
@@ -145,29 +102,6 @@ class LanguageModel:
         mask = torch.zeros(seen.shape, dtype=dtype, device=self.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)
 
-    def _render(self, request: GenerateRequest) -> str:
-        if not self._tokenizer.chat_template:
-            raise EngineRequestError(
-                f"{self.name} has no chat template: it takes prompts (/v1/completions) only"
-            )
-        messages = [
-            {**message, "content": content_text(message.get("content"))}
-            for message in request.messages or []
-        ]
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                messages, tools=request.tools, add_generation_prompt=True, tokenize=False
-            )
-        except (TemplateError, TypeError, KeyError, ValueError):
-            text = ""
-        if not text:
-            # raised outside of the handler: the template's own error may hold the user's text
-            raise EngineRequestError(
-                f"{self.name}: its chat template refuses the messages; check their roles, their "
-                "order and the tools"
-            )
-        return text
-
     def _check(self) -> None:
         layers = set(getattr(self._config, "layer_types", None) or ()) - _KNOWN_LAYERS
         why = ", ".join(sorted(layers))
@@ -192,16 +126,7 @@ class LanguageModel:
         return (window, False) if getattr(config, "use_sliding_window", True) else (0, False)
 
     def _context(self) -> int:
-        length = int(self._config.max_position_embeddings)
         # One mask for all layers says nothing of a window; below its width there is none.
-        return min(length, self._window) if self._window and not self._mixed else length
-
-
-def _ids(value: int | Sequence[int] | None) -> list[int]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, int) else [int(item) for item in value]
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+        if self._window and not self._mixed:
+            return min(self.context_length, self._window)
+        return self.context_length

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,15 @@ GREEDY_BELOW = 1e-5
 _NUCLEUS = 256
 """Sorting a vocabulary of 150,000 takes longer than a small model's step, and the nucleus of
 most steps is within the first few tokens: the whole is sorted only where it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: `temperature` 0 is greedy; `generator` is this request's own."""
+
+    temperature: float
+    top_p: float
+    generator: torch.Generator
 
 
 def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

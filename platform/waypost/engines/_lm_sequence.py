@@ -1,11 +1,9 @@
-"""One request on its way through the batch loop."""
+"""One request on its way through a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from torch import Generator
+from typing import Generic, TypeVar
 
 from waypost.contracts.errors import EngineError
 from waypost.contracts.generation import Chunk, FinishReason, Usage
@@ -16,20 +14,17 @@ Item = Chunk | EngineError
 """What a request's reader is given: chunks, or the error that ends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen: `temperature` 0 is greedy; `generator` is this request's own."""
-
-    temperature: float
-    top_p: float
-    generator: Generator
+SamplingT = TypeVar("SamplingT")
+"""How an engine's batch is told to choose tokens."""
 
 
-class LiveSequence:
-    """A prompt and the answer that grows behind it. Owned by the loop's thread.
+class LiveSequence(Generic[SamplingT]):
+    """A prompt and the answer that grows behind it. Owned by the thread of its batch.
 
     Attributes:
         prompt: Its tokens.
+        max_tokens: Most tokens of the answer.
+        sampling: How its tokens are chosen.
         done: How many tokens of the prompt the model has seen.
         last: The newest token: what the model is given next.
         finished: True once its last item was put out.
@@ -40,12 +35,13 @@ class LiveSequence:
         self,
         prompt: Sequence[int],
         max_tokens: int,
-        sampling: Sampling,
+        sampling: SamplingT,
         stop: Sequence[str],
         decode: Callable[[Sequence[int]], str],
         put: Callable[[Item], None],
     ) -> None:
         self.prompt = list(prompt)
+        self.max_tokens = max_tokens
         self.sampling = sampling
         self.done = 0
         self.last = -1
@@ -74,6 +70,10 @@ class LiveSequence:
     def cancel(self) -> None:
         """End the answer where it is."""
         self._last("cancelled")
+
+    def end(self, reason: FinishReason) -> None:
+        """End the answer for a reason that its tokens do not show."""
+        self._finish(reason)
 
     def fail(self, error: EngineError) -> None:
         """End the answer with an error."""

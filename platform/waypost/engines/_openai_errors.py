@@ -23,6 +23,8 @@ NO_MONEY = "insufficient_quota"
 """OpenAI's code of a 429 that no waiting helps."""
 
 _TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}(length|tokens)", re.I | re.S)
+_FAULTS_OF_THE_REQUEST = frozenset({400, 415, 422})
+
 _LONGEST = 300
 """Characters of an upstream's message that ours quotes."""
 
@@ -73,8 +75,10 @@ def upstream_error(
         return EngineServerError(message, status=status, retry_after_s=retry_after_s)
     if code == "context_length_exceeded" or (status in {400, 413, 422} and _TOO_LONG.search(said)):
         return ContextLengthError(message, status=status)
-    # 404: this upstream does not have the model; the next of a ranking may
-    return EngineRequestError(message, status=status, retryable=status == 404)
+    # any other (no such model, no money, moved, not allowed) is this upstream's; the next of a
+    # ranking may answer
+    retryable = status not in _FAULTS_OF_THE_REQUEST
+    return EngineRequestError(message, status=status, retryable=retryable)
 
 
 def stream_status(error: object) -> int:

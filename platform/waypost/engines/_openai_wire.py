@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 from waypost.contracts.errors import EngineServerError
 from waypost.contracts.generation import Chunk, FinishReason, GenerateRequest, Usage
@@ -12,6 +12,9 @@ from waypost.engines._stops import StopFilter
 
 CHARACTERS_PER_TOKEN = 4
 """For the usage of an upstream that tells none: what English text has on average."""
+
+MOST_TOKENS = 2**40
+"""An upstream that tells more is not believed."""
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -76,29 +79,34 @@ class AnswerReader:
         self._request = request
         self._stops = StopFilter(request.stop)
         self._characters = 0
+        self._texts: list[str] = []  # not yet taken, as are the calls
+        self._calls: list[dict[str, Any]] = []
 
     @property
     def stopped(self) -> bool:
         """Whether the rest of the answer is not wanted."""
         return self._stops.stopped
 
-    def read(self, data: dict[str, Any]) -> Chunk | None:
-        """Take one event of a stream, or a whole answer; return what it adds, if anything."""
+    def read(self, data: dict[str, Any]) -> None:
+        """Take one event of a stream, or a whole answer; `take` gives what it adds."""
         self._read_usage(data.get("usage"))
         choice = _first(data.get("choices"))
         self.answered = self.answered or bool(choice)
         message = choice.get("delta") or choice.get("message") or {}
         text = content_text(message.get("content") or choice.get("text"))
         self._characters += len(text)
-        shown = self._stops.push(text)
-        calls = tuple(
-            {"index": index, **call}
-            for index, call in enumerate(message.get("tool_calls") or ())
-            if isinstance(call, dict)
-        )
+        self._texts.append(self._stops.push(text))
+        if calls := message.get("tool_calls"):
+            self._calls.extend(_tool_calls(calls))
         if self.finish_reason is None and (word := choice.get("finish_reason")):
             self.finish_reason = _FINISH.get(word, "stop")
-        return Chunk(text=shown, tool_calls=calls) if shown or calls else None
+
+    def take(self) -> Chunk | None:
+        """Return what was added since the last time, if anything."""
+        text, calls = "".join(self._texts), tuple(self._calls)
+        self._texts.clear()
+        self._calls.clear()
+        return Chunk(text=text, tool_calls=calls) if text or calls else None
 
     def rest(self) -> Chunk | None:
         """Return the text held back for a stop string that did not come."""
@@ -115,7 +123,7 @@ class AnswerReader:
     def _read_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
             prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-            if isinstance(prompt, int) and isinstance(answer, int):
+            if _is_count(prompt) and _is_count(answer):
                 self.usage = Usage(prompt, answer)
 
 
@@ -127,11 +135,31 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     """
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise EngineServerError(f"{where}: expected a JSON object, found something else")
     return data
+
+
+def _tool_calls(given: object) -> list[dict[str, Any]]:
+    """Read the calls of a message or a delta: those who join deltas rely on their types.
+
+    Raises:
+        EngineServerError: where one is not what OpenAI's API says.
+    """
+    calls: list[dict[str, Any]] = []
+    for place, call in enumerate(given if isinstance(given, list) else [given]):
+        function = call.get("function") or {} if isinstance(call, dict) else None
+        if not isinstance(function, dict) or type(call.get("index", place)) is not int:
+            raise EngineServerError("a tool call of the answer is malformed")
+        if isinstance(function.get("arguments"), dict):  # some servers send the object itself
+            function = {**function, "arguments": json.dumps(function["arguments"])}
+        texts = [call.get("id"), call.get("type"), *function.values()]
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise EngineServerError("a tool call of the answer is malformed")
+        calls.append({"index": place, **call} | ({"function": function} if function else {}))
+    return calls
 
 
 def _first(choices: Any) -> dict[str, Any]:
@@ -144,3 +172,8 @@ def _first(choices: Any) -> dict[str, Any]:
 
 def _tokens(characters: int) -> int:
     return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Say whether it is a number of tokens; what is not would spoil sums and metrics."""
+    return type(value) is int and 0 <= value <= MOST_TOKENS

@@ -6,6 +6,17 @@ import random
 import time
 from email.utils import parsedate_to_datetime
 
+from waypost.contracts.errors import (
+    EngineAuthError,
+    EngineError,
+    EngineOverloadedError,
+    EngineRequestError,
+    EngineTimeoutError,
+)
+from waypost.engines._openai_config import Config
+from waypost.engines._openai_errors import NO_MONEY
+from waypost.secrets import KeyRing, Secret
+
 
 def retry_after_s(header: str | None, now: float | None = None) -> float | None:
     """Read a Retry-After header.
@@ -36,3 +47,43 @@ def backoff_s(attempt: int, base_s: float, max_s: float) -> float:
     together do not come back together (AWS Architecture Blog, 2015).
     """
     return random.uniform(0.0, min(max_s, base_s * 2.0**attempt))  # noqa: S311 - no secret
+
+
+class Retries:
+    """How often, with which key and after what wait one request is tried."""
+
+    def __init__(self, config: Config, ring: KeyRing) -> None:
+        self._config = config
+        self._ring = ring
+        self._tries = 0
+        self._other_keys = ring.count(config.service) - 1 if config.service else 0
+
+    def key(self) -> Secret | None:
+        """Return the key of the next try."""
+        return self._ring.take(self._config.service) if self._config.service else None
+
+    def wait(self, error: EngineError, key: Secret | None) -> float | None:
+        """Return the seconds to wait before another try, or None to give up."""
+        if key is not None and self._rests(error, key):
+            self._other_keys -= 1
+            return 0.0
+        # A time-out of our own is not tried again: the wait is what the caller would double.
+        ours = isinstance(error, EngineTimeoutError) and error.status is None
+        final = isinstance(error, EngineRequestError) or NO_MONEY in str(error)
+        if not error.retryable or ours or final or self._tries >= self._config.max_retries:
+            return None
+        wait = backoff_s(self._tries, self._config.retry_base_s, self._config.retry_max_s)
+        self._tries += 1
+        asked = error.retry_after_s or 0.0
+        return max(wait, asked) if asked <= self._config.retry_max_s else None
+
+    def _rests(self, error: EngineError, key: Secret) -> bool:
+        """Let a refused or limited key rest; say whether another one can be tried at once."""
+        if isinstance(error, EngineAuthError):
+            self._ring.refused(key)
+        elif isinstance(error, EngineOverloadedError):
+            self._ring.limited(key, error.retry_after_s)
+        else:
+            return False
+        service = self._config.service or ""
+        return self._other_keys > 0 and self._ring.ready(service) > 0

@@ -11,28 +11,26 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
-from typing import ClassVar, Literal, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import Field, field_validator
 
-from waypost.config import StrictModel
 from waypost.contracts.errors import (
     ConfigError,
-    EngineAuthError,
     EngineConnectionError,
     EngineError,
-    EngineOverloadedError,
     EngineServerError,
     EngineTimeoutError,
     Fault,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.engines._calls import Call, Calls, Cancelled
-from waypost.engines._openai_errors import NO_MONEY, stream_status, upstream_error
+from waypost.engines._openai_config import Config
+from waypost.engines._openai_errors import stream_status, upstream_error
 from waypost.engines._openai_wire import AnswerReader, parse_json, request_body, request_path
-from waypost.engines._retry import backoff_s, retry_after_s
+from waypost.engines._retry import Retries, retry_after_s
 from waypost.engines._sse import EventParser
 from waypost.engines.base import Engine
 from waypost.secrets import KeyRing, Secret, key_ring
@@ -44,79 +42,8 @@ ResultT = TypeVar("ResultT")
 _DRAIN_S = 0.05
 """Wait for the end of the body after ``[DONE]``, so that the connection can be used again."""
 
-_KEY_HEADERS = {"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"}
-
-
-class Config(StrictModel):
-    """Settings of the `openai` engine."""
-
-    base_url: str
-    """Up to and with the version: ``https://api.openai.com/v1``."""
-
-    model: str = Field(min_length=1)
-    """The upstream's name of the model."""
-
-    service: str | None = None
-    """Whose keys are sent (``API_KEYS``); None sends none."""
-
-    headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers; never a key."""
-
-    stream: bool = True
-    """False asks the upstream for whole answers, which come as one chunk."""
-
-    include_usage: bool = True
-    """Ask for the token counts of a stream. False for an upstream that refuses the question;
-    counts are then estimated as a quarter of the characters."""
-
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the upstream calls the limit."""
-
-    connect_timeout_s: float = Field(default=5.0, gt=0)
-    """To open a connection."""
-
-    first_token_timeout_s: float = Field(default=60.0, gt=0)
-    """From sending the request to the first bytes of the answer's body."""
-
-    token_timeout_s: float = Field(default=30.0, gt=0)
-    """Between two parts of a stream."""
-
-    total_timeout_s: float = Field(default=600.0, gt=0)
-    """The whole call, tries included; a request's ``timeout_s`` may shorten it."""
-
-    max_connections: int = Field(default=256, ge=1)
-    """Sockets open at once; further requests wait for one."""
-
-    keepalive_s: float = Field(default=30.0, gt=0)
-    """How long an idle socket is kept."""
-
-    max_retries: int = Field(default=2, ge=0)
-    """Further tries after a connection loss, 408, 429 or 5xx, before the first token only."""
-
-    retry_base_s: float = Field(default=0.5, ge=0)
-    """Longest wait before the first further try; it doubles with each."""
-
-    retry_max_s: float = Field(default=8.0, ge=0)
-    """Longest wait; an upstream that asks for more (Retry-After) is not tried again."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_plain_http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("expected a URL such as https://api.openai.com/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("a URL holds no key: put it into API_KEYS and name its service")
-        return value.rstrip("/")
-
-    @field_validator("headers")
-    @classmethod
-    def _holds_no_key(cls, value: dict[str, str]) -> dict[str, str]:
-        if found := sorted(name for name in value if name.lower() in _KEY_HEADERS):
-            raise ValueError(
-                f"{', '.join(found)}: a key goes into API_KEYS, and its service into `service`"
-            )
-        return value
+_LONGEST_ANSWER = 64 * 2**20
+"""Longest whole answer that is taken, in bytes; an endless one must not fill the memory."""
 
 
 class OpenAIEngine(Engine):
@@ -166,7 +93,7 @@ class OpenAIEngine(Engine):
         """Answer one request; see `Engine.generate`."""
         with self.calls.enter(request, self.config.total_timeout_s) as call:
             reader = AnswerReader(request)
-            retries = _Retries(self.config, self._ring)
+            retries = Retries(self.config, self._ring)
             started = False
             try:
                 while True:
@@ -215,11 +142,12 @@ class OpenAIEngine(Engine):
         try:
             if response.status >= 300:
                 raise await self._refusal(call, request, response)
-            parts = self._parts(call, response, first_by - loop.time())
+            patience = _Patience(first_by - loop.time())
+            parts = self._parts(call, response, patience)
             # an upstream that cannot stream may answer in one piece though asked for a stream
             whole = "json" in response.content_type or not self.config.stream
             read = self._whole if whole else self._stream
-            events = read(request, reader, parts)
+            events = read(request, reader, parts, patience)
             async with aclosing(parts), aclosing(events):
                 async for chunk in events:
                     yield chunk
@@ -272,11 +200,15 @@ class OpenAIEngine(Engine):
         self, call: Call, request: GenerateRequest, response: aiohttp.ClientResponse
     ) -> EngineError:
         raw = b""
-        while len(raw) < 65_536:
-            part = await self._io(call, response.content.readany(), self.config.token_timeout_s)
-            if not part:
-                break
-            raw += part
+        patience = _Patience(self.config.token_timeout_s)
+        try:
+            async with aclosing(self._parts(call, response, patience)) as parts:
+                async for part in parts:
+                    raw += part
+                    if len(raw) > 65_536:
+                        break
+        except (EngineTimeoutError, EngineConnectionError):
+            call.check()  # the status says enough, unless it is the request that has ended
         try:
             body: object = parse_json(raw, self._where)
         except EngineError:
@@ -286,89 +218,101 @@ class OpenAIEngine(Engine):
         return upstream_error(self._where, response.status, error, request, wait)
 
     async def _parts(
-        self, call: Call, response: aiohttp.ClientResponse, first_s: float
+        self, call: Call, response: aiohttp.ClientResponse, patience: _Patience
     ) -> AsyncGenerator[bytes, None]:
-        within_s = max(0.001, first_s)
-        while part := await self._io(call, response.content.readany(), within_s):
+        loop = asyncio.get_running_loop()
+        while True:
+            begin = loop.time()
+            part = await self._io(call, response.content.readany(), max(0.001, patience.left_s))
+            patience.left_s -= loop.time() - begin
+            if not part:
+                return
             yield part
             call.check()  # what is buffered already is read without a wait that could end
-            within_s = self.config.token_timeout_s
 
     async def _stream(
-        self, request: GenerateRequest, reader: AnswerReader, parts: AsyncGenerator[bytes, None]
+        self,
+        request: GenerateRequest,
+        reader: AnswerReader,
+        parts: AsyncGenerator[bytes, None],
+        patience: _Patience,
     ) -> AsyncGenerator[Chunk, None]:
         parser = EventParser()
         async for part in parts:
-            for event in parser.feed(part):
-                if event == "[DONE]":
-                    await _drain(parts)
-                    return
-                if chunk := self._read(request, reader, event):
+            try:
+                done = self._events(request, reader, parser.feed(part), patience)
+            except EngineError:
+                if chunk := reader.take():
                     yield chunk
-                if reader.stopped:
-                    return
-        for event in parser.finish():
-            if event != "[DONE]" and (chunk := self._read(request, reader, event)):
+                raise
+            # what arrived together goes on together: a chunk costs every layer behind this one
+            if chunk := reader.take():
                 yield chunk
+            if done:
+                await _drain(parts)
+                return
+            if reader.stopped:
+                return
+        self._events(request, reader, parser.finish(), patience)
+        if chunk := reader.take():
+            yield chunk
         if reader.finish_reason is None and not reader.stopped:
             raise EngineConnectionError(f"{self._where}: the stream was cut off before its end")
 
     async def _whole(
-        self, request: GenerateRequest, reader: AnswerReader, parts: AsyncGenerator[bytes, None]
+        self,
+        request: GenerateRequest,
+        reader: AnswerReader,
+        parts: AsyncGenerator[bytes, None],
+        patience: _Patience,
     ) -> AsyncGenerator[Chunk, None]:
-        raw = b"".join([part async for part in parts])
-        if chunk := self._read(request, reader, raw):
+        raw = bytearray()
+        async for part in parts:
+            patience.left_s = self.config.token_timeout_s
+            raw += part
+            if len(raw) > _LONGEST_ANSWER:
+                raise EngineServerError(
+                    f"{self._where}: the answer exceeds {_LONGEST_ANSWER} bytes"
+                )
+        self._read(request, reader, bytes(raw))
+        if chunk := reader.take():
             yield chunk
         if not reader.answered:
             raise EngineServerError(f"{self._where}: the answer has no choices")
 
-    def _read(
-        self, request: GenerateRequest, reader: AnswerReader, event: str | bytes
-    ) -> Chunk | None:
+    def _events(
+        self,
+        request: GenerateRequest,
+        reader: AnswerReader,
+        events: list[str],
+        patience: _Patience,
+    ) -> bool:
+        """Read events up to the end of the answer; say whether ``[DONE]`` came."""
+        for event in events:
+            patience.left_s = self.config.token_timeout_s
+            if event == "[DONE]":
+                return True
+            self._read(request, reader, event)
+            if reader.stopped:
+                return False
+        return False
+
+    def _read(self, request: GenerateRequest, reader: AnswerReader, event: str | bytes) -> None:
         data = parse_json(event, self._where)
         if error := data.get("error"):
             raise upstream_error(self._where, stream_status(error), error, request)
-        return reader.read(data)
+        reader.read(data)
 
 
-class _Retries:
-    """How often, with which key and after what wait one request is tried."""
+@dataclass
+class _Patience:
+    """How much longer the upstream is waited for.
 
-    def __init__(self, config: Config, ring: KeyRing) -> None:
-        self._config = config
-        self._ring = ring
-        self._tries = 0
-        self._other_keys = ring.count(config.service) - 1 if config.service else 0
+    Attributes:
+        left_s: Seconds of waiting; those in which nobody asks for the next part do not count.
+    """
 
-    def key(self) -> Secret | None:
-        """Return the key of the next try."""
-        return self._ring.take(self._config.service) if self._config.service else None
-
-    def wait(self, error: EngineError, key: Secret | None) -> float | None:
-        """Return the seconds to wait before another try, or None to give up."""
-        if key is not None and self._rests(error, key):
-            self._other_keys -= 1
-            return 0.0
-        # A time-out of our own is not tried again: the wait is what the caller would double.
-        ours = isinstance(error, EngineTimeoutError) and error.status is None
-        final = isinstance(error, EngineAuthError) or error.status == 404 or NO_MONEY in str(error)
-        if not error.retryable or ours or final or self._tries >= self._config.max_retries:
-            return None
-        wait = backoff_s(self._tries, self._config.retry_base_s, self._config.retry_max_s)
-        self._tries += 1
-        asked = error.retry_after_s or 0.0
-        return max(wait, asked) if asked <= self._config.retry_max_s else None
-
-    def _rests(self, error: EngineError, key: Secret) -> bool:
-        """Let a refused or limited key rest; say whether another one can be tried at once."""
-        if isinstance(error, EngineAuthError):
-            self._ring.refused(key)
-        elif isinstance(error, EngineOverloadedError):
-            self._ring.limited(key, error.retry_after_s)
-        else:
-            return False
-        service = self._config.service or ""
-        return self._other_keys > 0 and self._ring.ready(service) > 0
+    left_s: float
 
 
 def _too_late(call: Call, wait: float) -> bool:

@@ -6,109 +6,51 @@ text on. Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from waypost.config import StrictModel
-from waypost.contracts.errors import (
-    ContextLengthError,
-    EngineConnectionError,
-    EngineError,
-    EngineRequestError,
-    EngineTimeoutError,
-    MissingExtraError,
-)
-from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines.base import Engine
+from waypost.contracts.errors import MissingExtraError
+from waypost.engines._lm_engine import LocalConfig, LocalEngine, Wanted
 
 if TYPE_CHECKING:
     from waypost.engines._lm_loop import BatchLoop
     from waypost.engines._lm_model import LanguageModel
-    from waypost.engines._lm_sequence import Item, LiveSequence
-
-    Stream = asyncio.Queue[Item]
+    from waypost.engines._lm_sampling import Sampling
 
 
-class Config(StrictModel):
+class Config(LocalConfig):
     """Settings of the `transformers` engine."""
-
-    model: str = Field(min_length=1)
-    """Folder or hub name, found by `waypost.weights.resolve`."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """``auto`` is the GPU where there is one, else the CPU."""
 
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Numbers the model computes with. In bfloat16 a batch may choose another token than the
-    request alone would have, where two are nearly as likely; in float32 it does not."""
-
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of a forward pass; None leaves torch's default (all cores)."""
-
-    max_batch_size: int = Field(default=8, ge=1)
-    """Requests that generate together."""
-
-    max_waiting: int = Field(default=64, ge=0)
-    """Requests that may wait for a place; one more is an EngineOverloadedError."""
-
-    max_output_tokens: int = Field(default=512, ge=1)
-    """Default and upper bound of a request's ``max_tokens``."""
-
-    context_length: int = Field(default=4096, ge=2)
-    """Most tokens of prompt and answer, where the model itself has room for more. Bounds the
-    memory of the key-value cache: max_batch_size times this."""
+    nice: int = Field(default=10, ge=0, le=19)
+    """How far the threads that compute stand back (Unix priority) behind the event loops and
+    servers they share the cores with. On a CPU only."""
 
     prefill_tokens: int = Field(default=128, ge=1)
     """Prompt tokens read between two tokens of the running requests."""
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(LocalEngine):
     """Generates with a model of the transformers library.
-
-    ``tools`` are given to the chat template; a call that the model writes stays text.
-    ``temperature`` and ``top_p`` default to the model's generation_config.json, which is greedy
-    where it says nothing. ``max_tokens`` above the engine's bound is lowered to it; the answer
-    then ends with ``length``.
 
     Attributes:
         config: Its settings.
     """
 
     name: ClassVar[str] = "transformers"
+    _batch: BatchLoop | None
 
     def __init__(self, config: Config) -> None:
+        super().__init__(config)
         self.config = config
-        self._batch: BatchLoop | None = None
-        self._live: dict[str, LiveSequence] = {}
-        self._outbox: list[tuple[Stream, Item]] = []
-
-    @property
-    def running(self) -> int:
-        """Requests that generate or wait."""
-        return 0 if self._batch is None else len(self._batch)
-
-    @property
-    def output_tokens(self) -> int:
-        """Tokens made since the start."""
-        return 0 if self._batch is None else self._batch.output_tokens
 
     @property
     def steps(self) -> int:
         """Steps of the batch since the start; each made one token for every running request."""
         return 0 if self._batch is None else self._batch.steps
-
-    async def start(self) -> None:
-        """Load the weights in the engine's thread.
-
-        Raises:
-            WeightsError: where they cannot be had or read.
-            MissingExtraError: where torch or transformers is not installed.
-        """
-        self._events = asyncio.get_running_loop()
-        self._batch = await asyncio.to_thread(self._begin)
 
     def _begin(self) -> BatchLoop:
         try:
@@ -125,114 +67,22 @@ class TransformersEngine(Engine):
             return LanguageModel.load(path, config.device, config.dtype, config.model)
 
         limits = Limits(config.max_batch_size, config.max_waiting, config.prefill_tokens)
-        batch = BatchLoop(limits, config.threads, self._flush)
+        batch = BatchLoop(limits, config.threads, config.nice, self._flush)
         batch.start(load)
         return batch
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-        """Answer one request; see `Engine.generate`.
-
-        Raises:
-            ContextLengthError: where prompt and asked tokens do not fit.
-            EngineOverloadedError: where too many wait.
-            EngineTimeoutError: when the request's ``timeout_s`` is over.
-            EngineServerError: where generation crashed.
-            EngineConnectionError: before start and after close.
-        """
-        batch = self._batch
-        if batch is None:
-            raise EngineConnectionError("the transformers engine is not started, or closed")
-        until = None if request.timeout_s is None else self._events.time() + request.timeout_s
-        stream: Stream = asyncio.Queue()
-        # rendering and tokenizing a long prompt takes milliseconds: not on the event loop
-        sequence = await asyncio.to_thread(self._sequence, batch.model, request, stream)
-        self._live[request.request_id] = sequence
-        try:
-            batch.submit(sequence)
-            while True:
-                item = await self._next(stream, until)
-                if isinstance(item, EngineError):
-                    raise item
-                yield item
-                if item.finish_reason is not None:
-                    return
-        finally:
-            self._live.pop(request.request_id, None)
-            if not sequence.finished:
-                batch.cancel(sequence)
-
-    async def _next(self, stream: Stream, until: float | None) -> Item:
-        try:
-            async with asyncio.timeout_at(until):
-                return await stream.get()
-        except TimeoutError:
-            raise EngineTimeoutError("the request's time is over; raise timeout_s") from None
-
-    def _sequence(
-        self, model: LanguageModel, request: GenerateRequest, stream: Stream
-    ) -> LiveSequence:
+    def _sampling(self, wanted: Wanted) -> Sampling:
         import torch
 
-        from waypost.engines._lm_sequence import LiveSequence, Sampling
+        from waypost.engines._lm_sampling import Sampling
 
-        prompt = model.tokens(request)
-        generator = torch.Generator(device=model.device)
-        if request.seed is None:
+        device = "cpu" if self._batch is None else self._batch.model.device
+        generator = torch.Generator(device=device)
+        if wanted.seed is None:
             generator.seed()
         else:
-            generator.manual_seed(request.seed)
-        temperature, top_p = request.temperature, request.top_p
-        return LiveSequence(
-            prompt=prompt,
-            max_tokens=self._room(model, len(prompt), request.max_tokens),
-            sampling=Sampling(
-                temperature=model.temperature if temperature is None else temperature,
-                top_p=model.top_p if top_p is None else top_p,
-                generator=generator,
-            ),
-            stop=request.stop,
-            decode=model.text,
-            put=lambda item: self._outbox.append((stream, item)),
-        )
-
-    def _room(self, model: LanguageModel, prompt: int, asked: int | None) -> int:
-        context = min(model.context_length, self.config.context_length)
-        most = self.config.max_output_tokens
-        if asked is not None and asked < 1:
-            raise EngineRequestError(f"max_tokens is {asked}; expected at least 1")
-        wanted = 1 if asked is None else min(asked, most)
-        if prompt + wanted > context:
-            raise ContextLengthError(
-                f"{model.name}: a prompt of {prompt} tokens and {wanted} to answer exceed its "
-                f"context of {context}"
-            )
-        return min(most, context - prompt) if asked is None else wanted
-
-    def _flush(self) -> None:
-        """Hand what the loop put out to the event loop, in one call a turn."""
-        if self._outbox and not self._events.is_closed():
-            ready, self._outbox = self._outbox, []
-            self._events.call_soon_threadsafe(_deliver, ready)
-
-    async def abort(self, request_id: str) -> None:
-        """End that request with the finish reason ``cancelled``."""
-        if self._batch is not None and (sequence := self._live.get(request_id)) is not None:
-            self._batch.cancel(sequence)
-
-    async def healthy(self) -> bool:
-        """Say whether the model is loaded and its thread runs."""
-        return self._batch is not None and self._batch.alive
-
-    async def close(self) -> None:
-        """End the thread and every request, and free the model."""
-        batch, self._batch = self._batch, None
-        if batch is not None:
-            await asyncio.to_thread(batch.stop)
-
-
-def _deliver(ready: list[tuple[Stream, Item]]) -> None:
-    for stream, item in ready:
-        stream.put_nowait(item)
+            generator.manual_seed(wanted.seed)
+        return Sampling(wanted.temperature, wanted.top_p, generator)
 
 
 def build(config: Config) -> TransformersEngine:

@@ -1,0 +1,132 @@
+"""The part of vLLM's Python interface that 0.6.3 and 0.32 share, and their few differences.
+
+Nothing else of Waypost's imports vllm. It is imported inside the functions, after `prepare` has
+set the variables that it reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Collection
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from waypost.config import PATIENT_THREADS, set_default_environment
+from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, WeightsError
+
+if TYPE_CHECKING:
+    from waypost.engines._lm_engine import Wanted
+    from waypost.engines._lm_prompt import ModelText
+    from waypost.engines.vllm import Config
+
+
+def prepare(config: Config) -> None:
+    """Set the variables that vLLM and its libraries read when they are loaded.
+
+    What the user has set stays.
+
+    Raises:
+        MissingExtraError: vLLM is not installed.
+    """
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("vllm", "router-r1")
+    variables = {
+        **PATIENT_THREADS,
+        "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if (Path(spec.origin).parent / "v1").is_dir():
+        # Later versions pin their threads to cores, and two engines of one machine to the same
+        # ones. 0.6.3 pins none, and does not know this value.
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if config.threads is not None:
+        variables["OMP_NUM_THREADS"] = str(config.threads)
+    set_default_environment(variables)
+
+
+def load(config: Config, path: Path, text: ModelText) -> Any:
+    """Start an AsyncLLMEngine; takes 15 to 100 s. Call it inside a running event loop.
+
+    Raises:
+        ConfigError: the installed vLLM has no argument of a name in ``engine_args``.
+        WeightsError: vLLM does not load the model.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.engine.async_llm_engine import AsyncLLMEngine
+
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    if unknown := sorted(set(config.engine_args) - known):
+        problem = f"vLLM {_version()} has no such argument"
+        raise ConfigError([Fault(f"engine vllm: engine_args.{name}", problem) for name in unknown])
+    try:
+        arguments = _arguments(config, path, text)
+        wanted = {name: value for name, value in arguments.items() if name in known}
+        return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**wanted))
+    except Exception as error:
+        # Whatever it raises, of its own or a library's, the model does not run. Where a process
+        # of vLLM's failed the cause is in its output only.
+        raise WeightsError(
+            f"{config.model}: vLLM {_version()} does not start with {path}: {error}"
+        ) from error
+
+
+def _arguments(config: Config, path: Path, text: ModelText) -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    on_cpu = bool(current_platform.is_cpu())
+    eager = on_cpu if config.enforce_eager is None else config.enforce_eager
+    arguments: dict[str, Any] = {
+        "model": str(path),
+        "dtype": config.dtype,
+        "max_model_len": min(config.context_length, text.context_length),
+        "max_num_seqs": config.max_batch_size,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "enforce_eager": eager,
+        "disable_log_stats": True,
+        "disable_log_requests": True,  # the default since, and gone
+    }
+    if not on_cpu:
+        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    return arguments | config.engine_args
+
+
+def sampling(wanted: Wanted, end_ids: Collection[int]) -> Any:
+    """Return SamplingParams. Text and stop strings are ours to make: the tokens are enough.
+
+    Raises:
+        Exception: a value is out of the range that vLLM takes.
+    """
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        seed=wanted.seed,
+        max_tokens=wanted.max_tokens,
+        stop_token_ids=sorted(end_ids),
+        detokenize=False,
+    )
+
+
+def shut_down(engine: Any) -> None:
+    """End the engine's tasks and processes. Call it inside its event loop."""
+    if hasattr(engine, "shutdown"):
+        engine.shutdown()
+        return
+    engine.shutdown_background_loop()
+    executor = engine.engine.model_executor
+    if hasattr(executor, "shutdown"):  # those that run everything in this process have none
+        executor.shutdown()
+
+
+def _version() -> str:
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "(unknown version)"

@@ -1,0 +1,244 @@
+"""The thread in which vLLM's event loop runs.
+
+vLLM schedules, prepares and collects each step on the loop that called it. In a loop of its own
+that holds up nobody's stream and no health check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import aclosing
+from functools import partial
+from itertools import count
+from typing import Any
+
+from waypost.contracts.errors import ContextLengthError, EngineError, EngineServerError
+from waypost.engines import _vllm_api as api
+from waypost.engines._lm_batch import down, full
+from waypost.engines._lm_prompt import ModelText
+from waypost.engines._lm_sequence import LiveSequence
+from waypost.engines._vllm_warden import Warden
+
+logger = logging.getLogger(__name__)
+
+Sequence = LiveSequence[Any]
+
+
+class VllmBatch:
+    """Runs one AsyncLLMEngine.
+
+    Args:
+        model: Tokenizer and settings of its model.
+        most: Requests that may run or wait.
+        flush: Called in the thread: hands what was put out to the readers.
+
+    Attributes:
+        model: As given.
+        output_tokens: Tokens made since the start.
+    """
+
+    def __init__(self, model: ModelText, most: int, flush: Callable[[], None]) -> None:
+        self.model = model
+        self.output_tokens = 0
+        self._most = most
+        self._flush = flush
+        self._flushing = False
+        self._lock = threading.Lock()
+        self._tasks: dict[Sequence, asyncio.Task[None] | None] = {}  # None: not begun
+        self._numbers = count()
+        self._stopping = False
+        self._engine: Any = None
+
+    def start(self, load: Callable[[], Any]) -> None:
+        """Load the engine in the thread and begin. Blocks until it is ready.
+
+        Raises:
+            WaypostError: as `load` does.
+        """
+        ready: Future[None] = Future()
+
+        def body() -> None:
+            asyncio.run(self._main(load, ready))
+            gc.collect()  # 0.6.3 frees a GPU's memory with the engine, which is in a cycle
+
+        self._thread = threading.Thread(target=body, name="waypost-vllm", daemon=True)
+        self._thread.start()
+        ready.result()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        engine = self._engine
+        return engine is not None and not self._stopping and not engine.errored
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def submit(self, sequence: Sequence) -> None:
+        """Let a request wait for its turn; see `Batch.submit`."""
+        with self._lock:
+            if not self.alive:
+                raise self._down()
+            if len(self) >= self._most:
+                raise full(self.model.name, len(self))
+            self._tasks[sequence] = None
+            self._loop.call_soon_threadsafe(self._enter, sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Let a request end, in the engine too."""
+        with self._lock:
+            sequence.cancelled = True
+            if not self._stopping:
+                self._loop.call_soon_threadsafe(self._cancel, sequence)
+
+    def check(self) -> Future[bool]:
+        """Ask whether the engine's processes live."""
+        with self._lock:
+            if self._stopping:
+                gone: Future[bool] = Future()
+                gone.set_result(False)
+                return gone
+            return asyncio.run_coroutine_threadsafe(self._check(), self._loop)
+
+    def stop(self) -> None:
+        """End engine and thread; see `Batch.stop`."""
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    # What follows runs in the thread.
+
+    async def _main(self, load: Callable[[], Any], ready: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        others = set(multiprocessing.active_children())
+        try:
+            self._engine = load()
+            started = set(multiprocessing.active_children()) - others
+            warden = Warden([process.pid for process in started if process.pid is not None])
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of start
+            self._stopping = True
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()  # 0.6.3 leaves them waiting for work
+                process.join()
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        await self._stop.wait()
+        tasks = [task for task in self._tasks.values() if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sequence in self._tasks:
+            sequence.fail(self._down())
+        self._tasks.clear()
+        self._flush()
+        engine, self._engine = self._engine, None
+        warden.dismiss()
+        api.shut_down(engine)
+        del engine  # vLLM keeps an error whose frames reach up to this one
+
+    def _enter(self, sequence: Sequence) -> None:
+        if not self._stopping:
+            task = self._loop.create_task(self._generate(sequence))
+            task.add_done_callback(partial(self._leave, sequence))
+            self._tasks[sequence] = task
+
+    def _cancel(self, sequence: Sequence) -> None:
+        if (task := self._tasks.get(sequence)) is not None:
+            task.cancel()
+
+    def _leave(self, sequence: Sequence, task: asyncio.Task[None]) -> None:
+        # a callback, because a task that is cancelled before its first step runs nothing
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log(error)
+        if not sequence.finished:
+            if self._stopping:
+                sequence.fail(self._down())
+            elif error is not None:
+                sequence.fail(self._failure(error))
+            else:
+                sequence.cancel()
+        self._tasks.pop(sequence, None)
+        self._flush_soon()
+
+    async def _check(self) -> bool:
+        try:
+            await self._engine.check_health()
+        except Exception as error:  # noqa: BLE001 - each version has its own
+            logger.error("%s: vLLM is not healthy: %s", self.model.name, error)
+            return False
+        return True
+
+    async def _generate(self, sequence: Sequence) -> None:
+        number = f"waypost-{next(self._numbers)}"
+        prompt = {"prompt_token_ids": sequence.prompt}
+        seen, ended = 0, False
+        try:
+            outputs = self._engine.generate(prompt, sequence.sampling, number)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    ended = output.finished
+                    tokens = output.outputs[0].token_ids  # all so far
+                    self._accept(sequence, tokens[seen:])
+                    seen = len(tokens)
+                    if sequence.finished:
+                        return
+        finally:
+            # leaving the iterator ends the request in some versions and not in others
+            if not ended and not self._engine.errored:
+                await self._engine.abort(number)
+        self._end(sequence, seen)
+
+    def _accept(self, sequence: Sequence, tokens: Any) -> None:
+        for token in tokens:
+            self.output_tokens += 1
+            sequence.accept(int(token), self.model.end_ids)
+            if sequence.finished:
+                break
+        self._flush_soon()
+
+    def _end(self, sequence: Sequence, made: int) -> None:
+        """End an answer that vLLM ended before its tokens did."""
+        if made:
+            sequence.end("length")
+        else:
+            sequence.fail(
+                ContextLengthError(
+                    f"{self.model.name}: a prompt of {len(sequence.prompt)} tokens exceeds the "
+                    "key-value cache; give it more memory, or lower context_length"
+                )
+            )
+
+    def _flush_soon(self) -> None:
+        # once a turn of the loop, for all requests of a step
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _log(self, error: BaseException) -> None:
+        if self._engine.errored:
+            logger.error("%s: vLLM died: %s", self.model.name, type(error).__name__)
+        else:
+            logger.error("%s: vLLM failed on a request", self.model.name, exc_info=error)
+
+    def _failure(self, error: BaseException) -> EngineError:
+        if self._engine.errored:
+            return self._down()
+        return EngineServerError(f"{self.model.name}: vLLM failed ({type(error).__name__})")
+
+    def _down(self) -> EngineError:
+        return down(self.model.name, crashed=not self._stopping)

@@ -1,0 +1,99 @@
+"""The processes of a Serve graph of this machine, read from /proc: who they are, what they hold."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_REPLICA = "ray::ServeReplica:"
+
+
+def descendants(root: int | None = None) -> Iterator[tuple[int, str]]:
+    """Yield process id and title of every process below one; default below this process."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdecimal() and (parent := _parent(entry)) is not None:
+            children.setdefault(parent, []).append(int(entry.name))
+    waiting = [os.getpid() if root is None else root]
+    while waiting:
+        for pid in children.get(waiting.pop(), ()):
+            waiting.append(pid)
+            yield pid, _title(pid)
+
+
+def replicas(app: str, deployment: str) -> list[int]:
+    """Return the process ids of a deployment's replicas, of the Ray that this process started."""
+    # a replica that is at work has the name of the method after a dot
+    wanted = f"{_REPLICA}{app}:{deployment}"
+    return sorted(
+        pid for pid, title in descendants() if title == wanted or title.startswith(f"{wanted}.")
+    )
+
+
+def kill(app: str, deployment: str, most: int | None = None) -> list[int]:
+    """Send SIGKILL to replicas of a deployment, at most so many; return their process ids."""
+    found = replicas(app, deployment)[:most]
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process holds.
+
+    Attributes:
+        rss_mb: Resident memory in MB (2**20 bytes), without pages that it shares with others.
+        files: Open file descriptors, sockets included.
+        sockets: Open sockets.
+        threads: Threads.
+    """
+
+    rss_mb: float
+    files: int
+    sockets: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """Measure a process.
+
+    Raises:
+        OSError: there is none of that id.
+    """
+    folder = _PROC / str(pid)
+    status = dict(
+        line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line
+    )
+    # RssAnon and not VmRSS: pages of Ray's object store come and go with other processes
+    anonymous = int(status["RssAnon"].split()[0])
+    links = [_link(entry) for entry in (folder / "fd").iterdir()]
+    sockets = sum(link.startswith("socket:") for link in links)
+    return Usage(anonymous / 1024, len(links), sockets, int(status["Threads"]))
+
+
+def _parent(entry: Path) -> int | None:
+    try:
+        # the name of the program, in brackets, may hold anything
+        return int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    except (OSError, IndexError):
+        return None  # it ended meanwhile
+
+
+def _title(pid: int) -> str:
+    try:
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return ""
