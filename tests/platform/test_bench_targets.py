@@ -1,0 +1,103 @@
+"""What the gateway bench starts: graphs, LiteLLM's environment, the command line."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import yaml
+
+from waypost.cli.bench_gateway import litellm, run, targets
+from waypost.cli.bench_gateway.processes import BenchError, Server, free_ports
+from waypost.config import settings
+from waypost.contracts.errors import ConfigError
+from waypost.serve.config_file import validate_serve_config
+from waypost.serve.plan import make_plan
+
+
+@pytest.fixture
+def scene(root, tmp_path):
+    return targets.Scene(4000, root / run.ARTIFACT, tmp_path)
+
+
+@pytest.mark.parametrize("placement", targets.PLACEMENTS)
+def test_graphs_are_valid_and_placed_as_they_say(scene, tmp_path, placement):
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(targets.graph(placement, 8123, scene)))
+    config = validate_serve_config(path)
+    assert config.port == 8123
+    plan = make_plan(config.args["waypost"])
+    assert [model.name for model in plan.models] == list(scene.llms)
+    inline = placement == "inline"
+    assert plan.router_inline == inline
+    assert all((model.deployment is None) == inline for model in plan.models)
+    assert all(
+        model.config["base_url"].startswith("http://127.0.0.1:4000") for model in plan.models
+    )
+
+
+def test_targets_are_chosen_by_name_and_by_placement():
+    assert targets.chosen(()) == targets.ALL
+    assert targets.chosen(("litellm", "inline")) == (
+        "inline/plain",
+        "inline/throughput",
+        "inline/haproxy",
+        "litellm",
+    )
+    assert targets.chosen(("deployments/haproxy",)) == ("deployments/haproxy",)
+    with pytest.raises(ConfigError, match="no target 'nginx'; there are inline, deployments"):
+        targets.chosen(("nginx",))
+
+
+def test_the_lock_of_litellm_names_versions_and_nothing_else(root):
+    lock = root / litellm.LOCK
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][a-z0-9.]*", line)] == []
+    assert lines == sorted(lines)
+    assert litellm.version(lock) == "1.106.2"
+
+
+def test_a_lock_that_is_missing_or_without_litellm_is_told(tmp_path):
+    with pytest.raises(BenchError, match="runs from a checkout"):
+        litellm.version(tmp_path / "gone.txt")
+    (tmp_path / "other.txt").write_text("aiohttp==3.9\n")
+    with pytest.raises(BenchError, match="names no version"):
+        litellm.version(tmp_path / "other.txt")
+
+
+def test_nothing_is_downloaded_offline(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("WAYPOST_ROOT", str(root))
+    monkeypatch.setenv("WAYPOST_CACHE", str(tmp_path))
+    monkeypatch.setenv("WAYPOST_OFFLINE", "1")
+    settings.cache_clear()
+    with pytest.raises(BenchError, match="forbids"):
+        litellm.environment(lambda _: None)
+
+
+def test_litellm_is_given_the_same_upstream_without_retries():
+    found = litellm.config(4000, ["a", "b"])
+    assert [entry["model_name"] for entry in found["model_list"]] == ["a", "b"]
+    assert found["model_list"][0]["litellm_params"]["api_base"] == "http://127.0.0.1:4000/v1"
+    assert found["router_settings"]["num_retries"] == 0
+
+
+def test_a_server_that_ends_at_its_start_is_told_with_its_last_lines(tmp_path):
+    (port,) = free_ports(1)
+    command = [sys.executable, "-c", "print('no such option'); raise SystemExit(2)"]
+    with (
+        Server("it", command, port, tmp_path / "log.txt") as server,
+        pytest.raises(BenchError, match=r"it ended at its start:\n  no such option"),
+    ):
+        server.wait(["a"], 30)
+
+
+def test_a_server_that_never_answers_is_stopped(tmp_path):
+    (port,) = free_ports(1)
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        Server("it", command, port, tmp_path / "log.txt") as server,
+        pytest.raises(BenchError, match=r"did not answer within 0.5 s \(ConnectionRefusedError\)"),
+    ):
+        server.wait(["a"], 0.5)
+    assert server._process.poll() is not None
