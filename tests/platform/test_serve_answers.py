@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from waypost.contracts.generation import Answer, Chunk, Usage
-from waypost.serve.answers import ChatFormat, TextFormat, joined_tool_calls
+from waypost.serve.answers import ChatFormat, TextFormat, joined_tool_calls, told_usage
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
 
@@ -75,3 +75,11 @@ def test_our_own_finish_reason_does_not_leave():
 def test_the_ids_name_the_request_and_the_kind():
     assert json.loads(ChatFormat("r", "m").whole([], {}))["id"] == "chatcmpl-r"
     assert json.loads(TextFormat("r", "m").whole([], {}))["id"] == "cmpl-r"
+
+
+def test_a_prompt_is_told_once_however_many_answers_it_has():
+    # two prompts (of 5 and 7 tokens) with three answers each
+    usages = {i: Usage(5 if i < 3 else 7, i) for i in range(6)}
+    assert told_usage(usages, 3) == Usage(12, 15)
+    assert told_usage({0: Usage(5, 1), 4: Usage(7, 2)}, 3) == Usage(12, 3)  # some broke off
+    assert told_usage({}, 1) == Usage(0, 0)

@@ -29,6 +29,8 @@ PACE = Pace(5, 5)
 class Raises:
     """An LLM that fails before its first token."""
 
+    ready = True
+
     def __init__(self, error: EngineError) -> None:
         self.error, self.asked = error, 0
 
@@ -59,7 +61,7 @@ class Hangs(Raises):
 
 
 async def echo(**config) -> LocalLLM:
-    llm = LocalLLM(make_engine("echo", config), 8, 8, 1.0)
+    llm = LocalLLM("echo", make_engine("echo", config), 8, 8, 1.0)
     await llm.start()
     return llm
 
@@ -97,7 +99,7 @@ async def test_the_next_model_answers_where_the_first_fails_before_its_token(who
         (EngineServerError("500"), True),
         (EngineAuthError("key", status=401), True),
         (ContextLengthError("long"), True),
-        (EngineRequestError("no such model", status=404), True),
+        (EngineRequestError("no such model", status=404, retryable=True), True),
         (EngineRequestError("bad", status=400), False),
         (EngineRequestError("bad"), False),
     ],
@@ -135,11 +137,50 @@ async def test_a_pinned_model_is_asked_again_only_where_its_connection_broke():
 
 async def test_a_model_that_never_answers_is_left_at_the_end_of_the_whole_time():
     hangs = Hangs()
-    with pytest.raises(ExhaustedError, match="whole request is over"):
+    with pytest.raises(ExhaustedError, match="whole answer is over"):
         await failover({"a": hangs}, total_timeout_s=0.05).open(
             ("a", "a2"), [request()], whole=True
         )
     assert hangs.let_go == 1
+
+
+async def test_a_model_that_dribbles_does_not_use_up_the_time_of_the_others():
+    llms = {"slow": await echo(tokens=100, tokens_per_s=20), "quick": await echo()}
+    walk = failover(llms, total_timeout_s=1.0, first_token_timeout_s=0.5)
+    opened = await walk.open(("slow", "quick"), [request()], whole=True)
+    assert (opened.model, await text_of(opened)) == ("quick", "one two three")
+    assert len(llms["slow"].engine.calls) == 0
+
+
+async def test_a_stream_has_all_the_time_once_it_has_begun():
+    llms = {"slow": await echo(tokens=9, tokens_per_s=10), "quick": await echo()}
+    walk = failover(llms, total_timeout_s=1.2, first_token_timeout_s=1.0)
+    opened = await walk.open(("slow", "quick"), [request()], whole=False)
+    assert opened.model == "slow"
+    assert (await text_of(opened)).count("one") == 3
+
+
+async def test_a_model_whose_streams_break_is_passed_over():
+    llms = {"a": await echo(fail_with="mid_stream"), "b": await echo()}
+    walk = failover(llms)
+    opened = await walk.open(("a", "b"), [request()], whole=False)
+    with pytest.raises(EngineConnectionError):
+        await text_of(opened)
+    opened = await walk.open(("a", "b"), [request()], whole=False)
+    assert (opened.model, await text_of(opened)) == ("b", "one two three")
+
+
+async def test_a_client_that_reads_slowly_says_nothing_of_the_model():
+    circuit = Circuit()
+    llms = {"a": await echo()}
+    walk = Failover(llms, Limits(total_timeout_s=0.05), circuit, [].append)
+    for _ in range(4):
+        opened = await walk.open(("a",), [request()], whole=False)
+        await anext(opened.pieces)
+        await asyncio.sleep(0.06)
+        with pytest.raises(EngineTimeoutError):
+            await anext(opened.pieces)
+    assert circuit.resting() == ()
 
 
 async def test_a_slow_first_token_fails_over():
@@ -228,7 +269,7 @@ async def test_where_one_of_several_answers_fails_the_others_are_ended():
 
 async def test_a_full_queue_of_an_inline_engine_is_an_overload():
     llm = LocalLLM(
-        make_engine("echo", {"delay_s": 30}), max_ongoing=1, max_queued=0, queue_timeout_s=1
+        "echo", make_engine("echo", {"delay_s": 30}), max_ongoing=1, max_queued=0, queue_timeout_s=1
     )
     await llm.start()
     first = asyncio.create_task(anext(llm.stream(request(), PACE, whole=True)))
@@ -241,7 +282,11 @@ async def test_a_full_queue_of_an_inline_engine_is_an_overload():
 
 async def test_a_long_wait_for_an_inline_engine_is_an_overload():
     llm = LocalLLM(
-        make_engine("echo", {"delay_s": 30}), max_ongoing=1, max_queued=5, queue_timeout_s=0.02
+        "echo",
+        make_engine("echo", {"delay_s": 30}),
+        max_ongoing=1,
+        max_queued=5,
+        queue_timeout_s=0.02,
     )
     await llm.start()
     first = asyncio.create_task(anext(llm.stream(request(), PACE, whole=True)))

@@ -23,6 +23,17 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def told_usage(usages: Mapping[int, Usage], n: int) -> Usage:
+    """Return the usage of several answers as OpenAI counts it: a prompt once, not once an answer.
+
+    Args:
+        usages: Of the answers by index.
+        n: Answers to each prompt, one after the other.
+    """
+    prompts = {index // n: usage.input_tokens for index, usage in usages.items()}
+    return Usage(sum(prompts.values()), sum(usage.output_tokens for usage in usages.values()))
+
+
 def usage_body(usage: Usage, waypost: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenAI's usage: the tokens of all answers together, and ours beside them."""
     return {

@@ -1,4 +1,8 @@
-"""The request bodies, strictly: what OpenAI's API takes, less what this gateway cannot honour."""
+"""The request bodies, strictly: what OpenAI's API takes, less what this gateway cannot honour.
+
+Lists fail fast: of ten thousand wrong members the first is told. To tell them all would take
+seconds, in which every other request waits.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,9 @@ class Extras(Body):
     max_cost_usd: float | None = Field(default=None, ge=0)
     """Most that the predicted cost of one call may be."""
 
-    allowed_models: list[Name] | None = Field(default=None, min_length=1, max_length=256)
+    allowed_models: (
+        Annotated[list[Name], Field(min_length=1, max_length=256, fail_fast=True)] | None
+    ) = None
     """LLMs to choose from."""
 
     user_id: Name | None = None
@@ -39,19 +45,44 @@ class Extras(Body):
     """Fields that an HTTP engine knows beyond OpenAI's (``top_k``, ...), passed on to it."""
 
 
+_PARTS = ("text", "refusal", "image_url", "input_audio", "file")
+
+
 class Part(BaseModel):
     """One part of a message's content; parts other than text need an LLM behind HTTP."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "properties": {
+                        "type": {"const": kind},
+                        kind: {"type": "string" if kind in {"text", "refusal"} else "object"},
+                    },
+                    "required": [kind],
+                }
+                for kind in _PARTS
+            ]
+        },
+    )
 
     type: Literal["text", "refusal", "image_url", "input_audio", "file"]
     text: str | None = None
+    refusal: str | None = None
+    image_url: dict[str, Any] | None = None
+    input_audio: dict[str, Any] | None = None
+    file: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _has_its_content(self) -> Part:
-        if getattr(self, self.type, None) is None:
+        if getattr(self, self.type) is None:
             raise ValueError(f"a part of type {self.type} has a field of that name")
         return self
+
+
+Parts = Annotated[list[Part], Field(min_length=1, max_length=2_048, fail_fast=True)]
 
 
 class Message(BaseModel):
@@ -72,14 +103,17 @@ class Message(BaseModel):
     )
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[Part], Field(min_length=1)] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    content: str | Parts | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
         if self.content is None and self.role != "assistant":
             raise ValueError(f"content is required in a message of role {self.role}")
         return self
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
 class Function(BaseModel):
@@ -117,8 +151,8 @@ class Generation(Body):
     model: Name = "auto"
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=None, ge=1, le=128)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    n: int | None = Field(default=None, ge=1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -135,7 +169,7 @@ class ChatFields(Generation):
     """A chat without its messages."""
 
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
 
     parallel_tool_calls: bool | None = None
@@ -150,7 +184,7 @@ class ChatFields(Generation):
     prompt_cache_key: str | None = None
     web_search_options: dict[str, Any] | None = None
 
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None
     audio: None = None
@@ -161,13 +195,13 @@ class ChatFields(Generation):
 class ChatBody(ChatFields):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    messages: Messages
 
 
 class CompletionBody(Generation):
     """Body of ``POST /v1/completions``."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)]
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128, fail_fast=True)]
 
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
@@ -183,7 +217,7 @@ class RouteBody(ChatFields):
     )
 
     query: str = ""
-    messages: list[Message] = Field(default=[], min_length=1, max_length=10_000)
+    messages: Messages = []
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> RouteBody:

@@ -153,7 +153,8 @@ class Circuit:
 
 def _rest_s(earlier: int) -> float:
     """Return the length of a rest after so many."""
-    return min(FIRST_REST_S * 2 ** min(earlier, 10), LONGEST_REST_S)
+    # the exponent is bounded, as the number of rests is not
+    return min(FIRST_REST_S * 2.0 ** min(earlier, 10), LONGEST_REST_S)
 
 
 def _fault_of_the_request(error: EngineError) -> bool:

@@ -19,8 +19,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 EVENTS = "text/event-stream; charset=utf-8"
 MAX_HEADER = 512
+MAX_HEADERS = 64 * 1024
+"""Most bytes of a request's headers together; the server in front of us sets no bound."""
 
 
 class ClientGoneError(Exception):
@@ -59,8 +62,15 @@ class Exchange:
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """The request's headers, names in lower case; of a repeated one the last."""
+        """The request's headers, names in lower case; of a repeated one the last.
+
+        Raises:
+            Problem: 431 where they are longer than `MAX_HEADERS`.
+        """
         pairs = self._scope["headers"]
+        if sum([len(name) + len(value) for name, value in pairs]) > MAX_HEADERS:
+            message = f"the headers: expected at most {MAX_HEADERS} bytes"
+            raise Problem(431, message, code="headers_too_long")
         return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
 
     @property
@@ -73,11 +83,16 @@ class Exchange:
 
         Raises:
             Problem: 413 where it is longer than ``most`` bytes, 408 where it is slow, 415 where
-                it is compressed.
+                it is compressed or said to be no JSON.
             ClientGoneError: the client went.
         """
-        if self.headers.get("content-encoding", "identity") != "identity":
+        if self.headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
             raise Problem(415, "content-encoding: send the body uncompressed", code="encoded")
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A web page may send these types to a server on its reader's machine without asking it
+        # first, but says where it comes from; without that it is somebody's `curl -d`.
+        if kind != JSON and (kind not in {"", FORM} or "origin" in self.headers):
+            raise Problem(415, f"content-type: expected {JSON}", code="not_json")
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > most:
             raise _too_long(most)

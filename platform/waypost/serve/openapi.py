@@ -8,147 +8,142 @@ from pydantic.json_schema import models_json_schema
 
 import waypost
 from waypost.serve.bodies import Body, ChatBody, CompletionBody, FeedbackBody, RouteBody
+from waypost.serve.bounds import MAX_MEMBERS, MAX_VALUES
+from waypost.serve.openapi_answers import REF, SCHEMAS, errors, events, ref, success
 from waypost.serve.plan import Plan
 from waypost.serve.settings import AUTO
 
-_REF = "#/components/schemas/{model}"
-_POSTS: tuple[tuple[str, type[Body], str, str], ...] = (
-    ("/v1/chat/completions", ChatBody, "Answer a chat.", "an answer, or a stream of events"),
-    ("/v1/completions", CompletionBody, "Continue a text.", "an answer, or a stream of events"),
-    ("/v1/route", RouteBody, "Decide, and ask no model.", "the decision"),
-    ("/v1/feedback", FeedbackBody, "Rate an answer.", "kept"),
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+_BODIES: tuple[type[Body], ...] = (ChatBody, CompletionBody, RouteBody, FeedbackBody)
+_READ = ("400", "408", "413", "415", "431", "500")
+_DECIDED = (*_READ, "404", "429", "503")
+_ASKED = (*_DECIDED, "502", "504")
+_ABOUT = (
+    "OpenAI's API over a router and a pool of LLMs. Other paths are answered 404, other methods "
+    "405 with `allow`, both with an Error; HEAD is answered as GET. A body holds fewer than "
+    f"{MAX_VALUES} values, and each of its objects at most {MAX_MEMBERS} members."
 )
-_GETS = (
-    ("/v1/models", "application/json", "List routers and models."),
-    ("/healthz", "application/json", "Say that the gateway runs."),
-    ("/metrics", "text/plain", "Prometheus metrics."),
-    ("/openapi.json", "application/json", "This document."),
-)
-_ERRORS = {
-    "400": "the request is wrong: which field, and what was expected",
-    "401": "a key is asked for and this is none",
-    "404": "no such model or request id",
-    "408": "the body did not arrive in time",
-    "413": "the body is too long",
-    "429": "overloaded: retry after the time given",
-    "502": "no model of the ranking answered",
-    "503": "the router cannot be reached",
-    "504": "no model answered in time",
-}
-_KNOBS = {
-    "x-waypost-lambda": {"type": "number", "minimum": 0},
-    "x-waypost-max-cost-usd": {"type": "number", "minimum": 0},
-    "x-waypost-allowed-models": {"type": "string"},
-    "x-waypost-user-id": {"type": "string"},
-    "x-waypost-session-id": {"type": "string"},
-}
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
 
 
 def document(plan: Plan) -> dict[str, Any]:
     """Return the document for one graph: its models and limits stand in it."""
     _, definitions = models_json_schema(
-        [(model, "validation") for _, model, _, _ in _POSTS], ref_template=_REF
+        [(model, "validation") for model in _BODIES], ref_template=REF
     )
     schemas = definitions["$defs"]
     for name in ("ChatBody", "CompletionBody", "RouteBody"):
         _bound(schemas[name]["properties"], plan)
-    models = [model.name for model in plan.models]
-    schemas["Extras"]["properties"]["allowed_models"] = {
-        "anyOf": [
-            {"type": "array", "minItems": 1, "items": {"enum": models}},
-            {"type": "null"},
-        ]
-    }
-    schemas["Error"] = _ERROR_SCHEMA
-    secured: list[dict[str, Any]] = [{"bearer": []}] if plan.api_keys else []
+    schemas["Extras"]["properties"]["allowed_models"] = _or_null(_models(plan))
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Waypost", "version": waypost.__version__},
-        "paths": _paths(secured),
+        "info": {"title": "Waypost", "version": waypost.__version__, "description": _ABOUT},
+        "paths": _paths(plan),
         "components": {
-            "schemas": schemas,
+            "schemas": {**schemas, **SCHEMAS},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
+def _models(plan: Plan) -> dict[str, Any]:
+    models = [model.name for model in plan.models]
+    return {"type": "array", "minItems": 1, "maxItems": 256, "items": {"enum": models}}
+
+
+def _knobs(plan: Plan) -> list[dict[str, Any]]:
+    """Return the headers that a request may carry; several models have commas between them."""
+    number, name = {"type": "number", "minimum": 0}, {"type": "string", "maxLength": 256}
+    knobs: dict[str, dict[str, Any]] = {
+        "x-waypost-lambda": number,
+        "x-waypost-max-cost-usd": number,
+        "x-waypost-allowed-models": _models(plan),
+        "x-waypost-user-id": name,
+        "x-waypost-session-id": name,
+    }
+    return [
+        {"name": name, "in": "header", "required": False, "style": "simple", "schema": schema}
+        for name, schema in knobs.items()
+    ]
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _bound(properties: dict[str, Any], plan: Plan) -> None:
     known = [AUTO, *plan.router_names, *(model.name for model in plan.models)]
     properties["model"] = {"enum": known, "default": AUTO}
-    for field in ("max_tokens", "max_completion_tokens"):
+    limits = plan.limits
+    for field, most in (
+        ("max_tokens", limits.max_tokens),
+        ("max_completion_tokens", limits.max_tokens),
+        ("n", limits.max_choices),
+    ):
         if field in properties:
-            properties[field] = {
-                "anyOf": [
-                    {"type": "integer", "minimum": 1, "maximum": plan.limits.max_tokens},
-                    {"type": "null"},
-                ]
-            }
-    properties["n"] = {
-        "anyOf": [
-            {"type": "integer", "minimum": 1, "maximum": plan.limits.max_choices},
-            {"type": "null"},
-        ]
+            properties[field] = _or_null({"type": "integer", "minimum": 1, "maximum": most})
+
+
+def _paths(plan: Plan) -> dict[str, Any]:
+    return {
+        "/v1/chat/completions": _post(
+            "Answer a chat.",
+            ChatBody,
+            success("an answer", {_JSON: ref("ChatAnswer"), _EVENTS: events("Chat")}, "answered"),
+            _ASKED,
+            plan,
+        ),
+        "/v1/completions": _post(
+            "Continue a text.",
+            CompletionBody,
+            success("an answer", {_JSON: ref("TextAnswer"), _EVENTS: events("Text")}, "answered"),
+            _ASKED,
+            plan,
+        ),
+        "/v1/route": _post(
+            "Decide, and ask no model.",
+            RouteBody,
+            success("the decision", {_JSON: ref("Decision")}, "decided"),
+            _DECIDED,
+            plan,
+        ),
+        "/v1/feedback": _post(
+            "Rate an answer.",
+            FeedbackBody,
+            success("kept", {_JSON: ref("Kept")}),
+            (*_READ, "404"),
+            plan,
+        ),
+        "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),
+        "/healthz": _get("Say that the gateway runs.", _JSON, ref("Health"), None),
+        "/metrics": _get("Prometheus metrics.", "text/plain", {"type": "string"}, plan),
+        "/openapi.json": _get("This document.", _JSON, {"type": "object"}, None),
     }
 
 
-def _paths(secured: list[dict[str, Any]]) -> dict[str, Any]:
-    paths: dict[str, Any] = {}
-    parameters = [
-        {"name": name, "in": "header", "required": False, "schema": schema}
-        for name, schema in _KNOBS.items()
-    ]
-    for path, model, summary, what in _POSTS:
-        content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-        if "stream" in model.model_fields and path != "/v1/route":
-            content["text/event-stream"] = {"schema": {"type": "string"}}
-        paths[path] = {
-            "post": {
-                "summary": summary,
-                "security": secured,
-                "parameters": [] if path == "/v1/feedback" else parameters,
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}
-                    },
-                },
-                "responses": {
-                    "200": {"description": what, "content": content},
-                    **{status: _error(text) for status, text in _ERRORS.items()},
-                },
-            }
+def _post(
+    summary: str, model: type[Body], found: dict[str, Any], failures: tuple[str, ...], plan: Plan
+) -> dict[str, Any]:
+    return {
+        "post": {
+            "summary": summary,
+            "parameters": [] if model is FeedbackBody else _knobs(plan),
+            "requestBody": {"required": True, "content": {_JSON: {"schema": ref(model.__name__)}}},
+            **_guarded(found, failures, plan),
         }
-    for path, kind, summary in _GETS:
-        schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
-        paths[path] = {
-            "get": {
-                "summary": summary,
-                "security": [] if path in {"/healthz", "/openapi.json"} else secured,
-                "responses": {
-                    "200": {"description": summary, "content": {kind: {"schema": schema}}},
-                    "401": _error(_ERRORS["401"]),
-                },
-            }
-        }
-    return paths
+    }
 
 
-def _error(text: str) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(model="Error")}
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+def _get(summary: str, kind: str, schema: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
+    found = success(summary, {kind: schema})
+    return {"get": {"summary": summary, **_guarded(found, ("431", "500"), plan)}}
+
+
+def _guarded(found: dict[str, Any], failures: tuple[str, ...], plan: Plan | None) -> dict[str, Any]:
+    """Return the responses, and the key that is asked for; None is a path that asks for none."""
+    asks = plan is not None and plan.api_keys
+    listed = (*failures, "401") if asks else failures
+    return {
+        "security": [{"bearer": []}] if asks else [],
+        "responses": {"200": found, **errors(*sorted(listed))},
+    }

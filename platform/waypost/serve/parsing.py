@@ -9,7 +9,9 @@ from typing import Any
 
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.contracts.generation import GenerateRequest
+from waypost.secrets import redact
 from waypost.serve.bodies import (
+    MAX_SEED,
     PASSED_ON,
     ChatBody,
     ChatFields,
@@ -29,10 +31,11 @@ class Call:
 
     Attributes:
         request_id: Ours.
-        router: Name of the router to ask; None where an LLM is pinned.
+        router: Name of the router to ask, or ``auto``; None where an LLM is pinned.
         pinned: The LLM asked for by name.
         query: What is routed on, as `Query.of` reads it.
         requests: One for each answer wanted; empty where only a decision is.
+        n: Answers to each prompt.
         stream: Answer as server-sent events.
         include_usage: Tell the usage at the end of a stream.
     """
@@ -42,6 +45,7 @@ class Call:
     pinned: str | None
     query: dict[str, Any]
     requests: tuple[GenerateRequest, ...] = ()
+    n: int = 1
     stream: bool = False
     include_usage: bool = False
 
@@ -101,6 +105,8 @@ class Parser:
             Problem: 400 or 404.
         """
         body, data = read_body(RouteBody, raw)
+        self._common(body, data)  # what it decides for, it would also have to answer
+        self._ids(request_id, body.n or 1)
         if "query" in data:
             return self._target(body, headers, request_id, {"query": body.query}, False)
         messages = data["messages"]
@@ -132,13 +138,13 @@ class Parser:
         allowed = self._allowed(extras.allowed_models, has_parts)
         pinned = body.model if body.model in self._models else None
         if pinned is None and body.model != AUTO and body.model not in self._plan.router_names:
-            raise self._unknown(body.model, 404, "model", "model_not_found")
+            routers = (AUTO, *self._plan.router_names)
+            raise self._unknown(body.model, 404, "model", "model_not_found", routers)
         if pinned is not None and allowed is not None and pinned not in allowed:
             what = "takes text only" if extras.allowed_models is None else "is not allowed"
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        router = self._plan.router_names[0] if body.model == AUTO else body.model
         fields = {
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
@@ -147,7 +153,7 @@ class Parser:
             "session_id": extras.session_id,
         }
         query.update((key, value) for key, value in fields.items() if value is not None)
-        return Call(request_id, None if pinned else router, pinned, query)
+        return Call(request_id, None if pinned else body.model, pinned, query)
 
     def _allowed(self, wanted: list[str] | None, has_parts: bool) -> list[str] | None:
         for name in wanted or ():
@@ -166,8 +172,11 @@ class Parser:
             )
         return able
 
-    def _unknown(self, name: str, status: int, param: str, code: str) -> Problem:
-        known = ", ".join((AUTO, *self._plan.router_names, *self._models))
+    def _unknown(
+        self, name: str, status: int, param: str, code: str, also: Sequence[str] = ()
+    ) -> Problem:
+        known = ", ".join((*also, *self._models))
+        name = redact(name)  # before it is cut: half of a key would not be known as one
         shown = name if len(name) <= 80 else f"{name[:80]}..."
         return Problem(
             status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
@@ -196,7 +205,7 @@ class Parser:
     def _ids(self, request_id: str, count: int) -> list[str]:
         most = self._plan.limits.max_choices
         if count > most:
-            message = f"n: expected at most {most} answers a request, prompts times n"
+            message = f"n: expected at most {most} answers a request (n for each prompt)"
             raise Problem(400, message, param="n", code="too_many")
         return [request_id] if count == 1 else [f"{request_id}-{i}" for i in range(count)]
 
@@ -209,6 +218,7 @@ def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequ
         call.pinned,
         call.query,
         tuple(requests),
+        body.n or 1,
         bool(body.stream),
         bool(options is not None and options.include_usage),
     )
@@ -217,7 +227,9 @@ def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequ
 def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:
     # with one seed for all of them, n answers would be n times the same
     seed = common["seed"]
-    return common if not index or seed is None else {**common, "seed": seed + index}
+    if not index or seed is None:
+        return common
+    return {**common, "seed": seed + index if seed + index <= MAX_SEED else seed - index}
 
 
 def _text(content: Any) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from waypost.serve.bodies import UNSUPPORTED, Body, Extras
+from waypost.serve.bounds import check_count, check_values
 from waypost.serve.problems import Problem
 
 MAX_FAULTS = 5
-MAX_INTEGER = 2**63
+MAX_NAME = 256
+MAX_NAMES = 256
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BRANCHES = frozenset({"str", "constrained-str", "literal", "dict", "none"})
 """What pydantic adds to the path of a fault for the branch of a union."""
 
@@ -28,41 +32,47 @@ def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
     Raises:
         Problem: 400, naming each wrong field and what was expected.
     """
+    check_count(raw)
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(data, dict):
         raise Problem(400, "the body: expected a JSON object", code="invalid_type")
+    check_values(data)
     try:
         parsed = model.model_validate(data)
     except ValidationError as error:
         raise _wrong_fields(error) from None
-    _check_numbers(data)
     return parsed, data
 
 
 def _wrong_fields(error: ValidationError) -> Problem:
-    # a union reports every branch: those that got furthest into the value say most
     messages: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
+    deeper: set[str] = set()
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        path = [part for part in item["loc"] if not _is_branch(part)]
-        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        name = dotted[1:129]
+        unknown = item["loc"][-1:] if item["type"] == "extra_forbidden" else ()
+        known = item["loc"][: len(item["loc"]) - len(unknown)]
+        path = [*(part for part in known if not _is_branch(part)), *unknown]
+        names = [""]
+        for part in path:
+            names.append(names[-1] + (f"[{part}]" if isinstance(part, int) else f".{part}"[:129]))
+        name = names[-1]
         message = _expected(item["type"], item["msg"], str(path[0]) if path else "")
         codes.setdefault(name, item["type"])
         if message not in messages.setdefault(name, []):
             messages[name].append(message)
-    told = {
-        name: f"{name}: {' or '.join(found)}" if name else found[0]
-        for name, found in messages.items()
-        if not any(other.startswith((f"{name}.", f"{name}[")) for other in messages)
-    }
+        deeper.update(names[:-1])
+    # a union reports every branch: those that got furthest into the value say most
+    told = {name: found for name, found in messages.items() if name not in deeper}
+    shown = [
+        f"{name[1:129]}: {' or '.join(found)}" if name else found[0]
+        for name, found in list(told.items())[:MAX_FAULTS]
+    ]
     more = f" (and {len(told) - MAX_FAULTS} more)" if len(told) > MAX_FAULTS else ""
     first = next(iter(told))
-    shown = "; ".join(list(told.values())[:MAX_FAULTS])
-    return Problem(400, shown + more, param=first or None, code=codes[first])
+    return Problem(400, "; ".join(shown) + more, param=first[1:129] or None, code=codes[first])
 
 
 def _expected(kind: str, message: str, field: str) -> str:
@@ -75,47 +85,58 @@ def _is_branch(part: int | str) -> bool:
     return isinstance(part, str) and (part in _BRANCHES or "[" in part or "(" in part)
 
 
-def _check_numbers(value: Any, path: str = "") -> None:
-    # free-form fields go on to other services, and JSON has no infinity (1e999) and no limit
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_numbers(item, f"{path}.{key}"[:128])
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_numbers(item, f"{path}[{index}]"[:128])
-    elif isinstance(value, int | float) and not -MAX_INTEGER <= value < MAX_INTEGER:
-        expected = "expected a number within 64 bits"
-        raise Problem(400, f"{path[1:]}: {expected}", param=path[1:], code="number_too_large")
-
-
 def read_extras(body: Extras | None, headers: Mapping[str, str]) -> Extras:
     """Join the body's extras with the ``x-waypost-*`` headers; the body wins.
 
     Raises:
         Problem: 400, naming the header that is wrong.
     """
-    given: dict[str, Any] = {}
-    for field, key in (("lambda", "lambda"), ("max_cost_usd", "max-cost-usd")):
-        header = f"x-waypost-{key}"
-        if header in headers:
-            given[field] = _number(header, headers[header])
-    for field in ("user_id", "session_id"):
-        if value := headers.get(f"x-waypost-{field.replace('_', '-')}", "").strip():
-            given[field] = value[:256]
-    if listed := headers.get("x-waypost-allowed-models"):
-        given["allowed_models"] = [name.strip()[:256] for name in listed.split(",") if name.strip()]
-    given = {key: value for key, value in given.items() if value not in ([], None)}
+    given = {
+        field: read(header, headers[header])
+        for field, (header, read) in _HEADERS.items()
+        if header in headers
+    }
+    if not given:
+        return body or Extras()
     if body is not None:
-        given |= body.model_dump(by_alias=True, exclude_none=True, exclude={"extra"})
+        given |= body.model_dump(by_alias=True, exclude_none=True)
     return Extras.model_validate(given)
 
 
 def _number(header: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        message = f"header {header}: expected a number of at least 0"
-        raise Problem(400, message, param=header, code="invalid_header")
+    text = text.strip()
+    value = float(text) if len(text) <= 64 and _NUMBER.fullmatch(text) else math.inf
+    if value == math.inf:
+        raise _wrong_header(header, "expected a number of at least 0")
     return value
+
+
+def _name(header: str, text: str) -> str | None:
+    text = text.strip()
+    if len(text) > MAX_NAME:
+        raise _wrong_header(header, f"expected at most {MAX_NAME} characters")
+    return text or None
+
+
+def _names(header: str, text: str) -> list[str]:
+    # split stops where it is clear that they are too many: a comma then stands in the last
+    listed = [name.strip() for name in text.split(",", 2 * MAX_NAMES) if name.strip()]
+    # an empty list of what is allowed is somebody's mistake, and no leave to take them all
+    wrong = any("," in name or len(name) > MAX_NAME for name in listed)
+    if wrong or not 1 <= len(listed) <= MAX_NAMES:
+        expected = f"expected 1 to {MAX_NAMES} names with commas between them"
+        raise _wrong_header(header, f"{expected}, of at most {MAX_NAME} characters each")
+    return listed
+
+
+def _wrong_header(header: str, expected: str) -> Problem:
+    return Problem(400, f"header {header}: {expected}", param=header, code="invalid_header")
+
+
+_HEADERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "lambda": ("x-waypost-lambda", _number),
+    "max_cost_usd": ("x-waypost-max-cost-usd", _number),
+    "allowed_models": ("x-waypost-allowed-models", _names),
+    "user_id": ("x-waypost-user-id", _name),
+    "session_id": ("x-waypost-session-id", _name),
+}

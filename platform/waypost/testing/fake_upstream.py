@@ -46,7 +46,10 @@ class Reply:
         usage: Whether usage is told (on a stream only where asked).
         stream_error: An error object sent in the stream after half of the tokens.
         raw: The stream's bytes as they are, in place of all of the above.
-        split: Write a stream in parts of so many bytes.
+        split: Write a stream, or `wire`, in parts of so many bytes.
+        part_s: Wait between those parts.
+        wire: The bytes of the answer from its status line on, in place of all of the above but
+            `delay_s`, `split` and `part_s`; afterwards the connection is cut.
     """
 
     text: str | None = None
@@ -65,6 +68,8 @@ class Reply:
     stream_error: Mapping[str, Any] | None = None
     raw: bytes | None = None
     split: int | None = None
+    part_s: float = 0.0
+    wire: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,10 @@ class FakeUpstream:
         """Add replies for the next requests."""
         self._script.extend(replies)
 
+    def forget(self) -> None:
+        """Drop what is left of the script."""
+        self._script.clear()
+
     async def __aenter__(self) -> FakeUpstream:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._answer)
@@ -140,7 +149,9 @@ class FakeUpstream:
         self.active += 1
         try:
             await asyncio.sleep(reply.delay_s)
-            if reply.drop:
+            if reply.wire is not None:
+                await self._write_wire(request, reply)
+            if reply.drop or reply.wire is not None:
                 return self._drop(request)
             if reply.status != 200:
                 return web.json_response(reply.body, status=reply.status, headers=reply.headers)
@@ -152,6 +163,15 @@ class FakeUpstream:
             raise
         finally:
             self.active -= 1
+
+    async def _write_wire(self, request: web.Request, reply: Reply) -> None:
+        data = reply.wire or b""
+        size = reply.split or max(1, len(data))
+        for start in range(0, len(data), size):
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionError
+            request.transport.write(data[start : start + size])
+            await asyncio.sleep(reply.part_s)
 
     def _drop(self, request: web.Request) -> web.Response:
         if request.transport is not None:
@@ -166,24 +186,24 @@ class FakeUpstream:
         await response.prepare(request)
         await asyncio.sleep(reply.first_token_s)
         if reply.raw is not None:
-            await _write(response, reply.raw, reply.split)
+            await _write(response, reply.raw, reply)
             return response
         words, reason, usage = _plan(reply, body)
         for index, delta in enumerate(_deltas(reply, words)):
             if reply.stream_error is not None and index == len(words) // 2:
-                await _write(response, _event({"error": reply.stream_error}), reply.split)
+                await _write(response, _event({"error": reply.stream_error}), reply)
                 return response
             if index == reply.cut_after:
                 return self._drop(request)
             await asyncio.sleep(reply.token_s)
-            await _write(response, _event(_chunk(body, delta)), reply.split)
+            await _write(response, _event(_chunk(body, delta)), reply)
             self.sent_tokens += 1
         tail = b""
         if reply.finish:
             tail += _event(_chunk(body, {}, reason))
         if reply.usage and (body.get("stream_options") or {}).get("include_usage"):
             tail += _event({"choices": [], "usage": usage})
-        await _write(response, tail + (b"data: [DONE]\n\n" if reply.done else b""), reply.split)
+        await _write(response, tail + (b"data: [DONE]\n\n" if reply.done else b""), reply)
         return response
 
 
@@ -234,9 +254,9 @@ def _event(data: Any) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-async def _write(response: web.StreamResponse, data: bytes, split: int | None) -> None:
-    size = split or max(1, len(data))
+async def _write(response: web.StreamResponse, data: bytes, reply: Reply) -> None:
+    size = reply.split or max(1, len(data))
     for start in range(0, len(data), size):
         await response.write(data[start : start + size])
-        if split:
-            await asyncio.sleep(0)  # each part in a packet of its own, as far as TCP allows
+        if reply.split:
+            await asyncio.sleep(reply.part_s)  # a packet of its own, as far as TCP allows

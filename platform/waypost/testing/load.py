@@ -156,6 +156,7 @@ class Load:
         self._think_s = think_s
         self._sent = 0
         self._stopping = False
+        self._abandoned = False
         self._news = asyncio.Event()
         self._begin = time.perf_counter()
 
@@ -185,9 +186,8 @@ class Load:
     ) -> None:
         self._stopping = True
         if error is not None:
-            for task in self._tasks:
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=error is not None)
+            self.abandon()
+        await asyncio.gather(*self._tasks, return_exceptions=self._abandoned)
         await self._session.close()
 
     async def finished(self, more: int, within_s: float = 120.0) -> None:
@@ -201,6 +201,12 @@ class Load:
             while len(self.samples) < wanted:
                 self._news.clear()
                 await self._news.wait()
+
+    def abandon(self) -> None:
+        """Close the connections of all requests under way; no worker sends another."""
+        self._abandoned = True
+        for task in self._tasks:
+            task.cancel()
 
     async def ended(self) -> None:
         """Wait until the workers have sent `total` requests and seen them end."""

@@ -72,3 +72,10 @@ def served(
         launch.stop()
         for name in variables:
             os.environ.pop(name, None)
+
+
+def session_folder() -> Path:
+    """Return the folder of the running Ray, where every process of it writes its logs."""
+    import ray
+
+    return Path(ray._private.worker._global_node.get_session_dir_path())

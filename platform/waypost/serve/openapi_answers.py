@@ -1,0 +1,248 @@
+"""What the gateway answers, as schemas: bodies by name, response headers, errors by status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REF = "#/components/schemas/{model}"
+
+
+def ref(name: str) -> dict[str, str]:
+    """Return a reference to a schema of the document."""
+    return {"$ref": REF.format(model=name)}
+
+
+def _closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return an object of exactly these members."""
+    return {
+        "type": "object",
+        "required": [name for name in properties if name not in optional],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _by_model(value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": value}
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXT_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_NUMBER: dict[str, Any] = {"type": "number"}
+_NUMBER_OR_NULL: dict[str, Any] = {"type": ["number", "null"]}
+_NULL: dict[str, Any] = {"type": "null"}
+_REASONS = ["stop", "length", "tool_calls", "content_filter"]
+
+
+def _answer(kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    return _object(kind, content, {"enum": _REASONS}, ref("Usage"))
+
+
+def _chunk(kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    usage = {"anyOf": [ref("Usage"), _NULL], "description": "where include_usage asks for it"}
+    return _object(kind, content, {"enum": [*_REASONS, None]}, usage, optional=("usage",))
+
+
+def _object(
+    kind: str,
+    content: dict[str, Any],
+    reason: dict[str, Any],
+    usage: dict[str, Any],
+    optional: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    choice = {"index": _COUNT, **content, "logprobs": _NULL, "finish_reason": reason}
+    return _closed(
+        {
+            "id": _TEXT,
+            "object": {"const": kind},
+            "created": {**_COUNT, "description": "seconds since 1970"},
+            "model": {**_TEXT, "description": "the LLM that answers"},
+            "choices": _list(_closed(choice)),
+            "usage": usage,
+        },
+        optional,
+    )
+
+
+_MESSAGE = _closed(
+    {
+        "role": {"const": "assistant"},
+        "content": _TEXT_OR_NULL,
+        "refusal": _NULL,
+        "tool_calls": _list({"type": "object"}),
+    },
+    optional=("tool_calls",),
+)
+_DELTA = _closed(
+    {
+        "role": {"const": "assistant"},
+        "content": _TEXT,
+        "tool_calls": _list({"type": "object"}),
+    },
+    optional=("role", "content", "tool_calls"),
+)
+
+SCHEMAS: dict[str, Any] = {
+    "Error": _closed(
+        {
+            "error": _closed(
+                {
+                    "message": _TEXT,
+                    "type": {
+                        "enum": [
+                            "invalid_request_error",
+                            "authentication_error",
+                            "rate_limit_error",
+                            "server_error",
+                        ]
+                    },
+                    "param": {**_TEXT_OR_NULL, "description": "the field or header at fault"},
+                    "code": _TEXT_OR_NULL,
+                }
+            )
+        }
+    ),
+    "Usage": _closed(
+        {
+            "prompt_tokens": _COUNT,
+            "completion_tokens": _COUNT,
+            "total_tokens": _COUNT,
+            "waypost": _closed(
+                {
+                    "cost_usd": {**_NUMBER_OR_NULL, "description": "null where prices are unknown"},
+                    "model": _TEXT,
+                    "router": _TEXT,
+                    "attempts": {"type": "integer", "minimum": 1},
+                    "decision_ms": _NUMBER,
+                    "request_id": _TEXT,
+                }
+            ),
+        }
+    ),
+    "ChatAnswer": _answer("chat.completion", {"message": _MESSAGE}),
+    "ChatChunk": _chunk("chat.completion.chunk", {"delta": _DELTA}),
+    "TextAnswer": _answer("text_completion", {"text": _TEXT}),
+    "TextChunk": _chunk("text_completion", {"text": _TEXT}),
+    "Decision": _closed(
+        {
+            "model_name": _TEXT,
+            "predicted_llm": _TEXT,
+            "ranking": _list(_TEXT),
+            "quality": _by_model(_NUMBER),
+            "cost_usd": _by_model(_NUMBER),
+            "confidence": _NUMBER_OR_NULL,
+            "lambda": _NUMBER_OR_NULL,
+            "propensity": _NUMBER_OR_NULL,
+            "reason": _TEXT,
+            "router": _TEXT,
+            "router_version": _TEXT,
+            "request_id": _TEXT,
+            "decision_ms": _NUMBER,
+            "route_on": {"enum": ["current_only", "full_context"]},
+            "characters": _COUNT,
+        }
+    ),
+    "Kept": _closed({"request_id": _TEXT, "model": _TEXT, "kept": {"const": True}}),
+    "Model": _closed(
+        {
+            "id": _TEXT,
+            "object": {"const": "model"},
+            "created": _COUNT,
+            "owned_by": _TEXT,
+            "kind": {"enum": ["router", "llm"]},
+        }
+    ),
+    "Models": _closed({"object": {"const": "list"}, "data": _list(ref("Model"))}),
+    "Health": _closed({"status": {"const": "ok"}}),
+}
+
+_REQUEST_ID = {
+    "x-waypost-request-id": {
+        "description": "of this request, in logs and for feedback",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    }
+}
+_DECIDED = {
+    "x-waypost-router": ("the router that decided", True, _TEXT),
+    "x-waypost-model": ("the LLM that answers", True, _TEXT),
+    "x-waypost-decision-ms": ("what the decision took", True, _NUMBER),
+    "x-waypost-reason": ("why this LLM", True, _TEXT),
+}
+_ANSWERED = {
+    **_DECIDED,
+    "x-waypost-attempts": ("LLMs asked, this one included", True, _COUNT),
+    "x-waypost-confidence": ("of the decision, 0 to 1", False, _NUMBER),
+    "x-waypost-cost-usd": ("predicted; what it cost stands in usage.waypost", False, _NUMBER),
+    "x-waypost-ignored": ("fields that this LLM's engine does not know", False, _TEXT),
+}
+
+_WHAT = {
+    "400": "the request is wrong: which field or header, and what was expected",
+    "401": "a key is asked for and this is none",
+    "404": "no such model or request id",
+    "408": "the body did not arrive in time",
+    "413": "the body is too long",
+    "415": "the body is compressed, or is said not to be JSON",
+    "429": "overloaded: retry after the time given",
+    "431": "the headers are too long",
+    "500": "a fault of the gateway's own, told by the request's id alone",
+    "502": "no model of the ranking answered",
+    "503": "the router cannot be reached",
+    "504": "no model answered in time",
+}
+_SECONDS = {"required": True, "schema": {"type": "integer", "minimum": 1}}
+_BESIDE: dict[str, dict[str, Any]] = {
+    "401": {"www-authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    "429": {"retry-after": {**_SECONDS, "description": "seconds"}},
+    "503": {"retry-after": {**_SECONDS, "description": "seconds"}},
+}
+
+
+def error(status: str) -> dict[str, Any]:
+    """Return the response of an error."""
+    return {
+        "description": _WHAT[status],
+        "headers": {**_REQUEST_ID, **_BESIDE.get(status, {})},
+        "content": {"application/json": {"schema": ref("Error")}},
+    }
+
+
+def errors(*statuses: str) -> dict[str, Any]:
+    """Return the responses of these errors by status."""
+    return {status: error(status) for status in statuses}
+
+
+def events(kind: str) -> dict[str, Any]:
+    """Return the schema of a stream of ``Chat`` or ``Text``; JSON Schema has no words for it."""
+    return {
+        "description": f"server-sent events: `data: ` with a {kind}Chunk each, then "
+        "`data: [DONE]`; an answer that breaks off ends with an event that holds an Error instead"
+    }
+
+
+def success(what: str, content: dict[str, dict[str, Any]], headers: str = "") -> dict[str, Any]:
+    """Return the response of a success.
+
+    Args:
+        what: It is.
+        content: Media type -> schema.
+        headers: ``decided`` or ``answered``: which headers it has besides the request's id.
+    """
+    kinds: dict[str, Any] = {"": {}, "decided": _DECIDED, "answered": _ANSWERED}
+    return {
+        "description": what,
+        "headers": {
+            **_REQUEST_ID,
+            **{
+                name: {"description": text, "required": required, "schema": schema}
+                for name, (text, required, schema) in kinds[headers].items()
+            },
+        },
+        "content": {kind: {"schema": schema} for kind, schema in content.items()},
+    }
