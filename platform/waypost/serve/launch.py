@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
@@ -30,8 +29,6 @@ ask for whole ones."""
 
 POLL_S = 0.5
 STATUS_TIMEOUT_S = 30.0
-STOP_S = 20.0
-"""How long requests may go on after Ctrl-C."""
 
 NOT_SERVED = "does not serve"
 
@@ -240,7 +237,10 @@ def _problem(application: str, deployment: str) -> str | None:
 
     if deployment in RESERVED_NAMES:
         return None
+
     handle: Any = serve.get_deployment_handle(deployment, application)
+    # in throughput mode handles would work inside of an event loop only, which is not here
+    handle._init(_run_router_in_separate_loop=True)
     problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
     return problem
 
@@ -272,9 +272,5 @@ def stop() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        # replicas may take long to finish their requests when a changed config replaces them
-        # (graceful_shutdown_timeout_s); who stops the server does not wait for that
-        stopping = threading.Thread(target=serve.shutdown, daemon=True)
-        stopping.start()
-        stopping.join(STOP_S)
+        serve.shutdown()  # gives requests 30 s, however long graceful_shutdown_timeout_s is
         ray.shutdown()
