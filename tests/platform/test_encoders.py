@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -201,6 +202,13 @@ def test_changing_a_result_does_not_change_the_cache():
     encoder.encode(["a"])[:] = 0
     encoder.encode(["a"])[:] = 0
     assert np.linalg.norm(encoder.encode(["a"])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("unit", [*"1 \n$a(\\;=_.A", "1.", "1 ", "; ", "a(", "A) ", "1,", "\u4e2d"])
+def test_no_text_takes_long_to_describe(unit):
+    begin = time.thread_time()
+    structure_features([(unit * 9000)[:9000]])
+    assert time.thread_time() - begin < 0.5  # 11 s where a pattern goes back over each digit
 
 
 def test_structure_weight_is_the_share_of_the_cosine():

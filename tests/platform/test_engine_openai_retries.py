@@ -116,8 +116,8 @@ def test_backoff_is_full_jitter_that_doubles_up_to_its_bound():
 
 
 async def test_first_token_and_token_time_outs_differ(upstream, engine):
-    one = await engine(first_token_timeout_s=0.05, token_timeout_s=0.4)
-    upstream.script(Reply(first_token_s=0.2))
+    one = await engine(first_token_timeout_s=0.3, token_timeout_s=1.0)
+    upstream.script(Reply(first_token_s=0.9))
     with pytest.raises(EngineTimeoutError):
         await collect(one, ask())
     upstream.script(Reply(token_s=0.03))

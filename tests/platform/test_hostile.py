@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.serve.gateway import MAX_FEEDBACK_BYTES
-from waypost.serve.parsing import Parser
+from waypost.serve.parsing import ROUTED_END, Parser
 from waypost.testing import hostile
 from waypost.testing.asgi import Client, Reply
 from waypost.testing.gateway import chat, knn_artifact, running
@@ -111,6 +114,22 @@ async def test_the_seeds_of_several_answers_differ_and_stay_within_64_bits(artif
             assert requests[0].seed == seed
             assert len(seeds) == 8
             assert all(-(2**63) <= each < 2**63 for each in seeds)
+
+
+async def test_a_very_long_text_is_routed_on_by_its_ends_and_paid_whole(artifact):
+    async with running(artifact) as up:
+        parser = Parser(up.plan)
+        text = "begin " + "x" * 1_000_000 + " end"
+        body = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
+        call = parser.chat(body, {}, "r")
+        assert len(call.query["query"]) == 2 * ROUTED_END + 1
+        assert call.query["query"].startswith("begin x")
+        assert call.query["query"].endswith("x end")
+        assert call.query["input_tokens"] == math.ceil(len(text) * DEFAULT_TOKENS_PER_CHARACTER)
+        assert call.requests[0].messages[0]["content"] == text
+        short = "x" * 2 * ROUTED_END
+        body = json.dumps({"query": short}).encode()
+        assert parser.route(body, {}, "r").query == {"query": short}
 
 
 async def test_of_many_wrong_members_the_first_is_told(client):

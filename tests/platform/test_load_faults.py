@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from waypost.serve.circuit import LONGEST_REST_S
 from waypost.testing import processes
 from waypost.testing.fake_upstream import FakeUpstream, Reply
 from waypost.testing.gateway import knn_artifact
@@ -40,9 +41,6 @@ WORKERS = 120
 RECOVERED_S = 30.0
 """Bound of the time in which a killed replica is felt; about 5 s on an idle machine of two cores,
 most of them the start of a Python process."""
-
-REST_S = 8.0
-"""Longest rest of an LLM that failed for 5 s: 2 s, then 4 s."""
 
 APPS = {"plain": ("apart", "pair", "remote", "tight"), "throughput": ("apart", "remote", "tight")}
 
@@ -99,7 +97,7 @@ async def kill(load: Load, app: str, deployment: str, most: int | None = None) -
 async def test_an_llm_is_killed(url, mode):
     async with Load(f"{url}/apart/v1", planted_asks(["tiny"]), workers=WORKERS) as load:
         await load.finished(2 * WORKERS)
-        slow_s = 2 * max(sample.seconds for sample in load.samples)
+        slow_s = 1.25 * max(sample.seconds for sample in load.samples)
         fault = await kill(load, "apart", "cook")
         await until(lambda: load.samples[-1].model == "cook")
     recovered = recovery_s(load.samples, fault, slow_s)
@@ -116,25 +114,19 @@ async def test_an_llm_is_killed(url, mode):
     assert recovered < RECOVERED_S
 
 
-@pytest.mark.parametrize("app", ["apart", "pair"])
-async def test_a_router_is_killed(url, mode, app):
-    if app not in APPS[mode]:
-        pytest.skip("in plain mode only")
-    async with Load(f"{url}/{app}/v1", planted_asks(), workers=WORKERS) as load:
-        await load.finished(2 * WORKERS)
-        slow_s = 2 * max(sample.seconds for sample in load.samples)
-        fault = await kill(load, app, "Router", 1)
-    recovered = recovery_s(load.samples, fault, slow_s)
-    logger.info(
-        "%s, %s: router killed: %s; recovered in %.1f s",
-        mode,
-        app,
-        summary(load.samples),
-        recovered,
-    )
-    assert all(sample.ok for sample in load.samples)
-    assert not any(sample.astray for sample in load.samples)
-    assert recovered < RECOVERED_S
+async def test_a_router_is_killed(url, mode):
+    """The only one, and, in plain mode, one of two."""
+    for app in [app for app in ("apart", "pair") if app in APPS[mode]]:
+        async with Load(f"{url}/{app}/v1", planted_asks(), workers=WORKERS) as load:
+            await load.finished(2 * WORKERS)
+            slow_s = 1.25 * max(sample.seconds for sample in load.samples)
+            fault = await kill(load, app, "Router", 1)
+        recovered = recovery_s(load.samples, fault, slow_s)
+        told = summary(load.samples)
+        logger.info("%s, %s: router killed: %s; recovered in %.1f s", mode, app, told, recovered)
+        assert all(sample.ok for sample in load.samples)
+        assert not any(sample.astray for sample in load.samples)
+        assert recovered < RECOVERED_S
 
 
 EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "half "}}]}\n\n'
@@ -185,6 +177,7 @@ async def test_a_failing_llm_is_passed_over_and_comes_back(url, mode, upstreams)
     async with Load(f"{url}/remote/v1", asks, workers=WORKERS) as load:
         await until(lambda: load.samples and load.samples[-1].model == "cook", 60)
         await load.finished(WORKERS)
+        broke = load.clock()
         cook.default = Reply(status=500)
         await load.finished(2 * WORKERS)  # those under way find out
         seen, begin = len(cook.requests), load.clock()
@@ -193,7 +186,7 @@ async def test_a_failing_llm_is_passed_over_and_comes_back(url, mode, upstreams)
         answered = sum(sample.start > begin for sample in load.samples)
         cook.default = Reply()
         healed = load.clock()
-        await until(lambda: load.samples[-1].model == "cook")
+        await until(lambda: load.samples[-1].model == "cook", LONGEST_REST_S + 10)
         back_s = load.clock() - healed
         await load.finished(WORKERS)
     logger.info(
@@ -207,7 +200,8 @@ async def test_a_failing_llm_is_passed_over_and_comes_back(url, mode, upstreams)
     assert all(sample.ok for sample in load.samples)
     assert 1 <= probes <= 3
     assert answered > 30
-    assert back_s < REST_S + 2
+    # each rest is twice the one before, so none is longer than all before it and 2 s
+    assert back_s < min(healed - broke, LONGEST_REST_S) + 5
     assert all(sample.model == "cook" for sample in load.samples[-WORKERS // 2 :])
 
 

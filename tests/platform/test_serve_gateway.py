@@ -11,6 +11,7 @@ import httpx2
 import openai
 import pytest
 
+from waypost.contracts.generation import Usage
 from waypost.secrets import KeyRing
 from waypost.serve.access import ClientKeys, client_keys
 from waypost.serve.changes import change_plan
@@ -106,8 +107,8 @@ async def test_the_first_token_is_sent_before_the_second_is_made(artifact):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_n_answers_have_their_indices_and_add_up(client, stream):
-    reply = await client.post(
+async def test_n_answers_have_their_indices_and_add_up(up, stream):
+    reply = await up.client.post(
         CHAT, chat("a b", n=3, stream=stream, stream_options={"include_usage": True})
     )
     if stream:
@@ -117,11 +118,15 @@ async def test_n_answers_have_their_indices_and_add_up(client, stream):
             choice = event["choices"][0]
             texts[choice["index"]] += choice["delta"].get("content", "")
         assert texts == {0: "a b", 1: "a b", 2: "a b"}
-        assert usage["usage"]["completion_tokens"] == 6
+        usage = usage["usage"]
     else:
         body = reply.json()
         assert [c["index"] for c in body["choices"]] == [0, 1, 2]
-        assert body["usage"]["completion_tokens"] == 6
+        usage = body["usage"]
+    # the prompt's two tokens are told once, and paid by the engine that read them three times
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 6, 8)
+    spent = up.gateway.dispatcher.cost_usd(usage["waypost"]["model"], Usage(6, 6))
+    assert usage["waypost"]["cost_usd"] == spent
 
 
 async def test_stop_and_max_tokens_reach_the_engine(client):
@@ -253,6 +258,17 @@ async def test_route_explains_and_asks_no_model(up):
 async def test_route_takes_the_body_of_a_chat(client):
     reply = await client.post("/v1/route", chat(ALGEBRA, max_tokens=5, temperature=0.5))
     assert reply.json()["model_name"] == "prover"
+
+
+async def test_a_model_is_shown_by_its_name(client):
+    listed = (await client.get("/v1/models")).json()["data"]
+    for model in listed:
+        assert (await client.get(f"/v1/models/{model['id']}")).json() == model
+    for path in ("/v1/models/", "/v1/models/nobody", "/v1/models/cook/x", "/v1/models/{model}"):
+        reply = await client.get(path)
+        assert (reply.status, reply.json()["error"]["code"]) == (404, "model_not_found")
+    assert (await client.open("DELETE", "/v1/models/cook").end()).headers["allow"] == "GET"
+    assert "/v1/models/{model}" in (await client.get("/metrics")).body.decode()
 
 
 async def test_the_models_are_the_routers_and_the_llms(client):

@@ -294,6 +294,13 @@ async def test_no_body_holds_up_the_others(url, http):
     assert worst[0][1] < LONGEST_HEALTH_S, worst
 
 
+async def test_a_prompt_of_four_megabytes_crosses_to_a_deployment(url, http):
+    body = hostile.said(hostile.text("x")).replace(b'"auto"', b'"prover"')
+    status, data = await send(http, url, body)
+    assert status == 200, data[:300]
+    assert len(data) > hostile.SIZE - 1_000
+
+
 async def send(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, bytes]:
     headers = {"content-type": "application/json"}
     async with asyncio.timeout(60), http.post(url + CHAT, data=body, headers=headers) as reply:

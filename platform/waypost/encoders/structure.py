@@ -25,7 +25,8 @@ _CODE = re.compile(
     re.M,
 )
 _LATEX = re.compile(r"\\[a-zA-Z]+|\$[^$\n]+\$|[\^_]\{")
-_MATHS = re.compile(r"\d\s*[-+*/=^<>%\u00d7\u00f7]\s*\d|\d+(?:\.\d+)?%|[=≤≥√∑∫]")
+# ++ gives nothing back: of thousands of digits in a row every one would be tried as the last
+_MATHS = re.compile(r"\d\s*[-+*/=^<>%\u00d7\u00f7]\s*\d|\d++(?:\.\d++)?%|[=≤≥√∑∫]")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _ASKS = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
 _ORDERS = re.compile(

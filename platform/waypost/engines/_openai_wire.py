@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, TypeGuard
 
+from pydantic_core import from_json
+
 from waypost.contracts.errors import EngineServerError
 from waypost.contracts.generation import Chunk, FinishReason, GenerateRequest, Usage
 from waypost.engines._messages import content_text, prompt_text
@@ -134,9 +136,9 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
         EngineServerError: where it is none; the message does not repeat it.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
+        data = from_json(text)  # a third of json's time, which counts for the events of a stream
+    except ValueError:
+        data = _read_leniently(text)
     if not isinstance(data, dict):
         raise EngineServerError(f"{where}: expected a JSON object, found something else")
     return data
@@ -160,6 +162,14 @@ def _tool_calls(given: object) -> list[dict[str, Any]]:
             raise EngineServerError("a tool call of the answer is malformed")
         calls.append({"index": place, **call} | ({"function": function} if function else {}))
     return calls
+
+
+def _read_leniently(text: str | bytes) -> Any:
+    # half of a surrogate pair: an upstream may cut a character in two between two events
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _first(choices: Any) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Usage
-from waypost.serve.answers import DONE, ChatFormat, dumps, event, usage_body
+from waypost.serve.answers import DONE, ChatFormat, dumps, event, told_usage, usage_body
 from waypost.serve.decisions import Decisions, Remembered
 from waypost.serve.dispatch import Decided, Dispatcher, add
 from waypost.serve.failover import ExhaustedError, Opened
@@ -77,8 +78,8 @@ class Answering:
         form: type[ChatFormat],
     ) -> None:
         answers = await self._dispatcher.answers(opened)
-        usage = add({i: answer.usage for i, answer in enumerate(answers)})
-        told = self._account(call, decided, opened, usage)
+        usages = {i: answer.usage for i, answer in enumerate(answers)}
+        told = self._account(call, decided, opened, usages)
         await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
 
     async def _stream(
@@ -106,9 +107,9 @@ class Answering:
                 raise EngineServerError("the answer ended without its last part")
         except EngineError as error:
             await self._break_off(http, opened, error)
-            self._account(call, decided, opened, add(usages))
+            self._account(call, decided, opened, usages)
             return
-        told = self._account(call, decided, opened, add(usages))
+        told = self._account(call, decided, opened, usages)
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
@@ -146,9 +147,13 @@ class Answering:
             http.extra_headers["x-waypost-reason"] = reason
 
     def _account(
-        self, call: Call, decided: Decided, opened: Opened, usage: Usage
+        self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
     ) -> dict[str, Any]:
-        """Count an answer, remember it for feedback, and return its usage as it is told."""
+        """Count an answer, remember it for feedback, and return its usage as it is told.
+
+        Counted and paid is what was spent: the engine read the prompt for each of its answers.
+        """
+        usage = add(usages)
         cost = self._dispatcher.cost_usd(opened.model, usage)
         self._metrics.usage(opened.model, usage, cost)
         remembered = Remembered(
@@ -156,7 +161,7 @@ class Answering:
         )
         self._decisions.remember(call.request_id, remembered)
         return usage_body(
-            usage,
+            told_usage(usages, call.n),
             {
                 "cost_usd": cost,
                 "model": opened.model,

@@ -60,6 +60,9 @@ SETTLE_POLL_S = 0.1
 """A changed config reaches gateway and router one after the other. A request whose decision names
 only models that the other side does not have (any more, or yet) is decided again meanwhile."""
 
+MODEL = "/v1/models/"
+ANY_MODEL = "/v1/models/{model}"
+
 MAX_FEEDBACK_BYTES = 64 * 1024
 
 
@@ -106,6 +109,7 @@ class Gateway:
             "/v1/route": {"POST": self._admitted(self._route)},
             "/v1/feedback": {"POST": self._rate},
             "/v1/models": {"GET": self._list_models},
+            ANY_MODEL: {"GET": self._show_model},
             "/healthz": {"GET": self._health},
             "/metrics": {"GET": self._show_metrics},
             "/openapi.json": {"GET": self._describe},
@@ -166,10 +170,10 @@ class Gateway:
     async def _serve(self, http: Exchange) -> None:
         request_id = random_ids.token_hex(12)
         http.extra_headers["x-waypost-request-id"] = request_id
-        endpoint = http.path if http.path in self._handlers else "other"
+        endpoint = self._endpoint(http.path)
         try:
             try:
-                await self._handler(http)(http, request_id)
+                await self._handler(http, endpoint)(http, request_id)
             except Problem as problem:
                 await http.reply_problem(problem)
             except WaypostError as error:
@@ -186,8 +190,13 @@ class Gateway:
             await http.reply_problem(Problem(500, message, code="internal_error"))
         self.metrics.request(endpoint, http.status)
 
-    def _handler(self, http: Exchange) -> Handler:
-        methods = self._handlers.get(http.path)
+    def _endpoint(self, path: str) -> str:
+        if path in self._handlers:
+            return path
+        return ANY_MODEL if path.startswith(MODEL) else "other"
+
+    def _handler(self, http: Exchange, endpoint: str) -> Handler:
+        methods = self._handlers.get(endpoint)
         if methods is None:
             known = ", ".join(self._handlers)
             raise Problem(404, f"nothing is here; there are: {known}", code="not_found")
@@ -274,14 +283,24 @@ class Gateway:
         await self._feedback.add(rated, remembered, body.rating, body.comment)
         await http.reply_json({"request_id": rated, "model": remembered.model, "kept": True})
 
-    async def _list_models(self, http: Exchange, request_id: str) -> None:
+    def _listed(self) -> list[dict[str, Any]]:
         routers = [(AUTO, "router"), *((name, "router") for name in self.plan.router_names)]
         llms = [(model.name, "llm") for model in self.plan.models]
-        data = [
+        return [
             {"id": name, "object": "model", "created": 0, "owned_by": "waypost", "kind": kind}
             for name, kind in (*routers, *llms)
         ]
-        await http.reply_json({"object": "list", "data": data})
+
+    async def _list_models(self, http: Exchange, request_id: str) -> None:
+        await http.reply_json({"object": "list", "data": self._listed()})
+
+    async def _show_model(self, http: Exchange, request_id: str) -> None:
+        name = http.path.removeprefix(MODEL)
+        found = next((model for model in self._listed() if model["id"] == name), None)
+        if found is None:
+            message = "no such model; GET /v1/models lists them"
+            raise Problem(404, message, param="model", code="model_not_found")
+        await http.reply_json(found)
 
     async def _health(self, http: Exchange, request_id: str) -> None:
         await http.reply_json({"status": "ok"})

@@ -36,7 +36,9 @@ def header_value(value: object) -> bytes:
     Control characters (a CR LF would begin another header) and what is not ASCII become ``?``.
     """
     text = str(value)[:MAX_HEADER]
-    return "".join(c if " " <= c <= "~" else "?" for c in text).strip().encode("ascii")
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text.strip().encode("ascii")
 
 
 class Exchange:

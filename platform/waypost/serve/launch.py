@@ -27,6 +27,8 @@ LEAST_CPUS = 8
 """Logical CPUs given to Ray on a smaller machine: our nodes ask for tenths, but Ray's own tasks
 ask for whole ones."""
 
+GRPC_BYTES = 64 * 1024 * 1024
+
 POLL_S = 0.5
 STATUS_TIMEOUT_S = 30.0
 
@@ -72,6 +74,8 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
         wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         # nothing outside balances over this machine, so that nothing has to be told of a stop
         wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
+        # deployments then call each other by gRPC, whose own bound (4 MiB) our bodies reach
+        wanted["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"] = str(GRPC_BYTES)
     if haproxy:
         wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
@@ -165,16 +169,21 @@ def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> N
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
     # address "local": never an older Ray of this machine, which might be someone else's
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
-    schema = ServeDeploySchema.model_validate(config.data)
+    schema = ServeDeploySchema.model_validate(_quiet(config.data))
     # The public serve.run builds in this process and ignores the `deployments` of a file. What
     # follows is what Ray's own `serve run` does with a file.
     client = serve_start(
         http_options=schema.http_options.model_dump(),
         proxy_location=schema.proxy_location,
         grpc_options=schema.grpc_options.model_dump(),
-        global_logging_config=schema.logging_config or QUIET,
+        global_logging_config=schema.logging_config,
     )
     client.deploy_apps(schema, _blocking=False)
+
+
+def _quiet(data: Mapping[str, Any]) -> dict[str, Any]:
+    # in the schema, not only at the start of Serve: replicas log by that of their application
+    return {**data, "logging_config": data.get("logging_config") or QUIET}
 
 
 def update(data: Mapping[str, Any]) -> None:
@@ -185,7 +194,7 @@ def update(data: Mapping[str, Any]) -> None:
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
-    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(dict(data)))
+    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(_quiet(data)))
 
 
 def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -> None:

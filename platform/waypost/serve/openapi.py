@@ -115,6 +115,7 @@ def _paths(plan: Plan) -> dict[str, Any]:
             plan,
         ),
         "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),
+        "/v1/models/{model}": _one_model(plan),
         "/healthz": _get("Say that the gateway runs.", _JSON, ref("Health"), None),
         "/metrics": _get("Prometheus metrics.", "text/plain", {"type": "string"}, plan),
         "/openapi.json": _get("This document.", _JSON, {"type": "object"}, None),
@@ -137,6 +138,14 @@ def _post(
 def _get(summary: str, kind: str, schema: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
     found = success(summary, {kind: schema})
     return {"get": {"summary": summary, **_guarded(found, ("431", "500"), plan)}}
+
+
+def _one_model(plan: Plan) -> dict[str, Any]:
+    found = _get("Show a router or model; its name may hold slashes.", _JSON, ref("Model"), plan)
+    found["get"]["responses"] |= errors("404")
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    found["get"]["parameters"] = [name]
+    return found
 
 
 def _guarded(found: dict[str, Any], failures: tuple[str, ...], plan: Plan | None) -> dict[str, Any]:

@@ -51,12 +51,14 @@ class Usage:
         files: Open file descriptors, sockets included.
         sockets: Open sockets.
         threads: Threads.
+        cpu_s: Seconds of computing time since its start, all threads together.
     """
 
     rss_mb: float
     files: int
     sockets: int
     threads: int
+    cpu_s: float
 
 
 def usage(pid: int) -> Usage:
@@ -73,15 +75,21 @@ def usage(pid: int) -> Usage:
     anonymous = int(status["RssAnon"].split()[0])
     links = [_link(entry) for entry in (folder / "fd").iterdir()]
     sockets = sum(link.startswith("socket:") for link in links)
-    return Usage(anonymous / 1024, len(links), sockets, int(status["Threads"]))
+    fields = _fields(folder)
+    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Usage(anonymous / 1024, len(links), sockets, int(status["Threads"]), cpu_s)
 
 
 def _parent(entry: Path) -> int | None:
     try:
-        # the name of the program, in brackets, may hold anything
-        return int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        return int(_fields(entry)[1])
     except (OSError, IndexError):
         return None  # it ended meanwhile
+
+
+def _fields(entry: Path) -> list[str]:
+    # the name of the program, in brackets, may hold anything
+    return (entry / "stat").read_text().rsplit(")", 1)[1].split()
 
 
 def _title(pid: int) -> str:

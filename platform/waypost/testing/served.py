@@ -60,11 +60,11 @@ def served(
     data = {"http_options": {"host": "127.0.0.1", "port": free_port()}, **config_data}
     path = folder / "graph.yaml"
     path.write_text(yaml.safe_dump(data))
-    config = validate_serve_config(path)
-    launch.check_port(config)
     variables = launch.environment(throughput=throughput)
-    os.environ.update(variables)
+    os.environ.update(variables)  # before Ray is imported, and checking the file imports it
     try:
+        config = validate_serve_config(path)
+        launch.check_port(config)
         launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
         launch.wait_until_running(lambda _: None)
         yield f"http://{config.host}:{config.port}"
