@@ -85,7 +85,8 @@ async def test_pairs_against_the_upstream_itself_add_nothing(port, stream):
 
 async def test_saturation_counts_answers(port):
     (sample,) = await Load(job(port, Slice("saturation", 4, False, 0.2))).run()
-    assert (sample.pairs, sample.errors, sample.seconds) == ([], 0, 0.2)
+    assert (sample.pairs, sample.errors) == ([], 0)
+    assert 0.2 <= sample.seconds < 2
     assert sample.answered > 20
     assert sample.client_busy > 0
 

@@ -91,7 +91,7 @@ class Sample:
         slice: Which.
         pairs: Of a slice of pairs.
         answered: Requests that the target answered in a slice of saturation.
-        seconds: The time in which it answered them.
+        seconds: From the first request to the last answer.
         errors: Requests that were not answered with 200 and a complete body.
         client_busy: Share of one core that this client took.
     """
@@ -162,7 +162,10 @@ class Load:
         cpu, begin = time.process_time(), time.perf_counter()
         until = begin + part.seconds
         await asyncio.gather(*(work(sample, *pair, until) for pair in wires))
-        sample.client_busy = (time.process_time() - cpu) / (time.perf_counter() - begin)
+        # To the last answer: the target is busy until then. A count at a fixed moment would be
+        # wrong by up to as many answers as are in flight, which is much for a slow target.
+        sample.seconds = time.perf_counter() - begin
+        sample.client_busy = (time.process_time() - cpu) / sample.seconds
         gc.enable()
         for target, upstream in wires:
             target.close()
@@ -193,9 +196,8 @@ class Load:
             if done is None:
                 sample.errors += 1
                 await asyncio.sleep(0.01)
-            elif time.perf_counter() < until:
+            else:
                 sample.answered += 1
-        sample.seconds = sample.slice.seconds
 
 
 def job_to_json(job: Job) -> str:
