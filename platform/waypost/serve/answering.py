@@ -115,7 +115,6 @@ class Answering:
 
     async def _break_off(self, http: Exchange, opened: Opened, error: EngineError) -> None:
         """End a stream with an error event: too late for another model, never silent."""
-        self._dispatcher.broke_off(opened.model, error)
         self._metrics.broken_stream(opened.model)
         logger.warning("%s broke off an answer: %s", opened.model, error)
         await http.end_events(event(dumps(engine_problem(error).body)))

@@ -16,8 +16,12 @@ from waypost.serve.settings import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
 
 logger = logging.getLogger(__name__)
 
-SPARE_PLACES = 64
-"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals."""
+SPARE_PLACES = 10_000
+"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals. Beyond them
+Serve's proxy would let requests wait, the late ones before the early ones."""
+
+HEALTH_CHECK_S = 1.0
+"""Serve notices a replica that was killed by its next health check only."""
 
 
 def build(args: ServeArgs) -> Any:
@@ -95,6 +99,7 @@ def node_options(node: NodeArgs) -> dict[str, Any]:
     options: dict[str, Any] = {
         "max_ongoing_requests": node.max_ongoing_requests,
         "max_queued_requests": node.max_queued_requests or -1,
+        "health_check_period_s": HEALTH_CHECK_S,
         "max_surge_percent": node.max_surge_percent,
         "graceful_shutdown_timeout_s": node.graceful_shutdown_timeout_s,
         "ray_actor_options": {

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from waypost.contracts.errors import EngineError
 from waypost.contracts.generation import Answer, Usage
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
@@ -159,10 +158,6 @@ class Dispatcher:
                     reason = chunk.finish_reason or "stop"
                     found[index] = Answer(chunk.text, reason, usage, chunk.tool_calls)
         return [found[index] for index in sorted(found)]
-
-    def broke_off(self, model: str, error: EngineError) -> None:
-        """Note that an answer ended before its end."""
-        self.circuit.failed(model, error)
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""

@@ -30,7 +30,9 @@ from waypost.serve.plan import RouterPlan
 logger = logging.getLogger(__name__)
 
 STATUS_POLL_S = 2.0
-DECISION_TIMEOUT_S = 10.0
+DECISION_TIMEOUT_S = 30.0
+"""Longer than the only replica of a router takes to be replaced."""
+
 ROUTER_TRIES = 3
 SLACK_S = 1.0
 """The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
