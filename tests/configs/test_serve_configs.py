@@ -53,3 +53,13 @@ def test_the_remote_pool_runs_in_the_gateway_and_names_services_not_keys(root):
     assert {entry.placement for entry in args.pool} == {"inline"}
     services = [entry.config["service"] for entry in args.pool if "service" in entry.config]
     assert services == ["openai", "deepseek"]
+
+
+def test_the_vllm_pool_is_known_to_the_starter_router_and_runs_in_the_pinned_environment(root):
+    args = arguments(root, "vllm_pool.yaml")
+    main = arguments(root, "router.yaml")
+    assert {(entry.engine, entry.environment) for entry in args.pool} == {("vllm", "router-r1")}
+    assert [entry.name for entry in args.pool] == NAMES[:2]
+    prices = {entry.name: (entry.input_price, entry.output_price) for entry in main.pool}
+    assert all(prices[e.name] == (e.input_price, e.output_price) for e in args.pool)
+    assert args.artifact == main.artifact

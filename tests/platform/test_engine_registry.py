@@ -10,7 +10,7 @@ from waypost.engines import engine_config, engine_names, make_engine
 
 
 def test_names_are_sorted():
-    assert engine_names() == ("echo", "openai", "replay", "transformers")
+    assert engine_names() == ("echo", "openai", "replay", "transformers", "vllm")
 
 
 @pytest.mark.parametrize("name", engine_names())
@@ -19,6 +19,7 @@ def test_an_engines_own_name_is_its_registry_name(name):
         "openai": {"base_url": "http://localhost/v1", "model": "m"},
         "replay": {"data": "nowhere.jsonl"},
         "transformers": {"model": "nowhere"},
+        "vllm": {"model": "nowhere"},
     }
     assert make_engine(name, needed.get(name, {})).name == name
 

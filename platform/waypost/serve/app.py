@@ -17,8 +17,8 @@ from waypost.serve.settings import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
 logger = logging.getLogger(__name__)
 
 SPARE_PLACES = 10_000
-"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals. Beyond them
-Serve's proxy would let requests wait, the late ones before the early ones."""
+"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals. Without
+them Serve's proxy would let requests wait, late ones before early ones."""
 
 HEALTH_CHECK_S = 1.0
 """Serve notices a replica that was killed by its next health check only."""
