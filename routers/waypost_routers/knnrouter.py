@@ -119,9 +119,13 @@ class KNNRouter(ScoreRouter):
         weights = self._weights(found)
         best = _among_best(self.scores_[found.index])
         return Prediction(
-            quality=self._quality(found),
-            output_tokens=self._recorded(self.tokens_, found, self.cost_model_.output_tokens),
-            recorded_usd=self._recorded(self.dollars_, found, self.cost_model_.recorded_usd),
+            quality=self._mean_quality(self.scores_[found.index], weights),
+            output_tokens=self._recorded(
+                self.tokens_, found, weights, self.cost_model_.output_tokens
+            ),
+            recorded_usd=self._recorded(
+                self.dollars_, found, weights, self.cost_model_.recorded_usd
+            ),
             confidence=neighbour_mean(best, weights, self.best_share_, kappa=0.0).clip(0, 1),
             out_of_distribution=found.nearest_similarity < self.similarity_floor_ - _UNLIKE,
         )
@@ -133,15 +137,17 @@ class KNNRouter(ScoreRouter):
         return found.share * np.exp(behind / self.tau)
 
     def _quality(self, found: Neighbours) -> Floats:
-        scores, weights = self.scores_[found.index], self._weights(found)
+        return self._mean_quality(self.scores_[found.index], self._weights(found))
+
+    def _mean_quality(self, scores: NDArray[np.floating[Any]], weights: Floats) -> Floats:
         return neighbour_mean(scores, weights, self.mean_quality_, self.kappa).clip(0, 1)
 
     def _recorded(
-        self, values: NDArray[np.float32], found: Neighbours, prior: Floats
+        self, values: NDArray[np.float32], found: Neighbours, weights: Floats, prior: Floats
     ) -> Floats | None:
         if len(values) == 0:
             return None
-        return neighbour_mean(values[found.index], self._weights(found), prior, self.kappa)
+        return neighbour_mean(values[found.index], weights, prior, self.kappa)
 
 
 def _where_recorded(values: Floats) -> NDArray[np.float32]:

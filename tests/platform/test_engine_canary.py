@@ -128,6 +128,7 @@ async def test_other_engines_have_no_key_to_show(keys, caplog, tmp_path, name):
             {"model": str(tmp_path / "m"), "context_length": 5},
             {"model": str(tmp_path)},
         ],
+        "vllm": [{"model": str(tmp_path)}],  # not installed, or no model: it says so
     }
     request = GenerateRequest("r", messages=[{"role": "user", "content": "hello"}])
     for config in configs[name]:

@@ -224,7 +224,11 @@ class ScoreRouter(Parametrized, MetaRouter):
         free = np.flatnonzero(allowed.sum(axis=1) > 1)
         prediction = None
         quality = np.repeat(self.mean_quality_[None, :], len(queries), axis=0)
-        cost = self.predict_cost(QueryBatch(queries))
+        cost = (
+            np.empty(quality.shape)
+            if len(free) == len(queries)
+            else self.predict_cost(QueryBatch(queries))
+        )
         if len(free):
             batch = QueryBatch(
                 tuple(queries[i] for i in free), None if embeddings is None else embeddings[free]
@@ -247,7 +251,8 @@ class ScoreRouter(Parametrized, MetaRouter):
             order, known, [q.text for q in queries], rate, self._exploration_seed()
         )
         confidence, unlike = _spread(prediction, free, allowed.shape)
-        consulted = np.isin(np.arange(len(queries)), free)
+        consulted = np.zeros(len(queries), bool)
+        consulted[free] = True
         return [
             Ranked(
                 order=order[i],

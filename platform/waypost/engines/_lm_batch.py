@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, Protocol
 
 from waypost.contracts.errors import (
@@ -63,6 +65,16 @@ class Batch(Protocol):
 
     def stop(self) -> None:
         """End the thread; what runs or waits fails with an EngineConnectionError. Blocks."""
+
+
+def stand_back(nice: int) -> None:
+    """Lower the priority of this thread, and of those it starts.
+
+    On Linux a priority belongs to the thread, and the threads and processes that it starts inherit
+    it: the event loop of this process keeps its own. Elsewhere it would be the whole process's.
+    """
+    if sys.platform == "linux":
+        os.nice(nice)
 
 
 def full(name: str, count: int) -> EngineError:

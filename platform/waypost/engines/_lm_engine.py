@@ -45,6 +45,10 @@ class LocalConfig(StrictModel):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a forward pass; None leaves them to the library (all cores)."""
 
+    nice: int = Field(default=10, ge=0, le=19)
+    """How far the threads that compute stand back (Unix priority) behind the event loops and
+    servers they share the cores with. On a CPU only."""
+
     max_batch_size: int = Field(default=8, ge=1)
     """Requests that generate together."""
 

@@ -9,8 +9,6 @@ short request that comes late may finish before a long one that came early.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from waypost.contracts.errors import EngineError
-from waypost.engines._lm_batch import down, full
+from waypost.engines._lm_batch import down, full, stand_back
 from waypost.engines._lm_cache import RowCache
 from waypost.engines._lm_model import LanguageModel
 from waypost.engines._lm_sampling import GREEDY_BELOW, Sampling, sample
@@ -88,7 +86,8 @@ class BatchLoop:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             try:
-                self._stand_back()
+                if not torch.cuda.is_available():
+                    stand_back(self._nice)
                 self.model = load()
             except BaseException as error:  # noqa: BLE001 - handed to the caller of start
                 failure.append(error)
@@ -102,12 +101,6 @@ class BatchLoop:
         ready.wait()
         if failure:
             raise failure[0]
-
-    def _stand_back(self) -> None:
-        # On Linux a priority belongs to the thread, and the threads that it starts inherit it:
-        # the event loop of this process keeps its own. Elsewhere it is the whole process's.
-        if sys.platform == "linux" and not torch.cuda.is_available():
-            os.nice(self._nice)
 
     @property
     def alive(self) -> bool:

@@ -74,11 +74,15 @@ def load(config: Config, path: Path, text: ModelText) -> Any:
         ) from error
 
 
-def _arguments(config: Config, path: Path, text: ModelText) -> dict[str, Any]:
+def on_cpu() -> bool:
+    """Say whether vLLM computes on the CPU. Touches no GPU: its processes do that."""
     from vllm.platforms import current_platform
 
-    on_cpu = bool(current_platform.is_cpu())
-    eager = on_cpu if config.enforce_eager is None else config.enforce_eager
+    return bool(current_platform.is_cpu())
+
+
+def _arguments(config: Config, path: Path, text: ModelText) -> dict[str, Any]:
+    eager = on_cpu() if config.enforce_eager is None else config.enforce_eager
     arguments: dict[str, Any] = {
         "model": str(path),
         "dtype": config.dtype,
@@ -89,7 +93,7 @@ def _arguments(config: Config, path: Path, text: ModelText) -> dict[str, Any]:
         "disable_log_stats": True,
         "disable_log_requests": True,  # the default since, and gone
     }
-    if not on_cpu:
+    if not on_cpu():
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     return arguments | config.engine_args
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from waypost.contracts.errors import ContextLengthError, EngineError, EngineServerError
 from waypost.engines import _vllm_api as api
-from waypost.engines._lm_batch import down, full
+from waypost.engines._lm_batch import down, full, stand_back
 from waypost.engines._lm_prompt import ModelText
 from waypost.engines._lm_sequence import LiveSequence
 from waypost.engines._vllm_warden import Warden
@@ -36,6 +36,7 @@ class VllmBatch:
     Args:
         model: Tokenizer and settings of its model.
         most: Requests that may run or wait.
+        nice: How far it stands back behind other threads, on a CPU.
         flush: Called in the thread: hands what was put out to the readers.
 
     Attributes:
@@ -43,10 +44,11 @@ class VllmBatch:
         output_tokens: Tokens made since the start.
     """
 
-    def __init__(self, model: ModelText, most: int, flush: Callable[[], None]) -> None:
+    def __init__(self, model: ModelText, most: int, nice: int, flush: Callable[[], None]) -> None:
         self.model = model
         self.output_tokens = 0
         self._most = most
+        self._nice = nice
         self._flush = flush
         self._flushing = False
         self._lock = threading.Lock()
@@ -121,6 +123,8 @@ class VllmBatch:
         self._stop = asyncio.Event()
         others = set(multiprocessing.active_children())
         try:
+            if api.on_cpu():
+                stand_back(self._nice)
             self._engine = load()
             started = set(multiprocessing.active_children()) - others
             warden = Warden([process.pid for process in started if process.pid is not None])

@@ -25,10 +25,6 @@ class Config(LocalConfig):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """``auto`` is the GPU where there is one, else the CPU."""
 
-    nice: int = Field(default=10, ge=0, le=19)
-    """How far the threads that compute stand back (Unix priority) behind the event loops and
-    servers they share the cores with. On a CPU only."""
-
     prefill_tokens: int = Field(default=128, ge=1)
     """Prompt tokens read between two tokens of the running requests."""
 

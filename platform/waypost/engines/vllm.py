@@ -89,7 +89,7 @@ class VllmEngine(LocalEngine):
         # read first: a folder that is no model is told apart in a second and not in a minute
         text = ModelText.of_folder(path, config.model)
         most = config.max_batch_size + config.max_waiting
-        batch = VllmBatch(text, most, self._flush)
+        batch = VllmBatch(text, most, config.nice, self._flush)
         batch.start(lambda: api.load(config, path, text))
         return batch
 

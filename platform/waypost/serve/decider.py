@@ -38,6 +38,9 @@ LOOP_BUDGET_S = 0.001
 LOOP_CHARACTERS = 4_000
 """Longer texts always go to a thread: encoding takes time with the length."""
 
+LOOP_QUERIES = 3
+"""More that came together go to a thread."""
+
 MAX_BATCH = 64
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
@@ -213,6 +216,17 @@ class Decider:
         self._waiting.append((query, router, future))
         self._work()
         return await future
+
+    async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries that came together; several at once never on the event loop."""
+        if len(queries) <= LOOP_QUERIES:
+            return [await self.decide(query, router) for query, router in queries]
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in queries]
+        for (query, router), future in zip(queries, futures, strict=True):
+            self._waiting.append((query, router, future))
+        self._work()
+        return await asyncio.gather(*futures)
 
     def _work(self) -> None:
         while self._waiting and self._busy < self._most_busy:

@@ -85,9 +85,9 @@ class RouterNode:
         """Take a `UserConfig` without a restart; see `Changes.take`."""
         await self._changes.take(user_config)
 
-    async def decide(self, query: dict[str, Any], router: str) -> Reply:
-        """Decide one query; see `Decider.decide`."""
-        return await self._decider.decide(query, router)
+    async def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries, each with the name of its router; see `Decider.decide_all`."""
+        return await self._decider.decide_all(queries)
 
 
 class LLMNode:

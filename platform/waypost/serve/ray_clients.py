@@ -22,7 +22,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
-from waypost.serve.decider import RouterUnavailableError, read_reply
+from waypost.serve.decider import MAX_BATCH, Reply, RouterUnavailableError, read_reply
 from waypost.serve.llm_host import Message, Pace
 from waypost.serve.pacing import within
 from waypost.serve.plan import RouterPlan
@@ -34,15 +34,24 @@ DECISION_TIMEOUT_S = 30.0
 """Longer than the only replica of a router takes to be replaced."""
 
 ROUTER_TRIES = 3
+CALLS = 2
+"""Calls to the router deployment on their way at a time, from one gateway."""
+
 SLACK_S = 1.0
 """The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
 
 
 class HandleRouter:
-    """Asks the router deployment."""
+    """Asks the router deployment.
+
+    Queries that come while `CALLS` calls are on their way go together in the next: at one request
+    at a time nothing waits, and under load the cost of a call is shared.
+    """
 
     def __init__(self, handle: Any) -> None:
-        self._handle = handle
+        self._decide = handle.options(method_name="decide")
+        self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Nothing to do: Serve starts the deployment."""
@@ -54,17 +63,43 @@ class HandleRouter:
         """Nothing to do: Serve stops the deployment."""
 
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
-        """Decide one query; see `RouterClient.decide`.
+        """Decide one query; see `RouterClient.decide`."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((query, router, future))
+        self._work()
+        return read_reply(await future)
 
-        Deciding changes nothing, so that a replica which dies over it is no loss: another is
-        asked.
-        """
+    def _work(self) -> None:
+        while self._waiting and len(self._calls) < CALLS:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            call = asyncio.create_task(self._ask(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            call.add_done_callback(lambda _: self._work())
+
+    async def _ask(self, batch: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]]) -> None:
+        batch = [item for item in batch if not item[2].done()]  # those whose client has gone
+        if not batch:
+            return
+        try:
+            replies = await self._replies([(query, router) for query, router, _ in batch])
+        except RouterUnavailableError as error:
+            for _, _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, _, future), reply in zip(batch, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+    async def _replies(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Ask; deciding changes nothing, so that a replica which dies over it is no loss."""
         problem = ""
         for _ in range(ROUTER_TRIES):
-            call = self._handle.decide.remote(query, router)
+            call = self._decide.remote(queries)
             try:
                 async with asyncio.timeout(DECISION_TIMEOUT_S):
-                    reply = await call
+                    replies: list[Reply] = await call
             except TimeoutError:
                 _cancel(call)
                 problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
@@ -78,7 +113,7 @@ class HandleRouter:
                 if not isinstance(failure, EngineConnectionError):
                     break
             else:
-                return read_reply(reply)
+                return replies
         raise RouterUnavailableError(f"the router cannot be reached: {problem}")
 
 
