@@ -89,3 +89,19 @@ def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch)
     assert len(launch.environment(throughput=False)["RAY_AUTH_TOKEN"]) == 64
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "a-file-of-the-user")
     assert "RAY_AUTH_TOKEN" not in launch.environment(throughput=False)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "serves"),
+    [
+        ({}, False),  # the builder itself failed
+        ({"cook": "HEALTHY"}, False),
+        ({"Gateway": "HEALTHY", "cook": "UNHEALTHY"}, True),
+        ({"Gateway": "HEALTHY", "Router": "HEALTHY", "cook": "UNHEALTHY"}, True),
+        ({"Gateway": "HEALTHY", "Router": "UNHEALTHY", "cook": "HEALTHY"}, False),
+    ],
+    ids=str,
+)
+def test_a_failed_application_serves_where_gateway_and_router_do(statuses, serves):
+    nodes = {name: SimpleNamespace(status=status) for name, status in statuses.items()}
+    assert launch._serves(SimpleNamespace(deployments=nodes)) is serves

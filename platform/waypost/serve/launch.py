@@ -233,11 +233,9 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
 
 def _serves(application: Any) -> bool:
     """Say whether the nodes that every request needs are up."""
-    return all(
-        application.deployments[name].status == "HEALTHY"
-        for name in RESERVED_NAMES
-        if name in application.deployments
-    )
+    found = application.deployments
+    needed = [found[name] for name in RESERVED_NAMES if name in found]
+    return "Gateway" in found and all(node.status == "HEALTHY" for node in needed)
 
 
 def _problem(application: str, deployment: str) -> str | None:
