@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from openai import OpenAI
+from openai import APIError, OpenAI
 
 from waypost.testing.gateway import knn_artifact
 from waypost.testing.served import application, free_port
@@ -53,10 +53,16 @@ class Server:
 
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + IN_TIME_S
-        while not condition():
+        while not self._holds(condition):
             assert self.process.poll() is None, self.said.read_text()
             assert time.monotonic() < end, self.said.read_text()
             time.sleep(0.2)
+
+    def _holds(self, condition: Callable[[], bool]) -> bool:
+        try:
+            return condition()
+        except APIError as error:
+            raise AssertionError(self.said.read_text()) from error
 
     def says(self, text: str) -> bool:
         return text in self.said.read_text()

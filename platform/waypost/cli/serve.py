@@ -69,9 +69,11 @@ def command(
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
+        reloading = _Reloading(checked)
         launch.wait_until_running(_tell, checked.args)
+        launch.wait_until_answering(checked)
         _introduce(checked, plans)
-        _stay(checked)
+        reloading.forever()
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
     finally:
@@ -94,21 +96,25 @@ def _prepare(config: ServeConfig) -> dict[str, Plan]:
     return plans
 
 
-def _stay(config: ServeConfig) -> NoReturn:
-    """Serve until a signal ends it; SIGHUP brings the changed file into force."""
-    asked = False
+class _Reloading:
+    """Brings the changed file into force on SIGHUP."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._asked = False
+        signal.signal(signal.SIGHUP, self._ask)
 
-    signal.signal(signal.SIGHUP, ask)
-    while True:
-        # not signal.pause: a SIGHUP between the test and the pause would wait for another one
-        time.sleep(POLL_S)
-        if asked:
-            asked = False
-            config = _reload(config)
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def forever(self) -> NoReturn:
+        """Wait for signals; the one that ends the server raises."""
+        while True:
+            # not signal.pause: a SIGHUP between test and pause would wait for another one
+            time.sleep(POLL_S)
+            if self._asked:
+                self._asked = False
+                self._config = _reload(self._config)
 
 
 def _reload(config: ServeConfig) -> ServeConfig:
@@ -140,19 +146,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _introduce(config: ServeConfig, plans: dict[str, Plan]) -> None:
     from waypost.serve.settings import AUTO
 
-    base = f"http://{config.host}:{config.port}"
     for index, (name, plan) in enumerate(plans.items()):
-        prefix = _route_prefix(config, name)
+        base = config.url(name)
         models = ", ".join((AUTO, *plan.router.served))
-        click.echo(f"\n{name}: {base}{prefix}/v1 serves {models}")
+        click.echo(f"\n{name}: {base}/v1 serves {models}")
         if index == 0:
             body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'
-            click.echo(f"try: curl -i {base}{prefix}/v1/chat/completions -d '{body}'")
+            click.echo(f"try: curl -i {base}/v1/chat/completions -d '{body}'")
     click.echo("Ctrl-C stops it.")
-
-
-def _route_prefix(config: ServeConfig, name: str) -> str:
-    for application in config.data["applications"]:
-        if application.get("name", "default") == name:
-            return str(application.get("route_prefix", "/")).rstrip("/")
-    return ""

@@ -49,6 +49,12 @@ class ServeConfig:
         """The port it listens on."""
         return int(self.data["http_options"].get("port", 8000))
 
+    def url(self, application: str) -> str:
+        """Return where an application answers, without a slash at the end."""
+        found = self.data["applications"]
+        prefixes = {a.get("name", "default"): a.get("route_prefix", "/") for a in found}
+        return f"http://{self.host}:{self.port}{prefixes[application]}".rstrip("/")
+
 
 def validate_serve_config(path: str | Path) -> ServeConfig:
     """Read and check a Serve config file.

@@ -10,7 +10,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 from waypost.config import environment_value, resolve_path, settings
 from waypost.contracts.artifact import MANIFEST, read_manifest
@@ -31,6 +34,8 @@ GRPC_BYTES = 64 * 1024 * 1024
 
 POLL_S = 0.5
 STATUS_TIMEOUT_S = 30.0
+ANSWERING_S = 60.0
+EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 NOT_SERVED = "does not serve"
 
@@ -231,6 +236,35 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
         time.sleep(POLL_S)
 
 
+def wait_until_answering(config: ServeConfig) -> None:
+    """Wait until HTTP is served: Serve's proxies start beside the applications, not before them.
+
+    Raises:
+        ServeFailedError: an application of ours does not answer in time.
+    """
+    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
+    until = time.monotonic() + ANSWERING_S
+    for name in config.args:
+        path = f"{urlsplit(config.url(name)).path}/healthz"
+        while not _answers(host, config.port, path):
+            if time.monotonic() > until:
+                raise ServeFailedError(
+                    f"{name} runs, but http://{host}:{config.port}{path} is mute"
+                )
+            time.sleep(POLL_S)
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    connection = HTTPConnection(host, port, timeout=ANSWERING_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def _serves(application: Any) -> bool:
     """Say whether the nodes that every request needs are up."""
     found = application.deployments
@@ -246,9 +280,13 @@ def _problem(application: str, deployment: str) -> str | None:
         return None
 
     handle: Any = serve.get_deployment_handle(deployment, application)
-    # in throughput mode handles would work inside of an event loop only, which is not here
-    handle._init(_run_router_in_separate_loop=True)
-    problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
+    if not handle.is_initialized:
+        # in throughput mode handles would work inside of an event loop only, which is not here
+        handle._init(_run_router_in_separate_loop=True)
+    try:
+        problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
+    except Exception as error:  # noqa: BLE001 - a border: a node that dies now is Serve's to tell
+        return f"cannot be asked ({type(error).__name__})"
     return problem
 
 

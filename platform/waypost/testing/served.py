@@ -67,6 +67,7 @@ def served(
         launch.check_port(config)
         launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
         launch.wait_until_running(lambda _: None)
+        launch.wait_until_answering(config)
         yield f"http://{config.host}:{config.port}"
     finally:
         launch.stop()
