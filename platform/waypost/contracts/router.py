@@ -1,8 +1,9 @@
 """The kinds of router, and what is implemented once for all of them.
 
-    MetaRouter     route_single, route_batch: enough for a plug-in
-      ScoreRouter  predicts quality (and tokens) of each LLM; the policy decides
-      StepRouter   acts step by step (delegate, answer); see `step_router`
+    MetaRouter         route_single, route_batch: enough for a plug-in
+      TrainableRouter  learns from routing data; its state goes into an artifact
+        ScoreRouter    predicts quality (and tokens) of each LLM; the policy decides
+      StepRouter       acts step by step (delegate, answer); see `step_router`
 
 A router predicts; it never calls an LLM. Parameters are stored by ``__init__`` and nothing
 else happens there; learned state ends in ``_``.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,16 @@ from waypost.contracts.prediction import FloatMatrix, Prediction, QueryBatch
 from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike
 from waypost.contracts.routing_data import RoutingData
 
-__all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter"]
+__all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
+
+
+class StatePart(Protocol):
+    """A part of a router's learned state that is an object: it goes to arrays and back."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Any: ...  # noqa: D102
 
 
 class MetaRouter(ABC):
@@ -58,12 +68,11 @@ class MetaRouter(ABC):
         return [self.route_single(query) for query in queries]
 
 
-class ScoreRouter(Parametrized, MetaRouter):
-    """A router that predicts the score each LLM would earn; the policy does the rest.
+class TrainableRouter(Parametrized, MetaRouter):
+    """A router that learns from routing data.
 
-    A subclass writes ``__init__`` (stores its parameters), `_fit` and `_predict`, and lists
-    what its parameters may be in `parameter_constraints`. Routing, cost, ties, budgets,
-    exploration, saving and loading are here.
+    A subclass writes ``__init__`` (stores its parameters) and `_fit`, and lists what its
+    parameters may be in `parameter_constraints`. Checking, saving and loading are here.
 
     Learned by `fit`, in every router:
         llms_: Facts of the n_llms candidates, in the order of all columns.
@@ -75,14 +84,11 @@ class ScoreRouter(Parametrized, MetaRouter):
     needs_embeddings: ClassVar[bool] = True
     """False for routers that never look at the query's embedding."""
 
-    forced_exploration: ClassVar[float] = 0.0
-    """Least share of queries sent to a uniformly drawn LLM, whatever the policy says."""
-
     new_model_support: ClassVar[str] = "refit"
     """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``; a removed one is masked."""
 
-    row_count_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters counted in training rows: where every row stands twice they are doubled."""
+    state_parts: ClassVar[Mapping[str, type[StatePart]]] = {"cost_model_": CostModel}
+    """Learned attributes that are objects of their own, and their classes."""
 
     policy: PolicySettings = PolicySettings()
     encoder: Encoder | None = None
@@ -94,7 +100,7 @@ class ScoreRouter(Parametrized, MetaRouter):
 
     # -- fit ----------------------------------------------------------------------------------
 
-    def fit(self, data: RoutingData) -> ScoreRouter:
+    def fit(self, data: RoutingData) -> Self:
         """Learn from measured outcomes.
 
         Args:
@@ -126,13 +132,7 @@ class ScoreRouter(Parametrized, MetaRouter):
 
     @abstractmethod
     def _fit(self, data: RoutingData) -> None:
-        """Learn what `_predict` needs; the data was checked and shared state is set."""
-
-    @abstractmethod
-    def _predict(self, batch: QueryBatch) -> Prediction:
-        """Predict a checked batch of at least one query; pure and deterministic."""
-
-    # -- predict ------------------------------------------------------------------------------
+        """Learn; the data was checked and the shared state is set."""
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -143,6 +143,83 @@ class ScoreRouter(Parametrized, MetaRouter):
         """
         self._require_fitted()
         return tuple(llm.name for llm in self.llms_)
+
+    def _require_fitted(self) -> None:
+        if getattr(self, "llms_", None) is None:
+            raise NotFittedError(
+                f"{self.name or type(self).__name__} is not fitted; call fit first"
+            )
+
+    # -- state --------------------------------------------------------------------------------
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the learned state: arrays by name, and JSON-able values by name.
+
+        Everything learned is an attribute that ends in ``_``; the candidates and parameters
+        are kept by the artifact's manifest, not here.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        arrays: dict[str, NDArray[Any]] = {}
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not name.endswith("_") or name.startswith("_") or name == "llms_":
+                continue
+            if name in self.state_parts:
+                if value is not None:
+                    arrays |= {f"{name}.{key}": part for key, part in value.to_arrays().items()}
+            elif isinstance(value, np.ndarray):
+                arrays[name] = value
+            else:
+                values[name] = value.item() if isinstance(value, np.generic) else value
+        return arrays, values
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state that `get_state` returned, fitted on ``llms``.
+
+        A part without arrays is None, as it was when it was saved.
+        """
+        self.llms_ = tuple(llms)
+        for name, part in self.state_parts.items():
+            own = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(name)}
+            setattr(self, name, part.from_arrays(own) if own else None)
+        for name, value in {**arrays, **values}.items():
+            if name.partition(".")[0] not in self.state_parts:
+                setattr(self, name, value)
+
+    def with_prices(self, prices: Mapping[str, tuple[float, float]]) -> None:
+        """Replace some LLMs' prices (USD per million prompt and generated tokens).
+
+        Raises:
+            SchemaError: a name the router does not know.
+        """
+        if unknown := [name for name in prices if name not in self.model_names]:
+            raise SchemaError(f"prices: the router does not know {names(unknown)}")
+        self.cost_model_ = self.cost_model_.with_prices(prices, self.model_names)
+
+
+class ScoreRouter(TrainableRouter):
+    """A router that predicts the score each LLM would earn; the policy does the rest.
+
+    A subclass writes ``__init__``, `_fit` and `_predict`. Routing, cost, ties, budgets and
+    exploration are here.
+    """
+
+    forced_exploration: ClassVar[float] = 0.0
+    """Least share of queries sent to a uniformly drawn LLM, whatever the policy says."""
+
+    row_count_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters counted in training rows: where every row stands twice they are doubled."""
+
+    @abstractmethod
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        """Predict a checked batch of at least one query; pure and deterministic."""
+
+    # -- predict ------------------------------------------------------------------------------
 
     def predict(self, batch: QueryBatch) -> Prediction:
         """Predict what each LLM would do with each query.
@@ -188,12 +265,6 @@ class ScoreRouter(Parametrized, MetaRouter):
             output_tokens=None if prediction is None else prediction.output_tokens,
             recorded_usd=None if prediction is None else prediction.recorded_usd,
         )
-
-    def _require_fitted(self) -> None:
-        if getattr(self, "llms_", None) is None:
-            raise NotFittedError(
-                f"{self.name or type(self).__name__} is not fitted; call fit first"
-            )
 
     # -- route --------------------------------------------------------------------------------
 
@@ -281,52 +352,6 @@ class ScoreRouter(Parametrized, MetaRouter):
     def _exploration_seed(self) -> int:
         own = getattr(self, "seed", None)
         return own if isinstance(own, int) and self.forced_exploration else self.policy.seed
-
-    # -- state --------------------------------------------------------------------------------
-
-    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the learned state: arrays by name, and JSON-able values by name.
-
-        Everything learned is an attribute that ends in ``_``; the candidates and parameters
-        are kept by the artifact's manifest, not here.
-
-        Raises:
-            NotFittedError: before `fit`.
-        """
-        self._require_fitted()
-        arrays = {f"cost_model_.{k}": v for k, v in self.cost_model_.to_arrays().items()}
-        values: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if not name.endswith("_") or name.startswith("_") or name in {"llms_", "cost_model_"}:
-                continue
-            if isinstance(value, np.ndarray):
-                arrays[name] = value
-            else:
-                values[name] = value.item() if isinstance(value, np.generic) else value
-        return arrays, values
-
-    def set_state(
-        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
-    ) -> None:
-        """Take over a state that `get_state` returned, fitted on ``llms``."""
-        self.llms_ = tuple(llms)
-        prefix = "cost_model_."
-        self.cost_model_ = CostModel.from_arrays(
-            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        )
-        for name, value in {**arrays, **values}.items():
-            if not name.startswith(prefix):
-                setattr(self, name, value)
-
-    def with_prices(self, prices: Mapping[str, tuple[float, float]]) -> None:
-        """Replace some LLMs' prices (USD per million prompt and generated tokens).
-
-        Raises:
-            SchemaError: a name the router does not know.
-        """
-        if unknown := [name for name in prices if name not in self.model_names]:
-            raise SchemaError(f"prices: the router does not know {names(unknown)}")
-        self.cost_model_ = self.cost_model_.with_prices(prices, self.model_names)
 
 
 def _spread(
