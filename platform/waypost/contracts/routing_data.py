@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from waypost.contracts.choices import with_choices
+from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import (
@@ -92,6 +93,11 @@ class RoutingData:
         for matrix in (self.quality, self.input_tokens, self.output_tokens, self.cost_usd):
             sha.update(np.ascontiguousarray(matrix, dtype="<f8").tobytes())
         return sha.hexdigest()
+
+    @cached_property
+    def groups(self) -> NDArray[np.intp]:
+        """Number of each row's group of near-duplicate queries, shape (n_queries,)."""
+        return duplicate_groups(self.queries)
 
     @cached_property
     def prices(self) -> Matrix:

@@ -12,16 +12,9 @@ from waypost.contracts.cost import column_mean
 from waypost.contracts.records import Query
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import fold_of
 
 MakeRouter = Callable[[], ScoreRouter]
-
-
-def fold_of(texts: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
-    """Deal questions to folds, shape (n,); texts equal but for case and spaces stay together."""
-    plain = [" ".join(text.split()).casefold() for text in texts]
-    group = {text: i for i, text in enumerate(dict.fromkeys(plain))}
-    dealt = np.random.default_rng(seed).permutation(len(group)) % folds
-    return np.array([dealt[group[text]] for text in plain], dtype=np.intp)
 
 
 def cross_validate(
@@ -32,7 +25,7 @@ def cross_validate(
     Returns `summary` over all questions, or None where there are too few to leave some out
     (fewer distinct texts than folds, or a fold without which an LLM has no score).
     """
-    fold = fold_of(data.queries, folds, seed)
+    fold = fold_of(data.queries, folds, seed, data.groups)
     parts = []
     for one in range(folds):
         training, held_out = data.select(fold != one), data.select(fold == one)

@@ -1,0 +1,126 @@
+"""Which texts are the same question, letter for letter or nearly.
+
+Two texts are near-duplicates where the Jaccard similarity of their sets of three-word shingles is
+at least 0.8. Pairs are found by prefix filtering (Bayardo, Ma and Srikant 2007): with shingles in
+one order, rarest first, two such sets share one of their first few. So no pair is missed, and
+nothing depends on chance or on the order of the rows.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIMILAR = 0.8
+_SHINGLE = 3
+# Of scripts without blanks (Thai, Lao, kana, Han) each character counts as a word.
+_UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_NO_ASCII_LETTER = re.compile(r"[^a-z0-9]+")
+
+
+def same_text_key(text: str) -> str:
+    """Return what is left of a text without punctuation, case and blanks.
+
+    Letters, digits and combining marks stay, casefolded; a text without any keeps all but the
+    blanks at its ends. Equal keys mean the same question asked again.
+    """
+    folded = unicodedata.normalize("NFC", text).casefold()
+    if folded.isascii():
+        key = _NO_ASCII_LETTER.sub("", folded)
+    else:
+        key = "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M")
+    return key or text.strip()
+
+
+def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
+    """Number the groups of near-duplicates, shape (n,), in the order of first appearance.
+
+    Equal keys (`same_text_key`) and near-duplicates share a group; the relation is closed
+    (a like b, b like c: one group). What is grouped does not depend on the order of the texts nor
+    on how often one stands. A shingle that stands in more texts than `_common` allows is taken
+    for a template's and left out, so that many questions behind one long instruction are not one
+    group.
+    """
+    keys = [same_text_key(text) for text in texts]
+    first: dict[str, str] = {}
+    for key, text in zip(keys, texts, strict=True):
+        # The least text of a key stands for it, whichever came first.
+        first[key] = min(first.get(key, text), text)
+    number = {key: i for i, key in enumerate(first)}
+    parent = list(range(len(number)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    shingles = _shingles([first[key] for key in number])
+    for a, b in _candidates(shingles):
+        low, high = sorted((root(a), root(b)))
+        if low != high and _jaccard(shingles[a], shingles[b]) >= SIMILAR:
+            parent[high] = low
+    roots = [root(number[key]) for key in keys]
+    order = {one: i for i, one in enumerate(dict.fromkeys(roots))}
+    return np.array([order[one] for one in roots], dtype=np.intp)
+
+
+def _jaccard(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / (len(a) + len(b) - shared)
+
+
+def _common(n_texts: int) -> int:
+    """Return in how many texts a shingle may stand before it is a template's."""
+    return min(max(10, n_texts // 100), 100)
+
+
+def _shingles(texts: Sequence[str]) -> list[NDArray[np.intp]]:
+    """Return each text's distinct shingles, rarest first; ids are those of this call."""
+    vocabulary: dict[str, int] = {}
+    words, owners = [], []
+    for owner, text in enumerate(texts):
+        parts = _WORD.findall(text.casefold())
+        found = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in parts]
+        if found:
+            found += [0] * (_SHINGLE - len(found))  # a shorter text is one shingle
+            words.append(np.array(found))
+            owners.append(owner)
+    if not words:
+        return [np.empty(0, np.intp) for _ in texts]
+    size = len(vocabulary) + 1
+    counts = [len(part) - _SHINGLE + 1 for part in words]
+    ids = np.concatenate([part[:count] for part, count in zip(words, counts, strict=True)])
+    for shift in range(1, _SHINGLE):
+        nxt = np.concatenate([p[shift : shift + c] for p, c in zip(words, counts, strict=True)])
+        # Numbered anew after each word, so that the product never overflows.
+        ids = np.unique(ids * size + nxt, return_inverse=True)[1]
+    pairs = np.unique(np.stack([np.repeat(owners, counts), ids], axis=1), axis=0)
+    owner_of, ids = pairs[:, 0], pairs[:, 1]
+    spread = np.bincount(ids)
+    kept = spread[ids] <= _common(len(texts))
+    owner_of, ids = owner_of[kept], ids[kept]
+    ids = ids[np.lexsort((ids, spread[ids], owner_of))]
+    ends = np.cumsum(np.bincount(owner_of, minlength=len(texts)))
+    return [ids[start:end] for start, end in pairwise([0, *ends.tolist()])]
+
+
+def _candidates(shingles: Sequence[NDArray[np.intp]]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs, each perhaps more than once, that may be similar enough."""
+    holders: dict[int, list[int]] = {}
+    for i, one in enumerate(shingles):
+        # In two sets of Jaccard t or more, one of these of each is shared by both.
+        prefix = len(one) - int(np.ceil(SIMILAR * len(one) - 1e-9)) + 1 if len(one) else 0
+        for shingle in one[:prefix].tolist():
+            holders.setdefault(shingle, []).append(i)
+    for several in holders.values():
+        for a, b in combinations(several, 2):
+            small, large = sorted((len(shingles[a]), len(shingles[b])))
+            if small >= SIMILAR * large - 1e-9:
+                yield a, b

@@ -1,0 +1,180 @@
+"""Which questions are learned from and which are kept back to measure with.
+
+Everything here depends on the texts and the seed alone: not on the order of the rows, and the
+groups of `duplicate_groups` are never parted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.duplicates import duplicate_groups, same_text_key
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.routing_data import RoutingData
+
+__all__ = [
+    "duplicate_groups",
+    "fold_of",
+    "hold_out",
+    "leaks",
+    "pool",
+    "same_text_key",
+    "stratified_split",
+]
+
+Groups = NDArray[np.intp]
+
+
+def fold_of(
+    texts: Sequence[str], folds: int, seed: int, groups: Groups | None = None
+) -> NDArray[np.intp]:
+    """Deal whole groups to folds, shape (n,), values 0 to folds - 1.
+
+    Folds differ by at most one group. A text that stands twice changes nothing for the others.
+
+    Args:
+        texts: Of the queries.
+        folds: Number of them, at least 1; with fewer groups some stay empty.
+        seed: Another seed deals anew.
+        groups: Of the texts, where they are known (`RoutingData.groups`).
+    """
+    groups = duplicate_groups(texts) if groups is None else groups
+    place = np.empty(_count(groups), np.intp)
+    place[_shuffled(texts, groups, seed)] = np.arange(len(place))
+    return place[groups] % folds
+
+
+def hold_out(
+    texts: Sequence[str], share: float, seed: int, groups: Groups | None = None
+) -> NDArray[np.bool_]:
+    """Mark the texts to keep back, shape (n,): whole groups, drawn by seed and text.
+
+    About ``share`` of the groups; at least one on each side where there are two groups, none
+    where there is one.
+    """
+    groups = duplicate_groups(texts) if groups is None else groups
+    count = _count(groups)
+    drawn = min(max(round(_checked(share) * count), 1), count - 1)
+    chosen = np.zeros(count, bool)
+    chosen[_shuffled(texts, groups, seed)[: max(drawn, 0)]] = True
+    return chosen[groups]
+
+
+def stratified_split(
+    data: RoutingData, share: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split rows by task, groups kept on one side.
+
+    Each task gives ``share`` of its rows, to half a group; what rounding leaves over goes to
+    the next task, so that many small tasks together give their share, too. A group over several
+    tasks counts for the one with most of its rows.
+
+    Args:
+        data: Routing data.
+        share: Of the second part, above 0 and below 1.
+        seed: Another seed draws anew.
+
+    Returns:
+        Row numbers (train, test), each ascending.
+
+    Raises:
+        SchemaError: all rows are one group, so that nothing can be kept back.
+        ConfigError: the share is not between 0 and 1.
+    """
+    groups, share = data.groups, _checked(share)
+    size = np.bincount(groups)
+    if len(size) < 2:
+        raise SchemaError(
+            f"routing data: {len(data)} rows hold {len(size)} distinct question; a split needs two"
+        )
+    order = _shuffled(data.queries, groups, seed)
+    home = _home_tasks(data.task_names, groups)
+    chosen = np.zeros(len(size), bool)
+    carry = 0.0
+    for task in sorted(set(home), key=lambda name: _draw(seed, name)):
+        members = [g for g in order if home[g] == task]
+        target, taken = share * size[members].sum() + carry, 0
+        for group in members:
+            if taken + size[group] / 2 <= target:
+                chosen[group], taken = True, taken + size[group]
+        carry = min(max(target - taken, -0.5), 0.5)
+    if chosen.all() or not chosen.any():
+        chosen[order[0]] = not chosen[order[0]]
+    return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
+
+
+def leaks(train_texts: Sequence[str], test_texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Mark the test texts whose group stands in the training texts, shape (n_test,)."""
+    groups = duplicate_groups([*train_texts, *test_texts])
+    return np.isin(groups[len(train_texts) :], groups[: len(train_texts)])
+
+
+def pool(train: RoutingData, test: RoutingData) -> RoutingData:
+    """Join two splits, without the test rows whose text, by `same_text_key`, stands in train.
+
+    The LLMs and their order are those of ``train``. A column that one of the two lacks is None.
+
+    Raises:
+        SchemaError: the two have not the same LLMs, or a query_id stands in both.
+    """
+    if lacking := sorted(set(train.names) ^ set(test.names)):
+        raise SchemaError(
+            f"routing data: only one of the two splits has scores of {names(lacking)}"
+        )
+    known = set(map(same_text_key, train.queries))
+    test = test.select([i for i, t in enumerate(test.queries) if same_text_key(t) not in known])
+    if twice := sorted(set(train.query_ids) & set(test.query_ids)):
+        raise SchemaError(
+            f"routing data: query_id {names(twice)} means one question in train and another in "
+            "test; give them ids of their own"
+        )
+    test = test.select_llms(train.names)
+    alike = train.encoder_id == test.encoder_id
+    joined: dict[str, Any] = {}
+    for name in (field.name for field in fields(train) if field.name not in ("llms", "encoder_id")):
+        one, other = getattr(train, name), getattr(test, name)
+        if one is None or other is None or (name == "embeddings" and not alike):
+            joined[name] = None
+        elif isinstance(one, np.ndarray):
+            joined[name] = np.concatenate([one, other])
+        else:
+            joined[name] = one + other
+    return replace(train, **joined, encoder_id=train.encoder_id if alike else None)
+
+
+def _checked(share: float) -> float:
+    if not 0 < share < 1:
+        raise ConfigError([Fault("share", f"is {share}; expected above 0 and below 1")])
+    return share
+
+
+def _count(groups: Groups) -> int:
+    return int(groups.max()) + 1 if len(groups) else 0
+
+
+def _draw(seed: int, text: str) -> tuple[bytes, str]:
+    # A hash, not a generator: what is drawn for a text must not depend on which others there are.
+    content = f"{seed}\x1f{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).digest(), text
+
+
+def _shuffled(texts: Sequence[str], groups: Groups, seed: int) -> NDArray[np.intp]:
+    """Return the groups in the order of their draw, each by the least key of its texts."""
+    least: dict[int, str] = {}
+    for text, group in zip(texts, groups.tolist(), strict=True):
+        key = same_text_key(text)
+        least[group] = min(least.get(group, key), key)
+    return np.array(sorted(least, key=lambda g: _draw(seed, least[g])), dtype=np.intp)
+
+
+def _home_tasks(tasks: Sequence[str], groups: Groups) -> list[str]:
+    counted: list[dict[str, int]] = [{} for _ in range(_count(groups))]
+    for task, group in zip(tasks, groups.tolist(), strict=True):
+        counted[group][task] = counted[group].get(task, 0) + 1
+    return [min(one, key=lambda task: (-one[task], task)) for one in counted]
