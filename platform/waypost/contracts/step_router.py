@@ -3,70 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
+import numpy as np
+
+from waypost.contracts import deciding
 from waypost.contracts.records import Query
-from waypost.contracts.router import MetaRouter
+from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.steps import (
+    ANSWER,
+    Action,
+    Call,
+    CallResult,
+    Delegate,
+    EpisodeState,
+    FinalAnswer,
+    Vote,
+    action_from_dict,
+    action_to_dict,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One LLM call that a step router asks for.
-
-    Attributes:
-        model: Name of the LLM.
-        prompt: What it is asked, as one user message.
-        max_tokens: Most tokens of the answer; None is the engine's default.
-        temperature: 0 is greedy.
-    """
-
-    model: str
-    prompt: str
-    max_tokens: int | None = None
-    temperature: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CallResult:
-    """What came of a call: the answer, or the error's message; dollars where known."""
-
-    call: Call
-    text: str | None
-    error: str | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Delegate:
-    """Ask these LLMs, at the same time."""
-
-    calls: tuple[Call, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FinalAnswer:
-    """End the episode with this text."""
-
-    text: str
-
-
-Action: TypeAlias = "Delegate | FinalAnswer"
-
-
-@dataclass(frozen=True)
-class EpisodeState:
-    """What a step router knows: the query and the results of every step so far."""
-
-    query: Query
-    steps: tuple[tuple[CallResult, ...], ...] = field(default=())
-
-    def after(self, results: Sequence[CallResult]) -> EpisodeState:
-        """Return the state with one more step."""
-        return replace(self, steps=(*self.steps, tuple(results)))
+__all__ = [
+    "ANSWER",
+    "Action",
+    "Call",
+    "CallResult",
+    "Delegate",
+    "EpisodeState",
+    "FinalAnswer",
+    "StepRouter",
+    "TrainableStepRouter",
+    "Vote",
+    "action_from_dict",
+    "action_to_dict",
+]
 
 
 class StepRouter(MetaRouter):
@@ -75,3 +44,29 @@ class StepRouter(MetaRouter):
     @abstractmethod
     def step(self, state: EpisodeState) -> Action:
         """Say what to do next: delegate to LLMs, or answer. Pure but for seeded draws."""
+
+    def fallback(self, state: EpisodeState) -> Action:
+        """Say what to do where a cap forbids further steps. Pure.
+
+        The latest answer to a call of purpose `ANSWER` ends the episode; without one the query
+        is put to `last_resort`, whose answer does.
+        """
+        for results in reversed(state.steps):
+            for result in results:
+                if result.ok and result.call.purpose == ANSWER:
+                    return FinalAnswer(result.text, result.call.model)
+        return Delegate((Call(self.last_resort(state.query), state.query.text),))
+
+    def last_resort(self, query: Query) -> str:
+        """Name the LLM to ask where nothing was answered; its first choice by default."""
+        return self.route_single(query).model
+
+
+class TrainableStepRouter(TrainableRouter, StepRouter):
+    """A step router that learns from routing data."""
+
+    def last_resort(self, query: Query) -> str:
+        """Name the LLM of the highest training mean among those allowed."""
+        known = self.model_names
+        allowed = deciding.allowed_mask([query], self.policy, known)[0]
+        return known[int(np.argmax(np.where(allowed, self.mean_quality_, -np.inf)))]

@@ -1,0 +1,237 @@
+"""The one loop that drives a step router: it calls the LLMs, counts, and stops at the caps."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from waypost.contracts.errors import ConfigError, EngineError, Fault
+from waypost.contracts.records import Query
+from waypost.contracts.steps import Action, Call, CallResult, Delegate, EpisodeState, FinalAnswer
+
+EndedBy = Literal["answer", "steps", "tokens", "money", "time"]
+
+_CANCEL_S = 2.0
+"""Time given to cancelled calls to say what they used; one that takes longer is left alone."""
+_CANCELLED = "cancelled: the step had ended"
+
+
+class Stepper(Protocol):
+    """A step router, or what stands for one that runs in another process."""
+
+    def step(self, state: EpisodeState) -> Action | Awaitable[Action]: ...  # noqa: D102
+
+    def fallback(self, state: EpisodeState) -> Action | Awaitable[Action]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeLimits:
+    """Caps of one episode. A step that has begun is finished, but for `wall_s`.
+
+    Attributes:
+        max_steps: Delegations.
+        max_tokens: Prompt and generated tokens of all calls; None is no cap.
+        max_cost_usd: Dollars of all calls, as far as known; None is no cap.
+        wall_s: Seconds; calls that still run are then cancelled.
+        last_call_s: Seconds for the call of the last resort, which may follow a cap.
+    """
+
+    max_steps: int = 8
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+    wall_s: float = 120.0
+    last_call_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        least = {"max_steps": 1, "max_tokens": 0, "max_cost_usd": 0, "wall_s": 0, "last_call_s": 0}
+        given = {name: getattr(self, name) for name in least}
+        if found := [
+            Fault(f"episode: {name}", f"is {value!r}; expected a number of at least {least[name]}")
+            for name, value in given.items()
+            if value is not None and not value >= least[name]
+        ]:
+            raise ConfigError(found)
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """How an episode ended, and what it took.
+
+    Attributes:
+        text: The answer; None where no LLM gave one.
+        model: The LLM whose answer it is; None where it is the router's own.
+        steps: Results of every call by step, that of the last resort included.
+        input_tokens: Prompt tokens of all calls.
+        output_tokens: Generated tokens of all calls.
+        cost_usd: Dollars of the calls whose dollars are known.
+        unpriced_calls: Calls whose dollars are not known.
+        wall_s: Seconds from start to end.
+        ended_by: ``answer``, or the cap that was reached.
+        error: Where `text` is None: the latest failure.
+    """
+
+    text: str | None
+    model: str | None
+    steps: tuple[tuple[CallResult, ...], ...]
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    unpriced_calls: int
+    wall_s: float
+    ended_by: EndedBy
+    error: str | None = None
+
+    @property
+    def calls(self) -> tuple[CallResult, ...]:
+        """All results, in the order of the steps."""
+        return tuple(result for step in self.steps for result in step)
+
+
+async def run_episode(
+    router: Stepper,
+    query: Query,
+    call: Callable[[Call], Awaitable[CallResult]],
+    limits: EpisodeLimits | None = None,
+) -> EpisodeResult:
+    """Run a step router to its answer.
+
+    The calls of one delegation run at the same time. Where its vote is settled the rest is
+    cancelled. At a cap the router's `fallback` decides: the best answer so far, else one call
+    of its best single LLM, whose answer is taken as it is.
+
+    Args:
+        router: Says what to do; its steps may be awaitable.
+        query: The question.
+        call: Makes one call and says what it took. An EngineError that it raises is a failed
+            result. When cancelled it may return what was used until then; otherwise those
+            tokens are 0 and those dollars unknown.
+        limits: Caps; None is the defaults of `EpisodeLimits`.
+
+    Returns:
+        What came of it. No LLM's failure is raised: see ``error``.
+
+    Raises:
+        WaypostError: as the router's own step does.
+    """
+    limits = limits or EpisodeLimits()
+    started = time.monotonic()
+    deadline = started + limits.wall_s
+    state = EpisodeState(query)
+    cap: EndedBy | None = None
+    while cap is None:
+        wanted = await _step(router, state, deadline)
+        if isinstance(wanted, FinalAnswer):
+            return _result(wanted, state, started, "answer")
+        if wanted is None:
+            cap = "time"
+        elif (cap := _cap(state, limits)) is None:
+            state = state.after(await _delegate(wanted, call, deadline))
+    action = await _ask(router.fallback(state))
+    if isinstance(action, Delegate):
+        state = state.after(await _delegate(action, call, time.monotonic() + limits.last_call_s))
+        best = next((result for result in state.steps[-1] if result.ok), None)
+        action = FinalAnswer(None) if best is None else FinalAnswer(best.text, best.call.model)
+    return _result(action, state, started, cap)
+
+
+async def _step(router: Stepper, state: EpisodeState, deadline: float) -> Action | None:
+    """Return the router's action, or None where the time is over."""
+    if (left := deadline - time.monotonic()) <= 0:
+        return None
+    timer = asyncio.timeout(left)
+    try:
+        async with timer:
+            return await _ask(router.step(state))
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        return None
+
+
+def _cap(state: EpisodeState, limits: EpisodeLimits) -> EndedBy | None:
+    results = [result for step in state.steps for result in step]
+    tokens = sum(result.input_tokens + result.output_tokens for result in results)
+    if len(state.steps) >= limits.max_steps:
+        return "steps"
+    if limits.max_tokens is not None and tokens >= limits.max_tokens:
+        return "tokens"
+    if limits.max_cost_usd is not None and _dollars(results) >= limits.max_cost_usd:
+        return "money"
+    return None
+
+
+async def _ask(action: Action | Awaitable[Action]) -> Action:
+    return await action if inspect.isawaitable(action) else action
+
+
+async def _delegate(
+    action: Delegate, call: Callable[[Call], Awaitable[CallResult]], deadline: float
+) -> list[CallResult]:
+    tasks = [asyncio.ensure_future(_guarded(call, one)) for one in action.calls]
+    try:
+        await _until_settled(action, tasks, deadline)
+    finally:
+        running = {task for task in tasks if not task.done()}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_CANCEL_S)
+    results = []
+    for task, one in zip(tasks, action.calls, strict=True):
+        result = _finished(task) or CallResult(one, None, _CANCELLED)
+        cut = task in running and not result.ok
+        results.append(replace(result, cancelled=True) if cut else result)
+    return results
+
+
+async def _guarded(call: Callable[[Call], Awaitable[CallResult]], one: Call) -> CallResult:
+    try:
+        return await call(one)
+    except EngineError as error:
+        return CallResult(one, None, f"{type(error).__name__}: {error}")
+
+
+async def _until_settled(
+    action: Delegate, tasks: Sequence[asyncio.Task[CallResult]], deadline: float
+) -> None:
+    running = set(tasks)
+    while running and (left := deadline - time.monotonic()) > 0:
+        done, running = await asyncio.wait(
+            running, timeout=left, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()  # a fault of the caller ends the episode
+        if action.vote and action.vote.outcome([_finished(task) for task in tasks]) is not None:
+            return
+
+
+def _finished(task: asyncio.Task[CallResult]) -> CallResult | None:
+    return task.result() if task.done() and not task.cancelled() else None
+
+
+def _dollars(results: Sequence[CallResult]) -> float:
+    return sum(result.cost_usd or 0.0 for result in results)
+
+
+def _result(
+    action: FinalAnswer, state: EpisodeState, started: float, ended_by: EndedBy
+) -> EpisodeResult:
+    calls = [result for step in state.steps for result in step]
+    errors = [result.error for result in calls if result.error is not None and not result.cancelled]
+    nothing = errors[-1] if errors else "no LLM gave an answer in time"
+    return EpisodeResult(
+        text=action.text,
+        model=action.model,
+        steps=state.steps,
+        input_tokens=sum(result.input_tokens for result in calls),
+        output_tokens=sum(result.output_tokens for result in calls),
+        cost_usd=_dollars(calls),
+        unpriced_calls=sum(result.cost_usd is None for result in calls),
+        wall_s=time.monotonic() - started,
+        ended_by=ended_by,
+        error=nothing if action.text is None else None,
+    )
