@@ -317,10 +317,7 @@ class ScoreRouter(TrainableRouter):
             allowed=allowed,
             max_cost_usd=deciding.cost_limits(queries, self.policy),
         )
-        rate = max(self.policy.exploration, self.forced_exploration)
-        order, propensity, drawn = policy.explore(
-            order, known, [q.text for q in queries], rate, self._exploration_seed()
-        )
+        order, propensity, drawn = self.explore(order, queries)
         confidence, unlike = _spread(prediction, free, allowed.shape)
         consulted = np.zeros(len(queries), bool)
         consulted[free] = True
@@ -339,6 +336,15 @@ class ScoreRouter(TrainableRouter):
             for i in range(len(queries))
         ]
 
+    def explore(
+        self, order: NDArray[np.intp], queries: Sequence[Query]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+        """Put a drawn LLM first for this router's share of the queries; see `policy.explore`."""
+        rate = max(self.policy.exploration, self.forced_exploration)
+        own = getattr(self, "seed", None)
+        seed = own if isinstance(own, int) and self.forced_exploration else self.policy.seed
+        return policy.explore(order, self.model_names, [q.text for q in queries], rate, seed)
+
     def _embed(self, queries: tuple[Query, ...]) -> NDArray[np.float32] | None:
         self._require_fitted()
         if not self.needs_embeddings:
@@ -348,10 +354,6 @@ class ScoreRouter(TrainableRouter):
                 f"{self.name} has no query encoder: load it with load_router, or set .encoder"
             )
         return self.encoder.encode([query.text for query in queries])
-
-    def _exploration_seed(self) -> int:
-        own = getattr(self, "seed", None)
-        return own if isinstance(own, int) and self.forced_exploration else self.policy.seed
 
 
 def _spread(
