@@ -45,6 +45,14 @@ def test_jaccard_by_hand():
     assert duplicate_groups([texts[0], sentence(10)]).tolist() == [0, 1]  # 15 of 21
 
 
+def test_shuffled_options_are_the_same_question():
+    question = "How many?\nA. ten\nB. two\nC. six"
+    assert same_text_key(question) == same_text_key("How many?\n(A) six\n\n(B) ten \n(C) two\n")
+    assert same_text_key(question) != same_text_key("How many?\nA. ten\nB. two\nC. five")
+    assert same_text_key("A. B. Yehoshua wrote\nB. nothing?") == "byehoshuawrotenothing"
+    assert same_text_key("Name it.\nA. Plan") == "nameitaplan"  # one line is no list
+
+
 def test_a_chain_is_one_group():
     texts = [sentence(0, 19), sentence(), sentence(1)]
     assert duplicate_groups([texts[0], texts[2]]).tolist() == [0, 1]

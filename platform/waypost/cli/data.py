@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from waypost.cli.output import echo_json, echo_table
+
 
 @click.group("data")
 def command() -> None:
@@ -54,3 +56,57 @@ def responses(config_path: Path, overrides: tuple[str, ...]) -> None:
 
         folder = run(config_path, overrides, progress)
     click.echo(f"wrote {folder}")
+
+
+@command.command(epilog="Example: waypost data split DIR NEW --pool --test 0.2 --seed 1")
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--test", type=float, default=0.2, show_default=True, help="Share of the test split.")
+@click.option(
+    "--validation",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Share of the validation split; 0 is none.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--pool",
+    is_flag=True,
+    help="Split train and test together, without test questions that stand in train.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def split(
+    source: Path,
+    target: Path,
+    test: float,
+    validation: float,
+    seed: int,
+    pool: bool,
+    as_json: bool,
+) -> None:
+    """Split routing data anew, by task; near-duplicates stay on one side.
+
+    Writes the folder TARGET with every column of SOURCE. Without --pool the training split
+    alone is split, and SOURCE's test split is left behind.
+    """
+    from waypost.pipelines.split import split_folder
+
+    found = split_folder(source, target, test=test, validation=validation, seed=seed, pooled=pool)
+    if as_json:
+        echo_json(found)
+        return
+    names = list(found["splits"])
+    rows = [(task or "(none)", *counts.values()) for task, counts in found["tasks"].items()]
+    rows += [
+        (f"all {key}", *(found["splits"][name][key] for name in names))
+        for key in ("queries", "groups")
+    ]
+    echo_table(["task", *names], rows)
+    if found["leaked"] is not None:
+        click.echo(
+            f"test questions of {source} with a near-duplicate in its train: {found['leaked']}; "
+            f"left out as the same question: {found['left_out']}"
+        )
+    click.echo(f"test questions with a near-duplicate in train now: {found['leaks']}")
+    click.echo(f"wrote {target}")

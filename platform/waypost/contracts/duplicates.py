@@ -21,6 +21,7 @@ _SHINGLE = 3
 # Of scripts without blanks (Thai, Lao, kana, Han) each character counts as a word.
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_OPTION = re.compile(r"\s*\(?[A-Z][.):]\s+(.*)")
 _NO_ASCII_LETTER = re.compile(r"[^a-z0-9]+")
 
 
@@ -28,14 +29,25 @@ def same_text_key(text: str) -> str:
     """Return what is left of a text without punctuation, case and blanks.
 
     Letters, digits and combining marks stay, casefolded; a text without any keeps all but the
-    blanks at its ends. Equal keys mean the same question asked again.
+    blanks at its ends. Options at the end ("A. ...", a line each) count in any order and without
+    their letters. Equal keys mean the same question asked again.
     """
-    folded = unicodedata.normalize("NFC", text).casefold()
+    folded = unicodedata.normalize("NFC", _without_letters(text)).casefold()
     if folded.isascii():
         key = _NO_ASCII_LETTER.sub("", folded)
     else:
         key = "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M")
     return key or text.strip()
+
+
+def _without_letters(text: str) -> str:
+    """Put the options at a text's end into an order of their own: they get shuffled."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    options: list[str] = []
+    while lines and (match := _OPTION.fullmatch(lines[-1])):
+        options.append(match[1].strip())
+        lines.pop()
+    return "\n".join([*lines, *sorted(options, key=str.casefold)]) if len(options) > 1 else text
 
 
 def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
@@ -86,7 +98,7 @@ def _shingles(texts: Sequence[str]) -> list[NDArray[np.intp]]:
     vocabulary: dict[str, int] = {}
     words, owners = [], []
     for owner, text in enumerate(texts):
-        parts = _WORD.findall(text.casefold())
+        parts = _WORD.findall(_without_letters(text).casefold())
         found = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in parts]
         if found:
             found += [0] * (_SHINGLE - len(found))  # a shorter text is one shingle
