@@ -34,7 +34,8 @@ class RoutingData:
     """Measured outcomes of n queries on m LLMs.
 
     All matrices are float64 of shape (n_queries, n_llms), columns as in ``llms``; NaN is
-    "not measured" and never means zero.
+    "not measured" and never means zero. One LLM is enough, and so is one query. Matrices of
+    further columns of `ROUTING_SCHEMA` may follow; where a table lacks them they are None.
 
     Attributes:
         query_ids: Keys of the rows, unique.
@@ -199,9 +200,10 @@ def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingD
     cells = row_of * m + column_of
     if len(np.unique(cells)) != len(cells):
         order, counts = np.unique(cells, return_counts=True)
-        row, column = divmod(int(order[np.argmax(counts)]), m)
+        row, column = divmod(int(order[np.argmax(counts > 1)]), m)
         raise SchemaError(
-            f"{where}: query_id {ids.dictionary[row]} has two rows for {llms[column].name}"
+            f"{where}: query_id {ids.dictionary[row]} has two rows for {llms[column].name}; "
+            "expected one"
         )
     texts, tasks = _texts_by_row(table, row_of, n, where)
     return RoutingData(
@@ -228,11 +230,14 @@ def _texts_by_row(
     tasks = table["task_name"].to_pylist() if has_task else [None] * len(queries)
     texts: list[str | None] = [None] * n
     task_names = [""] * n
-    for row, text, task in zip(row_of, queries, tasks, strict=True):
+    for line, (row, text, task) in enumerate(zip(row_of, queries, tasks, strict=True)):
         if texts[row] is None:
             texts[row], task_names[row] = text, task or ""
         elif texts[row] != text:
-            raise SchemaError(f"{where}: one query_id has two different texts (query row {row})")
+            key = table["query_id"][line]
+            raise SchemaError(
+                f"{where}: query_id {key}: one query_id has two different texts, or other choices"
+            )
     return tuple(text or "" for text in texts), tuple(task_names)
 
 

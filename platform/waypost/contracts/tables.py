@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.errors import SchemaError
 from waypost.contracts.records import LLMInfo
+from waypost.contracts.table_checks import cast_columns, check_columns, check_rows
 
 ROUTING_SCHEMA = pa.schema(
     [
@@ -56,8 +55,8 @@ def read_routing_table(path: Path) -> pa.Table:
     Returns the table with text keys (``query_id`` cast to text) and ``performance`` as float32.
 
     Raises:
-        SchemaError: naming the file and the missing column, the row with a value out of
-            range, or the doubled key.
+        SchemaError: naming the file and the missing column, or the row with a value that is
+            of another type or out of range.
     """
     if not path.is_file():
         raise SchemaError(f"{path}: no such file; a routing-data folder holds {path.name}")
@@ -65,49 +64,11 @@ def read_routing_table(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise SchemaError(f"{path}: not a readable parquet file: {error}") from None
-    if missing := [column for column in REQUIRED if column not in table.column_names]:
-        raise SchemaError(
-            f"{path}: columns missing: {', '.join(missing)}; found {names(table.column_names)}"
-        )
+    check_columns(table, REQUIRED, path)
     if table.num_rows == 0:
         raise SchemaError(f"{path}: holds no row")
-    return _check_rows(_cast(table, path), path)
-
-
-def _cast(table: pa.Table, path: Path) -> pa.Table:
-    for field in ROUTING_SCHEMA:
-        if field.name not in table.column_names:
-            continue
-        index = table.column_names.index(field.name)
-        try:
-            column = table[field.name].cast(field.type)
-        except pa.ArrowException:
-            found = table.schema.field(field.name).type
-            raise SchemaError(
-                f"{path}: column {field.name} is {found}; expected {field.type}"
-            ) from None
-        table = table.set_column(index, field.name, column)
-    return table
-
-
-def _check_rows(table: pa.Table, path: Path) -> pa.Table:
-    for column in ("query_id", "query", "model_name"):
-        if table[column].null_count:
-            row = pc.index(pc.is_null(table[column]), True).as_py()
-            raise SchemaError(f"{path}: row {row}: {column} is null")
-    performance = table["performance"].to_numpy()
-    given = ~pc.is_null(table["performance"]).to_numpy()
-    wrong = given & ~((performance >= 0) & (performance <= 1))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise SchemaError(
-            f"{path}: row {row}: performance is {performance[row]}; expected 0 to 1, or null "
-            "where it was not measured"
-        )
-    for column in ("input_tokens", "output_tokens", "cost_usd", "latency_s"):
-        if column in table.column_names and (pc.min(table[column]).as_py() or 0) < 0:
-            row = int(np.argmin(table[column].fill_null(0).to_numpy()))
-            raise SchemaError(f"{path}: row {row}: {column} is negative")
+    table = cast_columns(table, ROUTING_SCHEMA, path)
+    check_rows(table, path)
     return table
 
 
@@ -126,8 +87,11 @@ def write_routing_table(path: Path, columns: Mapping[str, Sequence[object]]) -> 
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_arrays(arrays, schema=ROUTING_SCHEMA), partial)
-    partial.replace(path)
+    try:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=ROUTING_SCHEMA), partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_llms(path: Path) -> tuple[LLMInfo, ...]:
@@ -137,14 +101,27 @@ def read_llms(path: Path) -> tuple[LLMInfo, ...]:
         SchemaError: where the file is missing, is not such a mapping, or a fact is wrong.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
     except FileNotFoundError:
         raise SchemaError(f"{path}: no such file; it lists the candidate LLMs") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SchemaError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(data, dict) or not data:
         raise SchemaError(f"{path}: expected a mapping from LLM name to its facts")
     return llms_from_dict(data, str(path))
+
+
+def _no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)} stands twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number; leave out what is unknown")
 
 
 def llms_from_dict(data: Mapping[str, object], where: str) -> tuple[LLMInfo, ...]:
@@ -167,6 +144,8 @@ def llms_from_dict(data: Mapping[str, object], where: str) -> tuple[LLMInfo, ...
 
 
 def write_llms(path: Path, llms: Sequence[LLMInfo]) -> None:
-    """Write ``llms.json``."""
+    """Write ``llms.json``, replacing it in one step."""
     data = {llm.name: llm.model_dump(exclude={"name"}, exclude_none=True) for llm in llms}
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
