@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from waypost.cli.lines import policy_options, query_options, read_lines
-from waypost.cli.output import echo_json, progress_bar, to_json
+from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
 
 
 @click.command(
@@ -92,8 +92,7 @@ def command(
     if input_file is None:
         _show(rows[0], as_json)
     elif output is not None:
-        with output.open("w", encoding="utf-8") as file:
-            file.writelines(to_json(row) + "\n" for row in rows)
+        write_lines(output, rows)
         click.echo(f"wrote {len(rows)} answers to {output}", err=True)
     else:
         for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -47,7 +47,7 @@ def read_lines(file: Any) -> list[Any]:
     from waypost.contracts.records import Query
 
     queries, wrong = [], []
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_utf8(file), 1):
         if not line.strip():
             continue
         try:
@@ -56,9 +56,20 @@ def read_lines(file: Any) -> list[Any]:
             queries.append(data)
         except json.JSONDecodeError as error:
             wrong.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")
+        except RecursionError:
+            wrong.append(f"line {number}: nested too deep")
         except WaypostError as error:
             wrong.append(f"line {number}: {error}")
     if wrong:
         more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
         raise SchemaError(f"{file.name}:\n  " + "\n  ".join(wrong[:20]) + more)
     return queries
+
+
+def _utf8(file: Any) -> Iterator[str]:
+    from waypost.contracts.errors import SchemaError
+
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"{file.name}: is not UTF-8 ({error.reason})") from None

@@ -6,8 +6,9 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,6 +45,27 @@ def _finite(data: Any) -> Any:
 def echo_json(data: Any) -> None:
     """Print data as indented JSON on stdout."""
     click.echo(to_json(data, indent=2))
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write data as JSON lines; a regular file is written whole or not at all.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    from waypost.contracts.errors import ConfigError, Fault
+
+    is_special = path.exists() and not path.is_file()  # a pipe, /dev/stdout
+    partial = path if is_special else path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(to_json(row) + "\n" for row in rows)
+        if not is_special:
+            partial.replace(path)
+    except OSError as error:
+        if not is_special:
+            partial.unlink(missing_ok=True)
+        raise ConfigError([Fault(str(path), f"cannot be written: {error.strerror}")]) from None
 
 
 def echo_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from waypost.cli.lines import policy_options, query_options, read_lines
-from waypost.cli.output import echo_json, echo_table, progress_bar, to_json
+from waypost.cli.output import echo_json, echo_table, progress_bar, to_json, write_lines
 
 if TYPE_CHECKING:
     from waypost.contracts.records import Decision
-    from waypost.contracts.router import ScoreRouter
+    from waypost.contracts.router import TrainableRouter
 
 _CHUNK = 256
 
@@ -70,8 +70,7 @@ def command(
         return
     decisions = _decisions(router, queries)
     if output is not None:
-        with output.open("w", encoding="utf-8") as file:
-            file.writelines(to_json(row) + "\n" for row in _rows(queries, decisions))
+        write_lines(output, _rows(queries, decisions))
         click.echo(f"wrote {len(decisions)} decisions to {output}", err=True)
     elif as_json:
         for row in _rows(queries, decisions):
@@ -81,8 +80,8 @@ def command(
         echo_table(columns, [(i, *_cells(d, d.model)) for i, d in enumerate(decisions, 1)])
 
 
-def _decisions(router: ScoreRouter, queries: Sequence[Any]) -> list[Decision]:
-    from waypost.contracts.errors import PolicyError
+def _decisions(router: TrainableRouter, queries: Sequence[Any]) -> list[Decision]:
+    from waypost.contracts.errors import PluginError, PolicyError
 
     found: list[Decision] = []
     with progress_bar("routing") as progress:
@@ -90,20 +89,20 @@ def _decisions(router: ScoreRouter, queries: Sequence[Any]) -> list[Decision]:
             part = queries[start : start + _CHUNK]
             try:
                 found += router.route_batch(part)
-            except PolicyError:
+            except (PolicyError, PluginError):
                 _name_the_query(router, part, start)
                 raise
             progress(len(found), len(queries))
     return found
 
 
-def _name_the_query(router: ScoreRouter, part: Sequence[Any], start: int) -> None:
-    from waypost.contracts.errors import PolicyError
+def _name_the_query(router: TrainableRouter, part: Sequence[Any], start: int) -> None:
+    from waypost.contracts.errors import PluginError, PolicyError
 
     for number, query in enumerate(part, start + 1):
         try:
             router.route_single(query)
-        except PolicyError as error:
+        except (PolicyError, PluginError) as error:
             raise type(error)(f"query {number}: {error}") from None
 
 
@@ -123,11 +122,11 @@ def _show(decision: Decision, as_json: bool) -> None:
 
 
 def _cells(decision: Decision, name: str) -> tuple[str, ...]:
-    cost = decision.cost_usd.get(name)
+    quality, cost = decision.quality.get(name), decision.cost_usd.get(name)
     chosen = name == decision.model and decision.confidence is not None
     return (
         name,
-        f"{decision.quality[name]:.3f}",
+        "" if quality is None else f"{quality:.3f}",
         "" if cost is None else f"{cost:.3g}",
         f"{decision.confidence:.2f}" if chosen else "",
     )

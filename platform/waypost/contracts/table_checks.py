@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from waypost.contracts.errors import SchemaError, names
 
@@ -82,7 +83,7 @@ def check_rows(table: pa.Table, path: Path) -> None:
             raise SchemaError(f"{path}: row {row}: {column} is {what}")
 
 
-def _outside(column: pa.ChunkedArray, high: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _outside(column: pa.ChunkedArray, high: float) -> NDArray[np.bool_]:
     values = column.cast(pa.float64()).to_numpy()
-    given: np.ndarray[tuple[int], np.dtype[np.bool_]] = pc.is_valid(column).to_numpy()
-    return given & ~((values >= 0) & (values <= high))
+    given = pc.is_valid(column).to_numpy()
+    return np.asarray(given & ~((values >= 0) & (values <= high)))

@@ -17,6 +17,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,18 +89,33 @@ def _read(path: Path, encoder: Encoder) -> dict[bytes, NDArray[np.float32]]:
     try:
         arrays = load_file(str(path))
         rows, digests, probe = arrays["embeddings"], arrays["texts"], arrays["probe"]
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise SchemaError(f"{path}: not readable ({error}); delete it") from None
     expected = (len(digests), encoder.dimension)
     if rows.shape != expected or rows.dtype != np.float32 or not np.isfinite(rows).all():
+        row = _first_not_finite(rows)
         raise SchemaError(
-            f"{path}: embeddings are {rows.dtype} {rows.shape}; expected finite float32 "
+            f"{path}: embeddings are {rows.dtype} {rows.shape}{row}; expected finite float32 "
             f"{expected}; delete the file"
         )
+    for name, array, dtype, shape in (
+        ("texts", digests, np.uint8, (len(rows), 16)),
+        ("probe", probe, np.float32, (len(PROBE_TEXTS), encoder.dimension)),
+    ):
+        if array.dtype != dtype or array.shape != shape:
+            raise SchemaError(
+                f"{path}: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} "
+                f"{shape}; delete the file"
+            )
     if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
         logger.warning("%s: made by an encoder that was built differently; embedding again", path)
         return {}
     return {digest.tobytes(): row for digest, row in zip(digests, rows, strict=True)}
+
+
+def _first_not_finite(rows: NDArray[Any]) -> str:
+    wrong = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    return f", row {int(np.argmax(wrong))} is not finite" if wrong.any() else ""
 
 
 def _is_meant_to_change(folder: Path) -> bool:
@@ -115,10 +131,14 @@ def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder
         "texts": np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16).copy(),
         "probe": encoder.encode(PROBE_TEXTS),
     }
+    partial = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            partial = Path(file.name)
             file.write(save(arrays))
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+        partial.chmod(0o644)
+        partial.replace(path)
     except OSError as error:  # a shared folder may be read-only: then nothing is kept
         logger.info("%s: not written (%s); embeddings are computed each time", path, error.strerror)
+        if partial is not None:
+            partial.unlink(missing_ok=True)
