@@ -1,4 +1,4 @@
-"""Trained routers to and from artifacts: router, encoder and state put together."""
+"""Routers of every kind to and from artifacts: router, encoder and state put together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     ArtifactError,
     EncoderMismatchError,
+    PluginError,
     PoolMismatchError,
+    RegistryError,
     names,
 )
-from waypost.contracts.router import MetaRouter, ScoreRouter
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
-from waypost.registry import find_router, make_router
+from waypost.registry import find_router, make_trainable, searching
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ MAX_TRAINING_ROWS = 50_000
 
 
 def save_router(
-    router: ScoreRouter,
+    router: TrainableRouter,
     folder: str | Path,
     data: RoutingData,
     *,
@@ -52,7 +55,8 @@ def save_router(
     """Write a fitted router as an artifact.
 
     Args:
-        router: Fitted; its ``encoder`` is set where it needs embeddings.
+        router: Fitted; its ``encoder`` is set where it needs embeddings. A router that learns
+            nothing is wrapped first (`make_trainable`).
         folder: Where; an artifact that is there is replaced.
         data: What it was fitted on. Kept in the artifact (without answers) where it is small,
             so that the router can be fitted again with a rebuilt encoder.
@@ -69,9 +73,11 @@ def save_router(
         if encoder is None:
             raise ArtifactError(f"{router.name}: set .encoder before saving; load needs its id")
         arrays[PROBE_EMBEDDINGS] = encoder.encode(PROBE_TEXTS)
-    entry = find_router(router.name)
+    entries = {name: find_router(name) for name in router.plugin_names()}
+    sources = {n: Path(e.location) for n, e in entries.items() if e.source == "folder"}
     manifest = Manifest(
         router=router.name,
+        kind=router.kind,
         version="",
         parameters=router.get_params(),
         llms=router.llms_,
@@ -85,17 +91,18 @@ def save_router(
             "python": platform.python_version(),
             "waypost": waypost.__version__,
             "numpy": np.__version__,
+            **dict(entry.distribution for entry in entries.values() if entry.distribution),
         },
         seed=seed,
-        plugin=router.name if entry.source == "folder" else None,
+        plugins=tuple(sources),
     )
 
     def add_files(partial: Path) -> None:
         if encoder is not None and data.quality.size <= MAX_TRAINING_ROWS:
             write_routing_data(partial / TRAINING, data)
-        if manifest.plugin is not None:
+        for name, source in sources.items():
             ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-            shutil.copytree(entry.location, partial / PLUGIN / router.name, ignore=ignore)
+            shutil.copytree(source, partial / PLUGIN / name, ignore=ignore)
 
     done = write_artifact(folder, manifest, arrays, add_files)
     router.version = done.version
@@ -108,8 +115,8 @@ def load_router(
     encoder: Encoder | None = None,
     llms: Sequence[str] | None = None,
     allow_plugin_code: bool = False,
-) -> ScoreRouter:
-    """Load a trained router, ready to route.
+) -> TrainableRouter:
+    """Load a router, ready to route; one that learns nothing comes as a `PlainRouter`.
 
     Args:
         folder: An artifact.
@@ -126,15 +133,15 @@ def load_router(
     """
     manifest, arrays = read_artifact(folder)
     _check_pool(manifest, llms, folder)
-    router = _make(manifest, Path(folder), allow_plugin_code)
-    probe = arrays.pop(PROBE_EMBEDDINGS, None)
-    router.set_state(manifest.llms, arrays, manifest.state)
-    router.version = manifest.version
-    if manifest.encoder is None:
-        return router
-    router.encoder = _encoder(manifest, encoder, folder)
-    if not _same_vectors(router.encoder, probe):
-        _refit(router, Path(folder))
+    with _own_plugins(manifest, Path(folder), allow_plugin_code):
+        router = _make(manifest, folder)
+        probe = arrays.pop(PROBE_EMBEDDINGS, None)
+        router.set_state(manifest.llms, arrays, manifest.state)
+        router.version = manifest.version
+        if manifest.encoder is not None:
+            router.encoder = _encoder(manifest, encoder, folder)
+            if not _same_vectors(router.encoder, probe):
+                _refit(router, Path(folder))
     return router
 
 
@@ -147,18 +154,36 @@ def _check_pool(manifest: Manifest, llms: Sequence[str] | None, folder: str | Pa
         )
 
 
-def _make(manifest: Manifest, folder: Path, allow_plugin_code: bool) -> ScoreRouter:
-    if manifest.plugin is None:
-        router: MetaRouter = make_router(manifest.router, manifest.parameters)
-    elif not allow_plugin_code:
+def _own_plugins(
+    manifest: Manifest, folder: Path, allow_plugin_code: bool
+) -> AbstractContextManager[None]:
+    """Have routers made from the plug-ins packed in the artifact, where there are any.
+
+    Members of a router find theirs in the same way.
+    """
+    if not manifest.plugins:
+        return nullcontext()
+    if not allow_plugin_code:
         raise ArtifactError(
-            f"{folder}: holds the code of plug-in {manifest.plugin}; it runs only when you allow "
-            "it: --allow-plugin-code, or allow_plugin_code: true in a Serve file"
+            f"{folder}: holds the code of plug-in {names(manifest.plugins)}; it runs only when you "
+            "allow it: --allow-plugin-code, or allow_plugin_code: true in a Serve file"
         )
-    else:
-        router = make_router(manifest.router, manifest.parameters, [folder / PLUGIN])
-    if not isinstance(router, ScoreRouter):
-        raise ArtifactError(f"{folder}: router {manifest.router} keeps no state to load")
+    return searching([folder / PLUGIN])
+
+
+def _make(manifest: Manifest, folder: str | Path) -> TrainableRouter:
+    try:
+        router = make_trainable(manifest.router, manifest.parameters)
+    except PluginError:
+        raise
+    except RegistryError as error:
+        made_with = [f"{name} {version}" for name, version in manifest.versions.items()]
+        raise RegistryError(f"{folder}: made with {names(made_with)}: {error}") from None
+    if router.kind != manifest.kind:
+        raise ArtifactError(
+            f"{folder}: was written by a router of kind {manifest.kind}; {manifest.router} is now "
+            f"of kind {router.kind}: train it again"
+        )
     return router
 
 
@@ -186,7 +211,7 @@ def _same_vectors(encoder: Encoder, probe: NDArray[Any] | None) -> bool:
     return bool(cosine.min() > MIN_PROBE_COSINE)
 
 
-def _refit(router: ScoreRouter, folder: Path) -> None:
+def _refit(router: TrainableRouter, folder: Path) -> None:
     if not (folder / TRAINING).is_dir():
         raise EncoderMismatchError(
             f"{folder}: the encoder gives other vectors than at training time, and the artifact "

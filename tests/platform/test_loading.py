@@ -165,7 +165,7 @@ def test_plugin_code_runs_only_when_allowed(plugin):
 
 
 def test_a_packed_plugin_is_covered_by_the_digests(plugin):
-    assert read_manifest(plugin).plugin == "lastrouter"
+    assert read_manifest(plugin).plugins == ("lastrouter",)
     assert "plugin/lastrouter/router.py" in read_manifest(plugin).files
     assert not (plugin / "plugin" / "lastrouter" / ".key").exists()
     (plugin / "plugin" / "lastrouter" / "router.py").write_text(PLUGIN + "\n")

@@ -2,7 +2,6 @@ import importlib.metadata
 
 import pytest
 
-from waypost import registry
 from waypost.contracts.errors import (
     ConfigError,
     MissingExtraError,
@@ -10,7 +9,16 @@ from waypost.contracts.errors import (
     RegistryError,
 )
 from waypost.contracts.router import MetaRouter
-from waypost.registry import find_router, list_routers, make_router, router_class
+from waypost.registry import (
+    ENTRY_POINT_GROUP,
+    PLATFORM_ROUTERS,
+    check_router,
+    find_router,
+    list_routers,
+    make_router,
+    router_class,
+    searching,
+)
 
 BUILTIN = {
     "best_single",
@@ -107,9 +115,12 @@ def test_a_parameter_the_plugin_does_not_take(tmp_path):
         (None, "does not exist"),
         ("def broken(:\n", "line 1"),
         ("import no_such_module\n", "ModuleNotFoundError"),
-        ("x = 1\n", "expected exactly one router class, found none"),
+        ("x = 1\n", "expected exactly one router class.*found none"),
         (PLUGIN + "\n\nclass Second(First):\n    pass\n", "found First, Second"),
-        (PLUGIN.replace("(MetaRouter)", ""), "found none"),
+        (PLUGIN.replace("(MetaRouter)", ""), r"found none \(First is not derived from it\)"),
+        (PLUGIN.replace("def route_single", "def route"), "First does not define route_single"),
+        ("raise RuntimeError('no licence')\n", r"RuntimeError: no licence \(router.py, line 1\)"),
+        ("raise SystemExit('bye')\n", "SystemExit: bye"),
     ],
 )
 def test_a_broken_plugin_is_a_named_error_and_the_rest_works(tmp_path, source, problem):
@@ -176,10 +187,8 @@ def test_changed_source_takes_effect_at_the_next_load(tmp_path):
 
 
 def entry_point(monkeypatch, name, value):
-    point = importlib.metadata.EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(
-        registry.importlib.metadata, "entry_points", lambda group: [point] if group else []
-    )
+    point = importlib.metadata.EntryPoint(name, value, ENTRY_POINT_GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group else [])
 
 
 def test_an_entry_point_names_a_class_or_a_module(monkeypatch):
@@ -188,14 +197,119 @@ def test_an_entry_point_names_a_class_or_a_module(monkeypatch):
         assert issubclass(router_class("best_single", []), MetaRouter)
 
 
-def test_an_entry_point_is_listed_without_loading(monkeypatch):
-    entry_point(monkeypatch, "remote", "no_such_module:Router")
+def test_an_entry_point_is_listed_with_its_summary_and_not_loaded(monkeypatch, tmp_path):
+    (tmp_path / "acme_routing").mkdir()
+    source = '"""Never imported here."""\nraise RuntimeError("imported")\n'
+    (tmp_path / "acme_routing" / "remote.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry_point(monkeypatch, "remote", "acme_routing.remote:Router")
     (entry,) = [e for e in list_routers([]) if e.name == "remote"]
     assert (entry.source, entry.error) == ("entry point", None)
-
-
-@pytest.mark.parametrize("value", ["no_such_module:Router", "json:loads", "json:JSONEncoder"])
-def test_a_broken_entry_point_is_a_named_error(monkeypatch, value):
-    entry_point(monkeypatch, "remote", value)
-    with pytest.raises(PluginError, match="remote"):
+    assert entry.summary == "Never imported here."
+    with pytest.raises(PluginError, match=r"remote .*: RuntimeError: imported"):
         router_class("remote", [])
+
+
+def test_an_entry_point_without_its_package_shows_in_the_listing(monkeypatch):
+    entry_point(monkeypatch, "remote", "no_such_module:Router")
+    (entry,) = [e for e in list_routers([]) if e.name == "remote"]
+    assert entry.error == "no module named 'no_such_module' is installed"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("no_such_module:Router", "no module named 'no_such_module'"),
+        ("json.nothing:Router", "ModuleNotFoundError"),
+        ("json:nothing", "has no attribute 'nothing'"),
+        ("json:loads", "loads is not a subclass of waypost.MetaRouter"),
+        ("json:JSONEncoder", "JSONEncoder is not a subclass of waypost.MetaRouter"),
+        ("waypost.contracts.router:ScoreRouter", "ScoreRouter does not define _fit, _predict"),
+    ],
+)
+def test_a_broken_entry_point_is_a_named_error(monkeypatch, value, problem):
+    entry_point(monkeypatch, "remote", value)
+    with pytest.raises(PluginError, match=rf"plug-in remote[\s\S]*{problem}"):
+        router_class("remote", [])
+
+
+def test_an_entry_point_to_a_router_of_another_name_leaves_that_one_its_name(monkeypatch):
+    entry_point(monkeypatch, "renamed", "waypost_routers.knnrouter:KNNRouter")
+    assert router_class("renamed", []).name == "renamed"
+    assert router_class("knnrouter", []).name == "knnrouter"
+
+
+# -- config files and parameters ------------------------------------------------------------
+
+
+def test_a_broken_config_file_shows_in_the_listing_and_names_its_line(tmp_path):
+    add_plugin(tmp_path, "first", config="model: [\n")
+    (entry,) = [e for e in list_routers([tmp_path]) if e.name == "first"]
+    assert "config.yaml: is not valid YAML" in entry.error
+    with pytest.raises(PluginError, match=r"plug-in first .*config\.yaml"):
+        make_router("first", None, [tmp_path])
+
+
+def test_unknown_keys_of_the_config_file_and_of_the_call_are_named_together(tmp_path):
+    add_plugin(tmp_path, "first", config="modl: x\ncolor: red\n")
+    with pytest.raises(ConfigError) as caught:
+        make_router("first", {"speed": 1}, [tmp_path])
+    said = [str(fault) for fault in caught.value.faults]
+    assert len(said) == 3
+    assert said[0].endswith("config.yaml: modl: unknown parameter; known are: model")
+    assert said[2] == "first: speed: unknown parameter; known are: model"
+
+
+def test_a_parameter_that_has_no_default_is_asked_for(tmp_path):
+    add_plugin(tmp_path, "first", PLUGIN.replace('model="first"', "model"))
+    with pytest.raises(ConfigError, match="first: missing a required argument: 'model'"):
+        make_router("first", None, [tmp_path])
+
+
+def test_a_constructor_that_raises_is_the_plugins_fault(tmp_path):
+    add_plugin(tmp_path, "first", PLUGIN.replace("self.model = model", "self.model = {}[model]"))
+    with pytest.raises(PluginError, match=r"plug-in first .*cannot be built: KeyError at first/"):
+        make_router("first", None, [tmp_path])
+
+
+def test_a_check_says_what_a_router_is(tmp_path):
+    add_plugin(tmp_path, "first")
+    plain = check_router(find_router("first", [tmp_path]))
+    assert (plain.kind, plain.trainable, plain.needs_embeddings) == ("meta", False, False)
+    knn = check_router(find_router("knnrouter", []))
+    assert (knn.kind, knn.trainable, knn.needs_embeddings) == ("score", True, True)
+    assert knn.new_model_support == "few-shot"
+
+
+# -- where is searched ----------------------------------------------------------------------
+
+
+def test_of_two_plugins_of_one_name_the_nearer_is_used_and_the_other_said_to_be_shadowed(tmp_path):
+    add_plugin(tmp_path / "near", "first")
+    add_plugin(tmp_path / "far", "first", PLUGIN.replace('"first"', '"far"'))
+    places = [tmp_path / "near", tmp_path / "far"]
+    assert make_router("first", None, places).model == "first"
+    (shadowed,) = [e for e in list_routers(places) if e.name == "first" and e.error]
+    assert shadowed.location == str(tmp_path / "far" / "first")
+    assert "taken by the folder router at" in shadowed.error
+
+
+def test_searching_replaces_the_places_of_the_settings_for_a_while(tmp_path):
+    add_plugin(tmp_path, "first")
+    with searching([tmp_path]):
+        assert make_router("first").name == "first"
+        with searching([]), pytest.raises(RegistryError):
+            find_router("first")
+    with pytest.raises(RegistryError):
+        find_router("first")
+
+
+def test_a_router_of_the_platform_is_listed_where_its_module_is(monkeypatch):
+    from waypost.registry import entries
+
+    table = {"nothing": "waypost.tune.no_such_module", "space": "waypost.tune.space"}
+    monkeypatch.setattr(entries, "PLATFORM_ROUTERS", table)
+    found = {entry.name: entry for entry in list_routers([])}
+    assert "nothing" not in found
+    assert (found["space"].source, found["space"].location) == ("built-in", "waypost.tune.space")
+    assert set(PLATFORM_ROUTERS) == {"auto"}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import click
 
 from waypost.cli.output import echo_json, echo_table
-from waypost.registry import RouterEntry, list_routers, router_class
+from waypost.registry import RouterEntry, RouterFacts, check_router, list_routers
 
 
 @click.command("list-routers", epilog="Example: waypost list-routers --json")
-@click.option("--check", is_flag=True, help="Load each router, to see whether it can be used.")
+@click.option("--check", is_flag=True, help="Load each router: can it be used, and what is it?")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(check: bool, as_json: bool) -> None:
     """List the routers there are.
@@ -20,26 +21,35 @@ def command(check: bool, as_json: bool) -> None:
     folders ./custom_routers, ~/.waypost/plugins and WAYPOST_PLUGINS. Nothing is loaded unless
     --check is given.
     """
-    entries = list_routers()
-    if check:
-        entries = [_checked(entry) for entry in entries]
+    rows = [_row(entry, check) for entry in list_routers()]
     if as_json:
-        echo_json([asdict(entry) for entry in entries])
+        echo_json(rows)
         return
-    rows = [
-        (entry.name, entry.source, f"BROKEN: {entry.error}" if entry.error else entry.summary)
-        for entry in entries
+    columns = ["name", "source", "what it does"]
+    cells = [
+        [row["name"], row["source"], f"BROKEN: {row['error']}" if row["error"] else row["summary"]]
+        for row in rows
     ]
-    echo_table(("name", "source", "what it does"), rows)
+    if check:
+        columns[2:2] = ["kind", "learns", "a new LLM needs"]
+        cells = [[*cell[:2], *_facts(row), cell[2]] for cell, row in zip(cells, rows, strict=True)]
+    echo_table(columns, cells)
 
 
-def _checked(entry: RouterEntry) -> RouterEntry:
-    from waypost.contracts.errors import MissingExtraError, RegistryError
+def _row(entry: RouterEntry, check: bool) -> dict[str, Any]:
+    from waypost.contracts.errors import WaypostError
 
-    if entry.error is not None:
-        return entry
-    try:
-        router_class(entry.name)
-    except (MissingExtraError, RegistryError) as error:
-        return replace(entry, error=str(error))
-    return entry
+    facts: dict[str, Any] = dict.fromkeys(field.name for field in fields(RouterFacts))
+    if check and entry.error is None:
+        try:
+            facts = asdict(check_router(entry))
+        except WaypostError as error:
+            entry = replace(entry, error=str(error))
+    return {**asdict(entry), **facts}
+
+
+def _facts(row: dict[str, Any]) -> list[str]:
+    if row["kind"] is None:
+        return ["", "", ""]
+    learns = "yes" if row["trainable"] else "no"
+    return [row["kind"], learns, row["new_model_support"] if row["trainable"] else "nothing"]

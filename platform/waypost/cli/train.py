@@ -56,18 +56,20 @@ def command(
 ) -> None:
     """Train a router on routing data and write an artifact.
 
+    A router that learns nothing (a plug-in with route_single alone) gets one, too: DIR then needs
+    no more than llms.json.
+
     KEY=VALUE sets a parameter of the router; options and KEY=VALUE win over the file.
     """
-    from waypost.config import apply_overrides, parse, read_yaml
-    from waypost.pipelines.train import TrainConfig, train
+    from waypost.config import read_yaml
+    from waypost.pipelines.train import read_train_config, train
 
     given = {"router": router, "encoder": encoder, "seed": seed, "folds": folds}
     config = {} if config_path is None else read_yaml(config_path)
-    config = apply_overrides(config, [f"parameters.{item}" for item in parameters])
     config.update({key: value for key, value in given.items() if value is not None})
     if "router" not in config:
         raise click.UsageError("name a router: --router NAME, or router: in the --config file")
-    settings = parse(TrainConfig, config, str(config_path or "options"))
+    settings = read_train_config(config, parameters, str(config_path or "options"))
     with progress_bar("embedding") as progress:
         result = train(settings, data_folder, out, progress)
     manifest = result.manifest
@@ -83,6 +85,8 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"fitted on {metrics['training_queries']} queries, {metrics['llms']} LLMs "
         f"in {metrics['fit_s']:.1f} s"
+        if metrics["learns"]
+        else f"nothing to fit: it decides by its own rule among {metrics['llms']} LLMs"
     ]
     found = metrics.get("validation")
     if not found or not found["queries"]:

@@ -4,7 +4,7 @@ manifest.json          what it is, and the sha256 of every other file
 weights.safetensors    the router's arrays, and the embeddings of the probe texts
 training/              optional: the routing data it was fitted on, to fit it again where
                        the query encoder had to be rebuilt
-plugin/                optional: source of the plug-in that defines the router
+plugin/NAME/           optional: source of the plug-ins that define the router or its members
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from waypost.contracts.errors import ArtifactDigestError, ArtifactFormatError
-from waypost.contracts.records import LLMInfo
+from waypost.contracts.records import LLMInfo, RouterKind
 
 FORMAT = "waypost-artifact/1"
 MANIFEST = "manifest.json"
@@ -57,6 +57,7 @@ class Manifest(BaseModel):
     Attributes:
         format: Version of this layout; another one is refused.
         router: Registry name.
+        kind: How the router decides; see `RouterKind`.
         version: Short digest of files and manifest (all but ``metrics`` and ``versions``); what
             decisions carry as ``router_version``.
         parameters: The router's parameters.
@@ -67,7 +68,7 @@ class Manifest(BaseModel):
         metrics: Numbers measured at training time.
         versions: Of Python and the packages it was made with.
         seed: Of the training run.
-        plugin: Folder name of the plug-in whose source is packed, or null.
+        plugins: Names of the plug-ins whose source is packed: the router's own, its members'.
         files: sha256 of every other file, by relative path.
     """
 
@@ -75,6 +76,7 @@ class Manifest(BaseModel):
 
     format: Literal["waypost-artifact/1"] = "waypost-artifact/1"
     router: str
+    kind: RouterKind = "score"
     version: str
     parameters: dict[str, Any]
     llms: tuple[LLMInfo, ...] = Field(min_length=1)
@@ -84,8 +86,17 @@ class Manifest(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     seed: int | None = None
-    plugin: str | None = None
+    plugins: tuple[str, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_plugin(cls, data: Any) -> Any:
+        # Artifacts written before there were several plug-ins name one, or null.
+        if not isinstance(data, dict) or "plugin" not in data or "plugins" in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "plugin"}
+        return {**rest, "plugins": [data["plugin"]] if data["plugin"] is not None else []}
 
 
 def write_artifact(

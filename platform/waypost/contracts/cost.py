@@ -55,7 +55,7 @@ class CostModel:
             cost_ref=np.nan,
         )
         recorded = column_mean(data.cost_usd)
-        predicted = model.predict(characters).mean(axis=0)
+        predicted = column_mean(model.predict(characters))
         mean_usd = np.where(np.isnan(recorded), predicted, recorded)
         reference = float(np.nanmax(mean_usd)) if not np.isnan(mean_usd).all() else np.nan
         return replace(model, cost_ref=reference)

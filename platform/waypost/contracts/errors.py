@@ -13,7 +13,7 @@
         PoolMismatchError      the models are not the ones it was trained on
       NotFittedError           also a ValueError and an AttributeError, as in scikit-learn
       RegistryError            no such router, engine, encoder or benchmark
-        PluginError            one plug-in does not load; the others do
+        PluginError            one plug-in does not load or decide as agreed; the others do
       WeightsError             model weights cannot be had from any source
       EngineError              an LLM call failed; `retryable` says whether another try may help
         EngineTimeoutError     no answer in time
@@ -32,6 +32,7 @@ holds an API key or the text of a user's query.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ class RegistryError(WaypostError):
 
 
 class PluginError(RegistryError):
-    """One plug-in does not load. It names the plug-in; the others still work."""
+    """One plug-in does not load, or not decide as agreed. It is named; the others still work."""
 
 
 class WeightsError(WaypostError):
@@ -250,3 +251,12 @@ def names(values: Sequence[str], limit: int = 12) -> str:
     """Join names for a message, cut after `limit` of them."""
     shown = ", ".join(values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
+
+
+def raised_at(error: BaseException) -> str:
+    """Say what was raised and where, without its message, which may hold a user's text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    file = "/".join(frames[-1].filename.split("/")[-2:])
+    return f"{type(error).__name__} at {file}, line {frames[-1].lineno}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
+
+RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
+"""How a router decides: scores of its own, those of the routers it is composed of, step by step,
+or by a rule that is its own affair."""
 
 _SIZE = re.compile(
     r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
@@ -143,6 +147,14 @@ class Query:
             max_cost_usd=_optional_number(query, "max_cost_usd"),
             input_tokens=_optional_count(query, "input_tokens"),
         )
+
+    def given(self) -> str | dict[str, Any]:
+        """Return what `of` reads back: the text, or a mapping where more is known."""
+        more = {
+            "lambda" if f.name == "lam" else f.name: getattr(self, f.name) for f in fields(self)
+        }
+        known = {key: value for key, value in more.items() if value is not None and key != "text"}
+        return {"query": self.text, **known} if known else self.text
 
 
 def _is_names(value: Any) -> bool:

@@ -26,7 +26,7 @@ from waypost.contracts.errors import NotFittedError, SchemaError, names
 from waypost.contracts.parameters import Parametrized
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.prediction import FloatMatrix, Prediction, QueryBatch
-from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike
+from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike, RouterKind
 from waypost.contracts.routing_data import RoutingData
 
 __all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
@@ -47,8 +47,15 @@ class MetaRouter(ABC):
     name: ClassVar[str] = ""
     """Registry name; for built-in routers the name of their module."""
 
+    kind: ClassVar[RouterKind] = "meta"
+    """How it decides; its artifacts are of this kind."""
+
     version: str = ""
     """Version of the trained artifact; empty for an untrained router."""
+
+    candidates: tuple[LLMInfo, ...] = ()
+    """Facts of the LLMs to choose from, for a router that learns nothing: set before it is
+    asked. Routers that learn have their own, ``llms_``."""
 
     @abstractmethod
     def route_single(self, query: QueryLike) -> Decision:
@@ -83,6 +90,9 @@ class TrainableRouter(Parametrized, MetaRouter):
 
     needs_embeddings: ClassVar[bool] = True
     """False for routers that never look at the query's embedding."""
+
+    learns: ClassVar[bool] = True
+    """False where `fit` only notes who the candidates are and what their calls cost."""
 
     new_model_support: ClassVar[str] = "refit"
     """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``; a removed one is masked."""
@@ -150,6 +160,38 @@ class TrainableRouter(Parametrized, MetaRouter):
                 f"{self.name or type(self).__name__} is not fitted; call fit first"
             )
 
+    def decide(
+        self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
+    ) -> list[Decision]:
+        """Decide queries whose embeddings are at hand (float32, (n, d), or None if not needed).
+
+        Here for routers that use none; the others override it.
+        """
+        return self.route_batch(queries)
+
+    def predict_cost(
+        self, batch: QueryBatch, prediction: Prediction | None = None
+    ) -> NDArray[np.float64]:
+        """Predict dollars of one call, shape (n_queries, n_llms); NaN where unknown."""
+        self._require_fitted()
+        characters = np.array([len(query.text) for query in batch.queries], dtype=np.float64)
+        counted = np.array(
+            [np.nan if q.input_tokens is None else q.input_tokens for q in batch.queries]
+        )
+        return self.cost_model_.predict(
+            characters,
+            input_tokens=counted,
+            output_tokens=None if prediction is None else prediction.output_tokens,
+            recorded_usd=None if prediction is None else prediction.recorded_usd,
+        )
+
+    def plugin_names(self) -> tuple[str, ...]:
+        """Registry names of the routers it is made of: its own, and those of its members.
+
+        An artifact holds the source of those that are plug-in folders.
+        """
+        return (self.name,)
+
     # -- state --------------------------------------------------------------------------------
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -209,6 +251,8 @@ class ScoreRouter(TrainableRouter):
     exploration are here.
     """
 
+    kind: ClassVar[RouterKind] = "score"
+
     forced_exploration: ClassVar[float] = 0.0
     """Least share of queries sent to a uniformly drawn LLM, whatever the policy says."""
 
@@ -249,22 +293,6 @@ class ScoreRouter(TrainableRouter):
             NotFittedError, SchemaError: as `predict`.
         """
         return np.asarray(self.predict(batch).quality, dtype=np.float32)
-
-    def predict_cost(
-        self, batch: QueryBatch, prediction: Prediction | None = None
-    ) -> NDArray[np.float64]:
-        """Predict dollars of one call, shape (n_queries, n_llms); NaN where unknown."""
-        self._require_fitted()
-        characters = np.array([len(query.text) for query in batch.queries], dtype=np.float64)
-        counted = np.array(
-            [np.nan if q.input_tokens is None else q.input_tokens for q in batch.queries]
-        )
-        return self.cost_model_.predict(
-            characters,
-            input_tokens=counted,
-            output_tokens=None if prediction is None else prediction.output_tokens,
-            recorded_usd=None if prediction is None else prediction.recorded_usd,
-        )
 
     # -- route --------------------------------------------------------------------------------
 

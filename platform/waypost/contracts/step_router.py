@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from waypost.contracts import deciding
-from waypost.contracts.records import Query
+from waypost.contracts.records import Query, RouterKind
 from waypost.contracts.router import MetaRouter, TrainableRouter
 from waypost.contracts.steps import (
     ANSWER,
@@ -40,6 +41,8 @@ __all__ = [
 
 class StepRouter(MetaRouter):
     """A router that works in steps. It decides; the episode loop calls the LLMs."""
+
+    kind: ClassVar[RouterKind] = "step"
 
     @abstractmethod
     def step(self, state: EpisodeState) -> Action:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from waypost.config import StrictModel
+from waypost.config import StrictModel, apply_overrides, parse
 from waypost.contracts.artifact import Manifest
-from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.router import ScoreRouter
+from waypost.contracts.errors import ConfigError, Fault, RegistryError
+from waypost.contracts.plain import no_outcomes
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
-from waypost.contracts.tables import split_path
+from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
 from waypost.pipelines.embed import Progress, query_embeddings
 from waypost.pipelines.validation import cross_validate, decide_on, summary
-from waypost.registry import make_router, router_class
+from waypost.registry import make_trainable, router_class
 
 
 class TrainConfig(StrictModel):
@@ -54,7 +56,10 @@ class TrainResult:
 
     folder: Path
     manifest: Manifest
-    router: ScoreRouter = field(repr=False)
+    router: TrainableRouter = field(repr=False)
+
+
+T = TypeVar("T")
 
 
 def train(
@@ -63,7 +68,8 @@ def train(
     """Fit a router on the training split and write it as an artifact.
 
     Its quality is measured on the validation split, or by cross-validation inside the training
-    split; test data is never read.
+    split; test data is never read. A router that learns nothing is measured on all of the
+    training split, and a folder with ``llms.json`` alone is enough for it.
 
     Args:
         config: What to train.
@@ -72,13 +78,15 @@ def train(
         progress: Told (done, total) embedded texts.
 
     Raises:
-        ConfigError: the router's parameters are wrong, or it is not a kind that is trained.
+        ConfigError: the router's parameters are wrong.
         RegistryError, SchemaError, WeightsError, ArtifactError: see their docstrings.
     """
     router = new_router(config)  # a wrong parameter is said before data is read and embedded
     folder, encoder = Path(data_folder), make_encoder(config.encoder)
 
     def read(split: str) -> RoutingData:
+        if not router.learns and not split_path(folder, split).is_file():
+            return no_outcomes(read_llms(folder / "llms.json"))
         data = read_routing_data(folder, split)
         if not router.needs_embeddings:
             return data
@@ -92,28 +100,68 @@ def train(
     metrics: dict[str, Any] = {
         "training_queries": len(data),
         "llms": len(data.llms),
+        "learns": router.learns,
         "fit_s": round(time.perf_counter() - start, 3),
     }
     if split_path(folder, "validation").is_file():
         found = decide_on(router, data, read("validation"))
         metrics["validation"] = {"method": "validation split", **summary(found)}
-    elif config.folds > 1:
+    elif not router.learns and config.folds > 1 and len(data):
+        found = decide_on(router, data, data)
+        metrics["validation"] = {"method": "the whole training split", **summary(found)}
+    elif router.learns and config.folds > 1:
         make = partial(new_router, config)
         metrics["validation"] = cross_validate(make, data, config.folds, config.seed)
     manifest = save_router(router, out, data, metrics=metrics, seed=config.seed)
     return TrainResult(Path(out), manifest, router)
 
 
-def new_router(config: TrainConfig) -> ScoreRouter:
-    """Build the untrained router of a config.
+def new_router(config: TrainConfig) -> TrainableRouter:
+    """Build the untrained router of a config; one that learns nothing as a `PlainRouter`.
 
     Raises:
-        ConfigError: wrong parameters, or a router that predicts no scores.
-        RegistryError: no such router.
+        ConfigError: wrong parameters.
+        RegistryError, PluginError, MissingExtraError: see `make_trainable`.
     """
     known = getattr(router_class(config.router), "parameter_constraints", {})
     seed = {"seed": config.seed} if "seed" in known else {}
-    router = make_router(config.router, {**seed, **config.parameters})
-    if not isinstance(router, ScoreRouter):
-        raise ConfigError([Fault("router", f"{config.router} is not trained by this command")])
-    return router
+    return make_trainable(config.router, {**seed, **config.parameters})
+
+
+def read_train_config(
+    data: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "options"
+) -> TrainConfig:
+    """Check a run before anything is read: its keys, the router's parameters, the encoder.
+
+    Args:
+        data: The config as plain data.
+        overrides: ``key=value`` settings of the router's parameters, which win.
+        where: The file that the data came from, for messages.
+
+    Raises:
+        ConfigError: with every fault of all of them.
+        MissingExtraError: the router needs a package that is not installed.
+    """
+    found: list[Fault] = []
+
+    def attempt(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except ConfigError as error:
+            found.extend(error.faults)
+        except RegistryError as error:  # no such router or encoder, or a broken plug-in
+            found.append(Fault(where, str(error)))
+        return None
+
+    given: Mapping[str, Any] = data
+    for item in overrides:
+        given = attempt(partial(apply_overrides, given, [f"parameters.{item}"])) or given
+    config = attempt(partial(parse, TrainConfig, given, where))
+    router, parameters = given.get("router"), given.get("parameters") or {}
+    if isinstance(router, str) and isinstance(parameters, Mapping):
+        attempt(lambda: new_router(TrainConfig(router=router, parameters=dict(parameters))))
+    if config is not None:
+        attempt(partial(make_encoder, config.encoder))
+    if config is None or found:
+        raise ConfigError(found)
+    return config

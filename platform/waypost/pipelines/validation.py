@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
 from waypost.contracts.records import Query
-from waypost.contracts.router import ScoreRouter
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 
-MakeRouter = Callable[[], ScoreRouter]
+MakeRouter = Callable[[], TrainableRouter]
 
 
 def cross_validate(
@@ -37,7 +37,7 @@ def cross_validate(
 
 
 def decide_on(
-    router: ScoreRouter, training: RoutingData, held_out: RoutingData
+    router: TrainableRouter, training: RoutingData, held_out: RoutingData
 ) -> dict[str, NDArray[np.float64]]:
     """Decide questions at lambda 0 and look up what the choice scored.
 

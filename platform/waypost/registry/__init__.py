@@ -1,0 +1,29 @@
+"""Finds and builds routers: built-in ones, those of other distributions, and plug-in folders."""
+
+from waypost.registry.classes import load_plugin_module, router_class
+from waypost.registry.entries import (
+    BUILTIN_NAMESPACE,
+    ENTRY_POINT_GROUP,
+    PLATFORM_ROUTERS,
+    RouterEntry,
+    find_router,
+    list_routers,
+    searching,
+)
+from waypost.registry.making import RouterFacts, check_router, make_router, make_trainable
+
+__all__ = [
+    "BUILTIN_NAMESPACE",
+    "ENTRY_POINT_GROUP",
+    "PLATFORM_ROUTERS",
+    "RouterEntry",
+    "RouterFacts",
+    "check_router",
+    "find_router",
+    "list_routers",
+    "load_plugin_module",
+    "make_router",
+    "make_trainable",
+    "router_class",
+    "searching",
+]

@@ -1,0 +1,133 @@
+"""From a router's entry to its class: the only place that runs the code of plug-ins."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from waypost.contracts.errors import MissingExtraError, PluginError, names
+from waypost.registry.entries import RouterEntry, find_router
+
+if TYPE_CHECKING:  # the router contract loads numpy, which a listing does not need
+    from waypost.contracts.router import MetaRouter
+
+
+def router_class(name: str, plugin_paths: Sequence[Path] | None = None) -> type[MetaRouter]:
+    """Import one router.
+
+    Raises:
+        RegistryError: no router has that name; the message lists those there are.
+        PluginError: the plug-in of that name does not load.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    return load_class(find_router(name, plugin_paths))
+
+
+def load_class(entry: RouterEntry) -> type[MetaRouter]:
+    """Import the router of an entry; errors as of `router_class`."""
+    try:
+        if entry.source == "folder":
+            return _single_router(load_plugin_module(Path(entry.location)), entry)
+        module_name, _, attribute = entry.location.partition(":")
+        loaded: Any = importlib.import_module(module_name.strip())
+        for part in filter(None, attribute.strip().split(".")):
+            loaded = getattr(loaded, part)
+        is_module = inspect.ismodule(loaded)
+        return _single_router(loaded, entry) if is_module else _checked(loaded, entry)
+    except (PluginError, MissingExtraError):
+        raise
+    # Other people's code, mostly: whatever it raises is its fault alone, and is named.
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}{_line_of(error, entry)}"
+        raise PluginError(f"{entry} does not load: {problem}") from error
+
+
+class _FreshSourceLoader(SourceFileLoader):
+    """Compiles the source each time: no bytecode is read from, or left in, a plug-in folder.
+
+    So the code that runs is the code whose digest an artifact holds.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def load_plugin_module(folder: Path) -> ModuleType:
+    """Import ``router.py`` of a plug-in folder under a name of its own.
+
+    Raises:
+        PluginError: there is no ``router.py``.
+    """
+    path = folder / "router.py"
+    if not path.is_file():
+        raise PluginError(f"plug-in {folder.name}: {path} does not exist")
+    module_name = f"waypost_plugin_{folder.name}"
+    loader = _FreshSourceLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plug-in {folder.name}: {path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _line_of(error: BaseException, entry: RouterEntry) -> str:
+    """Say which line of a plug-in's own file was running."""
+    source = str(Path(entry.location) / "router.py")
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == source]
+    return f" (router.py, line {lines[-1]})" if lines else ""
+
+
+def _single_router(module: ModuleType, entry: RouterEntry) -> type[MetaRouter]:
+    from waypost.contracts.router import MetaRouter
+
+    own = [
+        cls
+        for cls in dict.fromkeys(filter(inspect.isclass, vars(module).values()))
+        if cls.__module__ == module.__name__ and not cls.__name__.startswith("_")
+    ]
+    routers = [cls for cls in own if issubclass(cls, MetaRouter)]
+    ready = [cls for cls in routers if not inspect.isabstract(cls)] or routers
+    if len(ready) == 1:
+        return _checked(ready[0], entry)
+    found = names([cls.__name__ for cls in ready]) or "none"
+    if own and not ready:
+        found += f" ({names([cls.__name__ for cls in own])} is not derived from it)"
+    raise PluginError(
+        f"{entry}: expected exactly one router class, a subclass of waypost.MetaRouter; "
+        f"found {found}"
+    )
+
+
+def _checked(cls: Any, entry: RouterEntry) -> type[MetaRouter]:
+    from waypost.contracts.router import MetaRouter
+
+    if not inspect.isclass(cls) or not issubclass(cls, MetaRouter):
+        what = getattr(cls, "__name__", type(cls).__name__)
+        raise PluginError(f"{entry}: {what} is not a subclass of waypost.MetaRouter")
+    if inspect.isabstract(cls):
+        missing = names(sorted(cls.__abstractmethods__))
+        raise PluginError(f"{entry}: {cls.__name__} does not define {missing}")
+    # Its own name, not an inherited one: artifacts find the router again by it.
+    own = vars(cls).get("name")
+    if own == entry.name:
+        return cls
+    if own is None:
+        cls.name = entry.name
+        return cls
+    # Known by another name where it comes from, and that one stays: the class is not ours.
+    return type(cls.__name__, (cls,), {"name": entry.name, "__module__": cls.__module__})

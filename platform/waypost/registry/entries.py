@@ -1,0 +1,143 @@
+"""Which routers there are.
+
+Listing reads names and first docstring lines only and imports no router, so that
+``waypost list-routers`` stays quick and one broken plug-in never hides the rest.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from waypost.config import settings
+from waypost.contracts.errors import PluginError, RegistryError, names
+from waypost.registry.sources import module_file, read_folder, read_module
+
+BUILTIN_NAMESPACE = "waypost_routers"
+ENTRY_POINT_GROUP = "waypost.routers"
+
+PLATFORM_ROUTERS: Mapping[str, str] = {"auto": "waypost.tune.auto"}
+"""Routers that compose others, which a router of the namespace may not: name -> module."""
+
+
+@dataclass(frozen=True)
+class RouterEntry:
+    """One router that can be had.
+
+    Attributes:
+        name: Registry name.
+        source: Where it comes from.
+        location: Module, ``module:attribute`` of an entry point, or folder.
+        summary: First line of its docstring; empty where that needs an import.
+        error: Why it cannot be used, where that is known without loading it.
+        distribution: Name and version of the package that an entry point is of.
+    """
+
+    name: str
+    source: Literal["built-in", "entry point", "folder"]
+    location: str
+    summary: str = ""
+    error: str | None = None
+    distribution: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        kind = "router" if self.source == "built-in" else "plug-in"
+        return f"{kind} {self.name} ({self.location})"
+
+
+_searched: ContextVar[tuple[Path, ...] | None] = ContextVar("plugin_paths", default=None)
+
+
+@contextmanager
+def searching(plugin_paths: Sequence[Path]) -> Iterator[None]:
+    """Look for plug-in folders in these places only, in place of those of the settings.
+
+    So the routers that a router is composed of are found where its own source is.
+    """
+    token = _searched.set(tuple(plugin_paths))
+    try:
+        yield
+    finally:
+        _searched.reset(token)
+
+
+def list_routers(plugin_paths: Sequence[Path] | None = None) -> list[RouterEntry]:
+    """Return every router by name; built-in names cannot be taken by plug-ins.
+
+    Args:
+        plugin_paths: Folders that hold plug-in folders; default: those of `searching`, else of
+            the settings.
+    """
+    searched = _searched.get()
+    paths = plugin_paths if plugin_paths is not None else searched
+    found: dict[str, RouterEntry] = {}
+    shadowed: list[RouterEntry] = []
+    plugins = _folders(settings().plugin_paths if paths is None else paths)
+    for entry in (*_builtin(), *_entry_points(), *plugins):
+        first = found.setdefault(entry.name, entry)
+        if first is not entry and first.location != entry.location:
+            problem = f"the name is taken by the {first.source} router at {first.location}"
+            shadowed.append(replace(entry, error=problem))
+    return sorted((*found.values(), *shadowed), key=lambda entry: (entry.name, entry.source))
+
+
+def find_router(name: str, plugin_paths: Sequence[Path] | None = None) -> RouterEntry:
+    """Return the entry of a router.
+
+    Raises:
+        RegistryError: no router has that name; the message lists those there are.
+        PluginError: only a broken plug-in has it.
+    """
+    entries = list_routers(plugin_paths)
+    usable = {entry.name: entry for entry in entries if entry.error is None}
+    if name in usable:
+        return usable[name]
+    for entry in entries:
+        if entry.name == name:
+            raise PluginError(f"{entry}: {entry.error}")
+    raise RegistryError(f"no router is named {name!r}; there are: {names(list(usable), limit=40)}")
+
+
+def _builtin() -> list[RouterEntry]:
+    spec = importlib.util.find_spec(BUILTIN_NAMESPACE)
+    places = None if spec is None else spec.submodule_search_locations
+    listed = [] if places is None else [module.name for module in pkgutil.iter_modules(places)]
+    modules = {name: f"{BUILTIN_NAMESPACE}.{name}" for name in listed if not name.startswith("_")}
+    modules |= {name: module for name, module in PLATFORM_ROUTERS.items() if module_file(module)}
+    return [
+        RouterEntry(name, "built-in", module, *read_module(module))
+        for name, module in modules.items()
+    ]
+
+
+def _entry_points() -> list[RouterEntry]:
+    found = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        summary, error = read_module(point.value.partition(":")[0].strip())
+        dist = None if point.dist is None else (point.dist.name, point.dist.version)
+        found.append(RouterEntry(point.name, "entry point", point.value, summary, error, dist))
+    return found
+
+
+def _folders(paths: Sequence[Path]) -> list[RouterEntry]:
+    found = []
+    for parent in paths:
+        try:
+            folders = sorted(parent.iterdir()) if parent.is_dir() else []
+        except OSError as failure:
+            problem = f"the folder cannot be read: {failure.strerror}"
+            found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
+            continue
+        for folder in folders:
+            if folder.is_dir() and not folder.name.startswith((".", "_")):
+                summary, error = read_folder(folder)
+                location = str(folder.resolve())
+                found.append(RouterEntry(folder.name, "folder", location, summary, error))
+    return found

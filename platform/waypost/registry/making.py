@@ -1,0 +1,115 @@
+"""From a router's name and parameters to a router."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from waypost.config import read_yaml
+from waypost.contracts.errors import ConfigError, Fault, PluginError, WaypostError, raised_at
+from waypost.registry.classes import load_class
+from waypost.registry.entries import RouterEntry, find_router
+from waypost.registry.sources import CONFIG
+
+if TYPE_CHECKING:  # the router contract loads numpy, which a listing does not need
+    from waypost.contracts.router import MetaRouter, TrainableRouter
+
+
+def make_router(
+    name: str, params: Mapping[str, Any] | None = None, plugin_paths: Sequence[Path] | None = None
+) -> MetaRouter:
+    """Build an untrained router.
+
+    Raises:
+        RegistryError, PluginError, MissingExtraError: as `router_class`.
+        ConfigError: naming every unknown parameter and every value out of range.
+    """
+    return _made(name, params or {}, plugin_paths)[0]
+
+
+def make_trainable(
+    name: str, params: Mapping[str, Any] | None = None, plugin_paths: Sequence[Path] | None = None
+) -> TrainableRouter:
+    """Build an untrained router that can be fitted, saved and served, whatever kind it is.
+
+    A router that learns nothing comes as a `PlainRouter` that stands for it.
+
+    Raises:
+        RegistryError, PluginError, MissingExtraError, ConfigError: as `make_router`.
+    """
+    from waypost.contracts.plain import trainable
+
+    return trainable(*_made(name, params or {}, plugin_paths))
+
+
+@dataclass(frozen=True)
+class RouterFacts:
+    """What a router's class says of it.
+
+    Attributes:
+        kind: See `RouterKind`.
+        trainable: Whether it learns from routing data.
+        new_model_support: See `TrainableRouter`.
+        needs_embeddings: Whether it looks at the query's embedding.
+    """
+
+    kind: str
+    trainable: bool
+    new_model_support: str
+    needs_embeddings: bool
+
+
+def check_router(entry: RouterEntry) -> RouterFacts:
+    """Load and build a router with its defaults, and return what it is.
+
+    Raises:
+        PluginError, MissingExtraError, ConfigError: as `make_router`.
+    """
+    from waypost.contracts.plain import trainable
+
+    router = trainable(*_build(entry, {}))
+    return RouterFacts(
+        router.kind, router.learns, router.new_model_support, router.needs_embeddings
+    )
+
+
+def _made(
+    name: str, params: Mapping[str, Any], plugin_paths: Sequence[Path] | None
+) -> tuple[MetaRouter, dict[str, Any]]:
+    return _build(find_router(name, plugin_paths), params)
+
+
+def _build(entry: RouterEntry, params: Mapping[str, Any]) -> tuple[MetaRouter, dict[str, Any]]:
+    """Return the router and all the parameters it was given."""
+    cls = load_class(entry)
+    config = Path(entry.location) / CONFIG
+    defaults = read_yaml(config) if entry.source == "folder" and config.is_file() else {}
+    given = {**defaults, **params}
+    found = [*_faults(cls, defaults, str(config)), *_faults(cls, params, entry.name)]
+    if found:
+        raise ConfigError(found)
+    if (check := getattr(cls, "check_params", None)) is not None:
+        check(given)
+    try:
+        inspect.signature(cls).bind(**given)
+    except TypeError as error:
+        raise ConfigError([Fault(entry.name, str(error))]) from None
+    try:
+        return cls(**given), given
+    except WaypostError:
+        raise
+    # A constructor stores its parameters; one that does more is a plug-in's.
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{entry}: cannot be built: {raised_at(error)}: {error}") from error
+
+
+def _faults(cls: type[MetaRouter], values: Mapping[str, Any], where: str) -> list[Fault]:
+    from waypost.contracts.parameters import check_parameters
+
+    parameters = inspect.signature(cls).parameters.values()
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    known = list(values) if takes_any else [one.name for one in parameters]
+    return check_parameters(values, getattr(cls, "parameter_constraints", {}), where, known)

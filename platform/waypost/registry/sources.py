@@ -1,0 +1,70 @@
+"""What the source of a router says of itself, read without running any of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from waypost.config import read_yaml
+from waypost.contracts.errors import ConfigError
+
+CONFIG = "config.yaml"
+"""Optional file of a plug-in folder: defaults of the router's parameters."""
+
+Found = tuple[str, str | None]
+"""The first line of the docstring, and what is wrong with the source; None is nothing."""
+
+
+def read_module(module: str) -> Found:
+    """Read a module's source; a module that has none is imported to know more."""
+    if (path := module_file(module)) is not None:
+        return _read(path)
+    top = module.partition(".")[0]
+    return "", None if _spec(top) else f"no module named {top!r} is installed"
+
+
+def module_file(module: str) -> Path | None:
+    """Return a module's source file without importing it or its package; None if there is none."""
+    top, _, rest = module.partition(".")
+    spec = _spec(top)
+    if spec is None:
+        return None
+    if rest:
+        inside = "/".join(rest.split("."))
+        bases = [Path(base) / inside for base in spec.submodule_search_locations or ()]
+        files = [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
+    else:
+        files = [Path(spec.origin)] if spec.origin else []
+    return next((file for file in files if file.suffix == ".py" and file.is_file()), None)
+
+
+def read_folder(folder: Path) -> Found:
+    """Read the source of a plug-in folder and its config file."""
+    summary, error = _read(folder / "router.py")
+    if error is None and (folder / CONFIG).exists():
+        try:
+            read_yaml(folder / CONFIG)
+        except ConfigError as wrong:
+            return summary, str(wrong)
+    return summary, error
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # ValueError: a loaded module without a spec
+        return None
+
+
+def _read(path: Path) -> Found:
+    try:
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return "", f"{path} does not exist"
+    except SyntaxError as error:
+        return "", f"{path}, line {error.lineno}: {error.msg}"
+    except (OSError, ValueError, RecursionError) as error:
+        return "", f"{path} cannot be read: {error}"
+    return (doc or "").partition("\n")[0], None
