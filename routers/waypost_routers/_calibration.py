@@ -117,6 +117,7 @@ def calibrated(
         link: See `Calibration`.
     """
     known = ~np.isnan(quality)
+    known |= ~known.any(axis=0)  # an LLM that none of these rows measured has its mean on all
     centre = _column_mean(raw, known)
     if link == "identity":
         return Calibration(0, slope, centre, mean.copy())

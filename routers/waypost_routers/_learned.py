@@ -82,13 +82,21 @@ class LearnedRouter(ScoreRouter):
     def _raw(self, batch: QueryBatch) -> Floats:
         """Return raw scores (n_queries, n_llms), finite; a row depends on its own query only."""
 
+    def _level_scores(
+        self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
+    ) -> tuple[NDArray[np.intp], Floats]:
+        """Return the rows, and their final raw scores, that the LLMs' levels are set on: all."""
+        return np.arange(len(data)), self._raw(batch_of(data))
+
     def _fit(self, data: RoutingData) -> None:
         data = data.select(~np.isnan(data.quality).all(axis=1))
         rows, outside = self._learn_out_of_sample(data)
-        inside = self._raw(batch_of(data))
+        every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]
         slope = fit_slope(outside, quality, self.link)
-        self.calibration_ = calibrated(slope, inside, data.quality, self.mean_quality_, self.link)
+        self.calibration_ = calibrated(
+            slope, inside, data.quality[every], self.mean_quality_, self.link
+        )
         self.sureness_ = fit_sureness(self.calibration_.apply(outside), quality)
         self.tokens_ = fit_tokens(data)
         self.dollars_ = fit_dollars(data)
@@ -120,7 +128,7 @@ class HeldOutRouter(LearnedRouter):
         """
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
-        held = hold_out(data.queries, HELD_OUT, getattr(self, "seed", 0))
+        held = hold_out(data.queries, HELD_OUT, getattr(self, "seed", 0), data.groups)
         rows = np.flatnonzero(held)
         training = data.select(~held)
         if len(rows) < FEWEST_HELD_OUT or np.isnan(training.quality).all(axis=0).any():

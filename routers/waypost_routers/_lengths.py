@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.prediction import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._ridge import Ridge, fit_ridge
+from waypost_routers._ridge import Ridge, fit_ridge, folds_of
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ def _fit(data: RoutingData, values: Floats, least: float) -> Lengths | None:
         return None
     # a column without any value is fitted to a constant, and then left out of predictions
     logs = np.log(np.maximum(np.where(measured, values, 1.0), least))
-    ridge, outside = fit_ridge(data.embeddings, logs, same_penalty=False)
+    ridge, outside = fit_ridge(data.embeddings, logs, folds_of(data), same_penalty=False)
     residual = np.where(known, logs - outside, np.nan)
     ones = np.ones(values.shape[1])
     smearing, low, high = ones.copy(), ones.copy(), ones.copy()

@@ -11,15 +11,15 @@ from waypost.contracts.parameters import Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._learned import Floats, LearnedRouter, embeddings_of
-from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge
+from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
 
 
 class LinearRouter(LearnedRouter):
     """Ridge regression of the measured scores, one column an LLM (the mean of LinUCB).
 
     Args:
-        penalty: A share of the mean squared length of the centred embeddings; None chooses it at
-            fit by exact leave-one-out error.
+        penalty: In hundredths of the training questions' total squared distance from their mean;
+            None chooses it at fit by cross-validation.
 
     Learned by ``fit``:
         ridge_: The map.
@@ -38,7 +38,8 @@ class LinearRouter(LearnedRouter):
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
-        self.ridge_, outside = fit_ridge(embeddings_of(data), data.quality, penalties)
+        fold = folds_of(data)
+        self.ridge_, outside = fit_ridge(embeddings_of(data), data.quality, fold, penalties)
         return np.arange(len(data)), outside
 
     def _raw(self, batch: QueryBatch) -> Floats:
