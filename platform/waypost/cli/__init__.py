@@ -14,8 +14,10 @@ from waypost.cli.lazy import LazyGroup
 
 COMMANDS = {
     "list-routers": ("waypost.cli.list_routers", "List the routers there are."),
+    "new-router": ("waypost.cli.new_router", "Write a working router of your own, to change."),
     "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
+    "evaluate": ("waypost.cli.evaluate", "Compare routers on measured outcomes, and report."),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
     "infer": (
         "waypost.cli.infer",

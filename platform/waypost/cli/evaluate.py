@@ -1,0 +1,190 @@
+"""``waypost evaluate``: which router earns its place on this data."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from waypost.cli.output import echo_json, echo_table, progress_bar
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
+    """Numbers with commas between them."""
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+        self.name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        try:
+            found = tuple(self.kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers with commas between them", param, ctx)
+        if not all(number >= 0 for number in found) or len(set(found)) < len(found):
+            self.fail(f"{value!r}: expected different numbers of at least 0", param, ctx)
+        return found
+
+
+@click.command(
+    "evaluate",
+    epilog="Example: waypost evaluate artifacts/knn best_single knnrouter:k=40 --data DIR --out R",
+)
+@click.argument("routers", nargs=-1, required=True, metavar="ARTIFACT|NAME...")
+@click.option(
+    "--data",
+    "data_folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Routing-data folder.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the report; an earlier report there is replaced.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Rows to decide.",
+)
+@click.option(
+    "--encoder",
+    default="static",
+    show_default=True,
+    help="Query encoder of routers that are fitted here.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of fits and draws."
+)
+@click.option(
+    "--resplit",
+    type=_Numbers(int),
+    metavar="SEEDS",
+    help="Pool train with the unseen test queries and split anew for each seed: 0,1,2,3,4.",
+)
+@click.option(
+    "--lambdas",
+    type=_Numbers(float),
+    metavar="NUMBERS",
+    help="Cost weights.  [default: 0, a log scale that reaches the cheapest LLM, cost alone]",
+)
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in artifacts.")
+@click.option(
+    "--insert",
+    "insert_at",
+    metavar="FILE:MARKER",
+    help="Put the short table between <!-- MARKER begin --> and <!-- MARKER end --> of a file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    routers: tuple[str, ...],
+    data_folder: Path,
+    out: Path,
+    split: str,
+    encoder: str,
+    seed: int,
+    resplit: tuple[int, ...] | None,
+    lambdas: tuple[float, ...] | None,
+    allow_plugin_code: bool,
+    insert_at: str | None,
+    as_json: bool,
+) -> None:
+    """Compare routers on measured outcomes and write a report. No LLM is called.
+
+    ARTIFACT is a folder written by waypost train. NAME is a registry name, fitted here on the
+    training split; NAME:key=value,key=value sets its parameters.
+    """
+    from waypost.config import parse
+    from waypost.pipelines.evaluate import EvaluateConfig
+    from waypost.pipelines.evaluation.write import evaluate_to
+    from waypost.report.compact import check_marker, compact, insert
+
+    target = None if insert_at is None else _target(insert_at)
+    if target is not None:
+        check_marker(*target)
+    config = parse(
+        EvaluateConfig,
+        {
+            "routers": routers,
+            "split": split,
+            "encoder": encoder,
+            "seed": seed,
+            "resplit": resplit,
+            "lambdas": lambdas,
+            "allow_plugin_code": allow_plugin_code,
+        },
+        "options",
+    )
+    with progress_bar("embedding") as progress, progress_bar("routers") as told:
+        report = evaluate_to(config, data_folder, out, _command(ctx), progress, told)
+    if target is not None:
+        insert(*target, compact(report))
+    if as_json:
+        echo_json(report)
+    else:
+        _show(report, out)
+    for name, why in report["failed"].items():
+        click.echo(f"error: {name}: {why}", err=True)
+    if report["failed"]:
+        ctx.exit(1)
+
+
+def _target(text: str) -> tuple[Path, str]:
+    path, _, marker = text.rpartition(":")
+    if not path or not marker:
+        raise click.UsageError("--insert: expected FILE:MARKER")
+    return Path(path), marker
+
+
+def _command(ctx: click.Context) -> str:
+    """Return the command line again, without options that are not the comparison's."""
+    words = ["waypost", "evaluate", *ctx.params["routers"]]
+    for option in ctx.command.params:
+        value = ctx.params[option.name or ""]
+        if not isinstance(option, click.Option) or option.name in {"insert_at", "as_json"}:
+            continue
+        if value is None or value == option.default or value is False:
+            continue
+        words.append(option.opts[0])
+        if isinstance(value, tuple):
+            words.append(",".join(f"{number:g}" for number in value))
+        elif not isinstance(value, bool):
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def _show(report: dict[str, Any], out: Path) -> None:
+    from waypost.report.markdown import REFERENCES, references
+    from waypost.report.numbers import fixed, percent, usd, with_interval
+
+    def cells(name: str, row: Any) -> tuple[str, ...]:
+        return (
+            name,
+            with_interval(row, "quality", "quality_low", "quality_high"),
+            with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
+            usd(row.get("cost_usd_per_1k")),
+            percent(row.get("cost_save")),
+            fixed(row.get("aiq")),
+            fixed(row.get("decision_ms_p50"), 2),
+        )
+
+    columns = (
+        "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",
+    )  # fmt: skip
+    rows = [cells(f"({REFERENCES[key]})", row) for key, row in references(report).items()]
+    rows += [cells(name, row) for name, row in report["routers"].items()]
+    echo_table(columns, rows)
+    seen = report["leaks"]["count"]
+    click.echo(
+        f"{report['n_queries']:g} queries, {seen:g} of them seen in training; cost: "
+        f"{report['cost_basis']}"
+    )
+    click.echo(f"report: {out / 'report.md'}")

@@ -1,0 +1,1 @@
+"""Metrics of routers: numbers from arrays, no data reading, no router."""

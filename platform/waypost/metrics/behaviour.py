@@ -1,0 +1,60 @@
+"""How a router behaves: who is used, does cost fall with lambda, are hard questions found."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+SOLVED = 0.5
+"""A score from here on counts as solving the question, for recall by rarity."""
+
+RARITY = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6+": (6, 10**9)}
+"""Groups of questions by how many LLMs solve them."""
+
+
+def usage_shares(model: NDArray[np.intp], n_llms: int) -> NDArray[np.float64]:
+    """Share of the queries each LLM answers, shape (n_llms,); choices outside are left out."""
+    counts = np.bincount(model[model >= 0], minlength=n_llms).astype(np.float64)
+    return counts / counts.sum() if counts.sum() else np.full(n_llms, np.nan)
+
+
+def usage_entropy(shares: NDArray[np.float64]) -> float:
+    """Entropy over its maximum: 0 one LLM for all, 1 all alike; NaN for a pool of one."""
+    if len(shares) < 2 or np.isnan(shares).any():
+        return np.nan
+    used = shares[shares > 0]
+    return abs(float(-(used * np.log(used)).sum() / np.log(len(shares))))
+
+
+def collapse_index(shares: NDArray[np.float64], oracle: NDArray[np.float64]) -> float:
+    """Largest share minus the oracle's largest; above 0 the choice has collapsed."""
+    return float(shares.max() - oracle.max())
+
+
+def cost_rises(expected_usd: NDArray[np.float64]) -> int:
+    """Count the steps of an ascending lambda at which the expected cost rises; 0 is right."""
+    scale = np.nanmax(np.abs(expected_usd), initial=0.0)
+    return int((np.diff(expected_usd) > 1e-9 * scale).sum())
+
+
+def solver_recall(
+    quality: NDArray[np.float64], model: NDArray[np.intp]
+) -> dict[str, dict[str, float]]:
+    """For questions that few or many LLMs solve, how often a solver is picked.
+
+    Args:
+        quality: Measured scores (n, m).
+        model: Chosen columns (n,); -1 and unmeasured choices are left out.
+
+    Returns:
+        Group of `RARITY` -> ``queries`` and ``recall`` (NaN without queries).
+    """
+    rows = np.arange(len(quality))
+    chosen = np.where(model >= 0, quality[rows, model], np.nan)
+    solvers = (np.nan_to_num(quality) >= SOLVED).sum(axis=1)
+    found = {}
+    for name, (low, high) in RARITY.items():
+        group = (solvers >= low) & (solvers <= high) & ~np.isnan(chosen)
+        recall = float((chosen[group] >= SOLVED).mean()) if group.any() else np.nan
+        found[name] = {"queries": int(group.sum()), "recall": recall}
+    return found

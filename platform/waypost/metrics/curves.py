@@ -1,0 +1,155 @@
+"""Cost-quality curves: the hull that mixing reaches, the area below it, matched numbers.
+
+Every function takes many curves at once (the draws of a bootstrap), one a row: ``cost`` and
+``quality`` have shape (n_curves, n_points), the points in any order; a point with a NaN is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Hull:
+    """Non-decreasing upper convex hulls (NDCH), one a row.
+
+    Sending a share of the traffic by one setting and the rest by another reaches every point
+    between the two, so the hull of the settings can be had (RouterBench, arXiv 2403.12031).
+
+    Attributes:
+        cost: Corners from the cheapest on, shape (n_curves, n_corners); the last one repeated.
+        quality: Theirs, rising.
+    """
+
+    cost: Floats
+    quality: Floats
+
+    def at(self, cost: ArrayLike) -> Floats:
+        """Best quality for a mean cost, shape (n_curves,); NaN below the cheapest corner."""
+        x = np.broadcast_to(np.asarray(cost, np.float64), (len(self.cost),))
+        right = (self.cost <= x[:, None]).sum(axis=1)
+        last = self.cost.shape[1] - 1
+        rows, i, j = np.arange(len(x)), np.clip(right - 1, 0, last), np.clip(right, 0, last)
+        x0, x1 = self.cost[rows, i], self.cost[rows, j]
+        y0, y1 = self.quality[rows, i], self.quality[rows, j]
+        share = np.divide(x - x0, x1 - x0, out=np.zeros(len(x)), where=x1 > x0)
+        found: Floats = np.where(right > 0, y0 + share * (y1 - y0), np.nan)
+        return found
+
+    def area(self, low: ArrayLike, high: ArrayLike, *, log: bool = False) -> Floats:
+        """Mean height between two costs, shape (n_curves,).
+
+        The hull goes on flat to the right. With ``log`` the mean is over log cost. NaN where the
+        interval is empty, begins below the hull, or (log) at 0.
+        """
+        n = len(self.cost)
+        a = np.broadcast_to(np.asarray(low, np.float64), (n,))[:, None]
+        b = np.broadcast_to(np.asarray(high, np.float64), (n,))[:, None]
+        x = np.concatenate([self.cost, np.maximum(self.cost[:, -1:], b)], axis=1)
+        y = np.concatenate([self.quality, self.quality[:, -1:]], axis=1)
+        x0, x1, y0 = x[:, :-1], x[:, 1:], y[:, :-1]
+        slope = np.divide(y[:, 1:] - y0, x1 - x0, out=np.zeros_like(x0), where=x1 > x0)
+        left, right = np.clip(x0, a, b), np.clip(x1, a, b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if log:
+                part = (y0 - slope * x0) * np.log(right / left) + slope * (right - left)
+                width = np.log(b / a)
+            else:
+                part = (right - left) * (y0 + slope * ((left + right) / 2 - x0))
+                width = b - a
+            mean = (np.where(right > left, part, 0.0).sum(axis=1, keepdims=True) / width)[:, 0]
+        fine = (b > a) & (a >= self.cost[:, :1]) & (~np.asarray(log) | (a > 0))
+        return np.where(fine[:, 0], mean, np.nan)
+
+
+def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
+    """Return the NDCH of each row's points; rows without a point are NaN throughout."""
+    x = np.atleast_2d(np.asarray(cost, np.float64))
+    y = np.atleast_2d(np.asarray(quality, np.float64))
+    none = np.isnan(x) | np.isnan(y)
+    x, y = np.where(none, np.inf, x), np.where(none, -np.inf, y)
+    order = np.lexsort((-y, x), axis=-1)
+    x, y = np.take_along_axis(x, order, axis=1), np.take_along_axis(y, order, axis=1)
+    n, m = x.shape
+    rows, size = np.arange(n), np.zeros(n, np.intp)
+    corner_x, corner_y = np.full((n, m), np.nan), np.full((n, m), np.nan)
+    highest = np.full(n, -np.inf)
+    for k in range(m):
+        px, py = x[:, k], y[:, k]
+        rises = py > highest
+        highest = np.maximum(highest, py)
+        while True:  # take back corners that lie on or below the line to the new one
+            i, j = np.maximum(size - 2, 0), np.maximum(size - 1, 0)
+            x0, y0, x1, y1 = (
+                corner_x[rows, i],
+                corner_y[rows, i],
+                corner_x[rows, j],
+                corner_y[rows, j],
+            )
+            back = rises & (size >= 2) & ((y1 - y0) * (px - x0) <= (py - y0) * (x1 - x0))
+            if not back.any():
+                break
+            size = size - back
+        corner_x[rows[rises], size[rises]] = px[rises]
+        corner_y[rows[rises], size[rises]] = py[rises]
+        size = size + rises
+    width = int(size.max(initial=1)) or 1
+    place = np.minimum(np.arange(width), np.maximum(size - 1, 0)[:, None])
+    return Hull(
+        np.take_along_axis(corner_x, place, axis=1), np.take_along_axis(corner_y, place, axis=1)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Singles:
+    """The single LLMs of a comparison: mean cost and quality, shape (n_curves, n_llms).
+
+    They fix the interval of AIQ, from the cheapest to the dearest of them, and where every hull
+    starts: at the cheapest of them.
+    """
+
+    cost: Floats
+    quality: Floats
+
+    def aiq(self, cost: ArrayLike, quality: ArrayLike, *, log: bool = False) -> Floats:
+        """Average quality over the interval (AIQ), shape (n_curves,); NaN without costs.
+
+        AIQ = 1 / (high - low) * integral of the NDCH from low to high.
+        """
+        known = ~np.isnan(self.cost) & ~np.isnan(self.quality)
+        if not known.any(axis=1).all():
+            return np.full(len(self.cost), np.nan)
+        dollars = np.where(known, self.cost, np.inf)
+        rows, first = np.arange(len(dollars)), _cheapest(dollars, self.quality)
+        low = dollars[rows, first]
+        high = np.where(known, self.cost, -np.inf).max(axis=1)
+        x = np.column_stack([np.atleast_2d(cost), low])
+        y = np.column_stack([np.atleast_2d(quality), self.quality[rows, first]])
+        return hull(x, y).area(low, high, log=log)
+
+    def hull(self) -> Hull:
+        """Return the zero router: the best that mixing two single LLMs gives for a cost."""
+        return hull(self.cost, self.quality)
+
+
+def _cheapest(cost: Floats, quality: Floats) -> NDArray[np.intp]:
+    return np.lexsort((-np.nan_to_num(quality, nan=-1.0), cost), axis=-1)[:, 0]
+
+
+def cheapest_reaching(cost: ArrayLike, quality: ArrayLike, target: float) -> float:
+    """Return the lowest cost of a setting of at least this quality; NaN where none reaches it."""
+    c, q = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
+    reached = c[(q >= target - 1e-12) & ~np.isnan(c)]
+    return float(reached.min()) if len(reached) else np.nan
+
+
+def best_within(cost: ArrayLike, quality: ArrayLike, limit: float) -> float:
+    """Return the best quality of a setting that costs at most this; NaN where none does."""
+    c, q = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
+    within = q[(c <= limit * (1 + 1e-9)) & ~np.isnan(q)]
+    return float(within.max()) if len(within) else np.nan

@@ -1,0 +1,109 @@
+"""Bootstrap over queries: paired draws, percentile intervals, nested draws over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+_BLOCK = 2_000_000
+_KEEP_BYTES = 64_000_000
+
+
+class Bootstrap:
+    """Draws of n queries with replacement, the same for everything that is compared.
+
+    Because all means of one draw are over the same queries, differences between them are paired.
+
+    Args:
+        n: Queries.
+        draws: Number of draws.
+        seed: Of the draws.
+    """
+
+    def __init__(self, n: int, draws: int = 10_000, seed: int = 0) -> None:
+        self.n = n
+        self.draws = draws
+        self.seed = seed
+        self._kept: list[NDArray[np.uint8]] | None = None
+
+    def means(self, columns: ArrayLike, draws: int | None = None) -> Floats:
+        """Mean of each column in each draw, over the queries where it is known.
+
+        Args:
+            columns: Shape (n, k), NaN where not known.
+            draws: Of the first draws only.
+
+        Returns:
+            Shape (draws, k); NaN where a draw holds no known value.
+        """
+        values = np.asarray(columns, np.float64).reshape(self.n, -1)
+        count = self.draws if draws is None else min(draws, self.draws)
+        known = ~np.isnan(values)
+        partly = np.flatnonzero(~known.all(axis=0))
+        filled = np.where(known, values, 0.0)
+        found = np.empty((count, values.shape[1]))
+        for start, weights in self._blocks(count):
+            rows = slice(start, start + len(weights))
+            total = np.full((len(weights), values.shape[1]), float(self.n))
+            if len(partly):
+                total[:, partly] = weights @ known[:, partly].astype(np.float64)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[rows] = np.where(total > 0, (weights @ filled) / total, np.nan)
+        return found
+
+    def _blocks(self, count: int) -> Iterator[tuple[int, Floats]]:
+        """Yield (first draw, how often each query was drawn) block by block."""
+        size = max(1, _BLOCK // max(self.n, 1))
+        keep = self.draws * self.n <= _KEEP_BYTES
+        if keep and self._kept is None:
+            starts = range(0, self.draws, size)
+            self._kept = [self._drawn(s, min(size, self.draws - s)) for s in starts]
+        for place, start in enumerate(range(0, count, size)):
+            wanted = min(size, count - start)
+            # A block is drawn whole, so that a count never changes what a draw holds.
+            counts = (
+                self._kept[place]
+                if self._kept is not None
+                else self._drawn(start, min(size, self.draws - start))
+            )
+            yield start, counts[:wanted].astype(np.float64)
+
+    def _drawn(self, start: int, rows: int) -> NDArray[np.uint8]:
+        draw = np.random.default_rng((self.seed, start))
+        picks = draw.integers(0, self.n, (rows, self.n))
+        picks += np.arange(rows)[:, None] * self.n
+        counts = np.bincount(picks.ravel(), minlength=rows * self.n).reshape(rows, self.n)
+        return counts.clip(max=255).astype(np.uint8)
+
+
+def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval of the draws; NaN twice where a draw is unknown."""
+    values = np.asarray(draws, np.float64)
+    if len(values) == 0 or np.isnan(values).any():
+        return np.nan, np.nan
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
+    """Draws of a mean over seeds, resampled in both: seeds, and queries within each seed.
+
+    Each draw takes as many seeds as there are, with replacement, and for each of them one of
+    its bootstrap draws.
+
+    Args:
+        per_seed: For each seed its draws over queries, shape (draws,), all of one length.
+        seed: Of this resampling.
+    """
+    table = np.stack([np.asarray(draws, np.float64) for draws in per_seed])
+    n_seeds, n_draws = table.shape
+    draw = np.random.default_rng(seed)
+    seeds = draw.integers(0, n_seeds, (n_draws, n_seeds))
+    places = draw.integers(0, n_draws, (n_draws, n_seeds))
+    means: Floats = table[seeds, places].mean(axis=1)
+    return means

@@ -1,0 +1,175 @@
+"""From routers and routing data to a report. Replay only: no LLM is called."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from waypost.config import StrictModel
+from waypost.contracts.errors import SchemaError
+from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.encoders import EncoderSpec, make_encoder
+from waypost.metrics.significance import holm
+from waypost.pipelines.embed import Progress
+from waypost.pipelines.evaluation import references
+from waypost.pipelines.evaluation.assemble import assemble
+from waypost.pipelines.evaluation.card import card
+from waypost.pipelines.evaluation.contenders import (
+    Contender,
+    Ready,
+    prepare,
+    read_contenders,
+    reason,
+)
+from waypost.pipelines.evaluation.ground import Ground
+from waypost.pipelines.evaluation.headline import Card
+from waypost.pipelines.evaluation.probes import decision_ms, flip_rate, sample
+from waypost.pipelines.evaluation.vectors import Vectors
+from waypost.pipelines.sweep import COST_ALONE, sweep
+
+logger = logging.getLogger(__name__)
+
+Told = Callable[[int, int], None]
+"""Told (done, total) routers."""
+
+
+class EvaluateConfig(StrictModel):
+    """One comparison.
+
+    Attributes:
+        routers: Artifacts and registry names; see `read_contenders`.
+        split: Which rows are decided.
+        encoder: Query encoder of the routers that are fitted here.
+        seed: Of routers, draws and perturbations.
+        resplit: Seeds of splits; see `waypost.pipelines.evaluation.resplit`. None takes the
+            folder's splits.
+        lambdas: Cost weights; None takes a scale that reaches the cheapest LLM.
+        allow_plugin_code: Run plug-in code packed in artifacts.
+    """
+
+    routers: tuple[str, ...] = Field(min_length=1)
+    split: Literal["test", "validation"] = "test"
+    encoder: str | EncoderSpec = "static"
+    seed: int = Field(default=0, ge=0)
+    resplit: tuple[int, ...] | None = Field(default=None, min_length=1)
+    lambdas: tuple[float, ...] | None = None
+    allow_plugin_code: bool = False
+
+    @field_validator("lambdas")
+    @classmethod
+    def _from_zero(cls, lambdas: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if lambdas is None:
+            return None
+        if not all(lam >= 0 for lam in lambdas):
+            raise ValueError("expected numbers of at least 0")
+        return tuple(sorted({0.0, *(min(lam, COST_ALONE) for lam in lambdas)}))
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One comparison's result.
+
+    Attributes:
+        report: What report.json holds; NaN where a number cannot be computed.
+        reference: Of the reference policies, by key.
+        cards: Of the routers that were measured, by label.
+        ground: What they were measured against.
+    """
+
+    report: dict[str, Any]
+    reference: dict[str, Card] = field(repr=False)
+    cards: dict[str, Card] = field(repr=False)
+    ground: Ground = field(repr=False)
+
+
+def evaluate(
+    config: EvaluateConfig,
+    data_folder: str | Path,
+    progress: Progress | None = None,
+    told: Told | None = None,
+) -> Evaluation:
+    """Compare routers on a routing-data folder.
+
+    Args:
+        config: What to compare.
+        data_folder: Routing data; routers that are fitted here learn from its training split.
+        progress: Told (done, total) embedded texts.
+        told: Told (done, total) routers.
+
+    Raises:
+        ConfigError: an argument names no router, or a parameter is wrong.
+        SchemaError, WeightsError: data or encoder cannot be had. What goes wrong with one router
+            does not end the comparison and stands in the report.
+    """
+    contenders = read_contenders(config.routers, config.seed)
+    folder = Path(data_folder)
+    train = read_routing_data(folder, "train")
+    test = read_routing_data(folder, config.split)
+    vectors = Vectors(make_encoder(config.encoder), folder, progress)
+    return compare(config, contenders, train, test, vectors, told)
+
+
+def compare(
+    config: EvaluateConfig,
+    contenders: Sequence[Contender],
+    train: RoutingData,
+    test: RoutingData,
+    vectors: Vectors,
+    told: Told | None = None,
+) -> Evaluation:
+    """Compare routers on two splits at hand.
+
+    Raises:
+        SchemaError: the splits have no LLM in common.
+    """
+    ground = Ground.of(train, test, config.seed, config.lambdas)
+    cards: dict[str, Card] = {}
+    failed: dict[str, str] = {}
+    for done, one in enumerate(contenders):
+        if told is not None:
+            told(done, len(contenders))
+        try:
+            ready = prepare(one, train, vectors, allow_plugin_code=config.allow_plugin_code)
+            cards[one.label] = _measure(config, ready, ground, vectors)
+        # A router may be anybody's code, and one that fails must not end the others.
+        except Exception as error:
+            logger.debug("%s failed", one.label, exc_info=True)
+            failed[one.label] = reason(error)
+    _correct(cards)
+    reference = references.all_of(ground)
+    report = assemble(ground, config, reference, cards, failed)
+    return Evaluation(report, reference, cards, ground)
+
+
+def _measure(config: EvaluateConfig, ready: Ready, ground: Ground, vectors: Vectors) -> Card:
+    data = vectors.for_router(ready.router, ground.test)
+    swept = sweep(ready.router, data, ground.lambdas)
+    found = card(ground, swept)
+    if found.numbers["not_measured"] == len(ground.test):
+        raise SchemaError("none of its choices was measured in the data")
+    texts = sample(ground.test.queries, config.seed)
+    p50, p99 = decision_ms(ready.router, texts)
+    flips = flip_rate(ready.router, texts, vectors, config.seed)
+    found.numbers.update(
+        decision_ms_p50=p50,
+        decision_ms_p99=p99,
+        flip_rate=sum(flips.values()) / len(flips),
+        flips=flips,
+        fit_s=ready.fit_s,
+        router=ready.router.name,
+        version=ready.router.version,
+    )
+    return found
+
+
+def _correct(cards: Mapping[str, Card]) -> None:
+    tested = {name: c.numbers["mcnemar_p"] for name, c in cards.items()}
+    corrected = holm({name: p for name, p in tested.items() if not math.isnan(p)})
+    for name, one in cards.items():
+        one.numbers["mcnemar_p_holm"] = corrected.get(name)

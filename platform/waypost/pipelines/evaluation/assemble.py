@@ -1,0 +1,68 @@
+"""The report as data: what report.json holds, NaN where a number cannot be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from waypost.pipelines.evaluation.ground import CURVE_DRAWS, DRAWS, MOST_UNKNOWN, Ground
+from waypost.pipelines.evaluation.headline import Card, task_rows
+from waypost.pipelines.evaluation.probes import TEXTS
+
+
+class _Config(Protocol):
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def assemble(
+    ground: Ground,
+    config: _Config,
+    reference: Mapping[str, Card],
+    cards: Mapping[str, Card],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """Put a comparison's numbers into the form of report.json.
+
+    Dollars are those of 1,000 queries, in curves, too.
+    """
+    test = ground.test
+    seen = [q for q, new in zip(test.query_ids, ground.unseen, strict=True) if not new]
+    return {
+        "data_digest": ground.digest,
+        "train_digest": ground.train.digest,
+        "split": config.split,
+        "n_queries": len(test),
+        "n_train": len(ground.train),
+        "seed": config.seed,
+        "cost_basis": ground.basis,
+        "leaks": {"count": len(seen), "query_ids": seen},
+        "llms": _llms(ground),
+        "tasks": {task: len(rows) for task, rows in task_rows(ground).items()},
+        "reference": {name: one.numbers for name, one in reference.items()},
+        "routers": {name: one.numbers for name, one in cards.items()},
+        "failed": dict(failed),
+        "how": {
+            "bootstrap_draws": DRAWS,
+            "curve_draws": CURVE_DRAWS,
+            "most_unknown_cost": MOST_UNKNOWN,
+            "asked_anew": min(TEXTS, len(test)),
+        },
+    }
+
+
+def _llms(ground: Ground) -> dict[str, dict[str, Any]]:
+    rows = zip(
+        ground.test.names,
+        ground.singles.quality[0],
+        ground.singles.cost[0],
+        ground.prices,
+        strict=True,
+    )
+    return {
+        name: {"quality": float(q), "cost_usd_per_1k": 1000 * float(c), "list_price": float(p)}
+        for name, q, c, p in rows
+    }

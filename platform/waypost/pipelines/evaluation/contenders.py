@@ -1,0 +1,144 @@
+"""Who is compared: artifacts to load, and registered routers to fit."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from waypost.config import apply_overrides
+from waypost.contracts.artifact import MANIFEST
+from waypost.contracts.errors import ConfigError, Fault, PluginError, RegistryError, WaypostError
+from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.loading import load_router
+from waypost.pipelines.evaluation.vectors import Vectors
+from waypost.registry import make_router, router_class
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the report.
+
+    Attributes:
+        label: Its name there, unlike any other row's.
+        artifact: Folder to load; None for a router to fit.
+        router: Registry name to fit; empty for an artifact.
+        parameters: Of the router.
+    """
+
+    label: str
+    artifact: Path | None = None
+    router: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A router that can be asked.
+
+    Attributes:
+        router: Fitted or loaded.
+        fit_s: Seconds of its fit, embedding apart; None where it was loaded.
+    """
+
+    router: MetaRouter
+    fit_s: float | None
+
+
+def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
+    """Read ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
+
+    A folder that holds a manifest, and whatever has a path separator, is an artifact. Names and
+    parameters are checked here, before anything is read or fitted; a plug-in that does not load
+    is not a fault of the arguments and shows when it is fitted.
+
+    Raises:
+        ConfigError: with a fault for each argument that names no router or sets a wrong value.
+    """
+    found: list[Contender] = []
+    faults: list[Fault] = []
+    for argument in arguments:
+        try:
+            one = _read(argument, seed)
+        except ConfigError as error:
+            faults += error.faults
+        except RegistryError as error:
+            faults.append(Fault(argument, str(error)))
+        else:
+            found.append(one)
+    if faults:
+        raise ConfigError(faults)
+    return _distinct(found)
+
+
+def _read(argument: str, seed: int) -> Contender:
+    path = Path(argument)
+    if "/" in argument.partition(":")[0] or (path / MANIFEST).is_file():
+        return Contender(path.resolve().name, artifact=path)
+    name, _, rest = argument.partition(":")
+    # A comma inside brackets belongs to a list.
+    items = [item for item in re.split(r",(?![^\[\]]*\])", rest) if item]
+    given = apply_overrides({}, items)
+    try:
+        cls: Any = router_class(name)
+    except PluginError:
+        return Contender(argument, router=name, parameters=given)
+    check = getattr(cls, "check_params", None)
+    if check is not None:
+        check(given)
+    seeded = {"seed": seed} if "seed" in getattr(cls, "parameter_constraints", {}) else {}
+    return Contender(argument, router=name, parameters={**seeded, **given})
+
+
+def _distinct(contenders: Sequence[Contender]) -> list[Contender]:
+    taken: dict[str, int] = {}
+    found = []
+    for one in contenders:
+        taken[one.label] = taken.get(one.label, 0) + 1
+        again = taken[one.label]
+        label = one.label if again == 1 else f"{one.label} ({again})"
+        found.append(Contender(label, one.artifact, one.router, one.parameters))
+    return found
+
+
+def prepare(
+    one: Contender, train: RoutingData, vectors: Vectors, *, allow_plugin_code: bool
+) -> Ready:
+    """Load the artifact, or fit the router on the training split.
+
+    Raises:
+        WaypostError: it cannot be loaded, built or fitted.
+    """
+    if one.artifact is not None:
+        return Ready(load_router(one.artifact, allow_plugin_code=allow_plugin_code), None)
+    router = make_router(one.router, one.parameters)
+    if not isinstance(router, TrainableRouter):
+        router.candidates = train.llms
+        return Ready(router, None)
+    data = train
+    if router.needs_embeddings:
+        router.encoder = vectors.encoder
+        data = vectors.embedded(train, vectors.encoder)
+    start = time.perf_counter()
+    router.fit(data)
+    return Ready(router, time.perf_counter() - start)
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why a router failed.
+
+    What a plug-in or a library raises is named by its type and place only: its message may hold
+    a user's text.
+    """
+    if isinstance(error, WaypostError):
+        return " ".join(str(error).split())
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else Path(place.tb_frame.f_code.co_filename).name
+    line = "" if place is None else place.tb_lineno
+    return f"{type(error).__name__} at {where}:{line}; run with --debug for its message"

@@ -1,0 +1,140 @@
+"""The same comparison on several splits of one pool: means over seeds, nested intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from waypost.contracts.cost import column_mean
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.routing_data import read_routing_data
+from waypost.contracts.splits import pool, stratified_split
+from waypost.encoders import make_encoder
+from waypost.metrics.calibration import merged
+from waypost.metrics.costs import costs_of
+from waypost.metrics.intervals import interval, nested
+from waypost.pipelines.embed import Progress
+from waypost.pipelines.evaluate import EvaluateConfig, Evaluation, Told, compare
+from waypost.pipelines.evaluation.card import non_inferior
+from waypost.pipelines.evaluation.contenders import read_contenders
+from waypost.pipelines.evaluation.headline import INTERVALS, Card
+from waypost.pipelines.evaluation.vectors import Vectors
+from waypost.pipelines.sweep import lambda_grid
+
+SHARE = 0.2
+"""Of the pool that each split keeps back."""
+
+SPREAD = ("quality", "delta_best_single", "aiq", "delta_aiq", "cost_save", "cost_usd_per_1k")
+"""Numbers of which a mean report also keeps each seed's value and the standard deviation."""
+
+
+def evaluate_resplit(
+    config: EvaluateConfig,
+    data_folder: str | Path,
+    progress: Progress | None = None,
+    told: Told | None = None,
+) -> tuple[dict[str, Any], dict[int, Evaluation]]:
+    """Split the pool of train and unseen test queries for each seed, fit, compare.
+
+    Returns:
+        The mean report, and each seed's comparison.
+
+    Raises:
+        ConfigError: an artifact is among the routers: it has seen its training split already.
+        SchemaError, WeightsError: as `waypost.pipelines.evaluate.evaluate`.
+    """
+    seeds = config.resplit or ()
+    contenders = {seed: read_contenders(config.routers, seed) for seed in seeds}
+    if fitted := [one.label for one in contenders[seeds[0]] if one.artifact is not None]:
+        raise ConfigError(
+            [Fault(name, "is an artifact; --resplit fits anew, so name routers") for name in fitted]
+        )
+    folder = Path(data_folder)
+    pooled = pool(read_routing_data(folder, "train"), read_routing_data(folder, "test"))
+    vectors = Vectors(make_encoder(config.encoder), folder, progress)
+    lambdas = config.lambdas or lambda_grid(column_mean(costs_of(pooled).usd))
+    total = len(seeds) * len(config.routers)
+    found: dict[int, Evaluation] = {}
+    for place, seed in enumerate(seeds):
+
+        def told_all(done: int, count: int, before: int = place) -> None:
+            if told is not None:
+                told(before * count + done, total)
+
+        train, test = stratified_split(pooled, SHARE, seed)
+        one = config.model_copy(update={"seed": seed, "lambdas": lambdas})
+        found[seed] = compare(
+            one, contenders[seed], pooled.select(train), pooled.select(test), vectors, told_all
+        )
+    report = mean_report([one.report for one in found.values()])
+    for part in ("reference", "routers"):
+        for name, numbers in report[part].items():
+            _over_seeds(numbers, [_cards(one, part)[name] for one in found.values()])
+    report |= {"data_digest": pooled.digest, "train_digest": None, "seed": list(seeds)}
+    report["failed"] = {
+        name: f"seed {seed}: {why}"
+        for seed, one in reversed(found.items())
+        for name, why in one.report["failed"].items()
+    }
+    return report, found
+
+
+def _cards(one: Evaluation, part: str) -> Mapping[str, Card]:
+    return one.reference if part == "reference" else one.cards
+
+
+def _over_seeds(numbers: dict[str, Any], cards: Sequence[Card]) -> None:
+    """Replace the intervals by nested ones, and add each seed's headline and its spread."""
+    for key, ends in INTERVALS.items():
+        for prefix, target in (("", numbers), ("unseen.", numbers.get("unseen"))):
+            if target is not None and all(f"{prefix}{key}" in card.draws for card in cards):
+                drawn = nested([card.draws[f"{prefix}{key}"] for card in cards])
+                target.update(zip(ends, interval(drawn), strict=True))
+    if "non_inferior" in numbers:
+        numbers["non_inferior"] = non_inferior(numbers["delta_low"])
+        numbers["mcnemar_p"] = numbers["mcnemar_p_holm"] = None
+    by_seed = {key: [card.numbers[key] for card in cards] for key in SPREAD if key in numbers}
+    numbers["seeds"] = by_seed
+    numbers["sd"] = {
+        key: float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+        for key, values in by_seed.items()
+    }
+
+
+def mean_report(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average reports of one form, number by number.
+
+    A number that one of them lacks is NaN; what only some of them hold (a router that failed on
+    one seed) is left out, but for tasks, which are averaged over the seeds that have them. Texts
+    that differ are joined.
+    """
+    mean: dict[str, Any] = _mean(reports)
+    return mean
+
+
+def _mean(values: Sequence[Any], key: str = "") -> Any:
+    first = values[0]
+    if key == "reliability":
+        return merged(list(values))
+    if isinstance(first, Mapping):
+        keys = dict.fromkeys(name for value in values for name in value)
+        some = key == "tasks"
+        return {
+            name: _mean([value[name] for value in values if name in value], name)
+            for name in keys
+            if some or all(name in value for value in values)
+        }
+    if isinstance(first, list):
+        alike = all(len(value) == len(first) for value in values)
+        return [_mean(items) for items in zip(*values, strict=True)] if alike else None
+    if any(value is None for value in values):
+        return None
+    if isinstance(first, bool):
+        return first if all(value == first for value in values) else None
+    if isinstance(first, str):
+        return ", ".join(dict.fromkeys(values))
+    mean = float(np.mean(values))
+    return int(mean) if isinstance(first, int) and mean.is_integer() else mean

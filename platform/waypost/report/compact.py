@@ -1,0 +1,83 @@
+"""The short table of an evaluation, and putting it into a Markdown file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.report.markdown import name_of, references
+from waypost.report.numbers import fixed, percent, table, usd, with_interval
+
+_COLUMNS = (
+    "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",
+    "fit s",
+)  # fmt: skip
+
+
+def compact(report: Mapping[str, Any]) -> str:
+    """Return the short table, with seed, data digest and command below it."""
+    rows = [_row(name_of(key, row), row) for key, row in references(report).items()]
+    rows += [_row(name, row) for name, row in report["routers"].items()]
+    width = len(_COLUMNS)
+    rows += [[name, why, *[""] * (width - 2)] for name, why in report["failed"].items()]
+    seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
+    facts = (
+        f"{report['n_queries']:g} queries{' a seed' if len(seeds) > 1 else ''}, seed "
+        f"{', '.join(map(str, seeds))}, data digest `{report['data_digest'][:12]}`; cost: "
+        f"{report['cost_basis']}."
+    )
+    lines = [*table(_COLUMNS, rows), "", facts]
+    if report.get("command"):
+        lines += ["", f"    {report['command']}"]
+    return "\n".join(lines)
+
+
+def _row(name: str, row: Mapping[str, Any]) -> list[str]:
+    return [
+        name,
+        with_interval(row, "quality", "quality_low", "quality_high"),
+        with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
+        usd(row.get("cost_usd_per_1k")),
+        percent(row.get("cost_save")),
+        fixed(row.get("aiq")),
+        fixed(row.get("decision_ms_p50"), 2),
+        fixed(row.get("fit_s"), 2),
+    ]
+
+
+def check_marker(path: Path, marker: str) -> None:
+    """See that a file has the marker's place.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks one of the two markers, or has one twice.
+    """
+    _split(path, marker)
+
+
+def insert(path: Path, marker: str, text: str) -> None:
+    """Replace what stands between ``<!-- MARKER begin -->`` and ``<!-- MARKER end -->``.
+
+    Raises:
+        ConfigError: as `check_marker`.
+    """
+    before, after = _split(path, marker)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
+    partial.chmod(path.stat().st_mode)
+    partial.replace(path)
+
+
+def _split(path: Path, marker: str) -> tuple[str, str]:
+    begin, end = f"<!-- {marker} begin -->", f"<!-- {marker} end -->"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Fault(str(path), f"cannot be read: {error}")]) from None
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise ConfigError(
+            [Fault(str(path), f"expected {begin} and after it {end}, each exactly once")]
+        )
+    head, _, rest = text.partition(begin)
+    return head + begin, end + rest.partition(end)[2]

@@ -1,0 +1,89 @@
+"""The folder of a report: written beside its place and moved there in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.report.curve_plot import draw_curve
+from waypost.report.markdown import render
+from waypost.report.numbers import plain
+from waypost.report.small_plots import draw_reliability, draw_usage
+
+REPORT = "report.json"
+
+Draw = Callable[[Mapping[str, Any], Path], None]
+
+PLOTS: dict[str, Draw] = {
+    "curve.png": draw_curve,
+    "usage.png": draw_usage,
+    "reliability.png": draw_reliability,
+}
+
+
+def check_place(folder: Path) -> None:
+    """See that a report may be written there: nothing is there, or an earlier report.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / REPORT).is_file()):
+        raise ConfigError(
+            [Fault(str(folder), "exists and is no report; give the name of a new folder")]
+        )
+
+
+@contextmanager
+def report_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill; where the block ends well it takes the place of ``folder``.
+
+    Raises:
+        ConfigError: something else than a report is there, or the folder cannot be made.
+    """
+    check_place(folder)
+    folder = folder.absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ConfigError([Fault(str(folder), f"cannot be made: {error.strerror}")]) from None
+    try:
+        partial = work / "new"
+        partial.mkdir()
+        yield partial
+        if folder.exists():
+            os.replace(folder, work / "old")  # noqa: PTH105 - a folder, in one step
+        os.replace(partial, folder)  # noqa: PTH105
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Write report.json; numbers that cannot be computed are null. Returns what it holds."""
+    data: dict[str, Any] = plain(dict(report))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    return data
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Write report.json, report.md and the plots. Returns what report.json holds.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    data = write_json(folder, report)
+    (folder / "report.md").write_text(render(data), encoding="utf-8")
+    for name, draw in PLOTS.items():
+        draw(data, folder / name)
+    return data

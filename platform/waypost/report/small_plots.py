@@ -1,0 +1,81 @@
+"""usage.png and reliability.png: a small panel for each router."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from waypost.report.drawing import GREY, panels, save
+
+_LLM_COLORS = (
+    "#4E79A7", "#F28E2B", "#59A14F", "#E15759", "#B07AA1", "#76B7B2", "#EDC948", "#9C755F",
+    "#FF9DA7", "#BAB0AC", "#1F4E79", "#7F3C8D", "#3E7D44", "#8C2D04", "#636363", "#D4A6C8",
+)  # fmt: skip
+
+
+def draw_usage(report: Mapping[str, Any], path: Path) -> None:
+    """Draw who answers at each lambda, as stacked shares."""
+    routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
+    made, axes = panels(list(routers) or ["no router was measured"])
+    llms = list(report["llms"])
+    colors = [_LLM_COLORS[i % len(_LLM_COLORS)] for i in range(len(llms))]
+    for axis, row in zip(axes, routers.values(), strict=False):
+        lambdas = np.array([point[0] for point in row["curve"]], float)
+        shares = np.array(row["usage_curve"], dtype=float).T
+        # Evenly spaced: lambda is on a log scale but for its ends.
+        place = np.arange(len(lambdas))
+        axis.stackplot(place, shares, colors=colors, lw=0)
+        marks = np.unique(np.linspace(0, len(lambdas) - 1, 5).astype(int))
+        axis.set_xticks(place[marks] / 1.0, [_short(lambdas[i]) for i in marks])
+        axis.set_xlim(0, max(len(lambdas) - 1, 1))
+        axis.set_ylim(0, 1)
+    made.supxlabel("lambda (cost weight)", fontsize=9)
+    made.supylabel("share of queries", fontsize=9)
+    _legend(made, llms, colors)
+    save(made, path)
+
+
+def _short(lam: float) -> str:
+    return f"{lam:.0e}".replace("e-0", "e-").replace("e+0", "e") if lam >= 1000 else f"{lam:.2g}"
+
+
+def _legend(made: Any, llms: list[str], colors: list[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(color=c, label=n.rpartition("/")[2]) for c, n in zip(colors, llms, strict=True)
+    ]
+    made.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(5, len(llms), len(made.axes) * 2)),
+        fontsize=8,
+        frameon=False,
+    )
+
+
+def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
+    """Draw measured against predicted scores in bins of equal mass; the diagonal is right."""
+    routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
+    made, axes = panels(list(routers) or ["no router predicts scores"])
+    for axis, row in zip(axes, routers.values(), strict=False):
+        predicted, measured, _ = np.array(row["reliability"], float).T
+        axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+        axis.plot(predicted, measured, "o-", ms=3, lw=1, color="#0072B2")
+        axis.text(
+            0.04,
+            0.96,
+            f"ECE {row['ece']:.3f}\nBrier {row['brier']:.3f}",
+            transform=axis.transAxes,
+            fontsize=8,
+            va="top",
+        )
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.grid(alpha=0.25)
+    made.supxlabel("predicted score", fontsize=9)
+    made.supylabel("measured score", fontsize=9)
+    save(made, path)
