@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,11 +36,12 @@ def _problem(decision: Any, known: Sequence[str]) -> str | None:
     if not isinstance(decision, Decision):
         return f"expected a Decision (from waypost import Decision); got {_kind(decision)}"
     if decision.model not in known:
-        return f"chose {decision.model!r}; the models are {names(list(known))}"
+        return f"chose {_named(decision.model)}; the models are {names(list(known))}"
     if not _is_names(decision.ranking):
         return f"ranking: expected the names of models; got {_kind(decision.ranking)}"
     if unknown := [name for name in decision.ranking if name not in known]:
-        return f"ranking: no model is named {names(unknown)}; the models are {names(list(known))}"
+        there_are = names(list(known))
+        return f"ranking: no model is named {_named(unknown[0])}; the models are {there_are}"
     for field, allowed, expected in _NUMBERS:
         if not allowed(value := getattr(decision, field)):
             return f"{field}: expected {expected}; got {_shown(value)}"
@@ -86,6 +88,14 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
+# A text is shown only where it could be a name, any other may be the user's.
+_NAME = re.compile(r"[\w./:@+-]{1,100}")
+
+
+def _named(value: Any) -> str:
+    looks_like_one = isinstance(value, str) and _NAME.fullmatch(value)
+    return repr(value) if looks_like_one else _kind(value)
+
+
 def _shown(value: Any) -> str:
-    # A text is not shown: it may be the user's.
     return repr(value) if isinstance(value, int | float) else _kind(value)
