@@ -10,10 +10,10 @@ from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Usage
-from waypost.serve.answers import DONE, ChatFormat, dumps, event, told_usage, usage_body
+from waypost.serve.answers import DONE, ChatFormat, chunked, dumps, event, told_usage, usage_body
 from waypost.serve.decisions import Decisions, Remembered
 from waypost.serve.dispatch import Decided, Dispatcher, add
-from waypost.serve.failover import ExhaustedError, Opened
+from waypost.serve.failover import ExhaustedError, Opened, read_whole
 from waypost.serve.http import Exchange
 from waypost.serve.metrics import Metrics
 from waypost.serve.parsing import Call
@@ -45,7 +45,7 @@ class Answering:
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
     ) -> None:
-        """Write the answer of the first LLM of the ranking that gives one.
+        """Write the answer of the first LLM of the ranking that gives one, or of an episode.
 
         Args:
             http: Where to.
@@ -58,12 +58,19 @@ class Answering:
             ClientGoneError: the client went.
         """
         decided = await self._decide(http, call)
+        in_steps = self._dispatcher.takes_steps(call)
+        write = self._in_steps if in_steps else self._by_ranking
         try:
-            opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
+            await write(http, call, decided, form, begin)
         except ExhaustedError as error:
             http.extra_headers["x-waypost-attempts"] = len(error.failures)
             raise
-        self._tell(http, call, decided, opened)
+
+    async def _by_ranking(
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+    ) -> None:
+        opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
+        self._tell(http, call, decided, opened.model, opened.attempts)
         if call.stream:
             await self._stream(http, call, decided, opened, form, begin)
         else:
@@ -77,7 +84,7 @@ class Answering:
         opened: Opened,
         form: type[ChatFormat],
     ) -> None:
-        answers = await self._dispatcher.answers(opened)
+        answers = await read_whole(opened)
         usages = {i: answer.usage for i, answer in enumerate(answers)}
         told = self._account(call, decided, opened, usages)
         await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
@@ -113,6 +120,28 @@ class Answering:
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
+    async def _in_steps(
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+    ) -> None:
+        """Write the answer of an episode; a stream begins when the answer is accepted."""
+        ended = await self._dispatcher.episode(call, decided.decision, self._metrics.episode_call)
+        self._metrics.episode(decided.decision.router, ended.result.ended_by)
+        self._tell(http, call, decided, ended.model, ended.attempts)
+        usage, cost = ended.answer.usage, ended.cost_usd
+        self._remember(call, decided, ended.model, usage, cost)
+        told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
+        told["waypost"] |= ended.told()
+        writer = form(call.request_id, ended.model, tell_usage=call.include_usage)
+        if not call.stream:
+            await http.reply(200, writer.whole([ended.answer], told))
+            return
+        self._metrics.first_token(ended.model, time.perf_counter() - begin)
+        await http.begin_events()
+        for chunk in chunked(ended.answer):
+            await http.event(writer.events(0, chunk))
+        last = writer.usage_event(told) if call.include_usage else b""
+        await http.end_events(last + DONE)
+
     async def _break_off(self, http: Exchange, opened: Opened, error: EngineError) -> None:
         """End a stream with an error event: too late for another model, never silent."""
         self._metrics.broken_stream(opened.model)
@@ -130,18 +159,20 @@ class Answering:
         }
         return decided
 
-    def _tell(self, http: Exchange, call: Call, decided: Decided, opened: Opened) -> None:
+    def _tell(
+        self, http: Exchange, call: Call, decided: Decided, model: str, attempts: int
+    ) -> None:
         decision = decided.decision
-        cost = decision.cost_usd.get(opened.model)
-        ignored = () if opened.model in self._wide else call.ignorable
+        cost = decision.cost_usd.get(model)
+        ignored = () if model in self._wide else call.ignorable
         http.extra_headers |= {
-            "x-waypost-model": opened.model,
-            "x-waypost-attempts": opened.attempts,
+            "x-waypost-model": model,
+            "x-waypost-attempts": attempts,
             "x-waypost-confidence": _shown(decision.confidence),
             "x-waypost-cost-usd": _shown(cost),
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
-        if opened.model != decision.model:
+        if model != decision.model and not self._dispatcher.takes_steps(call):
             reason = f"{decision.model} did not answer; {decision.reason}"
             http.extra_headers["x-waypost-reason"] = reason
 
@@ -155,17 +186,32 @@ class Answering:
         usage = add(usages)
         cost = self._dispatcher.cost_usd(opened.model, usage)
         self._metrics.usage(opened.model, usage, cost)
-        remembered = Remembered(
-            call.query, decided.decision, opened.model, usage, cost, time.time()
-        )
-        self._decisions.remember(call.request_id, remembered)
+        self._remember(call, decided, opened.model, usage, cost)
+        told = told_usage(usages, call.n)
+        return self._usage(call, decided, opened.model, opened.attempts, told, cost)
+
+    def _remember(
+        self, call: Call, decided: Decided, model: str, usage: Usage, cost_usd: float | None
+    ) -> None:
+        what = Remembered(call.query, decided.decision, model, usage, cost_usd, time.time())
+        self._decisions.remember(call.request_id, what)
+
+    def _usage(
+        self,
+        call: Call,
+        decided: Decided,
+        model: str,
+        attempts: int,
+        usage: Usage,
+        cost_usd: float | None,
+    ) -> dict[str, Any]:
         return usage_body(
-            told_usage(usages, call.n),
+            usage,
             {
-                "cost_usd": cost,
-                "model": opened.model,
+                "cost_usd": cost_usd,
+                "model": model,
                 "router": decided.decision.router,
-                "attempts": opened.attempts,
+                "attempts": attempts,
                 "decision_ms": round(1e3 * decided.seconds, 3),
                 "request_id": call.request_id,
             },

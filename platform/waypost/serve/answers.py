@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from waypost.contracts.generation import Answer, Chunk, Usage
 
 DONE = b"data: [DONE]\n\n"
+EVENT_CHARACTERS = 64
+"""Length of the events of an answer that was whole before it is streamed."""
+
 _FINISH = {"cancelled": "stop"}  # ours; clients know OpenAI's words only
 
 
@@ -56,6 +59,13 @@ def joined_tool_calls(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for field, text in (delta.get("function") or {}).items():
             call["function"][field] = call["function"].get(field, "") + (text or "")
     return list(calls.values())
+
+
+def chunked(answer: Answer) -> Iterator[Chunk]:
+    """Cut a whole answer into the chunks of a stream, of `EVENT_CHARACTERS` each."""
+    for begin in range(0, len(answer.text), EVENT_CHARACTERS):
+        yield Chunk(answer.text[begin : begin + EVENT_CHARACTERS])
+    yield Chunk(finish_reason=answer.finish_reason, usage=answer.usage)
 
 
 class ChatFormat:

@@ -27,6 +27,7 @@ from waypost.serve.plan import (
     raise_faults,
     routable,
     served_model,
+    step_routers,
 )
 from waypost.serve.settings import UserConfig
 
@@ -61,6 +62,7 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
     router = plan.router.model_copy(
         update={
             "artifacts": artifacts,
+            "step_routers": step_routers(manifests),
             "served": served,
             "prices": prices_of(models),
             "policy": policy,

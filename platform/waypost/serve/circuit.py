@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from waypost.contracts.errors import (
@@ -78,10 +78,23 @@ class Circuit:
         now = self.clock()
         resting = tuple(name for name in ranking if self._rests(name, now))
         awake = tuple(name for name in ranking if name not in resting)
-        first = self._records.get(awake[0]) if awake else None
-        if first is not None and first.rests and not first.begins:
-            first.probe_until = now + PROBE_S
+        self._probe(self._records.get(awake[0]) if awake else None, now)
         return awake + resting
+
+    def _probe(self, record: _Record | None, now: float) -> None:
+        if record is not None and record.rests and not record.begins:
+            record.probe_until = now + PROBE_S
+
+    def admits(self, name: str, others: Iterable[str]) -> bool:
+        """Say whether to ask an LLM, where others may be asked in its place; the caller then does.
+
+        One that rests is asked where all others rest, too.
+        """
+        now = self.clock()
+        if self._rests(name, now):
+            return all(self._rests(other, now) for other in others)
+        self._probe(self._records.get(name), now)
+        return True
 
     def resting(self) -> tuple[str, ...]:
         """Return the LLMs that rest now."""

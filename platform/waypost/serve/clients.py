@@ -18,8 +18,9 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
+from waypost.contracts.step_router import Action
 from waypost.engines.base import Engine
-from waypost.serve.decider import Decider, read_reply
+from waypost.serve.decider import Decider, read_action, read_reply
 from waypost.serve.llm_host import Pace, absent, chunks_of, whole_answer
 from waypost.serve.plan import RouterPlan
 
@@ -43,6 +44,24 @@ class RouterClient(Protocol):
         Raises:
             PolicyError, SchemaError: the query cannot be decided as asked.
             RouterUnavailableError: the router cannot be reached.
+        """
+        ...
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode.
+
+        Args:
+            state: `EpisodeState.to_dict`.
+            router: Name of a loaded router that works in steps; ``auto`` is the default one.
+            version: The router's, as its decision named it: an episode ends as it began.
+            capped: A cap was reached: ask how to end (`StepRouter.fallback`).
+
+        Raises:
+            StaleDecisionError: another router goes by that name by now.
+            PolicyError: no LLM is left that the router may ask.
+            RouterUnavailableError: the router cannot be reached, or failed.
         """
         ...
 
@@ -106,6 +125,12 @@ class LocalRouter:
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
         """Decide one query; see `RouterClient.decide`."""
         return read_reply(await self.decider.decide(query, router))
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode; see `RouterClient.step`."""
+        return read_action(await self.decider.step(state, router, version, capped))
 
     async def adopt(self, plan: RouterPlan) -> None:
         """Decide by another plan; see `Decider.adopt`."""

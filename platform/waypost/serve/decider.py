@@ -24,9 +24,17 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.contracts.records import Decision
-from waypost.contracts.router import ScoreRouter
+from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.step_router import (
+    Action,
+    EpisodeState,
+    StepRouter,
+    action_from_dict,
+    action_to_dict,
+)
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import load_router
+from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
 from waypost.serve.settings import AUTO
 
@@ -45,15 +53,21 @@ MAX_BATCH = 64
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
 Reply = dict[str, Any]
-"""``{"decision": Decision.to_dict()}`` or ``{"error": {"type", "message"}}``."""
+"""``{"decision": Decision.to_dict()}``, ``{"action": ...}`` of a step, or ``{"error": {"type",
+"message"}}``."""
 
 
 class RouterUnavailableError(WaypostError):
     """The router cannot be reached or failed on its side."""
 
 
+class StaleDecisionError(WaypostError):
+    """Router and gateway do not have the same config (yet): the request is decided again."""
+
+
 _ERRORS: dict[str, type[WaypostError]] = {
-    cls.__name__: cls for cls in (SchemaError, PolicyError, EmptyPoolError, BudgetError)
+    cls.__name__: cls
+    for cls in (SchemaError, PolicyError, EmptyPoolError, BudgetError, StaleDecisionError)
 }
 
 
@@ -64,9 +78,24 @@ def read_reply(reply: Reply) -> Decision:
         PolicyError, SchemaError: the query cannot be decided as asked.
         RouterUnavailableError: any other failure.
     """
+    return Decision.from_dict(_read(reply)["decision"])
+
+
+def read_action(reply: Reply) -> Action:
+    """Read what a router node answered to a step.
+
+    Raises:
+        StaleDecisionError: the router was replaced since its decision.
+        PolicyError: no LLM is left that the router may ask.
+        RouterUnavailableError: any other failure.
+    """
+    return action_from_dict(_read(reply)["action"])
+
+
+def _read(reply: Reply) -> Reply:
     error = reply.get("error")
     if error is None:
-        return Decision.from_dict(reply["decision"])
+        return reply
     raise _ERRORS.get(error["type"], RouterUnavailableError)(error["message"])
 
 
@@ -81,7 +110,7 @@ class Routers:
     def __init__(self, plan: RouterPlan, earlier: Routers | None = None) -> None:
         self._plan = plan
         self._earlier = earlier
-        self._routers: dict[str, ScoreRouter] = {}
+        self._routers: dict[str, TrainableRouter] = {}
         self._versions: dict[str, str] = {}
         self._encoders: dict[str, Encoder] = {}
 
@@ -107,7 +136,12 @@ class Routers:
         for router in self._routers.values():
             self._set_policy(router)
 
-    def _loaded(self, name: str, manifest: Manifest) -> ScoreRouter | None:
+    @property
+    def steady(self) -> bool:
+        """How long a decision takes can be measured: none of them is somebody else's rule."""
+        return all(router.kind != "meta" for router in self._routers.values())
+
+    def _loaded(self, name: str, manifest: Manifest) -> TrainableRouter | None:
         return self._routers.get(name) if self._versions.get(name) == manifest.version else None
 
     def _encoder(self, manifest: Manifest, earlier: Routers | None) -> Encoder | None:
@@ -124,7 +158,7 @@ class Routers:
             self._encoders[info.id] = make_encoder(spec)
         return self._encoders[info.id]
 
-    def _set_policy(self, router: ScoreRouter) -> None:
+    def _set_policy(self, router: TrainableRouter) -> None:
         plan = self._plan
         known = tuple(name for name in plan.served if name in router.model_names)
         router.with_prices({name: plan.prices[name] for name in known if name in plan.prices})
@@ -140,9 +174,26 @@ class Routers:
                 replies[row] = reply
         return [reply for reply in replies if reply is not None]
 
-    def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
+    def step(self, state: dict[str, Any], name: str, version: str, capped: bool) -> Reply:
+        """Take one step of an episode that the router of this version began."""
+        router = self._named(name)
+        if not isinstance(router, StepRouter) or router.version != version:
+            return _failure(StaleDecisionError(f"router {name} was replaced meanwhile"))
+        try:
+            known = EpisodeState.from_dict(state)
+            action = router.fallback(known) if capped else router.step(known)
+            return {"action": action_to_dict(action)}
+        except PolicyError as error:
+            return _failure(error)
+        except WaypostError as error:  # no fault of the request's: it was decided already
+            return _failure(RouterUnavailableError(f"router {name} cannot go on: {error}"))
+
+    def _named(self, name: str) -> MetaRouter | None:
         default = next(iter(self._routers), None)
-        router = self._routers.get(default if name == AUTO and default else name)
+        return self._routers.get(default if name == AUTO and default else name)
+
+    def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
+        router = self._named(name)
         if router is None:
             return [_failure(RouterUnavailableError(f"no router {name} is loaded"))] * len(queries)
         try:
@@ -194,7 +245,7 @@ class Decider:
             return
         loop = asyncio.get_running_loop()
         seconds = await loop.run_in_executor(self._pool, self._measure)
-        self._on_loop = seconds < LOOP_BUDGET_S
+        self._on_loop = seconds < LOOP_BUDGET_S and self.routers.steady
         where = "on the event loop" if self._on_loop else "in a thread"
         logger.info("a decision takes %.2f ms: deciding %s", 1e3 * seconds, where)
 
@@ -216,6 +267,19 @@ class Decider:
         self._waiting.append((query, router, future))
         self._work()
         return await future
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, capped: bool = False
+    ) -> Reply:
+        """Take one step of an episode, in a thread; failures come back as data."""
+        work = partial(self.routers.step, state, router, version, capped)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # A border: what a plug-in raises concerns this request alone, and may hold its text.
+        except Exception as error:  # noqa: BLE001
+            logger.error("a step failed: %s", where_raised(error))
+            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+            return _failure(failure)
 
     async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries that came together; several at once never on the event loop."""

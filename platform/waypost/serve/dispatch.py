@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from waypost.contracts.generation import Answer, Usage
+from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
 from waypost.serve.circuit import Circuit
 from waypost.serve.clients import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.decider import Decider
+from waypost.serve.episodes import Ended, Episode, Spent
 from waypost.serve.failover import Failover, Failure, Opened
 from waypost.serve.parsing import Call
 from waypost.serve.plan import Plan, Served
@@ -144,20 +145,24 @@ class Dispatcher:
         """
         return await self._failover.open(decision.ranking, call.requests, whole=whole)
 
-    async def answers(self, opened: Opened) -> list[Answer]:
-        """Read a whole answer that has begun: one for each request, in order.
+    def takes_steps(self, call: Call) -> bool:
+        """Say whether the router of a call works in steps."""
+        return call.router is not None and self.plan.takes_steps(call.router)
+
+    async def episode(
+        self, call: Call, decision: Decision, spent: Spent = lambda call, usage, cost_usd: None
+    ) -> Ended:
+        """Have a router that works in steps answer; see `Episode.run`.
 
         Raises:
-            EngineError: it broke off.
+            ExhaustedError: no LLM gave an answer.
+            EngineRequestError: the request itself is at fault.
+            StaleDecisionError, RouterUnavailableError: see `RouterClient.step`.
         """
-        found: dict[int, Answer] = {}
-        async with aclosing(opened.pieces) as pieces:
-            async for listed in pieces:
-                for index, chunk in listed:
-                    usage = chunk.usage or Usage()
-                    reason = chunk.finish_reason or "stop"
-                    found[index] = Answer(chunk.text, reason, usage, chunk.tool_calls)
-        return [found[index] for index in sorted(found)]
+        episode = Episode(
+            self.plan, self._router, self._failover, self.cost_usd, call, decision, spent
+        )
+        return await episode.run()
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""

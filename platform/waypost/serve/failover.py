@@ -22,9 +22,10 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
     WaypostError,
 )
-from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
 from waypost.serve.circuit import Circuit
 from waypost.serve.clients import LLMClient
+from waypost.serve.decider import StaleDecisionError
 from waypost.serve.llm_host import Pace
 from waypost.serve.settings import Limits
 
@@ -64,13 +65,6 @@ class ExhaustedError(WaypostError):
         super().__init__(f"no model answered: {told}")
 
 
-class StaleDecisionError(WaypostError):
-    """None of the ranking is in the pool: router and gateway do not have the same config yet."""
-
-    def __init__(self) -> None:
-        super().__init__("no model of the ranking is served")
-
-
 @dataclass(slots=True)
 class Opened:
     """An answer that has begun.
@@ -84,6 +78,21 @@ class Opened:
     model: str
     attempts: int
     pieces: AsyncGenerator[list[Piece], None]
+
+
+async def read_whole(opened: Opened) -> list[Answer]:
+    """Read a whole answer that has begun: one for each request, in order.
+
+    Raises:
+        EngineError: it broke off.
+    """
+    found: dict[int, Answer] = {}
+    async with aclosing(opened.pieces) as pieces:
+        async for listed in pieces:
+            for index, chunk in listed:
+                usage, reason = chunk.usage or Usage(), chunk.finish_reason or "stop"
+                found[index] = Answer(chunk.text, reason, usage, chunk.tool_calls)
+    return [found[index] for index in sorted(found)]
 
 
 def other_model_may_answer(error: EngineError) -> bool:
@@ -133,9 +142,8 @@ class Failover:
             EngineRequestError: the request is at fault, so that no other LLM was asked.
         """
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
+        self.check(ranking)
         order = self._order(ranking)
-        if not order:
-            raise StaleDecisionError
         failures: list[Failure] = []
         turns = order if len(order) > 1 else order * 2
         for turn, model in enumerate(turns, 1):
@@ -144,9 +152,7 @@ class Failover:
             try:
                 pieces = await self._begin(model, requests, whole, until, deadline)
             except EngineError as error:
-                failures.append(Failure(model, error))
-                self._circuit.failed(model, error, sent)
-                self._on_failure(failures[-1])
+                failures.append(self._note(model, error, sent))
                 if not other_model_may_answer(error):
                     raise
                 late = asyncio.get_running_loop().time() >= deadline
@@ -155,6 +161,51 @@ class Failover:
             else:
                 return Opened(model, len(failures) + 1, pieces)
         raise ExhaustedError(failures)
+
+    async def call(
+        self, model: str, request: GenerateRequest, others: tuple[str, ...], deadline: float
+    ) -> Opened:
+        """Return the whole answer of one LLM, of several that are asked in an episode.
+
+        Args:
+            model: Whom to ask.
+            request: What.
+            others: LLMs that may be asked instead: where one of them is known to answer and
+                ``model`` is known to fail, it is not asked.
+            deadline: Of the whole episode; time is kept for the others.
+
+        Raises:
+            EngineError: there is no answer.
+        """
+        if model not in self._llms:
+            raise EngineRequestError(f"{model} is not served")
+        others = tuple(name for name in others if name in self._llms)
+        starts = not self._llms[model].ready and any(self._llms[name].ready for name in others)
+        if starts or not self._circuit.admits(model, others):
+            raise EngineConnectionError(f"{model} is not asked: it failed lately, or still starts")
+        sent = self._circuit.clock()
+        until = self._until(deadline, len(others))
+        try:
+            pieces = await self._begin(model, [request], True, until, deadline)
+        except EngineError as error:
+            self._note(model, error, sent)
+            raise
+        return Opened(model, 1, pieces)
+
+    def check(self, ranking: tuple[str, ...]) -> None:
+        """Check that an LLM of the ranking is served.
+
+        Raises:
+            StaleDecisionError: none of them is in the pool.
+        """
+        if not any(name in self._llms for name in ranking):
+            raise StaleDecisionError("no model of the ranking is served")
+
+    def _note(self, model: str, error: EngineError, sent: float) -> Failure:
+        failure = Failure(model, error)
+        self._circuit.failed(model, error, sent)
+        self._on_failure(failure)
+        return failure
 
     def _order(self, ranking: tuple[str, ...]) -> tuple[str, ...]:
         """Return who is asked, in turn: first those that are known to answer."""

@@ -21,9 +21,10 @@ from waypost.serve.answering import Answering
 from waypost.serve.answers import ChatFormat, TextFormat, dumps
 from waypost.serve.bodies import FeedbackBody
 from waypost.serve.clients import RouterClient
+from waypost.serve.decider import StaleDecisionError
 from waypost.serve.decisions import Decisions, FeedbackStore
 from waypost.serve.dispatch import Dispatcher, Reach
-from waypost.serve.failover import Failure, StaleDecisionError
+from waypost.serve.failover import Failure
 from waypost.serve.gate import Gate
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from waypost.contracts.errors import MissingExtraError
 from waypost.contracts.generation import Usage
+from waypost.contracts.steps import ANSWER, Call
 
 _DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -34,6 +35,8 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens, as engines count them.", "model", "direction")
         self._cost = counter("cost_usd", "Dollars, at the pool's prices.", "model")
         self._failovers = counter("failovers", "LLMs that did not answer.", "model", "reason")
+        self._episodes = counter("episodes", "Answers in steps.", "router", "ended_by")
+        self._episode_calls = counter("episode_calls", "LLM calls of episodes.", "model", "purpose")
         self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
         self._configs = counter("user_configs", "Configs taken, or refused.", "outcome")
         self._decision_s = Histogram(
@@ -86,6 +89,17 @@ class Metrics:
         self._tokens.labels(model, "output").inc(usage.output_tokens)
         if cost_usd:
             self._cost.labels(model).inc(cost_usd)
+
+    def episode_call(self, call: Call, usage: Usage, cost_usd: float | None) -> None:
+        """Count a call of an episode, its tokens and dollars."""
+        # the purpose is the router's own word, and not one of a fixed list
+        purpose = "answer" if call.purpose == ANSWER else "other"
+        self._episode_calls.labels(call.model, purpose).inc()
+        self.usage(call.model, usage, cost_usd)
+
+    def episode(self, router: str, ended_by: str) -> None:
+        """Count an episode that gave an answer."""
+        self._episodes.labels(router, ended_by).inc()
 
     def failover(self, model: str, reason: str) -> None:
         """Count an LLM that did not answer."""

@@ -89,6 +89,10 @@ class RouterNode:
         """Decide queries, each with the name of its router; see `Decider.decide_all`."""
         return await self._decider.decide_all(queries)
 
+    async def step(self, state: dict[str, Any], router: str, version: str, capped: bool) -> Reply:
+        """Take one step of an episode; see `Decider.step`."""
+        return await self._decider.step(state, router, version, capped)
+
 
 class LLMNode:
     """Runs one engine."""

@@ -13,6 +13,7 @@ from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.records import Query
 from waypost.serve.dispatch import Dispatcher, local_llm, local_router
+from waypost.serve.failover import read_whole
 from waypost.serve.parsing import Call
 from waypost.serve.plan import Plan, make_plan, served_entries
 from waypost.serve.settings import ServeArgs
@@ -89,7 +90,8 @@ async def answer_all(
 
     Returns:
         A row for each query, in order: ``query_id``, ``model``, ``answer``, ``usage``,
-        ``cost_usd``, ``attempts`` and ``decision``; or ``error`` where it failed.
+        ``cost_usd``, ``attempts`` and ``decision`` (and ``episode`` where the router works in
+        steps: usage and dollars are those of all its calls); or ``error`` where it failed.
 
     Raises:
         WaypostError: the router or an engine cannot be had.
@@ -134,19 +136,27 @@ def _call(
 async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
     try:
         decided = await dispatcher.decide(call)
-        opened = await dispatcher.open(call, decided.decision, whole=True)
-        (answer,) = await dispatcher.answers(opened)
+        if dispatcher.takes_steps(call):
+            ended = await dispatcher.episode(call, decided.decision)
+            model, attempts, answer = ended.model, ended.attempts, ended.answer
+            cost_usd, episode = ended.cost_usd, {"episode": ended.told()}
+        else:
+            opened = await dispatcher.open(call, decided.decision, whole=True)
+            model, attempts = opened.model, opened.attempts
+            (answer,) = await read_whole(opened)
+            cost_usd, episode = dispatcher.cost_usd(model, answer.usage), {}
     except WaypostError as error:
         return {"error": str(error), "error_type": type(error).__name__}
     return {
-        "model": opened.model,
+        "model": model,
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "usage": {
             "input_tokens": answer.usage.input_tokens,
             "output_tokens": answer.usage.output_tokens,
         },
-        "cost_usd": dispatcher.cost_usd(opened.model, answer.usage),
-        "attempts": opened.attempts,
+        "cost_usd": cost_usd,
+        "attempts": attempts,
+        **episode,
         "decision": decided.decision.to_dict(),
     }

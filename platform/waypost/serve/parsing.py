@@ -149,6 +149,8 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
+        if pinned is None and self._plan.takes_steps(body.model):
+            _check_one_answer(body)
         fields = {
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
@@ -226,6 +228,22 @@ def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequ
         bool(body.stream),
         bool(options is not None and options.include_usage),
     )
+
+
+def _check_one_answer(body: Generation) -> None:
+    """Refuse what a router that works in steps cannot do: it judges one answer, and that a text.
+
+    Raises:
+        Problem: 400.
+    """
+    prompts = body.prompt if isinstance(body, CompletionBody) else ""
+    several = {"n": (body.n or 1) > 1, "prompt": not isinstance(prompts, str) and len(prompts) > 1}
+    tools = isinstance(body, ChatFields) and bool(body.tools)
+    for field, given in (*several.items(), ("tools", tools)):
+        if given:
+            what = "answers with a text" if field == "tools" else "gives one answer a request"
+            message = f"{field}: router {body.model} works in steps and {what}; ask a model by name"
+            raise Problem(400, message, param=field, code="not_in_steps")
 
 
 def _cut(query: dict[str, Any]) -> None:

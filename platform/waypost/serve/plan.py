@@ -77,6 +77,7 @@ class RouterPlan(StrictModel):
         artifacts: Router name -> absolute folder, the default one first.
         served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> (input, output) USD per million tokens, where the pool gives both.
+        step_routers: Names of those that work in steps (`StepRouter`).
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
         encoder: How the query encoders run.
@@ -86,6 +87,7 @@ class RouterPlan(StrictModel):
 
     root: str
     artifacts: dict[str, str]
+    step_routers: tuple[str, ...] = ()
     served: tuple[str, ...]
     prices: dict[str, tuple[float, float]]
     policy: PolicyArgs
@@ -108,6 +110,11 @@ class Plan(StrictModel):
     remember_decisions: int
     api_keys: bool
     log: LogArgs
+
+    def takes_steps(self, router: str) -> bool:
+        """Say whether a router, or the default one (``auto``), works in steps."""
+        name = self.router_names[0] if router == AUTO else router
+        return name in self.router.step_routers
 
     @property
     def router_names(self) -> tuple[str, ...]:
@@ -165,6 +172,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         router=RouterPlan(
             root=str(root),
             artifacts=artifacts,
+            step_routers=step_routers(manifests),
             served=routable(models),
             prices=prices_of(models),
             policy=args.policy,
@@ -276,6 +284,11 @@ def find_artifacts(
     ordered = {first: given[first], **given}
     folders = {name: str(resolve_path(path, root)) for name, path in ordered.items()}
     return folders, {name: read_manifest(folder) for name, folder in folders.items()}
+
+
+def step_routers(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """Return the names of the routers that work in steps."""
+    return tuple(name for name, manifest in manifests.items() if manifest.kind == "step")
 
 
 def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: str) -> None:

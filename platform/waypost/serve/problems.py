@@ -16,8 +16,8 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.secrets import redact
-from waypost.serve.decider import RouterUnavailableError
-from waypost.serve.failover import ExhaustedError, StaleDecisionError
+from waypost.serve.decider import RouterUnavailableError, StaleDecisionError
+from waypost.serve.failover import ExhaustedError
 from waypost.serve.gate import TooBusyError
 
 MAX_MESSAGE = 2_000

@@ -22,7 +22,14 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
-from waypost.serve.decider import MAX_BATCH, Reply, RouterUnavailableError, read_reply
+from waypost.contracts.step_router import Action
+from waypost.serve.decider import (
+    MAX_BATCH,
+    Reply,
+    RouterUnavailableError,
+    read_action,
+    read_reply,
+)
 from waypost.serve.llm_host import Message, Pace
 from waypost.serve.pacing import within
 from waypost.serve.plan import RouterPlan
@@ -50,6 +57,7 @@ class HandleRouter:
 
     def __init__(self, handle: Any) -> None:
         self._decide = handle.options(method_name="decide")
+        self._step = handle.options(method_name="step")
         self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -69,6 +77,14 @@ class HandleRouter:
         self._work()
         return read_reply(await future)
 
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode; see `RouterClient.step`."""
+        # a step is a function of its state, so that it may be asked for again
+        reply: Reply = await _asked(self._step, state, router, version, capped)
+        return read_action(reply)
+
     def _work(self) -> None:
         while self._waiting and len(self._calls) < CALLS:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -82,7 +98,8 @@ class HandleRouter:
         if not batch:
             return
         try:
-            replies = await self._replies([(query, router) for query, router, _ in batch])
+            asked = [(query, router) for query, router, _ in batch]
+            replies: list[Reply] = await _asked(self._decide, asked)
         except RouterUnavailableError as error:
             for _, _, future in batch:
                 if not future.done():
@@ -92,29 +109,32 @@ class HandleRouter:
             if not future.done():
                 future.set_result(reply)
 
-    async def _replies(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
-        """Ask; deciding changes nothing, so that a replica which dies over it is no loss."""
-        problem = ""
-        for _ in range(ROUTER_TRIES):
-            call = self._decide.remote(queries)
-            try:
-                async with asyncio.timeout(DECISION_TIMEOUT_S):
-                    replies: list[Reply] = await call
-            except TimeoutError:
-                _cancel(call)
-                problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
+
+async def _asked(method: Any, *arguments: Any) -> Any:
+    """Ask the router's node; it only reads, so that a replica which dies over it is no loss.
+
+    Raises:
+        RouterUnavailableError: no replica answered.
+    """
+    problem = ""
+    for _ in range(ROUTER_TRIES):
+        call = method.remote(*arguments)
+        try:
+            async with asyncio.timeout(DECISION_TIMEOUT_S):
+                return await call
+        except TimeoutError:
+            _cancel(call)
+            problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
+            break
+        except asyncio.CancelledError:
+            _cancel(call)
+            raise
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            failure = _engine_error(error, "the router")
+            problem = str(failure)
+            if not isinstance(failure, EngineConnectionError):
                 break
-            except asyncio.CancelledError:
-                _cancel(call)
-                raise
-            except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-                failure = _engine_error(error, "the router")
-                problem = str(failure)
-                if not isinstance(failure, EngineConnectionError):
-                    break
-            else:
-                return replies
-        raise RouterUnavailableError(f"the router cannot be reached: {problem}")
+    raise RouterUnavailableError(f"the router cannot be reached: {problem}")
 
 
 class HandleLLM:

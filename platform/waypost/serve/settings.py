@@ -298,6 +298,12 @@ class Limits(StrictModel):
     max_tokens: Positive = 8192
     """Most tokens that a request may ask for."""
 
+    max_steps: Positive = 8
+    """Most delegations of one request to a router that works in steps."""
+
+    max_episode_tokens: Positive | None = None
+    """Tokens of all its calls together after which such a router has to end; null is no cap."""
+
     max_choices: Annotated[int, Field(ge=1, le=128)] = 8
     """Most answers of one request: ``n`` times the number of prompts."""
 
