@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
 from waypost.cli.output import echo_json, echo_table
 
 
@@ -28,16 +31,57 @@ def responses(config_path: Path, overrides: tuple[str, ...]) -> None:
 
     May be ended at any moment; the same command continues where it was.
     """
+    from waypost.pipelines.responses import run
+
+    with _bars() as progress:
+        folder = run(config_path, overrides, progress)
+    click.echo(f"wrote {folder}")
+
+
+@command.command(epilog="Example: waypost data verdicts --config serve_configs/starter/data.yaml")
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML of the run that made the answers.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="Who is asked; may be given again. Without it: all but the dearest.",
+)
+@click.option("--samples", type=int, default=4, show_default=True, help="Verdicts on each answer.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def verdicts(
+    config_path: Path, models: tuple[str, ...], samples: int, overrides: tuple[str, ...]
+) -> None:
+    """Ask LLMs whether their own recorded answers are correct, for the router automix.
+
+    Adds columns to the routing data that `waypost data responses` wrote. May be ended at any
+    moment; the same command continues where it was.
+    """
+    from waypost.pipelines.verdicts import run
+
+    with _bars() as progress:
+        folder = run(config_path, overrides, models, samples, progress)
+    click.echo(f"wrote {folder}")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar an LLM; yields what is told (name, done, total)."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeRemainingColumn,
     )
-
-    from waypost.pipelines.responses import run
 
     columns = (
         TextColumn("{task.description}"),
@@ -45,17 +89,15 @@ def responses(config_path: Path, overrides: tuple[str, ...]) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, object] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def progress(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)  # type: ignore[arg-type]
+            bars.update(tasks[name], completed=done)
 
-        folder = run(config_path, overrides, progress)
-    click.echo(f"wrote {folder}")
+        yield progress
 
 
 @command.command(epilog="Example: waypost data split DIR NEW --pool --test 0.2 --seed 1")
@@ -110,3 +152,7 @@ def split(
         )
     click.echo(f"test questions with a near-duplicate in train now: {found['leaks']}")
     click.echo(f"wrote {target}")
+
+
+command.add_command(import_llmrouter)
+command.add_command(export_llmrouter)

@@ -59,7 +59,7 @@ def query_embeddings(
         SchemaError: the file kept there is not readable or of another width.
     """
     known = {} if folder is None else _read(embeddings_path(folder, encoder.id), encoder)
-    keys = [_key(text) for text in texts]
+    keys = [text_digest(text) for text in texts]
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     for start in range(0, len(missing), _CHUNK):
         part = list(missing)[start : start + _CHUNK]
@@ -72,7 +72,8 @@ def query_embeddings(
     return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
 
 
-def _key(text: str) -> bytes:
+def text_digest(text: str) -> bytes:
+    """Return the 16 bytes by which a text's embedding is kept."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
