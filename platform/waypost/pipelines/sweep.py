@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts import deciding, policy
-from waypost.contracts.errors import SchemaError
 from waypost.contracts.records import Query
-from waypost.contracts.router import MetaRouter, QueryBatch, ScoreRouter
+from waypost.contracts.router import QueryBatch, ScoreRouter, TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import StepRouter
 from waypost.pipelines.outcomes import Outcomes, look_up, look_up_names
@@ -59,20 +58,20 @@ def lambda_grid(mean_usd: NDArray[np.float64]) -> tuple[float, ...]:
     return (0.0, *scale, COST_ALONE)
 
 
-def sweep(router: MetaRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
+def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
     """Decide every query at every weight and look up what came of it; no LLM is called.
 
     A score router predicts once and the policy does the rest. Others decide anew at each weight,
     so they are asked at a few of the weights only.
 
     Args:
-        router: Fitted; score routers that need embeddings take those of ``data``.
+        router: Fitted; one that needs embeddings takes those of ``data``.
         data: Measured outcomes, with the costs to count in ``cost_usd``.
         lambdas: Ascending.
 
     Raises:
-        SchemaError: the router does not return one decision a query, or (step routers) the data
-            lacks what a replay needs.
+        SchemaError: the data lacks what the router needs: embeddings, or recorded answers.
+        PluginError: somebody else's router fails, or does not decide as agreed.
     """
     if isinstance(router, ScoreRouter):
         return _by_policy(router, data, lambdas)
@@ -113,13 +112,9 @@ def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float])
     return Sweep(tuple(lambdas), tuple(found), predicted, np.array(expected))
 
 
-def _by_asking(router: MetaRouter, data: RoutingData, lam: float) -> Outcomes:
-    decisions = router.route_batch([{"query": text, "lambda": lam} for text in data.queries])
-    if len(decisions) != len(data):
-        raise SchemaError(
-            f"{router.name}: route_batch returned {len(decisions)} decisions for {len(data)} "
-            "queries; expected one each"
-        )
+def _by_asking(router: TrainableRouter, data: RoutingData, lam: float) -> Outcomes:
+    queries = [Query(text, lam=lam) for text in data.queries]
+    decisions = router.decide(queries, data.embeddings if router.needs_embeddings else None)
     return look_up_names(data, [decision.model for decision in decisions])
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
-from waypost.contracts.records import Query
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
+from waypost.pipelines.outcomes import look_up_names
+from waypost.pipelines.sweep import sweep
 
 MakeRouter = Callable[[], TrainableRouter]
 
@@ -45,25 +46,17 @@ def decide_on(
     choice, ``best_single`` and ``best_single_cost_usd`` of the LLM with the highest training
     mean, ``oracle`` the best score of any LLM.
     """
-    decisions = router.decide([Query(text) for text in held_out.queries], held_out.embeddings)
-    single = training.names[int(np.nanargmax(column_mean(training.quality)))]
-    chosen = [decision.model for decision in decisions]
-    return {
-        "quality": _look_up(held_out, held_out.quality, chosen),
-        "best_single": _look_up(held_out, held_out.quality, [single] * len(held_out)),
-        "oracle": np.where(np.isnan(held_out.quality), -np.inf, held_out.quality).max(axis=1),
-        "cost_usd": _look_up(held_out, held_out.cost_usd, chosen),
-        "best_single_cost_usd": _look_up(held_out, held_out.cost_usd, [single] * len(held_out)),
-    }
-
-
-def _look_up(
-    data: RoutingData, matrix: NDArray[np.float64], chosen: Sequence[str]
-) -> NDArray[np.float64]:
+    chosen = sweep(router, held_out, (0.0,)).outcomes[0]
     # A validation split may lack an LLM of the training split: its cells are not measured.
-    columns = {name: j for j, name in enumerate(data.names)}
-    known = np.column_stack([matrix, np.full(len(matrix), np.nan)])
-    return known[np.arange(len(matrix)), [columns.get(name, -1) for name in chosen]]
+    name = training.names[int(np.nanargmax(column_mean(training.quality)))]
+    single = look_up_names(held_out, [name] * len(held_out))
+    return {
+        "quality": chosen.quality,
+        "best_single": single.quality,
+        "oracle": np.where(np.isnan(held_out.quality), -np.inf, held_out.quality).max(axis=1),
+        "cost_usd": chosen.cost_usd,
+        "best_single_cost_usd": single.cost_usd,
+    }
 
 
 def summary(vectors: dict[str, NDArray[np.float64]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _plane(report: Mapping[str, Any], path: Path) -> None:
         axis.plot(*zip(*points, strict=True), lw=1.4, label=name, **look(place))
         first = (row["cost_usd_per_1k"], row["quality"])
         if None not in first:
-            axis.plot(*first, "o", ms=5, color=look(place)["color"], zorder=4)
+            axis.plot(*first, "o", ms=4, color=look(place)["color"], zorder=6)
     axis.plot(
         *zip(*singles.values(), strict=True), "D", ms=6, mfc="white", mec="black", zorder=5, ls=""
     )
@@ -79,42 +80,60 @@ def _points(curve: Sequence[Sequence[float | None]]) -> list[tuple[float, float]
 
 
 def _label(made: Any, axis: Any, singles: Mapping[str, tuple[float, float]]) -> None:
-    """Write each single LLM's name where it covers no other name or diamond."""
+    """Write each single LLM's name where it covers least: names, diamonds, lines, the frame."""
+    from matplotlib.patheffects import withStroke
+
     made.canvas.draw()
     renderer = made.canvas.get_renderer()
     spots = axis.transData.transform(list(singles.values()))
     taken = [(*(spot - 7), *(spot + 7)) for spot in spots]
+    lines = _beads(axis)
     inside = axis.get_window_extent(renderer)
     for name, spot in sorted(singles.items(), key=lambda item: -item[1][1]):
-        best: tuple[float, Any] | None = None
-        for ring in (1, 2, 3):
-            for dx, dy in _OFFSETS:
-                side = "left" if dx > 0 else "right" if dx < 0 else "center"
-                text = axis.annotate(
-                    name.rpartition("/")[2],
-                    spot,
-                    (dx * ring, dy * ring),
-                    textcoords="offset points",
-                    fontsize=7.5,
-                    ha=side,
-                    color="#222222",
-                    bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
-                    zorder=6,
-                )
-                box = text.get_window_extent(renderer)
-                edges = (box.x0, box.y0, box.x1, box.y1)
-                out = max(0.0, inside.x0 - box.x0) + max(0.0, box.x1 - inside.x1)
-                out += max(0.0, inside.y0 - box.y0) + max(0.0, box.y1 - inside.y1)
-                cost = sum(_overlap(edges, other) for other in taken) + 50 * out + ring
-                if best is None or cost < best[0]:
-                    if best is not None:
-                        best[1].remove()
-                    best = (cost, text)
-                else:
-                    text.remove()
-        assert best is not None  # there are offsets
-        box = best[1].get_window_extent(renderer)
-        taken.append((box.x0, box.y0, box.x1, box.y1))
+        tried: list[tuple[float, int, Any, tuple[float, float, float, float]]] = []
+        for ring, (dx, dy) in product((1, 2, 3), _OFFSETS):
+            text = axis.annotate(
+                name.rpartition("/")[2],
+                spot,
+                (dx * ring, dy * ring),
+                textcoords="offset points",
+                fontsize=7.5,
+                ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                color="#222222",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=7,
+            )
+            box = text.get_window_extent(renderer)
+            edges = (box.x0, box.y0, box.x1, box.y1)
+            out = max(inside.x0 - box.x0, 0, box.x1 - inside.x1)
+            out += max(inside.y0 - box.y0, 0, box.y1 - inside.y1)
+            covered = (
+                (lines[:, 0] > box.x0 - 2)
+                & (lines[:, 0] < box.x1 + 2)
+                & (lines[:, 1] > box.y0 - 2)
+                & (lines[:, 1] < box.y1 + 2)
+            ).sum()
+            overlap = sum(_overlap(edges, other) for other in taken)
+            tried.append((overlap + 50 * out + 12 * covered + 30 * ring, len(tried), text, edges))
+        _, kept, _, edges = min(tried, key=lambda one: one[:2])
+        taken.append(edges)
+        for place, (_, _, text, _) in enumerate(tried):
+            if place != kept:
+                text.remove()
+        if kept >= len(_OFFSETS):  # not beside its diamond: a thin line leads there
+            leader = {"arrowstyle": "-", "lw": 0.5, "color": GREY}
+            axis.annotate("", spot, tried[kept][2].xyann, "data", "offset points", leader)
+
+
+def _beads(axis: Any) -> Any:
+    """Return points along every line drawn, in pixels, about five apart: (n, 2)."""
+    parts = [np.empty((0, 2))]
+    for line in axis.lines:
+        spots = axis.transData.transform(np.column_stack(line.get_data()))
+        for a, b in pairwise(spots):
+            count = int(np.hypot(*(b - a)) // 5) + 1
+            parts.append(a + (b - a) * np.linspace(0, 1, count, endpoint=False)[:, None])
+    return np.concatenate(parts)
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

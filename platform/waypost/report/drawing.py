@@ -47,20 +47,24 @@ def look(place: int) -> dict[str, Any]:
     return {"color": _COLORS[place % n], "linestyle": _STYLES[place // n % len(_STYLES)]}
 
 
-def panels(names: Sequence[str], width: float = 3.1, height: float = 2.6) -> tuple[Any, list[Any]]:
-    """Return a figure with one small panel a name, titled with it."""
+def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[Any]]:
+    """Return a figure with one small panel a name, titled with it, and the panels."""
     columns = min(4, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
-    made = figure(width * columns, height * rows + 0.8)
+    made = figure(max(3.2 * columns, 6), 2.6 * rows + 0.8)
     axes = made.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axis, name in zip(axes, names, strict=False):
+    for place, axis in enumerate(axes):
+        if place >= len(names):
+            axis.set_visible(False)
+            continue
+        name = names[place]
         axis.set_title(name if len(name) <= 34 else f"{name[:32]}...", fontsize=9)
         axis.tick_params(labelsize=8)
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
-    # Where the last row is short, the panels above its gaps need labels of their own.
-    for axis in axes[max(0, len(names) - columns) : len(names)]:
-        axis.tick_params(labelbottom=True)
+        if place % columns == 0:
+            axis.set_ylabel(y_label, fontsize=8)
+        if place + columns >= len(names):  # nothing below it, perhaps a gap
+            axis.tick_params(labelbottom=True)
+            axis.set_xlabel(x_label, fontsize=8)
     return made, list(axes[: len(names)])
 
 

@@ -261,6 +261,7 @@ def _how(report: Report) -> list[str]:
         f"Decision ms: text to decision, one at a time, embedding included, on {how['asked_anew']} "
         "texts; flips: mean share of these whose choice changes with case, blanks, punctuation or "
         "typos. Fit s: without embedding.",
+        "Lambda 1e9: cost alone decides. Dollars are those of 1,000 queries, in report.json, too.",
         f"A mean cost is stated where at most {percent(how['most_unknown_cost'])} of the calls "
         "have none.",
     ]

@@ -19,7 +19,7 @@ _LLM_COLORS = (
 def draw_usage(report: Mapping[str, Any], path: Path) -> None:
     """Draw who answers at each lambda, as stacked shares."""
     routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
-    made, axes = panels(list(routers) or ["no router was measured"])
+    made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
     llms = list(report["llms"])
     colors = [_LLM_COLORS[i % len(_LLM_COLORS)] for i in range(len(llms))]
     for axis, row in zip(axes, routers.values(), strict=False):
@@ -29,11 +29,9 @@ def draw_usage(report: Mapping[str, Any], path: Path) -> None:
         place = np.arange(len(lambdas))
         axis.stackplot(place, shares, colors=colors, lw=0)
         marks = np.unique(np.linspace(0, len(lambdas) - 1, 5).astype(int))
-        axis.set_xticks(place[marks] / 1.0, [_short(lambdas[i]) for i in marks])
+        axis.set_xticks(place[marks], [_short(lambdas[i]) for i in marks])
         axis.set_xlim(0, max(len(lambdas) - 1, 1))
         axis.set_ylim(0, 1)
-    made.supxlabel("lambda (cost weight)", fontsize=9)
-    made.supylabel("share of queries", fontsize=9)
     _legend(made, llms, colors)
     save(made, path)
 
@@ -60,7 +58,8 @@ def _legend(made: Any, llms: list[str], colors: list[str]) -> None:
 def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
     """Draw measured against predicted scores in bins of equal mass; the diagonal is right."""
     routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
-    made, axes = panels(list(routers) or ["no router predicts scores"])
+    names = list(routers) or ["no router predicts scores"]
+    made, axes = panels(names, "predicted score", "measured score")
     for axis, row in zip(axes, routers.values(), strict=False):
         predicted, measured, _ = np.array(row["reliability"], float).T
         axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
@@ -76,6 +75,4 @@ def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.25)
-    made.supxlabel("predicted score", fontsize=9)
-    made.supylabel("measured score", fontsize=9)
     save(made, path)

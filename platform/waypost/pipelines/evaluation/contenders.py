@@ -11,12 +11,19 @@ from typing import Any
 
 from waypost.config import apply_overrides
 from waypost.contracts.artifact import MANIFEST
-from waypost.contracts.errors import ConfigError, Fault, PluginError, RegistryError, WaypostError
-from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.errors import (
+    ConfigError,
+    Fault,
+    PluginError,
+    RegistryError,
+    WaypostError,
+    raised_at,
+)
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.loading import load_router
 from waypost.pipelines.evaluation.vectors import Vectors
-from waypost.registry import make_router, router_class
+from waypost.registry import make_trainable, router_class
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Ready:
         fit_s: Seconds of its fit, embedding apart; None where it was loaded.
     """
 
-    router: MetaRouter
+    router: TrainableRouter
     fit_s: float | None
 
 
@@ -115,10 +122,7 @@ def prepare(
     """
     if one.artifact is not None:
         return Ready(load_router(one.artifact, allow_plugin_code=allow_plugin_code), None)
-    router = make_router(one.router, one.parameters)
-    if not isinstance(router, TrainableRouter):
-        router.candidates = train.llms
-        return Ready(router, None)
+    router = make_trainable(one.router, one.parameters)
     data = train
     if router.needs_embeddings:
         router.encoder = vectors.encoder
@@ -136,9 +140,4 @@ def reason(error: Exception) -> str:
     """
     if isinstance(error, WaypostError):
         return " ".join(str(error).split())
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = "" if place is None else Path(place.tb_frame.f_code.co_filename).name
-    line = "" if place is None else place.tb_lineno
-    return f"{type(error).__name__} at {where}:{line}; run with --debug for its message"
+    return f"{raised_at(error)}; run with --debug for its message"

@@ -11,7 +11,7 @@ import numpy as np
 
 from waypost.contracts.errors import WaypostError
 from waypost.contracts.records import Query
-from waypost.contracts.router import MetaRouter, ScoreRouter
+from waypost.contracts.router import TrainableRouter
 from waypost.pipelines.evaluation.vectors import Vectors
 
 TEXTS = 200
@@ -29,7 +29,7 @@ def sample(texts: Sequence[str], seed: int, most: int = TEXTS) -> list[str]:
     return [texts[i] for i in np.sort(rows)]
 
 
-def decision_ms(router: MetaRouter, texts: Sequence[str]) -> tuple[float, float]:
+def decision_ms(router: TrainableRouter, texts: Sequence[str]) -> tuple[float, float]:
     """Time single decisions, text to decision, embedding included.
 
     Returns p50 and p99 in milliseconds of at most `TEXTS` texts, of fewer where a router takes
@@ -54,7 +54,7 @@ def decision_ms(router: MetaRouter, texts: Sequence[str]) -> tuple[float, float]
 
 
 def flip_rate(
-    router: MetaRouter, texts: Sequence[str], vectors: Vectors, seed: int
+    router: TrainableRouter, texts: Sequence[str], vectors: Vectors, seed: int
 ) -> dict[str, float]:
     """Share of queries whose choice at lambda 0 changes with how they are written.
 
@@ -72,11 +72,9 @@ def flip_rate(
     return found
 
 
-def _choices(router: MetaRouter, texts: Sequence[str], vectors: Vectors) -> list[str]:
-    if isinstance(router, ScoreRouter):
-        queries = [Query(text) for text in texts]
-        return [one.model for one in router.decide(queries, vectors.of_texts(router, texts))]
-    return [one.model for one in router.route_batch([{"query": text} for text in texts])]
+def _choices(router: TrainableRouter, texts: Sequence[str], vectors: Vectors) -> list[str]:
+    queries = [Query(text) for text in texts]
+    return [one.model for one in router.decide(queries, vectors.of_texts(router, texts))]
 
 
 def _case(text: str, draw: Any) -> str:

@@ -15,6 +15,7 @@ from waypost.contracts.splits import pool, stratified_split
 from waypost.encoders import make_encoder
 from waypost.metrics.calibration import merged
 from waypost.metrics.costs import costs_of
+from waypost.metrics.curves import hull
 from waypost.metrics.intervals import interval, nested
 from waypost.pipelines.embed import Progress
 from waypost.pipelines.evaluate import EvaluateConfig, Evaluation, Told, compare
@@ -73,6 +74,7 @@ def evaluate_resplit(
     for part in ("reference", "routers"):
         for name, numbers in report[part].items():
             _over_seeds(numbers, [_cards(one, part)[name] for one in found.values()])
+    report["reference"]["zero_router"]["hull"] = _hull(report["llms"])
     report |= {"data_digest": pooled.digest, "train_digest": None, "seed": list(seeds)}
     report["failed"] = {
         name: f"seed {seed}: {why}"
@@ -80,6 +82,14 @@ def evaluate_resplit(
         for name, why in one.report["failed"].items()
     }
     return report, found
+
+
+def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
+    """Return ``[quality, dollars]`` of the hull's corners, of the LLMs' means."""
+    points = [(one["quality"], one["cost_usd_per_1k"]) for one in llms.values()]
+    corners = hull([[cost for _, cost in points]], [[quality for quality, _ in points]])
+    found = zip(corners.quality[0], corners.cost[0], strict=True)
+    return [[float(q), float(c)] for q, c in dict.fromkeys(found)]
 
 
 def _cards(one: Evaluation, part: str) -> Mapping[str, Card]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.encoder import Encoder
-from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.pipelines.embed import Progress, query_embeddings
 
@@ -39,12 +39,12 @@ class Vectors:
         rows = np.stack([known[text] for text in data.queries])
         return data.with_embeddings(rows, encoder.id)
 
-    def for_router(self, router: MetaRouter, data: RoutingData) -> RoutingData:
+    def for_router(self, router: TrainableRouter, data: RoutingData) -> RoutingData:
         """Return the data as this router is to be asked: with its encoder's embeddings, if any."""
         encoder = self._encoder_of(router)
         return data if encoder is None else self.embedded(data, encoder)
 
-    def of_texts(self, router: MetaRouter, texts: Sequence[str]) -> NDArray[np.float32] | None:
+    def of_texts(self, router: TrainableRouter, texts: Sequence[str]) -> NDArray[np.float32] | None:
         """Embed texts that no folder keeps; None where the router needs none."""
         encoder = self._encoder_of(router)
         if encoder is None:
@@ -56,7 +56,5 @@ class Vectors:
         return np.stack([known[text] for text in texts])
 
     @staticmethod
-    def _encoder_of(router: MetaRouter) -> Encoder | None:
-        if not isinstance(router, TrainableRouter) or not router.needs_embeddings:
-            return None
-        return router.encoder
+    def _encoder_of(router: TrainableRouter) -> Encoder | None:
+        return router.encoder if router.needs_embeddings else None
