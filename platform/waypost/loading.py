@@ -101,7 +101,7 @@ def save_router(
         if encoder is not None and data.quality.size <= MAX_TRAINING_ROWS:
             write_routing_data(partial / TRAINING, data)
         for name, source in sources.items():
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "test_*.py")
             shutil.copytree(source, partial / PLUGIN / name, ignore=ignore)
 
     done = write_artifact(folder, manifest, arrays, add_files)

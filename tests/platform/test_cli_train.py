@@ -58,6 +58,13 @@ def test_no_folds_is_not_validated(data, tmp_path):
     assert "not validated" in train(data, tmp_path / "a", "--folds", "0").stdout
 
 
+def test_where_nothing_can_be_written(data, tmp_path):
+    (tmp_path / "file").write_text("x")
+    result = train(data, tmp_path / "file" / "a", "--folds", "0", router="best_single")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'file' / 'a'}: cannot be written" in result.stderr
+
+
 def test_a_config_file_and_what_wins_over_it(data, tmp_path):
     config = tmp_path / "train.yaml"
     config.write_text("router: knnrouter\nparameters: {k: 9, kappa: 2}\nfolds: 0\n")
@@ -84,6 +91,25 @@ def test_every_wrong_key_of_the_file_is_listed(data, tmp_path):
     assert f"{config}: folds: " in result.stderr
 
 
+def test_faults_of_file_command_router_and_encoder_are_listed_together(data, tmp_path):
+    config = tmp_path / "train.yaml"
+    text = "router: knnrouter\nfolds: -1\ncolor: red\nparameters: {k: 0, tau: 1}\n"
+    config.write_text(text)
+    given = ("--config", str(config), "--encoder", "psychic", "kappa=-1", "speed", "tau=0.5")
+    result = train(data, tmp_path / "a", *given, router=None)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("6 things are wrong:")
+    for said in (
+        "option 'parameters.speed': expected key=value",
+        f"{config}: folds: ",
+        f"{config}: color: unknown key",
+        "knnrouter: k: is 0",
+        "knnrouter: kappa: is -1",
+        f"{config}: no encoder 'psychic'",
+    ):
+        assert said in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "router", "said"),
     [
@@ -108,9 +134,11 @@ def test_data_that_is_no_routing_data_ends_with_1(tmp_path):
     assert "routing_train.parquet: no such file" in result.stderr
 
 
-def test_a_folder_that_is_no_artifact_is_not_overwritten(data, tmp_path):
+@pytest.mark.parametrize("name", ["mine", "mine/notes.txt"])
+def test_what_is_no_artifact_is_not_overwritten_and_said_before_data_is_read(tmp_path, name):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
-    result = train(data, tmp_path / "mine")
+    result = train(tmp_path, tmp_path / name)
     assert result.exit_code == 1
-    assert "is not an artifact" in result.stderr
+    assert f"{tmp_path / name}: exists and is not an artifact" in result.stderr
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "x"

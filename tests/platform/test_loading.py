@@ -7,13 +7,21 @@ import pytest
 
 from waypost import load_router
 from waypost.config import settings
-from waypost.contracts.artifact import MANIFEST, TRAINING, read_manifest, write_artifact
+from waypost.contracts.artifact import (
+    MANIFEST,
+    TRAINING,
+    _version,
+    read_artifact,
+    read_manifest,
+    write_artifact,
+)
 from waypost.contracts.errors import (
     ArtifactError,
     EncoderMismatchError,
     NotFittedError,
     PluginError,
     PoolMismatchError,
+    RegistryError,
 )
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
@@ -187,3 +195,113 @@ def test_a_plugin_that_no_longer_loads_is_named(plugin, tmp_path):
 
 def test_manifest_is_plain_json(saved):
     json.loads((saved[1] / MANIFEST).read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+# -- routers made of others -----------------------------------------------------------------
+
+TEAM = '''"""The mean of its members' scores."""
+
+import numpy as np
+
+from waypost.contracts.router import Prediction, ScoreRouter
+from waypost.registry import make_trainable
+
+
+class Team(ScoreRouter):
+    """Composes two routers of the registry."""
+
+    kind = "ensemble"
+    needs_embeddings = False
+    members = ("lastrouter", "best_single")
+
+    def plugin_names(self):
+        return (self.name, *self.members)
+
+    def _fit(self, data):
+        self._made = [make_trainable(name).fit(data) for name in self.members]
+
+    def get_state(self):
+        arrays, values = super().get_state()
+        for member in self._made:
+            own, values[member.name] = member.get_state()
+            arrays |= {f"{member.name}/{key}": value for key, value in own.items()}
+        return arrays, values
+
+    def set_state(self, llms, arrays, values):
+        own = {key: value for key, value in arrays.items() if "/" not in key}
+        rest = {key: value for key, value in values.items() if key not in self.members}
+        super().set_state(llms, own, rest)
+        self._made = []
+        for name in self.members:
+            part = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
+            self._made.append(make_trainable(name))
+            self._made[-1].set_state(llms, part, values[name])
+
+    def _predict(self, batch):
+        return Prediction(np.mean([m.predict(batch).quality for m in self._made], axis=0))
+'''
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch):
+    for name, source in {"lastrouter": PLUGIN, "team": TEAM}.items():
+        (tmp_path / "plugins" / name).mkdir(parents=True)
+        (tmp_path / "plugins" / name / "router.py").write_text(source)
+    monkeypatch.setenv("WAYPOST_PLUGINS", str(tmp_path / "plugins"))
+    settings.cache_clear()
+    router = make_router("team").fit(DATA)
+    save_router(router, tmp_path / "artifact", DATA)
+    monkeypatch.delenv("WAYPOST_PLUGINS")
+    settings.cache_clear()
+    shutil.rmtree(tmp_path / "plugins")
+    return router, tmp_path / "artifact"
+
+
+def test_the_plugins_of_members_are_packed_and_found_where_it_is_allowed(team):
+    router, folder = team
+    manifest = read_manifest(folder)
+    assert (manifest.kind, manifest.plugins) == ("ensemble", ("team", "lastrouter"))
+    with pytest.raises(ArtifactError, match="code of plug-in team, lastrouter"):
+        load_router(folder)
+    loaded = load_router(folder, allow_plugin_code=True)
+    assert loaded.route_single("q").to_dict() == router.route_single("q").to_dict()
+    with pytest.raises(RegistryError):  # found for the loading only
+        make_router("lastrouter")
+
+
+# -- kinds and older artifacts --------------------------------------------------------------
+
+
+def test_a_router_that_changed_its_kind_is_refused(saved, tmp_path):
+    manifest, arrays = read_artifact(saved[1])
+    write_artifact(tmp_path / "a", manifest.model_copy(update={"kind": "step"}), arrays)
+    with pytest.raises(ArtifactError, match="of kind step; knnrouter is now of kind score"):
+        load_router(tmp_path / "a")
+
+
+def test_a_router_that_is_not_installed_names_what_made_the_artifact(saved, tmp_path):
+    manifest, arrays = read_artifact(saved[1])
+    made = {"router": "acme", "versions": {"acme-routing": "1.2"}}
+    write_artifact(tmp_path / "a", manifest.model_copy(update=made), arrays)
+    with pytest.raises(RegistryError, match=r"made with acme-routing 1\.2: no router is named"):
+        load_router(tmp_path / "a")
+
+
+@pytest.mark.parametrize(("old", "new"), [("lastrouter", ("lastrouter",)), (None, ())])
+def test_a_manifest_of_one_plugin_is_still_read(plugin, old, new):
+    path = plugin / MANIFEST
+    data = json.loads(path.read_text())
+    del data["plugins"], data["kind"]
+    data["plugin"] = old
+    data["version"] = _version(data)
+    path.write_text(json.dumps(data))
+    manifest = read_manifest(plugin)
+    assert (manifest.kind, manifest.plugins) == ("score", new)
+    if old:
+        assert load_router(plugin, allow_plugin_code=True).route_single("q").model == "tiny"
+
+
+def test_the_shipped_artifact_is_one_of_scores(root):
+    manifest = read_manifest(root / "serve_configs" / "starter" / "artifact")
+    assert manifest.kind == "score"
+    assert manifest.plugins == ()

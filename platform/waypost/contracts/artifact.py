@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from waypost.contracts.errors import ArtifactDigestError, ArtifactFormatError
+from waypost.contracts.errors import ArtifactDigestError, ArtifactError, ArtifactFormatError
 from waypost.contracts.records import LLMInfo, RouterKind
 
 FORMAT = "waypost-artifact/1"
@@ -118,14 +118,17 @@ def write_artifact(
 
     Raises:
         ArtifactFormatError: ``folder`` holds something that is not an artifact.
+        ArtifactError: it cannot be written.
     """
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise ArtifactFormatError(f"{folder}: exists and is not an artifact; give another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    check_target(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
         partial.chmod(0o755)
         save_file(
@@ -148,6 +151,19 @@ def write_artifact(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Manifest.model_validate(data)
+
+
+def check_target(folder: str | Path) -> None:
+    """Check that an artifact may be written here: nothing is here, or one that is replaced.
+
+    Raises:
+        ArtifactFormatError: something else is here, and is left alone.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise ArtifactFormatError(f"{folder}: exists and is not an artifact; give another folder")
 
 
 def _version(data: Mapping[str, Any]) -> str:

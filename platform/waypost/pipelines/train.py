@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from waypost.config import StrictModel, apply_overrides, parse
-from waypost.contracts.artifact import Manifest
+from waypost.contracts.artifact import Manifest, check_target
 from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.plain import no_outcomes
 from waypost.contracts.router import TrainableRouter
@@ -81,19 +81,20 @@ def train(
         ConfigError: the router's parameters are wrong.
         RegistryError, SchemaError, WeightsError, ArtifactError: see their docstrings.
     """
-    router = new_router(config)  # a wrong parameter is said before data is read and embedded
+    # what is wrong here is said before data is read, embedded and fitted
+    router = new_router(config)
+    check_target(out)
     folder, encoder = Path(data_folder), make_encoder(config.encoder)
 
     def read(split: str) -> RoutingData:
-        if not router.learns and not split_path(folder, split).is_file():
-            return no_outcomes(read_llms(folder / "llms.json"))
         data = read_routing_data(folder, split)
         if not router.needs_embeddings:
             return data
         vectors = query_embeddings(data.queries, encoder, folder, progress)
         return data.with_embeddings(vectors, encoder.id)
 
-    data = read("train")
+    listed_only = not router.learns and not split_path(folder, "train").is_file()
+    data = no_outcomes(read_llms(folder / "llms.json")) if listed_only else read("train")
     router.encoder = encoder
     start = time.perf_counter()
     router.fit(data)
@@ -103,17 +104,31 @@ def train(
         "learns": router.learns,
         "fit_s": round(time.perf_counter() - start, 3),
     }
-    if split_path(folder, "validation").is_file():
-        found = decide_on(router, data, read("validation"))
-        metrics["validation"] = {"method": "validation split", **summary(found)}
-    elif not router.learns and config.folds > 1 and len(data):
-        found = decide_on(router, data, data)
-        metrics["validation"] = {"method": "the whole training split", **summary(found)}
-    elif router.learns and config.folds > 1:
-        make = partial(new_router, config)
-        metrics["validation"] = cross_validate(make, data, config.folds, config.seed)
+    held_out = read("validation") if split_path(folder, "validation").is_file() else None
+    metrics["validation"] = _validate(router, config, data, held_out)
     manifest = save_router(router, out, data, metrics=metrics, seed=config.seed)
     return TrainResult(Path(out), manifest, router)
+
+
+def _validate(
+    router: TrainableRouter,
+    config: TrainConfig,
+    data: RoutingData,
+    held_out: RoutingData | None,
+) -> dict[str, Any] | None:
+    """Measure the router's choices, or return None where they cannot be.
+
+    What a step router earns is not what its first LLM would have: `waypost evaluate` replays it.
+    """
+    if len(data) == 0 or router.kind == "step":
+        return None
+    if held_out is not None:
+        return {"method": "validation split", **summary(decide_on(router, data, held_out))}
+    if config.folds <= 1:
+        return None
+    if not router.learns:
+        return {"method": "the whole training split", **summary(decide_on(router, data, data))}
+    return cross_validate(partial(new_router, config), data, config.folds, config.seed)
 
 
 def new_router(config: TrainConfig) -> TrainableRouter:
@@ -157,11 +172,12 @@ def read_train_config(
     for item in overrides:
         given = attempt(partial(apply_overrides, given, [f"parameters.{item}"])) or given
     config = attempt(partial(parse, TrainConfig, given, where))
-    router, parameters = given.get("router"), given.get("parameters") or {}
+    encoder, router, parameters = (given.get(key) for key in ("encoder", "router", "parameters"))
+    parameters = {} if parameters is None else parameters
     if isinstance(router, str) and isinstance(parameters, Mapping):
         attempt(lambda: new_router(TrainConfig(router=router, parameters=dict(parameters))))
-    if config is not None:
-        attempt(partial(make_encoder, config.encoder))
+    if isinstance(encoder, str):
+        attempt(partial(EncoderSpec.of, encoder))
     if config is None or found:
         raise ConfigError(found)
     return config

@@ -1,0 +1,235 @@
+"""Plug-in folders in each of their places, from listing to serving; broken ones are named."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from waypost import load_router
+from waypost.cli import command
+from waypost.cli.new_router import write_plugin
+from waypost.config import settings
+from waypost.contracts.artifact import read_manifest
+from waypost.contracts.errors import ConfigError
+from waypost.contracts.routing_data import write_routing_data
+from waypost.contracts.tables import write_llms
+from waypost.registry import router_class
+from waypost.testing.gateway import chat, running
+from waypost.testing.synthetic import ENCODER_ID, LLMS, planted
+from waypost.tune.space import check_against, load_tune_config
+
+PLACES = ("./custom_routers", "~/.waypost/plugins", "WAYPOST_PLUGINS")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory and an empty home folder."""
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WAYPOST_PLUGINS", f"{tmp_path / 'one'}:{tmp_path / 'two'}")
+    settings.cache_clear()
+    return tmp_path
+
+
+def place(here, which):
+    folders = (here / "cwd" / "custom_routers", here / "home" / ".waypost/plugins", here / "two")
+    return folders[PLACES.index(which)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_routing_data(folder, planted(60))
+    return folder
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def train(name, data, out, *more, code=0):
+    start = ("train", "--router", name, "--data", data, "--out", out, "--encoder", ENCODER_ID)
+    return run(*start, *more, code=code)
+
+
+def route(artifact, query, *more):
+    result = run("route", "--artifact", artifact, "--allow-plugin-code", "--query", query, "--json")
+    return json.loads(result.stdout)["model_name"]
+
+
+# -- from the listing to an answer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", PLACES)
+def test_a_plain_router_is_found_trained_and_asked(here, data, which):
+    folder = write_plugin("by_length", "plain", place(here, which))
+    found = {row["name"]: row for row in json.loads(run("list-routers", "--json").stdout)}
+    assert found["by_length"]["source"] == "folder"
+    assert found["by_length"]["location"] == str(folder)
+    said = train("by_length", data, here / "a").stdout
+    assert "nothing to fit: it decides by its own rule among 3 LLMs" in said
+    assert "the whole training split, 60 queries, lambda 0:" in said
+    assert route(here / "a", "Why?") == "tiny"
+    assert route(here / "a", "Why? " * 50) == "prover"
+
+
+def test_a_score_router_is_found_trained_and_asked(here, data):
+    write_plugin("mine", "score", place(here, PLACES[0]))
+    said = train("mine", data, here / "a", "alpha=0.5").stdout
+    assert "quality      1.0000" in said
+    assert read_manifest(here / "a").parameters == {"alpha": 0.5}
+    assert route(here / "a", planted(2, seed=3).queries[1]) == "prover"
+
+
+def test_the_artifact_is_enough_without_the_folder(here, data, monkeypatch):
+    write_plugin("by_length", "plain", place(here, PLACES[0]))
+    train("by_length", data, here / "a", "characters=10")
+    manifest = read_manifest(here / "a")
+    assert (manifest.kind, manifest.plugins) == ("meta", ("by_length",))
+    assert sorted(name for name in manifest.files if name.startswith("plugin/")) == [
+        "plugin/by_length/config.yaml",
+        "plugin/by_length/router.py",
+    ]
+    monkeypatch.chdir(here)
+    settings.cache_clear()
+    router = load_router(here / "a", allow_plugin_code=True)
+    assert router.route_single("a longer question").model == "prover"
+    assert router.version == manifest.version
+    refused = run("route", "--artifact", here / "a", "--query", "q", code=1)
+    assert "--allow-plugin-code" in refused.stderr
+
+
+def test_a_plain_router_needs_no_more_than_the_list_of_llms(here, tmp_path):
+    write_plugin("by_length", "plain", place(here, PLACES[0]))
+    (tmp_path / "llms").mkdir()
+    write_llms(tmp_path / "llms" / "llms.json", LLMS)
+    said = train("by_length", tmp_path / "llms", here / "a").stdout
+    assert "not validated" in said
+    assert route(here / "a", "Why?") == "tiny"
+    refused = train("knnrouter", tmp_path / "llms", here / "b", code=1)
+    assert "routing_train.parquet: no such file" in refused.stderr
+
+
+def test_a_table_of_decisions_without_scores(here, data):
+    write_plugin("by_length", "plain", place(here, PLACES[0]))
+    train("by_length", data, here / "a")
+    shown = run("route", "--artifact", here / "a", "--allow-plugin-code", "--query", "Why?").stdout
+    assert shown.splitlines()[0] == "tiny: a short question"
+    assert shown.splitlines()[2].split()[0] == "tiny"
+
+
+# -- serving --------------------------------------------------------------------------------
+
+
+async def test_changing_the_artifact_is_all_that_serving_needs(here, data):
+    write_plugin("by_length", "plain", place(here, PLACES[0]))
+    train("by_length", data, here / "a")
+    async with running(here / "a", allow_plugin_code=True) as gateway:
+        reply = await gateway.client.post("/v1/chat/completions", chat("Why?"))
+        assert reply.status == 200
+        assert reply.headers["x-waypost-model"] == "tiny"
+        assert reply.headers["x-waypost-router"] == "by_length"
+        extras = {"waypost": {"allowed_models": ["cook", "prover"]}}
+        reply = await gateway.client.post("/v1/chat/completions", chat("Why?", **extras))
+        assert reply.headers["x-waypost-model"] == "cook"
+        assert (await gateway.client.post("/v1/route", chat("Why? " * 50))).status == 200
+
+
+FAILING = '''"""Fails."""
+from waypost import Decision, MetaRouter
+
+
+class Failing(MetaRouter):
+    def route_single(self, query):
+        text = query if isinstance(query, str) else query["query"]
+        if "garbage" in text:
+            return text
+        if "raise" in text:
+            raise RuntimeError(text)
+        return Decision("cook", ("cook",))
+'''
+
+
+async def test_a_plain_router_that_fails_fails_its_own_requests_alone(here, data):
+    folder = place(here, PLACES[0]) / "failing"
+    folder.mkdir(parents=True)
+    (folder / "router.py").write_text(FAILING)
+    run("train", "--router", "failing", "--data", data, "--out", here / "a", "--folds", "0")
+    lines = here / "lines.jsonl"
+    lines.write_text('"fine"\n"raise it"\n')
+    start = ("route", "--artifact", here / "a", "--allow-plugin-code", "--input", lines)
+    assert (
+        "query 2: router failing: failed on a query: RuntimeError at" in run(*start, code=1).stderr
+    )
+    async with running(here / "a", allow_plugin_code=True) as gateway:
+        for text in ("garbage: my secret", "raise: my secret", "fine"):
+            reply = await gateway.client.post("/v1/route", chat(text))
+            assert (reply.status == 200) == (text == "fine")
+            assert "secret" not in json.dumps(reply.json())
+
+
+# -- tuning ---------------------------------------------------------------------------------
+
+
+def test_a_sweep_knows_the_parameters_of_a_plugin(here):
+    write_plugin("mine", "score", place(here, PLACES[0]))
+    path = here / "mine.yaml"
+    space = "{alpha: {type: loguniform, low: 0.01, high: 100}}"
+    path.write_text(f"router: mine\nspace: {space}\nbudget: {{trials: 3}}\n")
+    config = load_tune_config(path)
+    check_against(config, router_class(config.router).parameter_constraints, str(path))
+    path.write_text(f"router: mine\nfixed: {{beta: 1}}\nspace: {space}\nbudget: {{trials: 3}}\n")
+    config = load_tune_config(path)
+    with pytest.raises(ConfigError, match="beta: unknown parameter; known are: alpha"):
+        check_against(config, router_class(config.router).parameter_constraints, str(path))
+
+
+# -- broken ones ----------------------------------------------------------------------------
+
+BROKEN = {
+    "syntax": ("def broken(:\n", None, "line 1"),
+    "importing": ("import no_such_module\n", None, "No module named 'no_such_module'"),
+    "raising": ("raise RuntimeError('no licence')\n", None, "RuntimeError: no licence"),
+    "leaving": ("raise SystemExit(3)\n", None, "SystemExit: 3"),
+    "twice": (FAILING + "\n\nclass Other(Failing):\n    pass\n", None, "found Failing, Other"),
+    "empty": ("", None, "found none"),
+    "based": (FAILING.replace("(MetaRouter)", ""), None, "Failing is not derived from it"),
+    "abstract": (FAILING.replace("route_single", "decide"), None, "does not define route_single"),
+    "knnrouter": (FAILING, None, "the name is taken by the built-in router"),
+    "noyaml": (FAILING, "a: [", "config.yaml: is not valid YAML"),
+    "unknownkey": (FAILING, "speed: 1", "config.yaml: speed: unknown parameter"),
+}
+
+
+def test_every_broken_plugin_is_listed_with_its_reason_and_hides_nothing(here, data):
+    parent = place(here, PLACES[0])
+    for name, (source, config, _) in BROKEN.items():
+        (parent / name).mkdir(parents=True)
+        (parent / name / "router.py").write_text(source)
+        if config is not None:
+            (parent / name / "config.yaml").write_text(config)
+    (parent / "without").mkdir()
+    write_plugin("fine", "plain", place(here, PLACES[2]))
+
+    rows = json.loads(run("list-routers", "--check", "--json").stdout)
+    found = {row["name"]: row for row in rows if row["source"] == "folder"}
+    for name, (_, _, reason) in BROKEN.items():
+        assert reason in found[name]["error"], name
+    assert "router.py does not exist" in found["without"]["error"]
+    assert found["fine"]["error"] is None
+    assert [row for row in rows if row["source"] == "built-in" and row["name"] == "knnrouter"]
+
+    shown = run("list-routers", "--check").stdout
+    assert shown.count("BROKEN: ") == len(BROKEN) + 1
+    for name in (*BROKEN, "without"):
+        if name == "knnrouter":
+            continue
+        failed = train(name, data, here / "a", code=2)
+        reason = BROKEN.get(name, ("", None, "does not exist"))[2]
+        assert reason in failed.stderr, name
+        assert not (here / "a").exists()
+    train("fine", data, here / "a")
