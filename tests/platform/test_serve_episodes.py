@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -286,6 +287,14 @@ async def test_the_metrics_count_the_calls(one_vote):
         'waypost_tokens_total{direction="output",model="cook"} 5.0',
     ):
         assert line in lines
+
+
+async def test_the_answer_is_as_the_document_says(artifact):
+    async with up(artifact, echo_pool(cook=NO)) as found:
+        document = (await found.client.get("/openapi.json")).json()
+        reply = (await found.client.post(CHAT, chat())).json()
+    schema = {"$ref": "#/components/schemas/ChatAnswer", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(reply)
 
 
 # the router's side

@@ -36,6 +36,14 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _NUMBER_OR_NULL: dict[str, Any] = {"type": ["number", "null"]}
 _NULL: dict[str, Any] = {"type": "null"}
+_EPISODE: dict[str, Any] = {
+    "steps": {**_COUNT, "description": "this and the next: where the router works in steps"},
+    "calls": {**_COUNT, "description": "of LLMs; the tokens and dollars told are those of all"},
+    "unpriced_calls": {**_COUNT, "description": "calls whose dollars are not known"},
+    "input_tokens": _COUNT,
+    "output_tokens": _COUNT,
+    "ended_by": {"enum": ["answer", "steps", "tokens", "money", "time"]},
+}
 _REASONS = ["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -120,7 +128,9 @@ SCHEMAS: dict[str, Any] = {
                     "attempts": {"type": "integer", "minimum": 1},
                     "decision_ms": _NUMBER,
                     "request_id": _TEXT,
-                }
+                    **_EPISODE,
+                },
+                optional=tuple(_EPISODE),
             ),
         }
     ),
