@@ -110,6 +110,37 @@ async def test_a_batch_gives_the_greedy_answers_that_generate_gives(tiny):
     assert [answer.text for answer in answers] == expected
 
 
+async def test_what_two_prompts_begin_with_is_read_once(tiny, monkeypatch):
+    from waypost.engines._lm_model import LanguageModel
+
+    prompts = ["the same instructions for all: " * 4 + end for end in ("one", "one", "another")]
+    requests = [
+        GenerateRequest(f"r{n}", prompt=prompt, max_tokens=12, temperature=0.0)
+        for n, prompt in enumerate(prompts)
+    ]
+    alone = []
+    for request in requests:
+        async with started(tiny) as engine:
+            alone.append(await collect(engine, request))
+    read: list[int] = []
+    forward = LanguageModel.next_logits
+
+    def counting(self, ids, cache):
+        read.extend([len(ids[0])] * (len(cache.lengths) == 1))
+        return forward(self, ids, cache)
+
+    monkeypatch.setattr(LanguageModel, "next_logits", counting)
+    async with started(tiny) as engine:
+        answers = [await collect(engine, request) for request in requests]
+    assert [answer.text for answer in answers] == [answer.text for answer in alone]
+    assert answers[1].usage == answers[0].usage  # what was not read again is counted all the same
+    whole = answers[0].usage.input_tokens
+    assert read[0] == whole
+    rest = [n for n in read[1:] if n > 1]  # a step of the one running request reads 1
+    assert len(rest) == 1
+    assert rest[0] < whole / 4
+
+
 MIXED = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 

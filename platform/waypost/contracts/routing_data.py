@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,11 @@ from waypost.contracts.tables import (
     write_llms,
     write_routing_table,
 )
+from waypost.contracts.verdicts import MAX_VERDICTS, parse_verdicts, verdicts_text
 
 Matrix = NDArray[np.float64]
+
+_VERIFICATION = ("verdicts", "verify_input_tokens", "verify_output_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,11 @@ class RoutingData:
         latency_s: Seconds of the call.
         embeddings: float32 (n_queries, d), unit rows, or None.
         encoder_id: Id of the encoder that made the embeddings, or None.
+        verdicts: float32 (n_queries, n_llms, `MAX_VERDICTS`), what each LLM said of its own
+            answer: 1 correct, 0 not or unreadable, NaN where it was not asked (again). None
+            where nobody was.
+        verify_input_tokens: Prompt tokens of all verdicts of a cell; None likewise.
+        verify_output_tokens: Generated tokens of all verdicts of a cell; None likewise.
     """
 
     query_ids: tuple[str, ...]
@@ -62,6 +70,9 @@ class RoutingData:
     latency_s: Matrix
     embeddings: NDArray[np.float32] | None = None
     encoder_id: str | None = None
+    verdicts: NDArray[np.float32] | None = None
+    verify_input_tokens: Matrix | None = None
+    verify_output_tokens: Matrix | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.query_ids), len(self.llms)
@@ -72,6 +83,11 @@ class RoutingData:
             if getattr(self, name).shape != (n, m):
                 found = getattr(self, name).shape
                 raise SchemaError(f"routing data: {name} has shape {found}; expected {(n, m)}")
+        shapes = {np.shape(getattr(self, name))[:2] for name in _VERIFICATION}
+        if shapes not in ({()}, {(n, m)}):
+            raise SchemaError(
+                f"routing data: {names(_VERIFICATION)} come together, each for {(n, m)} answers"
+            )
         if self.embeddings is not None and self.embeddings.shape[:1] != (n,):
             raise SchemaError(f"routing data: {len(self.embeddings)} embeddings for {n} queries")
         if len(set(self.query_ids)) != n:
@@ -129,6 +145,7 @@ class RoutingData:
             cost_usd=self.cost_usd[index],
             latency_s=self.latency_s[index],
             embeddings=None if self.embeddings is None else self.embeddings[index],
+            **self._verification(lambda values: values[index]),
         )
 
     def select_llms(self, wanted: Sequence[str]) -> RoutingData:
@@ -150,7 +167,26 @@ class RoutingData:
             output_tokens=self.output_tokens[:, columns],
             cost_usd=self.cost_usd[:, columns],
             latency_s=self.latency_s[:, columns],
+            **self._verification(lambda values: values[:, columns]),
         )
+
+    def _verification(self, part: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in _VERIFICATION}
+        return {key: None if value is None else part(value) for key, value in values.items()}
+
+    @cached_property
+    def verdict_cost_usd(self) -> Matrix:
+        """Dollars of one verdict at list prices, shape (n_queries, n_llms); NaN where unknown."""
+        if self.verdicts is None:
+            return np.full(self.quality.shape, np.nan)
+        count = (~np.isnan(self.verdicts)).sum(axis=2)
+        assert self.verify_input_tokens is not None  # they come together
+        assert self.verify_output_tokens is not None
+        dollars: Matrix = (
+            self.verify_input_tokens * self.prices[:, 0]
+            + self.verify_output_tokens * self.prices[:, 1]
+        ) / 1e6
+        return np.where(count > 0, dollars / np.maximum(count, 1), np.nan)
 
     def with_embeddings(self, embeddings: NDArray[np.float32], encoder_id: str) -> RoutingData:
         """Return the data with query embeddings, shape (n_queries, d)."""
@@ -216,7 +252,31 @@ def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingD
         output_tokens=_pivot(table, "output_tokens", row_of, column_of, (n, m)),
         cost_usd=_pivot(table, "cost_usd", row_of, column_of, (n, m)),
         latency_s=_pivot(table, "latency_s", row_of, column_of, (n, m)),
+        **_verification(table, row_of, column_of, (n, m), where),
     )
+
+
+def _verification(
+    table: pa.Table,
+    row_of: NDArray[Any],
+    column_of: NDArray[Any],
+    shape: tuple[int, int],
+    where: str,
+) -> dict[str, Any]:
+    if "verdicts" not in table.column_names or table["verdicts"].null_count == len(table):
+        return {}
+    verdicts = np.full((*shape, MAX_VERDICTS), np.nan, np.float32)
+    for line, text in enumerate(table["verdicts"].to_pylist()):
+        if text is not None:
+            found = parse_verdicts(text, f"{where}: row {line}")
+            verdicts[row_of[line], column_of[line], : len(found)] = found
+    return {
+        "verdicts": verdicts,
+        **{
+            name: _pivot(table, name, row_of, column_of, shape)
+            for name in ("verify_input_tokens", "verify_output_tokens")
+        },
+    }
 
 
 def _texts_by_row(
@@ -264,18 +324,22 @@ def write_routing_data(folder: str | Path, data: RoutingData, split: str = "trai
     def column(matrix: Matrix, cast: type) -> list[Any]:
         return [None if np.isnan(v := matrix[i, j]) else cast(v) for i, j in rows]
 
-    write_routing_table(
-        split_path(folder, split),
-        {
-            "query_id": [data.query_ids[i] for i, _ in rows],
-            "task_name": [data.task_names[i] for i, _ in rows],
-            "query": [data.queries[i] for i, _ in rows],
-            "model_name": [data.names[j] for _, j in rows],
-            "performance": column(data.quality, float),
-            "input_tokens": column(data.input_tokens, int),
-            "output_tokens": column(data.output_tokens, int),
-            "cost_usd": column(data.cost_usd, float),
-            "latency_s": column(data.latency_s, float),
-        },
-    )
+    columns: dict[str, list[Any]] = {
+        "query_id": [data.query_ids[i] for i, _ in rows],
+        "task_name": [data.task_names[i] for i, _ in rows],
+        "query": [data.queries[i] for i, _ in rows],
+        "model_name": [data.names[j] for _, j in rows],
+        "performance": column(data.quality, float),
+        "input_tokens": column(data.input_tokens, int),
+        "output_tokens": column(data.output_tokens, int),
+        "cost_usd": column(data.cost_usd, float),
+        "latency_s": column(data.latency_s, float),
+    }
+    if data.verdicts is not None:
+        assert data.verify_input_tokens is not None  # they come together
+        assert data.verify_output_tokens is not None
+        columns["verdicts"] = [verdicts_text(data.verdicts[i, j]) for i, j in rows]
+        columns["verify_input_tokens"] = column(data.verify_input_tokens, int)
+        columns["verify_output_tokens"] = column(data.verify_output_tokens, int)
+    write_routing_table(split_path(folder, split), columns)
     write_llms(folder / "llms.json", data.llms)

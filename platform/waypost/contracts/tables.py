@@ -31,13 +31,18 @@ ROUTING_SCHEMA = pa.schema(
         ("latency_s", pa.float32()),
         ("scorer_version", pa.string()),
         ("error", pa.string()),
+        ("verdicts", pa.string()),
+        ("verify_input_tokens", pa.int32()),
+        ("verify_output_tokens", pa.int32()),
     ]
 )
 """Columns of ``routing_<split>.parquet``: one row a (query, model), key (query_id, model_name).
 
 ``performance`` is in [0, 1], null where it was not measured (never 0 for that); tokens,
-dollars and seconds are null where unknown. Further columns (user_id, session_id, turn,
-rating) may follow.
+dollars and seconds are null where unknown. ``verdicts`` is what the LLM said of its own answer
+when it was asked several times (`waypost.contracts.verdicts`): a JSON list of 1 (correct), 0 (not)
+and null (neither), at most `MAX_VERDICTS`, with the tokens of all of them together. Further
+columns (user_id, session_id, turn, rating) may follow.
 """
 
 REQUIRED = ("query_id", "query", "model_name", "performance")
@@ -61,7 +66,8 @@ def read_routing_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise SchemaError(f"{path}: no such file; a routing-data folder holds {path.name}")
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise SchemaError(f"{path}: not a readable parquet file: {error}") from None
     check_columns(table, REQUIRED, path)
@@ -78,17 +84,23 @@ def write_routing_table(path: Path, columns: Mapping[str, Sequence[object]]) -> 
     Args:
         path: The parquet file.
         columns: Values by column name, all of one length; columns of `ROUTING_SCHEMA` that are
-            absent are written as null.
+            absent are written as null, and further ones follow with the type of their values.
     """
     n_rows = len(next(iter(columns.values())))
-    arrays = [
-        pa.array(columns.get(field.name, [None] * n_rows), type=field.type)
+    arrays = {
+        field.name: pa.array(columns.get(field.name, [None] * n_rows), type=field.type)
         for field in ROUTING_SCHEMA
-    ]
+    }
+    arrays |= {key: pa.array(values) for key, values in columns.items() if key not in arrays}
+    replace_table(path, pa.table(arrays))
+
+
+def replace_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file in one step, with whatever columns the table has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=ROUTING_SCHEMA), partial)
+        pq.write_table(table, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

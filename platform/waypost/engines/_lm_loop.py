@@ -4,6 +4,9 @@ they are finished.
 Each turn reads at most `prefill_tokens` tokens of waiting prompts, then makes one token for
 every running request. So a long prompt holds the others up by a bounded time a token, and a
 short request that comes late may finish before a long one that came early.
+
+A prompt that begins as the one read before it (several samples of one question, questions
+behind the same instructions) is read from where they part.
 """
 
 from __future__ import annotations
@@ -66,6 +69,9 @@ class BatchLoop:
         self._waiting: deque[Row] = deque()
         self._reading: Row | None = None  # its prompt is being read
         self._read_cache = RowCache()
+        self._read_cache.lengths = [0]
+        self._read_prompt: list[int] = []  # what the read cache holds
+        self._read_logits: Tensor | None = None  # of its last token
         self._running: list[Row] = []  # row i of the batch is the i-th
         self._cache = RowCache()
         self._stopping = False
@@ -198,12 +204,15 @@ class BatchLoop:
         left = self._limits.prefill_tokens
         while left > 0 and (sequence := self._next_prompt()) is not None:
             part = sequence.prompt[sequence.done : sequence.done + left]
-            logits = self.model.next_logits([part], self._read_cache)
-            left -= len(part)
-            sequence.done += len(part)
+            if part:
+                self._read_logits = self.model.next_logits([part], self._read_cache)
+                left -= len(part)
+                sequence.done += len(part)
+                self._read_prompt = sequence.prompt[: sequence.done]
             if sequence.done == len(sequence.prompt):
                 self._reading = None
-                self._accept([sequence], logits)
+                assert self._read_logits is not None  # of the prompt's last token
+                self._accept([sequence], self._read_logits)
                 if not sequence.finished:
                     self._cache.append(self._read_cache)
                     self._running.append(sequence)
@@ -212,9 +221,22 @@ class BatchLoop:
         if self._reading is None and len(self._running) < self._limits.max_batch_size:
             with self._changed:
                 self._reading = self._waiting.popleft() if self._waiting else None
-            self._read_cache = RowCache()
-            self._read_cache.lengths = [0]
+            if self._reading is not None:
+                self._keep_common(self._reading)
         return self._reading
+
+    def _keep_common(self, sequence: Row) -> None:
+        if sequence.prompt == self._read_prompt and self._read_logits is not None:
+            sequence.done = len(sequence.prompt)
+            return
+        # The last token is read in any case: its logits are the first of the answer.
+        most = min(len(self._read_prompt), len(sequence.prompt) - 1)
+        pairs = zip(self._read_prompt[:most], sequence.prompt, strict=False)
+        common = next((i for i, (a, b) in enumerate(pairs) if a != b), most)
+        self._read_cache.lengths = [common]
+        self._read_prompt = self._read_prompt[:common]
+        self._read_logits = None
+        sequence.done = common
 
     def _accept(self, sequences: list[Row], logits: Tensor) -> None:
         best = logits.argmax(dim=-1).tolist()

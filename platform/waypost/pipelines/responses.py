@@ -1,8 +1,7 @@
 """Asks every LLM every question, scores and prices the answers, writes a routing-data folder.
 
-The run may be ended at any moment and started again: each answered cell (LLM, question) is a
-line of an append-only file, found again by a hash of everything that decides the answer. A
-failed call is kept with its error, is not scored, and is tried again by the next run.
+The run may be ended at any moment and started again (see `waypost.pipelines.cells`). A failed
+call is kept with its error and is not scored.
 """
 
 from __future__ import annotations
@@ -11,27 +10,24 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from waypost.config import StrictModel, faults, load_config
-from waypost.contracts.errors import ConfigError, EngineError, Fault
+from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import SPLITS, split_path, write_llms, write_routing_table
-from waypost.engines import make_engine
-from waypost.engines.base import Engine, collect
+from waypost.pipelines.cells import Progress, ask_all, cell_id
 from waypost.scorers import SCORER_VERSION, score
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""Called with an LLM's name, its answered questions so far, and the number of questions."""
+CELLS = ".cells"
+"""Folder of the answers as they came, inside the routing-data folder."""
 
 
 class Candidate(StrictModel):
@@ -100,15 +96,6 @@ class Question(StrictModel):
     max_tokens: int = Field(ge=1)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One (LLM, question) pair and the request it stands for."""
-
-    id: str
-    question: Question
-    request: GenerateRequest
-
-
 def read_questions(path: Path) -> list[Question]:
     """Read a questions file.
 
@@ -160,109 +147,50 @@ def run(
     out = config_path.parent / config.out
     rows: list[dict[str, Any]] = []
     for name, candidate in config.llms.items():
-        cells = [_cell(name, candidate, config, question) for question in questions]
-        path = out / ".cells" / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        asyncio.run(_answer_all(name, candidate, cells, path, progress))
-        records = _answered(path)
-        rows.extend(_row(name, candidate, cell, records[cell.id]) for cell in cells)
+        requests = [_request(name, candidate, config, question) for question in questions]
+        # Longest first: the batch then stays full until the end.
+        todo = sorted(requests, key=lambda request: -(request.max_tokens or 0))
+        records = asyncio.run(
+            ask_all(
+                name,
+                candidate.engine,
+                candidate.config,
+                candidate.concurrency,
+                todo,
+                out / CELLS / f"{name}.jsonl",
+                progress,
+            )
+        )
+        rows.extend(
+            _row(name, candidate, question, records[request.request_id])
+            for question, request in zip(questions, requests, strict=True)
+        )
     _write(out, config, questions, rows)
     return out
 
 
-def _cell(name: str, candidate: Candidate, config: ResponsesConfig, question: Question) -> Cell:
-    decides = {
-        "model": candidate.config.get("model", name),
-        "engine": candidate.engine,
-        "query": question.query,
-        "max_tokens": question.max_tokens,
-        "temperature": config.temperature,
-        "seed": config.seed,
-    }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-    request = GenerateRequest(
-        request_id=digest,
+def _request(
+    name: str, candidate: Candidate, config: ResponsesConfig, question: Question
+) -> GenerateRequest:
+    return GenerateRequest(
+        request_id=cell_id(
+            model=candidate.config.get("model", name),
+            engine=candidate.engine,
+            query=question.query,
+            max_tokens=question.max_tokens,
+            temperature=config.temperature,
+            seed=config.seed,
+        ),
         messages=[{"role": "user", "content": question.query}],
         max_tokens=question.max_tokens,
         temperature=config.temperature,
         seed=config.seed,
     )
-    return Cell(digest, question, request)
 
 
-async def _answer_all(
-    name: str, candidate: Candidate, cells: Sequence[Cell], path: Path, progress: Progress | None
-) -> None:
-    done = {key for key, record in _answered(path).items() if record["error"] is None}
-    todo = [cell for cell in cells if cell.id not in done]
-    logger.info("%s: %d of %d answers to make", name, len(todo), len(cells))
-    if not todo:
-        return
-    engine = make_engine(candidate.engine, candidate.config)
-    await engine.start()
-    slots = asyncio.Semaphore(candidate.concurrency)
-    finished = len(cells) - len(todo)
-    try:
-        with _open_cells(path) as file:
-
-            async def answer(cell: Cell) -> None:
-                nonlocal finished
-                async with slots:
-                    _append(file, await _answer(engine, cell))
-                finished += 1
-                if progress is not None:
-                    progress(name, finished, len(cells))
-
-            # Longest first: the batch then stays full until the end.
-            todo.sort(key=lambda cell: -cell.question.max_tokens)
-            await asyncio.gather(*(answer(cell) for cell in todo))
-    finally:
-        await engine.close()
-
-
-async def _answer(engine: Engine, cell: Cell) -> dict[str, Any]:
-    started = time.perf_counter()
-    record: dict[str, Any] = {"cell": cell.id, "error": None}
-    try:
-        answer = await collect(engine, cell.request)
-    except EngineError as error:
-        return {**record, "error": f"{type(error).__name__}: {error}"}
-    return {
-        **record,
-        "response": answer.text,
-        "input_tokens": answer.usage.input_tokens,
-        "output_tokens": answer.usage.output_tokens,
-        "latency_s": round(time.perf_counter() - started, 4),
-    }
-
-
-def _open_cells(path: Path) -> TextIO:
-    file = path.open("a", encoding="utf-8")
-    if file.tell() and not path.read_bytes().endswith(b"\n"):
-        file.write("\n")  # ends the line that a killed run was writing
-    return file
-
-
-def _append(file: TextIO, record: Mapping[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
-
-
-def _answered(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    records: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the line that a killed run was writing
-        records[record["cell"]] = record
-    return records
-
-
-def _row(name: str, candidate: Candidate, cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
-    question = cell.question
+def _row(
+    name: str, candidate: Candidate, question: Question, record: Mapping[str, Any]
+) -> dict[str, Any]:
     truth = question.ground_truth
     failed = record["error"] is not None
     performance = None
