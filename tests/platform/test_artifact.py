@@ -147,3 +147,34 @@ def test_a_manifest_cannot_name_files_outside(folder):
     edit(folder, lambda data: data["files"].update({"../outside": "0" * 64}))
     with pytest.raises(ArtifactDigestError):
         read_artifact(folder)
+
+
+def test_a_changed_metric(folder):
+    edit(folder, lambda data: data["metrics"].update(quality=0.9))
+    with pytest.raises(ArtifactDigestError, match=r"manifest\.json: was changed"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("bit", [1, 0x20, 0x80])
+def test_any_changed_byte_of_the_manifest(folder, bit):
+    path = folder / MANIFEST
+    sound = path.read_bytes()
+    for place in range(0, len(sound), 7):
+        changed = bytearray(sound)
+        changed[place] ^= bit
+        path.write_bytes(bytes(changed))
+        with pytest.raises((ArtifactDigestError, ArtifactFormatError)):
+            read_manifest(folder)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+def test_a_manifest_with_a_number_that_is_none(folder, number):
+    path = folder / MANIFEST
+    path.write_text(path.read_text().replace('"none": null', f'"none": {number}'))
+    with pytest.raises(ArtifactDigestError, match="was changed"):
+        read_manifest(folder)
+
+
+def test_a_manifest_from_before_there_was_a_digest(folder):
+    edit(folder, lambda data: data.pop("digest"))
+    assert read_manifest(folder).digest == ""

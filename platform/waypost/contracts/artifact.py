@@ -70,6 +70,8 @@ class Manifest(BaseModel):
         seed: Of the training run.
         plugins: Names of the plug-ins whose source is packed: the router's own, its members'.
         files: sha256 of every other file, by relative path.
+        digest: sha256 of this manifest without it, metrics and all; empty in one that was
+            written before there was a digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +90,7 @@ class Manifest(BaseModel):
     seed: int | None = None
     plugins: tuple[str, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
+    digest: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,8 +148,8 @@ def write_artifact(
         }
         data = manifest.model_copy(update={"files": files}).model_dump(mode="json")
         data["version"] = _version(data)
-        text = json.dumps(data, indent=2, allow_nan=False)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        data["digest"] = _digest(data)
+        (partial / MANIFEST).write_text(_text(data), encoding="utf-8")
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -169,8 +172,26 @@ def check_target(folder: str | Path) -> None:
 def _version(data: Mapping[str, Any]) -> str:
     # Over everything that decides what the router does, so that the same weights under another
     # parameter have another version; when and how well it was trained is not part of it.
-    decisive = {k: v for k, v in data.items() if k not in {"version", "metrics", "versions"}}
+    decisive = {k: v for k, v in data.items() if k not in _NOT_DECISIVE}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+_NOT_DECISIVE = ("version", "digest", "metrics", "versions")
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text({**data, "digest": ""}).encode()).hexdigest()
+
+
+def _is_whole(text: str, data: Mapping[str, Any]) -> bool:
+    try:
+        return not data.get("digest") or (text, data["digest"]) == (_text(data), _digest(data))
+    except ValueError:  # an infinite number, which is never written
+        return False
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -192,12 +213,13 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        data = json.loads(text)
     except FileNotFoundError:
         raise ArtifactFormatError(
             f"{folder}: no {MANIFEST}; expected a folder written by `waypost train`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactFormatError(f"{path}: not readable as JSON: {error}") from None
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
@@ -208,7 +230,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise ArtifactFormatError(f"{path}: {key}: {first['msg']}") from None
-    if manifest.version != _version(data):
+    if not _is_whole(text, data) or manifest.version != _version(data):
         raise ArtifactDigestError(f"{path}: was changed after training; train again or restore it")
     return manifest
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from waypost.contracts.errors import SchemaError, names
 
-AMOUNTS = ("input_tokens", "output_tokens", "cost_usd", "latency_s")
+AMOUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "latency_s",
+    "verify_input_tokens",
+    "verify_output_tokens",
+)
 _KEYS = ("query_id", "query", "model_name")
 
 
