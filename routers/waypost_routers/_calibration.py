@@ -64,13 +64,15 @@ class Calibration:
         return cls(int(arrays["link"][0]), arrays["slope"], arrays["centre"], arrays["level"])
 
 
-def fit_slope(raw: Floats, quality: Floats, link: Link) -> Floats:
+def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = None) -> Floats:
     """Learn how far to trust differences of the scores, on held-out questions.
 
     Args:
         raw: (n, n_llms) scores of questions that they were not fitted on; no row is none.
         quality: (n, n_llms), NaN where not measured.
         link: See `Calibration`.
+        weight: (n,) of the rows; None is 1 each. The priors are counted in rows, so that rows
+            which are one question should share 1.
 
     Returns:
         (n_llms,): one slope for all under ``identity``, where 1 is the prior; one each under
@@ -81,26 +83,28 @@ def fit_slope(raw: Floats, quality: Floats, link: Link) -> Floats:
         return np.ones(raw.shape[1])
     x = raw - _column_mean(raw, known)
     y = quality - _column_mean(quality, known)
+    mass = np.ones(raw.shape) if weight is None else np.repeat(weight[:, None], raw.shape[1], 1)
     if link == "identity":
-        xx = float((x[known] ** 2).sum())
-        prior = PRIOR_CELLS * xx / known.sum()
-        slope = (float((x[known] * y[known]).sum()) + prior) / max(xx + prior, 1e-12)
+        xx = float((mass * x**2)[known].sum())
+        prior = PRIOR_CELLS * xx / mass[known].sum()
+        slope = (float((mass * x * y)[known].sum()) + prior) / max(xx + prior, 1e-12)
         return np.full(raw.shape[1], float(np.clip(slope, 0.0, 2.0)))
     levels = logit(np.nan_to_num(_column_mean(quality, known), nan=0.5), 0.01)
-    common = _platt(x[known], quality[known], np.broadcast_to(levels, raw.shape)[known], 0.0)
+    offset = np.broadcast_to(levels, raw.shape)
+    common = _platt(x[known], quality[known], offset[known], mass[known], 0.0)
     own = [
-        _platt(x[k, j], quality[k, j], np.full(k.sum(), levels[j]), common) if k.any() else common
+        _platt(x[k, j], quality[k, j], offset[k, j], mass[k, j], common) if k.any() else common
         for j, k in enumerate(known.T)
     ]
     return np.array(own)
 
 
-def _platt(x: Floats, y: Floats, offset: Floats, prior: float) -> float:
+def _platt(x: Floats, y: Floats, offset: Floats, mass: Floats, prior: float) -> float:
     # The offset enters as a feature whose weight is held at 1: levels are set later.
     scale = max(float(np.abs(x).mean()), 1e-9)
     features = np.column_stack([offset, x / scale])
     precision = np.array([1e9, 20.0 if prior else 1e-3])
-    beta = fit_logistic(features, y, np.array([1.0, prior * scale]), precision)
+    beta = fit_logistic(features, y, np.array([1.0, prior * scale]), precision, mass)
     return max(float(beta[1]) / scale, 0.0)
 
 

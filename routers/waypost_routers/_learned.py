@@ -93,7 +93,9 @@ class LearnedRouter(ScoreRouter):
         rows, outside = self._learn_out_of_sample(data)
         every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]
-        slope = fit_slope(outside, quality, self.link)
+        groups = data.groups[rows]
+        weight = 1.0 / np.bincount(groups)[groups] if len(rows) else np.ones(0)
+        slope = fit_slope(outside, quality, self.link, weight)
         self.calibration_ = calibrated(
             slope, inside, data.quality[every], self.mean_quality_, self.link
         )
