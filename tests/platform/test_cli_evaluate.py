@@ -1,0 +1,199 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from waypost.cli import command
+from waypost.contracts.routing_data import write_routing_data
+from waypost.pipelines.train import TrainConfig, train
+from waypost.testing.synthetic import ENCODER_ID, planted
+
+TOP = {"data_digest", "split", "n_queries", "seed", "reference", "routers"}
+REFERENCES = {"random", "best_single", "cheapest", "task_oracle", "oracle", "zero_router"}
+ROW = {
+    "quality", "quality_low", "quality_high", "cost_usd_per_1k", "delta_best_single", "delta_low",
+    "delta_high", "aiq", "cost_save", "recovered_headroom", "usage_entropy", "decision_ms_p50",
+    "fit_s", "curve",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_routing_data(folder, planted(60), "train")
+    write_routing_data(folder, planted(30, seed=5), "test")
+    return folder
+
+
+def evaluate(data, out, *arguments):
+    start = ["evaluate", "--data", str(data), "--out", str(out), "--encoder", ENCODER_ID]
+    return CliRunner().invoke(command, [*start, *arguments])
+
+
+def test_the_report(data, tmp_path):
+    out = tmp_path / "R"
+    result = evaluate(data, out, "knnrouter:k=5", "best_single", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert "knnrouter:k=5" in result.stdout
+    assert "(zero router)" in result.stdout
+    files = {path.name for path in out.iterdir()}
+    assert files == {
+        "report.json", "report.md", "curve.png", "usage.png", "reliability.png",
+        "decisions.parquet",
+    }  # fmt: skip
+    report = json.loads((out / "report.json").read_text())
+    assert set(report) >= TOP
+    assert set(report["reference"]) >= REFERENCES
+    assert list(report["routers"]) == ["knnrouter:k=5", "best_single"]
+    for row in report["routers"].values():
+        assert set(row) >= ROW
+    assert report["routers"]["best_single"]["recovered_headroom"] == 0
+    for name in ("zero_router", "oracle"):
+        assert report["reference"][name]["aiq"] > 0
+    for path in out.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    text = (out / "report.md").read_text()
+    assert f"`waypost evaluate knnrouter:k=5 best_single --data {data}" in text
+    assert "--seed 3" in text
+    assert report["data_digest"] in text
+    assert "nan" not in text.lower()
+
+
+def test_the_decision_log_holds_what_the_numbers_are_made_of(data, tmp_path):
+    evaluate(data, tmp_path / "R", "knnrouter", "best_single", "--lambdas", "0,1")
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    log = pq.read_table(tmp_path / "R" / "decisions.parquet").to_pylist()
+    assert len(log) == 60
+    for name, row in report["routers"].items():
+        own = [entry for entry in log if entry["router"] == name]
+        assert row["quality"] == pytest.approx(sum(e["quality"] for e in own) / 30)
+        assert row["cost_usd_per_1k"] == pytest.approx(1000 * sum(e["cost_usd"] for e in own) / 30)
+        for entry in own:
+            scores = dict(entry["predicted"])
+            assert set(scores) == {"cook", "prover", "tiny"}
+            assert scores[entry["model_name"]] == max(scores.values())
+
+
+def test_json_and_an_earlier_report_is_replaced(data, tmp_path):
+    (tmp_path / "R").mkdir()
+    (tmp_path / "R" / "report.json").write_text("{}")
+    (tmp_path / "R" / "old.txt").write_text("x")
+    result = evaluate(data, tmp_path / "R", "best_single", "--json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "R" / "report.json").read_text())
+    assert not (tmp_path / "R" / "old.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["R"]
+
+
+def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):
+    result = evaluate(data, tmp_path / "R", "best_single", "--resplit", "4,5")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert report["seed"] == [4, 5]
+    assert set(report["routers"]["best_single"]) >= ROW
+    qualities = []
+    for seed in (4, 5):
+        own = tmp_path / "R" / f"seed-{seed}"
+        assert (own / "decisions.parquet").is_file()
+        one = json.loads((own / "report.json").read_text())
+        assert one["seed"] == seed
+        qualities.append(one["routers"]["best_single"]["quality"])
+    assert report["routers"]["best_single"]["quality"] == pytest.approx(sum(qualities) / 2)
+    assert "means over the seeds" in (tmp_path / "R" / "report.md").read_text()
+
+
+def test_the_short_table_goes_between_its_markers(data, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- routers begin -->\nold\n<!-- routers end -->\nafter\n")
+    result = evaluate(
+        data, tmp_path / "R", "best_single", "--lambdas", "0", "--insert", f"{readme}:routers"
+    )
+    assert result.exit_code == 0, result.output
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- routers begin -->\n| router |")
+    assert text.endswith("\n<!-- routers end -->\nafter\n")
+    assert "old" not in text
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert f"data digest `{report['data_digest'][:12]}`" in text
+    assert "seed 0" in text
+    assert "    waypost evaluate best_single --data" in text
+    assert "--insert" not in text
+
+
+def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
+    (tmp_path / "README.md").write_text("<!-- routers begin -->\n")
+    result = evaluate(
+        data, tmp_path / "R", "best_single", "--insert", f"{tmp_path}/README.md:routers"
+    )
+    assert result.exit_code == 2
+    assert "<!-- routers end -->" in result.stderr
+    assert not (tmp_path / "R").exists()
+
+
+def test_a_router_that_fails_is_named_and_ends_with_1(data, tmp_path):
+    train(TrainConfig(router="best_single", folds=0), data, tmp_path / "mine")
+    manifest = tmp_path / "mine" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    result = evaluate(data, tmp_path / "R", str(tmp_path / "mine"), "best_single", "--lambdas", "0")
+    assert result.exit_code == 1
+    assert "error: mine: " in result.stderr
+    assert "was changed after training" in result.stderr
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert list(report["routers"]) == ["best_single"]
+    assert "| mine |" in (tmp_path / "R" / "report.md").read_text()
+
+
+def test_all_may_fail(data, tmp_path):
+    result = evaluate(data, tmp_path / "R", str(tmp_path / "nowhere"))
+    assert result.exit_code == 1
+    assert "nowhere" in result.stderr
+    assert json.loads((tmp_path / "R" / "report.json").read_text())["routers"] == {}
+    assert (tmp_path / "R" / "usage.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "no router is named 'nonsense'"),
+        (["knnrouter:k=0"], "k: is 0; expected a whole number from 1"),
+        (["knnrouter:k"], "expected key=value"),
+        ([], "Missing argument"),
+        (["best_single", "--lambdas", "0,x"], "expected numbers with commas"),
+        (["best_single", "--lambdas", "-1"], "at least 0"),
+        (["best_single", "--lambdas", "nan"], "at least 0"),
+        (["best_single", "--resplit", "1,1"], "expected different numbers"),
+        (["best_single", "--split", "train"], "'train' is not one of"),
+        (["best_single", "--insert", "README.md"], "expected FILE:MARKER"),
+        (["best_single", "--encoder", "psychic"], "no encoder 'psychic'"),
+    ],
+)
+def test_wrong_input_ends_with_2(data, tmp_path, arguments, said):
+    result = evaluate(data, tmp_path / "R", *arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_report_is_not_overwritten(data, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    result = evaluate(data, tmp_path, "best_single")
+    assert result.exit_code == 2
+    assert "is no report" in result.stderr
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_or_truncated_split_ends_with_1(data, tmp_path, split):
+    folder = tmp_path / "data"
+    write_routing_data(folder, planted(20), "train")
+    write_routing_data(folder, planted(20, seed=5), "test")
+    path = folder / f"routing_{split}.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    result = evaluate(folder, tmp_path / "R", "best_single")
+    assert result.exit_code == 1
+    assert "not a readable parquet file" in result.stderr
+    path.unlink()
+    result = evaluate(folder, tmp_path / "R", "best_single")
+    assert result.exit_code == 1
+    assert "no such file" in result.stderr
+    assert not (tmp_path / "R").exists()

@@ -1,0 +1,233 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from waypost.contracts.errors import ConfigError, SchemaError
+from waypost.contracts.routing_data import write_routing_data
+from waypost.pipelines.evaluate import EvaluateConfig, evaluate
+from waypost.pipelines.train import TrainConfig, train
+from waypost.testing.synthetic import ENCODER_ID, planted
+from waypost.testing.tables import outcomes
+
+USD = {"dear": [0.004] * 4, "cheap": [0.001] * 4}
+TRAIN = {"dear": [1, 1, 1, 0], "cheap": [0, 0, 1, 1]}
+TEST = {"dear": [1, 0, 1, 1], "cheap": [1, 1, 0, 0]}
+
+
+def write(folder, scores, split, texts, **more):
+    data = outcomes(scores, **more)
+    tasks = tuple("xxyy"[: len(data)])
+    ids = tuple(f"{split}-{i}" for i in range(len(data)))
+    data = replace(data, queries=tuple(texts), task_names=tasks, query_ids=ids)
+    write_routing_data(folder, data, split)
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    folder = tmp_path / "by_hand"
+    write(folder, TRAIN, "train", ["red apple", "green pear", "blue plum", "old fig"], cost_usd=USD)
+    write(folder, TEST, "test", ["a stone", "one river", "two hills", "red apple!"], cost_usd=USD)
+    return folder
+
+
+def run(folder, *routers, **more):
+    return evaluate(EvaluateConfig(routers=routers, encoder=ENCODER_ID, **more), folder)
+
+
+def test_references_by_hand(by_hand):
+    found = run(by_hand, "best_single").report["reference"]
+    numbers = {key: (one["quality"], one["cost_usd_per_1k"]) for key, one in found.items()}
+    assert numbers == {
+        "random": pytest.approx((0.625, 2.5)),
+        "best_single": pytest.approx((0.75, 4)),  # dear has the higher training mean
+        "cheapest": pytest.approx((0.5, 1)),
+        "zero_router": pytest.approx((0.75, 4)),
+        # In training dear is better on task x, cheap on y.
+        "task_oracle": pytest.approx((0.25, 2.5)),
+        "oracle": pytest.approx((1, 2.5)),
+    }
+    assert found["best_single"]["model_name"] == "dear"
+    assert found["zero_router"]["aiq"] == pytest.approx(0.625)
+    assert found["zero_router"]["hull"] == [pytest.approx([0.5, 1]), pytest.approx([0.75, 4])]
+    # From (1, .5) to (2.5, 1), then flat to 4.
+    assert found["oracle"]["aiq"] == pytest.approx((1.5 * 0.75 + 1.5 * 1) / 3)
+
+
+def test_routers_by_hand(by_hand):
+    found = run(by_hand, "best_single", "cheapest_llm").report["routers"]
+    best, cheap = found["best_single"], found["cheapest_llm"]
+    expected = {
+        "quality": 0.75, "cost_usd_per_1k": 4, "delta_best_single": 0, "aiq": 0.625,
+        "delta_aiq": 0, "cost_save": 0, "cost_save_95": 0, "perf_gain": 0, "gap_oracle": 0.25,
+        "recovered_headroom": 0, "usage_entropy": 0, "collapse_index": 0.5, "wins": 0, "ties": 4,
+        "losses": 0, "cost_rises": 0, "macro_quality": 0.75, "not_measured": 0,
+    }  # fmt: skip
+    assert {key: best[key] for key in expected} == pytest.approx(expected)
+    assert best["tasks"] == {"x": 0.5, "y": 1}
+    assert best["usage"] == {"dear": 1, "cheap": 0}
+    lambdas, qualities, costs = zip(*best["curve"], strict=True)
+    assert lambdas[0] == 0
+    assert (qualities[0], qualities[-1]) == (0.75, 0.5)
+    assert (costs[0], costs[-1]) == pytest.approx((4, 1))
+    assert best["non_inferior"] is True
+    assert cheap["delta_best_single"] == pytest.approx(-0.25)
+    assert (cheap["wins"], cheap["ties"], cheap["losses"]) == (1, 1, 2)
+    assert cheap["recovered_headroom"] == pytest.approx(-1)
+    assert np.isnan(cheap["cost_save"])  # never as good: not reached, not 0
+    assert cheap["mcnemar_p"] == pytest.approx(1)
+    assert cheap["non_inferior"] is False
+
+
+def test_what_stands_in_training_is_counted_and_left_out(by_hand):
+    found = run(by_hand, "best_single", "cheapest_llm").report
+    assert found["leaks"] == {"count": 1, "query_ids": ["test-3"]}
+    assert found["routers"]["best_single"]["unseen"]["quality"] == pytest.approx(2 / 3)
+    unseen = found["routers"]["cheapest_llm"]["unseen"]
+    assert (unseen["quality"], unseen["delta_best_single"]) == pytest.approx((2 / 3, 0))
+
+
+def test_data_without_costs_has_no_cost_and_no_zero(tmp_path):
+    write(tmp_path, TRAIN, "train", ["red apple", "green pear", "blue plum", "old fig"])
+    write(tmp_path, TEST, "test", ["a stone", "one river", "two hills", "my moon"])
+    found = run(tmp_path, "best_single").report
+    assert "share of calls" in found["cost_basis"]
+    row = found["routers"]["best_single"]
+    for key in ("cost_usd_per_1k", "aiq", "aiq_low", "cost_save", "list_price"):
+        assert np.isnan(row[key]), key
+    assert row["beats_singles"] is None
+    assert row["quality"] == 0.75
+    assert np.isnan(row["curve"][0][2])
+    assert np.isnan(found["reference"]["cheapest"]["quality"])
+    assert found["reference"]["oracle"]["quality"] == 1
+
+
+def test_list_prices_and_token_counts_stand_in_for_costs(tmp_path):
+    facts = {
+        "dear": {"input_price": 8, "output_price": 8},
+        "cheap": {"input_price": 2, "output_price": 2},
+    }
+    for scores, split, word in ((TRAIN, "train", "fig"), (TEST, "test", "moon")):
+        data = outcomes(scores, facts=facts)
+        data = replace(
+            data,
+            query_ids=tuple(f"{split}{i}" for i in range(4)),
+            queries=tuple(f"{word} {i}" for i in range(4)),
+            input_tokens=np.full((4, 2), 100.0),
+        )
+        write_routing_data(tmp_path, data, split)
+    found = run(tmp_path, "best_single").report
+    assert "prompt tokens" in found["cost_basis"]
+    row = found["routers"]["best_single"]
+    assert row["cost_usd_per_1k"] == pytest.approx(0.8)
+    assert row["list_price"] == pytest.approx(8)
+    assert row["curve_price"][-1][1:] == pytest.approx([0.5, 2])
+    # A price of 5 lies halfway: no setting costs that, a mix does.
+    assert row["quality_at_price"] == [
+        pytest.approx([2, 0.5, 0.5]),
+        pytest.approx([8, 0.75, 0.75]),
+    ]
+
+
+def test_choices_that_were_not_measured_are_left_out_and_counted(tmp_path):
+    holes = {"dear": [1, None, 1, None], "cheap": [1, 1, 0, 0]}
+    write(tmp_path, TRAIN, "train", ["red apple", "green pear", "blue plum", "old fig"])
+    write(tmp_path, holes, "test", ["a stone", "one river", "two hills", "my moon"])
+    row = run(tmp_path, "best_single").report["routers"]["best_single"]
+    assert (row["quality"], row["not_measured"]) == (1, 2)
+
+
+def test_one_query_and_one_llm(tmp_path):
+    write(tmp_path, {"only": [1, 0]}, "train", ["red apple", "green pear"])
+    write(tmp_path, {"only": [1]}, "test", ["a stone"])
+    found = run(tmp_path, "best_single", "knnrouter", "randomrouter")
+    assert found.report["failed"] == {}
+    row = found.report["routers"]["knnrouter"]
+    assert (row["quality"], row["quality_low"], row["quality_high"]) == (1, 1, 1)
+    assert np.isnan(row["usage_entropy"])
+    assert np.isnan(row["recovered_headroom"])
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("topics")
+    write_routing_data(folder, planted(80), "train")
+    write_routing_data(folder, planted(40, seed=5), "test")
+    write_routing_data(folder, planted(20, seed=6), "validation")
+    return folder
+
+
+def test_artifacts_and_names_stand_side_by_side(topics, tmp_path):
+    train(TrainConfig(router="knnrouter", encoder=ENCODER_ID, folds=0), topics, tmp_path / "knn")
+    done = run(topics, str(tmp_path / "knn"), "knnrouter", "knnrouter:k=3", "knnrouter")
+    rows = done.report["routers"]
+    assert list(rows) == ["knn", "knnrouter", "knnrouter:k=3", "knnrouter (2)"]
+    assert rows["knn"]["fit_s"] is None
+    assert rows["knnrouter"]["fit_s"] > 0
+    assert rows["knn"]["curve"] == rows["knnrouter"]["curve"]
+    assert rows["knn"]["quality"] > 0.95 > done.report["reference"]["best_single"]["quality"]
+    assert rows["knn"]["delta_low"] > 0.2
+    assert rows["knn"]["aiq"] > done.report["reference"]["zero_router"]["aiq"]
+    assert rows["knn"]["decision_ms_p50"] > 0
+    assert 0 <= rows["knn"]["flip_rate"] < 0.5
+    assert rows["knn"]["recovered_headroom"] > 0.9
+
+
+def test_the_same_comparison_twice_is_the_same(topics):
+    one, two = (run(topics, "knnrouter", "randomrouter", seed=3).report for _ in range(2))
+    for name in one["routers"]:
+        for key in ("quality_low", "delta_high", "aiq_low", "flip_rate", "curve"):
+            assert one["routers"][name][key] == two["routers"][name][key]
+
+
+def test_a_router_that_fails_does_not_end_the_others(topics, tmp_path):
+    train(TrainConfig(router="best_single", folds=0), topics, tmp_path / "changed")
+    weights = tmp_path / "changed" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    found = run(topics, str(tmp_path / "changed"), "best_single").report
+    assert list(found["routers"]) == ["best_single"]
+    assert "changed after training" in found["failed"]["changed"]
+
+
+def test_what_a_library_raises_is_named_without_its_message(topics, monkeypatch):
+    def broken(self, data):
+        raise ValueError("a user's text")
+
+    from waypost.registry import router_class
+
+    monkeypatch.setattr(router_class("knnrouter"), "_fit", broken)
+    found = run(topics, "knnrouter", "best_single").report
+    assert list(found["routers"]) == ["best_single"]
+    assert found["failed"]["knnrouter"].startswith("ValueError at ")
+    assert "a user's text" not in found["failed"]["knnrouter"]
+
+
+def test_the_validation_split_and_given_weights(topics):
+    found = run(topics, "best_single", split="validation", lambdas=(1.0, 0.1)).report
+    assert (found["split"], found["n_queries"]) == ("validation", 20)
+    assert [lam for lam, _, _ in found["routers"]["best_single"]["curve"]] == [0, 0.1, 1]
+
+
+def test_every_wrong_argument_is_said_before_data_is_read(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, "nonsense", "knnrouter:k=0,speed=1")
+    assert len(caught.value.faults) == 3
+
+
+def test_splits_without_a_common_llm(tmp_path):
+    write(tmp_path, {"a": [1, 0]}, "train", ["red apple", "green pear"])
+    write(tmp_path, {"b": [1, 0], "a": [None, None]}, "test", ["a stone", "one river"])
+    with pytest.raises(SchemaError, match="the training split has none of these"):
+        run(tmp_path, "best_single")
+
+
+def test_the_peers_reference_numbers(shared_data):
+    found = run(shared_data / "routerbench_subset", "best_single").report
+    reference = found["reference"]
+    assert reference["zero_router"]["aiq"] == pytest.approx(0.8461, abs=1e-4)
+    assert reference["oracle"]["aiq"] == pytest.approx(0.9595, abs=5e-4)
+    assert reference["task_oracle"]["aiq"] == pytest.approx(0.8790, abs=5e-4)
+    assert reference["best_single"]["quality"] == pytest.approx(0.8970, abs=1e-4)
+    assert reference["best_single"]["cost_usd_per_1k"] == pytest.approx(5.980, abs=1e-3)
+    assert reference["oracle"]["quality"] == pytest.approx(0.9609, abs=1e-4)
+    assert found["leaks"]["count"] == 0
