@@ -14,80 +14,17 @@ import uv
 
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.routing_data import write_routing_data
+from waypost.testing.distribution import acme_wheel
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 pytestmark = pytest.mark.e2e
-
-PYPROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "acme-routing"
-version = "1.2"
-
-[project.entry-points."waypost.routers"]
-acme_score = "acme_routing.scores:AcmeScore"
-acme_plain = "acme_routing.plain"
-acme_gone = "acme_routing.gone:Gone"
-acme_needy = "acme_routing.needy:Needy"
-knnrouter = "acme_routing.plain"
-"""
-
-FILES = {
-    "__init__.py": '"""Not imported by a listing."""\nprint("acme_routing was imported")\n',
-    "scores.py": '''"""Prefers the LLM that was best on the longest training question."""
-
-import numpy as np
-
-from waypost import ScoreRouter
-from waypost.contracts.parameters import Real
-from waypost.contracts.router import Prediction
-
-
-class AcmeScore(ScoreRouter):
-    """Scores of one question, for every question."""
-
-    needs_embeddings = False
-    parameter_constraints = {"scale": Real(0, 1)}
-
-    def __init__(self, scale=1.0):
-        self.scale = scale
-
-    def _fit(self, data):
-        longest = max(range(len(data)), key=lambda i: len(data.queries[i]))
-        self.scores_ = np.nan_to_num(data.quality[longest]) * self.scale
-
-    def _predict(self, batch):
-        return Prediction(np.repeat(self.scores_[None], len(batch), axis=0))
-''',
-    "plain.py": '''"""Always the last candidate."""
-
-from waypost import Decision, MetaRouter
-
-
-class Last(MetaRouter):
-    def route_single(self, query):
-        name = self.candidates[-1].name
-        return Decision(name, (name,))
-''',
-    "needy.py": "import a_package_that_nobody_has\n",
-}
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that sees this environment and, besides, acme-routing."""
     folder = tmp_path_factory.mktemp("acme")
-    project = folder / "project"
-    (project / "acme_routing").mkdir(parents=True)
-    (project / "pyproject.toml").write_text(PYPROJECT)
-    for name, text in FILES.items():
-        (project / "acme_routing" / name).write_text(text)
-    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
-    subprocess.run([*build, str(project)], cwd=folder, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
+    wheel = acme_wheel(folder)
     env = folder / "env"
     subprocess.run([uv.find_uv_bin(), "venv", "-q", "-p", sys.executable, str(env)], check=True)
     (site,) = env.glob("lib/python*/site-packages")
