@@ -18,6 +18,7 @@ import pytest_asyncio
 from waypost.serve import launch
 from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
 from waypost.testing.served import application, free_port, served
+from waypost.testing.steps import tiers_artifact
 
 pytestmark = [
     pytest.mark.ray,
@@ -31,8 +32,8 @@ CHAT = "/v1/chat/completions"
 SLOW = {"tokens": 2000, "tokens_per_s": 50}
 
 
-def graph(artifact: Path) -> dict[str, Any]:
-    """Four graphs in one Serve: apart, all in the gateway, slow models, one place only."""
+def graph(artifact: Path, steps: Path) -> dict[str, Any]:
+    """Five graphs in one Serve: apart, all in the gateway, slow models, one place only, steps."""
     apart = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
     inside = [{**entry, "placement": "inline"} for entry in apart]
     slow = [
@@ -43,6 +44,7 @@ def graph(artifact: Path) -> dict[str, Any]:
     tight = [{**inside[0], "config": {"delay_s": 1.0}}]
     inline = {"router": {"placement": "inline"}}
     limits = {"max_in_flight": 1, "max_queued": 1}
+    judged = [{**apart[0], "config": {"delay_s": 0.2}}, *inside[1:]]
     return {
         "http_options": {"host": "127.0.0.1", "port": free_port()},
         "applications": [
@@ -50,6 +52,7 @@ def graph(artifact: Path) -> dict[str, Any]:
             application("inside", artifact, inside, **inline),
             application("slow", artifact, slow, **inline),
             application("tight", artifact, tight, limits=limits, **inline),
+            application("steps", steps, judged, allow_plugin_code=True),
         ],
     }
 
@@ -58,7 +61,7 @@ def graph(artifact: Path) -> dict[str, Any]:
 def running(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
     """A Serve of its own: its URL and its config."""
     folder = tmp_path_factory.mktemp("serve")
-    data = graph(knn_artifact(folder / "artifact"))
+    data = graph(knn_artifact(folder / "artifact"), tiers_artifact(folder / "steps"))
     with served(data, folder) as url:
         yield url, data
 
@@ -196,6 +199,38 @@ async def test_a_model_with_a_full_queue_is_passed_over(http, url):
     replies = await asyncio.gather(*(post(http, f"{url}/slow{CHAT}", body) for body in bodies))
     assert {status for status, _, _ in replies} == {200}
     assert {headers["x-waypost-model"] for _, headers, _ in replies} == {"cook", "tiny"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_episode_has_its_router_and_its_verifier_elsewhere(http, url, stream):
+    body = chat(COOKING, stream=stream, stream_options={"include_usage": True})
+    async with http.post(f"{url}/steps{CHAT}", json=body) as reply:
+        text = await reply.text()
+        assert (reply.status, reply.headers["x-waypost-model"]) == (200, "tiny")
+    if stream:
+        *events, usage, done = [event for event in text.split("\n\n") if event]
+        assert done == "data: [DONE]"
+        answer = json.loads(usage.removeprefix("data: "))
+        assert len(events) > 2
+    else:
+        answer = json.loads(text)
+        assert answer["choices"][0]["message"]["content"] == COOKING
+    told = answer["usage"]["waypost"]
+    assert (told["steps"], told["calls"], told["ended_by"]) == (2, 4, "answer")
+
+
+async def test_no_episode_is_lost_when_its_router_dies(http, url):
+    asked = [
+        asyncio.create_task(post(http, f"{url}/steps{CHAT}", chat(f"question {i}")))
+        for i in range(10)
+    ]
+    await asyncio.sleep(0.1)
+    kill("steps", "Router")
+    async with asyncio.timeout(60):
+        replies = await asyncio.gather(*asked)
+    assert {(status, headers["x-waypost-model"]) for status, headers, _ in replies} == {
+        (200, "tiny")
+    }
 
 
 async def test_more_than_the_gateway_takes_is_429(http, url):
