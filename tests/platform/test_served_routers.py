@@ -10,16 +10,19 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from waypost.config import read_yaml
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import WeightsError
-from waypost.contracts.routing_data import read_routing_data, write_routing_data
+from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
+from waypost.contracts.verdicts import MAX_VERDICTS
 from waypost.pipelines.train import TrainConfig, train
 from waypost.registry import list_routers
 from waypost.serve import launch
@@ -79,9 +82,19 @@ def served_name(name: str) -> str:
 def data(tmp_path_factory) -> Path:
     """A part of the starter data, whose LLMs are those of the file."""
     folder = tmp_path_factory.mktemp("starter")
-    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data")
-    write_routing_data(folder, starter.select(range(ROWS)))
+    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data").select(range(ROWS))
+    write_routing_data(folder, starter if starter.verdicts is not None else judged(starter))
     return folder
+
+
+def judged(data: RoutingData) -> RoutingData:
+    """Return the data with four verdicts on each answer, which see what it is worth."""
+    verdicts = np.full((*data.quality.shape, MAX_VERDICTS), np.nan, np.float32)
+    verdicts[:, :, :4] = (data.quality > 0.5)[:, :, None]
+    tokens = np.full(data.quality.shape, 4.0)
+    return replace(
+        data, verdicts=verdicts, verify_input_tokens=40 * tokens, verify_output_tokens=tokens
+    )
 
 
 # in this process
