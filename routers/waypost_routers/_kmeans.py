@@ -1,4 +1,4 @@
-"""Spherical k-means (Dhillon and Modha, 2001), seeded as k-means++ (Arthur and Vassilvitskii, 2007).
+"""Spherical k-means (Dhillon and Modha, 2001), seeded by k-means++ (Arthur, Vassilvitskii, 2007).
 
 It depends on which distinct vectors there are, not on their order nor on how often one stands.
 """
