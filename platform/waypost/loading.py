@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -36,6 +35,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
 from waypost.registry import find_router, make_trainable, searching
+from waypost.registry.packing import foreign_plugins, pack_plugin
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ def save_router(
         if encoder is not None and data.quality.size <= MAX_TRAINING_ROWS:
             write_routing_data(partial / TRAINING, data)
         for name, source in sources.items():
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "test_*.py")
-            shutil.copytree(source, partial / PLUGIN / name, ignore=ignore)
+            pack_plugin(source, partial / PLUGIN / name)
 
     done = write_artifact(folder, manifest, arrays, add_files)
     router.version = done.version
@@ -122,7 +121,8 @@ def load_router(
         folder: An artifact.
         encoder: Query encoder to use; None builds the one the manifest names.
         llms: Names expected, in this order; None takes the artifact's.
-        allow_plugin_code: Run the plug-in source packed in the artifact, where there is one.
+        allow_plugin_code: Run the plug-in source packed in the artifact, where there is one. Not
+            asked for where it is the very source of the plug-ins of those names found here.
 
     Raises:
         ArtifactFormatError, ArtifactDigestError: the folder is not a sound artifact.
@@ -163,10 +163,11 @@ def _own_plugins(
     """
     if not manifest.plugins:
         return nullcontext()
-    if not allow_plugin_code:
+    if not allow_plugin_code and (foreign := foreign_plugins(manifest)):
         raise ArtifactError(
-            f"{folder}: holds the code of plug-in {names(manifest.plugins)}; it runs only when you "
-            "allow it: --allow-plugin-code, or allow_plugin_code: true in a Serve file"
+            f"{folder}: holds the code of plug-in {names(foreign)}, which is not the one found "
+            "here; it runs only when you allow it: --allow-plugin-code, or allow_plugin_code: "
+            "true in a Serve file"
         )
     return searching([folder / PLUGIN])
 

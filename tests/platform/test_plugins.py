@@ -14,7 +14,9 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.tables import write_llms
 from waypost.registry import router_class
-from waypost.testing.gateway import chat, running
+from waypost.serve.plan import make_plan
+from waypost.serve.settings import ServeArgs
+from waypost.testing.gateway import arguments, chat, running
 from waypost.testing.synthetic import ENCODER_ID, LLMS, planted
 from waypost.tune.space import check_against, load_tune_config
 
@@ -56,8 +58,8 @@ def train(name, data, out, *more, code=0):
     return run(*start, *more, code=code)
 
 
-def route(artifact, query, *more):
-    result = run("route", "--artifact", artifact, "--allow-plugin-code", "--query", query, "--json")
+def route(artifact, query):
+    result = run("route", "--artifact", artifact, "--query", query, "--json")
     return json.loads(result.stdout)["model_name"]
 
 
@@ -99,8 +101,34 @@ def test_the_artifact_is_enough_without_the_folder(here, data, monkeypatch):
     router = load_router(here / "a", allow_plugin_code=True)
     assert router.route_single("a longer question").model == "prover"
     assert router.version == manifest.version
-    refused = run("route", "--artifact", here / "a", "--query", "q", code=1)
-    assert "--allow-plugin-code" in refused.stderr
+
+
+def test_code_that_is_found_here_needs_no_leave(here, data):
+    folder = write_plugin("by_length", "plain", place(here, PLACES[0]))
+    train("by_length", data, here / "a")
+    (folder / "test_by_length.py").write_text("# tests are no part of it\n")
+    (folder / "__pycache__").mkdir()
+    assert route(here / "a", "Why?") == "tiny"
+    make_plan(ServeArgs.model_validate(arguments(here / "a")))
+
+
+@pytest.mark.parametrize("file", ["router.py", "config.yaml", "one_more.txt", None])
+def test_other_code_runs_only_when_it_is_allowed(here, data, file):
+    folder = write_plugin("by_length", "plain", place(here, PLACES[0]))
+    train("by_length", data, here / "a", "--folds", "0")
+    if file is None:
+        folder.rename(here / "elsewhere")
+    else:
+        with (folder / file).open("a") as source:
+            source.write("# changed\n")
+    asked = ("route", "--artifact", here / "a", "--query", "q")
+    refused = run(*asked, code=1).stderr
+    assert "plug-in by_length, which is not the one found here" in refused
+    assert "--allow-plugin-code" in refused
+    assert run(*asked, "--allow-plugin-code").stdout.startswith("tiny")
+    with pytest.raises(ConfigError, match=r"allow_plugin_code: is not true.*by_length"):
+        make_plan(ServeArgs.model_validate(arguments(here / "a")))
+    make_plan(ServeArgs.model_validate(arguments(here / "a", allow_plugin_code=True)))
 
 
 def test_a_plain_router_needs_no_more_than_the_list_of_llms(here, tmp_path):
@@ -128,7 +156,7 @@ def test_a_table_of_decisions_without_scores(here, data):
 async def test_changing_the_artifact_is_all_that_serving_needs(here, data):
     write_plugin("by_length", "plain", place(here, PLACES[0]))
     train("by_length", data, here / "a")
-    async with running(here / "a", allow_plugin_code=True) as gateway:
+    async with running(here / "a") as gateway:
         reply = await gateway.client.post("/v1/chat/completions", chat("Why?"))
         assert reply.status == 200
         assert reply.headers["x-waypost-model"] == "tiny"

@@ -17,6 +17,7 @@ from waypost.config import StrictModel, parse, resolve_path, settings
 from waypost.contracts.artifact import Manifest, read_manifest
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, RegistryError, names
 from waypost.engines import engine_config
+from waypost.registry.packing import foreign_plugins
 from waypost.serve.environments import interpreter
 from waypost.serve.settings import (
     AUTO,
@@ -148,8 +149,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     An LLM whose environment cannot be used is `Served.unavailable`; the others are served.
 
     Raises:
-        ConfigError: with every fault of engines, names and prices, and of environments where they
-            leave nothing to serve.
+        ConfigError: with every fault of engines, names and prices, of environments where they
+            leave nothing to serve, and of plug-in code that is not allowed.
         ArtifactFormatError: a folder is not an artifact.
         PoolMismatchError: an LLM of the pool is known to none of the routers, or a router knows
             none of the pool.
@@ -164,6 +165,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     )
     root = settings().root
     artifacts, manifests = find_artifacts(args, root)
+    if not args.allow_plugin_code:
+        raise_faults(_plugin_faults(artifacts, manifests, where))
     check_pool([entry.name for entry in entries], manifests, where)
     broken = _broken_environments(args.pool, entries, where)
     models = tuple(served_model(entry, manifests, broken.get(entry.name)) for entry in entries)
@@ -238,6 +241,21 @@ def _policy_faults(policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: st
         return []
     problem = "none of them is served (see tier and WAYPOST_POOL)"
     return [Fault(f"{where}: policy.allowed_models", problem)]
+
+
+def _plugin_faults(
+    artifacts: Mapping[str, str], manifests: Mapping[str, Manifest], where: str
+) -> list[Fault]:
+    # Said here: in a replica it would be an application that does not start.
+    return [
+        Fault(
+            f"{where}: allow_plugin_code",
+            f"is not true, and {artifacts[router]} holds code that is not found here: the plug-in "
+            f"{names(foreign)}. Set it to true if you trust that code",
+        )
+        for router, manifest in manifests.items()
+        if (foreign := foreign_plugins(manifest))
+    ]
 
 
 def _broken_environments(

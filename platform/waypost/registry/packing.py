@@ -1,0 +1,69 @@
+"""The source of plug-ins inside an artifact: put there, and compared with what is found here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from waypost.contracts.artifact import PLUGIN, Manifest
+from waypost.contracts.errors import RegistryError
+from waypost.registry.entries import find_router
+
+_LEFT_OUT = ("__pycache__", "*.pyc", ".*", "test_*.py")
+
+
+def pack_plugin(source: Path, target: Path) -> None:
+    """Copy a plug-in folder, without what is hidden, compiled, or its tests."""
+    for name in _files(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def foreign_plugins(manifest: Manifest) -> list[str]:
+    """Return the packed plug-ins that are not, byte for byte, those of that name found here.
+
+    The code of the others would run here without the artifact, too.
+    """
+    return [name for name in manifest.plugins if not _is_found_here(name, manifest)]
+
+
+def _is_found_here(name: str, manifest: Manifest) -> bool:
+    try:
+        entry = find_router(name)
+    except RegistryError:
+        return False
+    if entry.source != "folder":
+        return False
+    start = f"{PLUGIN}/{name}/"
+    packed = {
+        file.removeprefix(start): sha256
+        for file, sha256 in manifest.files.items()
+        if file.startswith(start)
+    }
+    source = Path(entry.location)
+    try:
+        here = {file: _sha256(source / file) for file in _files(source)}
+    except OSError:
+        return False
+    return packed == here
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield the relative paths of the files that belong to a plug-in."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not _left_out(name))
+        for name in sorted(files):
+            if not _left_out(name):
+                yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _left_out(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _LEFT_OUT)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
