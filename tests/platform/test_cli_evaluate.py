@@ -31,19 +31,30 @@ def evaluate(data, out, *arguments):
     return CliRunner().invoke(command, [*start, *arguments])
 
 
-def test_the_report(data, tmp_path):
-    out = tmp_path / "R"
-    result = evaluate(data, out, "knnrouter:k=5", "best_single", "--seed", "3")
-    assert result.exit_code == 0, result.output
-    assert result.stderr == ""
+@pytest.fixture(scope="module")
+def mixed(data, tmp_path_factory):
+    """One run of two routers, and of an artifact whose manifest was changed."""
+    folder = tmp_path_factory.mktemp("mixed")
+    train(TrainConfig(router="best_single", folds=0), data, folder / "mine")
+    manifest = folder / "mine" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    readme = folder / "README.md"
+    readme.write_text("before\n<!-- routers begin -->\nold\n<!-- routers end -->\nafter\n")
+    routers = ["knnrouter:k=5", str(folder / "mine"), "best_single"]
+    options = ["--seed", "3", "--lambdas", "0,1", "--insert", f"{readme}:routers"]
+    result = evaluate(data, folder / "R", *routers, *options)
+    return result, folder, json.loads((folder / "R" / "report.json").read_text())
+
+
+def test_the_report(mixed):
+    result, folder, report = mixed
     assert "knnrouter:k=5" in result.stdout
     assert "(zero router)" in result.stdout
-    files = {path.name for path in out.iterdir()}
+    files = {path.name for path in (folder / "R").iterdir()}
     assert files == {
         "report.json", "report.md", "curve.png", "usage.png", "reliability.png",
         "decisions.parquet",
     }  # fmt: skip
-    report = json.loads((out / "report.json").read_text())
     assert set(report) >= TOP
     assert set(report["reference"]) >= REFERENCES
     assert list(report["routers"]) == ["knnrouter:k=5", "best_single"]
@@ -52,19 +63,26 @@ def test_the_report(data, tmp_path):
     assert report["routers"]["best_single"]["recovered_headroom"] == 0
     for name in ("zero_router", "oracle"):
         assert report["reference"][name]["aiq"] > 0
-    for path in out.glob("*.png"):
+    for path in (folder / "R").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
-    text = (out / "report.md").read_text()
-    assert f"`waypost evaluate knnrouter:k=5 best_single --data {data}" in text
-    assert "--seed 3" in text
+    text = (folder / "R" / "report.md").read_text()
+    assert "`waypost evaluate knnrouter:k=5 " in text
+    assert "--seed 3 --lambdas 0,1`" in text
     assert report["data_digest"] in text
     assert "nan" not in text.lower()
 
 
-def test_the_decision_log_holds_what_the_numbers_are_made_of(data, tmp_path):
-    evaluate(data, tmp_path / "R", "knnrouter", "best_single", "--lambdas", "0,1")
-    report = json.loads((tmp_path / "R" / "report.json").read_text())
-    log = pq.read_table(tmp_path / "R" / "decisions.parquet").to_pylist()
+def test_a_router_that_fails_is_named_and_ends_with_1(mixed):
+    result, folder, report = mixed
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: mine: ")
+    assert "was changed after training" in report["failed"]["mine"]
+    assert "| mine |" in (folder / "R" / "report.md").read_text()
+
+
+def test_the_decision_log_holds_what_the_numbers_are_made_of(mixed):
+    _, folder, report = mixed
+    log = pq.read_table(folder / "R" / "decisions.parquet").to_pylist()
     assert len(log) == 60
     for name, row in report["routers"].items():
         own = [entry for entry in log if entry["router"] == name]
@@ -76,18 +94,34 @@ def test_the_decision_log_holds_what_the_numbers_are_made_of(data, tmp_path):
             assert scores[entry["model_name"]] == max(scores.values())
 
 
-def test_json_and_an_earlier_report_is_replaced(data, tmp_path):
+def test_the_short_table_goes_between_its_markers(mixed):
+    _, folder, report = mixed
+    text = (folder / "README.md").read_text()
+    assert text.startswith("before\n<!-- routers begin -->\n| router |")
+    assert text.endswith("\n<!-- routers end -->\nafter\n")
+    assert "old" not in text
+    assert f"data digest `{report['data_digest'][:12]}`" in text
+    assert "seed 3" in text
+    assert "    waypost evaluate knnrouter:k=5 " in text
+    assert "--insert" not in text
+
+
+def test_all_may_fail_and_an_earlier_report_is_replaced(data, tmp_path):
     (tmp_path / "R").mkdir()
     (tmp_path / "R" / "report.json").write_text("{}")
     (tmp_path / "R" / "old.txt").write_text("x")
-    result = evaluate(data, tmp_path / "R", "best_single", "--json")
-    assert json.loads(result.stdout) == json.loads((tmp_path / "R" / "report.json").read_text())
+    result = evaluate(data, tmp_path / "R", str(tmp_path / "nowhere"), "--json")
+    assert result.exit_code == 1
+    assert "nowhere" in result.stderr
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert json.loads(result.stdout) == report
+    assert report["routers"] == {}
     assert not (tmp_path / "R" / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["R"]
 
 
 def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):
-    result = evaluate(data, tmp_path / "R", "best_single", "--resplit", "4,5")
+    result = evaluate(data, tmp_path / "R", "best_single", "--resplit", "4,5", "--lambdas", "0,1")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "R" / "report.json").read_text())
     assert report["seed"] == [4, 5]
@@ -103,24 +137,6 @@ def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):
     assert "means over the seeds" in (tmp_path / "R" / "report.md").read_text()
 
 
-def test_the_short_table_goes_between_its_markers(data, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- routers begin -->\nold\n<!-- routers end -->\nafter\n")
-    result = evaluate(
-        data, tmp_path / "R", "best_single", "--lambdas", "0", "--insert", f"{readme}:routers"
-    )
-    assert result.exit_code == 0, result.output
-    text = readme.read_text()
-    assert text.startswith("before\n<!-- routers begin -->\n| router |")
-    assert text.endswith("\n<!-- routers end -->\nafter\n")
-    assert "old" not in text
-    report = json.loads((tmp_path / "R" / "report.json").read_text())
-    assert f"data digest `{report['data_digest'][:12]}`" in text
-    assert "seed 0" in text
-    assert "    waypost evaluate best_single --data" in text
-    assert "--insert" not in text
-
-
 def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
     (tmp_path / "README.md").write_text("<!-- routers begin -->\n")
     result = evaluate(
@@ -129,27 +145,6 @@ def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
     assert result.exit_code == 2
     assert "<!-- routers end -->" in result.stderr
     assert not (tmp_path / "R").exists()
-
-
-def test_a_router_that_fails_is_named_and_ends_with_1(data, tmp_path):
-    train(TrainConfig(router="best_single", folds=0), data, tmp_path / "mine")
-    manifest = tmp_path / "mine" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
-    result = evaluate(data, tmp_path / "R", str(tmp_path / "mine"), "best_single", "--lambdas", "0")
-    assert result.exit_code == 1
-    assert "error: mine: " in result.stderr
-    assert "was changed after training" in result.stderr
-    report = json.loads((tmp_path / "R" / "report.json").read_text())
-    assert list(report["routers"]) == ["best_single"]
-    assert "| mine |" in (tmp_path / "R" / "report.md").read_text()
-
-
-def test_all_may_fail(data, tmp_path):
-    result = evaluate(data, tmp_path / "R", str(tmp_path / "nowhere"))
-    assert result.exit_code == 1
-    assert "nowhere" in result.stderr
-    assert json.loads((tmp_path / "R" / "report.json").read_text())["routers"] == {}
-    assert (tmp_path / "R" / "usage.png").is_file()
 
 
 @pytest.mark.parametrize(

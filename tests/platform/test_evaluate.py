@@ -23,12 +23,12 @@ def write(folder, scores, split, texts, **more):
     write_routing_data(folder, data, split)
 
 
-@pytest.fixture
-def by_hand(tmp_path):
-    folder = tmp_path / "by_hand"
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("by_hand")
     write(folder, TRAIN, "train", ["red apple", "green pear", "blue plum", "old fig"], cost_usd=USD)
     write(folder, TEST, "test", ["a stone", "one river", "two hills", "red apple!"], cost_usd=USD)
-    return folder
+    return run(folder, "best_single", "cheapest_llm").report
 
 
 def run(folder, *routers, **more):
@@ -36,7 +36,7 @@ def run(folder, *routers, **more):
 
 
 def test_references_by_hand(by_hand):
-    found = run(by_hand, "best_single").report["reference"]
+    found = by_hand["reference"]
     numbers = {key: (one["quality"], one["cost_usd_per_1k"]) for key, one in found.items()}
     assert numbers == {
         "random": pytest.approx((0.625, 2.5)),
@@ -55,7 +55,7 @@ def test_references_by_hand(by_hand):
 
 
 def test_routers_by_hand(by_hand):
-    found = run(by_hand, "best_single", "cheapest_llm").report["routers"]
+    found = by_hand["routers"]
     best, cheap = found["best_single"], found["cheapest_llm"]
     expected = {
         "quality": 0.75, "cost_usd_per_1k": 4, "delta_best_single": 0, "aiq": 0.625,
@@ -80,7 +80,7 @@ def test_routers_by_hand(by_hand):
 
 
 def test_what_stands_in_training_is_counted_and_left_out(by_hand):
-    found = run(by_hand, "best_single", "cheapest_llm").report
+    found = by_hand
     assert found["leaks"] == {"count": 1, "query_ids": ["test-3"]}
     assert found["routers"]["best_single"]["unseen"]["quality"] == pytest.approx(2 / 3)
     unseen = found["routers"]["cheapest_llm"]["unseen"]
@@ -174,7 +174,8 @@ def test_artifacts_and_names_stand_side_by_side(topics, tmp_path):
 
 
 def test_the_same_comparison_twice_is_the_same(topics):
-    one, two = (run(topics, "knnrouter", "randomrouter", seed=3).report for _ in range(2))
+    routers = ("knnrouter:k=5", "randomrouter")
+    one, two = (run(topics, *routers, seed=3).report for _ in range(2))
     for name in one["routers"]:
         for key in ("quality_low", "delta_high", "aiq_low", "flip_rate", "curve"):
             assert one["routers"][name][key] == two["routers"][name][key]

@@ -19,7 +19,8 @@ def folder(tmp_path_factory):
 
 def run(folder, *routers, seeds=(0, 1, 2)):
     return evaluate_resplit(
-        EvaluateConfig(routers=routers, encoder=ENCODER_ID, resplit=seeds), folder
+        EvaluateConfig(routers=routers, encoder=ENCODER_ID, resplit=seeds, lambdas=(0, 0.1, 1)),
+        folder,
     )
 
 
@@ -31,7 +32,7 @@ def test_numbers_are_means_over_the_seeds(folder):
     mean = report["routers"]["knnrouter"]
     for key in ("quality", "cost_usd_per_1k", "delta_best_single", "aiq", "ece"):
         assert mean[key] == pytest.approx(np.mean([row[key] for row in rows])), key
-    assert mean["curve"][5] == pytest.approx(np.mean([row["curve"][5] for row in rows], axis=0))
+    assert mean["curve"][2] == pytest.approx(np.mean([row["curve"][2] for row in rows], axis=0))
     assert mean["seeds"]["quality"] == [row["quality"] for row in rows]
     assert mean["sd"]["quality"] == pytest.approx(np.std([r["quality"] for r in rows], ddof=1))
     assert mean["quality_low"] <= mean["quality"] <= mean["quality_high"]

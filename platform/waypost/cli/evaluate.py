@@ -163,22 +163,19 @@ def _command(ctx: click.Context) -> str:
 
 def _show(report: dict[str, Any], out: Path) -> None:
     from waypost.report.markdown import REFERENCES, references
-    from waypost.report.numbers import fixed, percent, usd, with_interval
+    from waypost.report.numbers import fixed, usd, with_interval
 
     def cells(name: str, row: Any) -> tuple[str, ...]:
         return (
             name,
-            with_interval(row, "quality", "quality_low", "quality_high"),
+            fixed(row["quality"]),
             with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
-            usd(row.get("cost_usd_per_1k")),
-            percent(row.get("cost_save")),
+            usd(row["cost_usd_per_1k"]),
             fixed(row.get("aiq")),
             fixed(row.get("decision_ms_p50"), 2),
         )
 
-    columns = (
-        "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",
-    )  # fmt: skip
+    columns = ("router", "quality", "vs best single", "USD per 1k", "AIQ", "ms")
     rows = [cells(f"({REFERENCES[key]})", row) for key, row in references(report).items()]
     rows += [cells(name, row) for name, row in report["routers"].items()]
     echo_table(columns, rows)

@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 _BLOCK = 2_000_000
-_KEEP_BYTES = 64_000_000
+_KEEP_BYTES = 200_000_000
 
 
 class Bootstrap:

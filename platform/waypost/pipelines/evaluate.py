@@ -29,7 +29,7 @@ from waypost.pipelines.evaluation.contenders import (
 )
 from waypost.pipelines.evaluation.ground import Ground
 from waypost.pipelines.evaluation.headline import Card
-from waypost.pipelines.evaluation.probes import decision_ms, flip_rate, sample
+from waypost.pipelines.evaluation.probes import REWRITTEN, TIMED, decision_ms, flip_rate, sample
 from waypost.pipelines.evaluation.vectors import Vectors
 from waypost.pipelines.sweep import COST_ALONE, sweep
 
@@ -153,9 +153,10 @@ def _measure(config: EvaluateConfig, ready: Ready, ground: Ground, vectors: Vect
     found = card(ground, swept)
     if found.numbers["not_measured"] == len(ground.test):
         raise SchemaError("none of its choices was measured in the data")
-    texts = sample(ground.test.queries, config.seed)
-    p50, p99 = decision_ms(ready.router, texts)
-    flips = flip_rate(ready.router, texts, vectors, config.seed)
+    queries = ground.test.queries
+    p50, p99 = decision_ms(ready.router, sample(queries, TIMED, config.seed))
+    rewritten = sample(queries, REWRITTEN, config.seed)
+    flips = flip_rate(ready.router, rewritten, vectors, config.seed)
     found.numbers.update(
         decision_ms_p50=p50,
         decision_ms_p99=p99,

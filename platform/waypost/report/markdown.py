@@ -258,9 +258,9 @@ def _how(report: Report) -> list[str]:
         "quality / the best single LLM's cost. PerfGain: best setting's quality over the best "
         "single LLM's, minus 1. Headroom: share of oracle minus best single that is reached. "
         "Both are the best of all settings on this split, so a little optimistic.",
-        f"Decision ms: text to decision, one at a time, embedding included, on {how['asked_anew']} "
-        "texts; flips: mean share of these whose choice changes with case, blanks, punctuation or "
-        "typos. Fit s: without embedding.",
+        "Decision ms: text to decision, one at a time, embedding included, on "
+        f"{how['timed']:g} texts; flips: mean share of {how['rewritten']:g} texts whose choice "
+        "changes with case, blanks, punctuation or typos. Fit s: without embedding.",
         "Lambda 1e9: cost alone decides. Dollars are those of 1,000 queries, in report.json, too.",
         f"A mean cost is stated where at most {percent(how['most_unknown_cost'])} of the calls "
         "have none.",

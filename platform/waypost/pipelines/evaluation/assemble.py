@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from waypost.pipelines.evaluation.ground import CURVE_DRAWS, DRAWS, MOST_UNKNOWN, Ground
+from waypost.pipelines.evaluation.ground import CURVE_DRAWS, MOST_UNKNOWN, Ground
 from waypost.pipelines.evaluation.headline import Card, task_rows
-from waypost.pipelines.evaluation.probes import TEXTS
+from waypost.pipelines.evaluation.probes import REWRITTEN, TIMED
 
 
 class _Config(Protocol):
@@ -46,10 +46,11 @@ def assemble(
         "routers": {name: one.numbers for name, one in cards.items()},
         "failed": dict(failed),
         "how": {
-            "bootstrap_draws": DRAWS,
+            "bootstrap_draws": ground.bootstrap.draws,
             "curve_draws": CURVE_DRAWS,
             "most_unknown_cost": MOST_UNKNOWN,
-            "asked_anew": min(TEXTS, len(test)),
+            "timed": min(TIMED, len(test)),
+            "rewritten": min(REWRITTEN, len(test)),
         },
     }
 

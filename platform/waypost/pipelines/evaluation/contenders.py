@@ -94,6 +94,10 @@ def _read(argument: str, seed: int) -> Contender:
         cls: Any = router_class(name)
     except PluginError:
         return Contender(argument, router=name, parameters=given)
+    except RegistryError:
+        if path.is_dir():  # it says itself what it lacks of an artifact
+            return Contender(path.resolve().name, artifact=path)
+        raise
     check = getattr(cls, "check_params", None)
     if check is not None:
         check(given)

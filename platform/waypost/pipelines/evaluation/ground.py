@@ -24,6 +24,10 @@ Floats = NDArray[np.float64]
 
 DRAWS = 10_000
 CURVE_DRAWS = 1_000
+MOST_CELLS = 200_000_000
+"""Draws times queries up to which there are `DRAWS`; larger splits have fewer, at least
+`CURVE_DRAWS`."""
+
 MOST_UNKNOWN = 0.05
 """Largest share of choices without a known cost for which a mean cost is still stated."""
 
@@ -90,7 +94,7 @@ class Ground:
             prices=list_prices(test),
             unseen=~leaks(train.queries, test.queries),
             lambdas=lambdas or lambda_grid(usd),
-            bootstrap=Bootstrap(len(test), DRAWS, seed),
+            bootstrap=Bootstrap(len(test), _draws(len(test)), seed),
         )
 
     @property
@@ -162,7 +166,11 @@ class Ground:
     @cached_property
     def unseen_bootstrap(self) -> Bootstrap:
         """Draws of the unseen queries."""
-        return Bootstrap(int(self.unseen.sum()), DRAWS, self.bootstrap.seed)
+        return Bootstrap(int(self.unseen.sum()), self.bootstrap.draws, self.bootstrap.seed)
+
+
+def _draws(n: int) -> int:
+    return max(CURVE_DRAWS, min(DRAWS, MOST_CELLS // max(n, 1)))
 
 
 def mean_usd(values: Floats) -> float:

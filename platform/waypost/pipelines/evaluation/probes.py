@@ -14,14 +14,15 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import TrainableRouter
 from waypost.pipelines.evaluation.vectors import Vectors
 
-TEXTS = 200
-"""Most queries that are asked anew, drawn by seed."""
+TIMED = 200
+REWRITTEN = 100
+"""Most queries that are timed, and written differently; drawn by seed."""
 
 _SECONDS = 2.0
 _LEAST = 20
 
 
-def sample(texts: Sequence[str], seed: int, most: int = TEXTS) -> list[str]:
+def sample(texts: Sequence[str], most: int, seed: int) -> list[str]:
     """Draw texts without replacement, in their order."""
     if len(texts) <= most:
         return list(texts)
@@ -32,7 +33,7 @@ def sample(texts: Sequence[str], seed: int, most: int = TEXTS) -> list[str]:
 def decision_ms(router: TrainableRouter, texts: Sequence[str]) -> tuple[float, float]:
     """Time single decisions, text to decision, embedding included.
 
-    Returns p50 and p99 in milliseconds of at most `TEXTS` texts, of fewer where a router takes
+    Returns p50 and p99 in milliseconds of these texts, of fewer of them where a router takes
     its time; NaN twice where it does not decide alone.
     """
     taken: list[float] = []
