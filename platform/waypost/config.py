@@ -51,6 +51,11 @@ class Settings:
     pool: str
     environments: Mapping[str, Path]
 
+    @property
+    def named_plugin_paths(self) -> tuple[Path, ...]:
+        """Those of ``WAYPOST_PLUGINS``: somebody expects them to exist."""
+        return self.plugin_paths[2:]
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from ``env`` (default: this process's environment)."""

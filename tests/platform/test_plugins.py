@@ -28,6 +28,8 @@ def here(tmp_path, monkeypatch):
     """An empty working directory and an empty home folder."""
     (tmp_path / "cwd").mkdir()
     (tmp_path / "home").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WAYPOST_PLUGINS", f"{tmp_path / 'one'}:{tmp_path / 'two'}")

@@ -2,6 +2,7 @@ import importlib.metadata
 
 import pytest
 
+from waypost.config import settings
 from waypost.contracts.errors import (
     ConfigError,
     MissingExtraError,
@@ -162,6 +163,22 @@ def test_a_plugin_that_extends_a_built_in_router_has_its_own_name(tmp_path):
     add_plugin(tmp_path, "mine", source)
     assert router_class("mine", [tmp_path]).name == "mine"
     assert router_class("knnrouter", [tmp_path]).name == "knnrouter"
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [("nowhere", "no such folder"), ("first", "is a plug-in itself"), ("file", "no such folder")],
+)
+def test_a_wrong_place_is_said(tmp_path, monkeypatch, named, problem):
+    add_plugin(tmp_path, "first")
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("WAYPOST_PLUGINS", str(tmp_path / named))
+    settings.cache_clear()
+    (entry,) = [e for e in list_routers() if e.source == "folder"]
+    assert (entry.name, entry.location) == (named, str(tmp_path / named))
+    assert problem in entry.error
+    with pytest.raises(PluginError, match=problem):
+        find_router(named)
 
 
 def test_hidden_and_private_folders_are_no_plugins(tmp_path):

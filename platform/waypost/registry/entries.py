@@ -75,11 +75,16 @@ def list_routers(plugin_paths: Sequence[Path] | None = None) -> list[RouterEntry
         plugin_paths: Folders that hold plug-in folders; default: those of `searching`, else of
             the settings.
     """
-    searched = _searched.get()
-    paths = plugin_paths if plugin_paths is not None else searched
+    paths = plugin_paths if plugin_paths is not None else _searched.get()
     found: dict[str, RouterEntry] = {}
     shadowed: list[RouterEntry] = []
     plugins = _folders(settings().plugin_paths if paths is None else paths)
+    if paths is None:
+        plugins += [
+            RouterEntry(path.name, "folder", str(path), "", "WAYPOST_PLUGINS: no such folder")
+            for path in settings().named_plugin_paths
+            if not path.is_dir()
+        ]
     for entry in (*_builtin(), *_entry_points(), *plugins):
         first = found.setdefault(entry.name, entry)
         if first is not entry and first.location != entry.location:
@@ -133,6 +138,10 @@ def _folders(paths: Sequence[Path]) -> list[RouterEntry]:
             folders = sorted(parent.iterdir()) if parent.is_dir() else []
         except OSError as failure:
             problem = f"the folder cannot be read: {failure.strerror}"
+            found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
+            continue
+        if parent / "router.py" in folders:
+            problem = "is a plug-in itself: WAYPOST_PLUGINS names the folder that holds it"
             found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
             continue
         for folder in folders:

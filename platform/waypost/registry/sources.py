@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -60,9 +61,18 @@ def _spec(module: str) -> ModuleSpec | None:
 
 def _read(path: Path) -> Found:
     try:
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        now = path.stat()
     except FileNotFoundError:
         return "", f"{path} does not exist"
+    except OSError as error:
+        return "", f"{path} cannot be read: {error}"
+    return _read_once(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=512)  # a router is looked up each time one is made: for every fold of a fit
+def _read_once(path: Path, _changed_ns: int, _size: int) -> Found:
+    try:
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except SyntaxError as error:
         return "", f"{path}, line {error.lineno}: {error.msg}"
     except (OSError, ValueError, RecursionError) as error:
