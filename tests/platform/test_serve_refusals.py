@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,6 +63,17 @@ async def test_a_body_in_parts_is_joined(client):
 async def test_a_body_that_does_not_come_is_408(artifact):
     async with running(artifact, limits={"body_timeout_s": 0.05}) as up:
         is_error(await up.client.open("POST", CHAT, []).end(), 408)
+
+
+async def test_a_body_on_its_way_holds_no_place(artifact):
+    limits = {"max_in_flight": 1, "max_queued": 0, "body_timeout_s": 5}
+    async with running(artifact, limits=limits) as up:
+        slow = [up.client.open("POST", CHAT, []) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        assert (await up.client.post(CHAT, chat())).status == 200
+        for connection in slow:
+            connection.go_away()
+            await connection.end()
 
 
 async def test_tokens_and_answers_beyond_the_limits_are_refused(artifact):

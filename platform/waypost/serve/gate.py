@@ -1,4 +1,7 @@
-"""Lets in as many requests as the gateway works on; some wait, the rest are turned away."""
+"""Lets in as many requests as the gateway works on; some wait, the rest are turned away.
+
+A request takes its place when its body is there.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,15 @@ class Gate:
         """Requests that wait for their turn."""
         return len(self._waiting)
 
+    def check(self) -> None:
+        """Refuse before anything is read where there is no room even to wait.
+
+        Raises:
+            TooBusyError: no place is free and the queue is full.
+        """
+        if self.in_flight >= self._most and len(self._waiting) >= self._most_waiting:
+            raise TooBusyError("the server is at its limit; retry later", self._advice())
+
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
         """Hold a place for the length of the block.
@@ -59,11 +71,10 @@ class Gate:
             self._leave()
 
     async def _enter(self) -> None:
+        self.check()
         if self.in_flight < self._most:
             self.in_flight += 1
             return
-        if len(self._waiting) >= self._most_waiting:
-            raise TooBusyError("the server is at its limit; retry later", self._advice())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -93,3 +104,33 @@ class Gate:
     def _advice(self) -> int:
         ahead = (len(self._waiting) + 1) / self._most
         return max(1, min(LONGEST_ADVICE_S, math.ceil(ahead * self._mean_s)))
+
+
+class Arrivals:
+    """A bounded number of bodies on their way; one more ends the one that has taken longest.
+
+    A body that is sent at once is here for a moment, so that clients who send slowly, however
+    many, take no place from those who do not.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._arriving: dict[int, asyncio.Timeout] = {}  # in the order of their begin
+
+    @asynccontextmanager
+    async def within(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bound the time of the block.
+
+        Raises:
+            TimeoutError: it is over, or the block gave way to another.
+        """
+        async with asyncio.timeout(timeout_s) as scope:
+            if len(self._arriving) >= self._most:
+                slowest = self._arriving.pop(next(iter(self._arriving)))
+                if not slowest.expired():
+                    slowest.reschedule(0.0)
+            self._arriving[id(scope)] = scope
+            try:
+                yield
+            finally:
+                self._arriving.pop(id(scope), None)

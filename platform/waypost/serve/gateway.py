@@ -25,7 +25,7 @@ from waypost.serve.decider import StaleDecisionError
 from waypost.serve.decisions import Decisions, FeedbackStore
 from waypost.serve.dispatch import Dispatcher, Reach
 from waypost.serve.failover import Failure
-from waypost.serve.gate import Gate
+from waypost.serve.gate import Arrivals, Gate
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised
 from waypost.serve.metrics import Metrics
@@ -64,6 +64,9 @@ only models that the other side does not have (any more, or yet) is decided agai
 MODEL = "/v1/models/"
 ANY_MODEL = "/v1/models/{model}"
 
+FEWEST_ARRIVALS = 64
+"""Bodies that may be on their way at a time, also where fewer requests are worked on."""
+
 MAX_FEEDBACK_BYTES = 64 * 1024
 
 
@@ -94,6 +97,7 @@ class Gateway:
         self._graph = Graph(dispatcher, self.metrics, self._decisions)
         self._leaving: set[asyncio.Task[None]] = set()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
+        self._arrivals = Arrivals(max(limits.max_in_flight, FEWEST_ARRIVALS))
         self.metrics.watch(
             lambda: self.gate.in_flight,
             lambda: self.gate.waiting,
@@ -214,28 +218,28 @@ class Gateway:
             self._keys.check(http.headers.get("authorization"))
         return methods[method]
 
-    def _admitted(self, handler: Handler) -> Handler:
+    def _admitted(self, handler: Callable[[Exchange, str, bytes], Awaitable[None]]) -> Handler:
         async def admitted(http: Exchange, request_id: str) -> None:
+            self.gate.check()
+            raw = await self._body(http, self.limits.max_body_bytes)
             async with self.gate.admit():
-                await handler(http, request_id)
+                await handler(http, request_id, raw)
 
         return admitted
 
-    async def _body(self, http: Exchange) -> bytes:
-        return await http.body(self.limits.max_body_bytes, self.limits.body_timeout_s)
+    async def _body(self, http: Exchange, most: int) -> bytes:
+        return await http.body(most, self.limits.body_timeout_s, self._arrivals)
 
     # -- answers ------------------------------------------------------------------------------
 
-    async def _chat(self, http: Exchange, request_id: str) -> None:
+    async def _chat(self, http: Exchange, request_id: str, raw: bytes) -> None:
         begin = time.perf_counter()
-        raw = await self._body(http)
         await self._answer(
             http, lambda parser: parser.chat(raw, http.headers, request_id), ChatFormat, begin
         )
 
-    async def _completion(self, http: Exchange, request_id: str) -> None:
+    async def _completion(self, http: Exchange, request_id: str, raw: bytes) -> None:
         begin = time.perf_counter()
-        raw = await self._body(http)
         await self._answer(
             http, lambda parser: parser.completion(raw, http.headers, request_id), TextFormat, begin
         )
@@ -255,8 +259,8 @@ class Gateway:
                     raise
             await asyncio.sleep(SETTLE_POLL_S)
 
-    async def _route(self, http: Exchange, request_id: str) -> None:
-        raw, graph = await self._body(http), self._graph
+    async def _route(self, http: Exchange, request_id: str, raw: bytes) -> None:
+        graph = self._graph
         call = graph.parser.route(raw, http.headers, request_id)
         await graph.answering.explain(http, call)
 
@@ -267,9 +271,7 @@ class Gateway:
     # -- the other endpoints ------------------------------------------------------------------
 
     async def _rate(self, http: Exchange, request_id: str) -> None:
-        body, _ = read_body(
-            FeedbackBody, await http.body(MAX_FEEDBACK_BYTES, self.limits.body_timeout_s)
-        )
+        body, _ = read_body(FeedbackBody, await self._body(http, MAX_FEEDBACK_BYTES))
         if self._feedback is None:
             raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
         rated = body.request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")

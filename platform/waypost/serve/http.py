@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from waypost.serve.answers import dumps
+from waypost.serve.gate import Arrivals
 from waypost.serve.problems import Problem
 
 Message = MutableMapping[str, Any]
@@ -80,8 +81,13 @@ class Exchange:
         """Whether the status line was sent."""
         return self.status != 0
 
-    async def body(self, most: int, timeout_s: float) -> bytes:
+    async def body(self, most: int, timeout_s: float, arrivals: Arrivals) -> bytes:
         """Read the body.
+
+        Args:
+            most: Bytes.
+            timeout_s: Until all of it is there.
+            arrivals: Which others are being read.
 
         Raises:
             Problem: 413 where it is longer than ``most`` bytes, 408 where it is slow, 415 where
@@ -99,12 +105,11 @@ class Exchange:
         if declared.isdecimal() and int(declared[:20]) > most:
             raise _too_long(most)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with arrivals.within(timeout_s):
                 return await self._read(most)
         except TimeoutError:
-            raise Problem(
-                408, f"the body did not arrive within {timeout_s:g} s", code="slow_body"
-            ) from None
+            message = f"the body did not arrive within {timeout_s:g} s, or gave way to many others"
+            raise Problem(408, message, code="slow_body") from None
 
     async def _read(self, most: int) -> bytes:
         parts: list[bytes] = []

@@ -288,7 +288,8 @@ class Limits(StrictModel):
     """A request that waited this long is answered 429."""
 
     body_timeout_s: Seconds = 30.0
-    """A body that takes longer to arrive is answered 408."""
+    """A body that takes longer to arrive is answered 408. While it arrives it holds no place of
+    ``max_in_flight``; of more than that many (at least 64), the slowest gives way."""
 
     first_token_timeout_s: Seconds = 60.0
     between_tokens_timeout_s: Seconds = 30.0
