@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from waypost.config import StrictModel
@@ -122,13 +124,24 @@ def compare(
     test: RoutingData,
     vectors: Vectors,
     told: Told | None = None,
+    unseen: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
     """Compare routers on two splits at hand.
+
+    Args:
+        config: What to compare.
+        contenders: The routers.
+        train: Training split.
+        test: The split to decide.
+        vectors: Embeds the queries.
+        told: Told (done, total) routers.
+        unseen: Where a test query has no near-duplicate in training, shape (n_test,); None
+            looks for them.
 
     Raises:
         SchemaError: the splits have no LLM in common.
     """
-    ground = Ground.of(train, test, config.seed, config.lambdas)
+    ground = Ground.of(train, test, config.seed, config.lambdas, unseen)
     cards: dict[str, Card] = {}
     failed: dict[str, str] = {}
     for done, one in enumerate(contenders):
@@ -140,7 +153,7 @@ def compare(
         # A router may be anybody's code, and one that fails must not end the others.
         except Exception as error:
             logger.debug("%s failed", one.label, exc_info=True)
-            failed[one.label] = reason(error)
+            failed[one.label] = reason(error).removeprefix(f"{one.router}: ")
     _correct(cards)
     reference = references.all_of(ground)
     report = assemble(ground, config, reference, cards, failed)

@@ -71,6 +71,7 @@ def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
             transform=axis.transAxes,
             fontsize=8,
             va="top",
+            bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
         )
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)

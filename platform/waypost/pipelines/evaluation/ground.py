@@ -69,6 +69,7 @@ class Ground:
         test: RoutingData,
         seed: int,
         lambdas: tuple[float, ...] | None = None,
+        unseen: NDArray[np.bool_] | None = None,
     ) -> Ground:
         """Put together what a comparison needs.
 
@@ -92,7 +93,7 @@ class Ground:
             mean_quality=quality,
             mean_usd=usd,
             prices=list_prices(test),
-            unseen=~leaks(train.queries, test.queries),
+            unseen=~leaks(train.queries, test.queries) if unseen is None else unseen,
             lambdas=lambdas or lambda_grid(usd),
             bootstrap=Bootstrap(len(test), _draws(len(test)), seed),
         )

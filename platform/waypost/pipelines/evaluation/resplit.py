@@ -68,7 +68,13 @@ def evaluate_resplit(
         train, test = stratified_split(pooled, SHARE, seed)
         one = config.model_copy(update={"seed": seed, "lambdas": lambdas})
         found[seed] = compare(
-            one, contenders[seed], pooled.select(train), pooled.select(test), vectors, told_all
+            one,
+            contenders[seed],
+            pooled.select(train),
+            pooled.select(test),
+            vectors,
+            told_all,
+            ~np.isin(pooled.groups[test], pooled.groups[train]),
         )
     report = mean_report([one.report for one in found.values()])
     for part in ("reference", "routers"):
