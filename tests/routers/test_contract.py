@@ -12,12 +12,22 @@ from waypost.testing.router_contract import all_checks
 ROUTERS = [entry.name for entry in list_routers([]) if entry.source == "built-in"]
 
 
-def score_routers():
-    return [name for name in ROUTERS if issubclass(router_class(name), ScoreRouter)]
+def fine_tunes(name):
+    return getattr(router_class(name), "needs_weights", None) is not None
+
+
+def score_routers(*, fine_tuned):
+    scoring = [name for name in ROUTERS if issubclass(router_class(name), ScoreRouter)]
+    return [name for name in scoring if fine_tunes(name) == fine_tuned]
+
+
+def by_tier():
+    """Fine-tuning takes seconds even with a stand-in for the model: the engine tier's."""
+    return [pytest.param(n, marks=[pytest.mark.engine] if fine_tunes(n) else []) for n in ROUTERS]
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", ROUTERS)
+@pytest.mark.parametrize("name", by_tier())
 def test_contract(name, check):
     if not issubclass(router_class(name), ScoreRouter):
         pytest.skip("predicts no scores: its own tests check it")
@@ -33,10 +43,14 @@ def test_file_name_is_registry_name(name):
     assert cls.__doc__
 
 
-def test_saved_routers_score_alike_in_a_fresh_process(tmp_path):
-    check_fresh_process(score_routers(), tmp_path)
+@pytest.mark.parametrize(
+    "fine_tuned", [False, pytest.param(True, marks=pytest.mark.engine)], ids=["learned", "tuned"]
+)
+def test_saved_routers_score_alike_in_a_fresh_process(tmp_path, fine_tuned):
+    check_fresh_process(score_routers(fine_tuned=fine_tuned), tmp_path)
 
 
 def test_the_battery_is_not_empty():
     assert len(all_checks()) >= 25
-    assert {"knnrouter", "best_single", "randomrouter"} <= set(score_routers())
+    assert {"knnrouter", "best_single", "randomrouter"} <= set(score_routers(fine_tuned=False))
+    assert {"routerdc", "causallm_router"} <= set(score_routers(fine_tuned=True))

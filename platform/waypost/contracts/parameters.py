@@ -77,6 +77,18 @@ class OneOf:
         return "one of " + ", ".join(map(repr, self.values))
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text that is not empty, such as the name of a model."""
+
+    def allows(self, value: Any) -> bool:
+        """Say whether the value is one."""
+        return isinstance(value, str) and bool(value.strip())
+
+    def __str__(self) -> str:
+        return "a text that is not empty"
+
+
 def check_parameters(
     values: Mapping[str, Any],
     constraints: Mapping[str, Constraint],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,13 @@ class TrainableRouter(Parametrized, MetaRouter):
 
     needs_embeddings: ClassVar[bool] = True
     """False for routers that never look at the query's embedding."""
+
+    needs_weights: ClassVar[Literal["encoder", "causal"] | None] = None
+    """Kind of pretrained model that the parameter ``model`` names and that `fit` fine-tunes: then
+    both fitting and predicting read real weights and take their time. None is no such model."""
+
+    trial_parameters: ClassVar[Mapping[str, Any]] = {}
+    """Parameters of a quick first try, where a fit with the defaults takes minutes."""
 
     learns: ClassVar[bool] = True
     """False where `fit` only notes who the candidates are and what their calls cost."""

@@ -14,14 +14,21 @@ from waypost.contracts.records import Decision, Query
 from waypost.contracts.router import QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.encoders import make_encoder
-from waypost.registry import make_router
+from waypost.registry import make_router, router_class
+from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 def new_router(name: str, **params: Any) -> ScoreRouter:
-    """Build an untrained score router with its encoder set."""
+    """Build an untrained score router with its encoder set.
+
+    One that fine-tunes a model gets a small stand-in for it, and the parameters of a quick fit.
+    """
+    cls: Any = router_class(name)
+    if cls.needs_weights is not None:
+        params = {"model": stand_in(cls.needs_weights), **cls.trial_parameters, **params}
     router = make_router(name, params)
     assert isinstance(router, ScoreRouter)
     router.encoder = make_encoder(ENCODER_ID)

@@ -193,8 +193,11 @@ def check_pool_order_is_only_a_name(name: str) -> None:
 
 
 def check_learns_a_planted_rule(name: str) -> None:
-    """A router that sees the query finds each topic's specialist in 95 of 100 questions."""
-    if not fitted(name).needs_embeddings:
+    """A router that sees the query finds each topic's specialist in 95 of 100 questions.
+
+    Not asked of one that reads with a language model: a stand-in's random weights cannot read.
+    """
+    if not fitted(name).needs_embeddings and fitted(name).needs_weights != "encoder":
         return
     other = planted(100, seed=7)
     chosen = models(fitted(name).route_batch(other.queries))
@@ -204,7 +207,7 @@ def check_learns_a_planted_rule(name: str) -> None:
 
 def check_finds_nothing_in_shuffled_outcomes(name: str) -> None:
     """Where outcomes are dealt to the wrong questions it is no better than the best single."""
-    if not fitted(name).needs_embeddings:
+    if not fitted(name).needs_embeddings and fitted(name).needs_weights is None:
         return
     data, other = shuffled(planted(200)), planted(200, seed=7)
     router = new_router(name).fit(data)

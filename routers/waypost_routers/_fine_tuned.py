@@ -1,0 +1,126 @@
+"""What routers share that fine-tune a pretrained model, which is dear: once, on a sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import hold_out
+from waypost_routers._base_models import LOCK
+from waypost_routers._calibration import calibrated, fit_slope
+from waypost_routers._learned import (
+    FEWEST_HELD_OUT,
+    HELD_OUT,
+    Floats,
+    LearnedRouter,
+    batch_of,
+)
+from waypost_routers._sample import sample
+
+
+class Weights:
+    """Trained arrays by name, and the model built with them, which is not part of the state.
+
+    Attributes:
+        arrays: The trained parameters.
+        model: What was built with them; None before its first use.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.arrays = dict(arrays)
+        self.model: Any = None
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the state as named arrays."""
+        return dict(self.arrays)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Weights:
+        """Rebuild it from `to_arrays`."""
+        return cls(arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": self.arrays, "model": None}
+
+
+class FineTunedRouter(LearnedRouter):
+    """A router that fine-tunes a model on four fifths of a sample; the rest calibrates it.
+
+    A subclass writes `_tune`, `_build` and `_raw`, and has the parameters ``max_queries`` and
+    ``seed``. It reads the texts itself.
+
+    Learned by ``fit``, besides what every `LearnedRouter` learns:
+        weights_: The trained parameters.
+        base_: The pretrained model: its ``name`` and ``digest``, and what else decides how it is
+            used.
+    """
+
+    needs_embeddings = False
+    link = "logit"
+    state_parts: ClassVar = {**LearnedRouter.state_parts, "weights_": Weights}
+
+    weights_: Weights
+    base_: dict[str, Any]
+    max_queries: int | None
+    seed: int
+
+    @abstractmethod
+    def _tune(self, data: RoutingData, held_out: RoutingData | None) -> None:
+        """Learn raw scores from ``data``; what is left open is chosen on ``held_out``."""
+
+    @abstractmethod
+    def _build(self) -> Any:
+        """Return the model of ``base_`` and ``weights_``, ready to predict."""
+
+    def _fit(self, data: RoutingData) -> None:
+        super()._fit(self._sample(data))
+
+    def _sample(self, data: RoutingData) -> RoutingData:
+        data = data.select(np.flatnonzero(~np.isnan(data.quality).all(axis=1)))
+        one_each = sample(data, self.max_queries, self.seed)
+        return replace(one_each, embeddings=None, encoder_id=None)
+
+    def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
+        held = hold_out(data.queries, HELD_OUT, self.seed, data.groups)
+        rows, training = np.flatnonzero(held), data.select(~held)
+        if len(rows) < FEWEST_HELD_OUT or np.isnan(training.quality).all(axis=0).any():
+            self._tune(data, None)
+            return rows[:0], np.empty((0, len(data.llms)))
+        held_out = data.select(rows)
+        self._tune(training, held_out)
+        return rows, self._raw(batch_of(held_out))
+
+    def _level_scores(
+        self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
+    ) -> tuple[NDArray[np.intp], Floats]:
+        # The model is not tuned again, so what it was not tuned on shows its scores best.
+        return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
+
+    def _model(self) -> Any:
+        if self.weights_.model is None:
+            with LOCK:
+                if self.weights_.model is None:
+                    self.weights_.model = self._build()
+        return self.weights_.model
+
+
+def calibrated_loss(raw: Floats, quality: Floats) -> float:
+    """Return the log loss of raw scores once they are calibrated: lower is better.
+
+    Args:
+        raw: (n, n_llms) scores of questions that were not learned from.
+        quality: (n, n_llms), NaN where not measured.
+    """
+    known = ~np.isnan(quality)
+    mean = np.where(known, quality, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    slope = fit_slope(raw, quality, "logit")
+    expected = calibrated(slope, raw, quality, mean, "logit").apply(raw)[known]
+    target = quality[known]
+    inside = np.clip(expected, 1e-6, 1 - 1e-6)
+    return float(-(target * np.log(inside) + (1 - target) * np.log1p(-inside)).mean())

@@ -1,0 +1,141 @@
+"""A small language model that names the best LLM by a letter, fine-tuned with LoRA."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.parameters import Integer, OneOf, Real, Text
+from waypost.contracts.prediction import QueryBatch
+from waypost.contracts.routing_data import RoutingData
+from waypost.weights.catalog import SMOLLM2
+from waypost_routers._base_models import load_base
+from waypost_routers._fine_tuned import FineTunedRouter, Weights
+from waypost_routers._learned import Floats
+from waypost_routers._letter_model import LetterModel, LoraSettings
+from waypost_routers._letter_prompt import LetterPrompt
+from waypost_routers._letter_training import LetterSettings, train_letters
+from waypost_routers._sample import draw
+
+
+class CausalLMRouter(FineTunedRouter):
+    """The LLMs stand in the prompt under letters; the next letter's probabilities are scores.
+
+    One forward pass for each of two orders of the list, the second the reverse of the first, so
+    that no LLM gains by its place. At most 26 LLMs.
+
+    Args:
+        model: Instruct model that is fine-tuned: hub name or folder.
+        max_queries: Questions learned from, a fifth of them held out; None is all.
+        max_tokens: Tokens read of a query, its last ones.
+        feature_words: Words of each LLM's description that stand in the list beside its name.
+        epochs: Times that every question is shown; 0 leaves the model as it was.
+        batch_size: Questions in a step.
+        learning_rate: Highest, of AdamW.
+        rank: Of the LoRA matrices.
+        alpha: Their scale is alpha / rank.
+        trained_layers: Upper layers that have them.
+        target_temperature: Targets are softmax(score / this): the lower, the more the best alone.
+        seed: Of sampling, first matrices, and orders.
+        device: Where to run; ``auto`` is cuda where there is one.
+    """
+
+    name = "causallm_router"
+    needs_weights = "causal"
+    new_model_support = "refit"
+    trial_parameters: ClassVar = {"max_queries": 64, "max_tokens": 32, "trained_layers": 10}
+    parameter_constraints: ClassVar = {
+        "model": Text(),
+        "max_queries": Integer(1, optional=True),
+        "max_tokens": Integer(8, 32768),
+        "feature_words": Integer(0),
+        "epochs": Integer(0),
+        "batch_size": Integer(1),
+        "learning_rate": Real(0, open_low=True),
+        "rank": Integer(1),
+        "alpha": Real(0, open_low=True),
+        "trained_layers": Integer(1),
+        "target_temperature": Real(0, open_low=True),
+        "seed": Integer(0),
+        "device": OneOf(("auto", "cpu", "cuda")),
+    }
+
+    def __init__(
+        self,
+        model: str = SMOLLM2,
+        max_queries: int | None = 300,
+        max_tokens: int = 128,
+        feature_words: int = 0,
+        epochs: int = 1,
+        batch_size: int = 8,
+        learning_rate: float = 1e-3,
+        rank: int = 16,
+        alpha: float = 32,
+        trained_layers: int = 15,
+        target_temperature: float = 0.1,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.model = model
+        self.max_queries = max_queries
+        self.max_tokens = max_tokens
+        self.feature_words = feature_words
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.rank = rank
+        self.alpha = alpha
+        self.trained_layers = trained_layers
+        self.target_temperature = target_temperature
+        self.seed = seed
+        self.device = device
+
+    def _tune(self, data: RoutingData, held_out: RoutingData | None) -> None:
+        base = load_base(self.model, "causal", self.device)
+        self.base_ = {
+            "name": base.name,
+            "digest": base.digest,
+            "max_tokens": self.max_tokens,
+            "feature_words": self.feature_words,
+            "lora": {"rank": self.rank, "alpha": self.alpha, "layers": self.trained_layers},
+            "seed": self.seed,
+        }
+        self.weights_ = Weights({})
+        model = self._letter_model()
+        known = {name: getattr(self, name) for name in LetterSettings.__dataclass_fields__}
+        quality = data.quality[:, self._by_name()]
+        train_letters(model, data.queries, quality, LetterSettings(**known))
+        model.keep_heads(self._orders())
+        self.weights_ = Weights(model.arrays())
+        self.weights_.model = model
+
+    def _build(self) -> LetterModel:
+        model = self._letter_model(self.weights_.arrays)
+        model.keep_heads(self._orders())
+        return model
+
+    def _letter_model(self, arrays: dict[str, NDArray[Any]] | None = None) -> LetterModel:
+        known = self.base_
+        base = load_base(known["name"], "causal", self.device, known["digest"])
+        llms = [self.llms_[j] for j in self._by_name()]
+        prompt = LetterPrompt(base, llms, known["feature_words"], known["max_tokens"])
+        return LetterModel(base, prompt, LoraSettings(**known["lora"]), known["seed"], arrays)
+
+    def _by_name(self) -> NDArray[np.intp]:
+        """Return the columns in the order of the names: that of the pool changes nothing."""
+        return np.argsort([llm.name for llm in self.llms_])
+
+    def _orders(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        seed = self.base_["seed"]
+        names = sorted(llm.name for llm in self.llms_)
+        order = np.array(sorted(range(len(names)), key=lambda j: draw(seed, names[j])))
+        return order, order[::-1].copy()
+
+    def _raw(self, batch: QueryBatch) -> Floats:
+        model: LetterModel = self._model()
+        scores = np.array([model.log_shares(query.text) for query in batch.queries])
+        raw = np.empty((len(batch), len(self.llms_)))
+        raw[:, self._by_name()] = scores
+        return raw
