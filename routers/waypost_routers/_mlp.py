@@ -7,7 +7,7 @@ here as in torch, whose import alone takes longer than most of these fits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ class Training:
     epochs: int
     seed: int
 
+    def member(self, number: int, batch_size: int) -> Training:
+        """Return the settings of one network of several."""
+        return replace(self, seed=self.seed * 64 + number, batch_size=batch_size)
+
 
 def forward(rows: Rows, layers: Sequence[Rows]) -> Rows:
     """Return the outputs before the sigmoid, (n, n_outputs).
@@ -63,7 +67,7 @@ def train(
         rows: (n, d).
         scores: (n, n_outputs), in [0, 1].
         weights: (n, n_outputs) of each cell, about 1 on average; 0 leaves it out.
-        widths: Units of each hidden layer, at least one layer.
+        widths: Units of each hidden layer; without any it is logistic regression.
         how: The settings.
     """
     draw = np.random.default_rng(how.seed)

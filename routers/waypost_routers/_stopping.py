@@ -11,7 +11,7 @@ from waypost_routers._learned import earned
 
 Floats = NDArray[np.float64]
 
-_MARGIN = 1e-6
+_TIE = 1e-9
 
 
 class Watch:
@@ -29,10 +29,8 @@ class Watch:
         self._earned: list[Floats] = []
 
     def see(self, quality: Floats) -> bool:
-        """Take an epoch's predictions (n_held, n_llms), in (0, 1); say whether to go on."""
-        inside = np.clip(quality, _MARGIN, 1 - _MARGIN)
-        loss = self.scores * np.log(inside) + (1 - self.scores) * np.log1p(-inside)
-        self.losses.append(-float(np.nanmean(loss)))
+        """Take an epoch's predictions (n_held, n_llms); say whether to go on."""
+        self.losses.append(float(np.nanmean((quality - self.scores) ** 2)))
         self._earned.append(earned(quality, self.scores))
         return len(self.losses) - 1 - int(np.argmin(self.losses)) < self.patience
 
@@ -50,9 +48,9 @@ def best_epoch(earnings: Sequence[Floats], losses: Sequence[float]) -> int:
 
     Args:
         earnings: For each epoch what its choices scored on each question, (n_held,).
-        losses: For each epoch the mean loss.
+        losses: For each epoch the mean squared error.
     """
     table = np.stack(earnings)
     lost = table[int(np.argmax(table.mean(axis=1)))] - table
-    alike = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(table.shape[1]) + _MARGIN
+    alike = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(table.shape[1]) + _TIE
     return int(np.argmin(np.where(alike, losses, np.inf)))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from itertools import islice
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
@@ -15,38 +14,9 @@ from waypost.contracts.routing_data import RoutingData
 from waypost_routers._distinct import Distinct, distinct
 from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
 from waypost_routers._logistic import sigmoid
-from waypost_routers._mlp import Rows, Training, forward, train
+from waypost_routers._mlp import Training
+from waypost_routers._networks import Networks, train_networks
 from waypost_routers._stopping import Watch
-
-FEWEST_BATCHES, SMALLEST_BATCH = 16, 16
-"""A pass over few rows is cut into so many steps, of at least so many rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Networks:
-    """Networks of one shape, whose logits are averaged.
-
-    Attributes:
-        layers: Matrix (n_members, inputs, outputs) and bias (n_members, outputs) of each layer,
-            in turn; float32 values in float64.
-    """
-
-    layers: tuple[Floats, ...]
-
-    def logits(self, rows: NDArray[Any]) -> Floats:
-        """Return each member's, (n_members, n, n_outputs)."""
-        rows = np.asarray(rows, np.float64)
-        members = range(len(self.layers[0]))
-        return np.stack([forward(rows, [part[i] for part in self.layers]) for i in members])
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the state as named arrays."""
-        return {str(i): part.astype(np.float32) for i, part in enumerate(self.layers)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Networks:
-        """Rebuild them from `to_arrays`."""
-        return cls(tuple(arrays[str(i)].astype(np.float64) for i in range(len(arrays))))
 
 
 class MLPRouter(HeldOutRouter):
@@ -127,56 +97,30 @@ class MLPRouter(HeldOutRouter):
     def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
         known = distinct(data)
         if held_out is None:
-            *_, self.networks_ = self._passes(known, self.epochs_)
+            *_, self.networks_ = islice(self._passes(known), self.epochs_)
             return
         watch = Watch(held_out.quality, self.patience)
         kept = []
-        for networks in self._passes(known, self.epochs):
+        for networks in self._passes(known):
             kept.append(networks)
             if not watch.see(sigmoid(networks.logits(embeddings_of(held_out)).mean(axis=0))):
                 break
         self.epochs_ = watch.best
         self.networks_ = kept[self.epochs_ - 1]
 
-    def _passes(self, known: Distinct, epochs: int) -> Iterator[Networks]:
-        """Train all members side by side; yield them after each of the first ``epochs`` passes."""
-        centre = known.rows.mean(axis=0)
-        scale = 1 / max(float(np.sqrt(((known.rows - centre) ** 2).mean())), 1e-6)
-        rows = ((known.rows - centre) * np.float32(scale)).astype(np.float32)
-        scores = known.scores.astype(np.float32)
-        weights = (known.weights * len(rows)).astype(np.float32)
-        members = [
-            train(rows, scores, weights, self._widths, self._training(len(rows), member))
-            for member in range(self.members)
-        ]
-        for _, several in zip(range(epochs), zip(*members, strict=True), strict=False):
-            yield _networks(several, centre, scale, known)
-
-    @property
-    def _widths(self) -> list[int]:
-        return [max(self.hidden >> i, 1) for i in range(self.layers)]
-
-    def _training(self, n_rows: int, member: int) -> Training:
-        few = max(n_rows // FEWEST_BATCHES, SMALLEST_BATCH)
-        return Training(
+    def _passes(self, known: Distinct) -> Iterator[Networks]:
+        how = Training(
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             dropout=self.dropout,
-            batch_size=min(self.batch_size, few),
+            batch_size=self.batch_size,
             epochs=self.epochs,
-            seed=self.seed * 64 + member,
+            seed=self.seed,
         )
+        widths = [max(self.hidden >> i, 1) for i in range(self.layers)]
+        several = train_networks(known.rows, known.scores, known.weights, widths, how, self.members)
+        for networks in several:
+            yield networks.with_outputs(np.argsort(known.columns))
 
     def _raw(self, batch: QueryBatch) -> Floats:
         return sigmoid(self.networks_.logits(np.asarray(batch.embeddings)).mean(axis=0))
-
-
-def _networks(
-    several: Sequence[Sequence[Rows]], centre: Rows, scale: float, known: Distinct
-) -> Networks:
-    """Stack the members, the scaling of the inputs in the first layer, the LLMs as in the data."""
-    stacked = [np.stack(part).astype(np.float64) for part in zip(*several, strict=True)]
-    stacked[1] -= np.float64(scale) * (centre.astype(np.float64) @ stacked[0])
-    stacked[0] *= scale
-    stacked[-2:] = [known.in_data_order(part) for part in stacked[-2:]]
-    return Networks(tuple(part.astype(np.float32).astype(np.float64) for part in stacked))

@@ -77,7 +77,7 @@ def test_of_epochs_that_earn_alike_the_lowest_loss_is_kept():
 def test_patience_ends_a_fit_that_gets_no_better():
     watch = Watch(np.array([[1.0, 0.0], [0.0, np.nan]]), patience=2)
     seen = [watch.see(np.full((2, 2), p)) for p in (0.4, 0.34, 0.5, 0.6)]
-    # the mean loss of a constant p is lowest at 1/3
+    # the squared error of a constant is least at the mean, 1/3
     assert seen == [True, True, True, False]
     assert watch.best == 2
 

@@ -1,0 +1,86 @@
+"""Several networks of one shape, trained side by side on scaled inputs, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost_routers._mlp import Rows, Training, forward, train
+
+Floats = NDArray[np.float64]
+
+FEWEST_BATCHES, SMALLEST_BATCH = 16, 16
+"""A pass over few rows is cut into so many steps, of at least so many rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Networks of one shape.
+
+    Attributes:
+        layers: Matrix (n_members, inputs, outputs) and bias (n_members, outputs) of each layer,
+            in turn; float32 values in float64.
+    """
+
+    layers: tuple[Floats, ...]
+
+    def logits(self, rows: NDArray[Any]) -> Floats:
+        """Return each member's, (n_members, n, n_outputs)."""
+        rows = np.asarray(rows, np.float64)
+        members = range(len(self.layers[0]))
+        return np.stack([forward(rows, [part[i] for part in self.layers]) for i in members])
+
+    def with_outputs(self, order: NDArray[np.intp]) -> Networks:
+        """Return them with output ``order[k]`` at place k."""
+        matrix, bias = self.layers[-2:]
+        return Networks((*self.layers[:-2], matrix[..., order], bias[..., order]))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the state as named arrays."""
+        return {str(i): part.astype(np.float32) for i, part in enumerate(self.layers)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Networks:
+        """Rebuild them from `to_arrays`."""
+        return cls(tuple(arrays[str(i)].astype(np.float64) for i in range(len(arrays))))
+
+
+def train_networks(
+    rows: Rows,
+    scores: Floats,
+    weights: Floats,
+    widths: Sequence[int],
+    how: Training,
+    members: int,
+) -> Iterator[Networks]:
+    """Train members that differ by their seed; yields all of them after each epoch.
+
+    Args:
+        rows: (n, d), distinct and in an order of their own; scaled to mean 0 and variance 1 here.
+        scores: (n, n_outputs), in [0, 1].
+        weights: (n, n_outputs), 0 leaves a cell out; each column sums to 1, or to 0.
+        widths: Units of each hidden layer.
+        how: The settings; fewer rows than `FEWEST_BATCHES` batches make these smaller.
+        members: Number of networks.
+    """
+    centre = rows.mean(axis=0)
+    scale = 1 / max(float(np.sqrt(((rows - centre) ** 2).mean())), 1e-6)
+    scaled = ((rows - centre) * np.float32(scale)).astype(np.float32)
+    targets = scores.astype(np.float32)
+    shares = (weights * len(rows)).astype(np.float32)
+    few = max(len(rows) // FEWEST_BATCHES, SMALLEST_BATCH)
+    own = [how.member(i, min(how.batch_size, few)) for i in range(members)]
+    for several in zip(*(train(scaled, targets, shares, widths, one) for one in own), strict=True):
+        yield _stacked(several, centre, scale)
+
+
+def _stacked(several: Sequence[Sequence[Rows]], centre: Rows, scale: float) -> Networks:
+    """Stack the members, with the scaling of the inputs in their first layer."""
+    parts = [np.stack(part).astype(np.float64) for part in zip(*several, strict=True)]
+    parts[1] -= scale * (centre.astype(np.float64) @ parts[0])
+    parts[0] *= scale
+    return Networks(tuple(part.astype(np.float32).astype(np.float64) for part in parts))

@@ -1,0 +1,238 @@
+"""Predicts whether a cheaper LLM's answer would be as good as the best LLM's (Hybrid LLM)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import ConfigError, Fault, SchemaError
+from waypost.contracts.parameters import Integer, OneOf, Real
+from waypost.contracts.router import QueryBatch
+from waypost.contracts.routing_data import RoutingData
+from waypost_routers._distinct import Distinct, distinct
+from waypost_routers._learned import Floats, HeldOutRouter, batch_of, embeddings_of
+from waypost_routers._logistic import sigmoid
+from waypost_routers._mlp import Training
+from waypost_routers._networks import Networks, train_networks
+from waypost_routers._stopping import Watch
+from waypost_routers._wins import (
+    Sweep,
+    Wins,
+    choose_pair,
+    learn_wins,
+    quality_from_wins,
+    sweep_of,
+)
+
+PATIENCE = 10
+
+
+class _ModelName:
+    def allows(self, value: Any) -> bool:
+        return value is None or (isinstance(value, str) and bool(value))
+
+    def __str__(self) -> str:
+        return "the name of a model or null"
+
+
+class HybridLLM(HeldOutRouter):
+    """Learns for each LLM the probability that it does as well as the large one.
+
+    Hybrid LLM (arXiv 2404.14618) has two LLMs, a small S and a large L, and asks S where
+    Pr[q_S >= q_L - t] is at least tau. Here every LLM is compared with L, and
+
+        quality_j(x) = quality_L(x) + p_j(x) * won_j + (1 - p_j(x)) * lost_j
+
+    where won_j and lost_j are the mean of q_j - q_L over training questions that j won (or drew)
+    and lost. So one fit serves every lambda, chains of several LLMs included; for two LLMs of
+    fixed costs a lambda is a threshold on p. `threshold` finds the tau of a wanted share or
+    quality.
+
+    Args:
+        label: ``deterministic``: whether q_j >= q_L, one answer of each against the other;
+            ``probabilistic``: the share of pairs of answers where it is, for questions that were
+            asked several times; ``transformed``: the share where q_j >= q_L - t_j, with the t_j
+            at which the labels differ most between questions.
+        small: Name of S; None is the cheapest in training.
+        large: Name of L; None is the best by mean score in training, of equals the cheapest.
+        hidden: Units of a hidden layer; 0 is logistic regression.
+        learning_rate, weight_decay, dropout, epochs, members, seed: As mlprouter's.
+
+    Learned by ``fit``:
+        networks_: One output an LLM: p_j, and in the column of L its own score.
+        wins_: What winning means: t, won and lost of each LLM.
+        small_, large_: Names of S and L.
+        epochs_: Passes that were made.
+    """
+
+    name = "hybrid_llm"
+    link = "identity"
+    state_parts: ClassVar = {**HeldOutRouter.state_parts, "networks_": Networks, "wins_": Wins}
+    parameter_constraints: ClassVar = {
+        "label": OneOf(("deterministic", "probabilistic", "transformed")),
+        "small": _ModelName(),
+        "large": _ModelName(),
+        "hidden": Integer(0, 4096),
+        "learning_rate": Real(0, 1, open_low=True),
+        "weight_decay": Real(0, 10),
+        "dropout": Real(0, 0.9),
+        "epochs": Integer(1),
+        "members": Integer(1, 64),
+        "seed": Integer(0),
+    }
+
+    networks_: Networks
+    wins_: Wins
+    small_: str
+    large_: str
+    epochs_: int
+
+    def __init__(
+        self,
+        label: str = "transformed",
+        small: str | None = None,
+        large: str | None = None,
+        hidden: int = 128,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+        dropout: float = 0.2,
+        epochs: int = 40,
+        members: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self.label = label
+        self.small = small
+        self.large = large
+        self.hidden = hidden
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.epochs = epochs
+        self.members = members
+        self.seed = seed
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit(self, data: RoutingData) -> None:
+        names = data.names
+        self._check(names)
+        characters = np.array([float(len(text)) for text in data.queries])
+        usd = self.cost_model_.predict(characters).mean(axis=0)
+        self.small_, self.large_ = choose_pair(
+            names, self.mean_quality_, usd, self.small, self.large
+        )
+        self.epochs_ = self.epochs
+        super()._fit(data)
+
+    def _check(self, names: tuple[str, ...]) -> None:
+        asked = {"small": self.small, "large": self.large}
+        found = [
+            Fault(f"{self.name}: {key}", f"is {name!r}; the data has {', '.join(names)}")
+            for key, name in asked.items()
+            if name is not None and name not in names
+        ]
+        if self.small is not None and self.small == self.large:
+            found.append(Fault(f"{self.name}: small", f"and large are both {self.small!r}"))
+        if found:
+            raise ConfigError(found)
+
+    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
+        known = distinct(data)
+        large = int(np.flatnonzero([data.names[j] == self.large_ for j in known.columns])[0])
+        labels, weights, wins = learn_wins(data.quality[:, known.columns], known, large, self.label)
+        self.wins_ = wins.in_order(np.argsort(known.columns))
+        if held_out is None:
+            *_, self.networks_ = islice(self._passes(known, labels, weights), self.epochs_)
+            return
+        watch = Watch(held_out.quality, PATIENCE)
+        kept = []
+        for networks in self._passes(known, labels, weights):
+            kept.append(networks)
+            quality = self._quality(networks, embeddings_of(held_out))
+            if not watch.see(np.clip(quality, 0, 1)):
+                break
+        self.epochs_ = watch.best
+        self.networks_ = kept[self.epochs_ - 1]
+
+    def _passes(self, known: Distinct, labels: Floats, weights: Floats) -> Iterator[Networks]:
+        how = Training(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            dropout=self.dropout,
+            batch_size=256,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+        widths = [self.hidden] if self.hidden else []
+        for networks in train_networks(known.rows, labels, weights, widths, how, self.members):
+            yield networks.with_outputs(np.argsort(known.columns))
+
+    # -- predict ------------------------------------------------------------------------------
+
+    def _raw(self, batch: QueryBatch) -> Floats:
+        return self._quality(self.networks_, np.asarray(batch.embeddings))
+
+    def _quality(self, networks: Networks, rows: NDArray[Any]) -> Floats:
+        probability = sigmoid(networks.logits(rows).mean(axis=0))
+        return quality_from_wins(probability, self.wins_, self.model_names.index(self.large_))
+
+    def win_probability(self, batch: QueryBatch) -> Floats:
+        """Return the probability that S does as well as L (less t), shape (n_queries,).
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._require_fitted()
+        logits = self.networks_.logits(np.asarray(batch.embeddings)).mean(axis=0)
+        return sigmoid(logits[:, self.model_names.index(self.small_)])
+
+    def sweep(self, data: RoutingData) -> Sweep:
+        """Measure the pair at every threshold.
+
+        Args:
+            data: Questions not trained on, with embeddings; those on which S or L was not
+                measured are left out.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SchemaError: S or L is not in the data, or no question measured both.
+        """
+        pair = data.select_llms([self.small_, self.large_])
+        pair = pair.select(np.flatnonzero(~np.isnan(pair.quality).any(axis=1)))
+        if len(pair) == 0:
+            raise SchemaError(f"no question measured both {self.small_} and {self.large_}")
+        return sweep_of(self.win_probability(batch_of(pair)), pair.quality)
+
+    def threshold(
+        self, data: RoutingData, *, small_share: float | None = None, quality: float | None = None
+    ) -> float:
+        """Find tau: S is asked where `win_probability` is at least tau.
+
+        Args:
+            data: As for `sweep`.
+            small_share: The most questions go to S of which not more than this share do.
+            quality: The most questions go to S with which the mean score is at least this.
+
+        Returns:
+            The lowest such tau; above 1 where nothing may go to S.
+
+        Raises:
+            ConfigError: not exactly one of the two is given, or no tau reaches the quality.
+            NotFittedError, SchemaError: as `sweep`.
+        """
+        if (small_share is None) == (quality is None):
+            raise ConfigError([Fault(f"{self.name}: threshold", "takes small_share or quality")])
+        curve = self.sweep(data)
+        allowed = np.ones(len(curve.tau), bool)
+        if small_share is not None:
+            allowed &= curve.share <= small_share
+        if quality is not None:
+            allowed &= curve.quality >= quality
+        if not allowed.any():
+            best = f"{curve.quality.max():.3f} is the most that any threshold reaches"
+            raise ConfigError([Fault(f"{self.name}: quality", f"is {quality}; {best}")])
+        return float(curve.tau[allowed].min())
