@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from waypost.config import read_yaml
-from waypost.contracts.router import ScoreRouter
+from waypost.contracts.router import TrainableRouter
 from waypost.registry import router_class
 from waypost.serve.config_file import validate_serve_config
 from waypost.tune.space import check_against, load_tune_config
@@ -46,7 +46,7 @@ def test_a_tune_config_is_valid_and_named_after_its_router(path: Path) -> None:
     config = load_tune_config(path)
     assert config.router == path.stem
     router = router_class(config.router)
-    assert issubclass(router, ScoreRouter)
+    assert issubclass(router, TrainableRouter)
     check_against(config, router.parameter_constraints, str(path))
 
 

@@ -1,0 +1,115 @@
+"""From verdicts to actions: which numbers of supporting verdicts pass a question on.
+
+The families of AutoMix (arXiv 2310.12963). Each looks at training rows of one tier and says, for
+every possible number of supporting verdicts, whether the next tier is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Actions = NDArray[np.intp]
+"""Shape (n + 1,): 1 where that number of n supporting verdicts passes the question on, else 0."""
+
+_HOPELESS = 0.1
+"""Both answers score at most this: asking the next tier changes nothing."""
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Training rows of one tier, all measured; vectors of shape (n_rows,).
+
+    Attributes:
+        count: Supporting verdicts, 0 to `verdicts`.
+        own: Score of the tier's answer.
+        next: Score of what would be answered if the question were passed on.
+        price: What passing on costs, in points of quality: lambda * dollars / cost_ref.
+        verdicts: How many were asked for.
+    """
+
+    count: NDArray[np.intp]
+    own: Floats
+    next: Floats
+    price: Floats
+    verdicts: int
+
+    @property
+    def net(self) -> Floats:
+        """What passing on gains after its price."""
+        return self.next - self.own - self.price
+
+    def by_count(self, values: Floats) -> Floats:
+        """Sum values over the rows of each number of supporting verdicts, shape (n + 1,)."""
+        sums = np.bincount(self.count, weights=values, minlength=self.verdicts + 1)
+        return sums.astype(np.float64)
+
+
+def threshold(rows: Evidence) -> Actions:
+    """Pass on where at most t verdicts support the answer; t by the training net, -1 is never."""
+    return _best_interval(rows.by_count(rows.net), from_zero=True)
+
+
+def double_threshold(rows: Evidence) -> Actions:
+    """Pass on between two numbers of verdicts: what nobody supports may be beyond help."""
+    return _best_interval(rows.by_count(rows.net), from_zero=False)
+
+
+def self_consistency(rows: Evidence) -> Actions:
+    """Pass on where at most half of the verdicts support the answer, whatever was learned."""
+    return (2 * np.arange(rows.verdicts + 1) <= rows.verdicts).astype(np.intp)
+
+
+def pomdp(rows: Evidence) -> Actions:
+    """Pass on where the expected net, over three hidden classes, is above 0.
+
+    A question is hopeless (both answers score at most a tenth), needy (the next one is better)
+    or good (the rest). How often each number of verdicts is seen in a class is counted, one
+    added to every number.
+    """
+    hopeless = (rows.own <= _HOPELESS) & (rows.next <= _HOPELESS)
+    needy = ~hopeless & (rows.next > rows.own)
+    expected = np.zeros(rows.verdicts + 1)
+    for members in (hopeless, needy, ~hopeless & ~needy):
+        if members.any():
+            seen = np.bincount(rows.count[members], minlength=rows.verdicts + 1) + 1.0
+            # P(class) P(count | class) is the posterior but for a factor that the sign ignores.
+            expected += members.mean() * seen / seen.sum() * rows.net[members].mean()
+    return (expected > _TOLERANCE).astype(np.intp)
+
+
+def greedy(rows: Evidence, kappa: float = 4.0) -> Actions:
+    """Pass on where the mean net of that number of verdicts is above 0.
+
+    Each mean is shrunk towards the mean of all rows, which counts as ``kappa`` rows.
+    """
+    seen = rows.by_count(np.ones(len(rows.count)))
+    mean = rows.net.mean() if len(rows.count) else 0.0
+    expected = (rows.by_count(rows.net) + kappa * mean) / (seen + kappa)
+    return (expected > _TOLERANCE).astype(np.intp)
+
+
+FAMILIES: Mapping[str, Callable[[Evidence], Actions]] = {
+    "threshold": threshold,
+    "double_threshold": double_threshold,
+    "self_consistency": self_consistency,
+    "pomdp": pomdp,
+    "greedy": greedy,
+}
+
+
+def _best_interval(net: Floats, *, from_zero: bool) -> Actions:
+    best, chosen = _TOLERANCE, np.zeros(len(net), np.intp)
+    for low in range(1 if from_zero else len(net)):
+        totals = np.cumsum(net[low:])
+        high = int(np.argmax(totals))
+        if totals[high] > best:
+            best = float(totals[high])
+            chosen = np.zeros(len(net), np.intp)
+            chosen[low : low + high + 1] = 1
+    return chosen

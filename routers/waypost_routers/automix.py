@@ -1,0 +1,347 @@
+"""Asks a cheap LLM first; its verdicts on its own answer decide whether a dearer one is asked.
+
+AutoMix (arXiv 2310.12963), for any number of LLMs, cheapest first. The verdicts of a tier are asked
+for at the same time; what still runs is cancelled once it cannot change the action. The tables
+are learned from recorded answers and verdicts (`waypost data verdicts`), one chain for each of a
+grid of cost weights, and the dollars of the verdicts are part of every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts import deciding, policy
+from waypost.contracts.cost import column_mean
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.parameters import Integer, OneOf
+from waypost.contracts.records import Decision, Query, QueryLike
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import fold_of
+from waypost.contracts.step_router import (
+    ANSWER,
+    Action,
+    Call,
+    CallResult,
+    Delegate,
+    EpisodeState,
+    FinalAnswer,
+    TrainableStepRouter,
+    Vote,
+)
+from waypost.contracts.verdicts import MAX_VERDICTS, YES, verdict_call
+from waypost_routers._cascade import Ladder, fit_chain, run_chain, utility_lift
+from waypost_routers._verdict_policies import FAMILIES
+
+LAMBDAS = (0.0, *(round(float(x), 6) for x in np.geomspace(0.001, 10, 17)), float("inf"))
+"""Cost weights that chains are learned for; a request takes the next one not above its own."""
+
+FOLDS = 5
+
+Plan: TypeAlias = dict[str, Any]
+"""A chain as JSON-able data: ``family`` (null where nothing is verified), ``lift`` and ``lift_se``
+over the best single LLM in quality - lambda * cost / cost_ref, ``confidence``, ``cost_factor``
+(dollars of an episode over those of its first answer), and ``tiers``: for each ``model``,
+``ask_next`` by number of supporting verdicts (null: accept) and ``blind``."""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Several different names, or null."""
+
+    def allows(self, value: Any) -> bool:
+        if value is None:
+            return True
+        listed = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+        return listed and 0 < len(value) == len(set(value))
+
+    def __str__(self) -> str:
+        return "a list of different model names, or null"
+
+
+@dataclass(frozen=True)
+class _Route:
+    """What a query may be answered by: the tiers of its plan, and all LLMs in fallback order."""
+
+    tiers: tuple[dict[str, Any], ...]
+    decision: Decision
+
+
+class AutoMix(TrainableStepRouter):
+    """Cascade with self-verification.
+
+    Where no chain beats the best single LLM on held-out training questions by more than a
+    standard error, the best single LLM answers, unverified. So does the last tier of a chain.
+
+    Args:
+        verdicts: Verdicts on each answer; None takes as many as the data mostly holds.
+        family: How verdicts become actions (see `FAMILIES`); ``auto`` chooses for each cost
+            weight by cross-validation.
+        tiers: LLMs that may be asked, of all of them; which ones are is learned. None is all.
+        seed: Of the folds.
+
+    Learned by ``fit``:
+        lambdas_: Ascending cost weights.
+        plans_: One `Plan` for each.
+        verdicts_: Verdicts on each answer.
+    """
+
+    name = "automix"
+    needs_embeddings = False
+    new_model_support = "refit"
+    parameter_constraints: ClassVar = {
+        "verdicts": Integer(1, MAX_VERDICTS, optional=True),
+        "family": OneOf(("auto", *FAMILIES)),
+        "tiers": _Names(),
+        "seed": Integer(0),
+    }
+
+    lambdas_: NDArray[np.float64]
+    plans_: list[Plan]
+    verdicts_: int
+
+    def __init__(
+        self,
+        verdicts: int | None = None,
+        family: str = "auto",
+        tiers: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.verdicts = verdicts
+        self.family = family
+        self.tiers = tiers
+        self.seed = seed
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit(self, data: RoutingData) -> None:
+        if unknown := sorted(set(self.tiers or ()) - set(data.names)):
+            raise ConfigError([Fault("automix: tiers", f"the data has no LLM {names(unknown)}")])
+        self.verdicts_ = self._count_verdicts(data)
+        ladder, order = self._ladder(data)
+        fold = fold_of(data.queries, FOLDS, self.seed, data.groups)
+        families = tuple(FAMILIES) if self.family == "auto" else (self.family,)
+        self.lambdas_ = np.array(LAMBDAS)
+        self.plans_ = [
+            _choose(ladder, fold, families, lam, [data.names[j] for j in order]) for lam in LAMBDAS
+        ]
+
+    def _count_verdicts(self, data: RoutingData) -> int:
+        recorded = np.zeros(1, np.intp)
+        if data.verdicts is not None:
+            recorded = (~np.isnan(data.verdicts)).sum(axis=2)
+        if not recorded.any():
+            raise SchemaError(
+                "automix: the data holds no verdicts on answers; record answers and verdicts with "
+                "`waypost data responses` and `waypost data verdicts`"
+            )
+        if self.verdicts is None:
+            return int(np.bincount(recorded[recorded > 0]).argmax())
+        if self.verdicts > recorded.max():
+            raise SchemaError(
+                f"automix: verdicts is {self.verdicts}, but the data holds at most "
+                f"{recorded.max()} on an answer; record more with `waypost data verdicts`"
+            )
+        return self.verdicts
+
+    def _ladder(self, data: RoutingData) -> tuple[Ladder, list[int]]:
+        """Return the rows, cheapest LLM first, and the data's columns in that order."""
+        characters = np.array([len(text) for text in data.queries], np.float64)
+        predicted = self.cost_model_.predict(characters)
+        dollars = np.where(np.isnan(data.cost_usd), predicted, data.cost_usd)
+        each = data.verdict_cost_usd
+        each = np.where(np.isnan(each), column_mean(each), each)
+        # An LLM whose verdicts have no price: as dear as its answer.
+        verify = self.verdicts_ * np.where(np.isnan(each), dollars, each)
+        reference = self.cost_model_.cost_ref
+        scale = 1 / reference if reference > 0 else 0.0
+        mean = np.nan_to_num(column_mean(dollars), nan=np.inf)
+        wanted = data.names if self.tiers is None else self.tiers
+        order = sorted(
+            (data.names.index(name) for name in wanted),
+            key=lambda j: (mean[j], self.mean_quality_[j], data.names[j]),
+        )
+        assert data.verdicts is not None  # `_count_verdicts` looked
+        count = data.verdicts[:, :, : self.verdicts_].astype(np.float64).sum(axis=2)
+        return Ladder(
+            quality=data.quality[:, order],
+            cost=np.nan_to_num(dollars * scale)[:, order],
+            verify=np.nan_to_num(verify * scale)[:, order],
+            count=count[:, order],
+            verdicts=self.verdicts_,
+        ), order
+
+    # -- route --------------------------------------------------------------------------------
+
+    def route_single(self, query: QueryLike) -> Decision:
+        """Name the LLM that is asked first; the ranking is the chain, then the others.
+
+        The predicted dollars of the first are those of the whole episode, verdicts included.
+        """
+        return self._route(Query.of(query)).decision
+
+    def _route(self, query: Query) -> _Route:
+        known = self.model_names
+        lam = deciding.cost_weights([query], self.policy)
+        cost = self._predicted_cost(query)
+        order = policy.rank(
+            self.mean_quality_,
+            cost,
+            known,
+            lam=lam,
+            cost_ref=self.cost_model_.cost_ref,
+            allowed=deciding.allowed_mask([query], self.policy, known),
+            max_cost_usd=deciding.cost_limits([query], self.policy),
+        )
+        rate, seed = self.policy.exploration, self.policy.seed
+        order, propensity, drawn = policy.explore(order, known, [query.text], rate, seed)
+        eligible = [known[j] for j in order[0] if j >= 0]
+        plan = self.plans_[int(np.searchsorted(self.lambdas_, lam[0], side="right")) - 1]
+        tiers = [] if drawn[0] else [t for t in plan["tiers"] if t["model"] in eligible]
+        whole = len(tiers) == len(plan["tiers"])
+        tiers = tiers or [{"model": eligible[0], "ask_next": None, "blind": 0}]
+        chain = [tier["model"] for tier in tiers]
+        factor = {chain[0]: plan["cost_factor"] if whole else 1.0}
+        place = {name: j for j, name in enumerate(known)}
+        return _Route(
+            tuple(tiers),
+            Decision(
+                model=chain[0],
+                ranking=(*chain, *(name for name in eligible if name not in chain)),
+                quality={name: float(self.mean_quality_[place[name]]) for name in eligible},
+                cost_usd={
+                    name: float(cost[place[name]]) * factor.get(name, 1.0)
+                    for name in eligible
+                    if not np.isnan(cost[place[name]])
+                },
+                confidence=plan["confidence"] if whole else None,
+                lam=float(lam[0]),
+                propensity=float(propensity[0]),
+                reason=_reason(chain, drawn=bool(drawn[0]), alone=len(eligible) == 1),
+                router=self.name,
+                router_version=self.version,
+            ),
+        )
+
+    def _predicted_cost(self, query: Query) -> NDArray[np.float64]:
+        counted = np.nan if query.input_tokens is None else float(query.input_tokens)
+        cost: NDArray[np.float64] = self.cost_model_.predict(
+            np.array([float(len(query.text))]), input_tokens=np.array([counted])
+        )[0]
+        return cost
+
+    # -- step ---------------------------------------------------------------------------------
+
+    def step(self, state: EpisodeState) -> Action:
+        """Ask a tier, ask for its verdicts, accept its answer or go on to the next; pure.
+
+        A tier that fails is passed over, and so are verdicts that all fail (``blind``). Where no
+        tier answers, the other LLMs are asked in the order of the ranking.
+        """
+        route = self._route(state.query)
+        if not state.steps:
+            return _ask(route.decision.model, state.query)
+        answers = [step[0] for step in state.steps if step[0].call.purpose == ANSWER]
+        answer, latest = answers[-1], state.steps[-1]
+        verified = [t for t in route.tiers[:-1] if t["ask_next"] is not None]
+        tier = next((t for t in verified if t["model"] == answer.call.model), None)
+        if answer.ok and tier is not None and latest[0] is answer:
+            return self._verify(tier, state.query, answer)
+        # The policy may have changed since the step before: then there is no such tier any more.
+        if answer.ok and (tier is None or not self._passes_on(tier, latest)):
+            return FinalAnswer(answer.text, answer.call.model)
+        return self._next(route, state.query, answers)
+
+    def _verify(self, tier: dict[str, Any], query: Query, answer: CallResult) -> Delegate:
+        return Delegate(
+            tuple(
+                verdict_call(tier["model"], query.text, answer.text or "", sample)
+                for sample in range(self.verdicts_)
+            ),
+            Vote(YES, tuple(tier["ask_next"])),
+        )
+
+    def _passes_on(self, tier: dict[str, Any], verdicts: tuple[CallResult, ...]) -> bool:
+        outcome = None
+        if any(verdict.ok for verdict in verdicts):
+            outcome = Vote(YES, tuple(tier["ask_next"])).outcome(verdicts)
+        return bool(tier["blind"] if outcome is None else outcome)
+
+    def _next(self, route: _Route, query: Query, answers: Sequence[CallResult]) -> Action:
+        tried = {answer.call.model for answer in answers}
+        good = [answer for answer in answers if answer.ok]
+        # Once somebody has answered, only the chain is gone through.
+        left = [tier["model"] for tier in route.tiers] if good else list(route.decision.ranking)
+        for model in left:
+            if model not in tried:
+                return _ask(model, query)
+        return FinalAnswer(good[-1].text, good[-1].call.model) if good else FinalAnswer(None)
+
+
+def _ask(model: str, query: Query) -> Delegate:
+    return Delegate((Call(model, query.text),))
+
+
+def _choose(
+    ladder: Ladder,
+    fold: NDArray[np.intp],
+    families: Sequence[str],
+    lam: float,
+    order: Sequence[str],
+) -> Plan:
+    """Choose the family whose chains do best on questions they were not fitted on."""
+    weight = min(lam, 1e9)  # beyond every ratio of quality to cost: cost alone
+    held_out = [_held_out(ladder, fold, weight, family) for family in (None, *families)]
+    lifts = utility_lift(held_out[1:], held_out[0], weight)
+    best = max(range(len(families)), key=lambda i: lifts[i][0])
+    lift, error = lifts[best]
+    chosen = families[best] if lift > error else None
+    chain = fit_chain(ladder, weight, chosen)
+    if len(chain) == 1:
+        chosen = None
+    score = held_out[0 if chosen is None else best + 1][0]
+    cost = run_chain(chain, ladder)[1].mean()
+    first = ladder.cost[:, chain[0].column].mean()
+    among = score >= np.nanmax(np.nan_to_num(ladder.quality, nan=-1.0), axis=1) - 1e-6
+    return {
+        "family": chosen,
+        "lift": None if chosen is None else round(lift, 6),
+        "lift_se": None if chosen is None else round(error, 6),
+        "confidence": float(among[~np.isnan(score)].mean()) if (~np.isnan(score)).any() else None,
+        "cost_factor": float(cost / first) if first > 0 else 1.0,
+        "tiers": [
+            {
+                "model": order[tier.column],
+                "ask_next": None if tier.actions is None else list(tier.actions),
+                "blind": tier.blind,
+            }
+            for tier in chain
+        ],
+    }
+
+
+def _held_out(
+    ladder: Ladder, fold: NDArray[np.intp], lam: float, family: str | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    score, cost = np.full(len(fold), np.nan), np.full(len(fold), np.nan)
+    for one in np.unique(fold):
+        out = fold == one
+        # With a single group there is nothing else to fit on, and nothing held out to judge by.
+        if not out.all():
+            chain = fit_chain(ladder.select(~out), lam, family)
+            score[out], cost[out] = run_chain(chain, ladder.select(out))
+    return score, cost
+
+
+def _reason(chain: Sequence[str], *, drawn: bool, alone: bool) -> str:
+    if alone:
+        return "the only model allowed"
+    if drawn:
+        return "drawn at random (exploration)"
+    if len(chain) == 1:
+        return "the best single model at this cost weight: no chain does better"
+    return f"asked first; its verdicts on its own answer decide whether {chain[1]} is asked"

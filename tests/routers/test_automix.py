@@ -1,0 +1,471 @@
+"""AutoMix: families of policies, chains, steps, replay and live runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from waypost.cli import command as waypost
+from waypost.contracts.errors import ConfigError, EmptyPoolError, EngineServerError, SchemaError
+from waypost.contracts.generation import GenerateRequest
+from waypost.contracts.policy import PolicySettings
+from waypost.contracts.records import LLMInfo, Query
+from waypost.contracts.routing_data import RoutingData, write_routing_data
+from waypost.contracts.step_router import Call, CallResult, Delegate, EpisodeState
+from waypost.contracts.verdicts import MAX_VERDICTS, VERIFY, verdict_call
+from waypost.engines import make_engine
+from waypost.engines.base import collect
+from waypost.episode import EpisodeResult, run_episode
+from waypost.loading import load_router, save_router
+from waypost.pipelines import replay
+from waypost.testing.deciding_checks import HOSTILE
+from waypost_routers._cascade import Ladder, Tier, fit_chain, run_chain
+from waypost_routers._verdict_policies import FAMILIES, Evidence, greedy
+from waypost_routers.automix import AutoMix
+
+PRICES = {"small": 1.0, "middle": 4.0, "large": 40.0}
+
+
+def recorded(
+    n: int = 200,
+    *,
+    informed: bool = True,
+    llms: tuple[str, ...] = ("small", "large"),
+    seed: int = 0,
+) -> RoutingData:
+    """Return n questions; small is right on half of them and, where informed, mostly knows it."""
+    draw = np.random.default_rng(seed)
+    right = {"small": 0.5, "middle": 0.7, "large": 0.9}
+    quality = np.column_stack([draw.random(n) < right[name] for name in llms]).astype(float)
+    sure = np.where(quality == 1, 0.9, 0.1) if informed else np.full(quality.shape, 0.5)
+    verdicts = np.full((n, len(llms), MAX_VERDICTS), np.nan, np.float32)
+    verdicts[:, :, :4] = draw.random((n, len(llms), 4)) < sure[:, :, None]
+    tokens = np.full(quality.shape, 100.0)
+    price = np.array([PRICES[name] for name in llms])
+    return RoutingData(
+        query_ids=tuple(f"q{i}" for i in range(n)),
+        queries=tuple(f"question number {i} about the topic {i * 7919}" for i in range(n)),
+        task_names=("sums",) * n,
+        llms=tuple(
+            LLMInfo(name=name, input_price=PRICES[name], output_price=PRICES[name]) for name in llms
+        ),
+        quality=quality,
+        input_tokens=tokens,
+        output_tokens=tokens,
+        cost_usd=200 * price / 1e6 * np.ones(quality.shape),
+        latency_s=np.full(quality.shape, np.nan),
+        verdicts=verdicts,
+        verify_input_tokens=4 * tokens,
+        verify_output_tokens=np.full(quality.shape, 4.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> RoutingData:
+    return recorded()
+
+
+@pytest.fixture(scope="module")
+def router(data: RoutingData) -> AutoMix:
+    return AutoMix().fit(data)
+
+
+def plan_at(router: AutoMix, lam: float) -> dict[str, object]:
+    return router.plans_[int(np.searchsorted(router.lambdas_, lam, side="right")) - 1]
+
+
+# Families: two verdicts; by number of supporting ones 3, 3 and 4 rows.
+
+ROWS = Evidence(
+    count=np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2]),
+    own=np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 0], float),
+    next=np.array([0, 0, 0, 1, 1, 1, 1, 1, 0, 1], float),
+    price=np.full(10, 0.25),
+    verdicts=2,
+)
+
+
+def test_the_net_of_each_number_of_verdicts():
+    # 0: nothing gained for 3 * .25; 1: two gained for .75; 2: +1 - 1 for 1.
+    np.testing.assert_allclose(ROWS.by_count(ROWS.net), [-0.75, 1.25, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("family", "actions"),
+    [
+        ("threshold", [1, 1, 0]),  # -.75 + 1.25 = .5 is the best sum from 0 on
+        ("double_threshold", [0, 1, 0]),  # 1.25 alone
+        ("self_consistency", [1, 1, 0]),  # at most half
+        ("greedy", [0, 1, 0]),
+        # Classes: hopeless 3 rows, net -.25; needy 3, net .75; good 4, net -1/4 - .25 = -.5.
+        # Their counts, one added: [4 1 1]/6, [1 3 2]/6, [1 2 4]/7.
+        # 0: .3*4/6*-.25 + .3*1/6*.75 + .4*1/7*-.5 = -.0411; 1: -.0125 + .1125 - .0571 = .0429;
+        # 2: -.0125 + .075 - .1143 = -.0518.
+        ("pomdp", [0, 1, 0]),
+    ],
+)
+def test_families_by_hand(family, actions):
+    assert FAMILIES[family](ROWS).tolist() == actions
+
+
+def test_greedy_shrinks_a_number_seldom_seen_towards_the_mean_of_all():
+    rows = Evidence(
+        count=np.array([0, 1, 1, 1, 1]),
+        own=np.array([1.0, 0, 0, 0, 0]),
+        next=np.array([0.9, 1, 1, 1, 1]),
+        price=np.zeros(5),
+        verdicts=1,
+    )
+    # mean net .78; the one row with 0 verdicts has net -.1: (-.1 + 4 * .78) / 5 > 0
+    assert greedy(rows).tolist() == [1, 1]
+    assert greedy(rows, kappa=0.1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("family", ["threshold", "double_threshold", "greedy", "pomdp"])
+def test_where_passing_on_only_costs_nothing_is_passed_on(family):
+    rows = replace(ROWS, price=np.full(10, 2.0))
+    assert FAMILIES[family](rows).tolist() == [0, 0, 0]
+
+
+# Chains
+
+
+def ladder(**changes: object) -> Ladder:
+    fields: dict[str, object] = {
+        "quality": np.array([[1, 1], [1, 1], [0, 1], [0, 1]], float),
+        "cost": np.array([[0.1, 1.0]] * 4),
+        "verify": np.array([[0.05, 0.5]] * 4),
+        "count": np.array([[1, 0], [1, 0], [0, 0], [0, 0]], float),
+        "verdicts": 1,
+    }
+    return Ladder(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_chain_counts_answer_and_verdicts_of_every_tier():
+    chain = fit_chain(ladder(), 0.5, "threshold")
+    assert chain == (Tier(0, (1, 0), blind=0), Tier(1))
+    score, cost = run_chain(chain, ladder())
+    assert score.tolist() == [1, 1, 1, 1]
+    np.testing.assert_allclose(cost, [0.15, 0.15, 1.15, 1.15])
+
+
+def test_verdicts_dearer_than_what_they_save_are_not_asked_for():
+    # accepted half saves 0.9 * 0.5; verdicts cost 0.5 on every question
+    assert fit_chain(ladder(verify=np.full((4, 2), 0.5)), 0.5, "threshold") == (Tier(1),)
+
+
+def test_cost_alone_takes_the_cheapest_and_quality_alone_the_best():
+    assert fit_chain(ladder(), 1e9, "greedy") == (Tier(0),)
+    best = fit_chain(ladder(count=np.full((4, 2), np.nan)), 0.0, "greedy")
+    assert best == (Tier(1),)
+
+
+def test_three_tiers_are_chained_where_each_pays():
+    found = fit_chain(
+        Ladder(
+            quality=np.array([[1, 1, 1], [0, 1, 1], [0, 0, 1]] * 4, float),
+            cost=np.array([[0.01, 0.1, 1.0]] * 12),
+            verify=np.array([[0.001, 0.01, 0.1]] * 12),
+            count=np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]] * 4, float),
+            verdicts=1,
+        ),
+        0.3,
+        "threshold",
+    )
+    assert [tier.column for tier in found] == [0, 1, 2]
+    assert [tier.actions for tier in found] == [(1, 0), (1, 0), None]
+
+
+# Fit
+
+
+def test_informed_verdicts_make_a_chain_better_than_the_best_single(data, router):
+    plan = plan_at(router, 0.3)
+    assert [tier["model"] for tier in plan["tiers"]] == ["small", "large"]
+    assert plan["tiers"][0]["ask_next"][0] == 1
+    assert plan["tiers"][0]["ask_next"][4] == 0
+    fresh = recorded(150, seed=1)
+    found = replay.outcomes(router, fresh, 0.3)
+    large = fresh.quality[:, 1].mean(), fresh.cost_usd[:, 1].mean()
+    assert found.quality.mean() > large[0] - 0.05
+    assert found.cost_usd.mean() < 0.75 * large[1]
+
+
+def test_what_is_chosen_has_a_positive_lift_and_what_has_none_is_the_best_single():
+    for seed in range(3):
+        router = AutoMix(seed=seed).fit(recorded(120, informed=False, seed=seed))
+        for plan in router.plans_:
+            assert plan["family"] is None or plan["lift"] > plan["lift_se"] >= 0
+            if plan["family"] is None:
+                assert len(plan["tiers"]) == 1
+        assert plan_at(router, 0.0)["tiers"][0]["model"] == "large"
+        assert plan_at(router, float("inf"))["tiers"][0]["model"] == "small"
+
+
+def test_one_fit_serves_every_lambda_and_more_weight_spends_less(data, router):
+    some = data.select(range(40))
+    spent = [replay.outcomes(router, some, lam).cost_usd.mean() for lam in (0.0, 0.3, 2.0, 1e9)]
+    assert spent == sorted(spent, reverse=True)
+    assert spent[-1] == pytest.approx(data.cost_usd[0, 0])
+
+
+def test_the_same_seed_learns_the_same_and_the_order_of_the_llms_does_not_matter(data, router):
+    again = AutoMix().fit(data)
+    turned = AutoMix().fit(data.select_llms(["large", "small"]))
+    assert again.get_state()[1] == router.get_state()[1]
+    assert [p["tiers"] for p in turned.plans_] == [p["tiers"] for p in router.plans_]
+
+
+def test_without_verdicts_the_fit_says_how_to_record_them(data):
+    bare = replace(data, verdicts=None, verify_input_tokens=None, verify_output_tokens=None)
+    with pytest.raises(SchemaError, match="answers and verdicts with"):
+        AutoMix().fit(bare)
+    with pytest.raises(SchemaError, match="verdicts is 8, but the data holds at most 4"):
+        AutoMix(verdicts=8).fit(data)
+
+
+def test_parameters_are_checked(data):
+    for wrong in ({"family": "sharp"}, {"tiers": ["small", "small"]}, {"verdicts": 0}):
+        with pytest.raises(ConfigError):
+            AutoMix(**wrong).fit(data)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no LLM tiny"):
+        AutoMix(tiers=["small", "tiny"]).fit(data)
+
+
+def test_fewer_verdicts_and_fewer_tiers_can_be_asked_for():
+    data = recorded(llms=("small", "middle", "large"))
+    router = AutoMix(verdicts=2, family="threshold", tiers=["small", "large"]).fit(data)
+    names = {tier["model"] for plan in router.plans_ for tier in plan["tiers"]}
+    assert names == {"small", "large"}
+    asked = {len(t["ask_next"]) for p in router.plans_ for t in p["tiers"] if t["ask_next"]}
+    assert asked == {3}
+
+
+def test_what_was_not_measured_is_no_zero(data, router):
+    holes = data.quality.copy()
+    holes[::10, 0] = np.nan
+    verdicts = data.verdicts.copy()
+    verdicts[5::10, 0] = np.nan
+    found = AutoMix().fit(replace(data, quality=holes, verdicts=verdicts))
+    assert plan_at(found, 0.3)["tiers"] == plan_at(router, 0.3)["tiers"]
+
+
+def test_one_llm_and_one_question_are_enough():
+    one = AutoMix().fit(recorded(20).select_llms(["small"]))
+    assert one.route_single("anything").ranking == ("small",)
+    single = AutoMix().fit(recorded(20).select([0]))
+    assert len(single.route_single("anything").ranking) == 2
+
+
+# Decisions
+
+
+def test_a_decision_names_the_first_tier_and_the_dollars_of_the_episode(data, router):
+    decision = router.route_single({"query": data.queries[0], "lambda": 0.3})
+    assert decision.ranking == ("small", "large")
+    assert "decide whether large is asked" in decision.reason
+    assert 0 < decision.confidence <= 1
+    alone = router.route_single({"query": data.queries[0], "lambda": 1e9}).cost_usd["small"]
+    chain = replay.outcomes(router, data, 0.3).cost_usd.mean() / data.cost_usd[0, 0]
+    assert decision.cost_usd["small"] == pytest.approx(chain * alone, rel=0.01)
+
+
+def test_only_allowed_models_are_asked(router):
+    large = {"query": "?", "lambda": 0.3, "allowed_models": ["large"]}
+    assert router.route_single(large).ranking == ("large",)
+    small = Query("?", lam=0.3, allowed_models=("small",))
+    assert router.step(EpisodeState(small)).calls[0].model == "small"
+    answered = EpisodeState(small).after([CallResult(Call("small", "?"), "a")])
+    assert router.step(answered).text == "a"  # nobody to pass on to: no verdicts
+    with pytest.raises(EmptyPoolError):
+        router.route_single({"query": "?", "allowed_models": ["tiny"]})
+
+
+def test_exploration_draws_an_llm_and_accepts_its_answer(data):
+    router = AutoMix().fit(data)
+    router.policy = PolicySettings(lam=0.3, exploration=1.0)
+    decisions = router.route_batch(list(data.queries[:40]))
+    assert {decision.model for decision in decisions} == {"small", "large"}
+    assert all(decision.propensity == 0.5 for decision in decisions)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_are_routed_and_asked(router, text):
+    query = Query(text, lam=0.3)
+    state = EpisodeState(query)
+    first = router.step(state)
+    assert isinstance(first, Delegate)
+    state = state.after([CallResult(first.calls[0], text)])
+    assert len(router.step(state).calls) == 4
+
+
+# Episodes
+
+Answer = Callable[[Call], CallResult]
+
+
+def live(router: AutoMix, answer: Answer, lam: float = 0.3) -> EpisodeResult:
+    async def call(one: Call) -> CallResult:
+        return answer(one)
+
+    return asyncio.run(run_episode(router, Query("q?", lam=lam), call))
+
+
+def says(*verdicts: str, broken: tuple[str, ...] = ()) -> Answer:
+    left = list(verdicts)
+
+    def answer(call: Call) -> CallResult:
+        if call.model in broken or (call.purpose == VERIFY and not left):
+            raise EngineServerError(f"{call.model} is down")
+        text = left.pop(0) if call.purpose == VERIFY else f"answer of {call.model}"
+        return CallResult(call, text, None, 10, 1, 0.001)
+
+    return answer
+
+
+def asked(result: EpisodeResult) -> list[str]:
+    return [f"{step[0].call.model} {step[0].call.purpose}" for step in result.steps]
+
+
+def test_a_supported_answer_is_accepted(router):
+    result = live(router, says("Yes", "Yes", "Yes", "Yes"))
+    assert (result.text, result.model) == ("answer of small", "small")
+    assert asked(result) == ["small answer", "small verify"]
+    assert result.cost_usd == pytest.approx(0.005)
+
+
+def test_an_answer_that_is_not_supported_is_passed_on(router):
+    result = live(router, says("No", "no.", "I", "No"))
+    assert (result.text, result.model) == ("answer of large", "large")
+    assert asked(result) == ["small answer", "small verify", "large answer"]
+
+
+def test_verdicts_end_when_the_action_is_settled(router):
+    table = plan_at(router, 0.3)["tiers"][0]["ask_next"]
+    needed = table.index(0)  # so many supporting verdicts accept
+    ended = []
+
+    async def call(one: Call) -> CallResult:
+        if one.purpose != VERIFY:
+            return CallResult(one, "answer")
+        number = sum(
+            one.seed == verdict_call("small", "q?", "answer", i).seed for i in range(needed)
+        )
+        if number:
+            return CallResult(one, "Yes")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(one.seed)
+        raise AssertionError
+
+    result = asyncio.run(run_episode(router, Query("q?", lam=0.3), call))
+    assert (result.text, result.model) == ("answer", "small")
+    assert len(ended) == 4 - needed > 0
+    assert result.wall_s < 10
+
+
+def test_a_tier_that_is_down_is_passed_over(router):
+    result = live(router, says(broken=("small",)))
+    assert (result.text, result.model) == ("answer of large", "large")
+    result = live(router, says("No", "No", "No", "No", broken=("large",)))
+    assert (result.text, result.model) == ("answer of small", "small")  # better than none
+    result = live(router, says(broken=("small", "large")))
+    assert (result.text, result.ended_by) == (None, "answer")
+    assert result.error == "EngineServerError: large is down"
+
+
+def test_where_all_verdicts_fail_the_tier_is_blind(router):
+    blind = plan_at(router, 0.3)["tiers"][0]["blind"]
+    assert live(router, says()).model == ("large" if blind else "small")
+
+
+def test_replay_and_a_live_run_with_engines_agree(router, tmp_path):
+    data = recorded(30, seed=5)
+    all_or_none = data.verdicts[:, :, :1]  # the engine answers one prompt always alike
+    data = replace(data, verdicts=np.where(np.isnan(data.verdicts), np.nan, all_or_none))
+    engines = {}
+    for j, name in enumerate(data.names):
+        lines = []
+        for i, text in enumerate(data.queries):
+            answer = f"{name} says {i}"
+            verdict = "Yes" if data.verdicts[i, j, 0] == 1 else "No"
+            lines.append(
+                {"query": text, "response": answer, "input_tokens": 100, "output_tokens": 100}
+            )
+            prompt = verdict_call(name, text, answer, 0).prompt
+            lines.append(
+                {"query": prompt, "response": verdict, "input_tokens": 100, "output_tokens": 1}
+            )
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        engines[name] = make_engine("replay", {"data": str(tmp_path / f"{name}.jsonl")})
+
+    async def call(one: Call) -> CallResult:
+        messages = [{"role": "user", "content": one.prompt}]
+        made = await collect(engines[one.model], GenerateRequest(f"{one.seed}", messages=messages))
+        used = made.usage
+        dollars = PRICES[one.model] * (used.input_tokens + used.output_tokens) / 1e6
+        return CallResult(one, made.text, None, used.input_tokens, used.output_tokens, dollars)
+
+    async def run_all() -> list[EpisodeResult]:
+        for engine in engines.values():
+            await engine.start()
+        done = [await run_episode(router, Query(t, lam=0.3), call) for t in data.queries]
+        for engine in engines.values():
+            await engine.close()
+        return done
+
+    results = asyncio.run(run_all())
+    offline = replay.outcomes(router, data, 0.3)
+    assert [data.names.index(str(result.model)) for result in results] == offline.model.tolist()
+    assert 0 < offline.model.mean() < 1
+    # A settled vote ends the live verdicts early; the recorded ones are all paid for.
+    spent = np.array([result.cost_usd for result in results])
+    assert (spent <= offline.cost_usd + 1e-12).all()
+    texts = [f"{result.model} says {i}" for i, result in enumerate(results)]
+    assert [result.text for result in results] == texts
+
+
+def test_replay_says_what_the_data_lacks(data, router):
+    bare = replace(data, verdicts=None, verify_input_tokens=None, verify_output_tokens=None)
+    with pytest.raises(SchemaError, match="holds no verdicts"):
+        replay.outcomes(router, bare, 0.3)
+    unpriced = data.cost_usd.copy()
+    unpriced[0] = np.nan
+    found = replay.outcomes(router, replace(data, cost_usd=unpriced).select(range(20)), 0.3)
+    assert np.isnan(found.cost_usd[0])
+    assert not np.isnan(found.cost_usd[1:]).any()
+
+
+# Artifacts
+
+
+def test_an_artifact_decides_the_same_in_a_fresh_process(data, router, tmp_path):
+    save_router(router, tmp_path / "a", data)
+    loaded = load_router(tmp_path / "a")
+    assert loaded.get_state()[1] == router.get_state()[1]
+    program = (
+        "import json, sys; from waypost.loading import load_router\n"
+        "router = load_router(sys.argv[1])\n"
+        "print(json.dumps(router.route_single({'query': sys.argv[2], 'lambda': 0.3}).to_dict()))"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "a"), data.queries[0]]
+    told = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    here = loaded.route_single({"query": data.queries[0], "lambda": 0.3})
+    assert json.loads(told.stdout) == here.to_dict()
+
+
+def test_it_is_trained_by_the_command(data, tmp_path):
+    write_routing_data(tmp_path / "data", data)
+    arguments = ["train", "--router", "automix", "--data", str(tmp_path / "data")]
+    done = CliRunner().invoke(waypost, [*arguments, "--out", str(tmp_path / "a"), "verdicts=2"])
+    assert done.exit_code == 0, done.output
+    assert load_router(tmp_path / "a").verdicts_ == 2
