@@ -79,8 +79,11 @@ def test_the_candidates_are_told_before_the_first_query():
     with pytest.raises(NotFittedError):
         router.route_single("q")
     router.fit(no_outcomes(LLMS))
-    assert router.plugin.candidates == LLMS
     assert router.route_single("q").ranking == ("prover", "tiny", "cook")
+    assert router.plugin.candidates == LLMS
+    router.policy = PolicySettings(allowed_models=("tiny", "cook"))
+    router.route_single("q")
+    assert [llm.name for llm in router.plugin.candidates] == ["cook", "tiny"]
     assert router.route_batch([]) == []
     with pytest.raises(SchemaError, match="holds no LLM"):
         router.fit(no_outcomes([]))
@@ -270,8 +273,8 @@ def test_the_state_goes_to_arrays_and_back():
     arrays, values = router.get_state()
     again = PlainRouter(Fixed(PROVER))
     again.set_state(LLMS, arrays, values)
-    assert again.plugin.candidates == LLMS
     assert again.route_single("q") == router.route_single("q")
+    assert again.plugin.candidates == LLMS
 
 
 def test_a_step_router_that_learns_nothing_still_steps():

@@ -32,11 +32,11 @@ from waypost.contracts.step_router import Action, EpisodeState, StepRouter
 class PlainRouter(TrainableRouter):
     """Stands for a router that learns nothing.
 
-    The router sees each query as it was given, and decides; where one LLM only may be used it is
-    not asked. Of its ranking the LLMs that a request may not use are left out, and those that it
-    lacks come after, in the order of their names. The lambda of a decision is the one that the
-    router says it applied, 0 by default. The propensity is the router's own, together with the
-    policy's exploration.
+    The router sees each query as it was given, and decides; its ``candidates`` are the LLMs that
+    the policy allows. Where one LLM only may be used it is not asked. Of its ranking the LLMs
+    that a request may not use are left out, and those that it lacks come after, in the order of
+    their names. The lambda of a decision is the one that the router says it applied, 0 by
+    default. The propensity is the router's own, together with the policy's exploration.
 
     Args:
         plugin: The router.
@@ -69,22 +69,11 @@ class PlainRouter(TrainableRouter):
         self.n_features_in_ = 0
         self.mean_quality_ = column_mean(data.quality)
         self.cost_model_ = CostModel.fit(data)
-        self._take(data.llms)
+        self.llms_ = data.llms
         return self
 
     def _fit(self, data: RoutingData) -> None:
         """Nothing."""
-
-    def set_state(
-        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
-    ) -> None:
-        """Take over a state; see `TrainableRouter.set_state`."""
-        super().set_state(llms, arrays, values)
-        self._take(llms)
-
-    def _take(self, llms: Sequence[LLMInfo]) -> None:
-        self.llms_ = tuple(llms)
-        self.plugin.candidates = self.llms_
 
     # -- route --------------------------------------------------------------------------------
 
@@ -133,10 +122,17 @@ class PlainRouter(TrainableRouter):
             for row in range(len(parsed))
         ]
 
+    def _offer(self) -> None:
+        served = self.policy.allowed_models
+        self.plugin.candidates = tuple(
+            llm for llm in self.llms_ if served is None or llm.name in served
+        )
+
     def _ask(self, queries: list[str | Mapping[str, Any]]) -> list[Decision]:
         who = f"router {self.name}"
         if not queries:
             return []
+        self._offer()
         try:
             made: Any = (
                 [self.plugin.route_single(queries[0])]
@@ -188,10 +184,12 @@ class PlainStepRouter(PlainRouter, StepRouter):
 
     def step(self, state: EpisodeState) -> Action:
         """Say what to do next; see `StepRouter.step`."""
+        self._offer()
         return self.plugin.step(state)
 
     def fallback(self, state: EpisodeState) -> Action:
         """Say what to do at a cap; see `StepRouter.fallback`."""
+        self._offer()
         return self.plugin.fallback(state)
 
 

@@ -54,7 +54,7 @@ class MetaRouter(ABC):
     """Version of the trained artifact; empty for an untrained router."""
 
     candidates: tuple[LLMInfo, ...] = ()
-    """Facts of the LLMs to choose from, for a router that learns nothing: set before it is
+    """Facts of the LLMs that are served, for a router that learns nothing: set before it is
     asked. Routers that learn have their own, ``llms_``."""
 
     @abstractmethod
