@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -192,3 +193,13 @@ def test_a_missing_or_truncated_split_ends_with_1(data, tmp_path, split):
     assert result.exit_code == 1
     assert "no such file" in result.stderr
     assert not (tmp_path / "R").exists()
+
+
+def test_without_matplotlib_it_says_what_to_install(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = evaluate(data, tmp_path / "R", "best_single")
+    assert result.exit_code == 1
+    assert (
+        'matplotlib is not installed; it comes with: pip install "waypost[train]"' in result.stderr
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ def test_routers_by_hand(by_hand):
         "quality": 0.75, "cost_usd_per_1k": 4, "delta_best_single": 0, "aiq": 0.625,
         "delta_aiq": 0, "cost_save": 0, "cost_save_95": 0, "perf_gain": 0, "gap_oracle": 0.25,
         "recovered_headroom": 0, "usage_entropy": 0, "collapse_index": 0.5, "wins": 0, "ties": 4,
-        "losses": 0, "cost_rises": 0, "macro_quality": 0.75, "not_measured": 0,
+        "losses": 0, "cost_rises": 0, "delta_ibc": 0, "macro_quality": 0.75, "not_measured": 0,
     }  # fmt: skip
     assert {key: best[key] for key in expected} == pytest.approx(expected)
     assert best["tasks"] == {"x": 0.5, "y": 1}
@@ -71,6 +71,7 @@ def test_routers_by_hand(by_hand):
     assert (qualities[0], qualities[-1]) == (0.75, 0.5)
     assert (costs[0], costs[-1]) == pytest.approx((4, 1))
     assert best["non_inferior"] is True
+    assert (best["dominates_cheapest"], cheap["dominates_cheapest"]) == (False, True)
     assert cheap["delta_best_single"] == pytest.approx(-0.25)
     assert (cheap["wins"], cheap["ties"], cheap["losses"]) == (1, 1, 2)
     assert cheap["recovered_headroom"] == pytest.approx(-1)

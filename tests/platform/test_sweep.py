@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from waypost.contracts.records import Query
+from waypost.contracts.plain import trainable
+from waypost.contracts.records import Decision, Query
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.step_router import Call, Delegate, FinalAnswer, StepRouter
 from waypost.pipelines.outcomes import look_up, look_up_names
 from waypost.pipelines.sweep import COST_ALONE, lambda_grid, sweep
 from waypost.registry import make_trainable
@@ -82,3 +84,33 @@ def test_the_grid_reaches_the_step_from_the_cheapest_to_the_next():
     assert list(grid) == sorted(grid)
     assert lambda_grid(np.array([np.nan, np.nan]))[-2] == 10
     assert lambda_grid(np.array([1.0]))[-2] == 10
+
+
+class CheapFirst(StepRouter):
+    """Asks the cheap LLM, and the dear one, too, where cost weighs little."""
+
+    name = "cheap_first"
+
+    def route_single(self, query):
+        return Decision("tiny", ("tiny",))
+
+    def step(self, state):
+        answers = [result for step in state.steps for result in step]
+        wanted = ["tiny", "cook"] if state.query.lam < 1 else ["tiny"]
+        if len(answers) < len(wanted):
+            return Delegate((Call(wanted[len(answers)], state.query.text),))
+        return FinalAnswer(answers[-1].text, answers[-1].call.model)
+
+
+def test_a_step_router_is_replayed_and_pays_for_every_call():
+    data = planted(5, seed=9)
+    router = trainable(CheapFirst()).fit(planted(10))
+    found = sweep(router, data, (0.0, 2.0))
+    both, one = found.outcomes
+    assert names(data, both.model) == ["cook"] * 5
+    assert names(data, one.model) == ["tiny"] * 5
+    cook, tiny = (data.names.index(name) for name in ("cook", "tiny"))
+    assert both.quality.tolist() == data.quality[:, cook].tolist()
+    assert both.cost_usd == pytest.approx(data.cost_usd[:, cook] + data.cost_usd[:, tiny])
+    assert one.cost_usd == pytest.approx(data.cost_usd[:, tiny])
+    assert found.predicted is None

@@ -13,6 +13,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch, ScoreRouter, TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import StepRouter
+from waypost.pipelines import replay
 from waypost.pipelines.outcomes import Outcomes, look_up, look_up_names
 
 COST_ALONE = 1e9
@@ -77,8 +78,6 @@ def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) 
         return _by_policy(router, data, lambdas)
     some = _few(lambdas)
     if isinstance(router, StepRouter):
-        from waypost.pipelines import replay
-
         return Sweep(some, tuple(replay.outcomes(router, data, lam) for lam in some))
     return Sweep(some, tuple(_by_asking(router, data, lam) for lam in some))
 

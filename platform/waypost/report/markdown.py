@@ -204,7 +204,8 @@ def _details(report: Report) -> list[str]:
     heads = ["router", "Brier", "ECE", "wins / ties / losses", "McNemar p (Holm)"]
     groups = next((list(row["solver_recall"]) for row in report["routers"].values()), [])
     heads += [f"solver picked, {g} solve it" for g in groups]
-    heads += ["not worse by 2 points", "beats single LLMs", "cost rises", "not measured"]
+    heads += ["not worse by 2 points", "beats single LLMs", "delta IBC", "cost rises"]
+    heads += ["not measured"]
     rows = []
     for name, row in report["routers"].items():
         holm = row["mcnemar_p_holm"]
@@ -219,11 +220,16 @@ def _details(report: Report) -> list[str]:
                 *map(percent, recall),
                 {True: "yes", False: "no", None: UNKNOWN}[row["non_inferior"]],
                 UNKNOWN if row["beats_singles"] is None else f"{row['beats_singles']:g}",
+                "dominates" if row["dominates_cheapest"] else _ibc(row["delta_ibc"]),
                 UNKNOWN if row["cost_rises"] is None else f"{row['cost_rises']:g}",
                 f"{row['not_measured']:g}",
             ]
         )
     return table(heads, rows)
+
+
+def _ibc(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+.0f} %"
 
 
 def _plots(report: Report) -> list[str]:
@@ -258,6 +264,8 @@ def _how(report: Report) -> list[str]:
         "quality / the best single LLM's cost. PerfGain: best setting's quality over the best "
         "single LLM's, minus 1. Headroom: share of oracle minus best single that is reached. "
         "Both are the best of all settings on this split, so a little optimistic.",
+        "Delta IBC: quality gained for a dollar beyond the cheapest single LLM, over what the best "
+        "single LLM gains for one, minus 1; above 0 lies above the line between the two.",
         "Decision ms: text to decision, one at a time, embedding included, on "
         f"{how['timed']:g} texts; flips: mean share of {how['rewritten']:g} texts whose choice "
         "changes with case, blanks, punctuation or typos. Fit s: without embedding.",

@@ -15,6 +15,7 @@ from waypost.metrics.behaviour import (
     usage_shares,
 )
 from waypost.metrics.calibration import brier, calibration_error, reliability
+from waypost.metrics.cascade import delta_ibc
 from waypost.metrics.curves import best_within, cheapest_reaching, hull
 from waypost.metrics.significance import is_binary, mcnemar
 from waypost.pipelines.evaluation.ground import Ground, mean, mean_usd
@@ -48,6 +49,7 @@ def card(ground: Ground, sweep: Sweep) -> Card:
     numbers |= area(ground, sweep, curve, draws)
     numbers |= _matched(ground, curve)
     numbers |= _gaps(ground, numbers)
+    numbers |= _slope(ground, curve)
     numbers |= _behaviour(ground, sweep)
     numbers |= _calibration(sweep.predicted, ground.test.quality)
     numbers["tasks"] = by_task(ground, first.quality)
@@ -123,6 +125,19 @@ def _gaps(ground: Ground, numbers: Numbers) -> Numbers:
     return {
         "gap_oracle": 1 - _ratio(numbers["quality"], reachable),
         "recovered_headroom": _ratio(numbers["delta_best_single"], headroom),
+    }
+
+
+def _slope(ground: Ground, curve: Curve) -> Numbers:
+    """Return delta IBC at lambda 0: against the line from the cheapest to the best single LLM."""
+    if np.isnan(ground.mean_usd).any() or np.isnan(curve.cost_usd[0]):
+        return {"delta_ibc": np.nan, "dominates_cheapest": None}
+    ends = [ground.always(j) for j in (int(np.argmin(ground.mean_usd)), ground.best)]
+    small, large = ((mean(one.quality), mean_usd(one.cost_usd)) for one in ends)
+    found = delta_ibc(float(curve.quality[0]), float(curve.cost_usd[0]), small, large)
+    return {
+        "delta_ibc": np.nan if isinstance(found, str) else found,
+        "dominates_cheapest": found == "dominates",
     }
 
 
