@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.progress import report
 from waypost_routers._dual_loss import (
     draw_contrasts,
     sample_llm_loss,
@@ -93,6 +94,7 @@ class DualTraining:
         for step in range(options.probe_steps):
             rows = self._draw(training)
             self._step(optimizer, self._sample_llm(fixed[rows], training.quality[rows]))
+            report("training the LLMs' vectors", step + 1, options.probe_steps)
             if held_fixed is not None and _is_check(step, options.probe_steps):
                 self._look(held_fixed, held_out)
         optimizer = torch.optim.AdamW(
@@ -111,6 +113,7 @@ class DualTraining:
                 other = sample_sample_loss(states, drawn, options.temperature)
                 loss = loss + options.cluster_weight * other
             self._step(optimizer, loss)
+            report("fine-tuning the encoder", step + 1, options.steps)
             if held_out is not None and _is_check(step, options.steps):
                 with torch.no_grad():
                     self._look(self.encoder.pool(held_out.hidden), held_out)

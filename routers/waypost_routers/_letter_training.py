@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.progress import report
 from waypost.encoders.texts import batches_by_length
 from waypost_routers._letter_model import LetterModel
 
@@ -58,6 +59,7 @@ def train_letters(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     steps = settings.epochs * -(-len(rows) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    done = 0
     for _ in range(settings.epochs):
         drawn = rng.permutation(rows)
         batches = list(batches_by_length([len(rests[int(i)]) for i in drawn], settings.batch_size))
@@ -75,6 +77,8 @@ def train_letters(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+            done += 1
+            report("fine-tuning the language model", done, steps)
 
 
 def soft_targets(quality: Floats, temperature: float) -> Floats:

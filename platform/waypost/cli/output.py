@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -83,21 +83,31 @@ def echo_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     console.print(table)
 
 
+class Progress(Protocol):
+    """Told how far the work is."""
+
+    def __call__(self, done: int, total: int, what: str = ...) -> None: ...  # noqa: D102
+
+
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr from the first report on; the value is a function of (done, total)."""
+def progress_bar(description: str) -> Iterator[Progress]:
+    """Show a bar on stderr from the first report on.
+
+    The value is a function of (done, total), and of another description where the work changes.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
     console = Console(stderr=True)
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bars.add_task(description, total=None)
 
-    def advance(done: int, total: int) -> None:
+    def advance(done: int, total: int, what: str = description) -> None:
         bars.start()
-        bars.update(task, completed=done, total=total)
+        bars.update(task, completed=done, total=total, description=what)
 
     try:
         yield advance

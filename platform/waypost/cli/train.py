@@ -62,6 +62,7 @@ def command(
     KEY=VALUE sets a parameter of the router; options and KEY=VALUE win over the file.
     """
     from waypost.config import read_yaml
+    from waypost.contracts.progress import watching
     from waypost.pipelines.train import read_train_config, train
 
     given = {"router": router, "encoder": encoder, "seed": seed, "folds": folds}
@@ -70,7 +71,10 @@ def command(
     if "router" not in config:
         raise click.UsageError("name a router: --router NAME, or router: in the --config file")
     settings = read_train_config(config, parameters, str(config_path or "options"))
-    with progress_bar("embedding") as progress:
+    with (
+        progress_bar("embedding") as progress,
+        watching(lambda what, done, total: progress(done, total, what)),
+    ):
         result = train(settings, data_folder, out, progress)
     manifest = result.manifest
     if as_json:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
+from waypost.contracts.progress import report, watching
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
@@ -29,10 +30,12 @@ def cross_validate(
     fold = fold_of(data.queries, folds, seed, data.groups)
     parts = []
     for one in range(folds):
+        report("cross-validation", one, folds)
         training, held_out = data.select(fold != one), data.select(fold == one)
         if len(held_out) == 0 or np.isnan(training.quality).all(axis=0).any():
             return None
-        parts.append(decide_on(make().fit(training), training, held_out))
+        with watching(None):  # a fold's own fit is not told of: the bar would jump
+            parts.append(decide_on(make().fit(training), training, held_out))
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return {"method": f"{folds}-fold cross-validation of the training split", **summary(merged)}
 
