@@ -93,6 +93,7 @@ class AutoMix(TrainableStepRouter):
     name = "automix"
     needs_embeddings = False
     new_model_support = "refit"
+    replayable = True
     parameter_constraints: ClassVar = {
         "verdicts": Integer(1, MAX_VERDICTS, optional=True),
         "family": OneOf(("auto", *FAMILIES)),

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from waypost.cli import command as waypost
+from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import ConfigError, EmptyPoolError, EngineServerError, SchemaError
 from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.policy import PolicySettings
@@ -469,3 +470,6 @@ def test_it_is_trained_by_the_command(data, tmp_path):
     done = CliRunner().invoke(waypost, [*arguments, "--out", str(tmp_path / "a"), "verdicts=2"])
     assert done.exit_code == 0, done.output
     assert load_router(tmp_path / "a").verdicts_ == 2
+    validation = read_manifest(tmp_path / "a").metrics["validation"]
+    assert validation["queries"] == len(data)
+    assert validation["quality"] == pytest.approx(data.quality[:, 1].mean())  # lambda 0: large

@@ -44,6 +44,10 @@ class StepRouter(MetaRouter):
 
     kind: ClassVar[RouterKind] = "step"
 
+    replayable: ClassVar[bool] = False
+    """True where it asks for answers to the query itself and for verdicts on them, and nothing
+    else: recorded data then shows what it earns."""
+
     @abstractmethod
     def step(self, state: EpisodeState) -> Action:
         """Say what to do next: delegate to LLMs, or answer. Pure but for seeded draws."""

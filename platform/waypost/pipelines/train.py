@@ -17,6 +17,7 @@ from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.plain import no_outcomes
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.contracts.step_router import StepRouter
 from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
@@ -116,11 +117,8 @@ def _validate(
     data: RoutingData,
     held_out: RoutingData | None,
 ) -> dict[str, Any] | None:
-    """Measure the router's choices, or return None where they cannot be.
-
-    What a step router earns is not what its first LLM would have: `waypost evaluate` replays it.
-    """
-    if len(data) == 0 or router.kind == "step":
+    """Measure the router's choices, or return None where they cannot be: nothing was recorded."""
+    if len(data) == 0 or (isinstance(router, StepRouter) and not router.replayable):
         return None
     if held_out is not None:
         return {"method": "validation split", **summary(decide_on(router, data, held_out))}
