@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -74,18 +74,24 @@ def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
         return i
 
     shingles = _shingles([first[key] for key in number])
-    for a, b in _candidates(shingles):
-        low, high = sorted((root(a), root(b)))
-        if low != high and _jaccard(shingles[a], shingles[b]) >= SIMILAR:
-            parent[high] = low
+    for several in _candidates(shingles):
+        if len({root(i) for i in several}) == 1:
+            continue
+        for a, b in combinations(several, 2):
+            low, high = sorted((root(a), root(b)))
+            if low != high and _similar(shingles[a], shingles[b]):
+                parent[high] = low
     roots = [root(number[key]) for key in keys]
     order = {one: i for i, one in enumerate(dict.fromkeys(roots))}
     return np.array([order[one] for one in roots], dtype=np.intp)
 
 
-def _jaccard(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
+def _similar(a: NDArray[np.intp], b: NDArray[np.intp]) -> bool:
+    small, large = sorted((len(a), len(b)))
+    if small < SIMILAR * large - 1e-9:
+        return False
     shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / (len(a) + len(b) - shared)
+    return shared >= SIMILAR * (len(a) + len(b) - shared) - 1e-9
 
 
 def _common(n_texts: int) -> int:
@@ -113,26 +119,23 @@ def _shingles(texts: Sequence[str]) -> list[NDArray[np.intp]]:
         nxt = np.concatenate([p[shift : shift + c] for p, c in zip(words, counts, strict=True)])
         # Numbered anew after each word, so that the product never overflows.
         ids = np.unique(ids * size + nxt, return_inverse=True)[1]
-    pairs = np.unique(np.stack([np.repeat(owners, counts), ids], axis=1), axis=0)
-    owner_of, ids = pairs[:, 0], pairs[:, 1]
+    n_ids = int(ids.max()) + 1
+    owner_of, ids = np.divmod(np.unique(np.repeat(owners, counts) * n_ids + ids), n_ids)
     spread = np.bincount(ids)
     kept = spread[ids] <= _common(len(texts))
     owner_of, ids = owner_of[kept], ids[kept]
-    ids = ids[np.lexsort((ids, spread[ids], owner_of))]
+    rarest_first = owner_of * (_common(len(texts)) + 1) + spread[ids]
+    ids = ids[np.argsort(rarest_first, kind="stable")]
     ends = np.cumsum(np.bincount(owner_of, minlength=len(texts)))
     return [ids[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
-def _candidates(shingles: Sequence[NDArray[np.intp]]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs, each perhaps more than once, that may be similar enough."""
+def _candidates(shingles: Sequence[NDArray[np.intp]]) -> set[tuple[int, ...]]:
+    """Return sets of texts of which any two may be similar enough; no others are."""
     holders: dict[int, list[int]] = {}
     for i, one in enumerate(shingles):
         # In two sets of Jaccard t or more, one of these of each is shared by both.
         prefix = len(one) - int(np.ceil(SIMILAR * len(one) - 1e-9)) + 1 if len(one) else 0
         for shingle in one[:prefix].tolist():
             holders.setdefault(shingle, []).append(i)
-    for several in holders.values():
-        for a, b in combinations(several, 2):
-            small, large = sorted((len(shingles[a]), len(shingles[b])))
-            if small >= SIMILAR * large - 1e-9:
-                yield a, b
+    return {tuple(several) for several in holders.values() if len(several) > 1}
