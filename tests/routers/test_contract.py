@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from waypost.contracts.router import MetaRouter, ScoreRouter
-from waypost.registry import list_routers, router_class
+from waypost.registry import find_router, list_routers, router_class
 from waypost.testing.artifact_contract import check_fresh_process
 from waypost.testing.router_contract import all_checks
 
@@ -39,7 +39,7 @@ def test_file_name_is_registry_name(name):
     cls = router_class(name)
     assert issubclass(cls, MetaRouter)
     assert cls.name == name
-    assert cls.__module__ == f"waypost_routers.{name}"
+    assert cls.__module__ == find_router(name, []).location
     assert cls.__doc__
 
 

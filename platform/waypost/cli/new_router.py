@@ -30,10 +30,10 @@ from waypost.cli.router_templates import plugin_files
     help="Where its folder is written.",
 )
 def command(name: str, kind: str, parent: Path) -> None:
-    """Write a working router NAME: router.py, config.yaml and a test.
+    """Write a working router of your own, to change.
 
-    Routers in ./custom_routers, ~/.waypost/plugins and the folders of WAYPOST_PLUGINS are found
-    by every command.
+    It is a folder NAME with router.py, config.yaml and a test. Every command finds the routers in
+    ./custom_routers, ~/.waypost/plugins and the folders of WAYPOST_PLUGINS.
     """
     from waypost.config import settings
 
