@@ -37,7 +37,8 @@ class EpisodeLimits:
         max_tokens: Prompt and generated tokens of all calls; None is no cap.
         max_cost_usd: Dollars of all calls, as far as known; None is no cap.
         wall_s: Seconds; calls that still run are then cancelled.
-        last_call_s: Seconds for the call of the last resort, which may follow a cap.
+        last_call_s: Seconds for the router's fallback and the call of the last resort, which
+            may follow a cap.
     """
 
     max_steps: int = 8
@@ -47,7 +48,13 @@ class EpisodeLimits:
     last_call_s: float = 60.0
 
     def __post_init__(self) -> None:
-        least = {"max_steps": 1, "max_tokens": 0, "max_cost_usd": 0, "wall_s": 0, "last_call_s": 0}
+        least = {
+            "max_steps": 1,
+            "max_tokens": 0,
+            "max_cost_usd": 0,
+            "wall_s": 0,
+            "last_call_s": 0.001,
+        }
         given = {name: getattr(self, name) for name in least}
         if found := [
             Fault(f"episode: {name}", f"is {value!r}; expected a number of at least {least[name]}")
@@ -123,29 +130,35 @@ async def run_episode(
     state = EpisodeState(query)
     cap: EndedBy | None = None
     while cap is None:
-        wanted = await _step(router, state, deadline)
+        wanted = await _within(router.step, state, deadline)
         if isinstance(wanted, FinalAnswer):
             return _result(wanted, state, started, "answer")
         if wanted is None:
             cap = "time"
         elif (cap := _cap(state, limits)) is None:
             state = state.after(await _delegate(wanted, call, deadline))
-    action = await _ask(router.fallback(state))
+    deadline = time.monotonic() + limits.last_call_s
+    action = await _within(router.fallback, state, deadline) or FinalAnswer(None)
     if isinstance(action, Delegate):
-        state = state.after(await _delegate(action, call, time.monotonic() + limits.last_call_s))
+        state = state.after(await _delegate(action, call, deadline))
         best = next((result for result in state.steps[-1] if result.ok), None)
         action = FinalAnswer(None) if best is None else FinalAnswer(best.text, best.call.model)
     return _result(action, state, started, cap)
 
 
-async def _step(router: Stepper, state: EpisodeState, deadline: float) -> Action | None:
+async def _within(
+    decide: Callable[[EpisodeState], Action | Awaitable[Action]],
+    state: EpisodeState,
+    deadline: float,
+) -> Action | None:
     """Return the router's action, or None where the time is over."""
     if (left := deadline - time.monotonic()) <= 0:
         return None
     timer = asyncio.timeout(left)
     try:
         async with timer:
-            return await _ask(router.step(state))
+            action = decide(state)
+            return await action if inspect.isawaitable(action) else action
     except TimeoutError:
         if not timer.expired():
             raise
@@ -162,10 +175,6 @@ def _cap(state: EpisodeState, limits: EpisodeLimits) -> EndedBy | None:
     if limits.max_cost_usd is not None and _dollars(results) >= limits.max_cost_usd:
         return "money"
     return None
-
-
-async def _ask(action: Action | Awaitable[Action]) -> Action:
-    return await action if inspect.isawaitable(action) else action
 
 
 async def _delegate(

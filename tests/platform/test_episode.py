@@ -185,6 +185,20 @@ def test_steps_may_be_taken_elsewhere_and_are_bounded_in_time():
     assert (result.text, result.ended_by) == ("so far", "time")
 
 
+def test_a_fallback_that_does_not_return_is_bounded_in_time():
+    class Hanging:
+        async def step(self, state: EpisodeState) -> Action:
+            return ask("a", purpose="decompose")
+
+        async def fallback(self, state: EpisodeState) -> Action:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    limits = EpisodeLimits(max_steps=1, last_call_s=0.02)
+    result = asyncio.run(run_episode(Hanging(), Query("q?"), echo, limits))
+    assert (result.text, result.ended_by) == (None, "steps")
+
+
 def test_limits_name_every_fault():
     with pytest.raises(ConfigError) as caught:
         EpisodeLimits(max_steps=0, wall_s=-1.0)
