@@ -21,8 +21,6 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
     # Not C: ours weighs the mean loss, so that its value does not depend on the number of rows.
     "svmrouter": {"kernel": "kernel", "gamma": "gamma"},
     "mlprouter": {
-        "hidden_layer_sizes": "hidden_sizes",
-        "activation": "activation",
         "lr": "learning_rate",
         "learning_rate_init": "learning_rate",
         "epochs": "epochs",
@@ -30,9 +28,8 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "alpha": "weight_decay",
     },
     "mfrouter": {
-        "latent_dim": "dimension",
+        "latent_dim": "width",
         "lr": "learning_rate",
-        "epochs": "epochs",
         "batch_size": "batch_size",
     },
     "routerdc": {
@@ -56,20 +53,25 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "train_mask_rate": "mask_rate",
     },
     "causallm_router": {
-        "lora_r": "lora_rank",
-        "lora_alpha": "lora_alpha",
-        "lora_dropout": "lora_dropout",
+        "lora_r": "rank",
+        "lora_alpha": "alpha",
         "max_length": "max_tokens",
         "num_epochs": "epochs",
         "batch_size": "batch_size",
         "learning_rate": "learning_rate",
-        "weight_decay": "weight_decay",
     },
-    "hybrid_llm": {},
+    "hybrid_llm": {"router_mode": "label"},
+    "automix": {"num_samples": "verdicts", "routing_method": "family"},
 }
 """Of each router: last part of LLMRouter's key -> our parameter, where the two mean the same."""
 
-_VALUES = {("weights", "distance"): "softmax"}
+_VALUES = {
+    ("weights", "distance"): "softmax",
+    ("routing_method", "Threshold"): "threshold",
+    ("routing_method", "DoubleThreshold"): "double_threshold",
+    ("routing_method", "SelfConsistency"): "self_consistency",
+    ("routing_method", "POMDP"): "pomdp",
+}
 _SKIPPED = ("data_path.", "model_path.ini_model_path", "model_path.save_model_path")
 
 
@@ -121,13 +123,16 @@ def map_config(path: Path) -> MappedConfig:
         return MappedConfig(path, None, unmapped=tuple(found))
     known = getattr(router_class(router), "parameter_constraints", {})
     train: dict[str, Any] = {"router": router}
-    parameters, unmapped = {}, []
+    parameters: dict[str, Any] = {}
+    unmapped: list[str] = []
     for key, value in found.items():
         last = key.rsplit(".", 1)[-1]
         ours = _PARAMETERS.get(router, {}).get(last)
         wanted = _VALUES.get((last, value), value) if isinstance(value, str) else value
         if last == "seed" and isinstance(value, int) and value >= 0:
             train["seed"] = value
+        elif last == "hidden_layer_sizes" and (layers := _layers(value, known)):
+            parameters |= layers
         elif ours is not None and ours in known and known[ours].allows(wanted):
             parameters[ours] = wanted
         else:
@@ -135,6 +140,17 @@ def map_config(path: Path) -> MappedConfig:
     if parameters:
         train["parameters"] = parameters
     return MappedConfig(path, router, train, tuple(unmapped))
+
+
+def _layers(value: Any, known: Mapping[str, Any]) -> dict[str, int]:
+    """Return ``hidden`` and ``layers``; ours are all of one width, so other lists map to none."""
+    if not isinstance(value, list) or len({str(width) for width in value}) != 1:
+        return {}
+    found = {"hidden": value[0], "layers": len(value)}
+    if len(value) == 1 and "layers" not in known:
+        del found["layers"]
+    is_allowed = all(key in known and known[key].allows(one) for key, one in found.items())
+    return found if is_allowed else {}
 
 
 def _router(path: Path, data: Mapping[str, Any]) -> str | None:
