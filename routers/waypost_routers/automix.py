@@ -76,6 +76,8 @@ class AutoMix(TrainableStepRouter):
 
     Where no chain beats the best single LLM on held-out training questions by more than a
     standard error, the best single LLM answers, unverified. So does the last tier of a chain.
+    The tables are of the prices they were fitted with; `with_prices` changes what is predicted
+    only.
 
     Args:
         verdicts: Verdicts on each answer; None takes as many as the data mostly holds.
