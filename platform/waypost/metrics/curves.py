@@ -91,7 +91,8 @@ def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
                 corner_x[rows, j],
                 corner_y[rows, j],
             )
-            back = rises & (size >= 2) & ((y1 - y0) * (px - x0) <= (py - y0) * (x1 - x0))
+            with np.errstate(invalid="ignore"):  # of points that are none, which never rise
+                back = rises & (size >= 2) & ((y1 - y0) * (px - x0) <= (py - y0) * (x1 - x0))
             if not back.any():
                 break
             size = size - back

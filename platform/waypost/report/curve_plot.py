@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from waypost.report.drawing import GREY, figure, look, save
+from waypost.report.drawing import GREY, figure, literal, look, save
 
 _DECADE = 10.0
+_NAMED = 12
+"""Single LLMs whose names are written, the best ones; of more the plot would be black."""
+
 _OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), (0, 9), (0, -15), (14, 0), (-14, 0))
 
 
@@ -48,7 +51,7 @@ def _plane(report: Mapping[str, Any], path: Path) -> None:
         points = _points(row["curve"])
         if not points:
             continue
-        axis.plot(*zip(*points, strict=True), lw=1.4, label=name, **look(place))
+        axis.plot(*zip(*points, strict=True), lw=1.4, label=literal(name), **look(place))
         first = (row["cost_usd_per_1k"], row["quality"])
         if None not in first:
             axis.plot(*first, "o", ms=4, color=look(place)["color"], zorder=6)
@@ -89,11 +92,12 @@ def _label(made: Any, axis: Any, singles: Mapping[str, tuple[float, float]]) -> 
     taken = [(*(spot - 7), *(spot + 7)) for spot in spots]
     lines = _beads(axis)
     inside = axis.get_window_extent(renderer)
-    for name, spot in sorted(singles.items(), key=lambda item: -item[1][1]):
+    by_quality = sorted(singles.items(), key=lambda item: -item[1][1])
+    for name, spot in by_quality[:_NAMED]:
         tried: list[tuple[float, int, Any, tuple[float, float, float, float]]] = []
         for ring, (dx, dy) in product((1, 2, 3), _OFFSETS):
             text = axis.annotate(
-                name.rpartition("/")[2],
+                literal(name.rpartition("/")[2]),
                 spot,
                 (dx * ring, dy * ring),
                 textcoords="offset points",
@@ -160,7 +164,7 @@ def _bars(report: Mapping[str, Any], path: Path) -> None:
             "o",
             color="#0072B2" if place < len(report["routers"]) else "black",
         )
-    axis.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
+    axis.set_yticks(np.arange(len(rows)), [literal(name) for name in rows], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel("mean score at lambda 0, 95 % interval (the data holds no cost)")
     axis.grid(alpha=0.25, axis="x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ _COLORS = (
 )  # fmt: skip
 _STYLES = ("-", "--", "-.", ":")
 GREY = "#777777"
+LIGHT = "#DDDDDD"
 
 
 def figure(width: float, height: float) -> Any:
@@ -47,6 +49,12 @@ def look(place: int) -> dict[str, Any]:
     return {"color": _COLORS[place % n], "linestyle": _STYLES[place // n % len(_STYLES)]}
 
 
+def literal(name: str) -> str:
+    """Return a name as plots write it: nothing in it is mathematics; at most 34 characters."""
+    short = name if len(name) <= 34 else f"{name[:32]}..."
+    return short.replace("$", r"\$").replace("\n", " ")
+
+
 def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[Any]]:
     """Return a figure with one small panel a name, titled with it, and the panels."""
     columns = min(4, max(1, len(names)))
@@ -57,8 +65,7 @@ def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[
         if place >= len(names):
             axis.set_visible(False)
             continue
-        name = names[place]
-        axis.set_title(name if len(name) <= 34 else f"{name[:32]}...", fontsize=9)
+        axis.set_title(literal(names[place]), fontsize=9)
         axis.tick_params(labelsize=8)
         if place % columns == 0:
             axis.set_ylabel(y_label, fontsize=8)
@@ -69,5 +76,7 @@ def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[
 
 
 def save(made: Any, path: Path) -> None:
-    """Write a figure as PNG."""
-    made.savefig(path, dpi=130, metadata={"Software": None})
+    """Write a figure as PNG; a character that the font lacks is drawn as a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        made.savefig(path, dpi=130, metadata={"Software": None})

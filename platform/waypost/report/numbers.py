@@ -48,5 +48,9 @@ def with_interval(row: Any, key: str, low: str, high: str, *, sign: bool = False
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table, the first column to the left, the others right."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in [list(heads), rule, *cells]]
+    cells = [[_cell(text) for text in row] for row in (heads, *rows)]
+    return ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

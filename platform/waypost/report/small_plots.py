@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from waypost.report.drawing import GREY, panels, save
+from waypost.report.drawing import GREY, LIGHT, literal, panels, save
 
 _LLM_COLORS = (
     "#4E79A7", "#F28E2B", "#59A14F", "#E15759", "#B07AA1", "#76B7B2", "#EDC948", "#9C755F",
@@ -17,22 +17,28 @@ _LLM_COLORS = (
 
 
 def draw_usage(report: Mapping[str, Any], path: Path) -> None:
-    """Draw who answers at each lambda, as stacked shares."""
+    """Draw who answers at each lambda, as stacked shares; LLMs used least are one in grey."""
     routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
     made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
     llms = list(report["llms"])
-    colors = [_LLM_COLORS[i % len(_LLM_COLORS)] for i in range(len(llms))]
-    for axis, row in zip(axes, routers.values(), strict=False):
-        lambdas = np.array([point[0] for point in row["curve"]], float)
-        shares = np.array(row["usage_curve"], dtype=float).T
+    curves = [np.array(row["usage_curve"], dtype=float).T for row in routers.values()]
+    used = sum((np.nanmean(shares, axis=1) for shares in curves), np.zeros(len(llms)))
+    shown = sorted(np.argsort(-used, kind="stable")[: len(_LLM_COLORS)])
+    others = np.setdiff1d(np.arange(len(llms)), shown)
+    colors = [*_LLM_COLORS[: len(shown)], *([LIGHT] if len(others) else [])]
+    labels = [literal(llms[j].rpartition("/")[2]) for j in shown]
+    labels += [f"{len(others)} others"] if len(others) else []
+    for axis, row, shares in zip(axes, routers.values(), curves, strict=False):
+        lambdas = [point[0] for point in row["curve"]]
         # Evenly spaced: lambda is on a log scale but for its ends.
         place = np.arange(len(lambdas))
-        axis.stackplot(place, shares, colors=colors, lw=0)
+        stack = [*shares[shown], *([shares[others].sum(axis=0)] if len(others) else [])]
+        axis.stackplot(place, stack, colors=colors, lw=0)
         marks = np.unique(np.linspace(0, len(lambdas) - 1, 5).astype(int))
         axis.set_xticks(place[marks], [_short(lambdas[i]) for i in marks])
         axis.set_xlim(0, max(len(lambdas) - 1, 1))
         axis.set_ylim(0, 1)
-    _legend(made, llms, colors)
+    _legend(made, labels, colors)
     save(made, path)
 
 
@@ -40,18 +46,13 @@ def _short(lam: float) -> str:
     return f"{lam:.0e}".replace("e-0", "e-").replace("e+0", "e") if lam >= 1000 else f"{lam:.2g}"
 
 
-def _legend(made: Any, llms: list[str], colors: list[str]) -> None:
+def _legend(made: Any, labels: Sequence[str], colors: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
-    handles = [
-        Patch(color=c, label=n.rpartition("/")[2]) for c, n in zip(colors, llms, strict=True)
-    ]
+    handles = [Patch(color=c, label=n) for c, n in zip(colors, labels, strict=True)]
+    columns = max(1, min(5, len(labels), len(made.axes) * 2))
     made.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(5, len(llms), len(made.axes) * 2)),
-        fontsize=8,
-        frameon=False,
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False
     )
 
 
