@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -57,8 +58,14 @@ def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
     (a like b, b like c: one group). What is grouped does not depend on the order of the texts nor
     on how often one stands. A shingle that stands in more texts than `_common` allows is taken
     for a template's and left out, so that many questions behind one long instruction are not one
-    group.
+    group. The array is not to be written to: the answers for the last few lists of texts are kept,
+    since cross-validation asks for the same folds once a router.
     """
+    return _groups(tuple(texts))
+
+
+@lru_cache(maxsize=16)
+def _groups(texts: tuple[str, ...]) -> NDArray[np.intp]:
     keys = [same_text_key(text) for text in texts]
     first: dict[str, str] = {}
     for key, text in zip(keys, texts, strict=True):
@@ -83,7 +90,9 @@ def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
                 parent[high] = low
     roots = [root(number[key]) for key in keys]
     order = {one: i for i, one in enumerate(dict.fromkeys(roots))}
-    return np.array([order[one] for one in roots], dtype=np.intp)
+    numbered = np.array([order[one] for one in roots], dtype=np.intp)
+    numbered.setflags(write=False)
+    return numbered
 
 
 def _similar(a: NDArray[np.intp], b: NDArray[np.intp]) -> bool:
