@@ -7,6 +7,7 @@ questions is off by more than the LLMs differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class Calibration:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Calibration:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration:
         """Rebuild it from `to_arrays`."""
         return cls(int(arrays["link"][0]), arrays["slope"], arrays["centre"], arrays["level"])
 
@@ -163,7 +164,7 @@ class Sureness:
         return {"beta": self.beta}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Sureness:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Sureness:
         """Rebuild it from `to_arrays`."""
         return cls(arrays["beta"])
 

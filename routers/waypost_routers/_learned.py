@@ -89,7 +89,7 @@ class LearnedRouter(ScoreRouter):
         return np.arange(len(data)), self._raw(batch_of(data))
 
     def _fit(self, data: RoutingData) -> None:
-        data = data.select(~np.isnan(data.quality).all(axis=1))
+        data = data.select(np.flatnonzero((~np.isnan(data.quality)).any(axis=1)))
         rows, outside = self._learn_out_of_sample(data)
         every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]

@@ -6,6 +6,7 @@ Duan's smearing factor (1983) to come back from the mean of a logarithm to a mea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +54,11 @@ class Lengths:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Lengths:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lengths:
         """Rebuild it from `to_arrays`."""
         ridge = Ridge.from_arrays(arrays)
-        own = (arrays[name] for name in ("smearing", "low", "high"))
-        return cls(ridge, *own, arrays["measured"].astype(bool))
+        smearing, low, high = (arrays[name] for name in ("smearing", "low", "high"))
+        return cls(ridge, smearing, low, high, arrays["measured"].astype(bool))
 
 
 def fit_tokens(data: RoutingData) -> Lengths | None:
@@ -72,7 +73,7 @@ def fit_dollars(data: RoutingData) -> Lengths | None:
 
 def _fit(data: RoutingData, values: Floats, least: float) -> Lengths | None:
     known = ~np.isnan(values)
-    measured = known.any(axis=0)
+    measured: NDArray[np.bool_] = np.asarray(known.any(axis=0))
     if not measured.any() or data.embeddings is None:
         return None
     # a column without any value is fitted to a constant, and then left out of predictions

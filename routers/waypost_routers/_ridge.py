@@ -6,7 +6,7 @@ takes its own part off, so that ten folds and all penalties cost little more tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Ridge:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Ridge:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Ridge:
         """Rebuild it from `to_arrays`."""
         return cls(arrays["weights"], arrays["intercept"], arrays["penalty"])
 
@@ -71,6 +71,7 @@ def fit_ridge(
     penalties: Sequence[float] = PENALTIES,
     *,
     same_penalty: bool = True,
+    contrasts: bool = False,
 ) -> tuple[Ridge, Floats]:
     """Fit, the penalty chosen by cross-validation.
 
@@ -81,6 +82,9 @@ def fit_ridge(
         penalties: To choose from, relative to the mean squared length of the centred rows: they
             do not depend on the number of rows or their length.
         same_penalty: One for all columns; else one for each.
+        contrasts: Judge penalties by how well the differences between a row's columns are
+            predicted, not their level: which LLM is better is a weaker signal than which question
+            is harder, and wants a higher penalty.
 
     Returns:
         The map, and out-of-sample predictions (n, n_columns), each by a map fitted without the
@@ -100,17 +104,22 @@ def fit_ridge(
             left_out = fold == one
             part = whole.without(rows, targets[:, columns], known[:, columns[0]] & left_out)
             of_fold = part.solve(tried).of(rows[left_out])
-            outside[np.ix_(range(len(tried)), np.flatnonzero(left_out), columns)] = of_fold
-    squared = np.where(known, (outside - np.where(known, targets, 0.0)) ** 2, 0.0).sum(axis=1)
+            place = np.ix_(np.arange(len(tried)), np.flatnonzero(left_out), np.array(columns))
+            outside[place] = of_fold
+    error = np.where(known, outside - np.where(known, targets, 0.0), 0.0)
+    if contrasts:
+        counts = np.maximum(known.sum(axis=1, keepdims=True), 1)
+        error = np.where(known, error - error.sum(axis=2, keepdims=True) / counts, 0.0)
+    squared = (error**2).sum(axis=1)
     best = squared.sum(axis=1).argmin() if same_penalty else squared.argmin(axis=0)
     best = np.broadcast_to(best, targets.shape[1:])
     weights = np.zeros((rows.shape[1], targets.shape[1]))
     intercept = np.zeros(targets.shape[1])
     for columns in groups.values():
         solved = sums[columns[0]].solve(tried)
-        for place, column in enumerate(columns):
-            weights[:, column] = solved.weights[best[column], :, place]
-            intercept[column] = solved.intercept[best[column], place]
+        for i, column in enumerate(columns):
+            weights[:, column] = solved.weights[best[column], :, i]
+            intercept[column] = solved.intercept[best[column], i]
     chosen = np.take_along_axis(outside, best[None, None, :], axis=0)[0]
     return Ridge(weights, intercept, tried[best]), chosen
 

@@ -1,4 +1,4 @@
-"""A linear map from the query's embedding to each LLM's score."""
+"""A linear map from features of the query to each LLM's score."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.parameters import Real
+from waypost.contracts.parameters import OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._learned import Floats, LearnedRouter, embeddings_of
+from waypost_routers._learned import Floats, LearnedRouter, batch_of
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
+from waypost_routers._text import form_features, word_features
 
 
 class LinearRouter(LearnedRouter):
     """Ridge regression of the measured scores, one column an LLM (the mean of LinUCB).
 
     Args:
+        features: ``embedding``; ``words`` or ``form`` of the text (see `_text`); or ``all`` three
+            side by side.
         penalty: In hundredths of the training questions' total squared distance from their mean;
             None chooses it at fit by cross-validation.
 
@@ -29,19 +32,35 @@ class LinearRouter(LearnedRouter):
     new_model_support = "few-shot"
     link = "identity"
     state_parts: ClassVar = {**LearnedRouter.state_parts, "ridge_": Ridge}
-    parameter_constraints: ClassVar = {"penalty": Real(0, open_low=True, optional=True)}
+    parameter_constraints: ClassVar = {
+        "features": OneOf(("embedding", "words", "form", "all")),
+        "penalty": Real(0, open_low=True, optional=True),
+    }
 
     ridge_: Ridge
 
-    def __init__(self, penalty: float | None = None) -> None:
+    def __init__(self, features: str = "embedding", penalty: float | None = None) -> None:
+        self.features = features
         self.penalty = penalty
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
-        fold = folds_of(data)
-        self.ridge_, outside = fit_ridge(embeddings_of(data), data.quality, fold, penalties)
+        rows = self._features(batch_of(data))
+        self.ridge_, outside = fit_ridge(
+            rows, data.quality, folds_of(data), penalties, contrasts=True
+        )
         return np.arange(len(data)), outside
 
     def _raw(self, batch: QueryBatch) -> Floats:
-        embeddings: NDArray[Any] = np.asarray(batch.embeddings)
-        return self.ridge_.predict(embeddings)
+        return self.ridge_.predict(self._features(batch))
+
+    def _features(self, batch: QueryBatch) -> NDArray[Any]:
+        texts = [query.text for query in batch.queries]
+        embedding: NDArray[Any] = np.asarray(batch.embeddings)
+        if self.features == "embedding":
+            return embedding
+        if self.features == "words":
+            return word_features(texts)
+        if self.features == "form":
+            return form_features(texts)
+        return np.concatenate([embedding, word_features(texts), form_features(texts)], axis=1)

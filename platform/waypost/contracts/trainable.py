@@ -85,6 +85,9 @@ class TrainableRouter(Parametrized, MetaRouter):
     trial_parameters: ClassVar[Mapping[str, Any]] = {}
     """Parameters of a quick first try, where a fit with the defaults takes minutes."""
 
+    validates_itself: ClassVar[bool] = False
+    """True where `fit` measures its choice out of sample: ``report_`` then says how it did."""
+
     learns: ClassVar[bool] = True
     """False where `fit` only notes who the candidates are and what their calls cost."""
 

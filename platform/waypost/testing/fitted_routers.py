@@ -24,11 +24,13 @@ ErrorT = TypeVar("ErrorT", bound=Exception)
 def new_router(name: str, **params: Any) -> ScoreRouter:
     """Build an untrained score router with its encoder set.
 
-    One that fine-tunes a model gets a small stand-in for it, and the parameters of a quick fit.
+    It has the parameters of a quick fit, where it names some, and a small stand-in for the model
+    it fine-tunes.
     """
     cls: Any = router_class(name)
+    params = {**cls.trial_parameters, **params}
     if cls.needs_weights is not None:
-        params = {"model": stand_in(cls.needs_weights), **cls.trial_parameters, **params}
+        params = {"model": stand_in(cls.needs_weights), **params}
     router = make_router(name, params)
     assert isinstance(router, ScoreRouter)
     router.encoder = make_encoder(ENCODER_ID)

@@ -1,0 +1,238 @@
+"""``auto``: tries the families of routers and serves the combination that is best on validation.
+
+1. Every member predicts every training question out of sample, by cross-validation.
+2. Candidates are each member alone, the mean of all, their stack (`stacking.Stack`), and the stack
+   corrected by neighbours (`stacking.Correction`).
+3. The candidate whose choices earn most on those questions is taken, over several cost weights
+   where costs are known; averages go first where they are as good within the noise.
+4. The members it needs are fitted again on all questions.
+
+Nothing but the training split is read; ``report_`` says what was tried and why it was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.parameters import Integer
+from waypost.contracts.prediction import FloatMatrix, Prediction, QueryBatch
+from waypost.contracts.records import LLMInfo
+from waypost.contracts.router import ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import fold_of
+from waypost.tune.choosing import Candidate, choose
+from waypost.tune.members import Member, Members, OutOfSample, members_of, try_members
+from waypost.tune.stacking import Correction, Stack, fit_correction, fit_stack
+
+Floats = NDArray[np.float64]
+
+FEWEST = 40
+"""With fewer questions nothing can be compared: the fallback is fitted alone."""
+
+FALLBACK = Member("knnrouter", {})
+
+
+class AutoRouter(ScoreRouter):
+    """An ensemble of registered routers, chosen and weighted on out-of-sample predictions.
+
+    Args:
+        members: Routers to try: names, or ``{name: {parameter: value}}``; None is
+            `members.DEFAULT`. Plug-ins may be among them.
+        folds: Parts of the cross-validation.
+        seed: Of the folds, and of members that have a seed.
+
+    Learned by ``fit``:
+        members_: The fitted routers that the choice needs.
+        stack_: Their weights.
+        correction_: What is added to the stacked prediction; None where nothing is.
+        report_: What was tried, what it earned out of sample, and why the choice was made.
+    """
+
+    name = "auto"
+    kind = "ensemble"
+    new_model_support = "refit"
+    validates_itself = True
+    trial_parameters: ClassVar = {"members": ("best_single", "linearrouter"), "folds": 2}
+    state_parts: ClassVar = {
+        **ScoreRouter.state_parts,
+        "stack_": Stack,
+        "correction_": Correction,
+    }
+    parameter_constraints: ClassVar = {
+        "members": Members(),
+        "folds": Integer(2, 50),
+        "seed": Integer(0),
+    }
+
+    members_: list[ScoreRouter]
+    stack_: Stack
+    correction_: Correction | None
+    report_: dict[str, Any]
+
+    def __init__(self, members: Sequence[Any] | None = None, folds: int = 5, seed: int = 0) -> None:
+        self.members = members
+        self.folds = folds
+        self.seed = seed
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit(self, data: RoutingData) -> None:
+        data = data.select(np.flatnonzero((~np.isnan(data.quality)).any(axis=1)))
+        wanted = members_of(self.members)
+        for member in wanted:
+            member.make(self.seed)  # a wrong name or parameter is said before anything is fitted
+        fold = fold_of(data.queries, self.folds, self.seed, data.groups)
+        tried: list[OutOfSample] = []
+        failed: dict[str, str] = {}
+        if _comparable(data, fold):
+            tried, failed = try_members(wanted, data, fold, self.seed)
+        if not tried:
+            self._take([FALLBACK], data, Stack(np.ones(1), np.ones(1), self.mean_quality_), None)
+            why = "too few questions to compare routers on" if not failed else "no member fitted"
+            self.report_ = {"chosen": FALLBACK.label, "why": why, "left_out": failed}
+            return
+        candidates = self._candidates(tried, data, fold)
+        chosen, report = choose(
+            candidates, data, self.mean_quality_, self.cost_model_.cost_ref, fold
+        )
+        used = chosen.stack.used
+        correction = None
+        if chosen.corrected:
+            predictions = np.stack([one.quality for one in tried])[used]
+            stack = chosen.stack.only(used)
+            correction = fit_correction(predictions, stack.combine(predictions), data.quality)
+        members = [one.member for one, has in zip(tried, used, strict=True) if has]
+        self._take(members, data, chosen.stack.only(used), correction)
+        self.report_ = {**report, "weights": self._weights(members), "left_out": failed}
+
+    def _candidates(
+        self, tried: list[OutOfSample], data: RoutingData, fold: NDArray[np.intp]
+    ) -> list[Candidate]:
+        """Return the candidates, the steadier ones first: averages, then members alone."""
+        predictions = np.stack([one.quality for one in tried])
+        cost = np.stack([one.cost_usd for one in tried])
+        mean = self.mean_quality_
+
+        def stacked(name: str, stack: Stack) -> Candidate:
+            return Candidate(name, stack, stack.combine(predictions), _mean_cost(stack, cost))
+
+        found = []
+        # The weights are judged on folds that they were not learned from, as all else is.
+        outside, corrected = np.empty(data.quality.shape), np.empty(data.quality.shape)
+        for part in np.unique(fold):
+            rows = fold == part
+            learned, asked = predictions[:, ~rows], predictions[:, rows]
+            stack = fit_stack(learned, data.quality[~rows], mean)
+            outside[rows] = corrected[rows] = stack.combine(asked)
+            if (used := stack.used).any():
+                near = fit_correction(learned[used], stack.combine(learned), data.quality[~rows])
+                corrected[rows] += near.of(asked[used])
+        whole = fit_stack(predictions, data.quality, mean)
+        if whole.used.any():
+            usd = _mean_cost(whole, cost)
+            found.append(Candidate("stack", whole, outside, usd))
+            found.append(Candidate("stack, corrected by neighbours", whole, corrected, usd, True))
+        even = np.full(len(tried), 1 / len(tried))
+        found.append(stacked("mean of all", Stack(even, even, mean)))
+        for place, one in enumerate(tried):
+            alone = np.eye(len(tried))[place]
+            found.append(stacked(one.member.label, Stack(alone, alone, mean)))
+        return found
+
+    def _take(
+        self,
+        members: Sequence[Member],
+        data: RoutingData,
+        stack: Stack,
+        correction: Correction | None,
+    ) -> None:
+        self.members_ = [member.make(self.seed).fit(data) for member in members]
+        self.stack_, self.correction_ = stack, correction
+
+    def _weights(self, members: Sequence[Member]) -> list[dict[str, Any]]:
+        return [
+            {"member": member.label, "contrast": float(contrast), "level": float(level)}
+            for member, contrast, level in zip(
+                members, self.stack_.contrast, self.stack_.level, strict=True
+            )
+        ]
+
+    # -- predict ------------------------------------------------------------------------------
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        found = [member.predict(batch) for member in self.members_]
+        predictions = np.stack([np.asarray(one.quality, np.float64) for one in found])
+        quality = self.stack_.combine(predictions)
+        if self.correction_ is not None:
+            quality = quality + self.correction_.of(predictions)
+        weights = self.stack_.contrast + self.stack_.level
+        return Prediction(
+            quality=quality.clip(0, 1),
+            output_tokens=_mean([one.output_tokens for one in found], weights),
+            recorded_usd=_mean([one.recorded_usd for one in found], weights),
+            confidence=_mean([one.confidence for one in found], weights),
+        )
+
+    # -- state --------------------------------------------------------------------------------
+
+    def plugin_names(self) -> tuple[str, ...]:
+        """Return its own name and those of its members."""
+        return tuple(dict.fromkeys((self.name, *(one.name for one in self.members_))))
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the learned state, that of its members included."""
+        arrays, values = super().get_state()
+        values["members_"] = []
+        for place, member in enumerate(self.members_):
+            own_arrays, own_values = member.get_state()
+            arrays |= {f"members_.{place}.{key}": value for key, value in own_arrays.items()}
+            values["members_"].append(
+                {
+                    "router": member.name,
+                    "parameters": member.get_params(),
+                    "state": own_values,
+                }
+            )
+        return arrays, values
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state; see `TrainableRouter.set_state`."""
+        own = {key: value for key, value in arrays.items() if not key.startswith("members_.")}
+        listed = values["members_"]
+        super().set_state(llms, own, {k: v for k, v in values.items() if k != "members_"})
+        self.members_ = []
+        for place, facts in enumerate(listed):
+            prefix = f"members_.{place}."
+            part = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            member = Member(facts["router"], facts["parameters"]).make(self.seed)
+            member.set_state(llms, part, facts["state"])
+            self.members_.append(member)
+
+
+def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
+    """Say whether each fold leaves a score of every LLM, and there is more than one choice."""
+    if len(data) < FEWEST or len(data.llms) < 2 or len(np.unique(fold)) < 2:
+        return False
+    return not any(np.isnan(data.quality[fold != one]).all(axis=0).any() for one in np.unique(fold))
+
+
+def _mean_cost(stack: Stack, cost: Floats) -> Floats:
+    weights = stack.contrast + stack.level
+    return np.asarray(np.tensordot(weights / weights.sum(), cost, axes=1))
+
+
+def _mean(parts: Sequence[FloatMatrix | None], weights: Floats) -> Floats | None:
+    """Average what the members say; those that say nothing have no part."""
+    known = [
+        (part, weight) for part, weight in zip(parts, weights, strict=True) if part is not None
+    ]
+    total = sum(weight for _, weight in known)
+    if total <= 0:
+        return None
+    return np.asarray(sum(part * (weight / total) for part, weight in known))

@@ -1,0 +1,183 @@
+"""Combines several routers' predictions into one (stacked regression; Breiman, 1996).
+
+A prediction has two parts that are weighted apart, because they are differently hard to predict:
+how hard the question is (the mean over the LLMs) and which LLM is better at it (the contrasts).
+All that is learned here is learned from out-of-sample predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NEIGHBOURS = 200
+"""Training questions that correct a prediction (at most an eighth of them)."""
+
+_SWEEPS = 500
+_LEAST_WEIGHT = 0.02
+_BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Weights of the members, and what their predictions are weighted around.
+
+    Attributes:
+        contrast: (n_members,) weights of the differences between LLMs, at least 0.
+        level: (n_members,) weights of the questions' means, at least 0.
+        mean: (n_llms,) training mean of each LLM.
+    """
+
+    contrast: Floats
+    level: Floats
+    mean: Floats
+
+    def combine(self, predictions: Floats) -> Floats:
+        """Return quality (n, n_llms), not yet held to [0, 1], of predictions (n_members, n, m)."""
+        away = predictions - self.mean
+        level = away.mean(axis=2, keepdims=True)
+        both = np.tensordot(self.contrast, away - level, axes=1)
+        return np.asarray(self.mean + both + np.tensordot(self.level, level, axes=1))
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Whether a member has any weight, (n_members,)."""
+        return np.asarray((self.contrast > 0) | (self.level > 0))
+
+    def only(self, members: NDArray[np.bool_]) -> Stack:
+        """Return the stack of some of the members."""
+        return Stack(self.contrast[members], self.level[members], self.mean)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the state as named arrays."""
+        return {"contrast": self.contrast, "level": self.level, "mean": self.mean}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Stack:
+        """Rebuild it from `to_arrays`."""
+        return cls(arrays["contrast"], arrays["level"], arrays["mean"])
+
+
+def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
+    """Learn weights by non-negative least squares on measured cells.
+
+    Args:
+        predictions: (n_members, n, n_llms), each out of sample.
+        quality: (n, n_llms), NaN where not measured; every row has a score.
+        mean: (n_llms,) training means.
+    """
+    known = ~np.isnan(quality)
+    counts = known.sum(axis=1, keepdims=True)
+
+    def parts(values: Floats) -> tuple[Floats, Floats]:
+        away = np.where(known, values - mean, 0.0)
+        level = away.sum(axis=1, keepdims=True) / counts
+        return np.where(known, away - level, 0.0), level
+
+    target_contrast, target_level = parts(quality)
+    found = [parts(one) for one in predictions]
+    contrast = _least_squares([one for one, _ in found], target_contrast)
+    level = _least_squares([one for _, one in found], target_level)
+    return Stack(contrast, level, mean)
+
+
+def _least_squares(columns: Sequence[Floats], target: Floats) -> Floats:
+    """Return weights of at least 0; members of next to no weight are dropped for good."""
+    flat = np.stack([column.ravel() for column in columns])
+    inner, right = flat @ flat.T, flat @ target.ravel()
+    ridge = 1e-3 * np.trace(inner) / max(len(inner), 1)
+    inner = inner + ridge * np.eye(len(inner))
+    allowed = np.ones(len(inner), bool)
+    weights = _coordinate_descent(inner, right, allowed)
+    allowed &= weights >= _LEAST_WEIGHT
+    return _coordinate_descent(inner, right, allowed)
+
+
+def _coordinate_descent(inner: Floats, right: Floats, allowed: NDArray[np.bool_]) -> Floats:
+    weights = np.zeros(len(right))
+    for _ in range(_SWEEPS):
+        before = weights.copy()
+        for k in np.flatnonzero(allowed):
+            if inner[k, k] > 0:
+                rest = right[k] - inner[k] @ weights + inner[k, k] * weights[k]
+                weights[k] = max(rest / inner[k, k], 0.0)
+        if np.abs(weights - before).max(initial=0.0) < 1e-9:
+            break
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What the stack gets wrong near a question, where near is to be predicted alike.
+
+    Neighbours in the space of the members' own predictions: directions that tell nothing of the
+    outcomes are not in it.
+
+    Attributes:
+        points: float32 (n, n_members * n_llms) contrasts of the members' predictions.
+        errors: float32 (n, n_llms), contrasts of score less stacked prediction; NaN not measured.
+        k: Neighbours, and the weight of "no error" counted in them.
+    """
+
+    points: NDArray[np.float32]
+    errors: NDArray[np.float32]
+    k: int
+
+    def of(self, predictions: Floats, fold: Any = None, folds: Any = None) -> Floats:
+        """Return what to add to the stacked prediction, (n, n_llms).
+
+        Args:
+            predictions: (n_members, n, n_llms).
+            fold: (n,) fold of each query, with ``folds`` those of the points: a query's own is
+                left out. None leaves nothing out.
+            folds: See ``fold``.
+        """
+        asked = _points(predictions)
+        found = np.zeros((len(asked), self.errors.shape[1]))
+        size = (self.points**2).sum(axis=1)
+        for start in range(0, len(asked), _BLOCK):
+            part = asked[start : start + _BLOCK]
+            away = size + (part**2).sum(axis=1)[:, None] - 2 * part @ self.points.T
+            if fold is not None:
+                away[fold[start : start + _BLOCK, None] == folds] = np.inf
+            found[start : start + _BLOCK] = self._mean(np.maximum(away, 0.0))
+        return found
+
+    def _mean(self, away: NDArray[np.floating[Any]]) -> Floats:
+        near = np.argpartition(away, self.k - 1, axis=1)[:, : self.k]
+        distance = np.take_along_axis(away, near, axis=1)
+        width = distance.mean(axis=1, keepdims=True) + 1e-9
+        weight = np.exp(-distance / width)[:, :, None]
+        errors = self.errors[near]
+        known = ~np.isnan(errors)
+        total = (weight * np.where(known, errors, 0.0)).sum(axis=1)
+        mass = (weight * known).sum(axis=1) + self.k * weight.mean(axis=1)
+        return np.asarray(total / mass)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the state as named arrays."""
+        return {"points": self.points, "errors": self.errors, "k": np.array([self.k])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Correction:
+        """Rebuild it from `to_arrays`."""
+        return cls(arrays["points"], arrays["errors"], int(arrays["k"][0]))
+
+
+def fit_correction(predictions: Floats, stacked: Floats, quality: Floats) -> Correction:
+    """Keep out-of-sample predictions and the errors of their stack; shapes as in `fit_stack`."""
+    error = quality - stacked
+    error = error - np.nanmean(error, axis=1, keepdims=True)
+    k = max(1, min(NEIGHBOURS, len(quality) // 8))
+    return Correction(_points(predictions), error.astype(np.float32), k)
+
+
+def _points(predictions: Floats) -> NDArray[np.float32]:
+    contrasts = predictions - predictions.mean(axis=2, keepdims=True)
+    return np.concatenate(list(contrasts), axis=1).astype(np.float32)
