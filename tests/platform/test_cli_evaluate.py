@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from waypost.cli import command
+from waypost.config import settings
 from waypost.contracts.routing_data import write_routing_data
 from waypost.pipelines.train import TrainConfig, train
 from waypost.testing.synthetic import ENCODER_ID, planted
@@ -203,3 +204,27 @@ def test_without_matplotlib_it_says_what_to_install(data, tmp_path, monkeypatch)
         'matplotlib is not installed; it comes with: pip install "waypost[train]"' in result.stderr
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plug_ins_are_compared_and_a_broken_one_ends_nobody(data, tmp_path, monkeypatch):
+    code = {
+        "cooks": "from waypost import Decision, MetaRouter\n\n\nclass Cooks(MetaRouter):\n"
+        "    def route_single(self, query):\n        return Decision('cook', ('cook',))\n",
+        "liar": "from waypost import Decision, MetaRouter\n\n\nclass Liar(MetaRouter):\n"
+        "    def route_single(self, query):\n        return Decision('nobody', ('nobody',))\n",
+        "broken": "import nothing_like_it\n",
+    }
+    for name, text in code.items():
+        (tmp_path / "plugins" / name).mkdir(parents=True)
+        (tmp_path / "plugins" / name / "router.py").write_text(text)
+    monkeypatch.setenv("WAYPOST_PLUGINS", str(tmp_path / "plugins"))
+    settings.cache_clear()
+    result = evaluate(data, tmp_path / "R", *code, "best_single", "--lambdas", "0,1")
+    assert result.exit_code == 1
+    report = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert list(report["routers"]) == ["cooks", "best_single"]
+    assert report["routers"]["cooks"]["usage"] == {"cook": 1, "prover": 0, "tiny": 0}
+    assert report["routers"]["cooks"]["quality"] == report["llms"]["cook"]["quality"]
+    assert report["routers"]["cooks"]["ece"] is None
+    assert "chose 'nobody'" in report["failed"]["liar"]
+    assert "nothing_like_it" in report["failed"]["broken"]
