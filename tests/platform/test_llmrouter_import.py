@@ -158,7 +158,8 @@ def test_configs_in_a_folder(tmp_path):
 def test_embeddings_are_kept(tmp_path, form):
     import torch
 
-    source = write(tmp_path / "peer", lines({}, {"query": "two", "embedding_id": 1}))
+    without = {"query": "three", "embedding_id": None}
+    source = write(tmp_path / "peer", lines({}, {"query": "two", "embedding_id": 1}, without))
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     torch.save(dict(enumerate(rows)) if form == "dict" else rows, source / "query_embeddings.pt")
     result = run(source, tmp_path / "new")

@@ -57,7 +57,13 @@ def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
     for one in splits.values():
         one.read(llms, found.llms)
     configs = [map_config(path) for path in found.configs]
-    rows = [(one.path, row) for one in splits.values() for row in one.rows]
+    # LLMRouter writes no id where its encoder failed: such a question has no vector to keep.
+    rows = [
+        (one.path, row)
+        for one in splits.values()
+        for row in one.rows
+        if row["embedding_id"] is not None
+    ]
     vectors = [] if found.vectors is None else _vectors(found.vectors, rows)
     with new_folder(target) as folder:
         for split, one in splits.items():
