@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from waypost.contracts.router import ScoreRouter
+from waypost.contracts.routing_data import RoutingData
 from waypost.loading import save_router
 from waypost.testing.fitted_routers import batch_of, fitted
 from waypost.testing.synthetic import planted
@@ -35,19 +37,25 @@ def check_fresh_process(names: Sequence[str], folder: Path) -> None:
         names: Registry names of score routers.
         folder: An empty folder for the artifacts.
     """
-    data, training = planted(20, seed=3), planted(160)
-    for name in names:
-        save_router(fitted(name), folder / name, training)
-    paths = [str(folder / name) for name in names]
+    check_loads_elsewhere([fitted(name) for name in names], planted(160), folder)
+
+
+def check_loads_elsewhere(
+    routers: Sequence[ScoreRouter], training: RoutingData, folder: Path
+) -> None:
+    """Do as `check_fresh_process` with routers that were fitted on ``training``."""
+    data = planted(20, seed=3)
+    for router in routers:
+        save_router(router, folder / router.name, training)
+    paths = [str(folder / router.name) for router in routers]
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, *paths], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in names:
-        router = fitted(name)
-        with np.load(folder / f"{name}.npz") as there:
+    for router in routers:
+        with np.load(folder / f"{router.name}.npz") as there:
             np.testing.assert_allclose(
                 there["scores"], router.predict_quality(batch_of(data)), atol=1e-6
             )
             chosen = [decision.model for decision in router.route_batch(data.queries)]
-            assert there["models"].tolist() == chosen, name
+            assert there["models"].tolist() == chosen, router.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from string import ascii_uppercase
 from tempfile import TemporaryDirectory
 from typing import Literal
 
@@ -17,5 +18,7 @@ _folders: list[TemporaryDirectory[str]] = []  # each is removed when the process
 def stand_in(kind: Literal["encoder", "causal"]) -> str:
     """Return the folder of a model of that kind, made at its first use in a process."""
     _folders.append(TemporaryDirectory(prefix="waypost-stand-in-"))
-    write = write_tiny_encoder if kind == "encoder" else write_tiny_model
-    return str(write(Path(_folders[-1].name) / kind))
+    folder = Path(_folders[-1].name)
+    if kind == "encoder":
+        return str(write_tiny_encoder(folder))
+    return str(write_tiny_model(folder, letters=ascii_uppercase))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 CHAT_TEMPLATE = (
@@ -11,17 +12,20 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path, seed: int = 0, context_length: int = 1024) -> Path:
+def write_tiny_model(
+    folder: Path, seed: int = 0, context_length: int = 1024, letters: str = ascii_lowercase
+) -> Path:
     """Write a Llama of 2 layers and width 64 with a byte-level tokenizer, and return its folder.
 
     Reads like any model folder (config, safetensors, tokenizer with a chat template). Greedy
-    answers depend on the whole prompt; they hold letters and spaces only and never end by
+    answers depend on the whole prompt; they hold ``letters`` and spaces only and never end by
     themselves, so that a test decides by ``max_tokens`` and ``stop`` when they do.
 
     Args:
         folder: Made where it is missing.
         seed: Of the weights.
         context_length: Positions the model has.
+        letters: What it may say; any other token is never the likeliest.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,11 +48,11 @@ def write_tiny_model(folder: Path, seed: int = 0, context_length: int = 1024) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    spoken = [tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefghijklmnopqrstuvwxyzĠ"]
+    spoken = [tokenizer.convert_tokens_to_ids(letter) for letter in (*letters, "Ġ")]
     silent = torch.ones(len(tokenizer), dtype=torch.bool)
     silent[spoken] = False
     with torch.no_grad():
-        model.lm_head.weight[silent] = 0.0  # a logit of 0 never beats the best of 27 letters
+        model.lm_head.weight[silent] = 0.0  # a logit of 0 never beats the best of many letters
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
