@@ -8,6 +8,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -32,22 +33,30 @@ def router_class(name: str, plugin_paths: Sequence[Path] | None = None) -> type[
 
 
 def load_class(entry: RouterEntry) -> type[MetaRouter]:
-    """Import the router of an entry; errors as of `router_class`."""
+    """Import the router of an entry; errors as of `router_class`.
+
+    What the code prints meanwhile goes to stderr: on stdout a command may be writing JSON.
+    """
     try:
-        if entry.source == "folder":
-            return _single_router(load_plugin_module(Path(entry.location)), entry)
-        module_name, _, attribute = entry.location.partition(":")
-        loaded: Any = importlib.import_module(module_name.strip())
-        for part in filter(None, attribute.strip().split(".")):
-            loaded = getattr(loaded, part)
-        is_module = inspect.ismodule(loaded)
-        return _single_router(loaded, entry) if is_module else _checked(loaded, entry)
+        with redirect_stdout(sys.stderr):
+            return _imported(entry)
     except (PluginError, MissingExtraError):
         raise
     # Other people's code, mostly: whatever it raises is its fault alone, and is named.
     except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}{_line_of(error, entry)}"
         raise PluginError(f"{entry} does not load: {problem}") from error
+
+
+def _imported(entry: RouterEntry) -> type[MetaRouter]:
+    if entry.source == "folder":
+        return _single_router(load_plugin_module(Path(entry.location)), entry)
+    module_name, _, attribute = entry.location.partition(":")
+    loaded: Any = importlib.import_module(module_name.strip())
+    for part in filter(None, attribute.strip().split(".")):
+        loaded = getattr(loaded, part)
+    is_module = inspect.ismodule(loaded)
+    return _single_router(loaded, entry) if is_module else _checked(loaded, entry)
 
 
 class _FreshSourceLoader(SourceFileLoader):
