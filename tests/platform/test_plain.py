@@ -280,6 +280,7 @@ def test_the_state_goes_to_arrays_and_back():
 def test_a_step_router_that_learns_nothing_still_steps():
     class Asking(StepRouter):
         name = "asking"
+        replayable = True
 
         def route_single(self, query):
             return PROVER
@@ -290,7 +291,7 @@ def test_a_step_router_that_learns_nothing_still_steps():
     router = trainable(Asking()).fit(planted(20))
     assert isinstance(router, PlainStepRouter)
     assert isinstance(router, StepRouter)
-    assert router.kind == "step"
+    assert (router.kind, router.replayable) == ("step", True)
     state = EpisodeState(Query("q"))
     assert router.step(state).calls[0].model == "cook"
     assert router.fallback(state).calls[0].model == "prover"

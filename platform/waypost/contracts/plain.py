@@ -182,6 +182,10 @@ class PlainStepRouter(PlainRouter, StepRouter):
 
     plugin: StepRouter
 
+    def __init__(self, plugin: StepRouter, params: Mapping[str, Any] | None = None) -> None:
+        super().__init__(plugin, params)
+        self.replayable = plugin.replayable  # type: ignore[misc] # as its name
+
     def step(self, state: EpisodeState) -> Action:
         """Say what to do next; see `StepRouter.step`."""
         self._offer()
@@ -202,8 +206,9 @@ def trainable(router: MetaRouter, params: Mapping[str, Any] | None = None) -> Tr
     """
     if isinstance(router, TrainableRouter):
         return router
-    cls = PlainStepRouter if isinstance(router, StepRouter) else PlainRouter
-    return cls(router, params)
+    if isinstance(router, StepRouter):
+        return PlainStepRouter(router, params)
+    return PlainRouter(router, params)
 
 
 def no_outcomes(llms: Sequence[LLMInfo]) -> RoutingData:
