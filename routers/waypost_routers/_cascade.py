@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,16 +122,3 @@ def _lift(
         return -np.inf, 0.0
     dearer = float((cost - other_cost)[known].mean())
     return float((score - other)[known].mean()) - lam * dearer, dearer
-
-
-def utility_lift(
-    scores: Sequence[tuple[Floats, Floats]], base: tuple[Floats, Floats], lam: float
-) -> list[tuple[float, float]]:
-    """Return mean and standard error of each one's gain in utility over the base, by row."""
-    found = []
-    for score, cost in scores:
-        gain = score - base[0] - lam * (cost - base[1])
-        gain = gain[~np.isnan(gain)]
-        error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
-        found.append((float(gain.mean()) if len(gain) else -np.inf, float(error)))
-    return found

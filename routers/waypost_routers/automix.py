@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts import deciding, policy
-from waypost.contracts.cost import column_mean
-from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.errors import ConfigError, Fault, names
 from waypost.contracts.parameters import Integer, OneOf
 from waypost.contracts.records import Decision, Query, QueryLike
 from waypost.contracts.routing_data import RoutingData
@@ -34,19 +33,15 @@ from waypost.contracts.step_router import (
     Vote,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, YES, verdict_call
-from waypost_routers._cascade import Ladder, fit_chain, run_chain, utility_lift
+from waypost_routers._plans import (
+    FOLDS,
+    LAMBDAS,
+    Plan,
+    choose_plan,
+    count_verdicts,
+    ladder_of,
+)
 from waypost_routers._verdict_policies import FAMILIES
-
-LAMBDAS = (0.0, *(round(float(x), 6) for x in np.geomspace(0.001, 10, 17)), float("inf"))
-"""Cost weights that chains are learned for; a request takes the next one not above its own."""
-
-FOLDS = 5
-
-Plan: TypeAlias = dict[str, Any]
-"""A chain as JSON-able data: ``family`` (null where nothing is verified), ``lift`` and ``lift_se``
-over the best single LLM in quality - lambda * cost / cost_ref, ``confidence``, ``cost_factor``
-(dollars of an episode over those of its first answer), and ``tiers``: for each ``model``,
-``ask_next`` by number of supporting verdicts (null: accept) and ``blind``."""
 
 
 @dataclass(frozen=True)
@@ -124,59 +119,13 @@ class AutoMix(TrainableStepRouter):
     def _fit(self, data: RoutingData) -> None:
         if unknown := sorted(set(self.tiers or ()) - set(data.names)):
             raise ConfigError([Fault("automix: tiers", f"the data has no LLM {names(unknown)}")])
-        self.verdicts_ = self._count_verdicts(data)
-        ladder, order = self._ladder(data)
+        self.verdicts_ = count_verdicts(data, self.verdicts)
+        wanted = data.names if self.tiers is None else self.tiers
+        ladder, order = ladder_of(data, wanted, self.cost_model_, self.verdicts_)
         fold = fold_of(data.queries, FOLDS, self.seed, data.groups)
         families = tuple(FAMILIES) if self.family == "auto" else (self.family,)
         self.lambdas_ = np.array(LAMBDAS)
-        self.plans_ = [
-            _choose(ladder, fold, families, lam, [data.names[j] for j in order]) for lam in LAMBDAS
-        ]
-
-    def _count_verdicts(self, data: RoutingData) -> int:
-        recorded = np.zeros(1, np.intp)
-        if data.verdicts is not None:
-            recorded = (~np.isnan(data.verdicts)).sum(axis=2)
-        if not recorded.any():
-            raise SchemaError(
-                "automix: the data holds no verdicts on answers; record answers and verdicts with "
-                "`waypost data responses` and `waypost data verdicts`"
-            )
-        if self.verdicts is None:
-            return int(np.bincount(recorded[recorded > 0]).argmax())
-        if self.verdicts > recorded.max():
-            raise SchemaError(
-                f"automix: verdicts is {self.verdicts}, but the data holds at most "
-                f"{recorded.max()} on an answer; record more with `waypost data verdicts`"
-            )
-        return self.verdicts
-
-    def _ladder(self, data: RoutingData) -> tuple[Ladder, list[int]]:
-        """Return the rows, cheapest LLM first, and the data's columns in that order."""
-        characters = np.array([len(text) for text in data.queries], np.float64)
-        predicted = self.cost_model_.predict(characters)
-        dollars = np.where(np.isnan(data.cost_usd), predicted, data.cost_usd)
-        each = data.verdict_cost_usd
-        each = np.where(np.isnan(each), column_mean(each), each)
-        # An LLM whose verdicts have no price: as dear as its answer.
-        verify = self.verdicts_ * np.where(np.isnan(each), dollars, each)
-        reference = self.cost_model_.cost_ref
-        scale = 1 / reference if reference > 0 else 0.0
-        mean = np.nan_to_num(column_mean(dollars), nan=np.inf)
-        wanted = data.names if self.tiers is None else self.tiers
-        order = sorted(
-            (data.names.index(name) for name in wanted),
-            key=lambda j: (mean[j], self.mean_quality_[j], data.names[j]),
-        )
-        assert data.verdicts is not None  # `_count_verdicts` looked
-        count = data.verdicts[:, :, : self.verdicts_].astype(np.float64).sum(axis=2)
-        return Ladder(
-            quality=data.quality[:, order],
-            cost=np.nan_to_num(dollars * scale)[:, order],
-            verify=np.nan_to_num(verify * scale)[:, order],
-            count=count[:, order],
-            verdicts=self.verdicts_,
-        ), order
+        self.plans_ = [choose_plan(ladder, fold, families, lam, order) for lam in LAMBDAS]
 
     # -- route --------------------------------------------------------------------------------
 
@@ -287,57 +236,6 @@ class AutoMix(TrainableStepRouter):
 
 def _ask(model: str, query: Query) -> Delegate:
     return Delegate((Call(model, query.text),))
-
-
-def _choose(
-    ladder: Ladder,
-    fold: NDArray[np.intp],
-    families: Sequence[str],
-    lam: float,
-    order: Sequence[str],
-) -> Plan:
-    """Choose the family whose chains do best on questions they were not fitted on."""
-    weight = min(lam, 1e9)  # beyond every ratio of quality to cost: cost alone
-    held_out = [_held_out(ladder, fold, weight, family) for family in (None, *families)]
-    lifts = utility_lift(held_out[1:], held_out[0], weight)
-    best = max(range(len(families)), key=lambda i: lifts[i][0])
-    lift, error = lifts[best]
-    chosen = families[best] if lift > error else None
-    chain = fit_chain(ladder, weight, chosen)
-    if len(chain) == 1:
-        chosen = None
-    score = held_out[0 if chosen is None else best + 1][0]
-    cost = run_chain(chain, ladder)[1].mean()
-    first = ladder.cost[:, chain[0].column].mean()
-    among = score >= np.nanmax(np.nan_to_num(ladder.quality, nan=-1.0), axis=1) - 1e-6
-    return {
-        "family": chosen,
-        "lift": None if chosen is None else round(lift, 6),
-        "lift_se": None if chosen is None else round(error, 6),
-        "confidence": float(among[~np.isnan(score)].mean()) if (~np.isnan(score)).any() else None,
-        "cost_factor": float(cost / first) if first > 0 else 1.0,
-        "tiers": [
-            {
-                "model": order[tier.column],
-                "ask_next": None if tier.actions is None else list(tier.actions),
-                "blind": tier.blind,
-            }
-            for tier in chain
-        ],
-    }
-
-
-def _held_out(
-    ladder: Ladder, fold: NDArray[np.intp], lam: float, family: str | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    score, cost = np.full(len(fold), np.nan), np.full(len(fold), np.nan)
-    for one in np.unique(fold):
-        out = fold == one
-        # With a single group there is nothing else to fit on, and nothing held out to judge by.
-        if not out.all():
-            chain = fit_chain(ladder.select(~out), lam, family)
-            score[out], cost[out] = run_chain(chain, ladder.select(out))
-    return score, cost
 
 
 def _reason(chain: Sequence[str], *, drawn: bool, alone: bool) -> str:
