@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from waypost import load_router
 from waypost.contracts.routing_data import write_routing_data
 from waypost.encoders import EncoderSpec
 from waypost.pipelines.train import TrainConfig, train
@@ -100,3 +101,39 @@ def test_a_router_without_embeddings_embeds_nothing(tmp_path):
     write_routing_data(tmp_path / "data", planted(20))
     train(config(router="best_single"), tmp_path / "data", tmp_path / "a")
     assert not list((tmp_path / "data").glob("query_embeddings*"))
+
+
+def test_a_router_that_validates_itself_is_not_fitted_for_each_fold_again(tmp_path, monkeypatch):
+    from waypost.tune.auto import AutoRouter
+
+    fits = []
+    whole = AutoRouter._fit
+
+    def counted(self, data):
+        fits.append(len(data))
+        whole(self, data)
+
+    monkeypatch.setattr(AutoRouter, "_fit", counted)
+    write_routing_data(tmp_path / "data", planted(60))
+    auto = config(router="auto", parameters={"members": ["knnrouter", "best_single"], "folds": 3})
+    result = train(auto, tmp_path / "data", tmp_path / "a")
+    assert fits == [60]
+    metrics, report = result.manifest.metrics, result.router.report_
+    assert result.manifest.kind == "ensemble"
+    assert metrics["choice"] == {"chosen": report["chosen"], "why": report["why"]}
+    found = metrics["validation"]
+    assert found["method"] == "3-fold cross-validation inside the fit, by which it chose"
+    row = next(row for row in report["candidates"] if row["candidate"] == report["chosen"])
+    assert (found["quality"], found["gain"]) == (row["quality"], row["gain"])
+    assert found["queries"] == 60
+    assert found["gain"] > 0.3  # each topic's specialist is found
+    loaded = load_router(tmp_path / "a")
+    texts = planted(20, seed=5).queries
+    assert loaded.route_batch(texts) == result.router.route_batch(texts)
+
+
+def test_with_too_few_questions_it_says_that_nothing_was_compared(tmp_path):
+    write_routing_data(tmp_path / "data", planted(20))
+    result = train(config(router="auto"), tmp_path / "data", tmp_path / "a")
+    assert result.manifest.metrics["validation"] is None
+    assert result.manifest.metrics["choice"]["chosen"] == "knnrouter"

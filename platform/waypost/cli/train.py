@@ -92,6 +92,8 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
         if metrics["learns"]
         else f"nothing to fit: it decides by its own rule among {metrics['llms']} LLMs"
     ]
+    if choice := metrics.get("choice"):
+        lines.append(f"chosen: {choice['chosen']} ({choice['why']})")
     found = metrics.get("validation")
     if not found or not found["queries"]:
         return [*lines, "not validated"]

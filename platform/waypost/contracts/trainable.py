@@ -104,6 +104,7 @@ class TrainableRouter(Parametrized, MetaRouter):
     n_features_in_: int
     mean_quality_: NDArray[np.float64]
     cost_model_: CostModel
+    report_: dict[str, Any]  # of those that validate themselves
 
     # -- fit ----------------------------------------------------------------------------------
 

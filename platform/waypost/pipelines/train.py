@@ -22,7 +22,7 @@ from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
 from waypost.pipelines.embed import Progress, query_embeddings
-from waypost.pipelines.validation import cross_validate, decide_on, summary
+from waypost.pipelines.validation import cross_validate, decide_on, of_report, summary
 from waypost.registry import make_trainable, router_class
 
 
@@ -105,6 +105,8 @@ def train(
         "learns": router.learns,
         "fit_s": round(time.perf_counter() - start, 3),
     }
+    if router.validates_itself:
+        metrics["choice"] = {key: router.report_[key] for key in ("chosen", "why")}
     held_out = read("validation") if split_path(folder, "validation").is_file() else None
     metrics["validation"] = _validate(router, config, data, held_out)
     manifest = save_router(router, out, data, metrics=metrics, seed=config.seed)
@@ -122,6 +124,8 @@ def _validate(
         return None
     if held_out is not None:
         return {"method": "validation split", **summary(decide_on(router, data, held_out))}
+    if router.validates_itself:
+        return of_report(router.report_)
     if config.folds <= 1:
         return None
     if not router.learns:

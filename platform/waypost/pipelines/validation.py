@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,25 @@ def summary(vectors: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
         "oracle": float(kept["oracle"].mean()),
         "cost_usd": _mean(kept["cost_usd"]),
         "best_single_cost_usd": _mean(kept["best_single_cost_usd"]),
+    }
+
+
+def of_report(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return `summary` as a router that validates itself reports it, None where it did not.
+
+    Its folds are those on which it chose, so the number is a little kind to it.
+    """
+    tried = {row["candidate"]: row for row in report.get("candidates", ())}
+    chosen = tried.get(report["chosen"])
+    if chosen is None:
+        return None
+    return {
+        "method": f"{report['folds']}-fold cross-validation inside the fit, by which it chose",
+        "queries": report["questions"],
+        **{key: chosen[key] for key in ("quality", "gain", "gain_se")},
+        **{key: report[key] for key in ("best_single", "oracle")},
+        "cost_usd": None,
+        "best_single_cost_usd": None,
     }
 
 
