@@ -151,7 +151,7 @@ class _Sums:
     def without(self, rows: Floats, targets: Floats, measured: NDArray[np.bool_]) -> _Sums:
         part = _Sums.of(rows, targets, measured)
         if part.count == self.count:  # nothing would be left: the mean is all there is to say
-            return _Sums(self.count, self.x, self.y, 0 * self.xx, 0 * self.xy)
+            return _Sums(self.count, 0 * self.x, self.y, 0 * self.xx, 0 * self.xy)
         return _Sums(
             self.count - part.count,
             self.x - part.x,
