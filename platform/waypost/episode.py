@@ -189,6 +189,9 @@ async def _delegate(
             task.cancel()
         if running:
             await asyncio.wait(running, timeout=_CANCEL_S)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # one fault is raised; asyncio would complain of the others
     results = []
     for task, one in zip(tasks, action.calls, strict=True):
         result = _finished(task) or CallResult(one, None, _CANCELLED)

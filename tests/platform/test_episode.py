@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -108,7 +109,7 @@ def test_a_failed_call_is_a_result_with_its_error():
     assert result.error == "EngineServerError: broken"
 
 
-def test_a_fault_of_the_caller_is_raised_and_the_other_calls_end():
+def test_a_fault_of_the_caller_is_raised_and_the_other_calls_end(caplog):
     ended = []
 
     async def call(one: Call) -> CallResult:
@@ -120,9 +121,11 @@ def test_a_fault_of_the_caller_is_raised_and_the_other_calls_end():
             ended.append(one.model)
         raise AssertionError
 
-    with pytest.raises(ValueError, match="a bug"):
-        run(Scripted(ask("slow", "bad")), call)
+    with caplog.at_level("ERROR"), pytest.raises(ValueError, match="a bug"):
+        run(Scripted(ask("slow", "bad", "bad")), call)
+    gc.collect()
     assert ended == ["slow"]
+    assert not caplog.records  # nothing of an exception that was never retrieved
 
 
 @pytest.mark.parametrize(
