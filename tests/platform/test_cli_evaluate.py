@@ -96,6 +96,15 @@ def test_the_decision_log_holds_what_the_numbers_are_made_of(mixed):
             assert scores[entry["model_name"]] == max(scores.values())
 
 
+def test_every_wrong_key_of_a_config_is_said(data, tmp_path):
+    config = tmp_path / "compare.yaml"
+    config.write_text("color: red\nseed: -1\nrouters: [best_single]\n")
+    result = evaluate(data, tmp_path / "R", "--config", str(config))
+    assert result.exit_code == 2
+    assert f"{config}: color: unknown key" in result.stderr
+    assert f"{config}: seed: " in result.stderr
+
+
 def test_the_short_table_goes_between_its_markers(mixed):
     _, folder, report = mixed
     text = (folder / "README.md").read_text()
@@ -123,7 +132,9 @@ def test_all_may_fail_and_an_earlier_report_is_replaced(data, tmp_path):
 
 
 def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):
-    result = evaluate(data, tmp_path / "R", "best_single", "--resplit", "4,5", "--lambdas", "0,1")
+    config = tmp_path / "compare.yaml"
+    config.write_text("routers: [best_single]\nresplit: [4, 5]\nlambdas: [0, 1]\n")
+    result = evaluate(data, tmp_path / "R", "--config", str(config))
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "R" / "report.json").read_text())
     assert report["seed"] == [4, 5]
@@ -136,7 +147,9 @@ def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):
         assert one["seed"] == seed
         qualities.append(one["routers"]["best_single"]["quality"])
     assert report["routers"]["best_single"]["quality"] == pytest.approx(sum(qualities) / 2)
-    assert "means over the seeds" in (tmp_path / "R" / "report.md").read_text()
+    text = (tmp_path / "R" / "report.md").read_text()
+    assert "means over the seeds" in text
+    assert "| seed 4 | seed 5 |" in text
 
 
 def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
@@ -155,11 +168,12 @@ def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
         (["nonsense"], "no router is named 'nonsense'"),
         (["knnrouter:k=0"], "k: is 0; expected a whole number from 1"),
         (["knnrouter:k"], "expected key=value"),
-        ([], "Missing argument"),
+        ([], "name routers"),
         (["best_single", "--lambdas", "0,x"], "expected numbers with commas"),
-        (["best_single", "--lambdas", "-1"], "at least 0"),
-        (["best_single", "--lambdas", "nan"], "at least 0"),
-        (["best_single", "--resplit", "1,1"], "expected different numbers"),
+        (["best_single", "--lambdas", "-1"], "lambdas: expected numbers of at least 0"),
+        (["best_single", "--lambdas", "nan"], "finite number"),
+        (["best_single", "--resplit", "1,1"], "resplit: expected different whole numbers"),
+        (["best_single", "--resplit", "-1"], "resplit: expected different whole numbers"),
         (["best_single", "--split", "train"], "'train' is not one of"),
         (["best_single", "--insert", "README.md"], "expected FILE:MARKER"),
         (["best_single", "--encoder", "psychic"], "no encoder 'psychic'"),

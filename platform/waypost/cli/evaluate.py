@@ -12,27 +12,25 @@ from waypost.cli.output import echo_json, echo_table, progress_bar
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
-    """Numbers with commas between them."""
+    """Numbers with commas between them; what they may be is said by the config."""
+
+    name = "numbers"
 
     def __init__(self, kind: type[int] | type[float]) -> None:
         self.kind = kind
-        self.name = "numbers"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
         try:
-            found = tuple(self.kind(part) for part in str(value).split(","))
+            return tuple(self.kind(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r}: expected numbers with commas between them", param, ctx)
-        if not all(number >= 0 for number in found) or len(set(found)) < len(found):
-            self.fail(f"{value!r}: expected different numbers of at least 0", param, ctx)
-        return found
 
 
 @click.command(
     "evaluate",
     epilog="Example: waypost evaluate artifacts/knn best_single knnrouter:k=40 --data DIR --out R",
 )
-@click.argument("routers", nargs=-1, required=True, metavar="ARTIFACT|NAME...")
+@click.argument("routers", nargs=-1, metavar="ARTIFACT|NAME...")
 @click.option(
     "--data",
     "data_folder",
@@ -47,21 +45,21 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 
     help="Folder of the report; an earlier report there is replaced.",
 )
 @click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="YAML with routers, split, encoder, seed, resplit, lambdas; arguments win over it.",
+)
+@click.option(
     "--split",
     type=click.Choice(["test", "validation"]),
-    default="test",
-    show_default=True,
-    help="Rows to decide.",
+    help="Rows to decide.  [default: test]",
 )
 @click.option(
     "--encoder",
-    default="static",
-    show_default=True,
-    help="Query encoder of routers that are fitted here.",
+    help="Query encoder of routers that are fitted here.  [default: static]",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of fits and draws."
-)
+@click.option("--seed", type=click.IntRange(min=0), help="Of fits and draws.  [default: 0]")
 @click.option(
     "--resplit",
     type=_Numbers(int),
@@ -88,9 +86,10 @@ def command(
     routers: tuple[str, ...],
     data_folder: Path,
     out: Path,
-    split: str,
-    encoder: str,
-    seed: int,
+    config_path: Path | None,
+    split: str | None,
+    encoder: str | None,
+    seed: int | None,
     resplit: tuple[int, ...] | None,
     lambdas: tuple[float, ...] | None,
     allow_plugin_code: bool,
@@ -102,7 +101,7 @@ def command(
     ARTIFACT is a folder written by waypost train. NAME is a registry name, fitted here on the
     training split; NAME:key=value,key=value sets its parameters.
     """
-    from waypost.config import parse
+    from waypost.config import parse, read_yaml
     from waypost.pipelines.evaluate import EvaluateConfig
     from waypost.pipelines.evaluation.write import evaluate_to
     from waypost.report.compact import check_marker, compact, insert
@@ -110,19 +109,20 @@ def command(
     target = None if insert_at is None else _target(insert_at)
     if target is not None:
         check_marker(*target)
-    config = parse(
-        EvaluateConfig,
-        {
-            "routers": routers,
-            "split": split,
-            "encoder": encoder,
-            "seed": seed,
-            "resplit": resplit,
-            "lambdas": lambdas,
-            "allow_plugin_code": allow_plugin_code,
-        },
-        "options",
-    )
+    given = {
+        "routers": routers or None,
+        "split": split,
+        "encoder": encoder,
+        "seed": seed,
+        "resplit": resplit,
+        "lambdas": lambdas,
+        "allow_plugin_code": allow_plugin_code or None,
+    }
+    settings = {} if config_path is None else read_yaml(config_path)
+    settings |= {key: value for key, value in given.items() if value is not None}
+    if "routers" not in settings:
+        raise click.UsageError("name routers: as arguments, or routers: in the --config file")
+    config = parse(EvaluateConfig, settings, str(config_path or "options"))
     with progress_bar("embedding") as progress, progress_bar("routers") as told:
         report = evaluate_to(config, data_folder, out, _command(ctx), progress, told)
     if target is not None:
@@ -151,7 +151,7 @@ def _command(ctx: click.Context) -> str:
         value = ctx.params[option.name or ""]
         if not isinstance(option, click.Option) or option.name in {"insert_at", "as_json"}:
             continue
-        if value is None or value == option.default or value is False:
+        if value is None or value is False:
             continue
         words.append(option.opts[0])
         if isinstance(value, tuple):
@@ -162,8 +162,8 @@ def _command(ctx: click.Context) -> str:
 
 
 def _show(report: dict[str, Any], out: Path) -> None:
-    from waypost.report.markdown import REFERENCES, references
     from waypost.report.numbers import fixed, usd, with_interval
+    from waypost.report.rows import REFERENCES, references
 
     def cells(name: str, row: Any) -> tuple[str, ...]:
         return (

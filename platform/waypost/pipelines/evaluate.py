@@ -63,6 +63,13 @@ class EvaluateConfig(StrictModel):
     lambdas: tuple[float, ...] | None = None
     allow_plugin_code: bool = False
 
+    @field_validator("resplit")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds is not None and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
+            raise ValueError("expected different whole numbers of at least 0")
+        return seeds
+
     @field_validator("lambdas")
     @classmethod
     def _from_zero(cls, lambdas: tuple[float, ...] | None) -> tuple[float, ...] | None:

@@ -58,8 +58,8 @@ def singles(ground: Ground) -> dict[str, tuple[int, Outcomes]]:
     columns = {"best_single": ground.best}
     for name, values in (("cheapest", price), ("smallest", sizes), ("largest", -sizes)):
         if not np.isnan(values).all():
-            # Of equal ones the better, by training.
-            order = np.lexsort((-np.nan_to_num(ground.mean_quality), values))
+            # Of equal ones the cheaper, then the lower name: as the policy chooses.
+            order = np.lexsort((np.array(ground.test.names), price, values))
             columns[name] = int(order[0])
     return {name: (j, ground.always(j)) for name, j in columns.items()}
 
