@@ -1,6 +1,7 @@
 """Plug-in folders in each of their places, from listing to serving; broken ones are named."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,8 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.tables import write_llms
 from waypost.registry import router_class
+from waypost.serve.config_file import validate_serve_config
+from waypost.serve.decider import Routers, read_reply
 from waypost.serve.plan import make_plan
 from waypost.serve.settings import ServeArgs
 from waypost.testing.gateway import arguments, chat, running
@@ -167,6 +170,28 @@ async def test_changing_the_artifact_is_all_that_serving_needs(here, data):
         reply = await gateway.client.post("/v1/chat/completions", chat("Why?", **extras))
         assert reply.headers["x-waypost-model"] == "cook"
         assert (await gateway.client.post("/v1/route", chat("Why? " * 50))).status == 200
+
+
+@pytest.mark.parametrize(("name", "kind"), [("by_length", "plain"), ("mine", "score")])
+def test_in_the_main_graph_one_path_is_changed(here, root, monkeypatch, name, kind):
+    write_plugin(name, kind, place(here, PLACES[0]))
+    starter = here / "data"  # a copy: training keeps embeddings beside the data
+    shutil.copytree(root / "serve_configs" / "starter" / "data", starter)
+    options = ("--folds", "0", "--encoder", ENCODER_ID) if kind == "score" else ()
+    run("train", "--router", name, "--data", starter, "--out", here / "a", *options)
+    text = (root / "serve_configs" / "router.yaml").read_text()
+    path = here / "router.yaml"
+    path.write_text(text.replace("serve_configs/starter/artifact", str(here / "a")))
+    data = validate_serve_config(path).data
+    args = ServeArgs.model_validate(data["applications"][0]["args"])
+    routers = Routers(make_plan(args).router)
+    routers.load()
+    replies = routers.decide([({"query": "Why?"}, "auto"), ({"query": "Why? " * 50}, "auto")])
+    decisions = [read_reply(reply) for reply in replies]
+    assert [decision.router for decision in decisions] == [name, name]
+    if kind == "plain":  # the cheaper and the dearer of the two that are served
+        models = [decision.model for decision in decisions]
+        assert models == ["smollm2-135m", "qwen2.5-coder-0.5b"]
 
 
 FAILING = '''"""Fails."""
