@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import hold_out
 from waypost_routers._base_models import LOCK
@@ -101,6 +102,19 @@ class FineTunedRouter(LearnedRouter):
     ) -> tuple[NDArray[np.intp], Floats]:
         # The model is not tuned again, so what it was not tuned on shows its scores best.
         return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state, and build its model: what is missing is said now, not when asked.
+
+        Raises:
+            WeightsError: the pretrained model cannot be had.
+            EncoderMismatchError: it is not the one of the training.
+            MissingExtraError: a library is not installed.
+        """
+        super().set_state(llms, arrays, values)
+        self._model()
 
     def _model(self) -> Any:
         if self.weights_.model is None:

@@ -65,9 +65,8 @@ def test_other_weights_under_the_same_name_are_refused(tuned, tmp_path):
     arrays, values = tuned.get_state()
     values["base_"] = {**values["base_"], "name": str(other)}
     router = new_router("routerdc")
-    router.set_state(tuned.llms_, arrays, values)
     with pytest.raises(EncoderMismatchError, match="other weights than the router was trained on"):
-        router.route_single("garlic")
+        router.set_state(tuned.llms_, arrays, values)
 
 
 def test_answers_are_predicted_longer_where_they_were(tuned):
