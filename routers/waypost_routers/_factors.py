@@ -1,0 +1,159 @@
+"""Trains a bilinear score: how well an LLM's vector agrees with the projected query.
+
+score(j, q) = v_j . (W q + b) + c_j. RouteLLM and EmbedLLM put one more weight vector between the
+two; it changes nothing about what can be expressed, and is part of v_j here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+
+ALL_PAIRS = 32
+"""With more LLMs than this a step takes a seeded sample of `DRAWN` opponents for each."""
+
+DRAWN = 16
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+_FAR = 30.0
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """How a bilinear score is trained.
+
+    Attributes:
+        target: ``pairs`` or ``correctness``; see `loss`.
+        width: Of the LLMs' vectors.
+        learning_rate: Of AdamW.
+        weight_decay: Decoupled (Loshchilov and Hutter, 2019), of W and v.
+        noise: Length, root mean square, of the Gaussian vector added to each query vector.
+        batch_size: Most rows in a step.
+        steps: Of AdamW.
+        seed: Of initial vectors, noise and order of rows.
+    """
+
+    target: str
+    width: int
+    learning_rate: float
+    weight_decay: float
+    noise: float
+    batch_size: int
+    steps: int
+    seed: int
+
+
+def train(rows: Rows, scores: Rows, known: NDArray[np.bool_], how: Factorisation) -> Iterator[Rows]:
+    """Train, and yield after each step one matrix that holds W, b, v and c.
+
+    Args:
+        rows: (n, d).
+        scores: (n, n_llms), in [0, 1].
+        known: (n, n_llms), where they were measured.
+        how: The settings.
+
+    Yields:
+        (d + 1, n_llms): scores are ``rows @ matrix[:-1] + matrix[-1]``.
+    """
+    draw = np.random.default_rng(how.seed)
+    d, m = rows.shape[1], scores.shape[1]
+    project = draw.normal(0, how.width**-0.5, (d, how.width)).astype(np.float32)
+    vectors = draw.normal(0, 0.1, (m, how.width)).astype(np.float32)
+    bias, level = np.zeros(how.width, np.float32), _levels(scores, known, how.target)
+    weights = [project, vectors, bias, level]
+    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    order, at, size = np.arange(len(rows)), len(rows), min(how.batch_size, len(rows))
+    for step in range(1, how.steps + 1):
+        if at + size > len(rows):
+            at = 0
+            if size < len(rows):
+                draw.shuffle(order)
+        part = order[at : at + size]
+        at += size
+        noisy = rows[part]
+        if how.noise:
+            drawn = draw.standard_normal(noisy.shape, np.float32)
+            noisy = noisy + np.float32(how.noise / d**0.5) * drawn
+        hidden = noisy @ project + bias
+        opponents = _opponents(m, draw)
+        logits = hidden @ vectors.T + level
+        _, error = loss(logits, scores[part], known[part], how.target, opponents)
+        back = error @ vectors
+        gradients = [noisy.T @ back, error.T @ hidden, back.sum(axis=0), error.sum(axis=0)]
+        adjust = how.learning_rate * np.sqrt(1 - _BETA_2**step) / (1 - _BETA_1**step)
+        for w, g, a, b in zip(weights, gradients, first, second, strict=True):
+            a += (1 - _BETA_1) * (g - a)
+            b += (1 - _BETA_2) * (g * g - b)
+            if w.ndim == 2:
+                w *= np.float32(1 - how.learning_rate * how.weight_decay)
+            w -= np.float32(adjust) * a / (np.sqrt(b) + np.float32(_EPSILON))
+        yield np.concatenate([project @ vectors.T, (bias @ vectors.T + level)[None]])
+
+
+def loss(
+    logits: Rows, scores: Rows, known: NDArray[np.bool_], target: str, shifts: NDArray[np.intp]
+) -> tuple[float, Rows]:
+    """Return the mean loss and its gradient by the logits, (n, n_llms).
+
+    ``pairs``: logistic loss of the difference of two LLMs' logits, for each two that were
+    measured on a question and scored differently, weighted by that difference; ties have no
+    part. It leaves open what a question's logits have in common, how easy it is: that alone
+    follows the gradient of the cross-entropy, which the returned loss does not count. (Of two
+    independent answers of which one is right, it is the first with the logistic of the difference
+    of their logits: both speak of the same logits, as in Rasch, 1960.)
+    ``correctness``: cross-entropy of each measured score.
+
+    Args:
+        logits: (n, n_llms).
+        scores: (n, n_llms).
+        known: (n, n_llms).
+        target: One of the two.
+        shifts: For ``pairs``: the LLM in column j meets those in columns j + shift.
+    """
+    logits = np.clip(logits, -_FAR, _FAR)
+    count = max(int(known.sum()), 1)
+    alone = np.where(known, _sigmoid(logits) - scores, 0) / np.float32(count)
+    if target == "correctness":
+        total = np.where(known, np.logaddexp(0, logits) - scores * logits, 0).sum()
+        return float(total / count), np.asarray(alone)
+    error = np.zeros_like(logits)
+    total = mass = 0.0
+    for shift in shifts:
+        other = np.roll(np.arange(logits.shape[1]), -int(shift))
+        ahead = np.where(known & known[:, other], scores - scores[:, other], 0)
+        lead, twice = logits - logits[:, other], 2 * int(shift) == logits.shape[1]
+        weight = np.abs(ahead) * np.float32(0.5 if twice else 1.0)
+        part = weight * (_sigmoid(lead) - (ahead > 0))
+        error += part
+        error[:, other] -= part
+        total += float((weight * np.logaddexp(0, np.where(ahead > 0, -lead, lead))).sum())
+        mass += float(weight.sum())
+    mass = max(mass, 1e-9)
+    shared = alone.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    return total / mass, error / np.float32(mass) + np.where(known, shared, 0)
+
+
+def all_opponents(n_llms: int) -> NDArray[np.intp]:
+    """Return the shifts with which every two LLMs meet."""
+    return np.arange(1, n_llms // 2 + 1)
+
+
+def _opponents(n_llms: int, draw: np.random.Generator) -> NDArray[np.intp]:
+    every = all_opponents(n_llms)
+    return every if n_llms <= ALL_PAIRS else draw.choice(every, DRAWN, replace=False)
+
+
+def _levels(scores: Rows, known: NDArray[np.bool_], target: str) -> Rows:
+    if target == "pairs":
+        return np.zeros(scores.shape[1], np.float32)
+    mean = np.where(known, scores, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    mean = np.clip(mean, 0.01, 0.99)
+    return np.log(mean / (1 - mean)).astype(np.float32)
+
+
+def _sigmoid(values: Rows) -> Rows:
+    return np.asarray(1 / (1 + np.exp(-values)))
