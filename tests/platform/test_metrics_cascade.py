@@ -21,6 +21,7 @@ def test_on_the_line_is_zero_and_below_is_negative():
 
 def test_no_dearer_than_the_small_model_dominates_it_or_is_not_comparable():
     assert delta_ibc(0.4, 1.0, SMALL, LARGE) == "dominates"
+    assert delta_ibc(0.4, sum([0.1] * 10), (0.4, 0.9999999999999999), LARGE) == "dominates"
     assert delta_ibc(0.39, 1.0, SMALL, LARGE) == "n/a"
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+_SAME = 1e-9
+"""Costs closer than this are the same: sums of the same dollars in another order."""
+
 
 def delta_ibc(
     quality: float,
@@ -30,7 +33,7 @@ def delta_ibc(
     """
     if large[1] <= small[1] or large[0] <= small[0]:
         return "n/a"
-    if cost_usd <= small[1]:
+    if cost_usd <= small[1] * (1 + _SAME):
         return "dominates" if quality >= small[0] else "n/a"
     slope = (large[0] - small[0]) / (large[1] - small[1])
     return 100 * ((quality - small[0]) / (cost_usd - small[1]) - slope) / slope
