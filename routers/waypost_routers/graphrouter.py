@@ -1,0 +1,127 @@
+"""A graph of training queries, tasks and LLMs, whose states score new queries (GraphRouter)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from waypost.contracts.parameters import Integer, Real
+from waypost.contracts.router import QueryBatch
+from waypost.contracts.routing_data import RoutingData
+from waypost_routers._distinct import distinct
+from waypost_routers._graph_fit import GraphTraining, train_graph
+from waypost_routers._graph_state import GraphState
+from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._logistic import sigmoid
+from waypost_routers._memory import nearest
+from waypost_routers._stopping import Watch
+
+
+class GraphRouter(HeldOutRouter):
+    """Predicts the edges between a query and the LLMs (arXiv 2410.03834).
+
+    Queries and LLMs pass messages both ways over measured scores, gated by score and cost; task
+    nodes join the queries of a task where the training data names tasks. While training, part of
+    the queries are hidden, with all their edges, and predicted as a new query will be: from its
+    own projection and the states of its nearest visible queries. Target is the score itself, by
+    masked cross-entropy; cost is the policy's. LLM nodes start from their descriptions and
+    training means. After fit all states are fixed: a request costs one projection, a search for
+    neighbours and a dot product an LLM, in numpy, and needs no task.
+
+    Args:
+        hidden: Width of all states.
+        k: Neighbours through which a query is attached.
+        visible: Share of the queries whose edges carry messages in an epoch.
+        learning_rate: Of AdamW; falls to 0 as a cosine over ``epochs``.
+        weight_decay: Decoupled.
+        dropout: Share of a query's state left out while training.
+        epochs: Most draws of visible queries; how many are used is chosen on held-out questions.
+        patience: Epochs without a lower held-out error after which to stop.
+        seed: Of weights, draws and held-out questions.
+
+    Learned by ``fit``:
+        graph_: States of all nodes.
+        epochs_: Epochs that were made.
+    """
+
+    name = "graphrouter"
+    link = "identity"
+    new_model_support = "few-shot"
+    state_parts: ClassVar = {**HeldOutRouter.state_parts, "graph_": GraphState}
+    parameter_constraints: ClassVar = {
+        "hidden": Integer(1, 1024),
+        "k": Integer(1),
+        "visible": Real(0.05, 0.95),
+        "learning_rate": Real(0, 1, open_low=True),
+        "weight_decay": Real(0, 10),
+        "dropout": Real(0, 0.9),
+        "epochs": Integer(1),
+        "patience": Integer(1),
+        "seed": Integer(0),
+    }
+
+    graph_: GraphState
+    epochs_: int
+
+    def __init__(
+        self,
+        hidden: int = 32,
+        k: int = 32,
+        visible: float = 0.7,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.01,
+        dropout: float = 0.2,
+        epochs: int = 30,
+        patience: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.k = k
+        self.visible = visible
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.epochs = epochs
+        self.patience = patience
+        self.seed = seed
+
+    def _fit(self, data: RoutingData) -> None:
+        self.epochs_ = self.epochs
+        super()._fit(data)
+
+    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
+        known = distinct(data)
+        order = np.argsort(known.columns)
+        how = self._training()
+        if held_out is None:
+            self.graph_ = train_graph(data, known, how, self.epochs_).in_order(order)
+            return
+        watch = Watch(held_out.quality, self.patience)
+        rows = embeddings_of(held_out)
+        found = nearest(known.rows, rows, self.k)
+        kept: list[GraphState] = []
+
+        def go_on(state: GraphState) -> bool:
+            kept.append(state.in_order(order))
+            return watch.see(sigmoid(kept[-1].logits(rows, found)))
+
+        train_graph(data, known, how, self.epochs, go_on)
+        self.epochs_ = watch.best
+        self.graph_ = kept[self.epochs_ - 1]
+
+    def _training(self) -> GraphTraining:
+        return GraphTraining(
+            hidden=self.hidden,
+            k=self.k,
+            visible=self.visible,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            dropout=self.dropout,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+
+    def _raw(self, batch: QueryBatch) -> Floats:
+        rows = np.asarray(batch.embeddings, np.float32)
+        return sigmoid(self.graph_.logits(rows, nearest(self.graph_.memory, rows, self.k)))
