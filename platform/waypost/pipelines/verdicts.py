@@ -2,7 +2,8 @@
 
 Writes the columns ``verdicts``, ``verify_input_tokens`` and ``verify_output_tokens`` into the
 routing data that ``waypost data responses`` made, and leaves every other column as it is. The run
-may be ended at any moment and started again (see `waypost.pipelines.cells`).
+may be ended at any moment and started again (see `waypost.pipelines.cells`). `waypost data
+responses` writes the tables without these columns; run after it, this asks nothing twice.
 """
 
 from __future__ import annotations
