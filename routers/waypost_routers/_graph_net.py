@@ -51,7 +51,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
 
     base: Any = message_passing()
 
-    class Gated(base):
+    class Gated(base):  # type: ignore[misc]
         """Mean of the neighbours' states, each multiplied by a map of the edge's facts."""
 
         def __init__(self) -> None:
@@ -66,7 +66,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
         def message(self, x_j: Any, gates: Any) -> Any:
             return x_j * gates
 
-    class Mean(base):
+    class Mean(base):  # type: ignore[misc]
         """Mean of the neighbours' states."""
 
         def __init__(self) -> None:
