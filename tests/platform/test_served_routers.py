@@ -10,21 +10,18 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 import pytest
 
 from waypost.config import read_yaml
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import WeightsError
-from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
-from waypost.contracts.verdicts import MAX_VERDICTS
+from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.pipelines.train import TrainConfig, train
-from waypost.registry import list_routers
+from waypost.registry import list_routers, router_class
 from waypost.serve import launch
 from waypost.serve.dispatch import local_llm, local_router
 from waypost.serve.gateway import Gateway
@@ -34,6 +31,7 @@ from waypost.testing.asgi import Client
 from waypost.testing.gateway import chat
 from waypost.testing.load import Ask, Load, summary
 from waypost.testing.served import free_port, served
+from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,24 +42,28 @@ WORKERS = 20
 
 ROUTERS = [entry.name for entry in list_routers([]) if entry.source == "built-in"]
 
-FINE_TUNED: dict[str, dict[str, Any]] = {
+QUICK: dict[str, dict[str, Any]] = {
     "routerdc": {"max_queries": 16, "max_tokens": 16, "steps": 2, "probe_steps": 4},
     "causallm_router": {"max_queries": 8, "max_tokens": 16, "trained_layers": 1},
-}
-"""Routers that train a real model, and how to train it in seconds; their tier is ray."""
-
-QUICK: dict[str, dict[str, Any]] = {
     "mlprouter": {"epochs": 2, "members": 1},
 }
-"""Parameters by which the others train within a second."""
+"""Parameters by which routers train in seconds that would take longer."""
 
 ROWS = 48
 
 
-def train_one(name: str, data: Path, out: Path) -> Path:
-    parameters = FINE_TUNED.get(name) or QUICK.get(name, {})
+def train_one(name: str, data: Path, out: Path, *, real: bool) -> Path:
+    """Train a router; one that fine-tunes a model gets the ``real`` one, or a small stand-in."""
+    cls: Any = router_class(name)
+    parameters = {**getattr(cls, "trial_parameters", {}), **QUICK.get(name, {})}
+    if fine_tunes(name) and not real:
+        parameters["model"] = stand_in(cls.needs_weights)
     config = TrainConfig(router=name, parameters=parameters, encoder=ENCODER_ID, folds=0)
     return train(config, data, out).folder
+
+
+def fine_tunes(name: str) -> bool:
+    return getattr(router_class(name), "needs_weights", None) is not None
 
 
 def router_config(artifact: Path) -> dict[str, Any]:
@@ -82,19 +84,9 @@ def served_name(name: str) -> str:
 def data(tmp_path_factory) -> Path:
     """A part of the starter data, whose LLMs are those of the file."""
     folder = tmp_path_factory.mktemp("starter")
-    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data").select(range(ROWS))
-    write_routing_data(folder, starter if starter.verdicts is not None else judged(starter))
+    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data")
+    write_routing_data(folder, starter.select(range(ROWS)))
     return folder
-
-
-def judged(data: RoutingData) -> RoutingData:
-    """Return the data with four verdicts on each answer, which see what it is worth."""
-    verdicts = np.full((*data.quality.shape, MAX_VERDICTS), np.nan, np.float32)
-    verdicts[:, :, :4] = (data.quality > 0.5)[:, :, None]
-    tokens = np.full(data.quality.shape, 4.0)
-    return replace(
-        data, verdicts=verdicts, verify_input_tokens=40 * tokens, verify_output_tokens=tokens
-    )
 
 
 # in this process
@@ -112,9 +104,9 @@ async def gateway(artifact: Path) -> AsyncIterator[Client]:
         await found.close()
 
 
-@pytest.mark.parametrize("name", [name for name in ROUTERS if name not in FINE_TUNED])
+@pytest.mark.parametrize("name", ROUTERS)
 async def test_a_router_serves_by_its_path_alone(name, data, tmp_path):
-    artifact = train_one(name, data, tmp_path / "artifact")
+    artifact = train_one(name, data, tmp_path / "artifact", real=False)
     pool = {entry["name"] for entry in small_pool(router_config(artifact))}
     async with gateway(artifact) as client:
         reply = await client.post(CHAT, chat(QUESTION))
@@ -137,7 +129,7 @@ def small_pool(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_routers_are_those_of_the_registry():
     assert {"knnrouter", "best_single", "randomrouter"} <= set(ROUTERS)
-    assert {*FINE_TUNED, *QUICK} <= set(ROUTERS)
+    assert set(QUICK) <= set(ROUTERS)
 
 
 # with Ray: all of them in one Serve
@@ -151,14 +143,14 @@ ray_noise = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def artifacts(data, tmp_path_factory) -> dict[str, Path]:
-    """Every router's artifact by name; those whose weights are not here are left out."""
+    """Every router's artifact by name; where a model's weights cannot be had, of a stand-in."""
     folder = tmp_path_factory.mktemp("artifacts")
     found = {}
     for name in ROUTERS:
         try:
-            found[name] = train_one(name, data, folder / name)
+            found[name] = train_one(name, data, folder / name, real=True)
         except WeightsError:
-            assert name in FINE_TUNED
+            found[name] = train_one(name, data, folder / name, real=False)
     return found
 
 
@@ -211,7 +203,6 @@ async def test_all_of_them_serve_side_by_side(url, config, artifacts):
             assert headers["x-waypost-router"] == name
             assert headers["x-waypost-model"] == body["model"]
             assert body["model"] in pool
-    assert set(ROUTERS) - set(artifacts) <= set(FINE_TUNED)
 
 
 @pytest.mark.ray
