@@ -381,6 +381,21 @@ async def test_the_openai_client_lists_models_and_completes(official):
     assert (await official.completions.create(model="tiny", prompt="a b")).choices[0].text == "a b"
 
 
+async def test_a_gateway_that_stops_ends_its_streams_with_an_error_event(artifact):
+    async with running(artifact, pool=echo_pool(cook={"tokens": 100, "tokens_per_s": 20})) as up:
+        stream = up.client.open("POST", CHAT, chat(model="cook", stream=True))
+        whole = up.client.open("POST", CHAT, chat(model="cook"))
+        await stream.part(1)
+        up.gateway.stop(0.1)
+        refused = await up.client.post(CHAT, chat())
+        assert (refused.status, refused.json()["error"]["code"]) == (503, "server_stopping")
+        assert (await up.client.get("/healthz")).status == 503
+        *_, last = (await stream.end()).events()
+        assert last["error"]["code"] == "server_stopping"
+        assert (await whole.end()).status == 503
+        assert len(up.echo("cook").calls) == 0
+
+
 async def test_many_requests_at_once_are_all_answered(client):
     bodies = [chat(f"question {i}", stream=bool(i % 2)) for i in range(60)]
     replies = await asyncio.gather(*(client.post(CHAT, body) for body in bodies))

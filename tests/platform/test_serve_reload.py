@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from openai import APIError, OpenAI
@@ -25,14 +27,22 @@ IN_TIME_S = 120.0
 class Server:
     """A ``waypost serve`` of a file that the test changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cook: dict) -> None:
         self.path = folder / "graph.yaml"
         self.said = folder / "said.txt"
         self.port = free_port()
-        pool = [{"name": name, "engine": "echo"} for name in ("cook", "tiny")]
+        pool = [{"name": "cook", "engine": "echo", "config": cook}]
+        pool.append({"name": "tiny", "engine": "echo"})
         self.data = {
             "http_options": {"host": "127.0.0.1", "port": self.port},
-            "applications": [application("app", knn_artifact(folder / "artifact"), pool)],
+            "applications": [
+                application(
+                    "app",
+                    knn_artifact(folder / "artifact"),
+                    pool,
+                    gateway={"graceful_shutdown_timeout_s": 2},
+                )
+            ],
         }
         self.write(self.data)
         command = [sys.executable, "-m", "waypost.cli", "serve", str(self.path), "--plain"]
@@ -75,8 +85,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(request, tmp_path) -> Iterator[Server]:
+    server = Server(tmp_path, getattr(request, "param", {}))
     yield server
     server.process.send_signal(signal.SIGINT)
     try:
@@ -99,3 +109,16 @@ def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
 
     server.reload(server.with_config({"retired": ["tiny"]}))
     server.until(lambda: server.answered_by() == "cook")
+
+
+@pytest.mark.parametrize("server", [{"tokens": 10_000, "tokens_per_s": 10}], indirect=True)
+def test_a_stream_that_is_open_when_the_server_stops_is_told(server):
+    server.until(lambda: server.says("Ctrl-C stops it"))
+    base = f"http://127.0.0.1:{server.port}/app/v1"
+    body = {"model": "cook", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    with httpx2.stream("POST", f"{base}/chat/completions", json=body, timeout=IN_TIME_S) as reply:
+        lines = reply.iter_lines()
+        assert next(lines).startswith("data: ")
+        server.process.send_signal(signal.SIGINT)
+        *_, last = [line for line in lines if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopping"

@@ -66,6 +66,7 @@ def command(
         return
     launch.check_port(checked)
     plans = _prepare(checked)
+    reloading: _Reloading | None = None
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
@@ -77,7 +78,7 @@ def command(
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
     finally:
-        launch.stop()
+        launch.stop(None if reloading is None else reloading.config)
 
 
 def _tell(line: str) -> None:
@@ -97,10 +98,14 @@ def _prepare(config: ServeConfig) -> dict[str, Plan]:
 
 
 class _Reloading:
-    """Brings the changed file into force on SIGHUP."""
+    """Brings the changed file into force on SIGHUP.
+
+    Attributes:
+        config: What is in force.
+    """
 
     def __init__(self, config: ServeConfig) -> None:
-        self._config = config
+        self.config = config
         self._asked = False
         signal.signal(signal.SIGHUP, self._ask)
 
@@ -114,7 +119,7 @@ class _Reloading:
             time.sleep(POLL_S)
             if self._asked:
                 self._asked = False
-                self._config = _reload(self._config)
+                self.config = _reload(self.config)
 
 
 def _reload(config: ServeConfig) -> ServeConfig:

@@ -25,6 +25,13 @@ class TooBusyError(WaypostError):
         self.retry_after_s = retry_after_s
 
 
+class StoppingError(WaypostError):
+    """The server stops: nothing new is begun, and what is not complete by then is ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; retry later")
+
+
 class Gate:
     """A bounded number of requests at work, a bounded number waiting, first come first served.
 

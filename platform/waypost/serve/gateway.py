@@ -18,14 +18,14 @@ from typing import Any
 from waypost.contracts.errors import WaypostError
 from waypost.serve.access import ClientKeys
 from waypost.serve.answering import Answering
-from waypost.serve.answers import ChatFormat, TextFormat, dumps
+from waypost.serve.answers import ChatFormat, TextFormat, dumps, event
 from waypost.serve.bodies import FeedbackBody
 from waypost.serve.clients import RouterClient
 from waypost.serve.decider import StaleDecisionError
 from waypost.serve.decisions import Decisions, FeedbackStore
 from waypost.serve.dispatch import Dispatcher, Reach
 from waypost.serve.failover import Failure
-from waypost.serve.gate import Arrivals, Gate
+from waypost.serve.gate import Arrivals, Gate, StoppingError
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised
 from waypost.serve.metrics import Metrics
@@ -67,6 +67,9 @@ ANY_MODEL = "/v1/models/{model}"
 FEWEST_ARRIVALS = 64
 """Bodies that may be on their way at a time, also where fewer requests are worked on."""
 
+OPEN_HEADER = "x-waypost-open"
+"""Of a gateway that stops: how many requests it still works on."""
+
 MAX_FEEDBACK_BYTES = 64 * 1024
 
 
@@ -96,6 +99,8 @@ class Gateway:
         dispatcher = Dispatcher(plan, router, reach, self._failed)
         self._graph = Graph(dispatcher, self.metrics, self._decisions)
         self._leaving: set[asyncio.Task[None]] = set()
+        self.stopping = False
+        self._at_work: set[Exchange] = set()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
         self._arrivals = Arrivals(max(limits.max_in_flight, FEWEST_ARRIVALS))
         self.metrics.watch(
@@ -161,6 +166,23 @@ class Gateway:
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
+    def stop(self, after_s: float) -> None:
+        """Take no more requests, and end those still at work after so many seconds.
+
+        A stream then ends with an error event, other requests with 503.
+        """
+        if not self.stopping:
+            self.stopping = True
+            asyncio.get_running_loop().call_later(after_s, self._end_all)
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise StoppingError
+
+    def _end_all(self) -> None:
+        for http in tuple(self._at_work):
+            http.stop()
+
     # -- ASGI ---------------------------------------------------------------------------------
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -220,10 +242,16 @@ class Gateway:
 
     def _admitted(self, handler: Callable[[Exchange, str, bytes], Awaitable[None]]) -> Handler:
         async def admitted(http: Exchange, request_id: str) -> None:
+            self._check_open()
             self.gate.check()
             raw = await self._body(http, self.limits.max_body_bytes)
             async with self.gate.admit():
-                await handler(http, request_id, raw)
+                self._check_open()
+                self._at_work.add(http)
+                try:
+                    await handler(http, request_id, raw)
+                finally:
+                    self._at_work.discard(http)
 
         return admitted
 
@@ -254,6 +282,10 @@ class Gateway:
             work = partial(graph.answering.answer, http, call, form, begin)
             try:
                 return await http.until_gone(work)
+            except StoppingError as error:
+                if not http.begun:
+                    raise
+                return await http.end_events(event(dumps(problem_of(error).body)))
             except StaleDecisionError:
                 if time.perf_counter() - begin > SETTLE_S:
                     raise
@@ -306,6 +338,9 @@ class Gateway:
         await http.reply_json(found)
 
     async def _health(self, http: Exchange, request_id: str) -> None:
+        if self.stopping:
+            http.extra_headers[OPEN_HEADER] = len(self._at_work)
+            raise StoppingError
         await http.reply_json({"status": "ok"})
 
     async def _show_metrics(self, http: Exchange, request_id: str) -> None:

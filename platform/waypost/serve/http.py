@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from waypost.serve.answers import dumps
-from waypost.serve.gate import Arrivals
+from waypost.serve.gate import Arrivals, StoppingError
 from waypost.serve.problems import Problem
 
 Message = MutableMapping[str, Any]
@@ -62,6 +62,8 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._working: asyncio.Task[Any] | None = None
+        self._ended: Exception | None = None
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -127,34 +129,42 @@ class Exchange:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work``, and cancel it when the client goes.
+        """Run ``work``, and cancel it when the client goes or `stop` is called.
 
         Call it after the body was read.
 
         Raises:
             ClientGoneError: the client went; ``work`` has ended.
+            StoppingError: it was stopped; ``work`` has ended.
         """
-        task = asyncio.current_task()
+        task = self._working = asyncio.current_task()
         assert task is not None  # ASGI servers run applications in tasks
-        gone = False
 
         async def watch() -> None:
-            nonlocal gone
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-            gone = True
-            task.cancel()
+            self._end(ClientGoneError())
 
         watcher = asyncio.create_task(watch())
         try:
             await work()
         except asyncio.CancelledError:
-            if not gone:
+            if self._ended is None:
                 raise
             task.uncancel()
-            raise ClientGoneError from None
+            raise self._ended from None
         finally:
+            self._working = None
             watcher.cancel()
+
+    def stop(self) -> None:
+        """End the work of `until_gone`."""
+        self._end(StoppingError())
+
+    def _end(self, why: Exception) -> None:
+        if self._working is not None and self._ended is None:
+            self._ended = why
+            self._working.cancel()
 
     async def reply(
         self,

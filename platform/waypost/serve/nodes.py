@@ -24,7 +24,7 @@ from waypost.serve.llm_host import LLMHost, Message
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 from waypost.serve.ray_clients import HandleLLM, HandleRouter
-from waypost.serve.settings import LogArgs
+from waypost.serve.settings import STOP_AFTER, LogArgs
 
 
 class GatewayNode:
@@ -56,7 +56,13 @@ class GatewayNode:
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take a `UserConfig` without a restart; see `Changes.take`."""
+        """Take a `UserConfig` without a restart; see `Changes.take`.
+
+        One that holds `STOP_AFTER` alone is the server's word that it stops; see `Gateway.stop`.
+        """
+        if set(user_config) == {STOP_AFTER}:
+            self._gateway.stop(float(user_config[STOP_AFTER]))
+            return
         await self._changes.take(user_config)
 
     def __serve_build_asgi_app__(self) -> Gateway:

@@ -116,7 +116,7 @@ def _paths(plan: Plan) -> dict[str, Any]:
         ),
         "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),
         "/v1/models/{model}": _one_model(plan),
-        "/healthz": _get("Say that the gateway runs.", _JSON, ref("Health"), None),
+        "/healthz": _health(),
         "/metrics": _get("Prometheus metrics.", "text/plain", {"type": "string"}, plan),
         "/openapi.json": _get("This document.", _JSON, {"type": "object"}, None),
     }
@@ -138,6 +138,12 @@ def _post(
 def _get(summary: str, kind: str, schema: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
     found = success(summary, {kind: schema})
     return {"get": {"summary": summary, **_guarded(found, ("431", "500"), plan)}}
+
+
+def _health() -> dict[str, Any]:
+    found = _get("Say that the gateway runs, and takes requests.", _JSON, ref("Health"), None)
+    found["get"]["responses"] |= errors("503")
+    return found
 
 
 def _one_model(plan: Plan) -> dict[str, Any]:

@@ -203,7 +203,7 @@ _WHAT = {
     "431": "the headers are too long",
     "500": "a fault of the gateway's own, told by the request's id alone",
     "502": "no model of the ranking answered",
-    "503": "the router cannot be reached",
+    "503": "the router cannot be reached, or the server is stopping",
     "504": "no model answered in time",
 }
 _SECONDS = {"required": True, "schema": {"type": "integer", "minimum": 1}}

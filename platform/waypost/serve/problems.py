@@ -18,7 +18,7 @@ from waypost.contracts.errors import (
 from waypost.secrets import redact
 from waypost.serve.decider import RouterUnavailableError, StaleDecisionError
 from waypost.serve.failover import ExhaustedError
-from waypost.serve.gate import TooBusyError
+from waypost.serve.gate import StoppingError, TooBusyError
 
 MAX_MESSAGE = 2_000
 DEFAULT_WAIT_S = 1.0
@@ -70,6 +70,8 @@ def problem_of(error: WaypostError) -> Problem:
         return Problem(502, str(error), code="no_model_served")
     if isinstance(error, EngineError):
         return engine_problem(error)
+    if isinstance(error, StoppingError):
+        return Problem(503, str(error), code="server_stopping", headers={"retry-after": "1"})
     if isinstance(error, RouterUnavailableError):
         return Problem(503, str(error), code="router_unavailable", headers={"retry-after": "1"})
     if isinstance(error, BudgetError):

@@ -26,6 +26,10 @@ HTTP_ENGINES = frozenset({"openai", "echo", "replay"})
 RESERVED_NAMES = frozenset({"Gateway", "Router"})
 """Deployment names of the graph itself."""
 
+STOP_AFTER = "stop_after_s"
+"""Key of the ``user_config`` by which ``waypost serve`` tells gateways that it stops. No file may
+have it."""
+
 Price = Annotated[float, Field(ge=0)]
 """USD per million tokens."""
 
