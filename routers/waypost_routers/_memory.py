@@ -1,14 +1,14 @@
 """Exact nearest neighbours by cosine, the same alone, in any batch and in any row order.
 
-Matrix products are taken in float32 to find the candidates; their similarities are then
-computed again in float64, one query at a time, so that the size of a batch cannot move a
-neighbour in or out. Rows that are equally similar to a query at the k-th place share what is
-left of the k, rather than the order of the file choosing among them.
+Matrix products are taken in float32 to find the candidates, for a block of queries at once; their
+similarities are then computed again in float64, one query at a time, so that the size of a batch
+cannot move a neighbour in or out. Rows that are equally similar to a query at the k-th place share
+what is left of the k, rather than the order of the file choosing among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ SAME = 1.0 - 1e-5
 """Rows more similar than this are one question asked twice."""
 
 _FLOAT32_ERROR = 1e-5
-_BLOCK_BYTES = 64e6
+_BLOCK_BYTES = 16e6
+_LARGEST_GROUP = 16
 _LEFT_OUT = -2.0
 
 
@@ -69,44 +70,92 @@ def nearest(
             leave-one-out estimates must where a question stands in the data twice.
     """
     k = min(k, len(memory))
-    found = [
-        _one(memory, query, similarity, k, other_questions_only)
-        for query, similarity in _similarities(memory, queries)
-    ]
-    shape = (len(found), max((len(index) for index, _ in found), default=0))
-    index, similarity, filled = (
-        np.zeros(shape, np.intp),
-        np.full(shape, -1.0),
-        np.zeros(shape, bool),
-    )
-    for row, (rows, similarities) in enumerate(found):
-        index[row, : len(rows)] = rows
-        similarity[row, : len(rows)] = similarities
-        filled[row, : len(rows)] = True
-    return Neighbours(index, similarity, _shares(similarity, filled, k))
+    size = max(1, int(_BLOCK_BYTES / (4 * len(memory))))
+    parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+    return joined([_search(memory, part, k, other_questions_only) for part in parts], k)
 
 
-def _similarities(memory: Rows, queries: Rows) -> Iterator[tuple[Rows, Rows]]:
-    block = max(1, int(_BLOCK_BYTES / (4 * len(memory))))
-    for start in range(0, len(queries), block):
-        part = queries[start : start + block]
-        yield from zip(part, part @ memory.T, strict=True)
+Ranked = tuple[NDArray[np.intp], Floats]
+"""Rows of some queries and their similarities, (n_queries, width); -inf is padding."""
 
 
-def _one(
-    memory: Rows, query: Rows, approximate: Rows, k: int, other_questions_only: bool
-) -> tuple[NDArray[np.intp], Floats]:
-    """Return the k nearest rows and all that tie with the k-th, nearest first."""
+def _search(memory: Rows, queries: Rows, k: int, other_questions_only: bool) -> Ranked:
+    approximate = queries @ memory.T
     if other_questions_only:
-        approximate = np.where(approximate > SAME, np.float32(_LEFT_OUT), approximate)
-    kth = np.partition(approximate, -k)[-k]
-    floor = max(kth - _FLOAT32_ERROR, _LEFT_OUT / 2 - _FLOAT32_ERROR)
-    candidates = np.flatnonzero(approximate >= floor)
-    exact = memory[candidates].astype(np.float64) @ query.astype(np.float64)
-    order = np.argsort(-exact, kind="stable")
-    similarity = exact[order]
-    kept = similarity >= similarity[min(k, len(order)) - 1] - TIE if len(order) else slice(0)
-    return candidates[order][kept], similarity[kept]
+        approximate[approximate > SAME] = _LEFT_OUT
+    least = np.maximum(_bound(approximate, k), np.float32(_LEFT_OUT / 2)) - _FLOAT32_ERROR
+    n_rows = approximate.shape[1]
+    # nonzero of a flat mask: half as long as of one with rows
+    query, row = np.divmod(np.flatnonzero(approximate >= least[:, None]), n_rows)
+    return rank_exactly(memory, queries, query, row, k)
+
+
+def _bound(values: Rows, k: int) -> Rows:
+    """Return a number for each row that its k-th highest value is not below, (n,).
+
+    The highest of each of more than k groups, and of these the k-th: a group that has it or more
+    has a value that high. With several values a group it is a small part of a full selection.
+    """
+    n = values.shape[1]
+    of_a_group = min(max(n // (2 * k), 1), _LARGEST_GROUP)
+    groups = n // of_a_group
+    highest = values
+    if of_a_group > 1:
+        cut = values[:, : groups * of_a_group].reshape(len(values), of_a_group, groups)
+        highest = cut.max(axis=1)
+    return np.partition(highest, groups - k, axis=1)[:, groups - k]
+
+
+def rank_exactly(
+    memory: Rows, queries: Rows, query: NDArray[np.intp], row: NDArray[np.intp], k: int
+) -> Ranked:
+    """Order candidates by their float64 similarity; keep k and all that tie with the k-th.
+
+    Args:
+        memory: (n_rows, d).
+        queries: (n_queries, d).
+        query: Whose candidate it is, (n_candidates,), ascending.
+        row: Which row of the memory it is, (n_candidates,), ascending for each query.
+        k: Rows to keep of each query, where there are so many.
+    """
+    bounds = np.searchsorted(query, np.arange(len(queries) + 1))
+    counts = np.diff(bounds)
+    width = int(counts.max(initial=0))
+    if width == 0:
+        return np.zeros((len(queries), 0), np.intp), np.zeros((len(queries), 0))
+    index, similarity = (
+        np.zeros((len(queries), width), np.intp),
+        np.full((len(queries), width), -np.inf),
+    )
+    exact = queries.astype(np.float64)
+    for i, count in enumerate(counts.tolist()):
+        rows = row[bounds[i] : bounds[i] + count]
+        index[i, :count] = rows
+        similarity[i, :count] = memory[rows].astype(np.float64) @ exact[i]
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    line = np.arange(len(queries))[:, None]
+    index, similarity = index[line, order], similarity[line, order]
+    last = similarity[line, np.clip(counts, 1, k)[:, None] - 1]
+    similarity[similarity < last - TIE] = -np.inf
+    most = int((similarity > -np.inf).sum(axis=1).max())
+    return index[:, :most], similarity[:, :most]
+
+
+def joined(parts: Sequence[Ranked], k: int) -> Neighbours:
+    """Put the queries of several searches below each other, padded to one width."""
+    width = max((index.shape[1] for index, _ in parts), default=0)
+    n_queries = sum(len(index) for index, _ in parts)
+    index, similarity = np.zeros((n_queries, width), np.intp), np.full((n_queries, width), -1.0)
+    filled = np.zeros((n_queries, width), bool)
+    start = 0
+    for rows, similarities in parts:
+        place = np.s_[start : start + len(rows), : rows.shape[1]]
+        known = similarities > -np.inf
+        filled[place] = known
+        index[place] = np.where(known, rows, 0)
+        similarity[place] = np.where(known, similarities, -1.0)
+        start += len(rows)
+    return Neighbours(index, similarity, _shares(similarity, filled, k))
 
 
 def _shares(similarity: Floats, filled: NDArray[np.bool_], k: int) -> Floats:
