@@ -163,7 +163,8 @@ def test_artifacts_and_names_stand_side_by_side(topics, tmp_path):
     done = run(topics, str(tmp_path / "knn"), "knnrouter", "knnrouter:k=3", "knnrouter")
     rows = done.report["routers"]
     assert list(rows) == ["knn", "knnrouter", "knnrouter:k=3", "knnrouter (2)"]
-    assert rows["knn"]["fit_s"] is None
+    assert rows["knn"]["fit_s"] > 0
+    assert rows["knn"]["trained_on"] == rows["knnrouter"]["trained_on"]
     assert rows["knnrouter"]["fit_s"] > 0
     assert rows["knn"]["curve"] == rows["knnrouter"]["curve"]
     assert rows["knn"]["quality"] > 0.95 > done.report["reference"]["best_single"]["quality"]

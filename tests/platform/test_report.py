@@ -9,10 +9,12 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.pipelines.evaluate import EvaluateConfig, evaluate
 from waypost.report.compact import compact, insert
+from waypost.report.curve_plot import draw_curve
 from waypost.report.drawing import literal, look
 from waypost.report.folder import check_place, report_folder, write_report
 from waypost.report.markdown import render
 from waypost.report.numbers import fixed, percent, plain, table, usd, with_interval
+from waypost.report.small_plots import draw_usage
 from waypost.testing.tables import outcomes
 
 ODD = ("a|b", "$x_{1$ ünï", "vendor/" + "long-name-" * 9)
@@ -62,10 +64,20 @@ def test_without_costs_nothing_is_zero_dollars(tmp_path):
     assert row.split("|")[3].strip() == "n/a"
 
 
+def test_a_router_of_other_training_data_is_named(report):
+    changed = plain(report)
+    assert "Not trained on this" not in render(changed)
+    changed["routers"]["best_single"]["trained_on"] = "other"
+    assert "Not trained on this folder's training split: best_single." in render(changed)
+
+
 def test_a_pool_too_large_for_the_plots_is_drawn(tmp_path):
     llms = [f"llm-{i}" for i in range(24)]
-    write_report(tmp_path / "R", report_of(tmp_path, cost=True, llms=llms))
-    assert (tmp_path / "R" / "usage.png").is_file()
+    report = plain(report_of(tmp_path, cost=True, llms=llms, routers=("randomrouter",)))
+    draw_usage(report, tmp_path / "usage.png")
+    draw_curve(report, tmp_path / "curve.png")
+    assert (tmp_path / "usage.png").is_file()
+    assert (tmp_path / "curve.png").is_file()
 
 
 def test_numbers():

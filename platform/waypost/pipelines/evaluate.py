@@ -183,6 +183,7 @@ def _measure(config: EvaluateConfig, ready: Ready, ground: Ground, vectors: Vect
         flip_rate=sum(flips.values()) / len(flips),
         flips=flips,
         fit_s=ready.fit_s,
+        trained_on=ready.trained_on,
         router=ready.router.name,
         version=ready.router.version,
     )

@@ -15,7 +15,7 @@ _DECADE = 10.0
 _NAMED = 12
 """Single LLMs whose names are written, the best ones; of more the plot would be black."""
 
-_OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), (0, 9), (0, -15), (14, 0), (-14, 0))
+_OFFSETS = ((9, 0), (8, 7), (8, -7), (-9, 0), (-8, 7), (-8, -7), (0, 13), (0, -13))
 
 
 def draw_curve(report: Mapping[str, Any], path: Path) -> None:
@@ -94,39 +94,40 @@ def _label(made: Any, axis: Any, singles: Mapping[str, tuple[float, float]]) -> 
     inside = axis.get_window_extent(renderer)
     by_quality = sorted(singles.items(), key=lambda item: -item[1][1])
     for name, spot in by_quality[:_NAMED]:
-        tried: list[tuple[float, int, Any, tuple[float, float, float, float]]] = []
+        text = axis.annotate(
+            literal(name.rpartition("/")[2]),
+            spot,
+            (0, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            va="center",
+            color="#222222",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=7,
+        )
+        size = text.get_window_extent(renderer)
+        x, y = axis.transData.transform(spot)
+        tried: list[tuple[Any, ...]] = []
         for ring, (dx, dy) in product((1, 2, 3), _OFFSETS):
-            text = axis.annotate(
-                literal(name.rpartition("/")[2]),
-                spot,
-                (dx * ring, dy * ring),
-                textcoords="offset points",
-                fontsize=7.5,
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                color="#222222",
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-                zorder=7,
+            shift = ring * np.array([dx, dy]) * made.dpi / 72
+            left = x + shift[0] - size.width * (0.5 if dx == 0 else float(dx < 0))
+            low = y + shift[1] - size.height / 2
+            edges = (left, low, left + size.width, low + size.height)
+            out = max(inside.x0 - edges[0], 0, edges[2] - inside.x1)
+            out += max(inside.y0 - edges[1], 0, edges[3] - inside.y1)
+            covered = ((lines > np.array(edges[:2]) - 2) & (lines < np.array(edges[2:]) + 2)).all(
+                axis=1
             )
-            box = text.get_window_extent(renderer)
-            edges = (box.x0, box.y0, box.x1, box.y1)
-            out = max(inside.x0 - box.x0, 0, box.x1 - inside.x1)
-            out += max(inside.y0 - box.y0, 0, box.y1 - inside.y1)
-            covered = (
-                (lines[:, 0] > box.x0 - 2)
-                & (lines[:, 0] < box.x1 + 2)
-                & (lines[:, 1] > box.y0 - 2)
-                & (lines[:, 1] < box.y1 + 2)
-            ).sum()
             overlap = sum(_overlap(edges, other) for other in taken)
-            tried.append((overlap + 50 * out + 12 * covered + 30 * ring, len(tried), text, edges))
-        _, kept, _, edges = min(tried, key=lambda one: one[:2])
+            cost = overlap + 50 * out + 12 * int(covered.sum()) + 30 * ring
+            tried.append((cost, len(tried), ring, dx, dy, edges))
+        _, _, ring, dx, dy, edges = min(tried)  # of equals the first offset
         taken.append(edges)
-        for place, (_, _, text, _) in enumerate(tried):
-            if place != kept:
-                text.remove()
-        if kept >= len(_OFFSETS):  # not beside its diamond: a thin line leads there
+        text.xyann = (ring * dx, ring * dy)
+        text.set_ha("left" if dx > 0 else "right" if dx < 0 else "center")
+        if ring > 1:  # not beside its diamond: a thin line leads there
             leader = {"arrowstyle": "-", "lw": 0.5, "color": GREY}
-            axis.annotate("", spot, tried[kept][2].xyann, "data", "offset points", leader)
+            axis.annotate("", spot, text.xyann, "data", "offset points", leader)
 
 
 def _beads(axis: Any) -> Any:

@@ -23,7 +23,19 @@ def routers(report: Report) -> list[str]:
         "Quality and cost at lambda 0; 95 % intervals in brackets. References in italics; "
         "n/a: cannot be computed, or not reached."
     )
-    return [*table(_COLUMNS, rows), "", note]
+    return [*table(_COLUMNS, rows), "", note, *_foreign(report)]
+
+
+def _foreign(report: Report) -> list[str]:
+    trained = report["train_digest"]
+    others = [n for n, row in report["routers"].items() if row["trained_on"] != trained]
+    if trained is None or not others:  # over seeds there is no one training split
+        return []
+    return [
+        "",
+        f"Not trained on this folder's training split: {', '.join(others)}. What they saw of these "
+        "queries is not known here.",
+    ]
 
 
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.config import apply_overrides
-from waypost.contracts.artifact import MANIFEST
+from waypost.contracts.artifact import MANIFEST, read_manifest
 from waypost.contracts.errors import (
     ConfigError,
     Fault,
@@ -49,11 +49,13 @@ class Ready:
 
     Attributes:
         router: Fitted or loaded.
-        fit_s: Seconds of its fit, embedding apart; None where it was loaded.
+        fit_s: Seconds of its fit, embedding apart; of an artifact as it was noted, or None.
+        trained_on: Digest of the data that it was fitted on.
     """
 
     router: TrainableRouter
     fit_s: float | None
+    trained_on: str
 
 
 def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
@@ -125,7 +127,11 @@ def prepare(
         WaypostError: it cannot be loaded, built or fitted.
     """
     if one.artifact is not None:
-        return Ready(load_router(one.artifact, allow_plugin_code=allow_plugin_code), None)
+        loaded = load_router(one.artifact, allow_plugin_code=allow_plugin_code)
+        manifest = read_manifest(one.artifact)
+        noted = manifest.metrics.get("fit_s")
+        fit_s = float(noted) if isinstance(noted, int | float) else None
+        return Ready(loaded, fit_s, manifest.data_digest)
     router = make_trainable(one.router, one.parameters)
     data = train
     if router.needs_embeddings:
@@ -133,7 +139,7 @@ def prepare(
         data = vectors.embedded(train, vectors.encoder)
     start = time.perf_counter()
     router.fit(data)
-    return Ready(router, time.perf_counter() - start)
+    return Ready(router, time.perf_counter() - start, train.digest)
 
 
 def reason(error: Exception) -> str:
