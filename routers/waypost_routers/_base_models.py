@@ -112,5 +112,7 @@ def _read(name: str, folder: Path, auto: Any, device: str) -> Base:
         if key not in missing:
             sha.update(key.encode())
             sha.update(value.cpu().contiguous().numpy().data)
-    sha.update((folder / "tokenizer.json").read_bytes())
+    for file in ("tokenizer.json", "tokenizer.model"):
+        if (folder / file).is_file():
+            sha.update((folder / file).read_bytes())
     return Base(name, folder, model, device, sha.hexdigest())

@@ -32,6 +32,12 @@ class LetterPrompt:
         llms: The candidates.
         feature_words: Words of each one's ``feature`` that stand in the list.
         max_tokens: Most tokens of a question.
+        frame: What stands before and after all of it; None asks the chat template, which may put
+            today's date there.
+
+    Attributes:
+        letters: Token ids of the letters.
+        frame: See above.
 
     Raises:
         SchemaError: more LLMs than letters, or a list that leaves no room for a question.
@@ -39,7 +45,12 @@ class LetterPrompt:
     """
 
     def __init__(
-        self, base: Base, llms: Sequence[LLMInfo], feature_words: int, max_tokens: int
+        self,
+        base: Base,
+        llms: Sequence[LLMInfo],
+        feature_words: int,
+        max_tokens: int,
+        frame: Sequence[str] | None = None,
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -51,8 +62,8 @@ class LetterPrompt:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
         self._descriptions = [describe(llm, feature_words) for llm in llms]
         self.letters = [self._letter(base, letter) for letter in ascii_uppercase[: len(llms)]]
-        self._before, self._after = self._frame()
-        self._tail = self._ids(self._after)
+        self.frame = tuple(frame) if frame is not None else self._template_frame()
+        self._tail = self._ids(self.frame[1])
         context = int(getattr(base.model.config, "max_position_embeddings", None) or 2048)
         room = context - len(self.head(range(len(llms)))) - len(self._tail)
         if room < FEWEST_QUERY_TOKENS:
@@ -68,14 +79,14 @@ class LetterPrompt:
             f"{letter}. {self._descriptions[j]}"
             for letter, j in zip(ascii_uppercase, order, strict=False)
         ]
-        return self._ids(self._before + _ASK + "\n".join(lines) + "\n\nQuestion: ")
+        return self._ids(self.frame[0] + _ASK + "\n".join(lines) + "\n\nQuestion: ")
 
     def rest(self, text: str) -> list[int]:
         """Return the ids from the question on; of a long one its last tokens."""
         (valid,) = prepare([text[-self._max_tokens * CHARS_PER_TOKEN :]], self._max_tokens)
         return self._ids(valid)[-self._max_tokens :] + self._tail
 
-    def _frame(self) -> tuple[str, str]:
+    def _template_frame(self) -> tuple[str, str]:
         after = "\n\nAnswer with its letter."
         if not getattr(self._tokenizer, "chat_template", None):
             return "", after + "\nAnswer: "

@@ -33,7 +33,7 @@ class SplitEncoder:
         arrays: Parameters of the upper layers; None leaves the pretrained ones.
 
     Raises:
-        WeightsError: the model is not of BERT's form.
+        WeightsError: the model is not of BERT's form, or has no fast tokenizer.
     """
 
     def __init__(
@@ -62,7 +62,10 @@ class SplitEncoder:
             self.upper.load_state_dict(loaded)
         limit = min(max_tokens, int(base.model.config.max_position_embeddings))
         self._max_tokens = limit
-        self._tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
+        tokenizer = base.folder / "tokenizer.json"
+        if not tokenizer.is_file():
+            raise WeightsError(f"{base.name}: {base.folder} lacks tokenizer.json")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(limit)
 

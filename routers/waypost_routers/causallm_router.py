@@ -101,6 +101,7 @@ class CausalLMRouter(FineTunedRouter):
             "feature_words": self.feature_words,
             "lora": {"rank": self.rank, "alpha": self.alpha, "layers": self.trained_layers},
             "seed": self.seed,
+            "frame": None,
         }
         self.weights_ = Weights({})
         model = self._letter_model()
@@ -108,6 +109,7 @@ class CausalLMRouter(FineTunedRouter):
         quality = data.quality[:, self._by_name()]
         train_letters(model, data.queries, quality, LetterSettings(**known))
         model.keep_heads(self._orders())
+        self.base_["frame"] = list(model.prompt.frame)
         self.weights_ = Weights(model.arrays())
         self.weights_.model = model
 
@@ -120,7 +122,9 @@ class CausalLMRouter(FineTunedRouter):
         known = self.base_
         base = load_base(known["name"], "causal", self.device, known["digest"])
         llms = [self.llms_[j] for j in self._by_name()]
-        prompt = LetterPrompt(base, llms, known["feature_words"], known["max_tokens"])
+        prompt = LetterPrompt(
+            base, llms, known["feature_words"], known["max_tokens"], known["frame"]
+        )
         return LetterModel(base, prompt, LoraSettings(**known["lora"]), known["seed"], arrays)
 
     def _by_name(self) -> NDArray[np.intp]:

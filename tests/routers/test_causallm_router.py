@@ -71,6 +71,12 @@ def test_a_list_that_fills_the_context_is_an_error(base):
         LetterPrompt(base, llms, 400, 64)
 
 
+def test_the_frame_of_the_training_is_kept(base):
+    prompt = LetterPrompt(base, LLMS, 0, 12, frame=("on Monday: ", " so?"))
+    assert text_of(prompt, prompt.head([0, 1, 2])).startswith("on Monday: Which model")
+    assert text_of(prompt, prompt.rest("x")) == "x so?"
+
+
 def test_soft_targets_by_hand():
     found = soft_targets(np.array([[1.0, 0.5, NAN], [0.0, 0.0, NAN]]), 0.5)
     e = math.exp(-1)
@@ -117,6 +123,7 @@ def test_the_state_is_the_adapter_which_was_trained(tuned, base):
     assert all("lora" in name for name in lora)
     assert any(np.abs(value).max() > 0 for name, value in lora.items() if "lora_B" in name)
     assert values["base_"]["digest"] == base.digest
+    assert values["base_"]["frame"][0] == "<|user|>"
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
 
 
