@@ -52,13 +52,24 @@ def test_an_interval_by_hand():
     assert np.isnan(interval([0.1, np.nan])).all()
 
 
-def test_nested_draws_resample_seeds_and_what_is_in_them():
+def test_draws_of_a_pool_weigh_a_query_alike_in_every_split():
+    scores = np.random.default_rng(1).uniform(size=30)
+    first, rest = np.arange(10), np.arange(10, 30)
+    whole = Bootstrap(30, 300).means(scores)[:, 0]
+    one, two = (Bootstrap(30, 300, rows=rows).means(scores[rows])[:, 0] for rows in (first, rest))
+    weight = Bootstrap(30, 300).means(np.isin(np.arange(30), first))[:, 0]
+    assert weight * one + (1 - weight) * two == pytest.approx(whole)
+
+
+def test_nested_draws_resample_seeds_and_queries():
     # Two seeds without any spread of their own: a mean of two picks is 0, 1/2 or 1.
     drawn = nested([np.zeros(4000), np.ones(4000)])
     values, counts = np.unique(drawn, return_counts=True)
     assert values.tolist() == [0, 0.5, 1]
     assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-    # One seed: its own draws, no more.
+    # The same queries in each of two seeds are no more queries than in one.
     own = np.random.default_rng(0).normal(size=4000)
-    assert interval(nested([own])) == pytest.approx(interval(own), abs=0.1)
-    assert np.array_equal(nested([own, own], seed=1), nested([own, own], seed=1))
+    assert np.array_equal(nested([own, own]), own)
+    # Queries of their own in each are.
+    other = np.random.default_rng(1).normal(size=4000)
+    assert np.std(nested([own, other])) == pytest.approx(np.sqrt(0.75), abs=0.05)

@@ -15,33 +15,43 @@ _KEEP_BYTES = 200_000_000
 
 
 class Bootstrap:
-    """Draws of n queries with replacement, the same for everything that is compared.
+    """Draws of queries with replacement, the same for everything that is compared.
 
     Because all means of one draw are over the same queries, differences between them are paired.
 
     Args:
-        n: Queries.
+        n: Queries that are drawn from.
         draws: Number of draws.
         seed: Of the draws.
+        rows: Numbers of those of the n queries that means are of; None is all. Several splits of
+            one pool are so drawn together: a query weighs alike in each split that holds it.
     """
 
-    def __init__(self, n: int, draws: int = 10_000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        draws: int = 10_000,
+        seed: int = 0,
+        rows: NDArray[np.intp] | None = None,
+    ) -> None:
         self.n = n
         self.draws = draws
         self.seed = seed
+        self.rows = rows
         self._kept: list[NDArray[np.uint8]] | None = None
 
     def means(self, columns: ArrayLike, draws: int | None = None) -> Floats:
         """Mean of each column in each draw, over the queries where it is known.
 
         Args:
-            columns: Shape (n, k), NaN where not known.
+            columns: Shape (n, k), or (rows, k), NaN where not known.
             draws: Of the first draws only.
 
         Returns:
             Shape (draws, k); NaN where a draw holds no known value.
         """
-        values = np.asarray(columns, np.float64).reshape(self.n, -1)
+        size = self.n if self.rows is None else len(self.rows)
+        values = np.asarray(columns, np.float64).reshape(size, -1)
         count = self.draws if draws is None else min(draws, self.draws)
         known = ~np.isnan(values)
         partly = np.flatnonzero(~known.all(axis=0))
@@ -49,7 +59,7 @@ class Bootstrap:
         found = np.empty((count, values.shape[1]))
         for start, weights in self._blocks(count):
             rows = slice(start, start + len(weights))
-            total = np.full((len(weights), values.shape[1]), float(self.n))
+            total = np.repeat(weights.sum(axis=1, keepdims=True), values.shape[1], axis=1)
             if len(partly):
                 total[:, partly] = weights @ known[:, partly].astype(np.float64)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -78,7 +88,8 @@ class Bootstrap:
         picks = draw.integers(0, self.n, (rows, self.n))
         picks += np.arange(rows)[:, None] * self.n
         counts = np.bincount(picks.ravel(), minlength=rows * self.n).reshape(rows, self.n)
-        return counts.clip(max=255).astype(np.uint8)
+        own = counts if self.rows is None else counts[:, self.rows]
+        return own.clip(max=255).astype(np.uint8)
 
 
 def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
@@ -91,19 +102,19 @@ def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 
 def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
-    """Draws of a mean over seeds, resampled in both: seeds, and queries within each seed.
+    """Draws of a mean over seeds, resampled in both: seeds, and queries.
 
-    Each draw takes as many seeds as there are, with replacement, and for each of them one of
-    its bootstrap draws.
+    Each draw takes as many seeds as there are, with replacement, and the mean of what they have
+    in this draw of the queries. Test splits of one pool overlap: where each seed's draws are
+    `Bootstrap` draws of the pool, a query that stands in several of them does not count as
+    several independent ones.
 
     Args:
         per_seed: For each seed its draws over queries, shape (draws,), all of one length.
-        seed: Of this resampling.
+        seed: Of the draws of seeds.
     """
     table = np.stack([np.asarray(draws, np.float64) for draws in per_seed])
     n_seeds, n_draws = table.shape
-    draw = np.random.default_rng(seed)
-    seeds = draw.integers(0, n_seeds, (n_draws, n_seeds))
-    places = draw.integers(0, n_draws, (n_draws, n_seeds))
-    means: Floats = table[seeds, places].mean(axis=1)
+    seeds = np.random.default_rng(seed).integers(0, n_seeds, (n_draws, n_seeds))
+    means: Floats = table[seeds, np.arange(n_draws)[:, None]].mean(axis=1)
     return means

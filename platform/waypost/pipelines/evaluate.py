@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.errors import SchemaError
-from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.contracts.routing_data import read_routing_data
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.metrics.significance import holm
 from waypost.pipelines.embed import Progress
@@ -121,41 +119,33 @@ def evaluate(
     train = read_routing_data(folder, "train")
     test = read_routing_data(folder, config.split)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
-    return compare(config, contenders, train, test, vectors, told)
+    ground = Ground.of(train, test, config.seed, config.lambdas)
+    return compare(config, contenders, ground, vectors, told)
 
 
 def compare(
     config: EvaluateConfig,
     contenders: Sequence[Contender],
-    train: RoutingData,
-    test: RoutingData,
+    ground: Ground,
     vectors: Vectors,
     told: Told | None = None,
-    unseen: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
-    """Compare routers on two splits at hand.
+    """Compare routers on splits at hand.
 
     Args:
         config: What to compare.
         contenders: The routers.
-        train: Training split.
-        test: The split to decide.
+        ground: Splits, costs and draws.
         vectors: Embeds the queries.
         told: Told (done, total) routers.
-        unseen: Where a test query has no near-duplicate in training, shape (n_test,); None
-            looks for them.
-
-    Raises:
-        SchemaError: the splits have no LLM in common.
     """
-    ground = Ground.of(train, test, config.seed, config.lambdas, unseen)
     cards: dict[str, Card] = {}
     failed: dict[str, str] = {}
     for done, one in enumerate(contenders):
         if told is not None:
             told(done, len(contenders))
         try:
-            ready = prepare(one, train, vectors, allow_plugin_code=config.allow_plugin_code)
+            ready = prepare(one, ground.train, vectors, allow_plugin_code=config.allow_plugin_code)
             cards[one.label] = _measure(config, ready, ground, vectors)
         # A router may be anybody's code, and one that fails must not end the others.
         except Exception as error:

@@ -58,7 +58,8 @@ def _how(report: Report) -> list[str]:
         f"Intervals: paired bootstrap over queries, percentile 95 %, {how['bootstrap_draws']} "
         f"draws; curve metrics computed anew in {how['curve_draws']} of them."
         + (
-            " Numbers are means over the seeds, intervals from nested draws (seeds, then queries)."
+            " Numbers are means over the seeds; intervals from nested draws of seeds and queries, "
+            "in which a query weighs alike in every split that holds it."
             if isinstance(report["seed"], list)
             else ""
         ),

@@ -70,8 +70,17 @@ class Ground:
         seed: int,
         lambdas: tuple[float, ...] | None = None,
         unseen: NDArray[np.bool_] | None = None,
+        bootstrap: Bootstrap | None = None,
     ) -> Ground:
         """Put together what a comparison needs.
+
+        Args:
+            train: Training split.
+            test: The split to decide.
+            seed: Of the draws.
+            lambdas: Cost weights; None takes `lambda_grid`.
+            unseen: Where a test query has no near-duplicate in training; None looks for them.
+            bootstrap: Draws of the test queries; None makes them.
 
         Raises:
             SchemaError: the splits have no LLM in common.
@@ -95,7 +104,7 @@ class Ground:
             prices=list_prices(test),
             unseen=~leaks(train.queries, test.queries) if unseen is None else unseen,
             lambdas=lambdas or lambda_grid(usd),
-            bootstrap=Bootstrap(len(test), _draws(len(test)), seed),
+            bootstrap=bootstrap or Bootstrap(len(test), draws_for(len(test)), seed),
         )
 
     @property
@@ -166,11 +175,14 @@ class Ground:
 
     @cached_property
     def unseen_bootstrap(self) -> Bootstrap:
-        """Draws of the unseen queries."""
-        return Bootstrap(int(self.unseen.sum()), self.bootstrap.draws, self.bootstrap.seed)
+        """Draws of the unseen queries; among all of them, as `bootstrap` draws."""
+        drawn = self.bootstrap
+        rows = np.arange(drawn.n) if drawn.rows is None else drawn.rows
+        return Bootstrap(drawn.n, drawn.draws, drawn.seed, rows[self.unseen])
 
 
-def _draws(n: int) -> int:
+def draws_for(n: int) -> int:
+    """Return how many bootstrap draws there are of n queries."""
     return max(CURVE_DRAWS, min(DRAWS, MOST_CELLS // max(n, 1)))
 
 

@@ -16,11 +16,12 @@ from waypost.encoders import make_encoder
 from waypost.metrics.calibration import merged
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import hull
-from waypost.metrics.intervals import interval, nested
+from waypost.metrics.intervals import Bootstrap, interval, nested
 from waypost.pipelines.embed import Progress
 from waypost.pipelines.evaluate import EvaluateConfig, Evaluation, Told, compare
 from waypost.pipelines.evaluation.card import non_inferior
 from waypost.pipelines.evaluation.contenders import read_contenders
+from waypost.pipelines.evaluation.ground import Ground, draws_for
 from waypost.pipelines.evaluation.headline import INTERVALS, Card
 from waypost.pipelines.evaluation.vectors import Vectors
 from waypost.pipelines.sweep import lambda_grid
@@ -66,16 +67,16 @@ def evaluate_resplit(
                 told(before * count + done, total)
 
         train, test = stratified_split(pooled, SHARE, seed)
-        one = config.model_copy(update={"seed": seed, "lambdas": lambdas})
-        found[seed] = compare(
-            one,
-            contenders[seed],
+        ground = Ground.of(
             pooled.select(train),
             pooled.select(test),
-            vectors,
-            told_all,
-            ~np.isin(pooled.groups[test], pooled.groups[train]),
+            seed,
+            lambdas,
+            unseen=~np.isin(pooled.groups[test], pooled.groups[train]),
+            bootstrap=Bootstrap(len(pooled), draws_for(len(pooled)), rows=test),
         )
+        one = config.model_copy(update={"seed": seed})
+        found[seed] = compare(one, contenders[seed], ground, vectors, told_all)
     report = mean_report([one.report for one in found.values()])
     for part in ("reference", "routers"):
         for name, numbers in report[part].items():
