@@ -23,6 +23,7 @@ from waypost.serve.decider import (
     StaleDecisionError,
     read_action,
 )
+from waypost.testing.fake_upstream import Reply
 from waypost.testing.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
 from waypost.testing.steps import tiers_artifact
 
@@ -194,6 +195,24 @@ async def test_allowed_models_are_all_that_is_asked(artifact):
         assert reply.headers["x-waypost-model"] == "prover"
         assert found.echo("tiny").calls.output_tokens == 0
         assert found.echo("cook").calls.output_tokens == 0
+
+
+async def test_a_model_that_is_not_allowed_or_not_there_is_not_asked(tmp_path):
+    artifact = tiers_artifact(tmp_path, tiers="nobody tiny prover", stubborn=True)
+    async with up(artifact, echo_pool(cook=NO)) as found:
+        reply = await found.client.post(CHAT, chat(waypost={"allowed_models": ["prover"]}))
+        assert (reply.status, reply.headers["x-waypost-model"]) == (200, "prover")
+        assert found.echo("tiny").calls.output_tokens == 0
+
+
+async def test_a_request_that_a_model_refuses_is_the_clients_fault(artifact, upstream):
+    upstream.script(Reply(status=400, body={"error": {"message": "no"}}))
+    base = {"base_url": upstream.url, "model": "m", "max_retries": 0}
+    pool = [{"name": "tiny", "engine": "openai", "placement": "inline", "config": base}]
+    async with up(artifact, [*pool, *echo_pool()[:2]]) as found:
+        reply = await found.client.post(CHAT, chat())
+        assert (reply.status, reply.json()["error"]["code"]) == (400, "refused_by_model")
+        assert found.echo("prover").calls.output_tokens == 0
 
 
 # what is asked

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waypost.contracts.errors import EngineError, EngineRequestError, EngineTimeoutError
+from waypost.contracts.errors import EngineConnectionError, EngineError, EngineTimeoutError
 from waypost.contracts.generation import Answer, GenerateRequest, Usage
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
@@ -183,7 +183,7 @@ class Episode:
         self._asked.append(asked.model)
         try:
             if asked.model not in self._allowed:
-                raise EngineRequestError(f"{asked.model} is not among the models allowed")
+                raise EngineConnectionError(f"{asked.model} is not among the models allowed")
             opened = await self._failover.call(asked.model, request, others, self._deadline)
             (answer,) = await read_whole(opened)
         except EngineError as error:

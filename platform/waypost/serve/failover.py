@@ -178,7 +178,7 @@ class Failover:
             EngineError: there is no answer.
         """
         if model not in self._llms:
-            raise EngineRequestError(f"{model} is not served")
+            raise EngineConnectionError(f"{model} is not in the pool")
         others = tuple(name for name in others if name in self._llms)
         starts = not self._llms[model].ready and any(self._llms[name].ready for name in others)
         if starts or not self._circuit.admits(model, others):

@@ -25,15 +25,18 @@ from waypost.contracts.step_router import (
 class Tiers(TrainableStepRouter):
     needs_embeddings = False
 
-    def __init__(self, tiers="tiny prover", verifier="cook", votes=3):
+    def __init__(self, tiers="tiny prover", verifier="cook", votes=3, stubborn=False):
         self.tiers = tiers
         self.verifier = verifier
         self.votes = votes
+        self.stubborn = stubborn
 
     def _fit(self, data):
         pass
 
     def _names(self, query):
+        if self.stubborn:  # asks whom it likes, whatever the request allows
+            return self.tiers.split()
         allowed = allowed_mask([query], self.policy, self.model_names)[0]
         known = dict(zip(self.model_names, allowed, strict=True))
         return [name for name in self.tiers.split() if known[name]] or [
