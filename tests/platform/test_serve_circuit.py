@@ -165,3 +165,22 @@ def test_where_all_rest_the_order_is_the_routers(circuit):
 def test_a_pinned_model_is_asked_though_it_rests(circuit):
     circuit.failed("a", EngineConnectionError("gone"))
     assert circuit.order(("a",)) == ("a",)
+
+
+def test_a_model_that_rests_is_not_admitted_while_another_does_not(circuit):
+    assert circuit.admits("a", ("b",))
+    circuit.failed("a", EngineConnectionError("gone"))
+    assert not circuit.admits("a", ("b",))
+    assert circuit.admits("a", ())  # there is nobody else
+    circuit.failed("b", EngineConnectionError("gone"))
+    assert circuit.admits("a", ("b",))
+    assert circuit.admits("b", ("a",))
+
+
+def test_after_its_rest_one_request_is_admitted_and_the_others_wait_for_it(circuit, clock):
+    circuit.failed("a", EngineConnectionError("gone"))
+    clock.now += FIRST_REST_S + 0.1
+    assert circuit.admits("a", ("b",))
+    assert not circuit.admits("a", ("b",))
+    circuit.succeeded("a")
+    assert circuit.admits("a", ("b",))
