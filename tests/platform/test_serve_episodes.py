@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,6 +19,9 @@ from click.testing import CliRunner
 from waypost.cli import command
 from waypost.contracts.records import Query
 from waypost.contracts.steps import Delegate, EpisodeState
+from waypost.contracts.verdicts import MAX_VERDICTS
+from waypost.loading import save_router
+from waypost.registry import make_trainable
 from waypost.serve.decider import (
     Decider,
     RouterUnavailableError,
@@ -26,6 +31,7 @@ from waypost.serve.decider import (
 from waypost.testing.fake_upstream import Reply
 from waypost.testing.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
 from waypost.testing.steps import tiers_artifact
+from waypost.testing.synthetic import planted
 
 CHAT = "/v1/chat/completions"
 NO = {"text": "no", "tokens": 1}
@@ -154,6 +160,39 @@ async def test_a_step_is_concurrent(artifact):
         begin = asyncio.get_running_loop().time()
         await found.client.post(CHAT, chat())
         assert asyncio.get_running_loop().time() - begin < 0.8  # three votes of 0.3 s
+
+
+@pytest.fixture(scope="module")
+def automix(tmp_path_factory) -> Path:
+    """AutoMix on data in which tiny is right on every other question, and knows when."""
+    data = planted().select_llms(["tiny", "prover"])
+    right = np.arange(len(data)) % 2 == 0
+    verdicts = np.full((*data.quality.shape, MAX_VERDICTS), np.nan, np.float32)
+    verdicts[:, 0, :4] = right[:, None]
+    tokens = np.full(data.quality.shape, 4.0)
+    data = replace(
+        data,
+        quality=np.stack([right, np.ones(len(data))], axis=1).astype(np.float64),
+        verdicts=verdicts,
+        verify_input_tokens=40 * tokens,
+        verify_output_tokens=tokens,
+    )
+    folder = tmp_path_factory.mktemp("automix") / "artifact"
+    save_router(make_trainable("automix").fit(data), folder, data)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("says", "model", "least", "steps"), [("Yes.", "tiny", 4, 2), ("No.", "prover", 5, 3)]
+)
+async def test_automix_accepts_what_the_cheap_model_supports(automix, says, model, least, steps):
+    async with up(automix, echo_pool(tiny={"text": says})[1:]) as found:
+        reply = await found.client.post(CHAT, chat(waypost={"lambda": 0.5}))
+        metrics = (await found.client.get("/metrics")).body.decode()
+    told = reply.json()["usage"]["waypost"]
+    assert (reply.headers["x-waypost-model"], told["steps"]) == (model, steps)
+    assert least <= told["calls"]  # a vote that is settled may end some
+    assert 'waypost_episode_calls_total{model="tiny",purpose="other"}' in metrics
 
 
 # bounds
