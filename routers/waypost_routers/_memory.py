@@ -8,7 +8,7 @@ what is left of the k, rather than the order of the file choosing among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,16 @@ class Neighbours:
 
     def take(self, k: int) -> Neighbours:
         """Return the nearest ``k`` of these; ``k`` is at most the number searched for."""
-        return Neighbours(self.index, self.similarity, _shares(self.similarity, self.share > 0, k))
+        share = _shares(self.similarity, self.share > 0, k)
+        used = np.s_[:, : int((share > 0).sum(axis=1).max(initial=0))]
+        return Neighbours(self.index[used], self.similarity[used], share[used])
+
+    def parts(self, cells: int) -> Iterator[Neighbours]:
+        """Cut it into parts of some queries each, with at most so many neighbours in all."""
+        size = max(cells // max(self.index.shape[1], 1), 1)
+        for start in range(0, len(self.index), size):
+            rows = slice(start, start + size)
+            yield Neighbours(self.index[rows], self.similarity[rows], self.share[rows])
 
     @property
     def nearest_similarity(self) -> Floats:
@@ -187,8 +196,12 @@ def neighbour_mean(
     known = ~np.isnan(values)
     rows = weights[:, None, :]
     # not einsum, whose own cost counts beside the few rows of one request
-    total = (rows @ np.where(known, values, 0.0))[:, 0, :]
-    count = (rows @ known)[:, 0, :]
+    if known.all():
+        total = (rows @ values)[:, 0, :]
+        count = np.repeat(weights.sum(axis=1)[:, None], values.shape[2], axis=1)
+    else:
+        total = (rows @ np.where(known, values, 0.0))[:, 0, :]
+        count = (rows @ known)[:, 0, :]
     without = np.isnan(prior)
     pull = np.where(without, 0.0, np.where(count > 0, kappa, 1.0))
     total += pull * np.where(without, 0.0, prior)

@@ -1,8 +1,9 @@
 """Averages what each LLM scored on the most similar training questions.
 
-Cosine on unit vectors, exact search, estimates shrunk towards each LLM's training mean
-(RouterBench, arXiv 2403.12031; arXiv 2505.12601). One search serves quality, generated
-tokens, recorded dollars, confidence and the flag for queries unlike all training data.
+Cosine on unit vectors, estimates shrunk towards each LLM's training mean (RouterBench, arXiv
+2403.12031; arXiv 2505.12601). The search is exact, or by an index where there are many training
+questions. One search serves quality, generated tokens, recorded dollars, confidence and the flag
+for queries unlike all training data.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from waypost.contracts.cost import column_mean
 from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
+from waypost_routers._index import Index
 from waypost_routers._memory import Floats, Neighbours, nearest, neighbour_mean, similarity_floor
 
 K_GRID = (5, 10, 20, 40, 80, 160, 320)
 MAX_HELD_OUT = 2048
 """Training questions used to choose k and the similarity floor; a seeded sample of more."""
 
+INDEX_ABOVE = 20_000
+"""Training questions above which ``index: auto`` builds one."""
+
 _AMONG_BEST = 1e-6
+_CELLS = 100_000
+"""Scores of neighbours that are averaged at once: they stay in the processor's cache."""
 _UNLIKE = 1e-6
 
 
@@ -40,6 +47,9 @@ class KNNRouter(ScoreRouter):
         ood_quantile: A query is unlike the training data where its nearest neighbour is less
             similar than this share of the training questions have one; 0 flags only what is
             further away than every one of them.
+        index: ``exact`` compares a query with every training question; ``ivf`` with those in the
+            nearest of faiss's inverted lists (see `_index`); ``auto`` takes ``ivf`` above
+            `INDEX_ABOVE` questions. ``fit`` itself always searches exactly.
 
     Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
         memory_: float32 (n_rows, d), their embeddings.
@@ -48,18 +58,21 @@ class KNNRouter(ScoreRouter):
             nothing was recorded.
         best_share_: (n_llms,) share of the questions for which each LLM is among the best.
         k_: The k in use.
+        index_: The index; None where the search is exact.
         similarity_floor_: Similarity below which a query is unlike the training data.
     """
 
     name = "knnrouter"
     new_model_support = "few-shot"
     row_count_parameters = ("k", "kappa")
+    state_parts: ClassVar = {**ScoreRouter.state_parts, "index_": Index}
     parameter_constraints: ClassVar = {
         "k": Integer(1, optional=True),
         "weights": OneOf(("uniform", "softmax")),
         "tau": Real(0, open_low=True),
         "kappa": Real(0),
         "ood_quantile": Real(0, 0.5),
+        "index": OneOf(("auto", "exact", "ivf")),
     }
 
     memory_: NDArray[np.float32]
@@ -69,6 +82,7 @@ class KNNRouter(ScoreRouter):
     best_share_: Floats
     k_: int
     similarity_floor_: float
+    index_: Index | None
 
     def __init__(
         self,
@@ -77,12 +91,14 @@ class KNNRouter(ScoreRouter):
         tau: float = 0.1,
         kappa: float = 1.0,
         ood_quantile: float = 0.005,
+        index: str = "auto",
     ) -> None:
         self.k = k
         self.weights = weights
         self.tau = tau
         self.kappa = kappa
         self.ood_quantile = ood_quantile
+        self.index = index
 
     def _fit(self, data: RoutingData) -> None:
         rows = np.flatnonzero(~np.isnan(data.quality).all(axis=1))
@@ -93,6 +109,8 @@ class KNNRouter(ScoreRouter):
         self.tokens_ = _where_recorded(data.output_tokens)
         self.dollars_ = _where_recorded(data.cost_usd)
         self.best_share_ = np.nan_to_num(column_mean(_among_best(data.quality).astype(np.float64)))
+        wanted = self.index == "ivf" or (self.index == "auto" and len(rows) > INDEX_ABOVE)
+        self.index_ = Index.build(self.memory_) if wanted else None
         held_out = _held_out(len(rows))
         others = nearest(
             self.memory_, self.memory_[held_out], self.k or K_GRID[-1], other_questions_only=True
@@ -115,19 +133,28 @@ class KNNRouter(ScoreRouter):
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         assert batch.embeddings is not None  # `predict` looked
-        found = nearest(self.memory_, batch.embeddings, self.k_)
-        weights = self._weights(found)
-        best = _among_best(self.scores_[found.index])
+        search = nearest if self.index_ is None else self.index_.nearest
+        found = search(self.memory_, batch.embeddings, self.k_)
+        said = [self._average(part) for part in found.parts(_CELLS // len(self.llms_))]
+        quality, tokens, dollars, confidence = zip(*said, strict=True)
         return Prediction(
-            quality=self._mean_quality(self.scores_[found.index], weights),
-            output_tokens=self._recorded(
-                self.tokens_, found, weights, self.cost_model_.output_tokens
-            ),
-            recorded_usd=self._recorded(
-                self.dollars_, found, weights, self.cost_model_.recorded_usd
-            ),
-            confidence=neighbour_mean(best, weights, self.best_share_, kappa=0.0).clip(0, 1),
+            quality=np.concatenate(quality),
+            output_tokens=None if tokens[0] is None else np.concatenate(tokens),
+            recorded_usd=None if dollars[0] is None else np.concatenate(dollars),
+            confidence=np.concatenate(confidence),
             out_of_distribution=found.nearest_similarity < self.similarity_floor_ - _UNLIKE,
+        )
+
+    def _average(self, found: Neighbours) -> tuple[Floats, Floats | None, Floats | None, Floats]:
+        """Return quality, tokens, dollars and confidence."""
+        weights = self._weights(found)
+        scores = self.scores_[found.index]
+        best = neighbour_mean(_among_best(scores), weights, self.best_share_, kappa=0.0)
+        return (
+            self._mean_quality(scores, weights),
+            self._recorded(self.tokens_, found, weights, self.cost_model_.output_tokens),
+            self._recorded(self.dollars_, found, weights, self.cost_model_.recorded_usd),
+            best.clip(0, 1),
         )
 
     def _weights(self, found: Neighbours) -> Floats:
@@ -137,7 +164,10 @@ class KNNRouter(ScoreRouter):
         return found.share * np.exp(behind / self.tau)
 
     def _quality(self, found: Neighbours) -> Floats:
-        return self._mean_quality(self.scores_[found.index], self._weights(found))
+        parts = found.parts(_CELLS // len(self.llms_))
+        return np.concatenate(
+            [self._mean_quality(self.scores_[part.index], self._weights(part)) for part in parts]
+        )
 
     def _mean_quality(self, scores: NDArray[np.floating[Any]], weights: Floats) -> Floats:
         return neighbour_mean(scores, weights, self.mean_quality_, self.kappa).clip(0, 1)
@@ -156,9 +186,13 @@ def _where_recorded(values: Floats) -> NDArray[np.float32]:
 
 def _among_best(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return 1 where an LLM is among the best measured of its row, 0 elsewhere, NaN unmeasured."""
-    highest = np.nanmax(scores, axis=-1, keepdims=True)
+    unmeasured = np.isnan(scores)
+    if not unmeasured.any():
+        highest = scores.max(axis=-1, keepdims=True)
+        return np.asarray(scores >= highest - _AMONG_BEST, np.float32)
+    highest = np.where(unmeasured, -np.inf, scores).max(axis=-1, keepdims=True)
     best = (scores >= highest - _AMONG_BEST).astype(np.float32)
-    return np.where(np.isnan(scores), np.float32(np.nan), best)
+    return np.where(unmeasured, np.float32(np.nan), best)
 
 
 def _held_out(n_rows: int) -> NDArray[np.intp]:
