@@ -77,10 +77,10 @@ def train(rows: Rows, scores: Rows, known: NDArray[np.bool_], how: Factorisation
         noisy = rows[part]
         if how.noise:
             drawn = draw.standard_normal(noisy.shape, np.float32)
-            noisy = noisy + np.float32(how.noise / d**0.5) * drawn
+            noisy = np.asarray(noisy + np.float32(how.noise / d**0.5) * drawn, np.float32)
         hidden = noisy @ project + bias
         opponents = _opponents(m, draw)
-        logits = hidden @ vectors.T + level
+        logits: Rows = hidden @ vectors.T + level
         _, error = loss(logits, scores[part], known[part], how.target, opponents)
         back = error @ vectors
         gradients = [noisy.T @ back, error.T @ hidden, back.sum(axis=0), error.sum(axis=0)]
@@ -152,7 +152,7 @@ def _levels(scores: Rows, known: NDArray[np.bool_], target: str) -> Rows:
         return np.zeros(scores.shape[1], np.float32)
     mean = np.where(known, scores, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     mean = np.clip(mean, 0.01, 0.99)
-    return np.log(mean / (1 - mean)).astype(np.float32)
+    return np.asarray(np.log(mean / (1 - mean)), np.float32)
 
 
 def _sigmoid(values: Rows) -> Rows:

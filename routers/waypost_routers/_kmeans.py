@@ -81,4 +81,4 @@ def _spread_out(rows: Rows, k: int, draw: np.random.Generator) -> Rows:
 
 
 def _distance(rows: Rows, others: Rows) -> Rows:
-    return np.maximum(np.float32(1) - rows @ others.T, np.float32(0))
+    return np.asarray(np.maximum(np.float32(1) - rows @ others.T, np.float32(0)))

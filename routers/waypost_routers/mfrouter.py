@@ -117,8 +117,8 @@ class MFRouter(HeldOutRouter):
                 elif step >= self.steps_ + self.patience:
                     break
         assert found is not None
-        found = one.in_data_order(found)
-        self.matrix_, self.bias_ = found[:-1], found[-1]
+        ordered = one.in_data_order(found.astype(np.float64)).astype(np.float32)
+        self.matrix_, self.bias_ = ordered[:-1], ordered[-1]
 
     def _loss(self, matrix: NDArray[np.float32], held_out: RoutingData) -> float:
         known = ~np.isnan(held_out.quality)

@@ -1,0 +1,228 @@
+"""Rates the LLMs by battles: on each question each two are compared, ties are half a win each way.
+
+Plain, it is a Bradley-Terry ranking that is the same for all queries. Weighted by similarity
+(RouteLLM, arXiv 2406.18665), each query has ratings of its own from the questions most like it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.parameters import Integer, OneOf, Real
+from waypost.contracts.router import QueryBatch
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import fold_of
+from waypost_routers._battles import NEAR, beats_average, fit_strengths, wins
+from waypost_routers._contrasts import contrast_error
+from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._memory import Neighbours, nearest, neighbour_mean
+
+POINTS = 400 / np.log(10)
+"""Points of an Elo rating for each unit of strength; 1000 is the average LLM."""
+
+K_GRID = (20, 40, 80, 160, 320)
+DRAWS = 200
+_BUCKETS = 1000
+_USUAL_K = 80
+_CELLS = 4e6
+
+
+class EloRouter(HeldOutRouter):
+    """Bradley-Terry strengths with a Gaussian prior, fitted by Newton's method.
+
+    From strengths to quality: the mean chance to beat the others, ties half, is 1/2 plus half of
+    how far an LLM's expected score is above theirs (exactly so for scores of 0 and 1). The mean
+    score of all LLMs on the same questions, weighted alike, is added, and the spread between
+    LLMs is scaled to that of their training means; their order stays that of the ratings.
+
+    With ``weighting: similarity`` a battle weighs gamma ** (1 + S) as in RouteLLM, S the cosine
+    to the query as a share of the largest one, over the ``k`` most similar questions only, and
+    the average question's battles count ``kappa`` times beside them (the most similar one counts
+    1). A decision solves a fit of its own; it starts from the ratings of all questions.
+
+    Exploration belongs to the policy, which knows the odds of what it draws. Ratings drawn from
+    their posterior (Thompson) have odds that nobody can state exactly, and are left out.
+
+    Args:
+        weighting: ``similarity`` or ``plain``.
+        gamma: How much more the similar count.
+        k: Most similar questions; None chooses it of `K_GRID` at fit, by the error of differences
+            between LLMs on held-out questions.
+        kappa: Weight of the average question, counted in questions.
+        seed: Of the bootstrap and of which questions are held out.
+
+    Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
+        ratings_: (n_llms,) Elo ratings over all questions; `update` moves them.
+        rating_low_, rating_high_: (n_llms,) bounds of 95 % of the bootstrap's ratings, drawn by
+            question, near-duplicates together.
+        fitted_ratings_: (n_llms,) as they were at the fit.
+        average_: (n_llms, n_llms), mean battles of a question.
+        memory_: float32 (n_rows, d), embeddings; no row where plain.
+        scores_: float32 (n_rows, n_llms), NaN where not measured.
+        k_: The k in use.
+    """
+
+    name = "elorouter"
+    new_model_support = "few-shot"
+    link = "identity"
+    row_count_parameters = ("k", "kappa")
+    parameter_constraints: ClassVar = {
+        "weighting": OneOf(("similarity", "plain")),
+        "gamma": Real(1),
+        "k": Integer(1, optional=True),
+        "kappa": Real(0),
+        "seed": Integer(0),
+    }
+
+    ratings_: Floats
+    rating_low_: Floats
+    rating_high_: Floats
+    fitted_ratings_: Floats
+    average_: Floats
+    memory_: NDArray[np.float32]
+    scores_: NDArray[np.float32]
+    k_: int
+
+    def __init__(
+        self,
+        weighting: str = "similarity",
+        gamma: float = 10.0,
+        k: int | None = None,
+        kappa: float = 5.0,
+        seed: int = 0,
+    ) -> None:
+        self.weighting = weighting
+        self.gamma = gamma
+        self.k = k
+        self.kappa = kappa
+        self.seed = seed
+
+    def update(self, winner: str, loser: str, k_factor: float = 16.0, *, tie: bool = False) -> None:
+        """Take one more battle into the ratings, as Elo does; intervals stay those of the fit.
+
+        Args:
+            winner: Name of an LLM.
+            loser: Name of another one.
+            k_factor: Most points that change hands, above 0; 4 to 32 are usual.
+            tie: Neither won.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SchemaError: a name the router does not know, or twice the same.
+            ConfigError: the factor is not above 0.
+        """
+        if unknown := [name for name in (winner, loser) if name not in self.model_names]:
+            raise SchemaError(f"update: the router does not know {names(unknown)}")
+        if winner == loser:
+            raise SchemaError(f"update: {winner} against itself; expected two LLMs")
+        if not (np.isfinite(k_factor) and k_factor > 0):
+            raise ConfigError([Fault("k_factor", f"is {k_factor!r}; expected a number above 0")])
+        i, j = self.model_names.index(winner), self.model_names.index(loser)
+        expected = 1 / (1 + 10 ** ((self.ratings_[j] - self.ratings_[i]) / 400))
+        moved = k_factor * ((0.5 if tie else 1.0) - expected)
+        self.ratings_ = self.ratings_.copy()
+        self.ratings_[[i, j]] += (moved, -moved)
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit(self, data: RoutingData) -> None:
+        self.k_ = self.k or 0
+        super()._fit(data)
+        curve, mean = self.calibration_, self.mean_quality_
+        spread = _spread(curve.centre, mean)
+        level = mean.mean() + spread * (curve.centre - curve.centre.mean())
+        slope = np.full(len(level), spread) if self.weighting == "plain" else curve.slope
+        self.calibration_ = replace(curve, level=level, slope=slope)
+        low, high = np.percentile(self._bootstrap(data), [2.5, 97.5], axis=0)
+        self.rating_low_, self.rating_high_ = low, high
+
+    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
+        self.average_ = _total(data.quality) / len(data)
+        strengths = fit_strengths(self.average_ * len(data), np.zeros(len(data.llms)))
+        self.ratings_ = self.fitted_ratings_ = 1000 + POINTS * strengths
+        kept = slice(0 if self.weighting == "plain" else None)
+        self.memory_ = np.ascontiguousarray(embeddings_of(data)[kept], np.float32)
+        self.scores_ = data.quality[kept].astype(np.float32)
+        if self.k_ == 0 and held_out is not None and self.weighting == "similarity":
+            found = nearest(self.memory_, embeddings_of(held_out), K_GRID[-1])
+            grid = [k for k in K_GRID if k < len(data)] or [len(data)]
+            errors = {k: contrast_error(self._local(found.take(k)), held_out.quality) for k in grid}
+            self.k_ = min(errors, key=lambda k: errors[k])
+        self.k_ = min(self.k_ or _USUAL_K, len(data))
+
+    def _level_scores(
+        self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
+    ) -> tuple[NDArray[np.intp], Floats]:
+        # of the training questions each would be its own nearest
+        return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
+
+    def _bootstrap(self, data: RoutingData) -> Floats:
+        """Return ratings of `DRAWS` samples of the questions, (DRAWS, n_llms)."""
+        bucket = fold_of(data.queries, _BUCKETS, self.seed, data.groups)
+        used = np.unique(bucket)
+        battles = np.stack([_total(data.quality[bucket == b]) for b in used])
+        draw = np.random.default_rng(self.seed)
+        counts = draw.multinomial(len(used), np.full(len(used), 1 / len(used)), size=DRAWS)
+        sampled = np.tensordot(counts.astype(np.float64), battles, axes=1)
+        start = (self.fitted_ratings_ - 1000) / POINTS
+        return np.asarray(1000 + POINTS * fit_strengths(sampled, start))
+
+    # -- predict ------------------------------------------------------------------------------
+
+    def _raw(self, batch: QueryBatch) -> Floats:
+        if self.weighting == "plain":
+            strength = (self.ratings_ - 1000) / POINTS
+            return np.tile(_quality(strength, self.mean_quality_.mean()), (len(batch), 1))
+        assert batch.embeddings is not None  # `predict` looked
+        return self._local(nearest(self.memory_, batch.embeddings, self.k_))
+
+    def _local(self, found: Neighbours) -> Floats:
+        largest = np.maximum(found.nearest_similarity[:, None], 1e-6)
+        # the most similar has S = 1: relative to its gamma ** 2
+        weights = found.share * self.gamma ** (found.similarity / largest - 1.0)
+        n_llms = self.scores_.shape[1]
+        size = max(1, int(_CELLS / (weights.shape[1] * n_llms**2)))
+        blocks = [
+            self._solved(found.index[i : i + size], weights[i : i + size])
+            for i in range(0, len(weights), size)
+        ]
+        return np.concatenate(blocks)
+
+    def _solved(self, index: NDArray[np.intp], weights: Floats) -> Floats:
+        scores = self.scores_[index]
+        won = wins(scores)
+        flat = won.reshape(*won.shape[:2], -1).astype(np.float64)
+        local = (weights[:, None, :] @ flat)[:, 0].reshape(-1, *won.shape[2:])
+        local += max(self.kappa, 1e-3) * self.average_
+        strength = fit_strengths(local, (self.fitted_ratings_ - 1000) / POINTS, NEAR)
+        strength = strength + (self.ratings_ - self.fitted_ratings_) / POINTS
+        level = neighbour_mean(scores, weights, self.mean_quality_, self.kappa).mean(axis=1)
+        return _quality(strength, level[:, None])
+
+
+def _total(quality: Floats) -> Floats:
+    """Return the sum of the questions' battles, (n_llms, n_llms)."""
+    total = np.zeros((quality.shape[1], quality.shape[1]))
+    size = max(1, int(_CELLS / quality.shape[1] ** 2))
+    for start in range(0, len(quality), size):
+        total += wins(quality[start : start + size]).sum(axis=0, dtype=np.float64)
+    return total
+
+
+def _quality(strength: Floats, level: Floats | float) -> Floats:
+    """Return expected scores from strengths and the LLMs' mean score, (..., n_llms)."""
+    n_llms = strength.shape[-1]
+    above = beats_average(strength) - 0.5
+    above -= above.mean(axis=-1, keepdims=True)
+    return np.asarray(level + 2 * above * (n_llms - 1) / n_llms)
+
+
+def _spread(found: Floats, mean: Floats) -> float:
+    """Return by what to scale differences of ``found`` to be those of the means, (n_llms,) each."""
+    apart = found - found.mean()
+    return max(float(apart @ mean) / max(float(apart @ apart), 1e-12), 0.0)
