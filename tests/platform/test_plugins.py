@@ -16,8 +16,9 @@ from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.tables import write_llms
 from waypost.registry import router_class
 from waypost.serve.config_file import validate_serve_config
-from waypost.serve.decider import Routers, read_reply
+from waypost.serve.decider import Routers
 from waypost.serve.plan import make_plan
+from waypost.serve.replies import read_reply
 from waypost.serve.settings import ServeArgs
 from waypost.testing.gateway import arguments, chat, running
 from waypost.testing.synthetic import ENCODER_ID, LLMS, planted

@@ -10,8 +10,9 @@ import pytest
 
 from waypost.contracts.errors import BudgetError, EmptyPoolError
 from waypost.serve.changes import change_plan
-from waypost.serve.decider import Decider, Routers, RouterUnavailableError, read_reply
+from waypost.serve.decider import Decider, Routers
 from waypost.serve.plan import RouterPlan, make_plan
+from waypost.serve.replies import RouterUnavailableError, read_reply
 from waypost.serve.settings import AUTO, ServeArgs, UserConfig
 from waypost.testing.gateway import ALGEBRA, COOKING, arguments, knn_artifact
 

@@ -22,12 +22,8 @@ from waypost.contracts.steps import Delegate, EpisodeState
 from waypost.contracts.verdicts import MAX_VERDICTS
 from waypost.loading import save_router
 from waypost.registry import make_trainable
-from waypost.serve.decider import (
-    Decider,
-    RouterUnavailableError,
-    StaleDecisionError,
-    read_action,
-)
+from waypost.serve.decider import Decider
+from waypost.serve.replies import RouterUnavailableError, StaleDecisionError, read_action
 from waypost.testing.fake_upstream import Reply
 from waypost.testing.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
 from waypost.testing.steps import tiers_artifact

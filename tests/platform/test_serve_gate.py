@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from waypost.serve.gate import Arrivals, Gate, TooBusyError
+from waypost.serve.gate import Gate, TooBusyError
 
 
 async def hold(gate: Gate, until: asyncio.Event, done: list | None = None, name: str = "") -> None:
@@ -79,32 +79,3 @@ async def test_an_error_inside_frees_the_place():
         async with gate.admit():
             raise ValueError("inside")
     assert gate.in_flight == 0
-
-
-async def test_of_too_many_that_arrive_the_slowest_gives_way():
-    arrivals, ended = Arrivals(2), []
-
-    async def arrive(name: str, seconds: float) -> None:
-        try:
-            async with arrivals.within(10):
-                await asyncio.sleep(seconds)
-        except TimeoutError:
-            ended.append(f"{name} gave way")
-        else:
-            ended.append(name)
-
-    slow = [asyncio.create_task(arrive(name, 5)) for name in "ab"]
-    await settle()
-    await arrive("c", 0)
-    await asyncio.gather(slow[0])
-    assert sorted(ended) == ["a gave way", "c"]
-    await arrive("d", 0)  # there is room again
-    assert not slow[1].done()
-    slow[1].cancel()
-    await asyncio.gather(slow[1], return_exceptions=True)
-
-
-async def test_an_arrival_has_its_time():
-    with pytest.raises(TimeoutError):
-        async with Arrivals(1).within(0.01):
-            await asyncio.sleep(5)

@@ -20,9 +20,10 @@ from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.engines.base import Engine
-from waypost.serve.decider import Decider, read_action, read_reply
+from waypost.serve.decider import Decider
 from waypost.serve.llm_host import Pace, absent, chunks_of, whole_answer
 from waypost.serve.plan import RouterPlan
+from waypost.serve.replies import read_action, read_reply
 
 logger = logging.getLogger(__name__)
 

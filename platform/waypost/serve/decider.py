@@ -16,26 +16,26 @@ from typing import Any
 from waypost.contracts.artifact import Manifest, read_manifest
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
-    BudgetError,
-    EmptyPoolError,
     PolicyError,
     PoolMismatchError,
-    SchemaError,
     WaypostError,
 )
-from waypost.contracts.records import Decision
 from waypost.contracts.router import MetaRouter, TrainableRouter
 from waypost.contracts.step_router import (
-    Action,
     EpisodeState,
     StepRouter,
-    action_from_dict,
     action_to_dict,
 )
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import load_router
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
+from waypost.serve.replies import (
+    Reply,
+    RouterUnavailableError,
+    StaleDecisionError,
+    failure_reply,
+)
 from waypost.serve.settings import AUTO
 
 logger = logging.getLogger(__name__)
@@ -51,52 +51,6 @@ LOOP_QUERIES = 3
 
 MAX_BATCH = 64
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
-
-Reply = dict[str, Any]
-"""``{"decision": Decision.to_dict()}``, ``{"action": ...}`` of a step, or ``{"error": {"type",
-"message"}}``."""
-
-
-class RouterUnavailableError(WaypostError):
-    """The router cannot be reached or failed on its side."""
-
-
-class StaleDecisionError(WaypostError):
-    """Router and gateway do not have the same config (yet): the request is decided again."""
-
-
-_ERRORS: dict[str, type[WaypostError]] = {
-    cls.__name__: cls
-    for cls in (SchemaError, PolicyError, EmptyPoolError, BudgetError, StaleDecisionError)
-}
-
-
-def read_reply(reply: Reply) -> Decision:
-    """Read what a router node answered.
-
-    Raises:
-        PolicyError, SchemaError: the query cannot be decided as asked.
-        RouterUnavailableError: any other failure.
-    """
-    return Decision.from_dict(_read(reply)["decision"])
-
-
-def read_action(reply: Reply) -> Action:
-    """Read what a router node answered to a step.
-
-    Raises:
-        StaleDecisionError: the router was replaced since its decision.
-        PolicyError: no LLM is left that the router may ask.
-        RouterUnavailableError: any other failure.
-    """
-    return action_from_dict(_read(reply)["action"])
-
-
-def _read(reply: Reply) -> Reply:
-    error = reply.get("error")
-    if error is None:
-        return reply
-    raise _ERRORS.get(error["type"], RouterUnavailableError)(error["message"])
 
 
 class Routers:
@@ -178,15 +132,15 @@ class Routers:
         """Take one step of an episode that the router of this version began."""
         router = self._named(name)
         if not isinstance(router, StepRouter) or router.version != version:
-            return _failure(StaleDecisionError(f"router {name} was replaced meanwhile"))
+            return failure_reply(StaleDecisionError(f"router {name} was replaced meanwhile"))
         try:
             known = EpisodeState.from_dict(state)
             action = router.fallback(known) if capped else router.step(known)
             return {"action": action_to_dict(action)}
         except PolicyError as error:
-            return _failure(error)
+            return failure_reply(error)
         except WaypostError as error:  # no fault of the request's: it was decided already
-            return _failure(RouterUnavailableError(f"router {name} cannot go on: {error}"))
+            return failure_reply(RouterUnavailableError(f"router {name} cannot go on: {error}"))
 
     def _named(self, name: str) -> MetaRouter | None:
         default = next(iter(self._routers), None)
@@ -195,17 +149,15 @@ class Routers:
     def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
         router = self._named(name)
         if router is None:
-            return [_failure(RouterUnavailableError(f"no router {name} is loaded"))] * len(queries)
+            return [failure_reply(RouterUnavailableError(f"no router {name} is loaded"))] * len(
+                queries
+            )
         try:
             return [{"decision": made.to_dict()} for made in router.route_batch(queries)]
         except WaypostError as error:
             if len(queries) == 1:
-                return [_failure(error)]
+                return [failure_reply(error)]
             return [self._decide_with(name, [query])[0] for query in queries]
-
-
-def _failure(error: WaypostError) -> Reply:
-    return {"error": {"type": type(error).__name__, "message": str(error)}}
 
 
 class Decider:
@@ -279,7 +231,7 @@ class Decider:
         except Exception as error:  # noqa: BLE001
             logger.error("a step failed: %s", where_raised(error))
             failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
-            return _failure(failure)
+            return failure_reply(failure)
 
     async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries that came together; several at once never on the event loop."""
@@ -313,7 +265,7 @@ class Decider:
             if error is not None:
                 logger.error("deciding failed: %s", type(error).__name__)
             failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
-            replies = [_failure(failure)] * len(futures)
+            replies = [failure_reply(failure)] * len(futures)
         else:
             replies = done.result()
         for future, reply in zip(futures, replies, strict=True):

@@ -25,8 +25,8 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
 from waypost.serve.circuit import Circuit
 from waypost.serve.clients import LLMClient
-from waypost.serve.decider import StaleDecisionError
 from waypost.serve.llm_host import Pace
+from waypost.serve.replies import StaleDecisionError
 from waypost.serve.settings import Limits
 
 Piece = tuple[int, Chunk]

@@ -19,13 +19,13 @@ from waypost.contracts.errors import WaypostError
 from waypost.serve.access import ClientKeys
 from waypost.serve.answering import Answering
 from waypost.serve.answers import ChatFormat, TextFormat, dumps, event
+from waypost.serve.arrivals import Arrivals
 from waypost.serve.bodies import FeedbackBody
 from waypost.serve.clients import RouterClient
-from waypost.serve.decider import StaleDecisionError
 from waypost.serve.decisions import Decisions, FeedbackStore
 from waypost.serve.dispatch import Dispatcher, Reach
 from waypost.serve.failover import Failure
-from waypost.serve.gate import Arrivals, Gate, StoppingError
+from waypost.serve.gate import Gate, StoppingError
 from waypost.serve.http import ClientGoneError, Exchange, Receive, Send
 from waypost.serve.logs import where_raised
 from waypost.serve.metrics import Metrics
@@ -34,6 +34,7 @@ from waypost.serve.parsing import Call, Parser
 from waypost.serve.plan import Plan
 from waypost.serve.problems import Problem, problem_of
 from waypost.serve.reading import read_body
+from waypost.serve.replies import StaleDecisionError
 from waypost.serve.settings import AUTO
 
 logger = logging.getLogger(__name__)

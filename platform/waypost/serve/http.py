@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from waypost.serve.answers import dumps
-from waypost.serve.gate import Arrivals, StoppingError
+from waypost.serve.arrivals import Arrivals
+from waypost.serve.gate import StoppingError
 from waypost.serve.problems import Problem
 
 Message = MutableMapping[str, Any]

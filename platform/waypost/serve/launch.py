@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import os
@@ -11,7 +10,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -22,9 +20,8 @@ from waypost.contracts.artifact import MANIFEST, read_manifest
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
 from waypost.serve.config_file import ServeConfig
-from waypost.serve.gateway import OPEN_HEADER
 from waypost.serve.plan import Plan, Served
-from waypost.serve.settings import HTTP_ENGINES, RESERVED_NAMES, STOP_AFTER
+from waypost.serve.settings import HTTP_ENGINES, RESERVED_NAMES
 from waypost.weights import resolve
 
 logger = logging.getLogger(__name__)
@@ -38,10 +35,6 @@ GRPC_BYTES = 64 * 1024 * 1024
 POLL_S = 0.5
 STATUS_TIMEOUT_S = 30.0
 ANSWERING_S = 60.0
-LONGEST_STOP_S = 25.0
-"""Time of open requests when the server stops; Serve itself gives them none."""
-
-TOLD_S = 5.0
 EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 NOT_SERVED = "does not serve"
@@ -318,54 +311,11 @@ def outcome(message: str) -> str:
     return _CLASS.sub("", error, count=1)
 
 
-def stop(config: ServeConfig | None = None) -> None:
-    """Stop the applications and the Ray that `start` started, and nothing else.
-
-    Args:
-        config: What is in force; its gateways are told before, so that a stream which is still
-            open at the end is told, too. None cuts it.
-    """
+def stop() -> None:
+    """Stop the applications and the Ray that `start` started, and nothing else."""
     import ray
     from ray import serve
 
     if ray.is_initialized():
-        if config is not None:
-            _tell_gateways(config)
         serve.shutdown()  # whatever graceful_shutdown_timeout_s says, its proxies end at once
         ray.shutdown()
-
-
-def _tell_gateways(config: ServeConfig) -> None:
-    """Have the gateways take no more requests, and wait until they have none at work.
-
-    Those that are not complete in time are ended: a stream with an error event.
-    """
-    data, longest_s = copy.deepcopy(config.data), 0.0
-    for application in data["applications"]:
-        args = config.args.get(application.get("name", "default"))
-        if args is not None:
-            after_s = min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
-            others = [d for d in application.get("deployments", ()) if d["name"] != "Gateway"]
-            told = {"name": "Gateway", "user_config": {STOP_AFTER: after_s}}
-            application["deployments"] = [*others, told]
-            longest_s = max(longest_s, after_s)
-    with suppress(Exception):  # a Serve that has failed has nobody to tell
-        update(data)
-        until = time.monotonic() + longest_s + TOLD_S
-        for name in config.args:
-            while _is_open(config, name) and time.monotonic() < until:
-                time.sleep(POLL_S)
-
-
-def _is_open(config: ServeConfig, name: str) -> bool:
-    """Say whether the gateway of an application was not told yet, or has requests at work."""
-    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
-    connection = HTTPConnection(host, config.port, timeout=TOLD_S)
-    try:
-        connection.request("GET", f"{urlsplit(config.url(name)).path}/healthz")
-        reply = connection.getresponse()
-        return reply.status == HTTPStatus.OK or reply.headers.get(OPEN_HEADER, "0") != "0"
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

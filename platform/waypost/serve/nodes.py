@@ -17,13 +17,14 @@ from waypost.engines.base import Engine
 from waypost.serve.access import client_keys
 from waypost.serve.changes import Changes
 from waypost.serve.clients import LLMClient, RouterClient
-from waypost.serve.decider import Decider, Reply
+from waypost.serve.decider import Decider
 from waypost.serve.dispatch import local_llm, local_router
 from waypost.serve.gateway import Gateway
 from waypost.serve.llm_host import LLMHost, Message
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 from waypost.serve.ray_clients import HandleLLM, HandleRouter
+from waypost.serve.replies import Reply
 from waypost.serve.settings import STOP_AFTER, LogArgs
 
 

@@ -16,9 +16,9 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.secrets import redact
-from waypost.serve.decider import RouterUnavailableError, StaleDecisionError
 from waypost.serve.failover import ExhaustedError
 from waypost.serve.gate import StoppingError, TooBusyError
+from waypost.serve.replies import RouterUnavailableError, StaleDecisionError
 
 MAX_MESSAGE = 2_000
 DEFAULT_WAIT_S = 1.0

@@ -23,16 +23,11 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
-from waypost.serve.decider import (
-    MAX_BATCH,
-    Reply,
-    RouterUnavailableError,
-    read_action,
-    read_reply,
-)
+from waypost.serve.decider import MAX_BATCH
 from waypost.serve.llm_host import Message, Pace
 from waypost.serve.pacing import within
 from waypost.serve.plan import RouterPlan
+from waypost.serve.replies import Reply, RouterUnavailableError, read_action, read_reply
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,66 @@
+"""What a router node answers, as plain data, and how it is read at the other end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from waypost.contracts.errors import (
+    BudgetError,
+    EmptyPoolError,
+    PolicyError,
+    SchemaError,
+    WaypostError,
+)
+from waypost.contracts.records import Decision
+from waypost.contracts.step_router import Action, action_from_dict
+
+Reply = dict[str, Any]
+"""``{"decision": Decision.to_dict()}``, ``{"action": ...}`` of a step, or ``{"error": {"type",
+"message"}}``."""
+
+
+class RouterUnavailableError(WaypostError):
+    """The router cannot be reached or failed on its side."""
+
+
+class StaleDecisionError(WaypostError):
+    """Router and gateway do not have the same config (yet): the request is decided again."""
+
+
+_ERRORS: dict[str, type[WaypostError]] = {
+    cls.__name__: cls
+    for cls in (SchemaError, PolicyError, EmptyPoolError, BudgetError, StaleDecisionError)
+}
+
+
+def read_reply(reply: Reply) -> Decision:
+    """Read what a router node answered.
+
+    Raises:
+        PolicyError, SchemaError: the query cannot be decided as asked.
+        RouterUnavailableError: any other failure.
+    """
+    return Decision.from_dict(_read(reply)["decision"])
+
+
+def read_action(reply: Reply) -> Action:
+    """Read what a router node answered to a step.
+
+    Raises:
+        StaleDecisionError: the router was replaced since its decision.
+        PolicyError: no LLM is left that the router may ask.
+        RouterUnavailableError: any other failure.
+    """
+    return action_from_dict(_read(reply)["action"])
+
+
+def _read(reply: Reply) -> Reply:
+    error = reply.get("error")
+    if error is None:
+        return reply
+    raise _ERRORS.get(error["type"], RouterUnavailableError)(error["message"])
+
+
+def failure_reply(error: WaypostError) -> Reply:
+    """Return a failure as it crosses."""
+    return {"error": {"type": type(error).__name__, "message": str(error)}}
