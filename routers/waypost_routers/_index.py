@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.errors import MissingExtraError
-from waypost_routers._memory import Neighbours, Ranked, Rows, joined, nearest, rank_exactly
+from waypost_routers._memory import Neighbours, Ranked, Rows, exactly, joined, nearest, ranked
 
 LISTS_READ = 32
 """Lists read for a query: about a sixteenth of 100,000 rows."""
@@ -101,7 +101,9 @@ class Index:
         _, found = self.lists.search_preassigned(queries, wanted, read, products)
         found = np.sort(found, axis=1)
         query, column = np.nonzero(found >= 0)
-        index, similarity = rank_exactly(memory, queries, query, found[query, column], k)
+        row = found[query, column]
+        similar = exactly(memory, queries, query, row)
+        index, similarity = ranked(len(queries), query, row, similar, k)
         kept, had = (similarity > -np.inf).sum(axis=1), (found >= 0).sum(axis=1)
         # Where nothing was left over, rows as similar as the last may not have been found.
         short = np.flatnonzero((kept == had) & (had < len(memory)))

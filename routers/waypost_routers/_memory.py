@@ -1,15 +1,17 @@
 """Exact nearest neighbours by cosine, the same alone, in any batch and in any row order.
 
 Matrix products are taken in float32 to find the candidates, for a block of queries at once; their
-similarities are then computed again in float64, one query at a time, so that the size of a batch
-cannot move a neighbour in or out. Rows that are equally similar to a query at the k-th place share
-what is left of the k, rather than the order of the file choosing among them.
+similarities are then computed again in float64, one query at a time (where that costs more, all
+products are float64), so that the size of a batch cannot move a neighbour in or out. Rows that are
+equally similar to a query at the k-th place share what is left of the k, rather than the order of
+the file choosing among them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ SAME = 1.0 - 1e-5
 _FLOAT32_ERROR = 1e-5
 _BLOCK_BYTES = 16e6
 _LARGEST_GROUP = 16
+_LARGEST_COPY = 64e6
 _LEFT_OUT = -2.0
 
 
@@ -79,27 +82,44 @@ def nearest(
             leave-one-out estimates must where a question stands in the data twice.
     """
     k = min(k, len(memory))
-    size = max(1, int(_BLOCK_BYTES / (4 * len(memory))))
+    if _doubles_pay(memory, len(queries), k):
+        memory, queries = memory.astype(np.float64), queries.astype(np.float64)
+    size = max(1, int(_BLOCK_BYTES / (memory.itemsize * len(memory))))
     parts = [queries[start : start + size] for start in range(0, len(queries), size)]
     return joined([_search(memory, part, k, other_questions_only) for part in parts], k)
+
+
+def _doubles_pay(memory: Rows, n_queries: int, k: int) -> bool:
+    """Say whether float64 products with all rows cost less than float32 ones and k again.
+
+    A product costs a thirtieth of reading a row for a query alone; the memory is copied first.
+    """
+    n_rows, dimension = memory.shape
+    spared = k - n_rows / 32  # in rows read for one query
+    return bool(n_rows * dimension * 8 <= _LARGEST_COPY and n_queries * spared > 2 * n_rows)
 
 
 Ranked = tuple[NDArray[np.intp], Floats]
 """Rows of some queries and their similarities, (n_queries, width); -inf is padding."""
 
 
-def _search(memory: Rows, queries: Rows, k: int, other_questions_only: bool) -> Ranked:
-    approximate = queries @ memory.T
+def _search(
+    memory: NDArray[Any], queries: NDArray[Any], k: int, other_questions_only: bool
+) -> Ranked:
+    """Search float32 or float64 rows."""
+    product = queries @ memory.T
     if other_questions_only:
-        approximate[approximate > SAME] = _LEFT_OUT
-    least = np.maximum(_bound(approximate, k), np.float32(_LEFT_OUT / 2)) - _FLOAT32_ERROR
-    n_rows = approximate.shape[1]
+        product[product > SAME] = _LEFT_OUT
+    least = np.maximum(_bound(product, k), product.dtype.type(_LEFT_OUT / 2)) - _FLOAT32_ERROR
     # nonzero of a flat mask: half as long as of one with rows
-    query, row = np.divmod(np.flatnonzero(approximate >= least[:, None]), n_rows)
-    return rank_exactly(memory, queries, query, row, k)
+    place = np.flatnonzero(product >= least[:, None])
+    query, row = np.divmod(place, product.shape[1])
+    if product.dtype == np.float64:
+        return ranked(len(queries), query, row, product.ravel()[place], k)
+    return ranked(len(queries), query, row, exactly(memory, queries, query, row), k)
 
 
-def _bound(values: Rows, k: int) -> Rows:
+def _bound(values: NDArray[Any], k: int) -> NDArray[Any]:
     """Return a number for each row that its k-th highest value is not below, (n,).
 
     The highest of each of more than k groups, and of these the k-th: a group that has it or more
@@ -115,39 +135,40 @@ def _bound(values: Rows, k: int) -> Rows:
     return np.partition(highest, groups - k, axis=1)[:, groups - k]
 
 
-def rank_exactly(
-    memory: Rows, queries: Rows, query: NDArray[np.intp], row: NDArray[np.intp], k: int
+def exactly(memory: Rows, queries: Rows, query: NDArray[np.intp], row: NDArray[np.intp]) -> Floats:
+    """Return float64 similarities of pairs, in the order of their queries, (n_pairs,)."""
+    similarity = np.empty(len(query))
+    bounds = np.searchsorted(query, np.arange(len(queries) + 1)).tolist()
+    for (start, end), one in zip(pairwise(bounds), queries.astype(np.float64), strict=True):
+        np.dot(memory[row[start:end]].astype(np.float64), one, out=similarity[start:end])
+    return similarity
+
+
+def ranked(
+    n_queries: int, query: NDArray[np.intp], row: NDArray[np.intp], similarity: Floats, k: int
 ) -> Ranked:
-    """Order candidates by their float64 similarity; keep k and all that tie with the k-th.
+    """Order each query's candidates; keep k and all that tie with the k-th.
 
     Args:
-        memory: (n_rows, d).
-        queries: (n_queries, d).
+        n_queries: Queries, some of which may have no candidate.
         query: Whose candidate it is, (n_candidates,), ascending.
         row: Which row of the memory it is, (n_candidates,), ascending for each query.
+        similarity: (n_candidates,), float64.
         k: Rows to keep of each query, where there are so many.
     """
-    bounds = np.searchsorted(query, np.arange(len(queries) + 1))
-    counts = np.diff(bounds)
-    width = int(counts.max(initial=0))
-    if width == 0:
-        return np.zeros((len(queries), 0), np.intp), np.zeros((len(queries), 0))
-    index, similarity = (
-        np.zeros((len(queries), width), np.intp),
-        np.full((len(queries), width), -np.inf),
-    )
-    exact = queries.astype(np.float64)
-    for i, count in enumerate(counts.tolist()):
-        rows = row[bounds[i] : bounds[i] + count]
-        index[i, :count] = rows
-        similarity[i, :count] = memory[rows].astype(np.float64) @ exact[i]
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    line = np.arange(len(queries))[:, None]
-    index, similarity = index[line, order], similarity[line, order]
-    last = similarity[line, np.clip(counts, 1, k)[:, None] - 1]
-    similarity[similarity < last - TIE] = -np.inf
-    most = int((similarity > -np.inf).sum(axis=1).max())
-    return index[:, :most], similarity[:, :most]
+    counts = np.bincount(query, minlength=n_queries)
+    shape = (n_queries, int(counts.max(initial=0)))
+    index, padded = np.zeros(shape, np.intp), np.full(shape, -np.inf)
+    if shape[1] == 0:
+        return index, padded
+    column = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    index[query, column], padded[query, column] = row, similarity
+    order = np.argsort(-padded, axis=1, kind="stable")
+    index, padded = np.take_along_axis(index, order, 1), np.take_along_axis(padded, order, 1)
+    last = padded[np.arange(n_queries), np.clip(counts, 1, k) - 1]
+    padded[padded < last[:, None] - TIE] = -np.inf
+    most = int((padded > -np.inf).sum(axis=1).max())
+    return index[:, :most], padded[:, :most]
 
 
 def joined(parts: Sequence[Ranked], k: int) -> Neighbours:

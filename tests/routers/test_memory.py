@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost_routers._memory import nearest, neighbour_mean, similarity_floor
+from waypost_routers._memory import _doubles_pay, nearest, neighbour_mean, similarity_floor
 
 
 def unit(rows):
@@ -104,3 +104,23 @@ def test_floor_is_a_quantile_over_distinct_questions():
 
 def test_floor_of_one_question_is_below_everything():
     assert similarity_floor(COMPASS[:1], np.array([-1.0]), 0.1) == -1
+
+
+def shares(found, row):
+    pairs = zip(found.index[row], found.share[row], strict=True)
+    return {int(index): share for index, share in pairs if share > 0}
+
+
+def test_float64_products_find_what_float32_products_and_reading_again_find():
+    memory = np.concatenate([random_rows(300, 24), random_rows(60, 24)])
+    queries = np.concatenate([memory[:40], random_rows(60, 24, seed=3)])
+    assert _doubles_pay(memory, 100, 50)
+    assert not _doubles_pay(memory, 1, 50)
+    for others in (False, True):
+        together = nearest(memory, queries, 50, other_questions_only=others)
+        for row in range(0, 100, 13):
+            one = queries[row : row + 1]
+            alone = nearest(memory, one, 50, other_questions_only=others)
+            n = alone.index.shape[1]
+            assert shares(together, row) == pytest.approx(shares(alone, 0))
+            np.testing.assert_allclose(together.similarity[row, :n], alone.similarity[0])
