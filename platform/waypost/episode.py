@@ -137,6 +137,9 @@ async def run_episode(
             cap = "time"
         elif (cap := _cap(state, limits)) is None:
             state = state.after(await _delegate(wanted, call, deadline))
+            last = state.steps[-1][0]
+            if last.call.final and last.ok:
+                return _result(FinalAnswer(last.text, last.call.model), state, started, "answer")
     deadline = time.monotonic() + limits.last_call_s
     action = await _within(router.fallback, state, deadline) or FinalAnswer(None)
     if isinstance(action, Delegate):

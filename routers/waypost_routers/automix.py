@@ -65,6 +65,15 @@ class _Route:
     tiers: tuple[dict[str, Any], ...]
     decision: Decision
 
+    @property
+    def verified(self) -> dict[str, dict[str, Any]]:
+        """The tiers whose answers are verified, by model."""
+        return {t["model"]: t for t in self.tiers[:-1] if t["ask_next"] is not None}
+
+    def ask(self, model: str, query: Query) -> Delegate:
+        """Put the query to an LLM; an answer that is not verified ends the episode."""
+        return Delegate((Call(model, query.text, final=model not in self.verified),))
+
 
 class AutoMix(TrainableStepRouter):
     """Cascade with self-verification.
@@ -196,11 +205,10 @@ class AutoMix(TrainableStepRouter):
         """
         route = self._route(state.query)
         if not state.steps:
-            return _ask(route.decision.model, state.query)
+            return route.ask(route.decision.model, state.query)
         answers = [step[0] for step in state.steps if step[0].call.purpose == ANSWER]
         answer, latest = answers[-1], state.steps[-1]
-        verified = [t for t in route.tiers[:-1] if t["ask_next"] is not None]
-        tier = next((t for t in verified if t["model"] == answer.call.model), None)
+        tier = route.verified.get(answer.call.model)
         if answer.ok and tier is not None and latest[0] is answer:
             return self._verify(tier, state.query, answer)
         # The policy may have changed since the step before: then there is no such tier any more.
@@ -230,12 +238,8 @@ class AutoMix(TrainableStepRouter):
         left = [tier["model"] for tier in route.tiers] if good else list(route.decision.ranking)
         for model in left:
             if model not in tried:
-                return _ask(model, query)
+                return route.ask(model, query)
         return FinalAnswer(good[-1].text, good[-1].call.model) if good else FinalAnswer(None)
-
-
-def _ask(model: str, query: Query) -> Delegate:
-    return Delegate((Call(model, query.text),))
 
 
 def _reason(chain: Sequence[str], *, drawn: bool, alone: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from waypost.contracts.errors import ConfigError, EngineServerError
+from waypost.contracts.errors import ConfigError, EngineServerError, SchemaError
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.step_router import (
     Action,
@@ -209,3 +209,23 @@ def test_limits_name_every_fault():
         "episode: max_steps",
         "episode: wall_s",
     ]
+
+
+def test_a_final_answer_ends_the_episode_and_a_failed_one_does_not():
+    final = Delegate((Call("a", "q", final=True),))
+    result = run(Scripted(final, ask("b")), echo)
+    assert (result.text, result.model, result.ended_by) == ("from a", "a", "answer")
+    assert len(result.steps) == 1
+
+    async def a_fails(call: Call) -> CallResult:
+        if call.model == "a":
+            raise EngineServerError("500")
+        return await echo(call)
+
+    result = run(Scripted(final, ask("b")), a_fails)
+    assert (result.text, len(result.steps)) == ("from b", 2)
+
+
+def test_a_final_call_stands_alone():
+    with pytest.raises(SchemaError, match="stands alone"):
+        Delegate((Call("a", "q", final=True), Call("b", "q")))

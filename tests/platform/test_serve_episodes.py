@@ -191,6 +191,48 @@ async def test_automix_accepts_what_the_cheap_model_supports(automix, says, mode
     assert 'waypost_episode_calls_total{model="tiny",purpose="other"}' in metrics
 
 
+async def test_an_answer_that_ends_the_episode_is_streamed_as_it_is_made(automix):
+    slow = {"tokens": 6, "tokens_per_s": 20}
+    async with up(automix, echo_pool(tiny={"text": "No."}, prover=slow)[1:]) as found:
+        body = chat(stream=True, stream_options={"include_usage": True}, waypost={"lambda": 0.5})
+        opened = found.client.open("POST", CHAT, body)
+        await opened.part(1)
+        assert found.echo("prover").calls.output_tokens < 3
+        assert opened.reply.headers["x-waypost-model"] == "prover"
+        reply = await opened.end()
+        metrics = (await found.client.get("/metrics")).body.decode()
+    *events, usage, done = reply.events()
+    assert done == "[DONE]"
+    assert len(events) == 8  # the role, six tokens, the end
+    told = usage["usage"]["waypost"]
+    assert (told["model"], told["steps"], told["ended_by"]) == ("prover", 3, "answer")
+    assert 'waypost_tokens_total{direction="output",model="prover"} 6.0' in metrics
+
+
+async def test_one_that_breaks_off_ends_with_an_error_event(automix):
+    cut = {"fail_with": "mid_stream"}
+    async with up(automix, echo_pool(tiny={"text": "No."}, prover=cut)[1:]) as found:
+        reply = await found.client.post(CHAT, chat(stream=True, waypost={"lambda": 0.5}))
+        metrics = (await found.client.get("/metrics")).body.decode()
+    assert reply.status == 200
+    assert reply.events()[-1]["error"]["code"] == "model_failed"
+    assert 'waypost_broken_streams_total{model="prover"} 1.0' in metrics
+
+
+async def test_one_that_takes_all_the_time_does_so_too(automix):
+    limits = {"total_timeout_s": 1.0, "first_token_timeout_s": 0.5}
+    slow = {"tokens": 100, "tokens_per_s": 20}
+    async with up(automix, echo_pool(prover=slow)[1:], limits=limits) as found:
+        reply = await found.client.post(CHAT, chat(stream=True, waypost={"lambda": 0.5}))
+    assert reply.events()[-1]["error"]["code"] == "model_timeout"
+
+
+async def test_one_that_does_not_begin_leaves_it_to_the_router(automix):
+    async with up(automix, echo_pool(prover={"fail_with": "500"})[1:]) as found:
+        reply = await found.client.post(CHAT, chat(stream=True, waypost={"lambda": 0.5}))
+    assert (reply.status, reply.headers["x-waypost-model"]) == (200, "tiny")
+
+
 # bounds
 
 

@@ -62,7 +62,7 @@ class StepRouter(MetaRouter):
             for result in results:
                 if result.ok and result.call.purpose == ANSWER:
                     return FinalAnswer(result.text, result.call.model)
-        return Delegate((Call(self.last_resort(state.query), state.query.text),))
+        return Delegate((Call(self.last_resort(state.query), state.query.text, final=True),))
 
     def last_resort(self, query: Query) -> str:
         """Name the LLM to ask where nothing was answered; its first choice by default."""

@@ -29,6 +29,8 @@ class Call:
         temperature: 0 is greedy.
         seed: Of sampling; None leaves it to the engine.
         purpose: What it is for, in the router's words: `ANSWER`, ``verify``, ``decompose``...
+        final: The answer, where there is one, ends the episode: who waits may read it while it
+            is made. The router is asked again only where there is none.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Call:
     temperature: float = 0.0
     seed: int | None = None
     purpose: str = ANSWER
+    final: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -140,6 +143,8 @@ class Delegate:
     def __post_init__(self) -> None:
         if not self.calls:
             raise SchemaError("Delegate: asks nobody; give at least one call")
+        if len(self.calls) > 1 and any(call.final for call in self.calls):
+            raise SchemaError("Delegate: a final call stands alone: there is one answer")
         if self.vote is not None and len(self.vote.outcomes) != len(self.calls) + 1:
             raise SchemaError(
                 f"Delegate: a vote of {len(self.calls)} calls has {len(self.calls) + 1} outcomes; "

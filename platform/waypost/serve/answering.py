@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
-from waypost.contracts.generation import Usage
+from waypost.contracts.generation import Chunk, Usage
 from waypost.serve.answers import DONE, ChatFormat, chunked, dumps, event, told_usage, usage_body
 from waypost.serve.decisions import Decisions, Remembered
 from waypost.serve.dispatch import Decided, Dispatcher, add
+from waypost.serve.episodes import BrokenOffError
 from waypost.serve.failover import ExhaustedError, Opened, read_whole
 from waypost.serve.http import Exchange
 from waypost.serve.metrics import Metrics
@@ -113,7 +114,7 @@ class Answering:
             if len(usages) < len(call.requests):
                 raise EngineServerError("the answer ended without its last part")
         except EngineError as error:
-            await self._break_off(http, opened, error)
+            await self._break_off(http, opened.model, error)
             self._account(call, decided, opened, usages)
             return
         told = self._account(call, decided, opened, usages)
@@ -124,28 +125,48 @@ class Answering:
         self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
     ) -> None:
         """Write the answer of an episode; a stream begins when the answer is accepted."""
-        ended = await self._dispatcher.episode(call, decided.decision, self._metrics.episode_call)
+        writer = form(call.request_id, "", tell_usage=call.include_usage)
+
+        async def passed(model: str, attempts: int, chunks: Sequence[Chunk]) -> None:
+            nonlocal writer
+            if not http.begun:
+                self._tell(http, call, decided, model, attempts)
+                self._metrics.first_token(model, time.perf_counter() - begin)
+                writer = form(call.request_id, model, tell_usage=call.include_usage)
+                await http.begin_events()
+            await http.event(b"".join(writer.events(0, chunk) for chunk in chunks))
+
+        try:
+            ended = await self._dispatcher.episode(
+                call,
+                decided.decision,
+                self._metrics.episode_call,
+                passed if call.stream else None,
+            )
+        except BrokenOffError as broken:
+            await self._break_off(http, broken.model, broken.error)
+            self._remember(call, decided, broken.model, Usage(), None)
+            return
         self._metrics.episode(decided.decision.router, ended.result.ended_by)
-        self._tell(http, call, decided, ended.model, ended.attempts)
         usage, cost = ended.answer.usage, ended.cost_usd
         self._remember(call, decided, ended.model, usage, cost)
         told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
         told["waypost"] |= ended.told()
-        writer = form(call.request_id, ended.model, tell_usage=call.include_usage)
         if not call.stream:
+            self._tell(http, call, decided, ended.model, ended.attempts)
+            writer = form(call.request_id, ended.model)
             await http.reply(200, writer.whole([ended.answer], told))
             return
-        self._metrics.first_token(ended.model, time.perf_counter() - begin)
-        await http.begin_events()
-        for chunk in chunked(ended.answer):
-            await http.event(writer.events(0, chunk))
+        if not http.begun:
+            for chunk in chunked(ended.answer):
+                await passed(ended.model, ended.attempts, [chunk])
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
-    async def _break_off(self, http: Exchange, opened: Opened, error: EngineError) -> None:
+    async def _break_off(self, http: Exchange, model: str, error: EngineError) -> None:
         """End a stream with an error event: too late for another model, never silent."""
-        self._metrics.broken_stream(opened.model)
-        logger.warning("%s broke off an answer: %s", opened.model, error)
+        self._metrics.broken_stream(model)
+        logger.warning("%s broke off an answer: %s", model, error)
         await http.end_events(event(dumps(engine_problem(error).body)))
 
     async def _decide(self, http: Exchange, call: Call) -> Decided:

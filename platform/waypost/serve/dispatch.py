@@ -15,7 +15,7 @@ from waypost.engines import make_engine
 from waypost.serve.circuit import Circuit
 from waypost.serve.clients import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.decider import Decider
-from waypost.serve.episodes import Ended, Episode, Spent
+from waypost.serve.episodes import Ended, Episode, Passed, Spent
 from waypost.serve.failover import Failover, Failure, Opened
 from waypost.serve.parsing import Call
 from waypost.serve.plan import Plan, Served
@@ -150,17 +150,22 @@ class Dispatcher:
         return call.router is not None and self.plan.takes_steps(call.router)
 
     async def episode(
-        self, call: Call, decision: Decision, spent: Spent = lambda call, usage, cost_usd: None
+        self,
+        call: Call,
+        decision: Decision,
+        spent: Spent = lambda call, usage, cost_usd: None,
+        passed: Passed | None = None,
     ) -> Ended:
-        """Have a router that works in steps answer; see `Episode.run`.
+        """Have a router that works in steps answer; see `Episode`.
 
         Raises:
+            BrokenOffError: the answer is not complete, and a part of it was passed on.
             ExhaustedError: no LLM gave an answer.
             EngineRequestError: the request itself is at fault.
             StaleDecisionError, RouterUnavailableError: see `RouterClient.step`.
         """
         episode = Episode(
-            self.plan, self._router, self._failover, self.cost_usd, call, decision, spent
+            self.plan, self._router, self._failover, self.cost_usd, call, decision, spent, passed
         )
         return await episode.run()
 

@@ -7,12 +7,19 @@ circuit, time-outs); one that fails is told to the router, which goes on without
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waypost.contracts.errors import EngineConnectionError, EngineError, EngineTimeoutError
-from waypost.contracts.generation import Answer, GenerateRequest, Usage
+from waypost.contracts.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineServerError,
+    EngineTimeoutError,
+    WaypostError,
+)
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
 from waypost.contracts.steps import Call as StepCall
@@ -22,6 +29,7 @@ from waypost.serve.failover import (
     ExhaustedError,
     Failover,
     Failure,
+    Opened,
     other_model_may_answer,
     read_whole,
 )
@@ -33,6 +41,18 @@ CostOf = Callable[[str, Usage], float | None]
 
 Spent = Callable[[StepCall, Usage, float | None], None]
 """Told of every call that ended, also of those whose client has gone by the end."""
+
+
+Passed = Callable[[str, int, list[Chunk]], Awaitable[None]]
+"""Given an answer that ends the episode, while it is made: the LLM, how many were asked, chunks."""
+
+
+class BrokenOffError(WaypostError):
+    """An answer broke off of which the client has read a part."""
+
+    def __init__(self, model: str, error: EngineError) -> None:
+        super().__init__(str(error))
+        self.model, self.error = model, error
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,7 @@ class Episode:
         call: What the client asked.
         decision: The router's first word on it.
         spent: See `Spent`.
+        passed: See `Passed`; None where the client waits for the whole answer.
     """
 
     def __init__(
@@ -123,6 +144,7 @@ class Episode:
         call: Call,
         decision: Decision,
         spent: Spent,
+        passed: Passed | None,
     ) -> None:
         assert call.router is not None  # nobody runs an episode for a pinned LLM
         self._limits = plan.limits
@@ -133,6 +155,8 @@ class Episode:
         self._call = call
         self._decision = decision
         self._spent = spent
+        self._passed = passed
+        self._passing: str | None = None  # the LLM whose answer the client reads
         self._query = Query.of(call.query)
         self._allowed = _allowed(plan, self._query)
         self._asked: list[str] = []
@@ -144,6 +168,7 @@ class Episode:
 
         Raises:
             ExhaustedError: no LLM gave one.
+            BrokenOffError: the answer is not complete, and a part of it was passed on.
             EngineRequestError: the client's request is at fault.
             StaleDecisionError: the router was replaced meanwhile.
             PolicyError, RouterUnavailableError: the router cannot go on.
@@ -155,6 +180,7 @@ class Episode:
             result = await run_episode(self._steps, self._query, self._ask, self._caps(total_s))
         except _RequestAtFaultError as refused:
             raise refused.error from None
+        self._check_not_passing()
         if result.text is None:
             late = EngineTimeoutError("no answer within the time of the whole request")
             raise ExhaustedError(self._failures or [Failure(self._decision.model, late)])
@@ -177,15 +203,24 @@ class Episode:
             last_call_s=last_s,
         )
 
+    def _check_not_passing(self) -> None:
+        if self._passing is not None:
+            late = EngineTimeoutError("the time of the whole request is over")
+            raise BrokenOffError(self._passing, late)
+
     async def _ask(self, asked: StepCall) -> CallResult:
+        self._check_not_passing()
         others = tuple(name for name in self._decision.ranking if name != asked.model)
         request = self._request(asked)
         self._asked.append(asked.model)
         try:
             if asked.model not in self._allowed:
                 raise EngineConnectionError(f"{asked.model} is not among the models allowed")
-            opened = await self._failover.call(asked.model, request, others, self._deadline)
-            (answer,) = await read_whole(opened)
+            streams = asked.final and self._passed is not None
+            opened = await self._failover.call(
+                asked.model, request, others, self._deadline, whole=not streams
+            )
+            answer = await self._pass_on(opened) if streams else (await read_whole(opened))[0]
         except EngineError as error:
             self._failures.append(Failure(asked.model, error))
             if self._is_the_clients(asked) and not other_model_may_answer(error):
@@ -201,6 +236,26 @@ class Episode:
             output_tokens=answer.usage.output_tokens,
             cost_usd=cost_usd,
         )
+
+    async def _pass_on(self, opened: Opened) -> Answer:
+        """Let the client read an answer while it is made."""
+        assert self._passed is not None  # the caller looked
+        self._passing = opened.model
+        texts: list[str] = []
+        last = Chunk()
+        try:
+            async with aclosing(opened.pieces) as lists:
+                async for pieces in lists:
+                    chunks = [chunk for _, chunk in pieces]
+                    await self._passed(opened.model, len(set(self._asked)), chunks)
+                    texts.extend(chunk.text for chunk in chunks)
+                    last = chunks[-1]
+            if last.usage is None:
+                raise EngineServerError("the answer ended without its last part")
+        except EngineError as error:
+            raise BrokenOffError(opened.model, error) from None
+        self._passing = None
+        return Answer("".join(texts), last.finish_reason or "stop", last.usage)
 
     def _is_the_clients(self, asked: StepCall) -> bool:
         return asked.purpose == ANSWER and asked.prompt == self._query.text

@@ -163,9 +163,15 @@ class Failover:
         raise ExhaustedError(failures)
 
     async def call(
-        self, model: str, request: GenerateRequest, others: tuple[str, ...], deadline: float
+        self,
+        model: str,
+        request: GenerateRequest,
+        others: tuple[str, ...],
+        deadline: float,
+        *,
+        whole: bool,
     ) -> Opened:
-        """Return the whole answer of one LLM, of several that are asked in an episode.
+        """Return the answer of one LLM, of several that are asked in an episode.
 
         Args:
             model: Whom to ask.
@@ -173,6 +179,7 @@ class Failover:
             others: LLMs that may be asked instead: where one of them is known to answer and
                 ``model`` is known to fail, it is not asked.
             deadline: Of the whole episode; time is kept for the others.
+            whole: See `LLMClient.stream`.
 
         Raises:
             EngineError: there is no answer.
@@ -186,7 +193,7 @@ class Failover:
         sent = self._circuit.clock()
         until = self._until(deadline, len(others))
         try:
-            pieces = await self._begin(model, [request], True, until, deadline)
+            pieces = await self._begin(model, [request], whole, until, deadline)
         except EngineError as error:
             self._note(model, error, sent)
             raise
