@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -132,3 +133,96 @@ def gateway(
         report.render(result, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH))
     if result["failed"]:
         raise BenchError(f"not measured to the end: {', '.join(result['failed'])}")
+
+
+@command.command(
+    epilog="Example: waypost bench routers --quick; waypost bench routers --insert README.md:speed"
+)
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Routing-data folder, whose training split is fitted.  [default: made-up data]",
+)
+@click.option("--router", "routers", multiple=True, help="May be given many times.  [default: all]")
+@click.option("--n", type=click.IntRange(min=20), help="Made-up questions.  [default: 5000]")
+@click.option("--llms", type=click.IntRange(min=2), help="Made-up LLMs.  [default: 9]")
+@click.option("--dim", type=click.IntRange(min=2), help="Of made-up vectors.  [default: 384]")
+@click.option("--large/--no-large", default=True, help="Neighbours on 100,000 questions, too.")
+@click.option("--quick", is_flag=True, help="Little of everything: shows that it works.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--insert",
+    "insert_at",
+    metavar="FILE:MARKER",
+    help="Put the tables between <!-- MARKER begin --> and <!-- MARKER end --> of a file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON there.")
+@click.pass_context
+def routers(
+    ctx: click.Context,
+    data_folder: Path | None,
+    routers: tuple[str, ...],
+    n: int | None,
+    llms: int | None,
+    dim: int | None,
+    large: bool,
+    quick: bool,
+    seed: int,
+    insert_at: str | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Time fits and decisions of score routers, beside scikit-learn's neighbours and ridge.
+
+    Vectors are given, so that no encoder is measured; routers that fine-tune a model are left
+    out. Without options it takes some minutes.
+    """
+    from rich.console import Console
+
+    from waypost.cli.bench_routers import report, run
+    from waypost.cli.output import echo_json, insert_target, to_json
+    from waypost.report.compact import check_marker, insert
+
+    target = None if insert_at is None else insert_target(insert_at)
+    if target is not None:
+        check_marker(*target)
+    given = {
+        "n": n,
+        "llms": llms,
+        "dimension": dim,
+        "seed": seed,
+        **({} if large else {"large_n": 0}),
+    }
+    options = replace(
+        run.QUICK if quick else run.Options(),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    result = run.run(routers, options, data_folder, lambda line: click.echo(line, err=True))
+    if out is not None:
+        out.write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
+    if target is not None:
+        insert(*target, report.markdown(result, _command_of(ctx)))
+    if as_json:
+        echo_json(result)
+    else:
+        report.render(result, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH))
+    if result["failed"]:
+        ctx.exit(1)
+
+
+def _command_of(ctx: click.Context) -> str:
+    """Return the command line again, without where its result goes."""
+    words = ["waypost", "bench", "routers"]
+    for option in ctx.command.params:
+        value = ctx.params[option.name or ""]
+        told_elsewhere = option.name in {"insert_at", "as_json", "out"}
+        if told_elsewhere or value in (None, ()) or value == option.get_default(ctx):
+            continue
+        if isinstance(value, bool):
+            words.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [option.opts[0], str(one)]
+    return shlex.join(words)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from waypost.cli.output import echo_json, echo_table, progress_bar
+from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
@@ -106,7 +106,7 @@ def command(
     from waypost.pipelines.evaluation.write import evaluate_to
     from waypost.report.compact import check_marker, compact, insert
 
-    target = None if insert_at is None else _target(insert_at)
+    target = None if insert_at is None else insert_target(insert_at)
     if target is not None:
         check_marker(*target)
     given = {
@@ -135,13 +135,6 @@ def command(
         click.echo(f"error: {name}: {why}", err=True)
     if report["failed"]:
         ctx.exit(1)
-
-
-def _target(text: str) -> tuple[Path, str]:
-    path, _, marker = text.rpartition(":")
-    if not path or not marker:
-        raise click.UsageError("--insert: expected FILE:MARKER")
-    return Path(path), marker
 
 
 def _command(ctx: click.Context) -> str:

@@ -68,6 +68,18 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
         raise ConfigError([Fault(str(path), f"cannot be written: {error.strerror}")]) from None
 
 
+def insert_target(text: str) -> tuple[Path, str]:
+    """Read FILE:MARKER, the place where a command puts a table.
+
+    Raises:
+        click.UsageError: it is not of that form.
+    """
+    path, _, marker = text.rpartition(":")
+    if not path or not marker:
+        raise click.UsageError("--insert: expected FILE:MARKER")
+    return Path(path), marker
+
+
 def echo_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout; in a pipe without colour, and wide enough not to wrap."""
     from rich.console import Console
