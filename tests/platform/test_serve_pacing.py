@@ -52,7 +52,7 @@ async def test_batched_gives_what_is_there_at_once_as_one_list():
 
 
 async def test_batched_passes_the_first_item_at_once_and_gathers_the_next_ones():
-    lists = await gathered(batched(numbers(8, pause_s=0.004), 0.016))
+    lists = await gathered(batched(numbers(8, pause_s=0.004), 0.2))
     assert lists[0] == [0]
     assert [item for items in lists for item in items] == list(range(8))
     assert len(lists) < 6
