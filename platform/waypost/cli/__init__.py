@@ -17,7 +17,10 @@ COMMANDS = {
     "new-router": ("waypost.cli.new_router", "Write a working router of your own, to change."),
     "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
-    "evaluate": ("waypost.cli.evaluate", "Compare routers on measured outcomes and write a report."),
+    "evaluate": (
+        "waypost.cli.evaluate",
+        "Compare routers on measured outcomes and write a report.",
+    ),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
     "infer": (
         "waypost.cli.infer",
