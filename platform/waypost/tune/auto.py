@@ -73,7 +73,7 @@ class AutoRouter(ScoreRouter):
     correction_: Correction | None
     report_: dict[str, Any]
 
-    def __init__(self, members: Sequence[Any] | None = None, folds: int = 5, seed: int = 0) -> None:
+    def __init__(self, members: Sequence[Any] | None = None, folds: int = 4, seed: int = 0) -> None:
         self.members = members
         self.folds = folds
         self.seed = seed

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.contracts.prediction import QueryBatch
+from waypost.contracts.progress import report
 from waypost.contracts.records import Query
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
@@ -32,8 +33,6 @@ DEFAULT: tuple[Spec, ...] = (
     {"linearrouter": {"features": "form"}},
     "taskrouter",
     "clusterrouter",
-    "thresholdrouter",
-    "mfrouter",
     "mlprouter",
     "svmrouter",
 )
@@ -120,41 +119,37 @@ class OutOfSample:
     cost_usd: Floats
 
 
-def out_of_sample(
-    member: Member, data: RoutingData, fold: NDArray[np.intp], seed: int
-) -> OutOfSample:
-    """Predict each fold's questions by a router fitted on the others.
-
-    Raises:
-        WaypostError: the member cannot be built, or not be fitted on this data.
-    """
-    quality, cost = np.empty(data.quality.shape), np.empty(data.quality.shape)
-    for one in np.unique(fold):
-        rows = fold == one
-        router = member.make(seed).fit(data.select(~rows))
-        batch = batch_of(data.select(rows))
-        prediction = router.predict(batch)
-        quality[rows] = prediction.quality
-        cost[rows] = router.predict_cost(batch, prediction)
-    return OutOfSample(member, quality, cost)
-
-
 def try_members(
     members: Sequence[Member], data: RoutingData, fold: NDArray[np.intp], seed: int
 ) -> tuple[list[OutOfSample], dict[str, str]]:
-    """Try each member; one that fails is left out, with its reason.
+    """Predict each fold's questions by routers fitted on the others.
+
+    A member that cannot be built, or not be fitted on this data, is left out.
 
     Returns:
         What the members predict, and reasons by label of those left out.
     """
-    found, failed = [], {}
-    for member in members:
-        try:
-            found.append(out_of_sample(member, data, fold, seed))
-        except WaypostError as error:
-            logger.warning("auto: %s is left out: %s", member.label, error)
-            failed[member.label] = str(error)
-    return found, failed
+    shape, folds = data.quality.shape, np.unique(fold)
+    found = [OutOfSample(member, np.empty(shape), np.empty(shape)) for member in members]
+    failed: dict[str, str] = {}
+    for turn, one in enumerate(folds):
+        rows = np.flatnonzero(fold == one)
+        training, batch = data.select(np.flatnonzero(fold != one)), batch_of(data.select(rows))
+        for place, outside in enumerate(found):
+            report("families", turn * len(members) + place, len(folds) * len(members))
+            label = outside.member.label
+            if label in failed:
+                continue
+            try:
+                router = outside.member.make(seed).fit(training)
+                prediction = router.predict(batch)
+            except WaypostError as error:
+                logger.warning("auto: %s is left out: %s", label, error)
+                failed[label] = str(error)
+                continue
+            outside.quality[rows] = prediction.quality
+            outside.cost_usd[rows] = router.predict_cost(batch, prediction)
+    return [one for one in found if one.member.label not in failed], failed
 
 
 def batch_of(data: RoutingData) -> QueryBatch:

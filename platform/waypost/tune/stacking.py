@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+PRIOR_QUESTIONS = 1000.0
+"""Weight of "all members count alike", in questions: few outcomes tell little of who is better."""
+
+MOST_MEMBERS = 5
+"""A request asks each member; those that the stack would miss least are left out first."""
+
 NEIGHBOURS = 200
 """Training questions that correct a prediction (at most an eighth of them)."""
 
 _SWEEPS = 500
-_LEAST_WEIGHT = 0.02
 _BLOCK = 256
 
 
@@ -65,7 +70,7 @@ class Stack:
 
 
 def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
-    """Learn weights by non-negative least squares on measured cells.
+    """Learn weights of at least 0 by least squares on measured cells, drawn towards even ones.
 
     Args:
         predictions: (n_members, n, n_llms), each out of sample.
@@ -82,31 +87,57 @@ def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
 
     target_contrast, target_level = parts(quality)
     found = [parts(one) for one in predictions]
-    contrast = _least_squares([one for one, _ in found], target_contrast)
-    level = _least_squares([one for _, one in found], target_level)
+    problem = _Problem.of([one for one, _ in found], target_contrast)
+    kept = np.arange(len(predictions))
+    while len(kept) > MOST_MEMBERS:
+        losses = [problem.only(np.delete(kept, place)).loss for place in range(len(kept))]
+        kept = np.delete(kept, int(np.argmin(losses)))
+    contrast, level = np.zeros(len(predictions)), np.zeros(len(predictions))
+    contrast[kept] = problem.only(kept).weights
+    level[kept] = _Problem.of([found[k][1] for k in kept], target_level).weights
     return Stack(contrast, level, mean)
 
 
-def _least_squares(columns: Sequence[Floats], target: Floats) -> Floats:
-    """Return weights of at least 0; members of next to no weight are dropped for good."""
-    flat = np.stack([column.ravel() for column in columns])
-    inner, right = flat @ flat.T, flat @ target.ravel()
-    ridge = 1e-3 * np.trace(inner) / max(len(inner), 1)
-    inner = inner + ridge * np.eye(len(inner))
-    allowed = np.ones(len(inner), bool)
-    weights = _coordinate_descent(inner, right, allowed)
-    allowed &= weights >= _LEAST_WEIGHT
-    return _coordinate_descent(inner, right, allowed)
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Least squares with weights of at least 0 and the prior that all are alike."""
+
+    inner: Floats
+    right: Floats
+    square: float
+    rows: int
+
+    @classmethod
+    def of(cls, columns: Sequence[Floats], target: Floats) -> _Problem:
+        flat = np.stack([column.ravel() for column in columns])
+        return cls(flat @ flat.T, flat @ target.ravel(), float((target**2).sum()), len(target))
+
+    def only(self, kept: NDArray[np.intp]) -> _Problem:
+        return _Problem(self.inner[np.ix_(kept, kept)], self.right[kept], self.square, self.rows)
+
+    @property
+    def weights(self) -> Floats:
+        members = len(self.right)
+        energy = float(np.trace(self.inner)) / members
+        strength = PRIOR_QUESTIONS / max(self.rows, 1) * energy
+        # the prior's own scale, that of the members' mean, is one number and learned in full
+        even = max(float(self.right.sum()) / max(float(self.inner.sum()), 1e-12), 0.0)
+        inner = self.inner + (strength + 1e-9) * np.eye(members)
+        return _coordinate_descent(inner, self.right + strength * even)
+
+    @property
+    def loss(self) -> float:
+        weights = self.weights
+        return float(weights @ self.inner @ weights - 2 * self.right @ weights + self.square)
 
 
-def _coordinate_descent(inner: Floats, right: Floats, allowed: NDArray[np.bool_]) -> Floats:
-    weights = np.zeros(len(right))
+def _coordinate_descent(inner: Floats, right: Floats) -> Floats:
+    weights = np.full(len(right), 1 / len(right))
     for _ in range(_SWEEPS):
         before = weights.copy()
-        for k in np.flatnonzero(allowed):
-            if inner[k, k] > 0:
-                rest = right[k] - inner[k] @ weights + inner[k, k] * weights[k]
-                weights[k] = max(rest / inner[k, k], 0.0)
+        for k in range(len(right)):
+            rest = right[k] - inner[k] @ weights + inner[k, k] * weights[k]
+            weights[k] = max(rest / inner[k, k], 0.0)
         if np.abs(weights - before).max(initial=0.0) < 1e-9:
             break
     return weights
