@@ -80,7 +80,7 @@ def train(rows: Rows, scores: Rows, known: NDArray[np.bool_], how: Factorisation
             noisy = np.asarray(noisy + np.float32(how.noise / d**0.5) * drawn, np.float32)
         hidden = noisy @ project + bias
         opponents = _opponents(m, draw)
-        logits: Rows = hidden @ vectors.T + level
+        logits = np.asarray(hidden @ vectors.T + level, np.float32)
         _, error = loss(logits, scores[part], known[part], how.target, opponents)
         back = error @ vectors
         gradients = [noisy.T @ back, error.T @ hidden, back.sum(axis=0), error.sum(axis=0)]
