@@ -227,6 +227,21 @@ async def test_one_that_takes_all_the_time_does_so_too(automix):
     assert reply.events()[-1]["error"]["code"] == "model_timeout"
 
 
+async def test_what_has_begun_is_not_begun_again_by_another_router(automix, monkeypatch):
+    limits = {"total_timeout_s": 1.0, "first_token_timeout_s": 0.5}
+    slow = {"tokens": 100, "tokens_per_s": 20}
+    async with up(automix, echo_pool(prover=slow)[1:], limits=limits) as found:
+        router = found.gateway.dispatcher._router
+        step = router.step
+
+        async def replaced_at_the_cap(*args, capped=False):
+            return await step(*args[:2], "another" if capped else args[2], capped=capped)
+
+        monkeypatch.setattr(router, "step", replaced_at_the_cap)
+        reply = await found.client.post(CHAT, chat(stream=True, waypost={"lambda": 0.5}))
+    assert reply.events()[-1]["error"]["code"] == "model_timeout"
+
+
 async def test_one_that_does_not_begin_leaves_it_to_the_router(automix):
     async with up(automix, echo_pool(prover={"fail_with": "500"})[1:]) as found:
         reply = await found.client.post(CHAT, chat(stream=True, waypost={"lambda": 0.5}))

@@ -180,6 +180,11 @@ class Episode:
             result = await run_episode(self._steps, self._query, self._ask, self._caps(total_s))
         except _RequestAtFaultError as refused:
             raise refused.error from None
+        except BrokenOffError:
+            raise
+        except WaypostError:
+            self._check_not_passing()  # what has begun is not begun again
+            raise
         self._check_not_passing()
         if result.text is None:
             late = EngineTimeoutError("no answer within the time of the whole request")
