@@ -24,7 +24,7 @@ K_GRID = (5, 10, 20, 40, 80, 160, 320)
 MAX_HELD_OUT = 2048
 """Training questions used to choose k and the similarity floor; a seeded sample of more."""
 
-INDEX_ABOVE = 20_000
+INDEX_ABOVE = 50_000
 """Training questions above which ``index: auto`` builds one."""
 
 _AMONG_BEST = 1e-6
