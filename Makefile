@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak bench-gateway \
+    soak bench-gateway bench-routers router-tables \
     check lint types imports validate fmt lock clean
 
 VENV := .venv
@@ -75,6 +75,20 @@ soak: env ## 30,000 requests over a running graph: does anything grow? (10 minut
 
 bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
 	$(VENV)/bin/waypost bench gateway
+
+bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
+	$(VENV)/bin/waypost bench routers --insert README.md:bench-routers
+
+# A row that says why a router cannot be judged on a data set ends evaluate with 1.
+SHARED := ../shared/data
+JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter \
+    elorouter:weighting=similarity thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
+    graphrouter linearrouter clusterrouter knnrouter taskrouter automix auto
+router-tables: env ## the README's router tables, from ../shared/data (an hour)
+	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/llmrouter_example --encoder onnx \
+	    --resplit 0,1,2,3,4 --out runs/routers-example --insert README.md:routers-example
+	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/routerbench_subset --encoder onnx \
+	    --out runs/routers-routerbench --insert README.md:routers-routerbench
 
 check: lint types imports validate ## lint, types, import rules, configs, manifests, layout
 
