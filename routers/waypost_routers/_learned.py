@@ -105,10 +105,11 @@ class LearnedRouter(ScoreRouter):
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         quality = self.calibration_.apply(self._raw(batch))
+        dollars = self.dollars_ if self.cost_model_.asks_recorded else None
         return Prediction(
             quality=quality,
             output_tokens=None if self.tokens_ is None else self.tokens_.predict(batch),
-            recorded_usd=None if self.dollars_ is None else self.dollars_.predict(batch),
+            recorded_usd=None if dollars is None else dollars.predict(batch),
             confidence=self.sureness_.apply(quality),
         )
 

@@ -8,6 +8,7 @@ for queries unlike all training data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
 from waypost.contracts.parameters import Integer, OneOf, Real
+from waypost.contracts.records import LLMInfo
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._index import Index
@@ -54,7 +56,8 @@ class KNNRouter(ScoreRouter):
     Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
         memory_: float32 (n_rows, d), their embeddings.
         scores_: float32 (n_rows, n_llms), NaN where not measured.
-        tokens_, dollars_: Likewise, generated tokens and recorded dollars; no row where
+        highest_: float32 (n_rows,), the highest score of each.
+        tokens_, dollars_: As ``scores_``, generated tokens and recorded dollars; no row where
             nothing was recorded.
         best_share_: (n_llms,) share of the questions for which each LLM is among the best.
         k_: The k in use.
@@ -77,6 +80,7 @@ class KNNRouter(ScoreRouter):
 
     memory_: NDArray[np.float32]
     scores_: NDArray[np.float32]
+    highest_: NDArray[np.float32]
     tokens_: NDArray[np.float32]
     dollars_: NDArray[np.float32]
     best_share_: Floats
@@ -108,7 +112,9 @@ class KNNRouter(ScoreRouter):
         self.scores_ = data.quality.astype(np.float32)
         self.tokens_ = _where_recorded(data.output_tokens)
         self.dollars_ = _where_recorded(data.cost_usd)
-        self.best_share_ = np.nan_to_num(column_mean(_among_best(data.quality).astype(np.float64)))
+        self.highest_ = _highest(self.scores_)
+        best = _among_best(data.quality, _highest(data.quality)[:, None])
+        self.best_share_ = np.nan_to_num(column_mean(best.astype(np.float64)))
         wanted = self.index == "ivf" or (self.index == "auto" and len(rows) > INDEX_ABOVE)
         self.index_ = Index.build(self.memory_) if wanted else None
         held_out = _held_out(len(rows))
@@ -131,6 +137,14 @@ class KNNRouter(ScoreRouter):
         # is as good within the noise varies less on new questions.
         return max(k for k, m, e in zip(grid, lost.mean(axis=1), error, strict=True) if m <= e)
 
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state; see `TrainableRouter.set_state`."""
+        super().set_state(llms, arrays, values)
+        if "highest_" not in arrays:  # as in artifacts that were written before there was one
+            self.highest_ = _highest(self.scores_)
+
     def _predict(self, batch: QueryBatch) -> Prediction:
         assert batch.embeddings is not None  # `predict` looked
         search = nearest if self.index_ is None else self.index_.nearest
@@ -147,14 +161,15 @@ class KNNRouter(ScoreRouter):
 
     def _average(self, found: Neighbours) -> tuple[Floats, Floats | None, Floats | None, Floats]:
         """Return quality, tokens, dollars and confidence."""
-        weights = self._weights(found)
+        weights, cost = self._weights(found), self.cost_model_
         scores = self.scores_[found.index]
-        best = neighbour_mean(_among_best(scores), weights, self.best_share_, kappa=0.0)
+        best = _among_best(scores, self.highest_[found.index][:, :, None])
+        dollars = self.dollars_ if cost.asks_recorded else self.dollars_[:0]
         return (
             self._mean_quality(scores, weights),
-            self._recorded(self.tokens_, found, weights, self.cost_model_.output_tokens),
-            self._recorded(self.dollars_, found, weights, self.cost_model_.recorded_usd),
-            best.clip(0, 1),
+            self._recorded(self.tokens_, found, weights, cost.output_tokens),
+            self._recorded(dollars, found, weights, cost.recorded_usd),
+            neighbour_mean(best, weights, self.best_share_, kappa=0.0).clip(0, 1),
         )
 
     def _weights(self, found: Neighbours) -> Floats:
@@ -184,15 +199,18 @@ def _where_recorded(values: Floats) -> NDArray[np.float32]:
     return (values[:0] if np.isnan(values).all() else values).astype(np.float32)
 
 
-def _among_best(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def _highest(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the highest measured score of each row, (n_rows,); each row has one."""
+    return np.asarray(np.fmax.reduce(scores, axis=1))
+
+
+def _among_best(scores: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.float32]:
     """Return 1 where an LLM is among the best measured of its row, 0 elsewhere, NaN unmeasured."""
+    best = np.asarray(scores >= highest - _AMONG_BEST, np.float32)
     unmeasured = np.isnan(scores)
-    if not unmeasured.any():
-        highest = scores.max(axis=-1, keepdims=True)
-        return np.asarray(scores >= highest - _AMONG_BEST, np.float32)
-    highest = np.where(unmeasured, -np.inf, scores).max(axis=-1, keepdims=True)
-    best = (scores >= highest - _AMONG_BEST).astype(np.float32)
-    return np.where(unmeasured, np.float32(np.nan), best)
+    if unmeasured.any():
+        best[unmeasured] = np.nan
+    return best
 
 
 def _held_out(n_rows: int) -> NDArray[np.intp]:

@@ -97,6 +97,11 @@ class CostModel:
         recorded = _prefer(recorded_usd, self.recorded_usd, shape)
         return np.where(np.isnan(by_price), recorded, by_price)
 
+    @property
+    def asks_recorded(self) -> bool:
+        """Whether some LLM's price is unknown: only then do recorded dollars have a part."""
+        return bool(np.isnan(self.prices).any())
+
     def to_arrays(self) -> dict[str, Vector]:
         """Return the state as named arrays; `from_arrays` reads it back."""
         state = {name: np.asarray(value, dtype=np.float64) for name, value in vars(self).items()}

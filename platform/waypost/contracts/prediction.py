@@ -36,7 +36,8 @@ class Prediction:
     Attributes:
         quality: Expected score in [0, 1] of each LLM.
         output_tokens: Expected generated tokens; None takes each LLM's training mean.
-        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise.
+        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise, and
+            where every price is known (`CostModel.asks_recorded`).
         confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
             router has no notion of it.
         out_of_distribution: Shape (n_queries,), True where the query is unlike the training
