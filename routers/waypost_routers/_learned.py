@@ -89,7 +89,7 @@ class LearnedRouter(ScoreRouter):
         return np.arange(len(data)), self._raw(batch_of(data))
 
     def _fit(self, data: RoutingData) -> None:
-        data = data.select(np.flatnonzero((~np.isnan(data.quality)).any(axis=1)))
+        data = measured(data)
         rows, outside = self._learn_out_of_sample(data)
         every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]
@@ -142,6 +142,15 @@ class HeldOutRouter(LearnedRouter):
         outside = self._raw(batch_of(held_out))
         self._learn(data, None)
         return rows, outside
+
+
+def measured(data: RoutingData) -> RoutingData:
+    """Return the questions with at least one score; the data itself where that is all of them.
+
+    What the data keeps once it was computed, its groups, is then not computed again.
+    """
+    has_score = np.asarray((~np.isnan(data.quality)).any(axis=1))
+    return data if has_score.all() else data.select(np.flatnonzero(has_score))
 
 
 def batch_of(data: RoutingData) -> QueryBatch:

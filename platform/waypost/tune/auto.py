@@ -81,7 +81,8 @@ class AutoRouter(ScoreRouter):
     # -- fit ----------------------------------------------------------------------------------
 
     def _fit(self, data: RoutingData) -> None:
-        data = data.select(np.flatnonzero((~np.isnan(data.quality)).any(axis=1)))
+        has_score = np.asarray((~np.isnan(data.quality)).any(axis=1))
+        data = data if has_score.all() else data.select(np.flatnonzero(has_score))
         wanted = members_of(self.members)
         for member in wanted:
             member.make(self.seed)  # a wrong name or parameter is said before anything is fitted
