@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ FEWEST = 4
 LARGEST_BATCH, FEWEST_BATCHES, SMALLEST_BATCH = 512, 4, 16
 """Predicted queries in a step; few are cut into so many steps, of at least so many."""
 
+AVERAGED_EPOCHS = 3
+"""Weights are used as a moving average over so many epochs, which varies less than any of them."""
+
 _SPARE = 1.5
 
 
@@ -37,7 +41,7 @@ class GraphTraining:
         visible: Share of the queries whose edges carry messages, drawn anew in each epoch.
         learning_rate: Of AdamW; falls to 0 as a cosine over the epochs.
         weight_decay: Decoupled.
-        dropout: Share of a predicted query's state left out.
+        dropout: Share of a predicted query's embedding and state left out.
         epochs: Most of them.
         seed: Of weights, draws and dropout.
     """
@@ -66,7 +70,8 @@ def train_graph(
         known: Its distinct questions.
         how: The settings.
         epochs: To train for, at most ``how.epochs``.
-        go_on: Sees the state after each epoch and says whether to train on; None is always.
+        go_on: Sees the state before the first epoch, when every LLM has its mean, and after each,
+            and says whether to train on; None is always.
     """
     import torch
 
@@ -77,7 +82,7 @@ def train_graph(
         torch.manual_seed(how.seed)
         fit = _Fit(graph, known, how)
         state = fit.state(known.rows, centre, scale)
-        if len(known.rows) < FEWEST:
+        if len(known.rows) < FEWEST or (go_on is not None and not go_on(state)):
             return state
         for epoch in range(epochs):
             fit.epoch()
@@ -109,7 +114,9 @@ class _Fit:
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay
         )
-        total = max(how.epochs * len(self._batches(np.arange(n - self.n_visible))), 1)
+        self.averaged = copy.deepcopy(self.net).eval()
+        self.steps, self.an_epoch = 0, len(self._batches(np.arange(n - self.n_visible)))
+        total = max(how.epochs * self.an_epoch, 1)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, total)
 
     def _batches(self, predicted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -140,6 +147,17 @@ class _Fit:
             torch.autograd.backward(loss / self.scores[rows].numel())
             self.optimizer.step()
             self.schedule.step()
+            self._average()
+
+    def _average(self) -> None:
+        import torch
+
+        self.steps += 1
+        pull = 1 / min(self.steps, AVERAGED_EPOCHS * self.an_epoch)
+        pairs = zip(self.averaged.parameters(), self.net.parameters(), strict=True)
+        with torch.no_grad():
+            for kept, new in pairs:
+                kept += pull * (new - kept)
 
     def state(
         self, rows: NDArray[np.float32], centre: NDArray[np.float32], scale: float
@@ -147,17 +165,17 @@ class _Fit:
         """Precompute everything that does not depend on the query, all training edges visible."""
         import torch
 
-        self.net.eval()
+        net = self.averaged
         with torch.no_grad():
             every = torch.ones(len(rows), dtype=torch.bool)
-            states, llms = self.net.states(self.graph, every)
-            near = states @ self.net.near.weight.T
-            products = self.net.output(llms) / self.how.hidden**0.5
-            level = self.net.level(llms)[:, 0] + self.net.prior
-            tau = self.net.log_tau.exp()
-        weight = _array(self.net.query.weight).T
+            states, llms = net.states(self.graph, every)
+            near = states @ net.near.weight.T
+            products = net.output(llms) / self.how.hidden**0.5
+            level = net.level(llms)[:, 0] + net.prior
+            tau = net.log_tau.exp()
+        weight = _array(net.query.weight).T
         projection = (weight * scale).astype(np.float32)
-        bias = _array(self.net.query.bias) + _array(self.net.near.bias)
+        bias = _array(net.query.bias) + _array(net.near.bias)
         return GraphState(
             memory=rows,
             near=_array(near).astype(np.float32),

@@ -124,6 +124,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
             weights = weights * share
             weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
             near = (states[index] * weights[:, :, None]).sum(1)
+            rows = nn.functional.dropout(rows, dropout, self.training)
             state = torch.relu(self.query(rows) + self.near(near))
             state = nn.functional.dropout(state, dropout, self.training)
             products = state @ self.output(llms).T / hidden**0.5

@@ -35,14 +35,14 @@ class GraphRouter(HeldOutRouter):
         visible: Share of the queries whose edges carry messages in an epoch.
         learning_rate: Of AdamW; falls to 0 as a cosine over ``epochs``.
         weight_decay: Decoupled.
-        dropout: Share of a query's state left out while training.
+        dropout: Share of a query's embedding and state left out while training.
         epochs: Most draws of visible queries; how many are used is chosen on held-out questions.
         patience: Epochs without a lower held-out error after which to stop.
         seed: Of weights, draws and held-out questions.
 
     Learned by ``fit``:
         graph_: States of all nodes.
-        epochs_: Epochs that were made.
+        epochs_: Epochs that were made; 0 where none was better, held out, than the means.
     """
 
     name = "graphrouter"
@@ -67,12 +67,12 @@ class GraphRouter(HeldOutRouter):
     def __init__(
         self,
         hidden: int = 32,
-        k: int = 32,
+        k: int = 64,
         visible: float = 0.7,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
-        dropout: float = 0.2,
-        epochs: int = 30,
+        dropout: float = 0.5,
+        epochs: int = 40,
         patience: int = 8,
         seed: int = 0,
     ) -> None:
@@ -107,8 +107,9 @@ class GraphRouter(HeldOutRouter):
             return watch.see(sigmoid(kept[-1].logits(rows, found)))
 
         train_graph(data, known, how, self.epochs, go_on)
-        self.epochs_ = watch.best
-        self.graph_ = kept[self.epochs_ - 1]
+        # the first state is that before training: nothing learned may be the best there is
+        self.epochs_ = watch.best - 1
+        self.graph_ = kept[self.epochs_]
 
     def _training(self) -> GraphTraining:
         return GraphTraining(

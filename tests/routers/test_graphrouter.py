@@ -10,7 +10,7 @@ from waypost.contracts.records import LLMInfo, Query
 from waypost.contracts.router import QueryBatch
 from waypost.loading import save_router
 from waypost.testing.fitted_routers import new_router
-from waypost.testing.synthetic import planted
+from waypost.testing.synthetic import planted, shuffled
 from waypost.testing.tables import outcomes
 from waypost_routers._distinct import distinct
 from waypost_routers._graph_data import build_graph, describe
@@ -131,7 +131,7 @@ def test_precomputed_states_give_the_scores_of_the_network(net):
     from waypost_routers._graph_fit import _Fit
 
     fit = _Fit.__new__(_Fit)
-    fit.net, fit.graph, fit.how = built, graph, GraphRouter(hidden=8)._training()
+    fit.averaged, fit.graph, fit.how = built, graph, GraphRouter(hidden=8)._training()
     state = fit.state(known.rows, np.zeros(known.rows.shape[1], np.float32), 1.0)
     rows = planted(5, seed=8).embeddings
     found = nearest(known.rows, rows, 3)
@@ -183,6 +183,13 @@ def test_epochs_are_chosen_and_fits_repeat():
         one.predict_quality(batch_of(data)), two.predict_quality(batch_of(data))
     )
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_where_nothing_can_be_learned_the_means_are_kept():
+    router = GraphRouter().fit(shuffled(planted(200)))
+    assert router.epochs_ == 0
+    quality = router.predict_quality(batch_of(planted(9, seed=3)))
+    np.testing.assert_allclose(quality, router.mean_quality_[None].repeat(9, axis=0), atol=1e-5)
 
 
 def test_data_without_tasks_and_with_holes_is_learned_from():
