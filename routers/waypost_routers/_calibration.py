@@ -48,7 +48,7 @@ class Calibration:
     def apply(self, raw: NDArray[np.floating[Any]]) -> Floats:
         """Return quality in [0, 1], (n, n_llms)."""
         inner = self.level + self.slope * (raw - self.centre)
-        return sigmoid(inner) if self.link else np.asarray(np.clip(inner, 0.0, 1.0))
+        return sigmoid(inner) if self.link else np.minimum(np.maximum(inner, 0.0), 1.0)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as named arrays."""

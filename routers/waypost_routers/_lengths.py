@@ -41,7 +41,8 @@ class Lengths:
         """Return expected values, (n_queries, n_llms)."""
         assert batch.embeddings is not None  # routers that predict lengths need embeddings
         value = np.exp(self.ridge.predict(batch.embeddings)) * self.smearing
-        return np.where(self.measured, np.clip(value, self.low, self.high), np.nan)
+        value = np.minimum(np.maximum(value, self.low), self.high)
+        return np.where(self.measured, value, np.nan)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as named arrays."""

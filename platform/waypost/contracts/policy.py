@@ -17,6 +17,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,12 +98,14 @@ def rank(
         raise EmptyPoolError("no model to choose from: the pool is empty")
     if not np.isfinite(q).all():
         raise SchemaError("rank: quality must be finite; a model never measured has to be left out")
-    weights = np.broadcast_to(np.asarray(lam, dtype=np.float64), (len(q),))
+    weights = np.asarray(lam, dtype=np.float64)
+    if weights.shape != (len(q),):
+        weights = np.broadcast_to(weights, (len(q),))
     if not (weights >= 0).all():
         raise PolicyError("lambda must be a number of at least 0")
     ok = _eligible(q.shape, c, allowed, max_cost_usd)
     known = _fill_unknown(c)
-    return _order(q, known, weights, cost_ref, ok, _name_ranks(names), epsilon)
+    return _order(q, known, weights, cost_ref, ok, _name_ranks(tuple(names)), epsilon)
 
 
 def _eligible(
@@ -112,7 +115,8 @@ def _eligible(
     max_cost_usd: ArrayLike | None,
 ) -> NDArray[np.bool_]:
     ok = np.ones(shape, bool) if allowed is None else np.atleast_2d(np.asarray(allowed, bool))
-    ok = np.broadcast_to(ok, shape)
+    if ok.shape != shape:
+        ok = np.broadcast_to(ok, shape)
     if not ok.any(axis=1).all():
         raise EmptyPoolError("no model to choose from: none of the allowed models is in the pool")
     if max_cost_usd is None:
@@ -137,7 +141,8 @@ def _fill_unknown(cost: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(unknown, highest, cost)
 
 
-def _name_ranks(names: Sequence[str]) -> NDArray[np.intp]:
+@lru_cache(maxsize=64)
+def _name_ranks(names: tuple[str, ...]) -> NDArray[np.intp]:
     ranks = np.empty(len(names), dtype=np.intp)
     ranks[sorted(range(len(names)), key=lambda j: names[j])] = np.arange(len(names))
     return ranks
@@ -158,9 +163,10 @@ def _order(
     cost_only = np.isinf(lam) | ~np.isfinite(weight)
     weight = np.where(cost_only, 0.0, weight)[:, None]
     utility = np.where(ok, q - weight * c, -np.inf)
-    by_name = np.broadcast_to(name_ranks, q.shape)
+    by_name = name_ranks[None, :].repeat(len(q), axis=0)
     order = np.lexsort((by_name, c, -utility))
-    best_first = np.take_along_axis(utility, order, axis=1)
+    row_of = np.arange(len(q))[:, None]  # take_along_axis would cost much of a single decision
+    best_first = utility[row_of, order]
     with np.errstate(invalid="ignore"):
         gaps = best_first[:, :-1] - best_first[:, 1:]
     for row in np.flatnonzero(((gaps > 0) & (gaps <= epsilon)).any(axis=1)):
@@ -168,8 +174,7 @@ def _order(
     if cost_only.any():
         dear = np.where(ok, c, np.inf)
         order[cost_only] = np.lexsort((by_name, -q, dear))[cost_only]
-    eligible = np.take_along_axis(ok, order, axis=1)
-    return np.where(eligible, order, -1)
+    return np.where(ok[row_of, order], order, -1)
 
 
 def _order_with_ties(
