@@ -13,7 +13,7 @@ from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
 
-QUICK = ["best_single", "knnrouter", "linearrouter"]
+QUICK = ["elorouter", "knnrouter", "linearrouter"]
 
 
 def fitted(data, **params):
@@ -29,12 +29,13 @@ def batch(data):
 def test_says_what_it_tried_and_why_it_chose():
     report = fitted(planted(160)).report_
     tried = [row["candidate"] for row in report["candidates"]]
-    assert tried == ["stack", "stack, corrected by neighbours", "mean of all", *QUICK]
+    averages = ["mean of the best 3", "stack", "stack, corrected by neighbours", "mean of all"]
+    assert tried == [*averages, *QUICK, "training means"]
     assert report["chosen"] in tried
     assert report["chosen"] in report["why"]
     assert report["questions"] == 160
     gains = {row["candidate"]: row["gain"] for row in report["candidates"]}
-    assert gains["best_single"] == 0
+    assert gains["training means"] == 0
     assert gains[report["chosen"]] > 0.3
     assert json.loads(json.dumps(report)) == report
 
@@ -44,6 +45,7 @@ def test_weights_name_only_members_it_keeps():
     assert [type(m).name for m in router.members_] == [
         row["member"] for row in router.report_["weights"]
     ]
+    assert len(router.members_) >= 2
     assert all(row["contrast"] > 0 or row["level"] > 0 for row in router.report_["weights"])
 
 
@@ -57,7 +59,7 @@ def test_nothing_to_learn_leaves_the_means():
 
 def test_a_member_that_cannot_be_fitted_is_left_out_with_its_reason():
     data = replace(planted(120), embeddings=None)
-    router = make_router("auto", {"members": ["best_single", "smallest_llm", "knnrouter"]})
+    router = make_router("auto", {"members": ["best_single", "cheapest_llm", "knnrouter"]})
     type(router).needs_embeddings = False
     try:
         router.fit(data)

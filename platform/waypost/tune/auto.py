@@ -1,8 +1,9 @@
 """``auto``: tries the families of routers and serves the combination that is best on validation.
 
 1. Every member predicts every training question out of sample, by cross-validation.
-2. Candidates are each member alone, the mean of all, their stack (`stacking.Stack`), and the stack
-   corrected by neighbours (`stacking.Correction`).
+2. Candidates are the mean of the members that earn most, the mean of all, their stack
+   (`stacking.Stack`), the stack corrected by neighbours (`stacking.Correction`), each member alone,
+   and the training means.
 3. The candidate whose choices earn most on those questions is taken, over several cost weights
    where costs are known; averages go first where they are as good within the noise.
 4. The members it needs are fitted again on all questions.
@@ -12,7 +13,7 @@ Nothing but the training split is read; ``report_`` says what was tried and why 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,14 +25,17 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
-from waypost.tune.choosing import Candidate, choose
+from waypost.tune.choosing import Candidate, choose, earned
 from waypost.tune.members import Member, Members, OutOfSample, members_of, try_members
-from waypost.tune.stacking import Correction, Stack, fit_correction, fit_stack
+from waypost.tune.stacking import Correction, Stack, fit_correction, fit_mean, fit_stack
 
 Floats = NDArray[np.float64]
 
 FEWEST = 40
 """With fewer questions nothing can be compared: the fallback is fitted alone."""
+
+BEST = 3
+"""Members of the smaller mean: those that earn most alone."""
 
 FALLBACK = Member("knnrouter", {})
 
@@ -116,33 +120,51 @@ class AutoRouter(ScoreRouter):
         """Return the candidates, the steadier ones first: averages, then members alone."""
         predictions = np.stack([one.quality for one in tried])
         cost = np.stack([one.cost_usd for one in tried])
-        mean = self.mean_quality_
-
-        def stacked(name: str, stack: Stack) -> Candidate:
-            return Candidate(name, stack, stack.combine(predictions), _mean_cost(stack, cost))
-
-        found = []
-        # The weights are judged on folds that they were not learned from, as all else is.
-        outside, corrected = np.empty(data.quality.shape), np.empty(data.quality.shape)
-        for part in np.unique(fold):
-            rows = fold == part
-            learned, asked = predictions[:, ~rows], predictions[:, rows]
-            stack = fit_stack(learned, data.quality[~rows], mean)
-            outside[rows] = corrected[rows] = stack.combine(asked)
-            if (used := stack.used).any():
-                near = fit_correction(learned[used], stack.combine(learned), data.quality[~rows])
-                corrected[rows] += near.of(asked[used])
-        whole = fit_stack(predictions, data.quality, mean)
-        if whole.used.any():
-            usd = _mean_cost(whole, cost)
-            found.append(Candidate("stack", whole, outside, usd))
-            found.append(Candidate("stack, corrected by neighbours", whole, corrected, usd, True))
-        even = np.full(len(tried), 1 / len(tried))
-        found.append(stacked("mean of all", Stack(even, even, mean)))
+        mean, everyone = self.mean_quality_, np.arange(len(tried))
+        alone = []
         for place, one in enumerate(tried):
-            alone = np.eye(len(tried))[place]
-            found.append(stacked(one.member.label, Stack(alone, alone, mean)))
-        return found
+            only = np.eye(len(tried))[place]
+            stack = Stack(only, only, mean)
+            alone.append(
+                Candidate(one.member.label, stack, stack.combine(predictions), cost[place])
+            )
+        if len(tried) == 1:
+            return alone
+        usd = [float(np.nanmean(earned(c, data, self.cost_model_.cost_ref)[0])) for c in alone]
+        best = np.sort(np.argsort(usd)[-BEST:])
+
+        def judged(name: str, fit: Callable[[Floats, Floats], Stack], near: bool) -> Candidate:
+            # The weights are judged on folds that they were not learned from, as all else is.
+            outside = np.empty(data.quality.shape)
+            for part in np.unique(fold):
+                rows = fold == part
+                learned, asked = predictions[:, ~rows], predictions[:, rows]
+                stack = fit(learned, data.quality[~rows])
+                outside[rows] = stack.combine(asked)
+                if near and (used := stack.used).any():
+                    stacked = stack.combine(learned)
+                    correction = fit_correction(learned[used], stacked, data.quality[~rows])
+                    outside[rows] += correction.of(asked[used])
+            whole = fit(predictions, data.quality)
+            return Candidate(name, whole, outside, _mean_cost(whole, cost), near)
+
+        def even(kept: NDArray[np.intp]) -> Callable[[Floats, Floats], Stack]:
+            return lambda learned, quality: fit_mean(learned, quality, mean, kept)
+
+        def weighted(learned: Floats, quality: Floats) -> Stack:
+            return fit_stack(learned, quality, mean)
+
+        averages = [
+            judged(f"mean of the best {len(best)}", even(best), False),
+            judged("stack", weighted, False),
+            judged("stack, corrected by neighbours", weighted, True),
+            judged("mean of all", even(everyone), False),
+        ]
+        nothing = Stack(np.zeros(len(tried)), np.zeros(len(tried)), mean)
+        means = Candidate(
+            "training means", nothing, nothing.combine(predictions), cost.mean(axis=0)
+        )
+        return [*averages, *alone, means]
 
     def _take(
         self,
@@ -165,6 +187,8 @@ class AutoRouter(ScoreRouter):
     # -- predict ------------------------------------------------------------------------------
 
     def _predict(self, batch: QueryBatch) -> Prediction:
+        if not self.members_:
+            return Prediction(quality=np.repeat(self.mean_quality_[None], len(batch), axis=0))
         found = [member.predict(batch) for member in self.members_]
         predictions = np.stack([np.asarray(one.quality, np.float64) for one in found])
         quality = self.stack_.combine(predictions)
@@ -225,6 +249,8 @@ def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
 
 def _mean_cost(stack: Stack, cost: Floats) -> Floats:
     weights = stack.contrast + stack.level
+    if weights.sum() <= 0:
+        return np.asarray(cost.mean(axis=0))
     return np.asarray(np.tensordot(weights / weights.sum(), cost, axes=1))
 
 

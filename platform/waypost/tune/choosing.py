@@ -64,7 +64,7 @@ def choose(
     single = data.quality[:, best_single]
     utilities, qualities = [], []
     for candidate in candidates:
-        utility, quality = _earned(candidate, data, cost_ref)
+        utility, quality = earned(candidate, data, cost_ref)
         utilities.append(utility)
         qualities.append(quality)
     table = np.stack(utilities)
@@ -103,7 +103,7 @@ def choose(
     return candidates[taken], report
 
 
-def _earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:
+def earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:
     """Return what each question earned: utility over the weights, and quality at weight 0."""
     spent = np.where(np.isnan(data.cost_usd), candidate.cost_usd, data.cost_usd)
     priced = bool(np.isfinite(cost_ref) and cost_ref > 0 and not np.isnan(spent).all())

@@ -26,7 +26,6 @@ Spec = str | Mapping[str, Mapping[str, Any]]
 """A registry name, or ``{name: {parameter: value}}``."""
 
 DEFAULT: tuple[Spec, ...] = (
-    "best_single",
     "knnrouter",
     "linearrouter",
     {"linearrouter": {"features": "words"}},

@@ -77,6 +77,35 @@ def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
         quality: (n, n_llms), NaN where not measured; every row has a score.
         mean: (n_llms,) training means.
     """
+    contrast, level = _problems(predictions, quality, mean)
+    kept = np.arange(len(predictions))
+    while len(kept) > MOST_MEMBERS:
+        losses = [contrast.only(np.delete(kept, place)).loss for place in range(len(kept))]
+        kept = np.delete(kept, int(np.argmin(losses)))
+    return _stack(
+        kept, contrast.only(kept).weights, level.only(kept).weights, len(contrast.right), mean
+    )
+
+
+def fit_mean(predictions: Floats, quality: Floats, mean: Floats, kept: NDArray[np.intp]) -> Stack:
+    """Return the stack of even weights of the members ``kept``, whose size alone is learned.
+
+    The other arguments are as in `fit_stack`.
+    """
+    contrast, level = (part.only(kept) for part in _problems(predictions, quality, mean))
+    ones = np.ones(len(kept))
+    return _stack(kept, contrast.even * ones, level.even * ones, len(predictions), mean)
+
+
+def _stack(
+    kept: NDArray[np.intp], contrast: Floats, level: Floats, members: int, mean: Floats
+) -> Stack:
+    weights = np.zeros((2, members))
+    weights[0, kept], weights[1, kept] = contrast, level
+    return Stack(weights[0], weights[1], mean)
+
+
+def _problems(predictions: Floats, quality: Floats, mean: Floats) -> tuple[_Problem, _Problem]:
     known = ~np.isnan(quality)
     counts = known.sum(axis=1, keepdims=True)
 
@@ -85,17 +114,12 @@ def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
         level = away.sum(axis=1, keepdims=True) / counts
         return np.where(known, away - level, 0.0), level
 
-    target_contrast, target_level = parts(quality)
+    contrast, level = parts(quality)
     found = [parts(one) for one in predictions]
-    problem = _Problem.of([one for one, _ in found], target_contrast)
-    kept = np.arange(len(predictions))
-    while len(kept) > MOST_MEMBERS:
-        losses = [problem.only(np.delete(kept, place)).loss for place in range(len(kept))]
-        kept = np.delete(kept, int(np.argmin(losses)))
-    contrast, level = np.zeros(len(predictions)), np.zeros(len(predictions))
-    contrast[kept] = problem.only(kept).weights
-    level[kept] = _Problem.of([found[k][1] for k in kept], target_level).weights
-    return Stack(contrast, level, mean)
+    return (
+        _Problem.of([one for one, _ in found], contrast),
+        _Problem.of([one for _, one in found], level),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +144,13 @@ class _Problem:
         members = len(self.right)
         energy = float(np.trace(self.inner)) / members
         strength = PRIOR_QUESTIONS / max(self.rows, 1) * energy
-        # the prior's own scale, that of the members' mean, is one number and learned in full
-        even = max(float(self.right.sum()) / max(float(self.inner.sum()), 1e-12), 0.0)
         inner = self.inner + (strength + 1e-9) * np.eye(members)
-        return _coordinate_descent(inner, self.right + strength * even)
+        return _coordinate_descent(inner, self.right + strength * self.even)
+
+    @property
+    def even(self) -> float:
+        """The best weight that is the same for all: one number, and so learned in full."""
+        return max(float(self.right.sum()) / max(float(self.inner.sum()), 1e-12), 0.0)
 
     @property
     def loss(self) -> float:
