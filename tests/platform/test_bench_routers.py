@@ -14,7 +14,7 @@ from waypost.cli.bench_routers.aims import aims
 from waypost.cli.bench_routers.data import made_up
 from waypost.cli.bench_routers.large import Large
 from waypost.cli.bench_routers.reference import NEIGHBOURS
-from waypost.cli.bench_routers.timing import Timing, best_rate, singles
+from waypost.cli.bench_routers.timing import Subject, Timing, timings
 from waypost.contracts.errors import RegistryError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.testing.synthetic import planted
@@ -78,14 +78,16 @@ def test_a_router_that_cannot_be_measured_is_refused(name):
         run.measured_routers([name])
 
 
-def test_rates_and_percentiles_count_what_was_asked():
-    asked = []
-    p50, p99 = singles(asked.append, 8)
+def test_batches_are_timed_in_turn_and_queries_one_by_one():
+    calls, asked = [], []
+    one = Subject(1.0, lambda: calls.append("one"), asked.append)
+    other = Subject(2.0, lambda: calls.append("other"), lambda i: None)
+    found = timings({"one": one, "other": other}, 1000, repeats=3, alone=8)
+    assert calls == ["one", "other"] * 3
     assert asked == [*range(5), *range(8)]  # five to warm up
-    assert 0 < p50 <= p99
-    calls = []
-    assert best_rate(lambda: calls.append(1), 1000, 3) > 0
-    assert len(calls) == 3
+    assert [found[name].fit_s for name in ("one", "other")] == [1.0, 2.0]
+    assert all(0 < timing.p50_ms <= timing.p99_ms for timing in found.values())
+    assert all(timing.per_s > 1000 for timing in found.values())  # far less than a second
 
 
 def test_the_command_measures_tells_and_inserts(tmp_path):

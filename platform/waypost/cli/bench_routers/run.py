@@ -16,8 +16,8 @@ from waypost import __version__
 from waypost.cli.bench_routers.aims import NEAREST, aims
 from waypost.cli.bench_routers.data import made_up
 from waypost.cli.bench_routers.large import Large, time_large
-from waypost.cli.bench_routers.reference import time_references
-from waypost.cli.bench_routers.timing import Timing, fitted, time_router
+from waypost.cli.bench_routers.reference import references
+from waypost.cli.bench_routers.timing import Subject, fitted, subject_of, timings
 from waypost.contracts.errors import RegistryError, WaypostError
 from waypost.contracts.prediction import QueryBatch
 from waypost.contracts.records import Query
@@ -101,20 +101,23 @@ def run(
     """
     chosen = measured_routers(names)
     data, batch = _given(data_folder, options) if data_folder else _made_up(options)
-    routers: dict[str, Timing] = {}
+    subjects: dict[str, Subject] = {}
     failed: dict[str, str] = {}
     k = DEFAULT_K
     for name in chosen:
         tell(f"{name}: fitting {len(data)} x {len(data.llms)}")
         try:
             router, fit_s = fitted(name, {}, data)
-            routers[name] = time_router(router, fit_s, batch, options.repeats, options.alone)
         except WaypostError as error:
             failed[name] = str(error)
             continue
+        subjects[name] = subject_of(router, fit_s, batch)
         k = getattr(router, "k_", k) if name == NEAREST else k
-    tell("scikit-learn")
-    references = dict(time_references(data, batch, k, options.repeats, options.alone))
+    theirs = references(data, batch, k)
+    tell(f"deciding {len(batch)} queries")
+    everyone = timings({**subjects, **theirs}, len(batch), options.repeats, options.alone)
+    routers = {name: everyone[name] for name in subjects}
+    compared = {name: everyone[name] for name in theirs}
     large: dict[str, Large] = {}
     index_mb = None
     if options.large_n and NEAREST in chosen:
@@ -122,7 +125,7 @@ def run(
         large, index_mb = time_large(
             options.large_n, options.large_llms, options.dimension, options.alone, options.seed
         )
-    found = aims(routers, references, large, whole=not names and not failed)
+    found = aims(routers, compared, large, whole=not names and not failed)
     return {
         "format": FORMAT,
         "machine": {
@@ -141,7 +144,7 @@ def run(
             "k": k,
         },
         "routers": {name: asdict(one) for name, one in routers.items()},
-        "references": {name: asdict(one) for name, one in references.items()},
+        "references": {name: asdict(one) for name, one in compared.items()},
         "large": {name: asdict(one) for name, one in large.items()},
         "index_mb": index_mb,
         "aims": [asdict(aim) for aim in found],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,43 @@ def singles(ask: Callable[[int], Any], count: int) -> tuple[float, float]:
     return float(np.median(found)), float(np.quantile(found, 0.99))
 
 
-def best_rate(ask: Callable[[], Any], count: int, repeats: int) -> float:
-    """Return how many of ``count`` queries a second the fastest of some calls decided."""
-    return count / min(seconds(ask) for _ in range(repeats))
+@dataclass(frozen=True)
+class Subject:
+    """What is timed.
+
+    Attributes:
+        fit_s: Of its fit.
+        ask_all: Answers the whole batch.
+        ask_one: Answers one query of it.
+        memory_mb: See `Timing`.
+    """
+
+    fit_s: float
+    ask_all: Callable[[], Any]
+    ask_one: Callable[[int], Any]
+    memory_mb: float | None = None
+
+
+def timings(
+    subjects: Mapping[str, Subject], count: int, repeats: int, alone: int
+) -> dict[str, Timing]:
+    """Time batches round by round, so that a busy minute of the machine is everyone's.
+
+    Args:
+        subjects: What is timed, by name.
+        count: Queries of the batch.
+        repeats: Rounds.
+        alone: Queries answered one by one.
+    """
+    least = dict.fromkeys(subjects, float("inf"))
+    for _ in range(repeats):
+        for name, subject in subjects.items():
+            least[name] = min(least[name], seconds(subject.ask_all))
+    found = {}
+    for name, subject in subjects.items():
+        p50, p99 = singles(subject.ask_one, min(alone, count))
+        found[name] = Timing(subject.fit_s, count / least[name], p50, p99, subject.memory_mb)
+    return found
 
 
 def fitted(name: str, params: dict[str, Any], data: Any) -> tuple[ScoreRouter, float]:
@@ -67,18 +101,8 @@ def fitted(name: str, params: dict[str, Any], data: Any) -> tuple[ScoreRouter, f
     return router, time.perf_counter() - start
 
 
-def time_router(
-    router: ScoreRouter, fit_s: float, batch: QueryBatch, repeats: int, alone: int
-) -> Timing:
-    """Time decisions: prediction, cost and ranking of a batch; `decide` of one query.
-
-    Args:
-        router: Fitted.
-        fit_s: Of its fit.
-        batch: Queries with their vectors.
-        repeats: How often the batch is decided.
-        alone: How many of the queries are decided alone.
-    """
+def subject_of(router: ScoreRouter, fit_s: float, batch: QueryBatch) -> Subject:
+    """Return a fitted router's decisions: prediction, cost and ranking; `decide` of one query."""
 
     def decide_all() -> None:
         prediction = router.predict(batch)
@@ -94,9 +118,7 @@ def time_router(
         assert batch.embeddings is not None
         router.decide(batch.queries[i : i + 1], batch.embeddings[i : i + 1])
 
-    p50, p99 = singles(decide_one, min(alone, len(batch)))
-    per_s = best_rate(decide_all, len(batch), repeats)
-    return Timing(fit_s, per_s, p50, p99, memory_mb(router))
+    return Subject(fit_s, decide_all, decide_one, memory_mb(router))
 
 
 def memory_mb(router: ScoreRouter) -> float:
