@@ -47,7 +47,7 @@ def choose(
 ) -> tuple[Candidate, dict[str, Any]]:
     """Take the candidate whose choices earn most.
 
-    The first in the list that is within half a standard error (paired, over questions) of the
+    The first in the list that is within one standard error (paired, over questions) of the
     best is taken: the best of many noisy estimates is picked by chance as much as by merit.
 
     Args:
@@ -73,7 +73,7 @@ def choose(
     behind = table[best] - table
     measured = np.maximum((~np.isnan(behind)).sum(axis=1), 1)
     error = np.nanstd(behind, axis=1) / np.sqrt(measured)
-    close = np.flatnonzero(np.nanmean(behind, axis=1) <= 0.5 * error)
+    close = np.flatnonzero(np.nanmean(behind, axis=1) <= error)
     taken = int(close[0]) if len(close) else best
     rows = []
     for candidate, utility, quality in zip(candidates, means, qualities, strict=True):
@@ -89,7 +89,7 @@ def choose(
         )
     why = f"{candidates[best].name} earned most"
     if taken != best:
-        why = f"{why}, and {candidates[taken].name}, steadier, is within half a standard error"
+        why = f"{why}, and {candidates[taken].name}, steadier, is within one standard error"
     oracle = np.where(np.isnan(data.quality), -np.inf, data.quality).max(axis=1)
     report = {
         "chosen": candidates[taken].name,
