@@ -81,8 +81,8 @@ bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
-JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter \
-    elorouter:weighting=similarity thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
+JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter:weighting=plain \
+    elorouter thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
     graphrouter linearrouter clusterrouter knnrouter taskrouter automix auto
 router-tables: env ## the README's router tables, from ../shared/data (an hour)
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/llmrouter_example --encoder onnx \
