@@ -17,6 +17,7 @@ from waypost.cli.bench_routers.reference import NEIGHBOURS
 from waypost.cli.bench_routers.timing import Subject, Timing, timings
 from waypost.contracts.errors import RegistryError
 from waypost.contracts.routing_data import write_routing_data
+from waypost.registry import make_router
 from waypost.testing.synthetic import planted
 
 TINY = ["--n", "60", "--llms", "3", "--dim", "8", "--quick"]
@@ -38,6 +39,8 @@ def test_made_up_data_is_of_the_size_asked_for_and_repeats_with_its_seed():
     np.testing.assert_array_equal(data.embeddings, again.embeddings)
     assert data.queries == again.queries != other.queries
     assert (data.cost_usd > 0).all()
+    for name in ("largest_llm", "smallest_llm"):  # these ask for sizes
+        make_router(name).fit(data)
 
 
 def test_aims_by_hand():

@@ -35,7 +35,12 @@ def made_up(n: int, llms: int, dimension: int, seed: int) -> RoutingData:
         queries=_texts(topic, draw),
         task_names=tuple(f"topic-{t}" for t in topic),
         llms=tuple(
-            LLMInfo(name=f"llm-{j:03d}", input_price=float(p) / 3, output_price=float(p))
+            LLMInfo(
+                name=f"llm-{j:03d}",
+                size=f"{10 * p:.1f}B",
+                input_price=float(p) / 3,
+                output_price=float(p),
+            )
             for j, p in enumerate(price)
         ),
         quality=(draw.random((n, llms)) < chance).astype(np.float64),
