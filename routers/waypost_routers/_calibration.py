@@ -31,7 +31,7 @@ class Calibration:
     """Maps raw scores to [0, 1].
 
     ``identity``: level_j + slope * (raw - centre_j), for scores in units of quality.
-    ``logit`` (Platt, 1999): sigmoid(level_j + slope_j * (raw - centre_j)), for scores of any scale.
+    ``logit`` (Platt, 1999): sigmoid(level_j + slope * (raw - centre_j)), for scores of any scale.
 
     Attributes:
         link: 0 for identity, 1 for logit.
@@ -76,8 +76,8 @@ def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = 
             which are one question should share 1.
 
     Returns:
-        (n_llms,): one slope for all under ``identity``, where 1 is the prior; one each under
-        ``logit``, drawn towards the common one.
+        (n_llms,), one slope for all: slopes of their own, learned on a fifth of the questions,
+        send queries to the LLMs with the luckiest ones. Under ``identity`` 1 is the prior.
     """
     known = ~np.isnan(quality)
     if not known.any():
@@ -92,21 +92,12 @@ def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = 
         return np.full(raw.shape[1], float(np.clip(slope, 0.0, 2.0)))
     levels = logit(np.nan_to_num(_column_mean(quality, known), nan=0.5), 0.01)
     offset = np.broadcast_to(levels, raw.shape)
-    common = _platt(x[known], quality[known], offset[known], mass[known], 0.0)
-    own = [
-        _platt(x[k, j], quality[k, j], offset[k, j], mass[k, j], common) if k.any() else common
-        for j, k in enumerate(known.T)
-    ]
-    return np.array(own)
-
-
-def _platt(x: Floats, y: Floats, offset: Floats, mass: Floats, prior: float) -> float:
     # The offset enters as a feature whose weight is held at 1: levels are set later.
-    scale = max(float(np.abs(x).mean()), 1e-9)
-    features = np.column_stack([offset, x / scale])
-    precision = np.array([1e9, 20.0 if prior else 1e-3])
-    beta = fit_logistic(features, y, np.array([1.0, prior * scale]), precision, mass)
-    return max(float(beta[1]) / scale, 0.0)
+    scale = max(float(np.abs(x[known]).mean()), 1e-9)
+    features = np.column_stack([offset[known], x[known] / scale])
+    precision = np.array([1e9, 1e-3])
+    beta = fit_logistic(features, quality[known], np.array([1.0, 0.0]), precision, mass[known])
+    return np.full(raw.shape[1], max(float(beta[1]) / scale, 0.0))
 
 
 def calibrated(

@@ -39,7 +39,7 @@ from waypost.cli.output import echo_json, progress_bar
 @click.option(
     "--folds",
     type=click.IntRange(0, 100),
-    help="Of the cross-validation; 0 is none.  [default: 5]",
+    help="Of the cross-validation; 0 is none.  [default: 5; 0 where a model is fine-tuned]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")

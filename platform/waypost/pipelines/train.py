@@ -26,6 +26,9 @@ from waypost.pipelines.validation import cross_validate, decide_on, of_report, s
 from waypost.registry import make_trainable, router_class
 
 
+FOLDS = 5
+
+
 class TrainConfig(StrictModel):
     """One training run.
 
@@ -35,14 +38,15 @@ class TrainConfig(StrictModel):
         encoder: Query encoder: a kind, an id, or its keys.
         seed: Of the folds, and of the router where it has such a parameter.
         folds: Parts of the cross-validation where the folder holds no validation split; 0 is
-            none.
+            none. Left out it is `FOLDS`, or none for routers that fine-tune a model, where each
+            further fit takes minutes.
     """
 
     router: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     encoder: str | EncoderSpec = "static"
     seed: int = Field(default=0, ge=0)
-    folds: int = Field(default=5, ge=0, le=100)
+    folds: int | None = Field(default=None, ge=0, le=100)
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,14 @@ def _validate(
         return {"method": "validation split", **summary(decide_on(router, data, held_out))}
     if router.validates_itself:
         return of_report(router.report_)
-    if config.folds <= 1:
+    folds = config.folds
+    if folds is None:
+        folds = FOLDS if router.needs_weights is None else 0
+    if folds <= 1:
         return None
     if not router.learns:
         return {"method": "the whole training split", **summary(decide_on(router, data, data))}
-    return cross_validate(partial(new_router, config), data, config.folds, config.seed)
+    return cross_validate(partial(new_router, config), data, folds, config.seed)
 
 
 def new_router(config: TrainConfig) -> TrainableRouter:
