@@ -25,7 +25,6 @@ from waypost.pipelines.embed import Progress, query_embeddings
 from waypost.pipelines.validation import cross_validate, decide_on, of_report, summary
 from waypost.registry import make_trainable, router_class
 
-
 FOLDS = 5
 
 

@@ -187,14 +187,11 @@ class Correction:
     errors: NDArray[np.float32]
     k: int
 
-    def of(self, predictions: Floats, fold: Any = None, folds: Any = None) -> Floats:
+    def of(self, predictions: Floats) -> Floats:
         """Return what to add to the stacked prediction, (n, n_llms).
 
         Args:
-            predictions: (n_members, n, n_llms).
-            fold: (n,) fold of each query, with ``folds`` those of the points: a query's own is
-                left out. None leaves nothing out.
-            folds: See ``fold``.
+            predictions: (n_members, n, n_llms), of questions that are not among the points.
         """
         asked = _points(predictions)
         found = np.zeros((len(asked), self.errors.shape[1]))
@@ -202,8 +199,6 @@ class Correction:
         for start in range(0, len(asked), _BLOCK):
             part = asked[start : start + _BLOCK]
             away = size + (part**2).sum(axis=1)[:, None] - 2 * part @ self.points.T
-            if fold is not None:
-                away[fold[start : start + _BLOCK, None] == folds] = np.inf
             found[start : start + _BLOCK] = self._mean(np.maximum(away, 0.0))
         return found
 
