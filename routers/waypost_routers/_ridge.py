@@ -94,7 +94,7 @@ def fit_ridge(
     groups: dict[bytes, list[int]] = {}
     for column in range(targets.shape[1]):
         groups.setdefault(known[:, column].tobytes(), []).append(column)
-    rows = features.astype(np.float64)
+    rows, back = _narrow(features.astype(np.float64))
     tried = np.asarray(penalties, np.float64)
     outside = np.empty((len(tried), *targets.shape))
     sums = {}
@@ -121,7 +121,21 @@ def fit_ridge(
             weights[:, column] = solved.weights[best[column], :, i]
             intercept[column] = solved.intercept[best[column], i]
     chosen = np.take_along_axis(outside, best[None, None, :], axis=0)[0]
-    return Ridge(weights, intercept, tried[best]), chosen
+    return Ridge(weights if back is None else back @ weights, intercept, tried[best]), chosen
+
+
+def _narrow(rows: Floats) -> tuple[Floats, Floats | None]:
+    """Turn wide rows into their own span: the same fit, in as many columns as there are rows.
+
+    Returns:
+        Rows (n, r), and the map (d, r) that brings weights back; None where rows are not wide.
+    """
+    if len(rows) >= rows.shape[1]:
+        return rows, None
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    kept = values > max(float(values[-1]), 1e-12) * 1e-12
+    length = np.sqrt(values[kept])
+    return vectors[:, kept] * length, rows.T @ (vectors[:, kept] / length)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
 
-QUICK = ["elorouter", "knnrouter", "linearrouter"]
+QUICK = ["clusterrouter", "knnrouter", "linearrouter"]
 
 
 def fitted(data, **params):

@@ -67,3 +67,17 @@ def test_state_survives():
     ridge, _ = fit_ridge(X, 2 * X, OWN_FOLDS)
     again = Ridge.from_arrays(ridge.to_arrays())
     np.testing.assert_array_equal(again.predict(X), ridge.predict(X))
+
+
+def test_wide_rows_give_the_fit_that_narrow_ones_would():
+    draw = np.random.default_rng(4)
+    rows, y = draw.normal(size=(12, 30)), draw.normal(size=(12, 2))
+    fold = np.repeat([0, 1, 2], 4)
+    wide, outside = fit_ridge(rows, y, fold, penalties=(5.0,))
+    centred = rows - rows.mean(axis=0)
+    penalty = 5.0 * (centred**2).sum() / 100
+    inner = centred.T @ centred + penalty * np.eye(30)
+    expected = np.linalg.solve(inner, centred.T @ (y - y.mean(axis=0)))
+    np.testing.assert_allclose(wide.weights, expected, atol=1e-9)
+    alone, _ = fit_ridge(rows[fold != 1], y[fold != 1], fold[fold != 1], (5.0,))
+    np.testing.assert_allclose(outside[fold == 1], alone.predict(rows[fold == 1]), atol=1e-9)

@@ -46,11 +46,11 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "device": "device",
     },
     "graphrouter": {
-        "hidden_dim": "hidden_dim",
+        "hidden_dim": "hidden",
         "learning_rate": "learning_rate",
         "weight_decay": "weight_decay",
         "train_epoch": "epochs",
-        "train_mask_rate": "mask_rate",
+        "train_mask_rate": "visible",  # what its name says is hidden is what it shows
     },
     "causallm_router": {
         "lora_r": "rank",
