@@ -49,6 +49,7 @@ class GraphRouter(HeldOutRouter):
     link = "identity"
     new_model_support = "few-shot"
     state_parts: ClassVar = {**HeldOutRouter.state_parts, "graph_": GraphState}
+    trial_parameters: ClassVar = {"epochs": 16}
     parameter_constraints: ClassVar = {
         "hidden": Integer(1, 1024),
         "k": Integer(1),
