@@ -20,8 +20,6 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines import make_engine
-from waypost.engines._lm_sampling import sample
-from waypost.engines._lm_text import Detokenizer
 from waypost.engines.base import collect
 from waypost.testing.tiny_model import write_tiny_model
 
@@ -309,73 +307,6 @@ async def test_a_seed_repeats_whatever_else_is_in_the_batch(tiny):
         assert together[-1].text == alone.text
         another = await collect(engine, ask("hello", temperature=1.5, seed=8, max_tokens=20))
         assert another.text != alone.text
-
-
-def test_top_p_keeps_the_fewest_tokens_that_reach_it():
-    logits = torch.log(torch.tensor([0.1, 0.5, 0.15, 0.25]))
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(top_p: float) -> set[int]:
-        return {sample(logits, 1.0, top_p, generator) for _ in range(300)}
-
-    assert drawn(0.4) == {1}
-    assert drawn(0.6) == {1, 3}
-    assert drawn(0.8) == {1, 2, 3}
-    assert drawn(1.0) == {0, 1, 2, 3}
-
-
-def test_a_flat_distribution_is_sorted_whole():
-    generator = torch.Generator().manual_seed(0)
-    drawn = {sample(torch.zeros(2000), 1.0, 0.9, generator) for _ in range(1500)}
-    assert 700 < len(drawn) <= 1800
-
-
-def test_temperature_sharpens_and_flattens():
-    logits = torch.log(torch.tensor([0.6, 0.4]))
-    generator = torch.Generator().manual_seed(0)
-
-    def share(temperature: float) -> float:
-        return sum(sample(logits, temperature, 1.0, generator) for _ in range(2000)) / 2000
-
-    assert share(0.25) == pytest.approx(0.4**4 / (0.4**4 + 0.6**4), abs=0.03)
-    assert share(1.0) == pytest.approx(0.4, abs=0.04)
-
-
-# Text
-
-
-def decode_bytes(ids) -> str:
-    return bytes(ids).decode("utf-8", errors="replace")
-
-
-def test_half_a_character_waits_for_its_other_half():
-    detokenizer = Detokenizer(decode_bytes)
-    shown = [detokenizer.push(byte) for byte in "aé🦊b".encode()]
-    assert shown == ["a", "", "é", "", "", "", "🦊", "b"]
-
-
-def test_what_never_becomes_a_character_comes_at_the_end():
-    detokenizer = Detokenizer(decode_bytes)
-    assert [detokenizer.push(byte) for byte in b"a\xf0\x9f"] == ["a", "", ""]
-    assert detokenizer.flush() == "\ufffd"
-    assert detokenizer.flush() == ""
-
-
-def test_bytes_that_are_no_text_are_not_held_for_ever():
-    detokenizer = Detokenizer(decode_bytes)
-    shown = [detokenizer.push(0xFF) for _ in range(40)]
-    assert "".join(shown) + detokenizer.flush() == "\ufffd" * 40
-    assert any(shown)
-
-
-def test_a_space_that_the_decoder_drops_in_front_is_kept_between():
-    words = {1: "▁one", 2: "▁two"}
-
-    def decode(ids) -> str:
-        return "".join(words[token] for token in ids).replace("▁", " ").removeprefix(" ")
-
-    detokenizer = Detokenizer(decode)
-    assert [detokenizer.push(token) for token in (1, 2, 1)] == ["one", " two", " one"]
 
 
 @pytest.mark.engine

@@ -65,3 +65,6 @@ def test_decisions_are_timed_one_by_one(monkeypatch):
     assert 0 < p50 <= p99
     assert len(asked) == len(TEXTS) + 3
     assert not set(asked) & set(TEXTS)  # nothing that a cache may know
+    first = set(asked[3:])
+    decision_ms(router, TEXTS)
+    assert not first & set(asked[len(TEXTS) + 6 :])  # nor from the router before

@@ -12,8 +12,6 @@ import openai
 import pytest
 
 from waypost.contracts.generation import Usage
-from waypost.secrets import KeyRing
-from waypost.serve.access import ClientKeys, client_keys
 from waypost.serve.changes import change_plan
 from waypost.serve.settings import UserConfig
 from waypost.testing.asgi import Client
@@ -301,36 +299,6 @@ async def test_the_metrics_count_what_happened(client):
 async def test_below_a_route_prefix_the_paths_are_the_same(client):
     reply = await client.open("GET", "/v1/models", root_path="/team").end()
     assert reply.status == 200
-
-
-# keys of the clients
-
-
-async def test_where_keys_are_asked_for_only_they_get_in(artifact):
-    async with running(artifact, keys=ClientKeys(["canary-key-1", "canary-key-2"])) as up:
-        good = await up.client.post(CHAT, chat(), authorization="Bearer canary-key-2")
-        assert good.status == 200
-        for wrong in ({}, {"authorization": "Bearer no"}, {"authorization": "canary-key-1"}):
-            reply = await up.client.post(CHAT, chat(), **wrong)
-            assert reply.status == 401
-            assert reply.json()["error"]["type"] == "authentication_error"
-            assert b"canary" not in reply.body
-        assert (await up.client.get("/metrics")).status == 401
-        assert (await up.client.get("/healthz")).status == 200
-
-
-def test_the_keys_of_clients_are_those_of_their_service():
-    ring = KeyRing({"waypost-clients": ["for-clients-1", "for-clients-2"], "openai": ["upstream"]})
-    keys = client_keys(ring)
-    keys.check("Bearer for-clients-1")
-    keys.check("bearer for-clients-2")
-    with pytest.raises(Exception, match="not known"):
-        keys.check("Bearer upstream")
-
-
-def test_keys_that_serve_any_service_are_no_keys_of_clients():
-    with pytest.raises(Exception, match="waypost-clients"):
-        client_keys(KeyRing({"*": ["upstream-key"]}))
 
 
 # with OpenAI's own client

@@ -1,4 +1,4 @@
-"""AutoMix: families of policies, chains, steps, replay and live runs."""
+"""AutoMix: fit, decisions, steps, replay and live runs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ from waypost.episode import EpisodeResult, run_episode
 from waypost.loading import load_router, save_router
 from waypost.pipelines import replay
 from waypost.testing.deciding_checks import HOSTILE
-from waypost_routers._cascade import Ladder, Tier, fit_chain, run_chain
-from waypost_routers._verdict_policies import FAMILIES, Evidence, greedy
 from waypost_routers.automix import AutoMix
 
 PRICES = {"small": 1.0, "middle": 4.0, "large": 40.0}
@@ -81,108 +79,6 @@ def router(data: RoutingData) -> AutoMix:
 
 def plan_at(router: AutoMix, lam: float) -> dict[str, object]:
     return router.plans_[int(np.searchsorted(router.lambdas_, lam, side="right")) - 1]
-
-
-# Families: two verdicts; by number of supporting ones 3, 3 and 4 rows.
-
-ROWS = Evidence(
-    count=np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2]),
-    own=np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 0], float),
-    next=np.array([0, 0, 0, 1, 1, 1, 1, 1, 0, 1], float),
-    price=np.full(10, 0.25),
-    verdicts=2,
-)
-
-
-def test_the_net_of_each_number_of_verdicts():
-    # 0: nothing gained for 3 * .25; 1: two gained for .75; 2: +1 - 1 for 1.
-    np.testing.assert_allclose(ROWS.by_count(ROWS.net), [-0.75, 1.25, -1.0])
-
-
-@pytest.mark.parametrize(
-    ("family", "actions"),
-    [
-        ("threshold", [1, 1, 0]),  # -.75 + 1.25 = .5 is the best sum from 0 on
-        ("double_threshold", [0, 1, 0]),  # 1.25 alone
-        ("self_consistency", [1, 1, 0]),  # at most half
-        ("greedy", [0, 1, 0]),
-        # Classes: hopeless 3 rows, net -.25; needy 3, net .75; good 4, net -1/4 - .25 = -.5.
-        # Their counts, one added: [4 1 1]/6, [1 3 2]/6, [1 2 4]/7.
-        # 0: .3*4/6*-.25 + .3*1/6*.75 + .4*1/7*-.5 = -.0411; 1: -.0125 + .1125 - .0571 = .0429;
-        # 2: -.0125 + .075 - .1143 = -.0518.
-        ("pomdp", [0, 1, 0]),
-    ],
-)
-def test_families_by_hand(family, actions):
-    assert FAMILIES[family](ROWS).tolist() == actions
-
-
-def test_greedy_shrinks_a_number_seldom_seen_towards_the_mean_of_all():
-    rows = Evidence(
-        count=np.array([0, 1, 1, 1, 1]),
-        own=np.array([1.0, 0, 0, 0, 0]),
-        next=np.array([0.9, 1, 1, 1, 1]),
-        price=np.zeros(5),
-        verdicts=1,
-    )
-    # mean net .78; the one row with 0 verdicts has net -.1: (-.1 + 4 * .78) / 5 > 0
-    assert greedy(rows).tolist() == [1, 1]
-    assert greedy(rows, kappa=0.1).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("family", ["threshold", "double_threshold", "greedy", "pomdp"])
-def test_where_passing_on_only_costs_nothing_is_passed_on(family):
-    rows = replace(ROWS, price=np.full(10, 2.0))
-    assert FAMILIES[family](rows).tolist() == [0, 0, 0]
-
-
-# Chains
-
-
-def ladder(**changes: object) -> Ladder:
-    fields: dict[str, object] = {
-        "quality": np.array([[1, 1], [1, 1], [0, 1], [0, 1]], float),
-        "cost": np.array([[0.1, 1.0]] * 4),
-        "verify": np.array([[0.05, 0.5]] * 4),
-        "count": np.array([[1, 0], [1, 0], [0, 0], [0, 0]], float),
-        "verdicts": 1,
-    }
-    return Ladder(**(fields | changes))  # type: ignore[arg-type]
-
-
-def test_a_chain_counts_answer_and_verdicts_of_every_tier():
-    chain = fit_chain(ladder(), 0.5, "threshold")
-    assert chain == (Tier(0, (1, 0), blind=0), Tier(1))
-    score, cost = run_chain(chain, ladder())
-    assert score.tolist() == [1, 1, 1, 1]
-    np.testing.assert_allclose(cost, [0.15, 0.15, 1.15, 1.15])
-
-
-def test_verdicts_dearer_than_what_they_save_are_not_asked_for():
-    # accepted half saves 0.9 * 0.5; verdicts cost 0.5 on every question
-    assert fit_chain(ladder(verify=np.full((4, 2), 0.5)), 0.5, "threshold") == (Tier(1),)
-
-
-def test_cost_alone_takes_the_cheapest_and_quality_alone_the_best():
-    assert fit_chain(ladder(), 1e9, "greedy") == (Tier(0),)
-    best = fit_chain(ladder(count=np.full((4, 2), np.nan)), 0.0, "greedy")
-    assert best == (Tier(1),)
-
-
-def test_three_tiers_are_chained_where_each_pays():
-    found = fit_chain(
-        Ladder(
-            quality=np.array([[1, 1, 1], [0, 1, 1], [0, 0, 1]] * 4, float),
-            cost=np.array([[0.01, 0.1, 1.0]] * 12),
-            verify=np.array([[0.001, 0.01, 0.1]] * 12),
-            count=np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]] * 4, float),
-            verdicts=1,
-        ),
-        0.3,
-        "threshold",
-    )
-    assert [tier.column for tier in found] == [0, 1, 2]
-    assert [tier.actions for tier in found] == [(1, 0), (1, 0), None]
 
 
 # Fit

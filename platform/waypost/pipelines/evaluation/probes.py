@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ TIMED = 200
 REWRITTEN = 100
 """Most queries that are timed, and written differently; drawn by seed."""
 
+_turns = count()
 _SECONDS = 2.0
 _LEAST = 20
 
@@ -41,8 +43,8 @@ def decision_ms(router: TrainableRouter, texts: Sequence[str]) -> tuple[float, f
         for text in texts[:3]:  # what loads at the first call is not a decision's time
             router.route_single(f"{text} -")
         begun = time.perf_counter()
-        for number, text in enumerate(texts):
-            asked = f"{text} {number}"  # no cache knows it
+        for text in texts:
+            asked = f"{text} {next(_turns)}"  # no cache knows it, nor what another router was asked
             start = time.perf_counter()
             router.route_single(asked)
             end = time.perf_counter()
