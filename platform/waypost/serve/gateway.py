@@ -65,8 +65,9 @@ only models that the other side does not have (any more, or yet) is decided agai
 MODEL = "/v1/models/"
 ANY_MODEL = "/v1/models/{model}"
 
-FEWEST_ARRIVALS = 64
-"""Bodies that may be on their way at a time, also where fewer requests are worked on."""
+FEWEST_ARRIVALS = 1024
+"""Bodies that may be on their way at a time, also where fewer requests are worked on. A crowd whose
+bodies are all here already, but not yet read, must be told 429 and not that it was slow."""
 
 OPEN_HEADER = "x-waypost-open"
 """Of a gateway that stops: how many requests it still works on."""
