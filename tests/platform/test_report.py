@@ -8,7 +8,7 @@ import pytest
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.pipelines.evaluate import EvaluateConfig, evaluate
-from waypost.report.compact import compact, insert
+from waypost.report.compact import _curves, compact, insert
 from waypost.report.curve_plot import draw_curve
 from waypost.report.drawing import literal, look
 from waypost.report.folder import check_place, report_folder, write_report
@@ -147,3 +147,18 @@ def test_only_a_report_is_replaced(tmp_path):
         check_place(tmp_path)
     with pytest.raises(ConfigError, match="is no report"):
         check_place(tmp_path / "notes.txt")
+
+
+def test_the_short_table_tells_the_best_quality_within_a_share_of_the_cost():
+    curve = [[0.0, 0.9, 10.0], [0.1, 0.8, 4.0], [1.0, 0.85, 2.4], [9.0, 0.5, 1.1]]
+    one = {"aiq": 0.7, "curve": curve}
+    report = {
+        "reference": {"best_single": {"cost_usd_per_1k": 10.0}},
+        "routers": {"knn": one, "free": {"aiq": None, "curve": []}},
+    }
+    lines = _curves(report)
+    assert [line for line in lines if line.startswith("| knn")] == [
+        "| knn | n/a | 0.850 | 0.850 | 0.850 | 0.900 |"
+    ]
+    assert not any("free" in line for line in lines)
+    assert _curves({"reference": {"best_single": {"cost_usd_per_1k": None}}, "routers": {}}) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ _COLUMNS = (
     "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",
     "fit s",
 )  # fmt: skip
+
+
+_SHARES = (10, 25, 50, 75, 100)
+_CURVES = 6
 
 
 def compact(report: Mapping[str, Any]) -> str:
@@ -28,10 +32,34 @@ def compact(report: Mapping[str, Any]) -> str:
         f"{', '.join(map(str, seeds))}, data digest `{report['data_digest'][:12]}`; cost: "
         f"{report['cost_basis']}."
     )
-    lines = [*table(_COLUMNS, rows), "", facts]
+    lines = [*table(_COLUMNS, rows), "", *_curves(report), facts]
     if report.get("command"):
         lines += ["", f"    {report['command']}"]
     return "\n".join(lines)
+
+
+def _curves(report: Mapping[str, Any]) -> list[str]:
+    """Return a table of the curves: best quality within a share of the best single LLM's cost."""
+    spent = report["reference"]["best_single"]["cost_usd_per_1k"]
+    judged = [(name, row) for name, row in report["routers"].items() if row["aiq"] is not None]
+    if not spent or not judged:
+        return []
+    best = sorted(judged, key=lambda item: -item[1]["aiq"])[:_CURVES]
+    heads = ("best quality within", *(f"{share} % of its cost" for share in _SHARES))
+    rows = [
+        [name, *(_within(row["curve"], spent * s / 100) for s in _SHARES)] for name, row in best
+    ]
+    return [
+        f"The {len(best)} curves of the largest area; cost is a share of the best single LLM's:",
+        "",
+        *table(heads, rows),
+        "",
+    ]
+
+
+def _within(curve: Sequence[Sequence[float | None]], most: float) -> str:
+    inside = [q for _, q, cost in curve if q is not None and cost is not None and cost <= most]
+    return fixed(max(inside)) if inside else "n/a"
 
 
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:
