@@ -17,9 +17,15 @@ from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.parameters import Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._learned import Floats, LearnedRouter, embeddings_of
+from waypost_routers._calibration import calibrated, fit_slope
+from waypost_routers._learned import Floats, LearnedRouter, earned, embeddings_of
 from waypost_routers._logistic import fit_logistic, logit
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
+
+OWN_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""How much of the slopes' own differences is kept: as much as does not lose, out of sample and by
+more than a standard error, to always choosing the best single LLM. Crossings that the form of the
+curves suggests and the data does not bear out are moved away."""
 
 PRIOR_ROWS = 20.0
 """Precision of the prior on a curve's slope, counted in questions."""
@@ -32,9 +38,9 @@ class ThresholdRouter(LearnedRouter):
     cell counts as being as far from its LLM's mean as the measured ones are from theirs. Ridge
     regression predicts it from the embedding. An LLM's expected score at difficulty d is
     sigmoid(level - slope * d), fitted to difficulties that were predicted without the question.
-    Slopes are drawn towards the LLMs' mean slope; one below 0 is of an LLM that does better
-    where others fail. Levels are such that the mean over the training questions is the LLM's
-    mean score. Two such curves cross at most once.
+    Slopes are drawn towards the LLMs' mean slope (see `OWN_SHARES`); one below 0 is of an LLM that
+    does better where others fail. Levels are such that the mean over the training questions is the
+    LLM's mean score. Two such curves cross at most once.
 
     Args:
         penalty: Of the ridge, as in linearrouter; None chooses it at fit by cross-validation.
@@ -63,7 +69,21 @@ class ThresholdRouter(LearnedRouter):
         self.ridge_, outside = fit_ridge(embeddings_of(data), target, folds_of(data), penalties)
         weight = 1.0 / np.bincount(data.groups)[data.groups]
         self.level_, self.slope_ = _curves(outside[:, 0], data.quality, weight)
+        own = self.slope_
+        for share in OWN_SHARES:
+            self.slope_ = own.mean() + share * (own - own.mean())
+            if self._holds(outside, data.quality, weight):
+                break
         return np.arange(len(data)), self._at(outside)
+
+    def _holds(self, outside: Floats, quality: Floats, weight: Floats) -> bool:
+        """Say whether choices by these curves do not lose to the best single LLM out of sample."""
+        raw = self._at(outside)
+        slope = fit_slope(raw, quality, self.link, weight)
+        curve = calibrated(slope, raw, quality, self.mean_quality_, self.link)
+        single = quality[:, int(np.argmax(self.mean_quality_))]
+        gain = (earned(curve.apply(raw), quality) - single)[~np.isnan(single)]
+        return bool(gain.mean() >= -gain.std() / np.sqrt(max(len(gain), 1)))
 
     def _raw(self, batch: QueryBatch) -> Floats:
         embeddings: NDArray[Any] = np.asarray(batch.embeddings)
