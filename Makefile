@@ -77,7 +77,7 @@ bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 mi
 	$(VENV)/bin/waypost bench gateway
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
-	$(VENV)/bin/waypost bench routers --insert README.md:bench-routers
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert README.md:bench-routers
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
