@@ -22,6 +22,9 @@ Link = Literal["identity", "logit"]
 PRIOR_CELLS = 200.0
 """Weight, in held-out cells, of "the scores are calibrated as they are"."""
 
+OWN_PRECISION = 20.0
+"""Of the prior that an LLM's own slope is the common one, in questions."""
+
 _HALVINGS = 50
 _TIE = 1e-6
 
@@ -65,7 +68,9 @@ class Calibration:
         return cls(int(arrays["link"][0]), arrays["slope"], arrays["centre"], arrays["level"])
 
 
-def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = None) -> Floats:
+def fit_slope(
+    raw: Floats, quality: Floats, link: Link, weight: Floats | None = None, *, each: bool = False
+) -> Floats:
     """Learn how far to trust differences of the scores, on held-out questions.
 
     Args:
@@ -74,10 +79,12 @@ def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = 
         link: See `Calibration`.
         weight: (n,) of the rows; None is 1 each. The priors are counted in rows, so that rows
             which are one question should share 1.
+        each: Under ``logit``: whether scores are of another scale for each LLM.
 
     Returns:
         (n_llms,), one slope for all: slopes of their own, learned on a fifth of the questions,
         send queries to the LLMs with the luckiest ones. Under ``identity`` 1 is the prior.
+        With ``each``, slopes of their own, drawn towards the common one.
     """
     known = ~np.isnan(quality)
     if not known.any():
@@ -92,12 +99,23 @@ def fit_slope(raw: Floats, quality: Floats, link: Link, weight: Floats | None = 
         return np.full(raw.shape[1], float(np.clip(slope, 0.0, 2.0)))
     levels = logit(np.nan_to_num(_column_mean(quality, known), nan=0.5), 0.01)
     offset = np.broadcast_to(levels, raw.shape)
+    common = _platt(x[known], quality[known], offset[known], mass[known], None)
+    if not each:
+        return np.full(raw.shape[1], common)
+    own = [
+        _platt(x[k, j], quality[k, j], offset[k, j], mass[k, j], common) if k.any() else common
+        for j, k in enumerate(known.T)
+    ]
+    return np.array(own)
+
+
+def _platt(x: Floats, y: Floats, offset: Floats, mass: Floats, prior: float | None) -> float:
     # The offset enters as a feature whose weight is held at 1: levels are set later.
-    scale = max(float(np.abs(x[known]).mean()), 1e-9)
-    features = np.column_stack([offset[known], x[known] / scale])
-    precision = np.array([1e9, 1e-3])
-    beta = fit_logistic(features, quality[known], np.array([1.0, 0.0]), precision, mass[known])
-    return np.full(raw.shape[1], max(float(beta[1]) / scale, 0.0))
+    scale = max(float(np.abs(x).mean()), 1e-9)
+    features = np.column_stack([offset, x / scale])
+    precision = np.array([1e9, 1e-3 if prior is None else OWN_PRECISION])
+    beta = fit_logistic(features, y, np.array([1.0, (prior or 0.0) * scale]), precision, mass)
+    return max(float(beta[1]) / scale, 0.0)
 
 
 def calibrated(

@@ -63,6 +63,7 @@ class FineTunedRouter(LearnedRouter):
     """
 
     needs_embeddings = False
+    own_slopes = True
     link = "logit"
     state_parts: ClassVar = {**LearnedRouter.state_parts, "weights_": Weights}
 
@@ -133,7 +134,7 @@ def calibrated_loss(raw: Floats, quality: Floats) -> float:
     """
     known = ~np.isnan(quality)
     mean = np.where(known, quality, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    slope = fit_slope(raw, quality, "logit")
+    slope = fit_slope(raw, quality, "logit", each=True)
     expected = calibrated(slope, raw, quality, mean, "logit").apply(raw)[known]
     target = quality[known]
     inside = np.clip(expected, 1e-6, 1 - 1e-6)

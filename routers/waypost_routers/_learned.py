@@ -53,6 +53,9 @@ class LearnedRouter(ScoreRouter):
     link: ClassVar[Link] = "logit"
     """``identity`` where raw scores are in units of quality already, else ``logit``."""
 
+    own_slopes: ClassVar[bool] = False
+    """Whether raw scores are of another scale for each LLM; see `fit_slope`."""
+
     state_parts: ClassVar = {
         **ScoreRouter.state_parts,
         "calibration_": Calibration,
@@ -95,7 +98,7 @@ class LearnedRouter(ScoreRouter):
         quality = data.quality[rows]
         groups = data.groups[rows]
         weight = 1.0 / np.bincount(groups)[groups] if len(rows) else np.ones(0)
-        slope = fit_slope(outside, quality, self.link, weight)
+        slope = fit_slope(outside, quality, self.link, weight, each=self.own_slopes)
         self.calibration_ = calibrated(
             slope, inside, data.quality[every], self.mean_quality_, self.link
         )

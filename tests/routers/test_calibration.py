@@ -36,6 +36,13 @@ def test_logit_finds_the_common_slope():
     assert fit_slope(raw, quality, "logit") == pytest.approx([2.0, 2.0], rel=0.1)
 
 
+def test_logit_finds_the_slope_of_each_llm_where_asked():
+    draw = np.random.default_rng(0)
+    raw = draw.normal(size=(6000, 2))
+    quality = (draw.random(raw.shape) < sigmoid(raw * np.array([2.0, 0.7]))).astype(float)
+    assert fit_slope(raw, quality, "logit", each=True) == pytest.approx([2.0, 0.7], rel=0.15)
+
+
 @pytest.mark.parametrize("link", ["identity", "logit"])
 def test_the_mean_of_calibrated_scores_is_the_training_mean(link):
     draw = np.random.default_rng(1)
