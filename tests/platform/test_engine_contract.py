@@ -148,12 +148,18 @@ CASES = {"echo": echo, "openai": openai, "replay": replay, "transformers": trans
 ELSEWHERE = {"vllm"}  # runs in environments of its own: test_engine_vllm.py
 
 
+def by_tier():
+    """What generates, even with a tiny model, takes its time: the engine tier's."""
+    generates = {"transformers": [pytest.mark.engine]}
+    return [pytest.param(name, marks=generates.get(name, [])) for name in CASES]
+
+
 def test_every_engine_has_a_case():
     assert set(CASES) | ELSEWHERE == set(engine_names())
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=check_name)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_tier())
 async def test_contract(name, check, tmp_path):
     async with CASES[name](tmp_path) as case:
         await check(case)

@@ -23,6 +23,8 @@ from waypost.engines import make_engine
 from waypost.engines.base import collect
 from waypost.testing.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.engine  # what generates, even with a tiny model, takes its time
+
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -309,7 +311,6 @@ async def test_a_seed_repeats_whatever_else_is_in_the_batch(tiny):
         assert another.text != alone.text
 
 
-@pytest.mark.engine
 async def test_smollm2_answers_and_a_batch_equals_its_requests_alone():
     # float32: in bfloat16 two nearly equal logits may change places with the batch's size
     questions = ["What is the capital of France?", "What is 2+3?", "Who wrote Hamlet?", "Hi"]
