@@ -121,6 +121,12 @@ class TrainableRouter(Parametrized, MetaRouter):
             ConfigError: a parameter is out of range.
             SchemaError: no query, no LLM, an LLM without a score, or no embeddings.
         """
+        self._prepare(data)
+        self._fit(data)
+        return self
+
+    def _prepare(self, data: RoutingData) -> None:
+        """Check parameters and data, and set what every router learns."""
         self.check_params(self.get_params())
         if len(data) == 0 or not data.llms:
             raise SchemaError("fit: the routing data holds no query or no LLM")
@@ -135,8 +141,6 @@ class TrainableRouter(Parametrized, MetaRouter):
         self.cost_model_ = CostModel.fit(data)
         used = self.needs_embeddings and data.embeddings is not None
         self.n_features_in_ = data.embeddings.shape[1] if used else 0  # type: ignore[union-attr]
-        self._fit(data)
-        return self
 
     @abstractmethod
     def _fit(self, data: RoutingData) -> None:

@@ -1,0 +1,261 @@
+"""Routers that are trained epoch by epoch: watched, stopped early, kept, and gone on with.
+
+    training = router.fit_epochs(data)
+    for done in training:                      # trains one more epoch
+        training.settle()                      # the router is what fit leaves, had it ended here
+        state = training.state()               # named arrays: they go through safetensors
+    training.settle()                          # now the router is exactly what fit(data) leaves
+
+    router.set_params(learning_rate=1e-4)      # of `changeable_parameters` only
+    training = router.fit_epochs(data, state)  # goes on after the state's last epoch
+
+An epoch that nobody settles costs nothing but its training.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import (
+    ArtifactFormatError,
+    ConfigError,
+    Fault,
+    NotFittedError,
+    SchemaError,
+)
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.trainable import TrainableRouter
+
+Arrays = dict[str, NDArray[Any]]
+
+FORMAT = "waypost-epochs/1"
+
+ABOUT = "about"
+"""Array of a state that says what it is of: JSON in UTF-8, as uint8."""
+
+
+class EpochRouter(TrainableRouter):
+    """A router whose training is made of epochs; `fit` is nothing but all of them.
+
+    A subclass writes `_training`.
+    """
+
+    changeable_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that may be others from one epoch to the next; all others make another fit."""
+
+    @abstractmethod
+    def _training(self, data: RoutingData) -> EpochTraining:
+        """Return a training that has not begun; the data was checked, the shared state is set."""
+
+    def fit_epochs(
+        self, data: RoutingData, state: Mapping[str, NDArray[Any]] | None = None
+    ) -> EpochTraining:
+        """Begin to learn, or go on.
+
+        The router cannot predict before `EpochTraining.settle`; from then on it stays as it was
+        settled last. Where the parameters are those of the state, the end is that of a training
+        which was never interrupted.
+
+        Args:
+            data: As for `fit`.
+            state: From `EpochTraining.state`, of the same router and data; None begins anew.
+
+        Raises:
+            ConfigError, SchemaError: as `fit`.
+            ConfigError: a parameter differs from the state's, and may not; all are named.
+            SchemaError: the state is of other data.
+            ArtifactFormatError: the state is none, or of another router.
+        """
+        self._prepare(data)
+        self._unsettled = True
+        training = self._training(data)
+        if state is not None:
+            training.restore(state)
+        return training
+
+    def _fit(self, data: RoutingData) -> None:
+        training = self._training(data)
+        for _ in training:
+            pass
+        training.settle()
+
+    def _require_fitted(self) -> None:
+        super()._require_fitted()
+        if getattr(self, "_unsettled", False):
+            raise NotFittedError(
+                f"{self.name or type(self).__name__} is being trained by epochs; call settle on "
+                "its training before it is asked"
+            )
+
+
+class EpochTraining(ABC):
+    """One training of a router; iterating trains an epoch at a time, and yields how many are done.
+
+    A subclass writes `_advance`, `_settle`, `_arrays` and `_restore`.
+
+    Attributes:
+        router: Which is trained.
+        data: That it was given.
+        total: Most epochs; fewer are made where held-out questions say so.
+        done: Epochs made.
+        stopped: Whether early stopping has ended it.
+        schedule: From which epoch on (0 is the first) which values of the router's
+            `changeable_parameters` held; more than one entry where they were changed.
+    """
+
+    def __init__(self, router: EpochRouter, data: RoutingData, total: int) -> None:
+        self.router, self.data = router, data
+        self.total, self.done, self.stopped = total, 0, False
+        self.schedule: list[tuple[int, dict[str, Any]]] = [(0, self._changeable())]
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        if self.stopped or self.done >= self.total:
+            raise StopIteration
+        self.stopped = not self._advance()
+        self.done += 1
+        return self.done
+
+    def settle(self) -> None:
+        """Make the router what `fit` would leave, had training ended after this epoch.
+
+        It may train what is learned from all questions up to the best epoch so far, and
+        calibrate; a later epoch does not repeat what this did.
+        """
+        self._settle()
+        self.router.__dict__.pop("_unsettled", None)
+
+    def change(self, **values: Any) -> None:
+        """Set parameters of the router that hold from the next epoch on.
+
+        Raises:
+            ConfigError: unknown, out of range, or not of `changeable_parameters`; all are named.
+        """
+        self.router.check_params(values)
+        self._refuse({k for k in values if k not in self.router.changeable_parameters})
+        self.router.set_params(**values)
+        self._note_changes()
+
+    def settings(self, epoch: int) -> dict[str, Any]:
+        """Return the values of the changeable parameters in an epoch, counted from 0."""
+        return [values for start, values in self.schedule if start <= epoch][-1]
+
+    def state(self) -> Arrays:
+        """Return all that is needed to go on, as named contiguous arrays.
+
+        Weights, moments, random states, what early stopping has seen, and what was settled.
+        """
+        about = {
+            "format": FORMAT,
+            "router": self.router.name,
+            "parameters": self.router.get_params(),
+            "data": self._data_key(),
+            "done": self.done,
+            "stopped": self.stopped,
+            "schedule": self.schedule,
+        }
+        head = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+        arrays = {name: np.ascontiguousarray(part) for name, part in self._arrays().items()}
+        return {ABOUT: head, **arrays}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state; see `EpochRouter.fit_epochs`."""
+        about, name = read_about(state), self.router.name
+        if about["router"] != name:
+            raise ArtifactFormatError(f"epoch state: is of {about['router']}, expected {name}")
+        now, then = self.router.get_params(), about["parameters"]
+        changed = {key for key in now if json.loads(json.dumps(now[key])) != then.get(key)}
+        self._refuse({key for key in changed if key not in self.router.changeable_parameters})
+        if about["data"] != self._data_key():
+            raise SchemaError(
+                f"epoch state: {name} was trained on other data; resume it with the same rows "
+                "and embeddings, or begin anew"
+            )
+        self.schedule = [(int(start), dict(values)) for start, values in about["schedule"]]
+        self.done, self.stopped = int(about["done"]), bool(about["stopped"])
+        try:
+            self._restore({key: np.array(part) for key, part in state.items() if key != ABOUT})
+        except (KeyError, ValueError, IndexError) as error:
+            raise ArtifactFormatError(f"epoch state of {name}: is not whole: {error}") from None
+        self._note_changes()
+
+    def _data_key(self) -> list[Any]:
+        return [self.data.digest, self.data.encoder_id, self.router.n_features_in_]
+
+    def _changeable(self) -> dict[str, Any]:
+        return {key: getattr(self.router, key) for key in self.router.changeable_parameters}
+
+    def _note_changes(self) -> None:
+        if (values := self._changeable()) != self.schedule[-1][1]:
+            kept = [entry for entry in self.schedule if entry[0] < self.done]
+            self.schedule = [*kept, (self.done, values)]
+
+    def _refuse(self, keys: set[str]) -> None:
+        allowed = ", ".join(self.router.changeable_parameters) or "none"
+        where = self.router.name
+        if keys:
+            raise ConfigError(
+                Fault(
+                    f"{where}: {key}",
+                    f"cannot change while it is trained; those that can: {allowed}",
+                )
+                for key in sorted(keys)
+            )
+
+    @abstractmethod
+    def _advance(self) -> bool:
+        """Train one epoch with ``settings(done)``; say whether another may follow."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Set what the router learns."""
+
+    @abstractmethod
+    def _arrays(self) -> Mapping[str, NDArray[Any]]:
+        """Return the state by name."""
+
+    @abstractmethod
+    def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `_arrays` returned; ``done`` and ``schedule`` are set."""
+
+
+def read_about(state: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what a state says of itself: router, parameters, done, stopped, schedule.
+
+    Raises:
+        ArtifactFormatError: it is no state of this format.
+    """
+    try:
+        found = json.loads(np.asarray(state[ABOUT], np.uint8).tobytes())
+        if found["format"] != FORMAT:
+            raise ArtifactFormatError(f"epoch state: format {found['format']}, expected {FORMAT}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactFormatError(f"epoch state: cannot be read: {error}") from None
+    return dict(found)
+
+
+def random_state(draw: np.random.Generator) -> NDArray[np.uint64]:
+    """Return the state of numpy's default generator (PCG64), (6,)."""
+    known: Any = draw.bit_generator.state
+    inner, low = known["state"], (1 << 64) - 1
+    parts = [inner["state"] >> 64, inner["state"] & low, inner["inc"] >> 64, inner["inc"] & low]
+    return np.array([*parts, known["has_uint32"], known["uinteger"]], np.uint64)
+
+
+def set_random_state(draw: np.random.Generator, state: NDArray[Any]) -> None:
+    """Set what `random_state` returned."""
+    high, low, inc_high, inc_low, has, value = (int(part) for part in state)
+    draw.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": high << 64 | low, "inc": inc_high << 64 | inc_low},
+        "has_uint32": has,
+        "uinteger": value,
+    }
