@@ -15,6 +15,10 @@
       RegistryError            no such router, engine, encoder or benchmark
         PluginError            one plug-in does not load or decide as agreed; the others do
       WeightsError             model weights cannot be had from any source
+      StorageError             an input or output cannot be read or written
+        StorageSchemeError     nobody here knows that kind of store
+        StorageMissingError    nothing is there: no such file, folder or bucket
+        StorageAccessError     the store refuses the credentials, or what they may not do
       EngineError              an LLM call failed; `retryable` says whether another try may help
         EngineTimeoutError     no answer in time
         EngineConnectionError  the endpoint or process cannot be reached, or cut the answer off
@@ -128,6 +132,22 @@ class WeightsError(WaypostError):
     """Model weights cannot be had from any source; the message lists what was tried."""
 
 
+class StorageError(WaypostError):
+    """A store cannot be read or written. The message names the URI without its credentials."""
+
+
+class StorageSchemeError(StorageError):
+    """No library here knows that kind of store."""
+
+
+class StorageMissingError(StorageError):
+    """Nothing is there: no such file, folder or bucket."""
+
+
+class StorageAccessError(StorageError):
+    """The store refuses the credentials, or what they do not allow."""
+
+
 class EngineError(WaypostError):
     """An LLM call failed.
 
@@ -224,6 +244,10 @@ def engine_error(data: dict[str, object]) -> EngineError:
         status=status if isinstance(status, int) else None,
         retry_after_s=float(wait) if isinstance(wait, int | float) else None,
     )
+
+
+class PipelineError(WaypostError):
+    """A data run cannot go on; what was done is kept, and the same command continues."""
 
 
 class SandboxError(WaypostError):

@@ -1,0 +1,213 @@
+"""A local folder whose files are kept in a store: an output that a killed run finds again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from waypost.contracts.errors import StorageError
+from waypost.storage.copying import (
+    PARTIAL,
+    THREADS,
+    fetch,
+    naming,
+    temporary_folder,
+)
+from waypost.storage.filesystem import delete, move, open_store, store_errors
+from waypost.storage.uri import Place, Uri, place
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+"""Seconds between two copies of what changed, while the block runs."""
+
+TRIES = 3
+"""Of the last copy, after which the local folder is kept."""
+
+_STILL_WRITTEN_S = 1.0
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+_Stamp: TypeAlias = tuple[int, int]
+
+
+@contextmanager
+def mirrored(target: str | Place, every_s: float = EVERY_S) -> Iterator[Path]:
+    """Give a local folder for an output; what was there before is in it.
+
+    A path is itself. For a URI what changed is copied every ``every_s`` seconds, and when the
+    block ends, well or not; files that went away locally go away there, too, at the end. A file
+    appears under its name when all of it is there; the file written last appears last.
+
+    Args:
+        target: A path or a URI; the folder need not exist.
+        every_s: Seconds; infinity copies at the end only.
+
+    Raises:
+        StorageError: the store cannot be written, said before the block begins; or the last copy
+            failed, and the message says where the local folder is kept.
+    """
+    where = place(target)
+    if isinstance(where, Path):
+        yield where
+        return
+    with temporary_folder(where) as folder:
+        mirror = Mirror(where, folder)
+        mirror.begin()
+        stop = threading.Event()
+        worker = threading.Thread(target=mirror.repeat, args=(stop, every_s), daemon=True)
+        worker.start()
+        try:
+            with naming(where, folder):
+                yield folder
+        except BaseException as error:
+            _finish(mirror, stop, worker, after=error)
+            raise
+        _finish(mirror, stop, worker)
+
+
+def _finish(
+    mirror: Mirror,
+    stop: threading.Event,
+    worker: threading.Thread,
+    after: BaseException | None = None,
+) -> None:
+    stop.set()
+    worker.join()
+    try:
+        mirror.end()
+    except StorageError as error:
+        kept = mirror.folder.parent.with_name(f"{mirror.folder.parent.name}-kept")
+        shutil.move(mirror.folder.parent, kept)
+        problem = f"{error}; the files are kept in {kept / mirror.folder.name}"
+        if after is None:
+            raise type(error)(problem) from None
+        logger.error("%s", problem)
+
+
+class Mirror:
+    """Copies what changed in a folder to a store.
+
+    Args:
+        uri: Where to.
+        folder: The local folder; made by `begin`.
+    """
+
+    def __init__(self, uri: Uri, folder: Path) -> None:
+        self.uri, self.folder = uri, folder
+        self._store, self._path = open_store(uri)
+        self._there: dict[str, _Stamp] = {}
+
+    def begin(self) -> None:
+        """Fetch what is there, and see that the store can be written.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        fetched = fetch(self.uri, self._store, self._path, self.folder)
+        self._there = {
+            name: stamp for name, stamp in _files(self.folder).items() if name in fetched
+        }
+        probe = f"{self._path}/{PARTIAL}"
+        with store_errors(self.uri):
+            self._make_folder(probe)
+            with self._store.open_output_stream(probe) as stream:
+                stream.write(b"")
+            delete(self._store, probe)
+
+    def repeat(self, stop: threading.Event, every_s: float) -> None:
+        """Copy what changed again and again until ``stop`` is set."""
+        while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):
+            try:
+                self.push()
+            except StorageError as error:
+                logger.warning("%s; tried again in %g s", error, every_s)
+
+    def push(self, *, whole: bool = False) -> int:
+        """Copy files that changed since they were copied; return how many were.
+
+        Args:
+            whole: Also those written within the last second, which may not be finished.
+        """
+        now = time.time_ns()
+        changed = [
+            (stamp[1], name)
+            for name, stamp in _files(self.folder).items()
+            if self._there.get(name) != stamp and (whole or now - stamp[1] > _STILL_WRITTEN_S * 1e9)
+        ]
+        names = [name for _, name in sorted(changed)]
+        with store_errors(self.uri), ThreadPoolExecutor(THREADS) as pool:
+            done = list(pool.map(self._upload, names[:-1]))
+            done += map(self._upload, names[-1:])
+        return sum(done)
+
+    def end(self) -> None:
+        """Copy all that changed and delete what went away locally.
+
+        Raises:
+            StorageError: it failed `TRIES` times.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                count = self.push(whole=True)
+                self._delete_gone()
+            except StorageError:
+                if not left:
+                    raise
+                time.sleep(2.0 ** (TRIES - left - 1) - 0.5)
+            else:
+                logger.info("copied %d files to %s", count, self.uri)
+                return
+
+    def _delete_gone(self) -> None:
+        for name in self._there.keys() - _files(self.folder).keys():
+            with store_errors(self.uri):
+                delete(self._store, f"{self._path}/{name}")
+            del self._there[name]
+
+    def _upload(self, name: str) -> bool:
+        """Copy one file, first to a name of its own; not where it changed or went meanwhile."""
+        file, target = self.folder / name, f"{self._path}/{name}"
+        partial = target + PARTIAL
+        try:
+            before = _stamp(file)
+            source = file.open("rb")
+        except FileNotFoundError:
+            return False
+        self._make_folder(target)
+        with source, self._store.open_output_stream(partial) as stream:
+            shutil.copyfileobj(source, stream, 1 << 20)
+        if not file.exists() or _stamp(file) != before:
+            delete(self._store, partial)
+            return False
+        move(self._store, partial, target)
+        self._there[name] = before
+        return True
+
+    def _make_folder(self, path: str) -> None:
+        # An object store has no folders: to make one writes an empty object, or a bucket.
+        if self._store.type_name not in _OBJECT_STORES:
+            self._store.create_dir(path.rpartition("/")[0], recursive=True)
+
+
+def _files(folder: Path) -> dict[str, _Stamp]:
+    """Return stamp by relative path of each file; one that goes away meanwhile is left out."""
+    found = {}
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                found[path.relative_to(folder).as_posix()] = _stamp(path)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _stamp(file: Path) -> _Stamp:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
