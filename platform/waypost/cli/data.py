@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from waypost.cli.data_llm_embeddings import llm_embeddings
 from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
 from waypost.cli.output import echo_json, echo_table
 
@@ -156,3 +157,4 @@ def split(
 
 command.add_command(import_llmrouter)
 command.add_command(export_llmrouter)
+command.add_command(llm_embeddings)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,12 @@ def query_embeddings(
         if progress is not None:
             progress(min(start + _CHUNK, len(missing)), len(missing))
     if missing and folder is not None and _is_meant_to_change(folder):
-        _write(embeddings_path(folder, encoder.id), known, encoder)
+        path = embeddings_path(folder, encoder.id)
+        try:
+            write_embeddings(path, known, encoder)
+        except OSError as error:  # a shared folder may be read-only: then nothing is kept
+            why = error.strerror
+            logger.info("%s: not written (%s); embeddings are computed each time", path, why)
     return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
 
 
@@ -124,7 +129,12 @@ def _is_meant_to_change(folder: Path) -> bool:
     return folder.is_dir() and bool(folder.stat().st_mode & 0o222)
 
 
-def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder) -> None:
+def write_embeddings(path: Path, known: Mapping[bytes, NDArray[Any]], encoder: Encoder) -> None:
+    """Write embeddings by the digest of their text, replacing the file in one step.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     from safetensors.numpy import save
 
     arrays = {
@@ -139,7 +149,7 @@ def _write(path: Path, known: dict[bytes, NDArray[np.float32]], encoder: Encoder
             file.write(save(arrays))
         partial.chmod(0o644)
         partial.replace(path)
-    except OSError as error:  # a shared folder may be read-only: then nothing is kept
-        logger.info("%s: not written (%s); embeddings are computed each time", path, error.strerror)
+    except OSError:
         if partial is not None:
             partial.unlink(missing_ok=True)
+        raise
