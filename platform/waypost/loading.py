@@ -36,6 +36,7 @@ from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
 from waypost.registry import find_router, make_trainable, searching
 from waypost.registry.packing import foreign_plugins, pack_plugin
+from waypost.storage import Place, local_copy
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def save_router(
 
 
 def load_router(
-    folder: str | Path,
+    folder: str | Place,
     *,
     encoder: Encoder | None = None,
     llms: Sequence[str] | None = None,
@@ -118,7 +119,7 @@ def load_router(
     """Load a router, ready to route; one that learns nothing comes as a `PlainRouter`.
 
     Args:
-        folder: An artifact.
+        folder: An artifact; its path or URI.
         encoder: Query encoder to use; None builds the one the manifest names.
         llms: Names expected, in this order; None takes the artifact's.
         allow_plugin_code: Run the plug-in source packed in the artifact, where there is one. Not
@@ -130,10 +131,18 @@ def load_router(
         EncoderMismatchError: the encoder has another id or width, or gives other vectors and
             the artifact holds no training data to fit again.
         WeightsError: the encoder's weights cannot be had.
+        StorageError: a URI cannot be read.
     """
+    with local_copy(folder) as here:
+        return _load(here, encoder, llms, allow_plugin_code)
+
+
+def _load(
+    folder: Path, encoder: Encoder | None, llms: Sequence[str] | None, allow_plugin_code: bool
+) -> TrainableRouter:
     manifest, arrays = read_artifact(folder)
     _check_pool(manifest, llms, folder)
-    with _own_plugins(manifest, Path(folder), allow_plugin_code):
+    with _own_plugins(manifest, folder, allow_plugin_code):
         router = _make(manifest, folder)
         probe = arrays.pop(PROBE_EMBEDDINGS, None)
         router.set_state(manifest.llms, arrays, manifest.state)
@@ -141,7 +150,7 @@ def load_router(
         if manifest.encoder is not None:
             router.encoder = _encoder(manifest, encoder, folder)
             if not _same_vectors(router.encoder, probe):
-                _refit(router, Path(folder))
+                _refit(router, folder)
     return router
 
 

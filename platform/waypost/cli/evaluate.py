@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
+from waypost.cli.places import Folder
+from waypost.storage.uri import Place, is_uri, place
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
@@ -35,14 +37,14 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 
     "--data",
     "data_folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Routing-data folder.",
+    type=Folder(exists=True),
+    help="Routing-data folder, or its URI.",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the report; an earlier report there is replaced.",
+    type=Folder(),
+    help="Folder or URI of the report; an earlier report there is replaced.",
 )
 @click.option(
     "--config",
@@ -84,8 +86,8 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 
 def command(
     ctx: click.Context,
     routers: tuple[str, ...],
-    data_folder: Path,
-    out: Path,
+    data_folder: Place,
+    out: Place,
     config_path: Path | None,
     split: str | None,
     encoder: str | None,
@@ -98,8 +100,8 @@ def command(
 ) -> None:
     """Compare routers on measured outcomes and write a report. No LLM is called.
 
-    ARTIFACT is a folder written by waypost train. NAME is a registry name, fitted here on the
-    training split; NAME:key=value,key=value sets its parameters.
+    ARTIFACT is a folder written by waypost train, or its URI. NAME is a registry name, fitted here
+    on the training split; NAME:key=value,key=value sets its parameters.
     """
     from waypost.config import parse, read_yaml
     from waypost.pipelines.evaluate import EvaluateConfig
@@ -139,7 +141,9 @@ def command(
 
 def _command(ctx: click.Context) -> str:
     """Return the command line again, without options that are not the comparison's."""
-    words = ["waypost", "evaluate", *ctx.params["routers"]]
+    # a URI may hold credentials, which a report must not
+    routers = [str(place(one)) if is_uri(one) else one for one in ctx.params["routers"]]
+    words = ["waypost", "evaluate", *routers]
     for option in ctx.command.params:
         value = ctx.params[option.name or ""]
         if not isinstance(option, click.Option) or option.name in {"insert_at", "as_json"}:
@@ -154,7 +158,7 @@ def _command(ctx: click.Context) -> str:
     return shlex.join(words)
 
 
-def _show(report: dict[str, Any], out: Path) -> None:
+def _show(report: dict[str, Any], out: Place) -> None:
     from waypost.report.numbers import fixed, usd, with_interval
     from waypost.report.rows import REFERENCES, references
 

@@ -9,6 +9,8 @@ import click
 
 from waypost.cli.lines import policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
+from waypost.cli.places import Folder
+from waypost.storage.uri import Place
 
 
 @click.command(
@@ -18,8 +20,8 @@ from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
 )
 @click.option(
     "--artifact",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder written by waypost train.  [default: the pool file's]",
+    type=Folder(exists=True),
+    help="Folder written by waypost train, or its URI.  [default: the pool file's]",
 )
 @click.option(
     "--pool",
@@ -47,8 +49,10 @@ from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
 )
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
+@click.pass_context
 def command(
-    artifact: Path | None,
+    ctx: click.Context,
+    artifact: Place | None,
     pool_file: Path,
     query: str | None,
     input_file: Any,
@@ -71,12 +75,14 @@ def command(
     import asyncio
 
     from waypost.serve.offline import Generation, answer_all, read_pool
+    from waypost.storage import local_copy
 
     if (query is None) == (input_file is None):
         raise click.UsageError("give --query or --input, one of them")
     if output is not None and input_file is None:
         raise click.UsageError("--output goes with --input")
-    plan = read_pool(pool_file, artifact, allow_plugin_code=allow_plugin_code)
+    folder = None if artifact is None else ctx.with_resource(local_copy(artifact))
+    plan = read_pool(pool_file, folder, allow_plugin_code=allow_plugin_code)
     names = [served.name for served in plan.models]
     if model is not None and model not in names:
         raise click.UsageError(f"--model: no model is named {model}; the pool has {names}")

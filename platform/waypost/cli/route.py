@@ -10,6 +10,8 @@ import click
 
 from waypost.cli.lines import policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, echo_table, progress_bar, to_json, write_lines
+from waypost.cli.places import Folder
+from waypost.storage.uri import Place
 
 if TYPE_CHECKING:
     from waypost.contracts.records import Decision
@@ -25,8 +27,8 @@ _CHUNK = 256
 @click.option(
     "--artifact",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder written by waypost train.",
+    type=Folder(exists=True),
+    help="Folder written by waypost train, or its URI.",
 )
 @query_options
 @click.option(
@@ -38,7 +40,7 @@ _CHUNK = 256
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
 def command(
-    artifact: Path,
+    artifact: Place,
     query: str | None,
     input_file: Any,
     output: Path | None,

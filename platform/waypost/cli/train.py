@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from waypost.cli.output import echo_json, progress_bar
+from waypost.cli.places import Folder
+from waypost.storage.uri import Place
 
 
 @click.command(
@@ -19,14 +21,14 @@ from waypost.cli.output import echo_json, progress_bar
     "--data",
     "data_folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Routing-data folder; its test split is not read.",
+    type=Folder(exists=True),
+    help="Routing-data folder, or its URI; its test split is not read.",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Artifact to write; one that is there is replaced.",
+    type=Folder(),
+    help="Artifact to write, a folder or URI; one that is there is replaced.",
 )
 @click.option(
     "--config",
@@ -45,8 +47,8 @@ from waypost.cli.output import echo_json, progress_bar
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
     router: str | None,
-    data_folder: Path,
-    out: Path,
+    data_folder: Place,
+    out: Place,
     config_path: Path | None,
     encoder: str | None,
     seed: int | None,

@@ -24,6 +24,7 @@ from waypost.loading import save_router
 from waypost.pipelines.embed import Progress, query_embeddings
 from waypost.pipelines.validation import cross_validate, decide_on, of_report, summary
 from waypost.registry import make_trainable, router_class
+from waypost.storage import Place, local_copy, mirrored, place
 
 FOLDS = 5
 
@@ -53,12 +54,12 @@ class TrainResult:
     """What a training run left.
 
     Attributes:
-        folder: The artifact.
+        folder: The artifact, where it was asked for.
         manifest: Its manifest; ``metrics`` holds the run's numbers.
         router: The fitted router.
     """
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     router: TrainableRouter = field(repr=False)
 
@@ -67,7 +68,10 @@ T = TypeVar("T")
 
 
 def train(
-    config: TrainConfig, data_folder: str | Path, out: str | Path, progress: Progress | None = None
+    config: TrainConfig,
+    data_folder: str | Place,
+    out: str | Place,
+    progress: Progress | None = None,
 ) -> TrainResult:
     """Fit a router on the training split and write it as an artifact.
 
@@ -77,18 +81,28 @@ def train(
 
     Args:
         config: What to train.
-        data_folder: Routing data.
-        out: The artifact; one that is there is replaced.
+        data_folder: Routing data; a path or URI.
+        out: The artifact, a path or URI; one that is there is replaced.
         progress: Told (done, total) embedded texts.
 
     Raises:
         ConfigError: the router's parameters are wrong.
-        RegistryError, SchemaError, WeightsError, ArtifactError: see their docstrings.
+        RegistryError, SchemaError, WeightsError, ArtifactError, StorageError: see their
+            docstrings.
     """
     # what is wrong here is said before data is read, embedded and fitted
     router = new_router(config)
-    check_target(out)
-    folder, encoder = Path(data_folder), make_encoder(config.encoder)
+    with mirrored(out) as target:
+        check_target(target)
+        with local_copy(data_folder) as folder:
+            manifest = _fit_and_save(router, config, folder, target, progress)
+    return TrainResult(place(out), manifest, router)
+
+
+def _fit_and_save(
+    router: TrainableRouter, config: TrainConfig, folder: Path, out: Path, progress: Progress | None
+) -> Manifest:
+    encoder = make_encoder(config.encoder)
 
     def read(split: str) -> RoutingData:
         data = read_routing_data(folder, split)
@@ -112,8 +126,7 @@ def train(
         metrics["choice"] = {key: router.report_[key] for key in ("chosen", "why")}
     held_out = read("validation") if split_path(folder, "validation").is_file() else None
     metrics["validation"] = _validate(router, config, data, held_out)
-    manifest = save_router(router, out, data, metrics=metrics, seed=config.seed)
-    return TrainResult(Path(out), manifest, router)
+    return save_router(router, out, data, metrics=metrics, seed=config.seed)
 
 
 def _validate(

@@ -57,6 +57,10 @@ class Uri:
         named = f"{user}@" if user and self.scheme in _NAMED else ""
         return f"{self.scheme}://{named}{_host(self._text)}{parts.path.rstrip('/')}"
 
+    def __truediv__(self, name: str) -> Uri:
+        parts = urlsplit(self._text)
+        return Uri(parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl())
+
     def hide(self, text: str) -> str:
         """Return a text with what this URI hides taken out, however short it is."""
         parts = urlsplit(self._text)

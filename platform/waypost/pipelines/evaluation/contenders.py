@@ -24,6 +24,7 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.loading import load_router
 from waypost.pipelines.evaluation.vectors import Vectors
 from waypost.registry import make_trainable, router_class
+from waypost.storage import Place, is_uri, local_copy, place
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Contender:
 
     Attributes:
         label: Its name there, unlike any other row's.
-        artifact: Folder to load; None for a router to fit.
+        artifact: Path or URI of a folder to load; None for a router to fit.
         router: Registry name to fit; empty for an artifact.
         parameters: Of the router.
     """
 
     label: str
-    artifact: Path | None = None
+    artifact: Place | None = None
     router: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -61,9 +62,9 @@ class Ready:
 def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
     """Read ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
 
-    A folder that holds a manifest, and whatever has a path separator, is an artifact. Names and
-    parameters are checked here, before anything is read or fitted; a plug-in that does not load
-    is not a fault of the arguments and shows when it is fitted.
+    A URI, a folder that holds a manifest, and whatever has a path separator is an artifact. Names
+    and parameters are checked here, before anything is read or fitted; a plug-in that does not
+    load is not a fault of the arguments and shows when it is fitted.
 
     Raises:
         ConfigError: with a fault for each argument that names no router or sets a wrong value.
@@ -85,6 +86,9 @@ def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
 
 
 def _read(argument: str, seed: int) -> Contender:
+    if is_uri(argument):
+        where = place(argument)
+        return Contender(where.name, artifact=where)
     path = Path(argument)
     if "/" in argument.partition(":")[0] or (path / MANIFEST).is_file():
         return Contender(path.resolve().name, artifact=path)
@@ -127,8 +131,9 @@ def prepare(
         WaypostError: it cannot be loaded, built or fitted.
     """
     if one.artifact is not None:
-        loaded = load_router(one.artifact, allow_plugin_code=allow_plugin_code)
-        manifest = read_manifest(one.artifact)
+        with local_copy(one.artifact) as folder:
+            loaded = load_router(folder, allow_plugin_code=allow_plugin_code)
+            manifest = read_manifest(folder)
         noted = manifest.metrics.get("fit_s")
         fit_s = float(noted) if isinstance(noted, int | float) else None
         return Ready(loaded, fit_s, manifest.data_digest)

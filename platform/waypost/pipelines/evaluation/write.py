@@ -11,14 +11,15 @@ from waypost.pipelines.evaluation.decision_log import write_decisions
 from waypost.pipelines.evaluation.resplit import evaluate_resplit
 from waypost.report.drawing import require_matplotlib
 from waypost.report.folder import check_place, report_folder, write_json, write_report
+from waypost.storage import Place, local_copy, mirrored
 
 DECISIONS = "decisions.parquet"
 
 
 def evaluate_to(
     config: EvaluateConfig,
-    data_folder: str | Path,
-    out: str | Path,
+    data_folder: str | Place,
+    out: str | Place,
     command: str = "",
     progress: Progress | None = None,
     told: Told | None = None,
@@ -29,8 +30,8 @@ def evaluate_to(
 
     Args:
         config: What to compare.
-        data_folder: Routing data.
-        out: Folder of the report; an earlier report there is replaced, in one step.
+        data_folder: Routing data; a path or URI.
+        out: Folder of the report, a path or URI; an earlier report there is replaced, in one step.
         command: What was asked, for the report.
         progress: Told (done, total) embedded texts.
         told: Told (done, total) routers.
@@ -42,10 +43,23 @@ def evaluate_to(
         ConfigError: a wrong argument, or ``out`` holds something else than a report.
         MissingExtraError: matplotlib is not installed.
         SchemaError, WeightsError: as `evaluate`.
+        StorageError: a URI cannot be read or written.
     """
-    out = Path(out)
-    check_place(out)
     require_matplotlib()
+    with mirrored(out) as target:
+        check_place(target)
+        with local_copy(data_folder) as data:
+            return _evaluate_to(config, data, target, command, progress, told)
+
+
+def _evaluate_to(
+    config: EvaluateConfig,
+    data_folder: Path,
+    out: Path,
+    command: str,
+    progress: Progress | None,
+    told: Told | None,
+) -> dict[str, Any]:
     if config.resplit is None:
         done = evaluate(config, data_folder, progress, told)
         with report_folder(out) as folder:
