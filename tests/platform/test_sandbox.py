@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
 
 from waypost.benchmarks import sandbox
-from waypost.benchmarks._harness import Opaque, ProgramGoneError, decode, encode
-from waypost.benchmarks.sandbox import Limits, barrier, run_tests
+from waypost.benchmarks._values import ProgramGoneError, Remote, Values, overwrite
+from waypost.benchmarks.sandbox import Limits, run_tests
 from waypost.contracts.errors import SandboxError, SchemaError
 
 TESTS = "assert double(2) == 4\nassert abs(double(3) - 6) < 1e-9"
@@ -83,60 +80,6 @@ def test_a_result_past_the_message_limit_is_an_error() -> None:
     assert verdict.reason == "error"
 
 
-def test_environment_is_empty_and_folder_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WAYPOST_CANARY_KEY", "sk-canary")
-    program = (
-        "import os\ndef keys():\n    return [k for k in os.environ if 'CANARY' in k]\n"
-        "def files():\n    return os.listdir('.')"
-    )
-    assert run_tests(program, "assert keys() == []\nassert files() == ['program.py']").passed
-
-
-def test_the_folder_is_removed() -> None:
-    program = "import os\nopen('made', 'w').close()\ndef where():\n    return os.getcwd()"
-    tests = "assert where() == ''"
-    assert not run_tests(program, tests).passed
-    made = list(Path(tempfile.gettempdir()).glob("waypost-code-*/made"))
-    assert made == []
-
-
-@pytest.mark.skipif(barrier() == "none", reason="no namespaces on this system")
-def test_there_is_no_network_where_namespaces_exist() -> None:
-    program = (
-        "import os\ndef interfaces():\n    return sorted(os.listdir('/sys/class/net'))\n"
-        "import socket\ndef reach():\n    try:\n"
-        "        socket.create_connection(('127.0.0.1', 9), 0.5)\n"
-        "    except OSError as error:\n        return error.errno"
-    )
-    # 101: network unreachable, even the loopback device being down
-    assert run_tests(program, "assert reach() == 101").passed
-
-
-@pytest.mark.skipif(barrier() != "namespaces", reason="no process namespaces on this system")
-def test_other_processes_are_out_of_sight_where_namespaces_exist() -> None:
-    program = (
-        "import os\ndef seen():\n    return sorted(p for p in os.listdir('/proc') if p.isdigit())"
-    )
-    assert run_tests(program, "assert len(seen()) <= 2").passed
-
-
-def test_without_a_barrier_the_verdict_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "barrier", lambda: "none")
-    assert run_tests(RIGHT, TESTS).passed
-    assert not run_tests("import os\nos._exit(0)", TESTS).passed
-
-
-def test_processes_left_behind_are_ended(tmp_path: Path) -> None:
-    mark = tmp_path / "alive"
-    program = (
-        f"import os, time\nif os.fork() == 0:\n    time.sleep(0.4)\n    open({str(mark)!r}, 'w')\n"
-        "    os._exit(0)\n" + RIGHT
-    )
-    run_tests(program, TESTS)
-    time.sleep(0.7)
-    assert not mark.exists()
-
-
 @pytest.mark.parametrize("tests", ["double(2)", "assert double(", ""])
 def test_tests_that_assert_nothing_are_refused(tests: str) -> None:
     with pytest.raises(SchemaError):
@@ -166,31 +109,154 @@ def test_helpers_constants_and_a_check_function_work() -> None:
     assert run_tests(program, tests).passed
 
 
+def test_a_change_in_place_is_seen_by_the_tests() -> None:
+    program = (
+        "def fill(items, table, group):\n    items.append(3)\n    table['k'] = [1]\n"
+        "    group.discard(1)"
+    )
+    tests = (
+        "a, b, c = [1], {}, {1, 2}\nassert fill(a, b, c) is None\n"
+        "assert (a, b, c) == ([1, 3], {'k': [1]}, {2})"
+    )
+    assert run_tests(program, tests).passed
+
+
+def test_an_argument_that_is_only_read_stays_the_same_object() -> None:
+    tests = "rows = [[1], [2]]\nfirst = rows[0]\nassert count(rows) == 2\nassert rows[0] is first"
+    assert run_tests("def count(rows):\n    return len(rows)", tests).passed
+
+
+STACK = """
+from dataclasses import dataclass
+
+@dataclass
+class Pair:
+    a: int
+    b: int
+
+class Stack:
+    limit = 9
+    def __init__(self): self.items, self.next = [], None
+    def push(self, x): self.items.append(x)
+    def pop(self): return self.items.pop()
+    def __len__(self): return len(self.items)
+    def __getitem__(self, i): return self.items[i]
+    def __iter__(self): return iter(self.items)
+    def __eq__(self, other): return True
+    def __sub__(self, other): return 0
+
+def widest(pairs): return max(pair.b - pair.a for pair in pairs)
+"""
+
+
+def test_classes_of_the_program_can_be_used_by_the_tests() -> None:
+    tests = """
+s = Stack()
+s.push(4); s.push(5)
+assert len(s) == 2 and s[0] == 4 and list(s) == [4, 5] and s.pop() == 5 and s.items == [4]
+s.next = Stack()
+s.next.push(7)
+assert s.next.items == [7] and Stack.limit == 9
+assert widest([Pair(1, 2), Pair(3, 9)]) == 6
+"""
+    assert run_tests(STACK, tests) == sandbox.Verdict(True, "passed")
+
+
+@pytest.mark.parametrize("test", ["Stack() == 3", "Stack() == Stack()", "Stack() - 3 < 1"])
+def test_comparison_and_arithmetic_of_the_program_s_classes_do_not_count(test: str) -> None:
+    assert run_tests(STACK, f"assert {test}").reason == "failed"
+
+
+def test_an_object_is_itself_each_time_it_comes_back() -> None:
+    program = "class Node: pass\nROOT = Node()\ndef root():\n    return ROOT"
+    assert run_tests(program, "assert root() is root() and root() == ROOT").passed
+
+
+def test_a_module_that_the_program_imported_is_the_tests_own() -> None:
+    program = "import math\nmath.sqrt = lambda x: 0\ndef f():\n    return 0"
+    assert not run_tests(program, "assert f() == math.sqrt(4)").passed
+
+
+def test_a_function_of_the_tests_does_not_cross_and_says_so() -> None:
+    verdict = run_tests("def call(f):\n    return f()", "assert call(lambda: 1) == 1")
+    assert (verdict.reason, verdict.detail) == ("failed", "TypeError")
+
+
+def test_numbers_of_numpy_and_exact_ones_cross_as_numbers() -> None:
+    program = (
+        "import numpy, decimal, fractions\ndef f():\n    return numpy.int64(3)\n"
+        "def g():\n    return numpy.bool_(True)\ndef h():\n    return decimal.Decimal('0.50')\n"
+        "def k():\n    return fractions.Fraction(1, 3)"
+    )
+    tests = (
+        "from fractions import Fraction\nassert f() == 3 and g() is True\nassert h() == 0.5\n"
+        "assert k() == Fraction(1, 3)"
+    )
+    assert run_tests(program, tests).passed
+
+
 @pytest.mark.parametrize(
     "value",
     [None, True, 10**30, 1.5, float("inf"), "ü\ud800", b"x", (1, [2]), {1, 2}, frozenset({3}),
      {(1, 2): {"a": None}}, 1 + 2j, [], {}],
 )  # fmt: skip
 def test_plain_values_cross_unchanged(value: object) -> None:
-    crossed = decode(encode(value))
+    crossed = Values().decode(Values().encode(value))
     assert crossed == value
     assert type(crossed) is type(value)
 
 
-def test_a_foreign_object_equals_nothing() -> None:
-    assert isinstance(decode(encode(object())), Opaque)
+def test_a_foreign_object_crosses_as_a_handle_and_back_as_itself() -> None:
+    class Anything:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    thing = Anything()
+    program = Values(keep=True)
+    checker = Values(remote=lambda number: Remote(None, number))
+    handle = checker.decode(program.encode(thing))
+    assert handle != 4
+    assert program.decode(checker.encode(handle)) is thing
+
+
+def test_overwrite_changes_containers_of_one_kind_only() -> None:
+    items, table = [1], {1: 2}
+    overwrite(items, [2, 3])
+    overwrite(table, [1])
+    overwrite(7, 8)
+    assert (items, table) == ([2, 3], {1: 2})
 
 
 @pytest.mark.parametrize(
-    "data", [["x", []], ["l"], ["c", [1]], ["b", "zz"], ["d", [1]], ["s", [["l", []]]]]
-)
+    "data",
+    [["x", []], ["l"], ["c", [1]], ["b", "zz"], ["d", [1]], ["s", [["l", []]]], ["o", 5],
+     ["m", "os"], ["n", ["Decimal", "x"]], ["n", ["Fraction", "1/0"]], ["h", "z"]],
+)  # fmt: skip
 def test_malformed_messages_are_refused(data: object) -> None:
     with pytest.raises(ProgramGoneError):
-        decode(data)
+        Values().decode(data)
 
 
 def test_a_missing_interpreter_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    monkeypatch.setattr(sandbox, "barrier", lambda: "none")
+    monkeypatch.setattr(sandbox, "_namespaces", tuple)
+    monkeypatch.setattr(sandbox, "barrier", tuple)
     with pytest.raises(SandboxError, match="cannot start"):
         run_tests(RIGHT, TESTS)
+
+
+def test_a_barrier_that_fails_to_come_up_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "barrier", lambda: ("moat",))
+    with pytest.raises(SandboxError, match="not in force: moat"):
+        run_tests(RIGHT, TESTS)
+
+
+def test_barriers_that_the_system_lacks_are_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sandbox, "_namespaces", tuple)
+    found = sandbox.barrier.__wrapped__()
+    assert "network" not in found
+    assert "network (a network namespace: no network at all)" in caplog.text

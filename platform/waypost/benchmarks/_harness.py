@@ -1,10 +1,10 @@
 """What runs inside the sandbox: the checker with the tests, and its child with the program.
 
-The source of this file is handed to a fresh interpreter (``sandbox.run_tests``); nothing of
-Waypost is imported here. The program runs in a forked child, which never sees the tests: the
-checker sends it calls and gets plain values back, so the values compared are the checker's
-own, and leaving early, patched builtins or objects equal to everything change no verdict.
-The token that proves the verdict reaches the checker after the fork.
+Handed to a fresh interpreter by ``sandbox.run_tests``; of Waypost only its neighbours come
+along. The program runs in a forked child, which never sees the tests: the checker sends it
+calls and gets plain values back, so the values compared are the checker's own, and leaving
+early, patched builtins or objects equal to everything change no verdict. The token that proves
+the verdict reaches the checker after the fork.
 """
 
 from __future__ import annotations
@@ -14,106 +14,75 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, KeysView, ValuesView
+import types
+from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any, TextIO
 
+from waypost.benchmarks._confine import hide_memory, limit, own_disk, restrict_calls, restrict_files
+from waypost.benchmarks._values import ProgramGoneError, Remote, Values, overwrite
+
 _MAX_MESSAGE = 4_000_000
-_MAX_ITEMS = 100_000
-
-
-class ProgramGoneError(BaseException):
-    """The child ended or broke the protocol; no test may catch it as an Exception."""
 
 
 class ProgramFailedError(BaseException):
     """The program raised before any test; holds the name of what it raised."""
 
 
-class Opaque:
-    """Stands for a value that cannot cross, such as an instance of the program's own class."""
-
-
-def encode(value: Any) -> Any:
-    """Return a value as JSON data: scalars as they are, the rest as [tag, content]."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    for tag, kind in (("l", list), ("t", tuple), ("s", set), ("z", frozenset)):
-        if isinstance(value, kind):
-            return [tag, [encode(item) for item in value]]
-    if isinstance(value, dict):
-        return ["d", [[encode(key), encode(item)] for key, item in value.items()]]
-    if isinstance(value, complex):
-        return ["c", [value.real, value.imag]]
-    if isinstance(value, bytes | bytearray):
-        return ["b", value.hex()]
-    if isinstance(value, Iterator | range | KeysView | ValuesView):
-        items = []
-        for item in value:
-            items.append(encode(item))
-            if len(items) > _MAX_ITEMS:
-                return ["o", None]
-        return ["i", items]
-    return ["o", None]
-
-
-def decode(data: Any) -> Any:
-    """Rebuild what `encode` made; raises ProgramGoneError on anything else."""
-    if not isinstance(data, list):
-        return data
-    try:
-        tag, content = data
-        if tag == "d":
-            return {decode(key): decode(item) for key, item in content}
-        if tag == "c":
-            real, imaginary = content
-            return complex(real, imaginary)
-        if tag == "b":
-            return bytes.fromhex(content)
-        if tag == "o":
-            return Opaque()
-        kinds: dict[str, Callable[[Any], Any]] = {
-            "l": list, "t": tuple, "s": set, "z": frozenset, "i": iter,
-        }  # fmt: skip
-        return kinds[tag]([decode(item) for item in content])
-    except (TypeError, ValueError, KeyError):
-        raise ProgramGoneError("a malformed value") from None
-
-
-def solve(calls: TextIO, replies: TextIO) -> None:
+def solve(source: str, calls: TextIO, replies: TextIO) -> None:
     """Run the program, then answer calls of its functions until the checker goes away."""
+    values = Values(keep=True)
 
     def reply(message: dict[str, Any]) -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
-    names: dict[str, Any] = {"__name__": "program"}
+    # A module, as dataclasses and pickle look theirs up by name.
+    module = sys.modules["program"] = types.ModuleType("program")
+    names = module.__dict__
     try:
-        with open("program.py", encoding="utf-8") as file:  # noqa: PTH123
-            exec(compile(file.read(), "program.py", "exec"), names)  # noqa: S102
+        exec(compile(source, "program.py", "exec"), names)  # noqa: S102
+        public = {name: value for name, value in names.items() if not name.startswith("__")}
+        start = {"names": {name: values.encode(value) for name, value in public.items()}}
     except BaseException as error:  # noqa: BLE001 - whatever it raises is the verdict
         reply({"error": type(error).__name__})
         return
-    public = {name: value for name, value in names.items() if not name.startswith("__")}
-    values = {name: encode(value) for name, value in public.items() if not callable(value)}
-    reply({"functions": [n for n, v in public.items() if callable(v)], "values": values})
+    reply(start)
     for line in calls:
-        call = json.loads(line)
         try:
-            named = {key: decode(value) for key, value in call["named"].items()}
-            result = names[call["function"]](*map(decode, call["given"]), **named)
-            reply({"result": encode(result)})
+            reply(_answer(json.loads(line), values))
         except BaseException as error:  # noqa: BLE001 - raised again on the checker's side
             reply({"error": type(error).__name__})
 
 
+def _answer(request: dict[str, Any], values: Values) -> dict[str, Any]:
+    target = values.kept[request["on"]]
+    if "get" in request:
+        return {"result": values.encode(getattr(target, request["get"]))}
+    if "set" in request:
+        setattr(target, request["set"], values.decode(request["value"]))
+        return {"result": None}
+    given = [values.decode(value) for value in request["given"]]
+    named = {key: values.decode(value) for key, value in request["named"].items()}
+    result = values.encode(target(*given, **named))
+    # What the program changed in place the tests see changed.
+    after = [values.encode(value) for value in given]
+    changed = [
+        new if new != old else None for old, new in zip(request["given"], after, strict=True)
+    ]
+    return {"result": result, "changed": changed if any(changed) else None}
+
+
 class Program:
-    """The child as the checker sees it: its functions, called over two pipes."""
+    """The child as the checker sees it: its functions and objects, asked over two pipes."""
 
     def __init__(self, calls: TextIO, replies: TextIO) -> None:
         self.calls, self.replies = calls, replies
+        self.values = Values(remote=self._remote)
+        self.remotes: dict[int, Remote] = {}
 
     def names(self) -> dict[str, Any]:
-        """Wait for the program to have run; return its functions and plain values by name.
+        """Wait for the program to have run; return its functions and values by name.
 
         Raises:
             ProgramFailedError: where it raised.
@@ -121,24 +90,42 @@ class Program:
         start = self._receive()
         if "error" in start:
             raise ProgramFailedError(str(start["error"]))
-        names = {str(name): decode(value) for name, value in dict(start["values"]).items()}
-        return names | {str(name): self._function(str(name)) for name in start["functions"]}
+        names = start.get("names")
+        if not isinstance(names, dict):
+            raise ProgramGoneError("a malformed start")
+        return {str(name): self.values.decode(value) for name, value in names.items()}
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            encoded = {key: encode(value) for key, value in named.items()}
-            request = {"function": name, "given": [encode(v) for v in given], "named": encoded}
-            try:
-                self.calls.write(json.dumps(request) + "\n")
-                self.calls.flush()
-            except OSError:
-                raise ProgramGoneError("the program ended") from None
-            answer = self._receive()
-            if "error" in answer:
-                raise _builtin_error(str(answer["error"]))
-            return decode(answer.get("result"))
+    def ask(self, number: int, request: dict[str, Any]) -> Any:
+        """Return the child's answer to one request about one of its objects, decoded."""
+        return self.values.decode(self._exchange({"on": number, **request}).get("result"))
 
-        return call
+    def call(self, number: int, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call one of the child's objects; lists, dicts and sets it changes are changed here."""
+        request = {
+            "on": number,
+            "given": [self.values.encode(value) for value in given],
+            "named": {key: self.values.encode(value) for key, value in named.items()},
+        }
+        answer = self._exchange(request)
+        changed = answer.get("changed")
+        for old, new in zip(given, changed if isinstance(changed, list) else (), strict=False):
+            if new is not None:
+                overwrite(old, self.values.decode(new))
+        return self.values.decode(answer.get("result"))
+
+    def _remote(self, number: int) -> Remote:
+        return self.remotes.setdefault(number, Remote(self, number))
+
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.calls.write(json.dumps(request) + "\n")
+            self.calls.flush()
+        except OSError:
+            raise ProgramGoneError("the program ended") from None
+        answer = self._receive()
+        if "error" in answer:
+            raise _builtin_error(str(answer["error"]))
+        return answer
 
     def _receive(self) -> dict[str, Any]:
         try:
@@ -172,24 +159,24 @@ def _builtin_error(name: str) -> Exception:
     return RuntimeError(name)
 
 
-def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Set hard limits on this process and all it starts."""
-    wanted = {
-        resource.RLIMIT_CPU: cpu_s,
-        resource.RLIMIT_AS: memory_bytes,
-        resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_NOFILE: 32,
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, most in wanted.items():
-        _, hard = resource.getrlimit(kind)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+def confine() -> list[str]:
+    """Give up what the program must not have; return the names of the barriers now in force."""
+    steps: dict[str, Callable[[], bool]] = {"landlock": restrict_files, "seccomp": restrict_calls}
+    found = [name for name, step in steps.items() if step()]
+    if "seccomp" not in found:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # binds all users but root
+    return found
 
 
 def main() -> None:
     """Fork the program's process, then read tests and token, and write the verdict."""
-    limit(*(int(value) for value in sys.argv[1:4]))
+    settings = json.loads(sys.argv[1])
+    limit(settings["cpu_s"], settings["memory_bytes"], settings["file_bytes"])
+    hide_memory()
+    with open("program.py", encoding="utf-8") as file:  # noqa: PTH123
+        source = file.read()
+    os.unlink("program.py")  # noqa: PTH108 - its folder is empty, with a tmpfs or without
+    inner = ["tmpfs"] if settings["own_mounts"] and own_disk(settings["disk_bytes"]) else []
     call_end, call_start = os.pipe()
     reply_end, reply_start = os.pipe()
     if os.fork() == 0:
@@ -198,21 +185,35 @@ def main() -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nothing, standard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # binds all users but root
+        os.close(nothing)
         try:
             with os.fdopen(call_end) as calls, os.fdopen(reply_start, "w") as replies:
-                solve(calls, replies)
+                replies.write(json.dumps({"barriers": [*inner, *confine()]}) + "\n")
+                replies.flush()
+                solve(source, calls, replies)
         finally:
             os._exit(0)
     os.close(call_end)
     os.close(reply_start)
     request = json.load(sys.stdin)
     with os.fdopen(call_start, "w") as calls, os.fdopen(reply_end) as replies:
-        verdict = check(request["tests"], Program(calls, replies))
+        verdict = _judged(request, settings["barriers"], calls, replies)
         # Leave at once: closing `calls` could fail on a child that is gone.
         os.write(1, json.dumps({"token": request["token"], **verdict}).encode())
         os._exit(0)
 
 
-if __name__ == "__main__":
-    main()
+def _judged(
+    request: dict[str, Any], wanted: list[str] | None, calls: TextIOWrapper, replies: TextIOWrapper
+) -> dict[str, Any]:
+    program = Program(calls, replies)
+    try:
+        # Said before the program's first statement, so it is the harness that says it.
+        found = json.loads(replies.readline(_MAX_MESSAGE))["barriers"]
+    except (ValueError, KeyError):
+        return {"reason": "unsafe", "detail": "its process ended before the program ran"}
+    if wanted is None:
+        return {"reason": "barriers", "detail": "", "barriers": found}
+    if missing := [name for name in wanted if name not in found]:
+        return {"reason": "unsafe", "detail": f"not in force: {', '.join(missing)}"}
+    return check(request["tests"], program)

@@ -2,10 +2,9 @@
 
 What stands between a program and the machine: an isolated interpreter (``-I``) without
 environment, a temporary folder as its working directory, limits on processor time, memory,
-file size, open files and new processes (the last does not bind root), a time-out after which
-all that it started is killed, and, where the system lets an ordinary process make namespaces,
-no network and no sight of other processes. It is no barrier against reading files that this
-user may read.
+file size and open files, a time-out after which all that it started is killed, and as many of
+the `BARRIERS` as the system grants an ordinary process. `barrier` names those in force; a run
+in which one of them fails to come up is a SandboxError, not a verdict.
 
 Why a program cannot fake the verdict: see ``_harness``.
 """
@@ -13,8 +12,10 @@ Why a program cannot fake the verdict: see ``_harness``.
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import logging
+import marshal
 import os
 import secrets
 import shutil
@@ -22,25 +23,43 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from waypost.contracts.errors import SandboxError, SchemaError
 
 logger = logging.getLogger(__name__)
 
-Barrier = Literal["namespaces", "network", "none"]
+BARRIERS = {
+    "processes": "a process namespace: no other process is seen, all end with the run",
+    "network": "a network namespace: no network at all",
+    "tmpfs": "files are written to a small file system in memory",
+    "landlock": "only Python and system libraries can be read, only the own folder written",
+    "seccomp": "no new processes or programs, no sockets, no signals to others, no chmod",
+}
+"""What each barrier does."""
+
 Reason = Literal["passed", "failed", "error", "timeout"]
 
 _SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-_BARRIERS: dict[Barrier, list[str]] = {
-    "namespaces": [
+_NAMESPACES: dict[tuple[str, ...], list[str]] = {
+    ("processes", "network"): [
         "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
     ],
-    "network": ["--user", "--map-root-user", "--net"],
+    ("network",): ["--user", "--map-root-user", "--net", "--mount"],
+    (): [],
 }  # fmt: skip
+_MODULES = ("_confine", "_values", "_harness")
+_BOOT = """
+import sys, types, marshal, binascii
+for name, code in marshal.loads(binascii.a2b_base64("{}")):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(code, module.__dict__)
+module.main()
+"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +71,14 @@ class Limits:
         cpu_s: Seconds of processor time of one process.
         memory_bytes: Address space of one process.
         file_bytes: Size of one file it writes.
+        disk_bytes: Size of all its files together, where there is a ``tmpfs``.
     """
 
     wall_s: float = 10.0
     cpu_s: int = 8
     memory_bytes: int = 1 << 30
     file_bytes: int = 1 << 20
+    disk_bytes: int = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -77,12 +98,13 @@ class Verdict:
 
 
 def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
-    """Run ``tests`` against the functions that ``code`` defines.
+    """Run ``tests`` against what ``code`` defines.
 
-    Arguments and results cross between tests and program by value: numbers, text, bytes, lists,
-    tuples, sets, dicts and iterators of them. A function given as an argument does not cross,
-    an object of another class equals nothing, and a change made to an argument in place is not
-    seen by the tests.
+    Numbers, text, bytes, lists, tuples, sets, dicts and iterators of them cross between tests
+    and program by value. A list, dict or set that a call changes in place is changed for the
+    tests as well. An object of another class stays with the program: the tests can call it,
+    read and set its attributes and items, iterate it and give it back, but it equals nothing
+    but itself. A function of the tests cannot be given to the program.
 
     Args:
         code: A Python program.
@@ -91,22 +113,18 @@ def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
 
     Raises:
         SchemaError: where the tests are not Python or assert nothing.
-        SandboxError: where no child process can be run.
+        SandboxError: where no child process can be run, or not behind the barriers.
     """
     _check_tests(tests)
-    limits = limits or Limits()
-    token = secrets.token_hex(16)
-    command = [
-        *_prefix(barrier()), sys.executable, "-I", "-B", "-c", _harness_source(),
-        str(limits.cpu_s), str(limits.memory_bytes), str(limits.file_bytes),
-    ]  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="waypost-code-") as folder:
-        program = Path(folder) / "program.py"
-        program.write_text(code, encoding="utf-8", errors="replace")
-        output = _run(command, folder, json.dumps({"tests": tests, "token": token}), limits.wall_s)
-    if output is None:
-        return Verdict(False, "timeout", f"no verdict within {limits.wall_s:g} s")
-    return _verdict(output, token)
+    message = _judge(code, tests, limits or Limits(), _namespaces(), barrier())
+    if message is None:
+        return Verdict(False, "timeout", f"no verdict within {(limits or Limits()).wall_s:g} s")
+    reason, detail = message.get("reason"), str(message.get("detail"))
+    if reason == "unsafe":
+        raise SandboxError(f"the sandbox for generated code did not come up: {detail}")
+    if reason not in get_args(Reason):
+        return Verdict(False, "error", "the process ended before its verdict")
+    return Verdict(reason == "passed", reason, detail)
 
 
 def _check_tests(tests: str) -> None:
@@ -116,6 +134,33 @@ def _check_tests(tests: str) -> None:
         raise SchemaError(f"code tests are not Python: {type(error).__name__}") from None
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         raise SchemaError("code tests hold no assert statement, so they would pass any program")
+
+
+def _judge(
+    code: str,
+    tests: str,
+    limits: Limits,
+    namespaces: tuple[str, ...],
+    barriers: Sequence[str] | None,
+) -> dict[str, Any] | None:
+    """Return the checker's message, {} where it left none, None after a time-out."""
+    inner = barriers and [name for name in barriers if name not in namespaces]
+    settings = json.dumps({**asdict(limits), "own_mounts": bool(namespaces), "barriers": inner})
+    command = [
+        *_prefix(namespaces), sys.executable, "-I", "-B", "-c", _harness_source(), settings,
+    ]  # fmt: skip
+    token = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="waypost-code-") as folder:
+        program = Path(folder) / "program.py"
+        program.write_text(code, encoding="utf-8", errors="replace")
+        output = _run(command, folder, json.dumps({"tests": tests, "token": token}), limits.wall_s)
+    if output is None:
+        return None
+    try:
+        message = json.loads(output)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) and message.get("token") == token else {}
 
 
 def _run(command: list[str], folder: str, request: str, wall_s: float) -> bytes | None:
@@ -150,46 +195,53 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
     child.communicate()
 
 
-def _verdict(output: bytes, token: str) -> Verdict:
-    gone = Verdict(False, "error", "the process ended before its verdict")
-    try:
-        message = json.loads(output)
-        reason, detail = message["reason"], str(message["detail"])
-    except (ValueError, TypeError, KeyError):
-        return gone
-    if message.get("token") != token or reason not in get_args(Reason):
-        return gone
-    return Verdict(reason == "passed", reason, detail)
+@cache
+def barrier() -> tuple[str, ...]:
+    """Return the names of the `BARRIERS` that this system grants; found once per process.
+
+    Raises:
+        SandboxError: where not even a plain interpreter runs.
+    """
+    namespaces = _namespaces()
+    message = _judge("", "", Limits(wall_s=30), namespaces, None)
+    if not message or message.get("reason") != "barriers":
+        raise SandboxError("cannot start a Python process for generated code")
+    found = (*namespaces, *message["barriers"])
+    if missing := [name for name in BARRIERS if name not in found]:
+        logger.warning(
+            "generated code runs without these barriers, which this system does not grant: %s",
+            "; ".join(f"{name} ({BARRIERS[name]})" for name in missing),
+        )
+    return found
 
 
 @cache
-def barrier() -> Barrier:
-    """Return the strongest barrier that this system allows; found once per process.
-
-    Raises:
-        SandboxError: where not even a plain interpreter starts.
-    """
-    candidates: tuple[Barrier, ...] = ("namespaces", "network", "none")
-    for name in candidates:
-        if name != "none" and not _prefix(name):
-            continue
-        command = [*_prefix(name), sys.executable, "-I", "-S", "-c", ""]
+def _namespaces() -> tuple[str, ...]:
+    for names in _NAMESPACES:
+        command = [*_prefix(names), sys.executable, "-I", "-S", "-c", ""]
         try:
             done = subprocess.run(command, env={}, capture_output=True, timeout=30, check=False)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if done.returncode == 0:
-            if name != "namespaces":
-                logger.warning("generated code runs with barrier %r: no namespaces here", name)
-            return name
+            return names
     raise SandboxError("cannot start a Python process for generated code")
 
 
-def _prefix(name: Barrier) -> list[str]:
-    unshare = shutil.which("unshare", path=_SYSTEM_PATH)
-    return [unshare, *_BARRIERS[name], "--"] if unshare and name in _BARRIERS else []
+def _prefix(namespaces: tuple[str, ...]) -> list[str]:
+    if not namespaces:
+        return []
+    unshare = shutil.which("unshare", path=_SYSTEM_PATH) or "unshare"
+    return [unshare, *_NAMESPACES[namespaces], "--"]
 
 
 @cache
 def _harness_source() -> str:
-    return Path(__file__).with_name("_harness.py").read_text(encoding="utf-8")
+    # Compiled here once, not in each child; marshal needs the same Python, which it is.
+    package = __name__.rpartition(".")[0]
+    modules = []
+    for name in _MODULES:
+        path = Path(__file__).with_name(f"{name}.py")
+        code = compile(path.read_text(encoding="utf-8"), name, "exec", dont_inherit=True)
+        modules.append((f"{package}.{name}", code))
+    return _BOOT.format(base64.b64encode(marshal.dumps(modules)).decode())
