@@ -14,6 +14,7 @@ from waypost.cli.lazy import LazyGroup
 
 COMMANDS = {
     "list-routers": ("waypost.cli.list_routers", "List the routers there are."),
+    "list-benchmarks": ("waypost.cli.list_benchmarks", "List the benchmarks there are."),
     "new-router": ("waypost.cli.new_router", "Write a working router of your own, to change."),
     "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),

@@ -10,6 +10,7 @@ import click
 
 from waypost.cli.data_llm_embeddings import llm_embeddings
 from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
+from waypost.cli.data_queries import queries
 from waypost.cli.output import echo_json, echo_table
 
 
@@ -155,6 +156,7 @@ def split(
     click.echo(f"wrote {target}")
 
 
+command.add_command(queries)
 command.add_command(import_llmrouter)
 command.add_command(export_llmrouter)
 command.add_command(llm_embeddings)

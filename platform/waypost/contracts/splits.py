@@ -25,6 +25,7 @@ __all__ = [
     "leaks",
     "pool",
     "same_text_key",
+    "share_out",
     "stratified_split",
 ]
 
@@ -87,14 +88,37 @@ def stratified_split(
         SchemaError: all rows are one group, so that nothing can be kept back.
         ConfigError: the share is not between 0 and 1.
     """
-    groups, share = data.groups, _checked(share)
+    chosen = share_out(data.queries, data.task_names, share, seed, data.groups)
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def share_out(
+    texts: Sequence[str],
+    tasks: Sequence[str],
+    share: float,
+    seed: int,
+    groups: Groups | None = None,
+) -> NDArray[np.bool_]:
+    """Mark the texts of the second part of `stratified_split`, shape (n,).
+
+    Args:
+        texts: Of the questions.
+        tasks: Of each question.
+        share: As in `stratified_split`.
+        seed: Another seed draws anew.
+        groups: Of the texts, where they are known, numbered from 0 without gaps.
+
+    Raises:
+        SchemaError, ConfigError: as in `stratified_split`.
+    """
+    groups, share = duplicate_groups(texts) if groups is None else groups, _checked(share)
     size = np.bincount(groups)
     if len(size) < 2:
         raise SchemaError(
-            f"routing data: {len(data)} rows hold {len(size)} distinct question; a split needs two"
+            f"routing data: {len(texts)} rows hold {len(size)} distinct question; a split needs two"
         )
-    order = _shuffled(data.queries, groups, seed)
-    home = _home_tasks(data.task_names, groups)
+    order = _shuffled(texts, groups, seed)
+    home = _home_tasks(tasks, groups)
     chosen = np.zeros(len(size), bool)
     carry = 0.0
     for task in sorted(set(home), key=lambda name: _draw(seed, name)):
@@ -106,7 +130,7 @@ def stratified_split(
         carry = min(max(target - taken, -0.5), 0.5)
     if chosen.all() or not chosen.any():
         chosen[order[0]] = not chosen[order[0]]
-    return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
+    return chosen[groups]
 
 
 def leaks(train_texts: Sequence[str], test_texts: Sequence[str]) -> NDArray[np.bool_]:

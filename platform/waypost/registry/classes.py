@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from waypost.contracts.errors import MissingExtraError, PluginError, names
 from waypost.registry.entries import RouterEntry, find_router
+from waypost.registry.sources import ROUTER
 
 if TYPE_CHECKING:  # the router contract loads numpy, which a listing does not need
     from waypost.contracts.router import MetaRouter
@@ -70,16 +71,18 @@ class _FreshSourceLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def load_plugin_module(folder: Path) -> ModuleType:
-    """Import ``router.py`` of a plug-in folder under a name of its own.
+def load_plugin_module(folder: Path, file: str = ROUTER) -> ModuleType:
+    """Import a file of a plug-in folder, ``router.py`` by default, under a name of its own.
 
     Raises:
-        PluginError: there is no ``router.py``.
+        PluginError: there is no such file.
     """
-    path = folder / "router.py"
+    path = folder / file
     if not path.is_file():
         raise PluginError(f"plug-in {folder.name}: {path} does not exist")
     module_name = f"waypost_plugin_{folder.name}"
+    if file != ROUTER:
+        module_name += f"_{path.stem}"
     loader = _FreshSourceLoader(module_name, str(path))
     spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:

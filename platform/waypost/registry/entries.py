@@ -18,7 +18,13 @@ from typing import Literal
 
 from waypost.config import settings
 from waypost.contracts.errors import PluginError, RegistryError, names
-from waypost.registry.sources import module_file, read_folder, read_module
+from waypost.registry.sources import (
+    ROUTER,
+    is_benchmark,
+    module_file,
+    read_folder,
+    read_module,
+)
 
 BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
@@ -68,6 +74,11 @@ def searching(plugin_paths: Sequence[Path]) -> Iterator[None]:
         _searched.reset(token)
 
 
+def searched_paths() -> tuple[Path, ...] | None:
+    """Return the places that `searching` names, or None where those of the settings count."""
+    return _searched.get()
+
+
 def list_routers(plugin_paths: Sequence[Path] | None = None) -> list[RouterEntry]:
     """Return every router by name; built-in names cannot be taken by plug-ins.
 
@@ -75,7 +86,7 @@ def list_routers(plugin_paths: Sequence[Path] | None = None) -> list[RouterEntry
         plugin_paths: Folders that hold plug-in folders; default: those of `searching`, else of
             the settings.
     """
-    paths = plugin_paths if plugin_paths is not None else _searched.get()
+    paths = plugin_paths if plugin_paths is not None else searched_paths()
     found: dict[str, RouterEntry] = {}
     shadowed: list[RouterEntry] = []
     plugins = _folders(settings().plugin_paths if paths is None else paths)
@@ -140,12 +151,14 @@ def _folders(paths: Sequence[Path]) -> list[RouterEntry]:
             problem = f"the folder cannot be read: {failure.strerror}"
             found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
             continue
-        if parent / "router.py" in folders:
+        if parent / ROUTER in folders:
             problem = "is a plug-in itself: WAYPOST_PLUGINS names the folder that holds it"
             found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
             continue
         for folder in folders:
             if folder.is_dir() and not folder.name.startswith((".", "_")):
+                if is_benchmark(folder) and not (folder / ROUTER).exists():
+                    continue
                 summary, error = read_folder(folder)
                 location = str(folder.resolve())
                 found.append(RouterEntry(folder.name, "folder", location, summary, error))

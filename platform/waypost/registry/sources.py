@@ -11,6 +11,10 @@ from pathlib import Path
 from waypost.config import read_yaml
 from waypost.contracts.errors import ConfigError
 
+ROUTER = "router.py"
+BENCHMARK_YAML, BENCHMARK_PY = "benchmark.yaml", "benchmark.py"
+"""Files that make a folder a plug-in: a router, a benchmark, or both."""
+
 CONFIG = "config.yaml"
 """Optional file of a plug-in folder: defaults of the router's parameters."""
 
@@ -21,7 +25,7 @@ Found = tuple[str, str | None]
 def read_module(module: str) -> Found:
     """Read a module's source; a module that has none is imported to know more."""
     if (path := module_file(module)) is not None:
-        return _read(path)
+        return read_source(path)
     top = module.partition(".")[0]
     return "", None if _spec(top) else f"no module named {top!r} is installed"
 
@@ -43,13 +47,18 @@ def module_file(module: str) -> Path | None:
 
 def read_folder(folder: Path) -> Found:
     """Read the source of a plug-in folder and its config file."""
-    summary, error = _read(folder / "router.py")
+    summary, error = read_source(folder / ROUTER)
     if error is None and (folder / CONFIG).exists():
         try:
             read_yaml(folder / CONFIG)
         except ConfigError as wrong:
             return summary, str(wrong)
     return summary, error
+
+
+def is_benchmark(folder: Path) -> bool:
+    """Say whether a plug-in folder holds a benchmark."""
+    return any((folder / name).is_file() for name in (BENCHMARK_YAML, BENCHMARK_PY))
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -59,7 +68,8 @@ def _spec(module: str) -> ModuleSpec | None:
         return None
 
 
-def _read(path: Path) -> Found:
+def read_source(path: Path) -> Found:
+    """Read a Python file; one that is missing is an error."""
     try:
         now = path.stat()
     except FileNotFoundError:

@@ -1,0 +1,185 @@
+"""Which benchmarks there are: the built-in ones and those in plug-in folders.
+
+A plug-in folder holds ``benchmark.yaml`` or ``benchmark.py`` (`waypost.benchmarks.custom`); the
+places searched are those of router plug-ins. Listing runs no code of a plug-in, and one that is
+broken never hides the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from waypost.benchmarks import tasks
+from waypost.benchmarks.base import Benchmark
+from waypost.benchmarks.custom import read_python, read_yaml_task, score_function
+from waypost.config import settings
+from waypost.contracts.errors import ConfigError, PluginError, RegistryError, SchemaError, names
+from waypost.registry.entries import searched_paths
+from waypost.registry.sources import BENCHMARK_PY, BENCHMARK_YAML, is_benchmark, read_source
+
+CUSTOM = "custom:"
+"""Starts the name of a metric that is a benchmark's own; the task's name follows."""
+
+
+@dataclass(frozen=True)
+class BenchmarkEntry:
+    """One benchmark that can be had.
+
+    Attributes:
+        name: Of the task.
+        kind: Where it comes from.
+        location: Module or folder.
+        summary: One line.
+        source: Hub data set or local path; None where only loading tells.
+        metric, columns: As in `Benchmark`; None where only loading tells.
+        error: Why it cannot be used.
+    """
+
+    name: str
+    kind: Literal["built-in", "yaml", "python"]
+    location: str
+    summary: str = ""
+    source: str | None = None
+    metric: str | None = None
+    columns: tuple[str, ...] | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"benchmark {self.name} ({self.location})"
+
+
+def list_benchmarks(plugin_paths: Sequence[Path] | None = None) -> list[BenchmarkEntry]:
+    """Return every benchmark, built-in ones first, then by name; built-in names are taken.
+
+    Args:
+        plugin_paths: Folders that hold plug-in folders; default: those of
+            `waypost.registry.searching`, else of the settings.
+    """
+    found = {
+        name: _facts(BenchmarkEntry(name, "built-in", type(one).__module__), one)
+        for name, one in _builtin().items()
+    }
+    shadowed: list[BenchmarkEntry] = []
+    paths = searched_paths() if plugin_paths is None else plugin_paths
+    for entry in _plugins(settings().plugin_paths if paths is None else paths):
+        first = found.setdefault(entry.name, entry)
+        if first is not entry and first.location != entry.location:
+            problem = f"the name is taken by the {first.kind} benchmark at {first.location}"
+            shadowed.append(replace(entry, error=problem))
+    key = {"built-in": 0}
+    return sorted(
+        (*found.values(), *shadowed), key=lambda one: (key.get(one.kind, 1), one.name, one.location)
+    )
+
+
+def find_benchmark(name: str, plugin_paths: Sequence[Path] | None = None) -> Benchmark:
+    """Return one benchmark, its plug-in loaded.
+
+    Raises:
+        RegistryError: no benchmark has that name; the message lists those there are.
+        PluginError: the plug-in of that name does not load.
+    """
+    if name in _builtin():
+        return _builtin()[name]
+    entry = _plugin(name, plugin_paths)
+    folder = Path(entry.location)
+    benchmark = read_yaml_task(folder) if entry.kind == "yaml" else read_python(folder)
+    if entry.kind == "python" and not benchmark.metric:
+        benchmark.metric = f"{CUSTOM}{name}"
+    return benchmark
+
+
+def load_entry(entry: BenchmarkEntry, plugin_paths: Sequence[Path] | None = None) -> BenchmarkEntry:
+    """Load a benchmark and return its entry with every fact, or with what is wrong."""
+    if entry.error is not None:
+        return entry
+    try:
+        return _facts(entry, find_benchmark(entry.name, plugin_paths))
+    except (RegistryError, ConfigError, SchemaError) as error:
+        return replace(entry, error=str(error))
+
+
+def custom_metric(
+    name: str, plugin_paths: Sequence[Path] | None = None
+) -> Callable[..., float] | None:
+    """Return the scorer of a metric that is a benchmark's own, or None for any other metric.
+
+    Between processes only the name travels, with the plug-in's source; each one asks here.
+
+    Args:
+        name: Of the metric: ``custom:`` and the task's name.
+        plugin_paths: As in `list_benchmarks`.
+
+    Returns:
+        A function of (response, ground_truth, choices, query) to a score in [0, 1].
+
+    Raises:
+        RegistryError, PluginError: no such plug-in here, or it does not load.
+    """
+    if not name.startswith(CUSTOM):
+        return None
+    entry = _plugin(name.removeprefix(CUSTOM), plugin_paths)
+    if entry.kind != "python":
+        raise PluginError(f"{entry}: has no metric of its own; {BENCHMARK_PY} defines score()")
+    return score_function(Path(entry.location))
+
+
+@cache
+def _builtin() -> dict[str, Benchmark]:
+    modules = [one.name for one in pkgutil.iter_modules(tasks.__path__)]
+    found = [importlib.import_module(f"{tasks.__name__}.{name}").BENCHMARK for name in modules]
+    return {one.name: one for one in sorted(found, key=lambda one: str(one.name))}
+
+
+def _plugin(name: str, plugin_paths: Sequence[Path] | None) -> BenchmarkEntry:
+    entries = list_benchmarks(plugin_paths)
+    named = [entry for entry in entries if entry.name == name and entry.kind != "built-in"]
+    if usable := [entry for entry in named if entry.error is None]:
+        return usable[0]
+    if named:
+        raise PluginError(f"{named[0]}: {named[0].error}")
+    there = names([entry.name for entry in entries if entry.error is None], limit=40)
+    raise RegistryError(f"no benchmark is named {name!r}; there are: {there}")
+
+
+def _plugins(parents: Sequence[Path]) -> list[BenchmarkEntry]:
+    found: list[BenchmarkEntry] = []
+    for parent in parents:
+        try:
+            folders = sorted(one for one in parent.iterdir() if one.is_dir() and is_benchmark(one))
+        except OSError:
+            continue  # absent or unreadable: `waypost list-routers` names it
+        shown = [folder for folder in folders if not folder.name.startswith((".", "_"))]
+        found += [_entry(folder.resolve()) for folder in shown]
+    return found
+
+
+def _entry(folder: Path) -> BenchmarkEntry:
+    if not (folder / BENCHMARK_YAML).is_file():
+        summary, error = read_source(folder / BENCHMARK_PY)
+        return BenchmarkEntry(folder.name, "python", str(folder), summary, error=error)
+    entry = BenchmarkEntry(folder.name, "yaml", str(folder))
+    if (folder / BENCHMARK_PY).is_file():
+        problem = f"holds both {BENCHMARK_YAML} and {BENCHMARK_PY}; expected one of them"
+        return replace(entry, error=problem)
+    try:
+        return _facts(entry, read_yaml_task(folder))
+    except (ConfigError, RegistryError) as error:
+        return replace(entry, error=str(error))
+
+
+def _facts(entry: BenchmarkEntry, one: Benchmark) -> BenchmarkEntry:
+    return replace(
+        entry,
+        name=one.name,
+        summary=one.summary,
+        source=str(one.source),
+        metric=one.metric,
+        columns=tuple(one.columns),
+    )

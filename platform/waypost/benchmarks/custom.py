@@ -1,0 +1,135 @@
+"""Benchmarks in plug-in folders: a Python file with a `Benchmark`, or a YAML.
+
+``benchmark.py`` holds one subclass of `Benchmark` (or one instance), and may define
+``score(response, ground_truth, choices, query) -> float`` in [0, 1], a metric of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from waypost.benchmarks.base import Benchmark, Source
+from waypost.benchmarks.yaml_task import read_yaml_task
+from waypost.contracts.errors import PluginError, RegistryError, names
+from waypost.registry.classes import load_plugin_module
+from waypost.registry.sources import BENCHMARK_PY
+
+__all__ = ["read_python", "read_yaml_task", "score_function"]
+
+SCORE = "score"
+"""Function of a ``benchmark.py`` that is its metric."""
+
+
+def read_python(folder: Path) -> Benchmark:
+    """Load the benchmark of a folder's ``benchmark.py``.
+
+    Its name is the folder's; its metric is "" where the file defines ``score``.
+
+    Raises:
+        PluginError: the file does not load, or holds no benchmark or several.
+    """
+    module = _module(folder)
+    there = list(dict.fromkeys(filter(_hashable, vars(module).values())))
+    made = [one for one in there if isinstance(one, Benchmark)]
+    classes = [
+        one
+        for one in there
+        if inspect.isclass(one)
+        and issubclass(one, Benchmark)
+        and one.__module__ == module.__name__
+        and not inspect.isabstract(one)
+    ]
+    candidates = [type(one).__name__ for one in made] or [one.__name__ for one in classes]
+    if len(candidates) != 1:
+        problem = "expected exactly one subclass or instance of Benchmark that defines question()"
+        found = names(candidates) or "none"
+        raise PluginError(f"{folder / BENCHMARK_PY}: {problem}; found {found}")
+    with _Guarded(folder):
+        benchmark = made[0] if made else classes[0]()
+    _check(benchmark, folder, scores=callable(getattr(module, SCORE, None)))
+    return benchmark
+
+
+def score_function(folder: Path) -> Callable[..., float]:
+    """Return ``score`` of a folder's ``benchmark.py``, which raises a PluginError for any failure.
+
+    Raises:
+        PluginError: the file does not load or has no such function.
+    """
+    score = getattr(_module(folder), SCORE, None)
+    if not callable(score):
+        raise PluginError(f"{folder / BENCHMARK_PY}: defines no function {SCORE}()")
+
+    def checked(response: str, ground_truth: Any, choices: Any = None, query: Any = None) -> float:
+        with _Guarded(folder):
+            value = float(score(response, ground_truth, choices, query))
+        if not (math.isfinite(value) and 0 <= value <= 1):
+            raise PluginError(f"{folder / BENCHMARK_PY}: {SCORE}() gave {value}; expected 0 to 1")
+        return value
+
+    return checked
+
+
+def _module(folder: Path) -> ModuleType:
+    with _Guarded(folder):
+        return load_plugin_module(folder, BENCHMARK_PY)
+
+
+class _Guarded:
+    """Names the plug-in, and the line of its file, in whatever its code raises.
+
+    What it prints meanwhile goes to stderr: on stdout a command may be writing JSON.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / BENCHMARK_PY
+        self.stdout = redirect_stdout(sys.stderr)
+
+    def __enter__(self) -> None:
+        self.stdout.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.stdout.__exit__(kind, error, trace)
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, PluginError):
+            frames = traceback.extract_tb(trace)
+            lines = [f.lineno for f in frames if f.filename == str(self.path)]
+            where = f", line {lines[-1]}" if lines else ""
+            problem = f"{type(error).__name__}: {error}"
+            raise PluginError(f"{self.path}{where}: {problem}") from error
+
+
+def _check(benchmark: Benchmark, folder: Path, *, scores: bool) -> None:
+    from waypost.scorers import metric_name
+
+    kinds = {"source": Source, "columns": dict, "max_tokens": int}
+    if not scores:
+        kinds["metric"] = str
+    if lacking := [
+        f"{key} ({kind.__name__})"
+        for key, kind in kinds.items()
+        if not isinstance(getattr(benchmark, key, None), kind)
+    ]:
+        raise PluginError(f"{folder / BENCHMARK_PY}: the benchmark lacks {', '.join(lacking)}")
+    if getattr(benchmark, "name", folder.name) != folder.name:
+        problem = f"its name is {benchmark.name!r}; expected its folder's, {folder.name!r}"
+        raise PluginError(f"{folder / BENCHMARK_PY}: {problem}")
+    benchmark.name = folder.name
+    if scores:
+        benchmark.metric = ""
+        return
+    try:
+        metric_name(benchmark.metric)
+    except RegistryError as error:
+        raise PluginError(f"{folder / BENCHMARK_PY}: {error}, or define {SCORE}()") from None
+
+
+def _hashable(one: Any) -> bool:
+    return type(one).__hash__ is not None

@@ -1,0 +1,1 @@
+"""The built-in benchmarks, one a file, each with a ``BENCHMARK``."""

@@ -1,0 +1,33 @@
+"""Natural Questions, open version: what people asked a search engine, with short answers.
+
+Data set google-research-datasets/nq_open, 87,925 training and 3,610 validation rows, CC BY-SA
+3.0. Kwiatkowski et al. 2019 (Natural Questions), Lee et al. 2019 (the open version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from waypost.benchmarks.base import Benchmark, Fields, Row, RowError, Source
+
+
+class NaturalQA(Benchmark):
+    """A question as it was typed, lower case and without a question mark."""
+
+    name = "natural_qa"
+    summary = "Natural Questions: search-engine questions with short answers"
+    source = Source("google-research-datasets/nq_open", "validation", ("nq_open",))
+    columns: Mapping[str, Any] = {"question": str, "answer": list[str]}
+    metric = "short_answer"
+    max_tokens = 64
+
+    def question(self, row: Row) -> Fields:
+        """Ask for a few words; each of the annotators' answers is accepted."""
+        accepted = list(dict.fromkeys(text for text in row["answer"] if text.strip()))
+        if not accepted:
+            raise RowError("answer", "is empty; expected at least one accepted answer")
+        return Fields(f"{row['question'].strip()}\nAnswer in a few words.", accepted)
+
+
+BENCHMARK = NaturalQA()
