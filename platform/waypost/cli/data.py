@@ -8,36 +8,17 @@ from pathlib import Path
 
 import click
 
+from waypost.cli.data_describe import describe
 from waypost.cli.data_llm_embeddings import llm_embeddings
 from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
 from waypost.cli.data_queries import queries
+from waypost.cli.data_run import responses, run
 from waypost.cli.output import echo_json, echo_table
 
 
 @click.group("data")
 def command() -> None:
     """Make routing data: who answers what, how well, for how much."""
-
-
-@command.command(epilog="Example: waypost data responses --config serve_configs/starter/data.yaml")
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the run.",
-)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def responses(config_path: Path, overrides: tuple[str, ...]) -> None:
-    """Ask every LLM every question, score the answers, write a routing-data folder.
-
-    May be ended at any moment; the same command continues where it was.
-    """
-    from waypost.pipelines.responses import run
-
-    with _bars() as progress:
-        folder = run(config_path, overrides, progress)
-    click.echo(f"wrote {folder}")
 
 
 @command.command(epilog="Example: waypost data verdicts --config serve_configs/starter/data.yaml")
@@ -156,7 +137,10 @@ def split(
     click.echo(f"wrote {target}")
 
 
+command.add_command(run)
 command.add_command(queries)
+command.add_command(responses)
 command.add_command(import_llmrouter)
 command.add_command(export_llmrouter)
 command.add_command(llm_embeddings)
+command.add_command(describe)

@@ -27,6 +27,9 @@
         EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
           EngineAuthError      the key is refused: retryable, another model may answer
+      JobError                 a job cannot be submitted to a cluster, or its end is not known
+        ClusterUnreachableError  no head of a cluster answers
+        ClusterAuthError       the cluster refuses the token
       SandboxError             no process can be started to run generated code in
       MissingExtraError        an optional dependency is absent; holds the install command
 
@@ -248,6 +251,18 @@ def engine_error(data: dict[str, object]) -> EngineError:
 
 class PipelineError(WaypostError):
     """A data run cannot go on; what was done is kept, and the same command continues."""
+
+
+class JobError(WaypostError):
+    """A job cannot be submitted to a cluster, or how it ended cannot be known."""
+
+
+class ClusterUnreachableError(JobError):
+    """No head of a Ray cluster answers at that address."""
+
+
+class ClusterAuthError(JobError):
+    """The cluster wants a token, or another one."""
 
 
 class SandboxError(WaypostError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from pydantic import Field, field_validator
 from waypost.config import StrictModel, load_config
 from waypost.contracts.records import LLMInfo
 from waypost.encoders import EncoderSpec
+from waypost.storage import mirrored, place
+
+_KEEP_S = 10.0
+"""Seconds between two copies to a store: what a kill loses of answers that cost money."""
 
 
 class BenchmarkChoice(StrictModel):
@@ -89,7 +94,7 @@ class DataConfig(StrictModel):
     """A data run: questions, LLMs, sampling, and how the questions are split.
 
     Attributes:
-        out: Routing-data folder to write, relative to the config file.
+        out: Routing-data folder to write: a path relative to the config file, or a URI.
         benchmarks: Which, by name (``waypost list-benchmarks``), and how much of each.
         questions: JSONL files of questions that are ready to be asked, relative to the config
             file (`waypost.contracts.questions.Question`).
@@ -132,3 +137,19 @@ def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
         ConfigError: with every fault of the file's form.
     """
     return load_config(DataConfig, path, overrides)
+
+
+@contextmanager
+def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
+    """Give the local folder of a run's output; where ``out`` is a URI, a copy that is kept there.
+
+    Args:
+        path: The config file.
+        config: What it says.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    where = place(config.out)
+    with mirrored(path.parent / where if isinstance(where, Path) else where, _KEEP_S) as folder:
+        yield folder

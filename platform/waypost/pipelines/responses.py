@@ -1,251 +1,320 @@
-"""Asks every LLM every question, scores and prices the answers, writes a routing-data folder.
+"""The third phase of a data run: every LLM answers every question, answers are scored and priced.
 
-The run may be ended at any moment and started again (see `waypost.pipelines.cells`). A failed
-call is kept with its error and is not scored.
+Inside the routing-data folder, ``.cells/<llm>`` holds two logs. ``answers`` is written by whoever
+asked, at the moment of the answer: a cache of responses by cell id. ``rows`` is written here, with
+the scores. A run asks for what has no row (the anti-join); what has an answer and no row is scored
+and not asked again. At the end the rows become the tables, which until then stay as they were.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from pydantic import Field, ValidationError
+import pyarrow as pa
 
-from waypost.config import StrictModel, faults, load_config
-from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.generation import GenerateRequest
-from waypost.contracts.records import LLMInfo
-from waypost.contracts.tables import SPLITS, split_path, write_llms, write_routing_table
-from waypost.pipelines.cells import Progress, ask_all, cell_id
-from waypost.scorers import SCORER_VERSION, score
+from waypost.config import environment_value, parse
+from waypost.contracts.errors import ConfigError, Fault, PipelineError, WaypostError
+from waypost.contracts.tables import write_llms
+from waypost.encoders import make_encoder
+from waypost.engines import engine_config, engine_names
+from waypost.pipelines.asking.asker import LEFT
+from waypost.pipelines.asking.crowd import side_by_side
+from waypost.pipelines.asking.ledger import Ledger, Rates, Tally
+from waypost.pipelines.asking.logs import AppendLog, LogIndex
+from waypost.pipelines.asking.requests import cell_id, request_table
+from waypost.pipelines.asking.stream import Stream
+from waypost.pipelines.assembly import ERRORS, ROWS, write_tables
+from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
+from waypost.pipelines.embed import Progress, query_embeddings
+from waypost.pipelines.questions_table import question_table, row_key
+from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.pipelines.scoring import score_outcomes
+from waypost.scorers import SCORER_VERSION
 
 logger = logging.getLogger(__name__)
 
 CELLS = ".cells"
-"""Folder of the answers as they came, inside the routing-data folder."""
+"""Folder of the logs, inside the routing-data folder."""
+
+_REMOTE = {"openai", "replay", "echo"}
+"""Engines that take no CPU worth counting."""
+
+_PATIENT = {"stream": False, "max_retries": 5, "retry_max_s": 60.0}
+"""How endpoints are called unless the run says otherwise: nobody waits for the first token, and
+a minute's wait that an endpoint asks for is worth an answer."""
 
 
-class Candidate(StrictModel):
-    """One LLM of the run: how it is called, and what ``llms.json`` will say of it."""
-
-    engine: str
-    config: dict[str, Any] = Field(default_factory=dict)
-    concurrency: int = Field(default=8, ge=1, description="requests in flight")
-    size: str | None = None
-    feature: str = ""
-    input_price: float | None = Field(default=None, ge=0)
-    output_price: float | None = Field(default=None, ge=0)
-    context_length: int | None = Field(default=None, gt=0)
-
-    def info(self, name: str) -> LLMInfo:
-        """Return the facts that ``llms.json`` holds."""
-        facts = self.model_dump(exclude={"engine", "config", "concurrency"}, exclude_none=True)
-        return LLMInfo(name=name, model=self.config.get("model"), **facts)
-
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Dollars of one call, or None where a price is unknown."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
-
-
-class ResponsesConfig(StrictModel):
-    """A run: questions, LLMs, sampling, and how the questions are split.
+@dataclass(frozen=True)
+class State:
+    """How far a run is.
 
     Attributes:
-        queries: JSONL of questions, relative to the config file.
-        out: Routing-data folder to write, relative to the config file.
-        llms: The candidates by name.
-        temperature: 0 is greedy.
-        seed: Of sampling and of the split.
-        test_share: Share of the questions of each task held out as the test split.
+        llm: Name.
+        total: Cells of this LLM that the run has to do.
+        tally: What was done of them.
     """
 
-    queries: str
-    out: str
-    llms: dict[str, Candidate] = Field(min_length=1)
-    temperature: float = Field(default=0.0, ge=0)
-    seed: int = 0
-    test_share: float = Field(default=0.2, ge=0, lt=1)
+    llm: str
+    total: int
+    tally: Tally
 
 
-class Question(StrictModel):
-    """One line of the questions file.
+Watcher = Callable[[Sequence[State], float], None]
+"""Told the states of all LLMs and the seconds since the start, about twice a second."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run left.
 
     Attributes:
-        query_id: Unique key.
-        task_name: Benchmark kind.
-        query: What the LLM is asked, whole.
-        choices: Options of a multiple-choice question (``label`` and ``text``), or null.
-        ground_truth: Accepted strings, a letter, a number, or the tests of a program.
-        metric: Name of the scorer.
-        max_tokens: Cap of the answer.
+        folder: Routing data, as the config names it.
+        cells: Of questions and LLMs.
+        llms: What this run did, by LLM.
+        unanswered: Cells without an answer after it, by LLM.
+        seconds: It took.
     """
 
-    query_id: str
-    task_name: str
-    query: str
-    choices: list[dict[str, str]] | None = None
-    ground_truth: str | list[str]
-    metric: str
-    max_tokens: int = Field(ge=1)
+    folder: str
+    cells: int
+    llms: Mapping[str, Tally]
+    unanswered: Mapping[str, int]
+    seconds: float
 
-
-def read_questions(path: Path) -> list[Question]:
-    """Read a questions file.
-
-    Raises:
-        ConfigError: with a fault for each line that is not a question, and for each doubled id.
-    """
-    if not path.is_file():
-        raise ConfigError([Fault(str(path), "no such file")])
-    questions: list[Question] = []
-    found: list[Fault] = []
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{path}:{number}"
-        try:
-            question = Question.model_validate_json(line)
-        except ValidationError as error:
-            found.extend(faults(error, where))
-            continue
-        if question.query_id in seen:
-            found.append(Fault(where, f"query_id {question.query_id} stands twice"))
-        seen.add(question.query_id)
-        questions.append(question)
-    if found:
-        raise ConfigError(found)
-    return questions
+    @property
+    def complete(self) -> bool:
+        """Whether every cell has an answer."""
+        return not any(self.unanswered.values())
 
 
 def run(
-    config_path: str | Path, overrides: Sequence[str] = (), progress: Progress | None = None
-) -> Path:
-    """Answer what is not answered yet, then write the routing-data folder.
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    embedding: Progress | None = None,
+) -> Summary:
+    """Answer what is not answered yet, then write the tables of the routing-data folder.
 
     Args:
-        config_path: YAML of a `ResponsesConfig`.
+        config_path: YAML of a `DataConfig`; its folder holds the questions of the first phase.
         overrides: ``key=value`` settings on top of it.
-        progress: Told about every answer.
-
-    Returns:
-        The folder. Its parquet files hold one row a cell, failed ones with ``error`` and no
-        performance.
+        watcher: Told how far the answers are.
+        embedding: Told how far the embeddings of the questions are.
 
     Raises:
-        ConfigError: with every fault of the config and of the questions file.
-        WaypostError: an engine cannot start.
+        ConfigError: with every fault of the config and of the questions.
+        StorageError, WeightsError: the store, or the encoder, cannot be had.
+        PipelineError: no cell at all could be answered.
     """
     config_path = Path(config_path)
-    config = load_config(ResponsesConfig, config_path, overrides)
-    questions = read_questions(config_path.parent / config.queries)
-    out = config_path.parent / config.out
-    rows: list[dict[str, Any]] = []
-    for name, candidate in config.llms.items():
-        requests = [_request(name, candidate, config, question) for question in questions]
-        # Longest first: the batch then stays full until the end.
-        todo = sorted(requests, key=lambda request: -(request.max_tokens or 0))
-        records = asyncio.run(
-            ask_all(
-                name,
-                candidate.engine,
-                candidate.config,
-                candidate.concurrency,
-                todo,
-                out / CELLS / f"{name}.jsonl",
-                progress,
-            )
-        )
-        rows.extend(
-            _row(name, candidate, question, records[request.request_id])
-            for question, request in zip(questions, requests, strict=True)
-        )
-    _write(out, config, questions, rows)
-    return out
+    config = load_data_config(config_path, overrides)
+    check_candidates(config, str(config_path))
+    with run_folder(config_path, config) as folder:
+        return _run(folder, config, watcher, embedding)
 
 
-def _request(
-    name: str, candidate: Candidate, config: ResponsesConfig, question: Question
-) -> GenerateRequest:
-    return GenerateRequest(
-        request_id=cell_id(
-            model=candidate.config.get("model", name),
-            engine=candidate.engine,
-            query=question.query,
-            max_tokens=question.max_tokens,
-            temperature=config.temperature,
-            seed=config.seed,
-        ),
-        messages=[{"role": "user", "content": question.query}],
-        max_tokens=question.max_tokens,
-        temperature=config.temperature,
-        seed=config.seed,
-    )
-
-
-def _row(
-    name: str, candidate: Candidate, question: Question, record: Mapping[str, Any]
-) -> dict[str, Any]:
-    truth = question.ground_truth
-    failed = record["error"] is not None
-    performance = None
-    if not failed:
-        performance = score(
-            question.metric, record["response"], truth, question.choices, query=question.query
-        )
-    return {
-        "query_id": question.query_id,
-        "task_name": question.task_name,
-        "query": question.query,
-        "ground_truth": truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False),
-        "metric": question.metric,
-        "choices": None if question.choices is None else json.dumps(question.choices),
-        "model_name": name,
-        "response": record.get("response"),
-        "performance": performance,
-        "input_tokens": record.get("input_tokens"),
-        "output_tokens": record.get("output_tokens"),
-        "cost_usd": None
-        if failed
-        else candidate.cost_usd(record["input_tokens"], record["output_tokens"]),
-        "latency_s": record.get("latency_s"),
-        "scorer_version": SCORER_VERSION,
-        "error": record["error"],
+def _run(
+    folder: Path, config: DataConfig, watcher: Watcher | None, embedding: Progress | None
+) -> Summary:
+    began = time.monotonic()
+    encoder = make_encoder(config.encoder)
+    questions = question_table(folder)
+    jobs = {
+        name: _Job(name, _with_patience(candidate), cells_folder(folder, name), questions, config)
+        for name, candidate in config.llms.items()
     }
+    if any(job.todo for job in jobs.values()):
+        with ray_session():
+            quiet_ray_data()
+            _ask(jobs, config, watcher, began)
+    cells = {name: (job.folder, job.row_keys) for name, job in jobs.items()}
+    unanswered = write_tables(folder, cells, questions)
+    write_llms(folder / "llms.json", [llm.info(name) for name, llm in config.llms.items()])
+    query_embeddings(questions["query"].to_pylist(), encoder, folder, embedding)
+    n_cells = questions.num_rows * len(jobs)
+    if n_cells and sum(unanswered.values()) == n_cells:
+        raise PipelineError(f"{folder}: no call was answered; the first reason: {_reason(jobs)}")
+    tallies = {name: job.tally for name, job in jobs.items()}
+    return Summary(config.out, n_cells, tallies, unanswered, time.monotonic() - began)
 
 
-def split_of(questions: Iterable[Question], test_share: float, seed: int) -> dict[str, str]:
-    """Assign each question to ``train`` or ``test``, the same share of every task.
+def cells_folder(folder: Path, llm: str) -> Path:
+    """Return the folder of an LLM's logs; names such as ``org/model`` are one folder, too."""
+    return folder / CELLS / quote(llm, safe=" ").replace(".", "%2E", not llm.strip("."))
 
-    Within a task the questions are ordered by a hash of seed and id, so that adding a question
-    moves at most one other.
+
+def check_candidates(config: DataConfig, where: str) -> None:
+    """Check the settings of every engine, and that a budget can be kept.
+
+    Raises:
+        ConfigError: with every fault.
     """
-    by_task: dict[str, list[str]] = {}
-    for question in questions:
-        by_task.setdefault(question.task_name, []).append(question.query_id)
-    assigned: dict[str, str] = {}
-    for ids in by_task.values():
-        ids.sort(key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-        n_test = round(len(ids) * test_share)
-        assigned.update({key: "test" if i < n_test else "train" for i, key in enumerate(ids)})
-    return assigned
+    found: list[Fault] = []
+    for name, candidate in config.llms.items():
+        at = f"{where}: llms.{name}"
+        if candidate.engine not in engine_names():
+            problem = f"no engine {candidate.engine!r}; there are {', '.join(engine_names())}"
+            found.append(Fault(f"{at}.engine", problem))
+            continue
+        try:
+            given = _with_patience(candidate).config
+            parse(engine_config(candidate.engine), dict(given), f"{at}.config")
+        except ConfigError as error:
+            found += error.faults
+        except WaypostError as error:  # a package that the engine needs is not installed
+            found.append(Fault(at, str(error)))
+        if config.budget_usd is not None and candidate.cost_usd(1, 1) is None:
+            found.append(Fault(at, "needs input_price and output_price: the run has budget_usd"))
+    if found:
+        raise ConfigError(found)
 
 
-def _write(
-    out: Path,
-    config: ResponsesConfig,
-    questions: Sequence[Question],
-    rows: Sequence[dict[str, Any]],
+def actor_cpus(candidate: Candidate) -> float:
+    """Return the CPUs that an actor of this LLM takes."""
+    if candidate.cpus is not None:
+        return candidate.cpus
+    return 0.0 if candidate.engine in _REMOTE else 1.0
+
+
+def _with_patience(candidate: Candidate) -> Candidate:
+    if candidate.engine != "openai":
+        return candidate
+    return candidate.model_copy(update={"config": {**_PATIENT, **candidate.config}})
+
+
+class _Job:
+    """One LLM's share of a run."""
+
+    def __init__(
+        self, llm: str, candidate: Candidate, folder: Path, questions: pa.Table, config: DataConfig
+    ) -> None:
+        self.llm, self.candidate, self.folder = llm, candidate, folder
+        self.questions = questions
+        self.tally = Tally()
+        self.error = ""
+        sampling = {"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed}
+        cells, self.row_keys = self._keys(sampling)
+        with LogIndex(folder, ROWS) as written:
+            todo = [item for item, key in enumerate(self.row_keys) if key not in written]
+        # Longest first: a batch then stays full until the end. A cell that several questions
+        # share is asked once: the others follow when its answer is in the cache.
+        longest = questions["max_tokens"].to_pylist()
+        todo.sort(key=lambda item: -longest[item])
+        asked: set[str] = set()
+        first: list[int] = []
+        others: list[int] = []
+        for item in todo:
+            (others if cells[item] in asked else first).append(item)
+            asked.add(cells[item])
+        self.rounds = [
+            request_table(
+                {
+                    "key": cells[item],
+                    "item": item,
+                    "prompt": questions["query"][item].as_py(),
+                    "max_tokens": longest[item],
+                    **sampling,
+                }
+                for item in items
+            )
+            for items in (first, others)
+        ]
+        self.todo = len(todo)
+
+    def _keys(self, sampling: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        cells, rows = [], []
+        for batch in self.questions.to_batches(max_chunksize=4096):
+            for question in batch.to_pylist():
+                request = {"prompt": question["query"], "max_tokens": question["max_tokens"]}
+                cell = cell_id(self.llm, self.candidate, {**request, **sampling})
+                cells.append(cell)
+                rows.append(row_key(cell, question, SCORER_VERSION))
+        return cells, rows
+
+    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any) -> None:
+        """Make every row that is missing."""
+        import ray
+
+        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus)
+        rows, errors = AppendLog(self.folder, ROWS), AppendLog(self.folder, ERRORS)
+        try:
+            for requests in self.rounds:
+                stage = partial(
+                    score_outcomes, requests=ray.put(requests.select(["item"])), questions=questions
+                )
+                items = requests["item"]
+                for table in stream.outcomes(requests, stage):
+                    for row in table.to_pylist():
+                        self._keep(row, self.row_keys[items[row["request"]].as_py()], rows, errors)
+        finally:
+            rows.close()
+            errors.close()
+
+    def _keep(self, row: dict[str, Any], key: str, rows: AppendLog, errors: AppendLog) -> None:
+        del row["request"]
+        cached = row.pop("cached")
+        tally, error = self.tally, row["error"]
+        tally.done += 1
+        tally.cached += cached
+        if error == LEFT:
+            tally.left += 1
+        elif error is not None:
+            tally.failed += 1
+            tally.errors[error.partition(":")[0]] += 1
+            self.error = error
+            errors.append(key, row)
+        else:
+            rows.append(key, row)
+        if not cached and row["cost_usd"] is not None:
+            tally.usd += row["cost_usd"]
+
+
+def _ask(
+    jobs: Mapping[str, _Job], config: DataConfig, watcher: Watcher | None, began: float
 ) -> None:
-    assigned = split_of(questions, config.test_share, config.seed)
-    for split in SPLITS:
-        part = [row for row in rows if assigned[row["query_id"]] == split]
-        if part:
-            columns = {key: [row[key] for row in part] for key in part[0]}
-            write_routing_table(split_path(out, split), columns)
-    write_llms(out / "llms.json", [llm.info(name) for name, llm in config.llms.items()])
+    import ray
+
+    rates = {
+        name: Rates(llm.requests_per_minute, llm.tokens_per_minute)
+        for name, llm in config.llms.items()
+    }
+    ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd)
+    questions = ray.put(next(iter(jobs.values())).questions)
+    # a Ray of our own has more logical CPUs than cores, so that its stages need not queue
+    own = environment_value("RAY_ADDRESS") is None
+    cpus = float(os.cpu_count() or 1) if own else ray.cluster_resources().get("CPU", 1.0)
+    todo = {name: job for name, job in jobs.items() if job.todo}
+
+    def work(job: _Job) -> Callable[[], None]:
+        limited = rates[job.llm] != Rates() or config.budget_usd is not None
+        return lambda: job.run(ledger, limited, min(actor_cpus(job.candidate), cpus), questions)
+
+    def poll() -> None:
+        if watcher is not None:
+            live = ray.get(ledger.tallies.remote())
+            states = [State(n, j.todo, live.get(n, Tally())) for n, j in todo.items()]
+            watcher(states, time.monotonic() - began)
+
+    failed = side_by_side(
+        {name: work(job) for name, job in todo.items()},
+        {name: actor_cpus(job.candidate) * job.candidate.actors for name, job in todo.items()},
+        cpus,
+        poll,
+    )
+    for name, error in failed.items():
+        logger.error("%s: the run of this LLM ended early: %s", name, error)
+        todo[name].error = f"{type(error).__name__}: {error}"
+
+
+def _reason(jobs: Mapping[str, _Job]) -> str:
+    """Return what went wrong first, for a message."""
+    found = [f"{name}: {job.error}" for name, job in jobs.items() if job.error]
+    return found[0] if found else "the budget holds no call"

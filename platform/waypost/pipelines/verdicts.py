@@ -2,25 +2,22 @@
 
 Writes the columns ``verdicts``, ``verify_input_tokens`` and ``verify_output_tokens`` into the
 routing data that ``waypost data responses`` made, and leaves every other column as it is. The run
-may be ended at any moment and started again (see `waypost.pipelines.cells`). `waypost data
+may be ended at any moment and started again (see `waypost.pipelines.asking`). `waypost data
 responses` writes the tables without these columns; run after it, this asks nothing twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from waypost.config import load_config
 from waypost.contracts.choices import with_choices
 from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
-from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.tables import (
     ROUTING_SCHEMA,
     SPLITS,
@@ -29,15 +26,19 @@ from waypost.contracts.tables import (
     split_path,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
-from waypost.pipelines.cells import Progress, Record, ask_all, cell_id
-from waypost.pipelines.responses import CELLS, Candidate, ResponsesConfig
+from waypost.pipelines.asking.ledger import Ledger, Rates
+from waypost.pipelines.asking.requests import cell_id, request_table
+from waypost.pipelines.asking.stream import Stream
+from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
+from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.pipelines.responses import actor_cpus, cells_folder
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("verdicts", "verify_input_tokens", "verify_output_tokens")
 
-Cells = dict[tuple[str, int], list[GenerateRequest]]
-"""The requests of each answer, by split and row."""
+Progress = Callable[[str, int, int], None]
+"""Called with an LLM's name, its verdicts so far, and how many there will be."""
 
 
 def run(
@@ -46,18 +47,18 @@ def run(
     models: Sequence[str] = (),
     samples: int = 4,
     progress: Progress | None = None,
-) -> Path:
+) -> str:
     """Ask for what is not recorded yet, then write the columns.
 
     Args:
-        config_path: YAML of the `ResponsesConfig` that the answers were made with.
+        config_path: YAML of the `DataConfig` that the answers were made with.
         overrides: ``key=value`` settings on top of it.
         models: Who is asked; none given: all but the dearest, which has nobody to pass on to.
         samples: Verdicts on each answer, at most `MAX_VERDICTS`.
         progress: Told about every verdict.
 
     Returns:
-        The folder.
+        The folder, as the config names it.
 
     Raises:
         ConfigError: in the config, or in what is asked.
@@ -65,7 +66,7 @@ def run(
         WaypostError: an engine cannot start.
     """
     config_path = Path(config_path)
-    config = load_config(ResponsesConfig, config_path, overrides)
+    config = load_data_config(config_path, overrides)
     if not 1 <= samples <= MAX_VERDICTS:
         raise ConfigError([Fault("samples", f"is {samples}; expected 1 to {MAX_VERDICTS}")])
     models = models or _all_but_the_dearest(config)
@@ -78,23 +79,35 @@ def run(
                 )
             ]
         )
-    folder = config_path.parent / config.out
+    with run_folder(config_path, config) as folder:
+        _record(folder, config, models, samples, progress)
+    return config.out
+
+
+def _record(
+    folder: Path,
+    config: DataConfig,
+    models: Sequence[str],
+    samples: int,
+    progress: Progress | None,
+) -> None:
     tables = _read(folder)
     found: dict[str, dict[int, dict[str, Any]]] = {split: {} for split in tables}
-    for name in models:
-        cells = _cells(name, config.llms[name], tables, samples)
-        if not cells:
-            raise SchemaError(f"{folder}: holds no answer of {name}; run `waypost data responses`")
-        for (split, row), values in _verdicts(
-            name, config.llms[name], cells, folder / CELLS / f"{name}-verdicts.jsonl", progress
-        ).items():
-            found[split][row] = values
+    asked = {name: _cells(name, config.llms[name], tables, samples) for name in models}
+    if lacking := [name for name, cells in asked.items() if not cells]:
+        problem = f"holds no answer of {names(lacking)}; run `waypost data responses`"
+        raise SchemaError(f"{folder}: {problem}")
+    with ray_session():
+        quiet_ray_data()
+        for name, cells in asked.items():
+            candidate, logs = config.llms[name], cells_folder(folder, name)
+            for (split, row), values in _verdicts(name, candidate, cells, logs, progress).items():
+                found[split][row] = values
     for split, table in tables.items():
         replace_table(split_path(folder, split), _with_columns(table, found[split]))
-    return folder
 
 
-def _all_but_the_dearest(config: ResponsesConfig) -> list[str]:
+def _all_but_the_dearest(config: DataConfig) -> list[str]:
     prices = {name: llm.info(name).blended_price for name, llm in config.llms.items()}
     known = {name: price for name, price in prices.items() if price is not None}
     if len(known) < len(prices) or len(known) < 2:
@@ -116,16 +129,17 @@ def _read(folder: Path) -> dict[str, pa.Table]:
     return tables
 
 
-def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int) -> Cells:
-    cells: Cells = {}
+def _cells(
+    name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int
+) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Return the requests for each answer of an LLM, by split and row."""
+    cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for split, table in tables.items():
         n = len(table)
         choices = table["choices"].to_pylist() if "choices" in table.column_names else [None] * n
-        rows = zip(
-            *(table[c].to_pylist() for c in ("model_name", "query", "response")), strict=True
-        )
-        for row, (model, query, response) in enumerate(rows):
-            if model == name and response is not None:
+        columns = (table[c].to_pylist() for c in ("model_name", "query", "response", "error"))
+        for row, (model, query, response, error) in enumerate(zip(*columns, strict=True)):
+            if model == name and response is not None and error is None:
                 text = with_choices(query, choices[row])
                 cells[split, row] = [
                     _request(name, candidate, text, response, sample) for sample in range(samples)
@@ -135,42 +149,48 @@ def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samp
 
 def _request(
     name: str, candidate: Candidate, question: str, answer: str, sample: int
-) -> GenerateRequest:
+) -> dict[str, Any]:
     call = verdict_call(name, question, answer, sample)
-    sampling = {"max_tokens": call.max_tokens, "temperature": call.temperature, "seed": call.seed}
-    model = candidate.config.get("model", name)
-    return GenerateRequest(
-        request_id=cell_id(model=model, engine=candidate.engine, query=call.prompt, **sampling),
-        messages=[{"role": "user", "content": call.prompt}],
-        **sampling,  # type: ignore[arg-type]
-    )
+    request = {
+        "prompt": call.prompt,
+        "max_tokens": call.max_tokens,
+        "temperature": float(call.temperature),
+        "top_p": 1.0,
+        "seed": call.seed,
+    }
+    return {"key": cell_id(name, candidate, request), **request}
 
 
 def _verdicts(
-    name: str, candidate: Candidate, cells: Cells, path: Path, progress: Progress | None
+    name: str,
+    candidate: Candidate,
+    cells: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
+    folder: Path,
+    progress: Progress | None,
 ) -> dict[tuple[str, int], dict[str, Any]]:
+    import ray
+
     # The verdicts of one answer stand together, so that an engine reads their prompt once.
-    requests = {one.request_id: one for asked in cells.values() for one in asked}
-    records = asyncio.run(
-        ask_all(
-            name,
-            candidate.engine,
-            candidate.config,
-            candidate.concurrency,
-            list(requests.values()),
-            path,
-            progress,
-        )
-    )
-    if failed := sum(records[key]["error"] is not None for key in requests):
-        logger.warning("%s: %d of %d verdicts failed", name, failed, len(requests))
+    unique = {request["key"]: request for asked in cells.values() for request in asked}
+    requests = request_table({**one, "item": at} for at, one in enumerate(unique.values()))
+    rates = Rates(candidate.requests_per_minute, candidate.tokens_per_minute)
+    ledger = ray.remote(num_cpus=0)(Ledger).remote({name: rates})
+    stream = Stream(name, candidate, folder, ledger, rates != Rates(), actor_cpus(candidate))
+    keys = list(unique)
+    records: dict[str, dict[str, Any]] = {}
+    for table in stream.outcomes(requests):
+        for outcome in table.to_pylist():
+            records[keys[outcome["request"]]] = outcome
+        if progress is not None:
+            progress(name, len(records), len(keys))
+    if failed := sum(record["error"] is not None for record in records.values()):
+        logger.warning("%s: %d of %d verdicts failed", name, failed, len(keys))
     return {
-        key: _row([records[request.request_id] for request in asked])
-        for key, asked in cells.items()
+        key: _row([records[request["key"]] for request in asked]) for key, asked in cells.items()
     }
 
 
-def _row(records: Sequence[Record]) -> dict[str, Any]:
+def _row(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     given = [record for record in records if record["error"] is None]
     if not given:
         return {}

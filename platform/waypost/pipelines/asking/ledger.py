@@ -1,0 +1,144 @@
+"""What all askers of a run share: rates, the budget, and how far everything is.
+
+One `Ledger` lives in a Ray actor. Where an LLM has neither rates nor a budget, askers only tell
+it sums twice a second, so it costs nothing a call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Most that may begin in a minute, over all askers; None is no limit."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+@dataclass
+class Tally:
+    """What was done for one LLM so far.
+
+    Attributes:
+        done: Cells that ended: answered, taken from the cache, failed or left.
+        cached: Answers that were there and cost nothing.
+        failed: Calls that failed in the end.
+        left: Cells that the budget left unasked.
+        usd: Dollars of this run's answers.
+        errors: Failed calls by kind of error.
+    """
+
+    done: int = 0
+    cached: int = 0
+    failed: int = 0
+    left: int = 0
+    usd: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Add what was done meanwhile."""
+        self.done += other.done
+        self.cached += other.cached
+        self.failed += other.failed
+        self.left += other.left
+        self.usd += other.usd
+        self.errors.update(other.errors)
+
+
+class Pace:
+    """Spreads units evenly over time: the bucket of a leaky-bucket meter, holding no burst.
+
+    A unit may begin when those before it have had their share of the minute (GCRA, ITU-T I.371).
+    With requests as units no minute sees more than the limit; with tokens the last request may
+    reach over it.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._seconds = 60.0 / per_minute
+        self._free_at = float("-inf")
+
+    def take(self, units: float, now: float) -> float:
+        """Book units; returns the second from which they may be used."""
+        begin = max(self._free_at, now)
+        self._free_at = begin + units * self._seconds
+        return begin
+
+    def give_back(self, units: float) -> None:
+        """Return units that were booked and not used (negative: used beyond what was booked)."""
+        self._free_at -= units * self._seconds
+
+
+class Ledger:
+    """Rates, budget and progress of one run.
+
+    Args:
+        rates: By LLM.
+        budget_usd: Most that answers may cost; None is no limit.
+        clock: Seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        rates: Mapping[str, Rates],
+        budget_usd: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._requests = {
+            n: Pace(r.requests_per_minute) for n, r in rates.items() if r.requests_per_minute
+        }
+        self._tokens = {
+            n: Pace(r.tokens_per_minute) for n, r in rates.items() if r.tokens_per_minute
+        }
+        self._left_usd = float("inf") if budget_usd is None else budget_usd
+        self._booked_usd = 0.0
+        self._clock = clock
+        self._tallies: dict[str, Tally] = {}
+
+    def admit(self, llm: str, tokens: float, usd: float) -> float | None:
+        """Book one call.
+
+        Args:
+            llm: Its name.
+            tokens: Of prompt and answer, at most.
+            usd: What it may cost at most.
+
+        Returns:
+            Seconds to wait before it, or None where the budget does not hold it. A call that was
+            booked must be settled.
+        """
+        if usd > self._left_usd:
+            return None
+        self._left_usd -= usd
+        self._booked_usd += usd
+        now = self._clock()
+        begin = now
+        if pace := self._requests.get(llm):
+            begin = max(begin, pace.take(1, now))
+        if pace := self._tokens.get(llm):
+            begin = max(begin, pace.take(tokens, now))
+        return begin - now
+
+    def settle(self, llm: str, tokens: float, usd: float, used_tokens: float, spent: float) -> None:
+        """Put what a call took in place of what was booked for it."""
+        self._left_usd += usd - spent
+        self._booked_usd -= usd
+        if pace := self._tokens.get(llm):
+            pace.give_back(tokens - used_tokens)
+
+    def waiting(self) -> bool:
+        """Say whether calls are booked and not settled: a refused one may fit in later."""
+        return self._booked_usd > 1e-12
+
+    def tell(self, llm: str, tally: Tally) -> None:
+        """Add to an LLM's tally."""
+        self._tallies.setdefault(llm, Tally()).add(tally)
+
+    def tallies(self) -> dict[str, Any]:
+        """Return the tallies by LLM."""
+        return dict(self._tallies)

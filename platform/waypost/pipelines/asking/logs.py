@@ -1,0 +1,136 @@
+"""Append-only JSONL files that survive a kill, and an index that finds a line again by its key.
+
+Every line begins with a key of 32 hexadecimal digits. A process appends to a file of its own, so
+that lines of two processes never mix; the last line of a killed one may be torn, and is not taken.
+The index keeps 18 bytes a line, not the lines: a run of 100,000 answers fits in 2 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+KEY_LENGTH = 32
+_PREFIX = b'{"key": "'
+_FROM, _TO = len(_PREFIX), len(_PREFIX) + KEY_LENGTH
+
+
+class AppendLog:
+    """One process's file of a log; each line is with the system when `append` returns.
+
+    Args:
+        folder: Of the log.
+        kind: First part of the file's name, such as ``answers``.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{kind}-{os.urandom(8).hex()}.jsonl"
+        self._fd = -1
+
+    def append(self, key: str, record: Mapping[str, Any]) -> None:
+        """Add one line.
+
+        Args:
+            key: 32 hexadecimal digits.
+            record: JSON data without the name ``key``.
+        """
+        if self._fd < 0:  # no file where nothing is said
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        line = json.dumps({"key": key, **record}, ensure_ascii=False) + "\n"
+        data = memoryview(line.encode("utf-8", "surrogatepass"))
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LogIndex:
+    """Where the lines of a log are, by key; of several with one key, the last of the last file.
+
+    Args:
+        folder: Of the log; it need not exist.
+        kind: First part of the files' names.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        files = sorted(folder.glob(f"{kind}-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+        self._files = files
+        self._open: dict[int, Any] = {}
+        keys, places, homes = array("Q"), array("q"), array("H")
+        for number, path in enumerate(files):
+            for at, line in _lines(path):
+                keys.append(int(line[_FROM : _FROM + 16], 16))
+                places.append(at)
+                homes.append(number)
+        order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable")
+        self._keys = np.frombuffer(keys, np.uint64)[order]
+        self._places = np.frombuffer(places, np.int64)[order]
+        self._homes = np.frombuffer(homes, np.uint16)[order]
+
+    def __contains__(self, key: str) -> bool:
+        """Say whether a line has that key."""
+        wanted = np.uint64(int(key[:16], 16))
+        at = int(np.searchsorted(self._keys, wanted))
+        return at < len(self._keys) and bool(self._keys[at] == wanted)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a key, or None."""
+        wanted = np.uint64(int(key[:16], 16))
+        at = int(np.searchsorted(self._keys, wanted, side="right")) - 1
+        if at < 0 or self._keys[at] != wanted:
+            return None
+        home = int(self._homes[at])
+        if home not in self._open:
+            self._open[home] = self._files[home].open("rb")
+        file = self._open[home]
+        file.seek(int(self._places[at]))
+        record: dict[str, Any] = json.loads(file.readline().decode("utf-8", "surrogatepass"))
+        return record
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def __enter__(self) -> LogIndex:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    with path.open("rb") as file:
+        for line in file:
+            whole = (
+                line.endswith(b"}\n") and line.startswith(_PREFIX) and line[_TO : _TO + 1] == b'"'
+            )
+            if whole and _is_hexadecimal(line[_FROM:_TO]):
+                yield at, line
+            at += len(line)
+
+
+def _is_hexadecimal(text: bytes) -> bool:
+    try:
+        return int(text, 16) >= 0
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""From a table of requests to a stream of outcomes, on Ray Data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from waypost.config import PATIENT_THREADS
+from waypost.pipelines.asking.asker import Asker, Asking
+from waypost.pipelines.data_config import Candidate
+
+Stage = Callable[[pa.Table], pa.Table]
+"""A stage behind the asker: from a table with the columns of `OUTCOME` to one of its own."""
+
+_PENDING = 3
+"""Times as many requests as may be in flight are in an asker's hands: while the stages around it
+move blocks, it never runs dry."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How the outcomes of one LLM are made.
+
+    Attributes:
+        llm: Its name.
+        candidate: How it is called.
+        log_folder: Of its answers.
+        ledger: Handle of the run's `Ledger` actor.
+        booked: Whether each call is booked there.
+        cpus: CPUs of an actor.
+    """
+
+    llm: str
+    candidate: Candidate
+    log_folder: Path
+    ledger: Any
+    booked: bool
+    cpus: float
+
+    def outcomes(self, requests: pa.Table, stage: Stage | None = None) -> Iterator[pa.Table]:
+        """Yield what comes of the requests, in no order, as it comes.
+
+        Args:
+            requests: Columns of `REQUESTS`.
+            stage: A further stage, run by tasks on any node.
+        """
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        if requests.num_rows == 0:
+            return
+        actors = min(self.candidate.actors, requests.num_rows)
+        concurrency = math.ceil(self.candidate.concurrency / actors)
+        asking = Asking(self.llm, self.candidate, concurrency, str(self.log_folder), self.booked)
+        block = max(1, min(concurrency, math.ceil(requests.num_rows / (actors * _PENDING))))
+        numbers = range(0, requests.num_rows, block)
+        blocks = [
+            pa.table({"request": pa.array(range(at, min(at + block, requests.num_rows)))})
+            for at in numbers
+        ]
+        data = ray.data.from_arrow(blocks).map_batches(
+            Asker,
+            fn_constructor_args=(asking, ray.put(requests), self.ledger),
+            batch_size=None,
+            compute=ActorPoolStrategy(
+                size=actors,
+                max_tasks_in_flight_per_actor=_PENDING + 1,
+                max_concurrent_calls_per_actor=_PENDING,
+            ),
+            num_cpus=self.cpus,
+            num_gpus=self.candidate.gpus,
+            runtime_env={"env_vars": PATIENT_THREADS},
+        )
+        if stage is not None:
+            data = data.map_batches(stage, batch_size=None, batch_format="pyarrow")
+        yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -1,0 +1,97 @@
+"""From the logs of a run to the tables of a routing-data folder, a batch of rows at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from waypost.contracts.tables import ROUTING_SCHEMA, SPLITS, split_path
+from waypost.pipelines.asking.logs import LogIndex
+from waypost.scorers import SCORER_VERSION
+
+ROWS = "rows"
+"""Kind of the log of scored answers."""
+
+ERRORS = "errors"
+"""Kind of the log of cells that have none, with the reason of the last try."""
+
+_BATCH = 2048
+
+Cells = Mapping[str, tuple[Path, Sequence[str]]]
+"""By LLM: the folder of its logs, and the row key of each question."""
+
+
+def write_tables(folder: Path, cells: Cells, questions: pa.Table) -> dict[str, int]:
+    """Write ``routing_<split>.parquet`` of what the logs hold, each in one step.
+
+    A cell whose call failed is a row with ``error`` and without ``performance``; one that was
+    never asked has no row. A split without rows has no file.
+
+    Args:
+        folder: Routing data.
+        cells: See `Cells`.
+        questions: Columns of `QUESTIONS`.
+
+    Returns:
+        Cells without an answer, by LLM.
+    """
+    unanswered = dict.fromkeys(cells, 0)
+    for split in SPLITS:
+        items = [i for i, one in enumerate(questions["split"].to_pylist()) if one == split]
+        path = split_path(folder, split)
+        partial = path.with_suffix(".partial")
+        written = 0
+        try:
+            with pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
+                for llm, (logs, keys) in cells.items():
+                    for batch in _batches(llm, logs, keys, items, questions, unanswered):
+                        writer.write_batch(batch)
+                        written += batch.num_rows
+            if written:
+                partial.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
+    return unanswered
+
+
+def _batches(
+    llm: str,
+    logs: Path,
+    keys: Sequence[str],
+    items: Sequence[int],
+    questions: pa.Table,
+    unanswered: dict[str, int],
+) -> Iterator[pa.RecordBatch]:
+    with LogIndex(logs, ROWS) as rows, LogIndex(logs, ERRORS) as errors:
+        for at in range(0, len(items), _BATCH):
+            part = items[at : at + _BATCH]
+            asked = questions.take(pa.array(part, pa.int64())).to_pylist()
+            found = []
+            for item, question in zip(part, asked, strict=True):
+                record = rows.get(keys[item])
+                if record is None:
+                    unanswered[llm] += 1
+                    record = errors.get(keys[item])
+                if record is not None:
+                    found.append(_row(llm, question, record))
+            yield pa.RecordBatch.from_pylist(found, schema=ROUTING_SCHEMA)
+
+
+def _row(llm: str, question: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    truth = json.loads(question["ground_truth"])
+    choices = question["choices"]
+    return {
+        **{key: question[key] for key in ("query_id", "task_name", "query", "metric")},
+        "ground_truth": truth if isinstance(truth, str) else question["ground_truth"],
+        "choices": None if choices == "null" else choices,
+        "model_name": llm,
+        **{key: value for key, value in record.items() if key in ROUTING_SCHEMA.names},
+        "scorer_version": SCORER_VERSION if record["performance"] is not None else None,
+    }

@@ -1,0 +1,42 @@
+"""What a whole data run does before and after its third phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from waypost.pipelines import llm_embeddings, queries, responses
+from waypost.pipelines.data_config import load_data_config, run_folder
+from waypost.pipelines.llmrouter.exporting import export_llmrouter
+
+
+def prepare(
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    progress: queries.Progress | None = None,
+) -> None:
+    """Run the first two phases, after a look at what the third needs.
+
+    Args:
+        config_path: YAML of a `DataConfig`.
+        overrides: ``key=value`` settings on top of it.
+        progress: Told how far the questions are.
+
+    Raises:
+        WaypostError: as the phases raise.
+    """
+    config = load_data_config(Path(config_path), overrides)
+    responses.check_candidates(config, str(config_path))
+    queries.run(config_path, overrides, progress)
+    llm_embeddings.run(config_path, overrides)
+
+
+def export(config_path: str | Path, overrides: Sequence[str], target: Path) -> None:
+    """Write LLMRouter's files of a run's routing data.
+
+    Raises:
+        WaypostError: see `export_llmrouter`.
+    """
+    config = load_data_config(Path(config_path), overrides)
+    with run_folder(Path(config_path), config) as folder:
+        export_llmrouter(folder, target)

@@ -1,0 +1,54 @@
+"""The stage behind the askers: scores answers, as tasks on any node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from waypost.contracts.errors import WaypostError
+from waypost.pipelines.asking.asker import OUTCOME
+from waypost.scorers import score
+
+SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
+"""An outcome with its score; null where there is no answer, or none could be given."""
+
+_NEEDED = ("metric", "ground_truth", "choices", "query")
+
+
+def score_outcomes(outcomes: pa.Table, *, requests: Any, questions: Any) -> pa.Table:
+    """Score a table of outcomes.
+
+    An answer that cannot be scored (tests that are no Python, no sandbox) keeps its text and has
+    an error that begins with ``not scored``; the next run tries again and calls nobody.
+
+    Args:
+        outcomes: Columns of `OUTCOME`.
+        requests: Object reference of the requests; their ``item`` is the question's row.
+        questions: Object reference of the questions.
+    """
+    import ray
+
+    asked, known = ray.get([requests, questions])
+    items = asked["item"].take(outcomes["request"]).to_pylist()
+    rows = outcomes.to_pylist()
+    for row, item in zip(rows, items, strict=True):
+        row["performance"] = None
+        if row["error"] is None:
+            question = {name: known[name][item].as_py() for name in _NEEDED}
+            try:
+                row["performance"] = _score(row["response"], question)
+            except WaypostError as error:
+                row["error"] = f"not scored: {type(error).__name__}: {error}"
+    return pa.Table.from_pylist(rows, schema=SCORED)
+
+
+def _score(response: str, question: dict[str, Any]) -> float:
+    return score(
+        question["metric"],
+        response,
+        json.loads(question["ground_truth"]),
+        json.loads(question["choices"]),
+        query=question["query"],
+    )
