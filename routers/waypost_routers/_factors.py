@@ -6,13 +6,22 @@ two; it changes nothing about what can be expressed, and is part of v_j here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.epochs import Arrays, random_state, set_random_state
+from waypost_routers._distinct import Distinct
+from waypost_routers._epochs import Learner
+from waypost_routers._kept import lists_to_arrays, take_over
+
 Rows = NDArray[np.float32]
+
+CHECK_EVERY = 5
+"""Steps between two looks at the held-out loss."""
 
 ALL_PAIRS = 32
 """With more LLMs than this a step takes a seeded sample of `DRAWN` opponents for each."""
@@ -33,7 +42,7 @@ class Factorisation:
         weight_decay: Decoupled (Loshchilov and Hutter, 2019), of W and v.
         noise: Length, root mean square, of the Gaussian vector added to each query vector.
         batch_size: Most rows in a step.
-        steps: Of AdamW.
+        steps: Of AdamW, at most.
         seed: Of initial vectors, noise and order of rows.
     """
 
@@ -47,51 +56,99 @@ class Factorisation:
     seed: int
 
 
-def train(rows: Rows, scores: Rows, known: NDArray[np.bool_], how: Factorisation) -> Iterator[Rows]:
-    """Train, and yield after each step one matrix that holds W, b, v and c.
+class Factors(Learner):
+    """A bilinear score in training; an epoch is `CHECK_EVERY` steps.
 
     Args:
-        rows: (n, d).
-        scores: (n, n_llms), in [0, 1].
-        known: (n, n_llms), where they were measured.
+        known: The distinct questions.
         how: The settings.
 
-    Yields:
-        (d + 1, n_llms): scores are ``rows @ matrix[:-1] + matrix[-1]``.
+    Attributes:
+        step: Steps made.
     """
-    draw = np.random.default_rng(how.seed)
-    d, m = rows.shape[1], scores.shape[1]
-    project = draw.normal(0, how.width**-0.5, (d, how.width)).astype(np.float32)
-    vectors = draw.normal(0, 0.1, (m, how.width)).astype(np.float32)
-    bias, level = np.zeros(how.width, np.float32), _levels(scores, known, how.target)
-    weights = [project, vectors, bias, level]
-    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
-    order, at, size = np.arange(len(rows)), len(rows), min(how.batch_size, len(rows))
-    for step in range(1, how.steps + 1):
-        if at + size > len(rows):
-            at = 0
-            if size < len(rows):
-                draw.shuffle(order)
-        part = order[at : at + size]
-        at += size
-        noisy = rows[part]
+
+    def __init__(self, known: Distinct, how: Factorisation) -> None:
+        self.how = how
+        self._known, self._where = known, known.known
+        self._scores = known.scores.astype(np.float32)
+        self._draw = np.random.default_rng(how.seed)
+        d, m = known.rows.shape[1], self._scores.shape[1]
+        project = self._draw.normal(0, how.width**-0.5, (d, how.width)).astype(np.float32)
+        vectors = self._draw.normal(0, 0.1, (m, how.width)).astype(np.float32)
+        bias = np.zeros(how.width, np.float32)
+        self._weights = [project, vectors, bias, _levels(self._scores, self._where, how.target)]
+        self._first, self._second = ([np.zeros_like(w) for w in self._weights] for _ in range(2))
+        self._order, self._at, self.step = np.arange(len(known.rows)), len(known.rows), 0
+
+    def epoch(self) -> None:
+        """Make the next steps; no more than are left."""
+        for _ in range(min(CHECK_EVERY, self.how.steps - self.step)):
+            self._one_step(self._next_rows())
+
+    def _next_rows(self) -> NDArray[np.intp]:
+        n = len(self._order)
+        size = min(self.how.batch_size, n)
+        if self._at + size > n:
+            self._at = 0
+            if size < n:
+                self._draw.shuffle(self._order)
+        self._at += size
+        return self._order[self._at - size : self._at]
+
+    def _one_step(self, part: NDArray[np.intp]) -> None:
+        how, draw = self.how, self._draw
+        project, vectors, bias, level = self._weights
+        noisy = self._known.rows[part]
         if how.noise:
             drawn = draw.standard_normal(noisy.shape, np.float32)
-            noisy = np.asarray(noisy + np.float32(how.noise / d**0.5) * drawn, np.float32)
+            noisy = noisy + np.float32(how.noise / len(project) ** 0.5) * drawn
         hidden = noisy @ project + bias
-        opponents = _opponents(m, draw)
+        opponents = _opponents(len(vectors), draw)
         logits = np.asarray(hidden @ vectors.T + level, np.float32)
-        _, error = loss(logits, scores[part], known[part], how.target, opponents)
+        _, error = loss(logits, self._scores[part], self._where[part], how.target, opponents)
         back = error @ vectors
         gradients = [noisy.T @ back, error.T @ hidden, back.sum(axis=0), error.sum(axis=0)]
-        adjust = how.learning_rate * np.sqrt(1 - _BETA_2**step) / (1 - _BETA_1**step)
-        for w, g, a, b in zip(weights, gradients, first, second, strict=True):
+        self.step += 1
+        rise = np.sqrt(1 - _BETA_2**self.step) / (1 - _BETA_1**self.step)
+        adjust = how.learning_rate * rise
+        for w, g, a, b in zip(self._weights, gradients, self._first, self._second, strict=True):
             a += (1 - _BETA_1) * (g - a)
             b += (1 - _BETA_2) * (g * g - b)
             if w.ndim == 2:
                 w *= np.float32(1 - how.learning_rate * how.weight_decay)
             w -= np.float32(adjust) * a / (np.sqrt(b) + np.float32(_EPSILON))
-        yield np.concatenate([project @ vectors.T, (bias @ vectors.T + level)[None]])
+
+    def matrix(self) -> Rows:
+        """Return W, b, v and c multiplied out, (d + 1, n_llms), the LLMs by name.
+
+        Scores are ``rows @ matrix[:-1] + matrix[-1]``.
+        """
+        project, vectors, bias, level = self._weights
+        return np.concatenate([project @ vectors.T, (bias @ vectors.T + level)[None]])
+
+    def model(self) -> Rows:
+        """Return `matrix` with the LLMs in the order of the data."""
+        return self._known.in_data_order(self.matrix().astype(np.float64)).astype(np.float32)
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Use these settings of `Factorisation` from now on."""
+        self.how = replace(self.how, **settings)
+
+    def state(self) -> Arrays:
+        """Return what is needed to go on, by name."""
+        return {
+            "order": self._order.copy(),
+            "at": np.array([self._at, self.step]),
+            "random": random_state(self._draw),
+            **lists_to_arrays(weights=self._weights, first=self._first, second=self._second),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        take_over(arrays, weights=self._weights, first=self._first, second=self._second)
+        take_over(arrays, order=self._order)
+        self._at, self.step = (int(part) for part in arrays["at"])
+        set_random_state(self._draw, arrays["random"])
 
 
 def loss(

@@ -83,6 +83,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
+            self.dropout = dropout
             self.query = nn.Linear(graph.queries.shape[1], hidden)
             self.llm = nn.Linear(graph.llms.shape[1], hidden)
             self.task = nn.Linear(graph.tasks.shape[1], hidden)
@@ -124,9 +125,9 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
             weights = weights * share
             weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
             near = (states[index] * weights[:, :, None]).sum(1)
-            rows = nn.functional.dropout(rows, dropout, self.training)
+            rows = nn.functional.dropout(rows, self.dropout, self.training)
             state = torch.relu(self.query(rows) + self.near(near))
-            state = nn.functional.dropout(state, dropout, self.training)
+            state = nn.functional.dropout(state, self.dropout, self.training)
             products = state @ self.output(llms).T / hidden**0.5
             return products + self.level(llms)[:, 0] + self.prior
 

@@ -2,8 +2,8 @@
 
 A subclass learns raw scores, of any scale. They are calibrated on questions that they were not
 learned from: by default a fifth is held out, knobs are chosen and scores calibrated on it, and then
-all questions are learned from with those knobs. Lengths of answers and recorded dollars are
-predicted from the same embeddings.
+all questions are learned from with those knobs (by epochs: see `_epochs`). Lengths of answers and
+recorded dollars are predicted from the same embeddings.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FEWEST_HELD_OUT = 12
 """With fewer, nothing is held out: knobs keep their defaults, scores are taken as they are."""
 
 
-class LearnedRouter(ScoreRouter):
+class CalibratedRouter(ScoreRouter):
     """A score router that learns raw scores; calibration, confidence and cost are done here.
 
-    A subclass writes `_learn_out_of_sample` and `_raw`, and names the scale of its scores in
-    `link`. Most are a `HeldOutRouter`.
+    A subclass writes `_raw`, learns in `_fit`, calls `_calibrate` and `_learn_lengths` at its end,
+    and names the scale of its scores in `link`.
 
     Learned by ``fit``, besides what every router learns:
         calibration_: Maps raw scores to quality.
@@ -70,18 +70,6 @@ class LearnedRouter(ScoreRouter):
     dollars_: Lengths | None
 
     @abstractmethod
-    def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
-        """Learn from all of ``data``, and say how scores look on questions not learned from.
-
-        Args:
-            data: Every question has at least one score.
-
-        Returns:
-            Rows of ``data``, and their raw scores (n_rows, n_llms) by a router that had not seen
-            them; no row where there are too few.
-        """
-
-    @abstractmethod
     def _raw(self, batch: QueryBatch) -> Floats:
         """Return raw scores (n_queries, n_llms), finite; a row depends on its own query only."""
 
@@ -91,9 +79,14 @@ class LearnedRouter(ScoreRouter):
         """Return the rows, and their final raw scores, that the LLMs' levels are set on: all."""
         return np.arange(len(data)), self._raw(batch_of(data))
 
-    def _fit(self, data: RoutingData) -> None:
-        data = measured(data)
-        rows, outside = self._learn_out_of_sample(data)
+    def _calibrate(self, data: RoutingData, rows: NDArray[np.intp], outside: Floats) -> None:
+        """Learn what raw scores mean, and how sure they are.
+
+        Args:
+            data: Learned from; every question has at least one score.
+            rows: Of ``data``; no row where nothing was held out.
+            outside: (n_rows, n_llms), their raw scores by a router that had not seen them.
+        """
         every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]
         groups = data.groups[rows]
@@ -103,6 +96,8 @@ class LearnedRouter(ScoreRouter):
             slope, inside, data.quality[every], self.mean_quality_, self.link
         )
         self.sureness_ = fit_sureness(self.calibration_.apply(outside), quality)
+
+    def _learn_lengths(self, data: RoutingData) -> None:
         self.tokens_ = fit_tokens(data)
         self.dollars_ = fit_dollars(data)
 
@@ -115,6 +110,31 @@ class LearnedRouter(ScoreRouter):
             recorded_usd=None if dollars is None else dollars.predict(batch),
             confidence=self.sureness_.apply(quality),
         )
+
+
+class LearnedRouter(CalibratedRouter):
+    """Learns in one go.
+
+    A subclass writes `_learn_out_of_sample` and `_raw`. Most are a `HeldOutRouter`.
+    """
+
+    @abstractmethod
+    def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
+        """Learn from all of ``data``, and say how scores look on questions not learned from.
+
+        Args:
+            data: Every question has at least one score.
+
+        Returns:
+            Rows of ``data``, and their raw scores (n_rows, n_llms) by a router that had not seen
+            them; no row where there are too few.
+        """
+
+    def _fit(self, data: RoutingData) -> None:
+        data = measured(data)
+        rows, outside = self._learn_out_of_sample(data)
+        self._calibrate(data, rows, outside)
+        self._learn_lengths(data)
 
 
 class HeldOutRouter(LearnedRouter):
@@ -134,17 +154,31 @@ class HeldOutRouter(LearnedRouter):
         """
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
-        held = hold_out(data.queries, HELD_OUT, getattr(self, "seed", 0), data.groups)
-        rows = np.flatnonzero(held)
-        training = data.select(~held)
-        if len(rows) < FEWEST_HELD_OUT or np.isnan(training.quality).all(axis=0).any():
+        rows, training, held_out = split_off(data, getattr(self, "seed", 0))
+        if held_out is None:
             self._learn(data, None)
-            return rows[:0], np.empty((0, len(data.llms)))
-        held_out = data.select(rows)
+            return rows, np.empty((0, len(data.llms)))
         self._learn(training, held_out)
         outside = self._raw(batch_of(held_out))
         self._learn(data, None)
         return rows, outside
+
+
+def split_off(
+    data: RoutingData, seed: int
+) -> tuple[NDArray[np.intp], RoutingData, RoutingData | None]:
+    """Hold out a fifth of the questions.
+
+    Returns:
+        Rows held out; the data of the others; that of the rows. Where they would be too few, or
+        an LLM would be left without a score: no row, all data, None.
+    """
+    held = hold_out(data.queries, HELD_OUT, seed, data.groups)
+    rows = np.flatnonzero(held)
+    training = data.select(~held)
+    if len(rows) < FEWEST_HELD_OUT or np.isnan(training.quality).all(axis=0).any():
+        return rows[:0], data, None
+    return rows, training, data.select(rows)
 
 
 def measured(data: RoutingData) -> RoutingData:

@@ -6,11 +6,15 @@ here as in torch, whose import alone takes longer than most of these fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from waypost.contracts.epochs import Arrays, random_state, set_random_state
+from waypost_routers._kept import lists_to_arrays, take_over
 
 Rows = NDArray[np.float32]
 
@@ -55,10 +59,8 @@ def forward(rows: Rows, layers: Sequence[Rows]) -> Rows:
     return np.asarray(rows @ layers[-2] + layers[-1])
 
 
-def train(
-    rows: Rows, scores: Rows, weights: Rows, widths: Sequence[int], how: Training
-) -> Iterator[list[Rows]]:
-    """Train on soft targets by cross-entropy; yields the layers after each epoch.
+class Network:
+    """A network in training, on soft targets by cross-entropy.
 
     The output layer starts at zero and with the columns' means, so that no column depends on
     where it stands.
@@ -68,28 +70,58 @@ def train(
         scores: (n, n_outputs), in [0, 1].
         weights: (n, n_outputs) of each cell, about 1 on average; 0 leaves it out.
         widths: Units of each hidden layer; without any it is logistic regression.
-        how: The settings.
+        how: The settings; rates and shares may be others in a later epoch.
+
+    Attributes:
+        layers: As `forward` has them; trained in place.
     """
-    draw = np.random.default_rng(how.seed)
-    layers = _initial(rows.shape[1], scores, weights, widths, draw)
-    first, second = ([np.zeros_like(p) for p in layers] for _ in range(2))
-    order = np.arange(len(rows))
-    a_pass = -(-len(rows) // how.batch_size)
-    total, step = a_pass * how.epochs, 0
-    for _ in range(how.epochs):
-        draw.shuffle(order)
-        for part in np.array_split(order, a_pass):
-            gradients = _gradients(rows[part], scores[part], weights[part], layers, how, draw)
-            rate = how.learning_rate * (1 + np.cos(np.pi * step / total)) / 2
-            step += 1
-            adjust = rate * np.sqrt(1 - _BETA_2**step) / (1 - _BETA_1**step)
-            for p, g, m, v in zip(layers, gradients, first, second, strict=True):
+
+    def __init__(
+        self, rows: Rows, scores: Rows, weights: Rows, widths: Sequence[int], how: Training
+    ) -> None:
+        self.how = how
+        self._data = rows, scores, weights
+        self._draw = np.random.default_rng(how.seed)
+        self.layers = _initial(rows.shape[1], scores, weights, widths, self._draw)
+        self._first, self._second = ([np.zeros_like(p) for p in self.layers] for _ in range(2))
+        self._order = np.arange(len(rows))
+        self._step = 0
+
+    def epoch(self) -> None:
+        """Pass over the rows once, in an order of its own."""
+        rows, scores, weights = self._data
+        how, draw = self.how, self._draw
+        draw.shuffle(self._order)
+        a_pass = -(-len(rows) // how.batch_size)
+        for part in np.array_split(self._order, a_pass):
+            gradients = _gradients(rows[part], scores[part], weights[part], self.layers, how, draw)
+            turn = np.pi * self._step / (a_pass * how.epochs)
+            rate = how.learning_rate * (1 + np.cos(turn)) / 2
+            self._step += 1
+            adjust = rate * np.sqrt(1 - _BETA_2**self._step) / (1 - _BETA_1**self._step)
+            moved = zip(self.layers, gradients, self._first, self._second, strict=True)
+            for p, g, m, v in moved:
                 m += (1 - _BETA_1) * (g - m)
                 v += (1 - _BETA_2) * (g * g - v)
                 if p.ndim == 2:
                     p *= np.float32(1 - rate * how.weight_decay)
                 p -= np.float32(adjust) * m / (np.sqrt(v) + np.float32(_EPSILON))
-        yield layers
+
+    def state(self) -> Arrays:
+        """Return what is needed to go on, by name."""
+        return {
+            "order": self._order,
+            "step": np.array([self._step]),
+            "random": random_state(self._draw),
+            **lists_to_arrays(layers=self.layers, first=self._first, second=self._second),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned for the same rows and widths."""
+        take_over(arrays, layers=self.layers, first=self._first, second=self._second)
+        take_over(arrays, order=self._order)
+        self._step = int(arrays["step"][0])
+        set_random_state(self._draw, arrays["random"])
 
 
 def _initial(

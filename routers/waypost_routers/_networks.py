@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost_routers._mlp import Rows, Training, forward, train
+from waypost.contracts.epochs import Arrays
+from waypost_routers._epochs import Learner
+from waypost_routers._kept import under, within
+from waypost_routers._mlp import Network, Rows, Training, forward
 
 Floats = NDArray[np.float64]
 
@@ -49,15 +52,8 @@ class Networks:
         return cls(tuple(arrays[str(i)].astype(np.float64) for i in range(len(arrays))))
 
 
-def train_networks(
-    rows: Rows,
-    scores: Floats,
-    weights: Floats,
-    widths: Sequence[int],
-    how: Training,
-    members: int,
-) -> Iterator[Networks]:
-    """Train members that differ by their seed; yields all of them after each epoch.
+class NetworksLearner(Learner):
+    """Members that differ by their seed, trained side by side.
 
     Args:
         rows: (n, d), distinct and in an order of their own; scaled to mean 0 and variance 1 here.
@@ -66,16 +62,56 @@ def train_networks(
         widths: Units of each hidden layer.
         how: The settings; fewer rows than `FEWEST_BATCHES` batches make these smaller.
         members: Number of networks.
+        order: (n_outputs,); the model has output ``order[k]`` at place k.
     """
-    centre = rows.mean(axis=0)
-    scale = 1 / max(float(np.sqrt(((rows - centre) ** 2).mean())), 1e-6)
-    scaled = ((rows - centre) * np.float32(scale)).astype(np.float32)
-    targets = scores.astype(np.float32)
-    shares = (weights * len(rows)).astype(np.float32)
-    few = max(len(rows) // FEWEST_BATCHES, SMALLEST_BATCH)
-    own = [how.member(i, min(how.batch_size, few)) for i in range(members)]
-    for several in zip(*(train(scaled, targets, shares, widths, one) for one in own), strict=True):
-        yield _stacked(several, centre, scale)
+
+    def __init__(
+        self,
+        rows: Rows,
+        scores: Floats,
+        weights: Floats,
+        widths: Sequence[int],
+        how: Training,
+        members: int,
+        order: NDArray[np.intp],
+    ) -> None:
+        self._order = order
+        self._centre = rows.mean(axis=0)
+        self._scale = 1 / max(float(np.sqrt(((rows - self._centre) ** 2).mean())), 1e-6)
+        scaled = ((rows - self._centre) * np.float32(self._scale)).astype(np.float32)
+        targets = scores.astype(np.float32)
+        shares = (weights * len(rows)).astype(np.float32)
+        few = max(len(rows) // FEWEST_BATCHES, SMALLEST_BATCH)
+        own = [how.member(i, min(how.batch_size, few)) for i in range(members)]
+        self.networks = [Network(scaled, targets, shares, widths, one) for one in own]
+
+    def epoch(self) -> None:
+        """Train each member for one more."""
+        for network in self.networks:
+            network.epoch()
+
+    def model(self) -> Networks:
+        """Return all of them."""
+        layers = [network.layers for network in self.networks]
+        return _stacked(layers, self._centre, self._scale).with_outputs(self._order)
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Use these settings of `Training` from now on."""
+        for network in self.networks:
+            network.how = replace(network.how, **settings)
+
+    def state(self) -> Arrays:
+        """Return each member's."""
+        return {
+            name: part
+            for i, network in enumerate(self.networks)
+            for name, part in under(str(i), network.state()).items()
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        for i, network in enumerate(self.networks):
+            network.restore(within(arrays, str(i)))
 
 
 def _stacked(several: Sequence[Sequence[Rows]], centre: Rows, scale: float) -> Networks:

@@ -10,15 +10,16 @@ from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._distinct import distinct
-from waypost_routers._graph_fit import GraphTraining, train_graph
+from waypost_routers._epochs import HeldOutEpochRouter
+from waypost_routers._graph_fit import GraphLearner, GraphTraining
 from waypost_routers._graph_state import GraphState
-from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._learned import Floats, embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._memory import nearest
 from waypost_routers._stopping import Watch
 
 
-class GraphRouter(HeldOutRouter):
+class GraphRouter(HeldOutEpochRouter):
     """Predicts the edges between a query and the LLMs (arXiv 2410.03834).
 
     Queries and LLMs pass messages both ways over measured scores, gated by score and cost; task
@@ -47,8 +48,9 @@ class GraphRouter(HeldOutRouter):
 
     name = "graphrouter"
     link = "identity"
+    changeable_parameters = ("learning_rate", "weight_decay", "dropout")
     new_model_support = "few-shot"
-    state_parts: ClassVar = {**HeldOutRouter.state_parts, "graph_": GraphState}
+    state_parts: ClassVar = {**HeldOutEpochRouter.state_parts, "graph_": GraphState}
     trial_parameters: ClassVar = {"epochs": 16}
     parameter_constraints: ClassVar = {
         "hidden": Integer(1, 1024),
@@ -87,33 +89,11 @@ class GraphRouter(HeldOutRouter):
         self.patience = patience
         self.seed = seed
 
-    def _fit(self, data: RoutingData) -> None:
-        self.epochs_ = self.epochs
-        super()._fit(data)
+    def _most_epochs(self, *, judged: bool) -> int:
+        return self.epochs
 
-    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
-        known = distinct(data)
-        order = np.argsort(known.columns)
-        how = self._training()
-        if held_out is None:
-            self.graph_ = train_graph(data, known, how, self.epochs_).in_order(order)
-            return
-        watch = Watch(held_out.quality, self.patience)
-        rows = embeddings_of(held_out)
-        found = nearest(known.rows, rows, self.k)
-        kept: list[GraphState] = []
-
-        def go_on(state: GraphState) -> bool:
-            kept.append(state.in_order(order))
-            return watch.see(sigmoid(kept[-1].logits(rows, found)))
-
-        train_graph(data, known, how, self.epochs, go_on)
-        # the first state is that before training: nothing learned may be the best there is
-        self.epochs_ = watch.best - 1
-        self.graph_ = kept[self.epochs_]
-
-    def _training(self) -> GraphTraining:
-        return GraphTraining(
+    def _learner(self, data: RoutingData, *, judged: bool) -> GraphLearner:
+        how = GraphTraining(
             hidden=self.hidden,
             k=self.k,
             visible=self.visible,
@@ -123,6 +103,23 @@ class GraphRouter(HeldOutRouter):
             epochs=self.epochs,
             seed=self.seed,
         )
+        return GraphLearner(data, distinct(data), how)
+
+    def _judge(self, learner: GraphLearner, held_out: RoutingData) -> Watch:
+        rows = embeddings_of(held_out)
+        found = nearest(learner.known.rows, rows, self.k)
+        watch = Watch(
+            held_out.quality,
+            self.patience,
+            lambda one: sigmoid(one.model().logits(rows, found)),
+            before=1,
+        )
+        # the first state is that before training: nothing learned may be the best there is
+        watch.see(learner)
+        return watch
+
+    def _take(self, learner: GraphLearner, epochs: int) -> None:
+        self.graph_, self.epochs_ = learner.model(), epochs
 
     def _raw(self, batch: QueryBatch) -> Floats:
         rows = np.asarray(batch.embeddings, np.float32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +11,12 @@ from waypost.contracts.errors import ConfigError, Fault, SchemaError
 from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._distinct import Distinct, distinct
-from waypost_routers._learned import Floats, HeldOutRouter, batch_of, embeddings_of
+from waypost_routers._distinct import distinct
+from waypost_routers._epochs import HeldOutEpochRouter, HeldOutTraining
+from waypost_routers._learned import Floats, batch_of, embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._mlp import Training
-from waypost_routers._networks import Networks, train_networks
+from waypost_routers._networks import Networks, NetworksLearner
 from waypost_routers._stopping import Watch
 from waypost_routers._wins import (
     Sweep,
@@ -39,7 +38,7 @@ class _ModelName:
         return "the name of a model or null"
 
 
-class HybridLLM(HeldOutRouter):
+class HybridLLM(HeldOutEpochRouter):
     """Learns for each LLM the probability that it does as well as the large one.
 
     Hybrid LLM (arXiv 2404.14618) has two LLMs, a small S and a large L, and asks S where
@@ -71,7 +70,8 @@ class HybridLLM(HeldOutRouter):
 
     name = "hybrid_llm"
     link = "identity"
-    state_parts: ClassVar = {**HeldOutRouter.state_parts, "networks_": Networks, "wins_": Wins}
+    changeable_parameters = ("learning_rate", "weight_decay", "dropout")
+    state_parts: ClassVar = {**HeldOutEpochRouter.state_parts, "networks_": Networks, "wins_": Wins}
     parameter_constraints: ClassVar = {
         "label": OneOf(("deterministic", "probabilistic", "transformed")),
         "small": _ModelName(),
@@ -117,7 +117,7 @@ class HybridLLM(HeldOutRouter):
 
     # -- fit ----------------------------------------------------------------------------------
 
-    def _fit(self, data: RoutingData) -> None:
+    def _training(self, data: RoutingData) -> HeldOutTraining:
         names = data.names
         self._check(names)
         characters = np.array([float(len(text)) for text in data.queries])
@@ -125,8 +125,7 @@ class HybridLLM(HeldOutRouter):
         self.small_, self.large_ = choose_pair(
             names, self.mean_quality_, usd, self.small, self.large
         )
-        self.epochs_ = self.epochs
-        super()._fit(data)
+        return super()._training(data)
 
     def _check(self, names: tuple[str, ...]) -> None:
         asked = {"small": self.small, "large": self.large}
@@ -140,25 +139,13 @@ class HybridLLM(HeldOutRouter):
         if found:
             raise ConfigError(found)
 
-    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
+    def _most_epochs(self, *, judged: bool) -> int:
+        return self.epochs
+
+    def _learner(self, data: RoutingData, *, judged: bool) -> _WinsLearner:
         known = distinct(data)
         large = int(np.flatnonzero([data.names[j] == self.large_ for j in known.columns])[0])
         labels, weights, wins = learn_wins(data.quality[:, known.columns], known, large, self.label)
-        self.wins_ = wins.in_order(np.argsort(known.columns))
-        if held_out is None:
-            *_, self.networks_ = islice(self._passes(known, labels, weights), self.epochs_)
-            return
-        watch = Watch(held_out.quality, PATIENCE)
-        kept = []
-        for networks in self._passes(known, labels, weights):
-            kept.append(networks)
-            quality = self._quality(networks, embeddings_of(held_out))
-            if not watch.see(np.clip(quality, 0, 1)):
-                break
-        self.epochs_ = watch.best
-        self.networks_ = kept[self.epochs_ - 1]
-
-    def _passes(self, known: Distinct, labels: Floats, weights: Floats) -> Iterator[Networks]:
         how = Training(
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
@@ -168,17 +155,25 @@ class HybridLLM(HeldOutRouter):
             seed=self.seed,
         )
         widths = [self.hidden] if self.hidden else []
-        for networks in train_networks(known.rows, labels, weights, widths, how, self.members):
-            yield networks.with_outputs(np.argsort(known.columns))
+        order = np.argsort(known.columns)
+        learner = _WinsLearner(known.rows, labels, weights, widths, how, self.members, order)
+        learner.wins = wins.in_order(order)
+        return learner
+
+    def _judge(self, learner: _WinsLearner, held_out: RoutingData) -> Watch:
+        rows, large = embeddings_of(held_out), held_out.names.index(self.large_)
+        return Watch(
+            held_out.quality, PATIENCE, lambda one: _quality(one.model(), one.wins, rows, large)
+        )
+
+    def _take(self, learner: _WinsLearner, epochs: int) -> None:
+        self.networks_, self.wins_, self.epochs_ = learner.model(), learner.wins, epochs
 
     # -- predict ------------------------------------------------------------------------------
 
     def _raw(self, batch: QueryBatch) -> Floats:
-        return self._quality(self.networks_, np.asarray(batch.embeddings))
-
-    def _quality(self, networks: Networks, rows: NDArray[Any]) -> Floats:
-        probability = sigmoid(networks.logits(rows).mean(axis=0))
-        return quality_from_wins(probability, self.wins_, self.model_names.index(self.large_))
+        large = [llm.name for llm in self.llms_].index(self.large_)
+        return _quality(self.networks_, self.wins_, np.asarray(batch.embeddings), large)
 
     def win_probability(self, batch: QueryBatch) -> Floats:
         """Return the probability that S does as well as L (less t), shape (n_queries,).
@@ -236,3 +231,11 @@ class HybridLLM(HeldOutRouter):
             best = f"{curve.quality.max():.3f} is the most that any threshold reaches"
             raise ConfigError([Fault(f"{self.name}: quality", f"is {quality}; {best}")])
         return float(curve.tau[allowed].min())
+
+
+class _WinsLearner(NetworksLearner):
+    wins: Wins
+
+
+def _quality(networks: Networks, wins: Wins, rows: NDArray[Any], large: int) -> Floats:
+    return quality_from_wins(sigmoid(networks.logits(rows).mean(axis=0)), wins, large)

@@ -15,14 +15,13 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._distinct import distinct
-from waypost_routers._factors import Factorisation, all_opponents, loss, train
-from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._epochs import HeldOutEpochRouter
+from waypost_routers._factor_watch import LowestLoss
+from waypost_routers._factors import CHECK_EVERY, Factorisation, Factors
+from waypost_routers._learned import Floats
 
-WATCH_EVERY = 5
-"""Steps between two looks at the held-out loss."""
 
-
-class MFRouter(HeldOutRouter):
+class MFRouter(HeldOutEpochRouter):
     """A bilinear score for each LLM, trained by AdamW, stopped on held-out questions.
 
     Its scores are mapped to quality by each LLM's own logistic curve, so that it serves any
@@ -50,6 +49,7 @@ class MFRouter(HeldOutRouter):
 
     name = "mfrouter"
     link = "logit"
+    changeable_parameters = ("learning_rate", "weight_decay", "noise")
     parameter_constraints: ClassVar = {
         "target": OneOf(("pairs", "correctness")),
         "width": Integer(1, 4096),
@@ -88,12 +88,13 @@ class MFRouter(HeldOutRouter):
         self.batch_size = batch_size
         self.seed = seed
 
-    def _fit(self, data: RoutingData) -> None:
-        self.steps_ = min(self.steps, self.patience)
-        super()._fit(data)
+    def _steps(self, judged: bool) -> int:
+        return self.steps if judged else min(self.steps, self.patience)
 
-    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
-        one = distinct(data)
+    def _most_epochs(self, *, judged: bool) -> int:
+        return -(-self._steps(judged) // CHECK_EVERY)
+
+    def _learner(self, data: RoutingData, *, judged: bool) -> Factors:
         how = Factorisation(
             target=self.target,
             width=self.width,
@@ -101,30 +102,17 @@ class MFRouter(HeldOutRouter):
             weight_decay=self.weight_decay,
             noise=self.noise,
             batch_size=self.batch_size,
-            steps=self.steps_ if held_out is None else self.steps,
+            steps=self._steps(judged),
             seed=self.seed,
         )
-        best, found = np.inf, None
-        for step, matrix in enumerate(
-            train(one.rows, one.scores.astype(np.float32), one.known, how), start=1
-        ):
-            if held_out is None:
-                found = matrix
-            elif step % WATCH_EVERY == 0 or step == self.steps:
-                now = self._loss(matrix, held_out.select_llms(sorted(data.names)))
-                if now < best - 1e-6:
-                    best, found, self.steps_ = now, matrix, step
-                elif step >= self.steps_ + self.patience:
-                    break
-        assert found is not None
-        ordered = one.in_data_order(found.astype(np.float64)).astype(np.float32)
-        self.matrix_, self.bias_ = ordered[:-1], ordered[-1]
+        return Factors(distinct(data), how)
 
-    def _loss(self, matrix: NDArray[np.float32], held_out: RoutingData) -> float:
-        known = ~np.isnan(held_out.quality)
-        scores = np.where(known, held_out.quality, 0).astype(np.float32)
-        logits = embeddings_of(held_out) @ matrix[:-1] + matrix[-1]
-        return loss(logits, scores, known, self.target, all_opponents(len(held_out.llms)))[0]
+    def _judge(self, learner: Factors, held_out: RoutingData) -> LowestLoss:
+        return LowestLoss(held_out, self.target, self.patience)
+
+    def _take(self, learner: Factors, epochs: int) -> None:
+        model = learner.model()
+        self.matrix_, self.bias_, self.steps_ = model[:-1], model[-1], learner.step
 
     def _raw(self, batch: QueryBatch) -> Floats:
         rows = np.asarray(batch.embeddings)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._distinct import Distinct, distinct
-from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._distinct import distinct
+from waypost_routers._epochs import HeldOutEpochRouter
+from waypost_routers._learned import Floats, embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._mlp import Training
-from waypost_routers._networks import Networks, train_networks
+from waypost_routers._networks import Networks, NetworksLearner
 from waypost_routers._stopping import Watch
 
 
-class MLPRouter(HeldOutRouter):
+class MLPRouter(HeldOutEpochRouter):
     """ReLU layers and a sigmoid for each LLM, trained by cross-entropy on the scores themselves.
 
     Scores between 0 and 1 are soft targets, unmeasured cells have no part, and several LLMs may
@@ -45,7 +45,8 @@ class MLPRouter(HeldOutRouter):
 
     name = "mlprouter"
     link = "identity"
-    state_parts: ClassVar = {**HeldOutRouter.state_parts, "networks_": Networks}
+    changeable_parameters = ("learning_rate", "weight_decay", "dropout")
+    state_parts: ClassVar = {**HeldOutEpochRouter.state_parts, "networks_": Networks}
     parameter_constraints: ClassVar = {
         "hidden": Integer(1, 4096),
         "layers": Integer(1, 4),
@@ -90,25 +91,11 @@ class MLPRouter(HeldOutRouter):
         """Return by how much the members differ about each LLM's quality, (n_queries, n_llms)."""
         return np.asarray(sigmoid(self.networks_.logits(np.asarray(batch.embeddings))).std(axis=0))
 
-    def _fit(self, data: RoutingData) -> None:
-        self.epochs_ = self.epochs
-        super()._fit(data)
+    def _most_epochs(self, *, judged: bool) -> int:
+        return self.epochs
 
-    def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
+    def _learner(self, data: RoutingData, *, judged: bool) -> NetworksLearner:
         known = distinct(data)
-        if held_out is None:
-            *_, self.networks_ = islice(self._passes(known), self.epochs_)
-            return
-        watch = Watch(held_out.quality, self.patience)
-        kept = []
-        for networks in self._passes(known):
-            kept.append(networks)
-            if not watch.see(sigmoid(networks.logits(embeddings_of(held_out)).mean(axis=0))):
-                break
-        self.epochs_ = watch.best
-        self.networks_ = kept[self.epochs_ - 1]
-
-    def _passes(self, known: Distinct) -> Iterator[Networks]:
         how = Training(
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
@@ -118,9 +105,21 @@ class MLPRouter(HeldOutRouter):
             seed=self.seed,
         )
         widths = [max(self.hidden >> i, 1) for i in range(self.layers)]
-        several = train_networks(known.rows, known.scores, known.weights, widths, how, self.members)
-        for networks in several:
-            yield networks.with_outputs(np.argsort(known.columns))
+        order = np.argsort(known.columns)
+        return NetworksLearner(
+            known.rows, known.scores, known.weights, widths, how, self.members, order
+        )
+
+    def _judge(self, learner: NetworksLearner, held_out: RoutingData) -> Watch:
+        rows = embeddings_of(held_out)
+        return Watch(held_out.quality, self.patience, lambda one: _scores(one.model(), rows))
+
+    def _take(self, learner: NetworksLearner, epochs: int) -> None:
+        self.networks_, self.epochs_ = learner.model(), epochs
 
     def _raw(self, batch: QueryBatch) -> Floats:
-        return sigmoid(self.networks_.logits(np.asarray(batch.embeddings)).mean(axis=0))
+        return _scores(self.networks_, np.asarray(batch.embeddings))
+
+
+def _scores(networks: Networks, rows: NDArray[Any]) -> Floats:
+    return sigmoid(networks.logits(rows).mean(axis=0))

@@ -123,22 +123,22 @@ def test_messages_go_both_ways(net):
 def test_precomputed_states_give_the_scores_of_the_network(net):
     import torch
 
-    built, graph, known = net
+    built, _, _ = net
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    from waypost_routers._graph_fit import _Fit
-
-    fit = _Fit.__new__(_Fit)
-    fit.averaged, fit.graph, fit.how = built, graph, GraphRouter(hidden=8)._training()
-    state = fit.state(known.rows, np.zeros(known.rows.shape[1], np.float32), 1.0)
+    data = planted(12)
+    learner = GraphRouter(hidden=8, k=4)._learner(data, judged=False)
+    graph, known = learner._graph, learner.known  # its rows are scaled, unlike those of `net`
+    learner.averaged = built
+    state = learner.model()
     rows = planted(5, seed=8).embeddings
     found = nearest(known.rows, rows, 3)
     with torch.no_grad():
         states, llms = built.states(graph, torch.ones(12, dtype=torch.bool))
         theirs = built.logits(
-            torch.as_tensor(rows),
+            torch.as_tensor((rows - learner._centre) * np.float32(learner._scale)),
             states,
             llms,
             torch.as_tensor(found.index),

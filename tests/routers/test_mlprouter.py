@@ -6,7 +6,7 @@ from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
 from waypost_routers._distinct import distinct
-from waypost_routers._mlp import Training, _gradients, forward, train
+from waypost_routers._mlp import Network, Training, _gradients, forward
 from waypost_routers._stopping import Watch, best_epoch
 from waypost_routers.mlprouter import MLPRouter
 
@@ -50,16 +50,17 @@ def test_gradients_are_the_slopes_of_the_loss():
 def test_it_learns_what_no_line_can():
     rows = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 8, np.float32)
     exclusive = (rows.sum(axis=1, keepdims=True) == 1).astype(np.float32)
-    *_, layers = train(rows, exclusive, np.ones_like(exclusive), [16], HOW)
-    assert ((forward(rows, layers) > 0) == (exclusive > 0)).all()
+    network = Network(rows, exclusive, np.ones_like(exclusive), [16], HOW)
+    for _ in range(HOW.epochs):
+        network.epoch()
+    assert ((forward(rows, network.layers) > 0) == (exclusive > 0)).all()
 
 
 def test_before_the_first_step_every_output_is_its_mean():
     rows = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
     scores = np.repeat([[1.0, 0.25]], 16, axis=0).astype(np.float32)
-    still = Training(1e-12, 0.0, 0.0, 16, 1, 0)
-    (layers,) = train(rows, scores, np.ones_like(scores), [4], still)
-    p = 1 / (1 + np.exp(-forward(rows, layers)))
+    network = Network(rows, scores, np.ones_like(scores), [4], HOW)
+    p = 1 / (1 + np.exp(-forward(rows, network.layers)))
     np.testing.assert_allclose(p, np.repeat([[0.99, 0.25]], 16, axis=0), atol=1e-5)
 
 
@@ -75,11 +76,15 @@ def test_of_epochs_that_earn_alike_the_lowest_loss_is_kept():
 
 
 def test_patience_ends_a_fit_that_gets_no_better():
-    watch = Watch(np.array([[1.0, 0.0], [0.0, np.nan]]), patience=2)
-    seen = [watch.see(np.full((2, 2), p)) for p in (0.4, 0.34, 0.5, 0.6)]
+    watch = Watch(np.array([[1.0, 0.0], [0.0, np.nan]]), 2, lambda p: np.full((2, 2), p))
+    seen = [watch.see(p) for p in (0.4, 0.34, 0.5, 0.6)]
     # the squared error of a constant is least at the mean, 1/3
     assert seen == [True, True, True, False]
     assert watch.best == 2
+    assert watch.outside.tolist() == [[0.34, 0.34], [0.34, 0.34]]
+    again = Watch(watch.scores, 2, watch.see)
+    again.restore(watch.state())
+    assert (again.losses, again.best) == (watch.losses, watch.best)
 
 
 # -- the form of the data -------------------------------------------------------------------

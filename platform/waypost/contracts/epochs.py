@@ -129,7 +129,12 @@ class EpochTraining(ABC):
 
         It may train what is learned from all questions up to the best epoch so far, and
         calibrate; a later epoch does not repeat what this did.
+
+        Raises:
+            NotFittedError: before the first epoch.
         """
+        if self.total and not self.done:
+            raise NotFittedError(f"{self.router.name}: settle comes after the first epoch")
         self._settle()
         self.router.__dict__.pop("_unsettled", None)
 
@@ -163,7 +168,7 @@ class EpochTraining(ABC):
             "schedule": self.schedule,
         }
         head = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-        arrays = {name: np.ascontiguousarray(part) for name, part in self._arrays().items()}
+        arrays = {name: np.asarray(part, order="C") for name, part in self._arrays().items()}
         return {ABOUT: head, **arrays}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
