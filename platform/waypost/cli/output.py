@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import click
 
@@ -80,18 +81,32 @@ def insert_target(text: str) -> tuple[Path, str]:
     return Path(path), marker
 
 
-def echo_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on stdout; in a pipe without colour, and wide enough not to wrap."""
+def table_width() -> int:
+    """Return how many characters wide a table may be: the terminal's width, more in a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
+
+
+def echo_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], right: Collection[str] = ()
+) -> None:
+    """Print a table on stdout; in a pipe without colour, and wide enough not to wrap.
+
+    Args:
+        columns: Heads.
+        rows: A value for each column.
+        right: Heads of the columns that are set flush right, as numbers are.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, overflow="fold", justify=justify)
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = Console(file=sys.stdout, width=table_width())
     console.print(table)
 
 

@@ -77,6 +77,34 @@ def query_embeddings(
     return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
 
 
+def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]]:
+    """Return which texts a folder keeps embeddings of, without reading the vectors.
+
+    Args:
+        folder: Routing-data folder.
+        of: ``query`` or ``llm``.
+
+    Returns:
+        Encoder id -> width and digests of the texts (`text_digest`).
+
+    Raises:
+        SchemaError: a file is not readable.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in sorted(folder.glob(f"{of}_embeddings-*.safetensors")):
+        try:
+            with safe_open(str(path), "numpy") as file:
+                _, width = file.get_slice("embeddings").get_shape()
+                digests = {row.tobytes() for row in file.get_tensor("texts")}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SchemaError(f"{path}: not readable ({error}); delete it") from None
+        encoder = path.name.removeprefix(f"{of}_embeddings-").removesuffix(".safetensors")
+        found[encoder] = (width, digests)
+    return found
+
+
 def text_digest(text: str) -> bytes:
     """Return the 16 bytes by which a text's embedding is kept."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
