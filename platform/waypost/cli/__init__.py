@@ -28,6 +28,7 @@ COMMANDS = {
         "Choose an LLM for each query and let it answer, here, without a server.",
     ),
     "serve": ("waypost.cli.serve", "Check CONFIG strictly, then serve it until Ctrl-C."),
+    "submit": ("waypost.cli.submit", "Run a command as a job of a Ray cluster."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
     "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
 }

@@ -33,7 +33,7 @@ class Uri:
         name: Last part of the path; the host where there is none.
     """
 
-    __slots__ = ("_text", "name", "scheme")
+    __slots__ = ("_secrets", "_text", "name", "scheme")
 
     def __init__(self, text: str) -> None:
         parts = urlsplit(text)
@@ -43,9 +43,8 @@ class Uri:
         user, _, password = parts.netloc.rpartition("@")[0].partition(":")
         found = [value for key, value in parse_qsl(parts.query) if key not in _HARMLESS]
         found += [password] if self.scheme in _NAMED else [user, password]
-        for value in found:
-            Secret(value)
-            Secret(unquote(value))
+        spellings = [text for value in found if value for text in (value, unquote(value))]
+        self._secrets = tuple(Secret(spelling) for spelling in spellings)
 
     def reveal(self) -> str:
         """Return the whole text, for the store's library and for nothing else."""
@@ -60,6 +59,11 @@ class Uri:
     def __truediv__(self, name: str) -> Uri:
         parts = urlsplit(self._text)
         return Uri(parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl())
+
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether the text says more than ``str`` shows."""
+        return bool(self._secrets)
 
     def hide(self, text: str) -> str:
         """Return a text with what this URI hides taken out, however short it is."""

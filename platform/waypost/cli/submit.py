@@ -1,0 +1,181 @@
+"""``waypost submit``: a command as a job of a Ray cluster."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from waypost.storage.uri import Uri, is_uri
+
+if TYPE_CHECKING:
+    from waypost.jobs.environment import Ship
+
+_OUTPUTS = ("--out", "--output")
+
+
+@click.command(
+    "submit",
+    epilog="Example: waypost submit --address http://head:8265 -- "
+    "waypost tune --config tune_configs/knnrouter.yaml --data s3://b/routing --out s3://b/knn",
+)
+@click.option(
+    "--address",
+    metavar="URL",
+    help="Dashboard of the cluster's head.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, "
+    "http://127.0.0.1:8265]",
+)
+@click.option(
+    "--working-dir",
+    default=".",
+    show_default="this folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that travels with the job, without what .gitignore names.",
+)
+@click.option(
+    "--ship",
+    type=click.Choice(["auto", "all", "package", "nothing"]),
+    default="auto",
+    show_default=True,
+    help="What else travels: this package and the locked requirements, the package, or nothing; "
+    "auto asks the cluster what it has.",
+)
+@click.option(
+    "--requirements",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The lock.  [default: requirements/jobs.txt]",
+)
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Variable of the job's processes; may be given again. Whoever sees the cluster's jobs "
+    "sees it: secrets belong into the cluster's own environment.",
+)
+@click.option(
+    "--stop-on-interrupt", is_flag=True, help="Ctrl-C stops the job; without it the job goes on."
+)
+@click.option("--no-wait", is_flag=True, help="Print the job's id and do not follow its log.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    address: str | None,
+    working_dir: Path,
+    ship: str,
+    requirements: Path | None,
+    variables: tuple[str, ...],
+    stop_on_interrupt: bool,
+    no_wait: bool,
+    words: tuple[str, ...],
+) -> None:
+    """Run a waypost command as a job of a Ray cluster.
+
+    Streams its log and ends with its exit code. The same command again follows the job that is
+    running, or goes on where the last one ended. Inputs and outputs are URIs, or absolute paths
+    that the cluster's machines share.
+    """
+    from waypost.jobs import client as jobs
+
+    given = _command_of(words)
+    env_vars = _variables(variables)
+    client = jobs.connect(address)
+
+    def environment() -> dict[str, Any]:
+        return _environment(client, working_dir.resolve(), ship, requirements, env_vars)
+
+    job = jobs.submit(client, given, environment)
+    click.echo(f"job {job} at {client.get_address()}", err=True)
+    if no_wait:
+        click.echo(job)
+        return
+    try:
+        code = jobs.follow(client, job, _write)
+    except KeyboardInterrupt:
+        if stop_on_interrupt:
+            ended = jobs.stop(client, job)
+            click.echo(f"{job} {'is stopped' if ended else 'has been told to stop'}", err=True)
+        else:
+            click.echo(
+                f"{job} goes on; the same command follows it again, and this stops it: "
+                f"ray job stop --address {client.get_address()} {job}",
+                err=True,
+            )
+        raise
+    ctx.exit(code)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _command_of(words: Sequence[str]) -> list[str]:
+    """Return the command's words without ``waypost``, after a look at them.
+
+    Raises:
+        click.UsageError: it is no command, would write into the job's own folder, or holds
+            credentials that the cluster would show.
+    """
+    from waypost.cli import command as top
+
+    given = list(words[1:] if words[0] == "waypost" else words)
+    known = top.list_commands(click.Context(top))
+    if not given or given[0] not in known or given[0] == "submit":
+        raise click.UsageError(f"expected a waypost command after --; there are {', '.join(known)}")
+    for place, word in enumerate(given):
+        name, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if is_uri(value) and Uri(value).holds_secrets:
+            raise click.UsageError(
+                f"{Uri(value)}: holds credentials, and a cluster shows the commands of its jobs; "
+                "set them in the cluster's environment"
+            )
+        option = name or (given[place - 1] if place else "")
+        is_place = option in _OUTPUTS and value and not value.startswith("--")
+        if is_place and not is_uri(value) and not Path(value).is_absolute():
+            raise click.UsageError(
+                f"{option} {value}: would be written into a folder that goes with the job; "
+                "give a URI or an absolute path"
+            )
+    return given
+
+
+def _variables(items: Sequence[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    if wrong := [name for name, sign, _ in pairs if not sign or not name]:
+        raise click.UsageError(f"--env {wrong[0]}: expected NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _environment(
+    client: Any,
+    working_dir: Path,
+    ship: str,
+    requirements: Path | None,
+    env_vars: dict[str, str],
+) -> dict[str, Any]:
+    from waypost.jobs import client as jobs
+    from waypost.jobs import environment as made
+
+    lock: list[str] = []
+    chosen: Ship = "nothing"
+    if ship in {"auto", "all"}:
+        lock = made.find_requirements(requirements, working_dir)
+    if ship == "auto":
+        log = jobs.run_quietly(client, shlex.join(made.probe_command(lock)))
+        there = made.read_probe(log)
+        chosen = made.to_ship(there)
+        if there.other:
+            click.echo(
+                f"the cluster lacks {len(there.other)} of {len(lock)} packages; they are installed "
+                "there once, which takes minutes",
+                err=True,
+            )
+    else:
+        chosen = ship  # type: ignore[assignment] # click has checked it
+    return made.runtime_env(working_dir, chosen, lock, env_vars)

@@ -1,0 +1,190 @@
+"""Jobs of a Ray cluster: submitted once, followed to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from waypost.config import environment_value, set_default_environment
+from waypost.contracts.errors import (
+    ClusterAuthError,
+    ClusterUnreachableError,
+    JobError,
+    MissingExtraError,
+)
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "waypost-"
+STOPPED = 130
+_ADDRESS = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_STOP_S = 30.0
+_POLL_S = 0.5
+
+
+def connect(address: str | None) -> Any:
+    """Return ``ray.job_submission.JobSubmissionClient`` of a cluster that answers.
+
+    Args:
+        address: Of its dashboard, ``http://host:port``; None is what Ray's own variables say, else
+            this machine's.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterUnreachableError, ClusterAuthError: nobody answers, or refuses the token.
+    """
+    if address is not None:
+        os.environ[_ADDRESS[0]] = address  # Ray lets its variable win over the argument
+    if any(environment_value(name) for name in _TOKEN):
+        set_default_environment({"RAY_AUTH_MODE": "token"})
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError:
+        raise MissingExtraError("ray", "tune") from None
+    asked = next((value for name in _ADDRESS if (value := environment_value(name))), None)
+    with cluster_errors(asked or "http://127.0.0.1:8265"):
+        return JobSubmissionClient(asked)
+
+
+@contextmanager
+def cluster_errors(address: str) -> Iterator[None]:
+    """Translate what Ray's client raises.
+
+    Raises:
+        ClusterUnreachableError, ClusterAuthError, JobError: by what went wrong.
+    """
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError:
+        raise ClusterAuthError(
+            f"{address}: refuses the token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file, "
+            "to the one that its head was started with"
+        ) from None
+    except OSError:  # the requests library's errors are of this kind
+        raise ClusterUnreachableError(
+            f"{address}: no Ray head answers there; give --address http://HOST:8265, its dashboard"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        raise JobError(f"{address}: {error}") from None
+
+
+def job_key(words: Sequence[str]) -> str:
+    """Return what the ids of this command's jobs begin with."""
+    digest = hashlib.sha256("\0".join(words).encode()).hexdigest()
+    name = words[0] if words and words[0].isidentifier() else "job"
+    return f"{PREFIX}{name}-{digest[:10]}"
+
+
+def submit(client: Any, words: Sequence[str], runtime_env: Callable[[], dict[str, Any]]) -> str:
+    """Start ``python -m waypost.cli`` with these words, or find the job that does so already.
+
+    An id serves once on a cluster, so the next try of a command that ended gets the next number.
+
+    Args:
+        client: See `connect`.
+        words: Of the command, without ``waypost``.
+        runtime_env: Makes the environment; asked only where a job is started.
+
+    Returns:
+        The job's id.
+    """
+    key = job_key(words)
+    with cluster_errors(client.get_address()):
+        found = [
+            (re.fullmatch(rf"{key}-(\d+)", j.submission_id or ""), j) for j in client.list_jobs()
+        ]
+        tries = {int(match[1]): job for match, job in found if match}
+        if tries and not (last := tries[max(tries)]).status.is_terminal():
+            logger.info("%s is %s already", last.submission_id, last.status.lower())
+            return str(last.submission_id)
+        if tries:
+            logger.info("%s %s; the same command goes on", last.submission_id, last.status.lower())
+        return str(
+            client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "waypost.cli", *words]),
+                submission_id=f"{key}-{max(tries, default=0) + 1}",
+                runtime_env=runtime_env(),
+            )
+        )
+
+
+def follow(client: Any, job: str, write: Callable[[str], None]) -> int:
+    """Write a job's log as it grows, and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: the user wants no more of it; the job goes on.
+        ClusterUnreachableError: the cluster is gone.
+    """
+    with cluster_errors(client.get_address()):
+        asyncio.run(_tail(client, job, write))
+        info = client.get_job_info(job)
+    if info.driver_exit_code is not None and info.status != "STOPPED":
+        return int(info.driver_exit_code)
+    if info.status == "SUCCEEDED":
+        return 0
+    logger.error("%s: %s", job, (info.message or str(info.status)).strip())
+    return STOPPED if info.status == "STOPPED" else 1
+
+
+async def _tail(client: Any, job: str, write: Callable[[str], None]) -> None:
+    written = 0
+    while True:
+        seen = 0
+        try:
+            # a new connection begins at the log's beginning
+            async for text in client.tail_job_logs(job):
+                new = text[max(written - seen, 0) :]
+                seen += len(text)
+                if new:
+                    write(new)
+                    written += len(new)
+        except RuntimeError as error:  # the connection broke; the status says whether that is all
+            logger.debug("%s: %s", job, error)
+        if client.get_job_status(job).is_terminal():
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def run_quietly(client: Any, entrypoint: str, timeout_s: float = 120.0) -> str:
+    """Run a short job in the environment that the cluster has, and return its log.
+
+    Raises:
+        JobError: it failed or took too long.
+    """
+    with cluster_errors(client.get_address()):
+        job = client.submit_job(entrypoint=entrypoint)
+        deadline = time.monotonic() + timeout_s
+        while not (status := client.get_job_status(job)).is_terminal():
+            if time.monotonic() > deadline:
+                client.stop_job(job)
+                raise JobError(f"the cluster started no job in {timeout_s:g} s; is it out of CPUs?")
+            time.sleep(_POLL_S)
+        if status != "SUCCEEDED":
+            raise JobError(f"the cluster runs no jobs: {client.get_job_info(job).message}")
+        return str(client.get_job_logs(job))
+
+
+def stop(client: Any, job: str) -> bool:
+    """End a job; return whether it had ended when this returns.
+
+    Ray asks its process to end and kills it some seconds later.
+    """
+    with cluster_errors(client.get_address()):
+        client.stop_job(job)
+        deadline = time.monotonic() + _STOP_S
+        while time.monotonic() < deadline:
+            if client.get_job_status(job).is_terminal():
+                return True
+            time.sleep(_POLL_S)
+    return False

@@ -1,0 +1,134 @@
+"""What a job takes along: the working directory, our packages, the locked requirements.
+
+A cluster may have all of it (an image with Waypost), the libraries only, or nothing but Ray. It is
+asked by a job of its own, `waypost.jobs.probe`, in the environment that it has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from waypost.contracts.errors import JobError
+from waypost.jobs import probe
+
+PACKAGES = ("waypost", "waypost_routers", "waypost_rl")
+
+EXCLUDES = (".venv*/", ".git/", "/runs/", "/artifacts/", "/dist/", "/tests/")
+"""Of a working directory, beside what .gitignore and .rayignore say."""
+
+REQUIREMENTS = "requirements/jobs.txt"
+
+# Unbuffered, so that the log shows a line when it is written.
+ENV_VARS = {"PYTHONUNBUFFERED": "1"}
+
+Ship: TypeAlias = Literal["all", "package", "nothing"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a cluster has.
+
+    Attributes:
+        digest: Of the sources of `PACKAGES` there.
+        other: Locked packages that it lacks or has in another version.
+    """
+
+    digest: str
+    other: tuple[str, ...]
+
+
+def probe_command(requirements: Sequence[str]) -> list[str]:
+    """Return what to run on a cluster; `read_probe` reads what it prints."""
+    pinned = (re.fullmatch(r"([A-Za-z0-9._-]+)==([^;\s+]+).*", line) for line in requirements)
+    lock = [match.groups() for match in pinned if match]
+    script = Path(probe.__file__).read_text(encoding="utf-8")
+    return ["python", "-c", script, json.dumps([PACKAGES, lock])]
+
+
+def read_probe(log: str) -> Probe:
+    """Read what the probe printed.
+
+    Raises:
+        JobError: it printed nothing of the kind.
+    """
+    for line in log.splitlines():
+        if line.startswith(probe.MARK):
+            digest, other = json.loads(line.removeprefix(probe.MARK))
+            return Probe(digest, tuple(other))
+    raise JobError("the cluster did not say what it has; say it yourself with --ship")
+
+
+def to_ship(there: Probe) -> Ship:
+    """Choose the least that makes the job run this very code on the locked versions."""
+    if there.other:
+        return "all"
+    return "nothing" if there.digest == probe.digest(list(PACKAGES)) else "package"
+
+
+def runtime_env(
+    working_dir: Path, ship: Ship, requirements: Sequence[str], env_vars: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return Ray's ``runtime_env`` of a job.
+
+    Args:
+        working_dir: Folder that travels; relative paths of the command are in it.
+        ship: What travels beside it.
+        requirements: Lines for pip, installed on each machine once and kept.
+        env_vars: Of the job's processes.
+    """
+    found: dict[str, Any] = {
+        "working_dir": str(working_dir),
+        "excludes": list(EXCLUDES),
+        "env_vars": {**ENV_VARS, **env_vars},
+    }
+    if ship != "nothing":
+        # Folders, not a wheel: Ray installs a wheel with all of its dependencies, in whatever
+        # version, ahead of the locked ones, and knows it by its file name alone.
+        found["py_modules"] = [str(folder) for folder in package_folders()]
+    if ship == "all":
+        found["pip"] = {
+            "packages": list(requirements),
+            "pip_check": False,
+            "pip_install_options": ["--disable-pip-version-check"],
+        }
+    return found
+
+
+def package_folders() -> list[Path]:
+    """Return where our packages are installed.
+
+    Raises:
+        JobError: one is not a plain folder, as in a zip file.
+    """
+    folders = []
+    for name in PACKAGES:
+        spec = find_spec(name)
+        places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+        if len(places) != 1 or not places[0].is_dir():
+            raise JobError(f"{name}: is not installed as one folder, so it cannot be sent along")
+        folders.append(places[0])
+    return folders
+
+
+def find_requirements(given: Path | None, working_dir: Path) -> list[str]:
+    """Read the locked requirements: a given file, else that of the working directory or checkout.
+
+    Raises:
+        JobError: there is none.
+    """
+    checkout = package_folders()[0].parent.parent
+    for file in [given] if given else [working_dir / REQUIREMENTS, checkout / REQUIREMENTS]:
+        if file.is_file():
+            # As Ray reads the file for runtime_env.yaml, comments included: both ways then share
+            # one environment on the cluster.
+            return file.read_text(encoding="utf-8").strip().split("\n")
+    raise JobError(
+        f"{given or REQUIREMENTS}: no such file; run in a checkout, name a file with "
+        "--requirements, or say what the cluster has with --ship"
+    )
