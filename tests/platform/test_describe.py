@@ -58,9 +58,10 @@ def folder(tmp_path):
 def test_splits_tasks_duplicates_and_leaks(folder):
     found = describe(folder)
     assert found["splits"] == {
-        "train": {"rows": 7, "questions": 4, "unasked": None, "near_duplicates": 1},
-        "test": {"rows": 2, "questions": 1, "unasked": 1, "near_duplicates": 0},
+        "train": {"rows": 7, "questions": 4, "near_duplicates": 1},
+        "test": {"rows": 2, "questions": 1, "near_duplicates": 0},
     }
+    assert found["unasked"] == {"test": 1}
     assert found["tasks"] == {"x": {"train": 2, "test": 0}, "y": {"train": 2, "test": 1}}
     assert found["leaks"] == [{"of": "test", "in": "train", "questions": 1}]
 
@@ -155,6 +156,15 @@ def test_one_id_in_two_splits_is_two_questions(folder):
     assert found["splits"]["validation"]["questions"] == 1
     assert [leak["questions"] for leak in found["leaks"]] == [1, 1, 1]
     assert found["llms"]["a"]["measured"] == 5
+
+
+def test_a_split_that_nobody_was_asked_yet_counts_as_missing(folder):
+    split_path(folder, "test").unlink()
+    found = describe(folder)
+    assert list(found["splits"]) == ["train"]
+    assert found["unasked"] == {"test": 2}
+    assert [one["missing"] for one in found["llms"].values()] == [2, 3, 6]
+    assert "questions that no LLM has a row for yet: test 2" in show(folder).output
 
 
 def test_nothing_measured_is_described_too(folder):

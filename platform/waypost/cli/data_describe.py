@@ -64,13 +64,14 @@ def _questions(report: Report) -> None:
     rows.append(
         ("near-duplicates inside", *(_count(one["near_duplicates"]) for one in splits.values()))
     )
-    if any(one["unasked"] for one in splits.values()):
-        rows.append(("and without any row", *(_count(one["unasked"]) for one in splits.values())))
     echo_table(["task", *splits], rows, right=list(splits))
     for leak in report["leaks"]:
         click.echo(
             f"{leak['of']} questions with a near-duplicate in {leak['in']}: {leak['questions']:,}"
         )
+    if unasked := {split: count for split, count in report["unasked"].items() if count}:
+        counts = ", ".join(f"{split} {count:,}" for split, count in unasked.items())
+        click.echo(f"questions that no LLM has a row for yet: {counts}")
 
 
 def _llms(report: Report) -> None:

@@ -37,13 +37,11 @@ class _Split:
         calls: Its rows, see `call_table`.
         data: The same as matrices, with a column for every LLM of ``llms.json``.
         states: What became of each cell, (n_queries, n_llms), see `cell_states`.
-        unasked: Questions of ``queries_<split>.jsonl`` without any row; None without that file.
     """
 
     calls: pa.Table
     data: RoutingData
     states: NDArray[np.int8]
-    unasked: int | None
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -53,10 +51,11 @@ def describe(folder: str | Path) -> dict[str, Any]:
     is chosen in hindsight.
 
     Returns:
-        Plain data, null where a number is unknown: ``splits``, ``leaks``, ``tasks`` (task ->
-        split -> questions), ``llms`` (facts, score, gaps, cost, tokens, latency of each),
-        ``scores`` (task -> LLM), ``calls`` and ``costs`` (of all LLMs), ``ties`` and
-        ``headroom`` (of each split and of ``all``), ``embeddings``.
+        Plain data, null where a number is unknown: ``splits``, ``leaks``, ``unasked`` (questions
+        of ``queries_<split>.jsonl`` without any row), ``tasks`` (task -> split -> questions),
+        ``llms`` (facts, score, gaps, cost, tokens, latency of each), ``scores`` (task -> LLM),
+        ``calls`` and ``costs`` (of all LLMs), ``ties`` and ``headroom`` (of each split and of
+        ``all``), ``embeddings``.
 
     Raises:
         SchemaError: the folder is no routing-data folder, or a file of it is wrong.
@@ -67,7 +66,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     data = _pooled({name: split.data for name, split in splits.items()})
     table = pa.concat_tables([split.calls for split in splits.values()])
     states = np.concatenate([split.states for split in splits.values()])
-    llms = per_llm(data, states, table, sum(split.unasked or 0 for split in splits.values()))
+    unasked = _unasked(folder, {name: split.data for name, split in splits.items()})
+    llms = per_llm(data, states, table, sum(unasked.values()))
     parts = {name: split.data for name, split in splits.items()} | {"all": data}
     report = {
         "folder": str(folder),
@@ -75,7 +75,6 @@ def describe(folder: str | Path) -> dict[str, Any]:
             name: {
                 "rows": split.calls.num_rows,
                 "questions": len(split.data),
-                "unasked": split.unasked,
                 "near_duplicates": len(split.data) - len(np.unique(split.data.groups)),
             }
             for name, split in splits.items()
@@ -84,6 +83,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
             {"of": b, "in": a, "questions": int(leaks(one.data.queries, other.data.queries).sum())}
             for (a, one), (b, other) in combinations(splits.items(), 2)
         ],
+        "unasked": unasked,
         "tasks": _tasks({name: split.data for name, split in splits.items()}),
         "llms": llms,
         "scores": _scores(data),
@@ -121,12 +121,16 @@ def _read_split(folder: Path, split: str, llms: Sequence[LLMInfo]) -> _Split:
     if unknown := sorted(set(table["model_name"].unique().to_pylist()) - known):
         raise SchemaError(f"{path}: model_name {names(unknown)} is not in {folder / 'llms.json'}")
     data = from_table(table, llms, str(path))
-    asked = queries_path(folder, split)
-    unasked = None
-    if asked.is_file():
-        with_rows = set(data.query_ids)
-        unasked = sum(one.query_id not in with_rows for one in read_questions(asked))
-    return _Split(call_table(table), data, cell_states(table, data), unasked)
+    return _Split(call_table(table), data, cell_states(table, data))
+
+
+def _unasked(folder: Path, splits: Mapping[str, RoutingData]) -> dict[str, int]:
+    with_rows = {name: set(data.query_ids) for name, data in splits.items()}
+    return {
+        split: sum(one.query_id not in with_rows.get(split, ()) for one in read_questions(path))
+        for split in SPLITS
+        if (path := queries_path(folder, split)).is_file()
+    }
 
 
 def _pooled(splits: Mapping[str, RoutingData]) -> RoutingData:
