@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +124,14 @@ def custom_metric(
     """
     if not name.startswith(CUSTOM):
         return None
-    entry = _plugin(name.removeprefix(CUSTOM), plugin_paths)
+    paths = searched_paths() if plugin_paths is None else plugin_paths
+    paths = settings().plugin_paths if paths is None else paths
+    return _score(name.removeprefix(CUSTOM), tuple(paths))
+
+
+@lru_cache(maxsize=64)  # asked for with every answer that is scored
+def _score(name: str, plugin_paths: tuple[Path, ...]) -> Callable[..., float]:
+    entry = _plugin(name, plugin_paths)
     if entry.kind != "python":
         raise PluginError(f"{entry}: has no metric of its own; {BENCHMARK_PY} defines score()")
     return score_function(Path(entry.location))
@@ -155,6 +162,9 @@ def _plugins(parents: Sequence[Path]) -> list[BenchmarkEntry]:
             folders = sorted(one for one in parent.iterdir() if one.is_dir() and is_benchmark(one))
         except OSError:
             continue  # absent or unreadable: `waypost list-routers` names it
+        if is_benchmark(parent):
+            problem = "is a plug-in itself: WAYPOST_PLUGINS names the folder that holds it"
+            found.append(BenchmarkEntry(parent.name, "yaml", str(parent), error=problem))
         shown = [folder for folder in folders if not folder.name.startswith((".", "_"))]
         found += [_entry(folder.resolve()) for folder in shown]
     return found

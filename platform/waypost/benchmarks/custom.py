@@ -69,7 +69,8 @@ def score_function(folder: Path) -> Callable[..., float]:
         raise PluginError(f"{folder / BENCHMARK_PY}: defines no function {SCORE}()")
 
     def checked(response: str, ground_truth: Any, choices: Any = None, query: Any = None) -> float:
-        with _Guarded(folder):
+        # The message of an error may quote the answer, which no message of ours holds.
+        with _Guarded(folder, quoting=False):
             value = float(score(response, ground_truth, choices, query))
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise PluginError(f"{folder / BENCHMARK_PY}: {SCORE}() gave {value}; expected 0 to 1")
@@ -89,8 +90,9 @@ class _Guarded:
     What it prints meanwhile goes to stderr: on stdout a command may be writing JSON.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, quoting: bool = True) -> None:
         self.path = folder / BENCHMARK_PY
+        self.quoting = quoting
         self.stdout = redirect_stdout(sys.stderr)
 
     def __enter__(self) -> None:
@@ -102,7 +104,9 @@ class _Guarded:
             frames = traceback.extract_tb(trace)
             lines = [f.lineno for f in frames if f.filename == str(self.path)]
             where = f", line {lines[-1]}" if lines else ""
-            problem = f"{type(error).__name__}: {error}"
+            problem = type(error).__name__
+            if self.quoting:
+                problem += f": {error}"
             raise PluginError(f"{self.path}{where}: {problem}") from error
 
 

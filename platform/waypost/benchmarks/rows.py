@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
 """Kinds of local files."""
 
 _SHOWN = 5
+_UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def file_rows(files: Sequence[Path], benchmark: Benchmark) -> Iterator[Located]:
         try:
             for number, row in enumerate(_rows_of(file, benchmark), start=1):
                 yield f"{file}: row {number}", row
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             raise SchemaError(f"{file}: cannot be read: {type(error).__name__}: {error}") from None
 
 
