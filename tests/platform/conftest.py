@@ -30,3 +30,13 @@ async def engine(upstream):
     yield make
     for one in made:
         await one.close()
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """One Ray for the tests of a module; commands that are called in this process use it."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

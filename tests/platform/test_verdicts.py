@@ -1,22 +1,11 @@
-"""Verdicts: the call, the reading, the columns, the run over recorded answers."""
+"""Verdicts: the call and the reading."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
-from click.testing import CliRunner
 
-from waypost.cli import command
-from waypost.contracts.errors import ConfigError, SchemaError
-from waypost.contracts.routing_data import read_routing_data, write_routing_data
+from waypost.contracts.errors import SchemaError
 from waypost.contracts.verdicts import parse_verdicts, read_verdict, verdict_call
-from waypost.pipelines import responses, verdicts
 
 
 @pytest.mark.parametrize(
@@ -59,105 +48,3 @@ def test_what_is_no_list_of_verdicts_is_named(text):
 
 def test_an_unreadable_verdict_does_not_support_the_answer():
     assert parse_verdicts("[1, null, 0, 1]", "") == [1.0, 0.0, 0.0, 1.0]
-
-
-def write_run(folder: Path, **small: object) -> Path:
-    questions = [
-        {
-            "query_id": f"q{n}",
-            "task_name": "sums",
-            "query": f"What is {n} + 0?",
-            "ground_truth": str(n),
-            "metric": "number",
-            "max_tokens": 8,
-        }
-        for n in range(5)
-    ]
-    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
-    llms = {
-        "small": {"engine": "echo", "config": {"text": "Yes"}, "input_price": 1, "output_price": 2},
-        "large": {"engine": "echo", "config": {"text": "3"}, "input_price": 5, "output_price": 5},
-    }
-    llms["small"] |= small
-    data = {"queries": "questions.jsonl", "out": "data", "llms": llms}
-    config = folder / "data.yaml"
-    config.write_text(yaml.safe_dump(data, sort_keys=False))
-    responses.run(config)
-    return config
-
-
-def columns(folder: Path, model: str) -> list[dict[str, object]]:
-    table = pq.read_table(folder / "data" / "routing_train.parquet")
-    return [row for row in table.to_pylist() if row["model_name"] == model]
-
-
-def test_the_run_adds_its_columns_and_changes_no_other(tmp_path):
-    config = write_run(tmp_path)
-    path = tmp_path / "data" / "routing_train.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.append_column("user_id", pa.array(["u"] * len(table))), path)
-    before = pq.read_table(path)
-    digest = read_routing_data(tmp_path / "data").digest
-    verdicts.run(config, samples=3)
-    after = pq.read_table(path)
-    others = [name for name in before.column_names if not name.startswith(("verdicts", "verify"))]
-    assert after.select(others).equals(before.select(others))
-    assert all(row["verdicts"] == "[1, 1, 1]" for row in columns(tmp_path, "small"))
-    assert all(row["verdicts"] is None for row in columns(tmp_path, "large"))
-    data = read_routing_data(tmp_path / "data")
-    assert data.digest == digest
-    assert data.verdicts is not None
-    assert data.names == ("small", "large")
-    assert np.nansum(data.verdicts[:, 0], axis=1).tolist() == [3.0] * len(data)
-    row = columns(tmp_path, "small")[0]
-    spent = (row["verify_input_tokens"] * 1 + row["verify_output_tokens"] * 2) / 3e6
-    assert data.verdict_cost_usd[0, 0] == pytest.approx(spent)
-    assert np.isnan(data.verdict_cost_usd[:, 1]).all()
-
-
-def test_verdicts_are_kept_where_data_is_selected_and_written(tmp_path):
-    verdicts.run(write_run(tmp_path), samples=2)
-    data = read_routing_data(tmp_path / "data")
-    write_routing_data(tmp_path / "copy", data)
-    copy = read_routing_data(tmp_path / "copy").select([1, 2]).select_llms(["large", "small"])
-    assert copy.verdicts is not None
-    assert data.verdicts is not None
-    np.testing.assert_array_equal(copy.verdicts, data.verdicts[1:3, ::-1])
-    np.testing.assert_allclose(copy.verdict_cost_usd, data.verdict_cost_usd[1:3, ::-1])
-
-
-def test_what_was_asked_is_not_asked_again_but_what_failed_is(tmp_path):
-    broken = {"engine": "echo", "config": {"text": "Yes"}}
-    config = write_run(tmp_path, **broken)
-    asked: list[int] = []
-    verdicts.run(config, ["llms.small.config.fail_with=timeout"], samples=2)
-    assert all(row["verdicts"] is None for row in columns(tmp_path, "small"))
-    verdicts.run(config, samples=2, progress=lambda name, done, total: asked.append(done))
-    assert asked == list(range(1, 11))
-    assert all(row["verdicts"] == "[1, 1]" for row in columns(tmp_path, "small"))
-    asked.clear()
-    verdicts.run(config, samples=2, progress=lambda name, done, total: asked.append(done))
-    assert asked == []
-
-
-def test_who_is_asked_has_answers_and_is_known(tmp_path):
-    config = write_run(tmp_path)
-    with pytest.raises(ConfigError, match="has no tiny; it has small, large"):
-        verdicts.run(config, models=["tiny"])
-    with pytest.raises(ConfigError, match="is 17; expected 1 to 16"):
-        verdicts.run(config, samples=17)
-    (tmp_path / "data" / "routing_train.parquet").unlink()
-    (tmp_path / "data" / "routing_test.parquet").unlink()
-    with pytest.raises(SchemaError, match="holds no routing data"):
-        verdicts.run(config)
-
-
-def test_without_prices_the_command_asks_who(tmp_path):
-    config = write_run(tmp_path, input_price=None)
-    run = CliRunner().invoke
-    refused = run(command, ["data", "verdicts", "--config", str(config)])
-    assert refused.exit_code == 2
-    assert "--model" in refused.output
-    done = run(command, ["data", "verdicts", "--config", str(config), "--model", "small"])
-    assert done.exit_code == 0, done.output
-    assert columns(tmp_path, "small")[0]["verdicts"] == "[1, 1, 1, 1]"

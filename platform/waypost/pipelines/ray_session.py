@@ -16,11 +16,19 @@ _LEAST_CPUS = 4
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(
+    *, dashboard: bool = False, threads: int | None = None
+) -> Iterator[str | None]:
     """Use the Ray that is initialised, that of RAY_ADDRESS (a job has it), or start one.
 
     One that was started here listens on loopback, asks for a token of its own, and ends with the
-    block; the others are left as they are.
+    block; the others are left as they are. The value is the dashboard's address (host:port), None
+    where there is none.
+
+    Args:
+        dashboard: Whether one that is started here has a dashboard.
+        threads: Of linear algebra in each worker of one that is started here, unless
+            OMP_NUM_THREADS is set; None leaves it to Ray.
     """
     address = environment_value("RAY_ADDRESS")
     if address is None and "ray" not in sys.modules:
@@ -28,21 +36,34 @@ def ray_session() -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        yield _dashboard()
         return
     if address is not None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
             num_cpus=max(_LEAST_CPUS, os.cpu_count() or 1),
-            include_dashboard=False,
+            include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.WARNING,
+            runtime_env=_threads(threads),
         )
     try:
-        yield
+        yield _dashboard()
     finally:
         ray.shutdown()
+
+
+def _threads(count: int | None) -> dict[str, dict[str, str]] | None:
+    if count is None or environment_value("OMP_NUM_THREADS") is not None:
+        return None
+    return {"env_vars": {"OMP_NUM_THREADS": str(count)}}
+
+
+def _dashboard() -> str | None:
+    from ray._private.worker import get_dashboard_url
+
+    return get_dashboard_url() or None
 
 
 def _set_up() -> None:

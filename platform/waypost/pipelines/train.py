@@ -72,6 +72,7 @@ def train(
     data_folder: str | Place,
     out: str | Place,
     progress: Progress | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Fit a router on the training split and write it as an artifact.
 
@@ -84,6 +85,7 @@ def train(
         data_folder: Routing data; a path or URI.
         out: The artifact, a path or URI; one that is there is replaced.
         progress: Told (done, total) embedded texts.
+        further: What the manifest's ``metrics`` hold besides this run's numbers; JSON-able.
 
     Raises:
         ConfigError: the router's parameters are wrong.
@@ -95,12 +97,17 @@ def train(
     with mirrored(out) as target:
         check_target(target)
         with local_copy(data_folder) as folder:
-            manifest = _fit_and_save(router, config, folder, target, progress)
+            manifest = _fit_and_save(router, config, folder, target, progress, further or {})
     return TrainResult(place(out), manifest, router)
 
 
 def _fit_and_save(
-    router: TrainableRouter, config: TrainConfig, folder: Path, out: Path, progress: Progress | None
+    router: TrainableRouter,
+    config: TrainConfig,
+    folder: Path,
+    out: Path,
+    progress: Progress | None,
+    further: Mapping[str, Any],
 ) -> Manifest:
     encoder = make_encoder(config.encoder)
 
@@ -121,6 +128,7 @@ def _fit_and_save(
         "llms": len(data.llms),
         "learns": router.learns,
         "fit_s": round(time.perf_counter() - start, 3),
+        **further,
     }
     if router.validates_itself:
         metrics["choice"] = {key: router.report_[key] for key in ("chosen", "why")}

@@ -26,7 +26,9 @@ from waypost.contracts.tables import (
     split_path,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
+from waypost.pipelines.asking.asker import ANSWERS
 from waypost.pipelines.asking.ledger import Ledger, Rates
+from waypost.pipelines.asking.logs import LogIndex
 from waypost.pipelines.asking.requests import cell_id, request_table
 from waypost.pipelines.asking.stream import Stream
 from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
@@ -36,6 +38,9 @@ from waypost.pipelines.responses import actor_cpus, cells_folder
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("verdicts", "verify_input_tokens", "verify_output_tokens")
+
+Cells = dict[tuple[str, int], list[dict[str, Any]]]
+"""The requests of each answer, by split and row."""
 
 Progress = Callable[[str, int, int], None]
 """Called with an LLM's name, its verdicts so far, and how many there will be."""
@@ -97,12 +102,25 @@ def _record(
     if lacking := [name for name, cells in asked.items() if not cells]:
         problem = f"holds no answer of {names(lacking)}; run `waypost data responses`"
         raise SchemaError(f"{folder}: {problem}")
-    with ray_session():
-        quiet_ray_data()
-        for name, cells in asked.items():
-            candidate, logs = config.llms[name], cells_folder(folder, name)
-            for (split, row), values in _verdicts(name, candidate, cells, logs, progress).items():
-                found[split][row] = values
+    known = {name: _known(cells_folder(folder, name), cells) for name, cells in asked.items()}
+    # The verdicts of one answer stand together, so that an engine reads their prompt once.
+    todo = {
+        name: {
+            one["key"]: one for of in cells.values() for one in of if one["key"] not in known[name]
+        }
+        for name, cells in asked.items()
+    }
+    if any(todo.values()):
+        with ray_session():
+            quiet_ray_data()
+            for name, requests in todo.items():
+                logs = cells_folder(folder, name)
+                known[name] |= _ask(
+                    name, config.llms[name], logs, list(requests.values()), progress
+                )
+    for name, cells in asked.items():
+        for (split, row), of in cells.items():
+            found[split][row] = _row([known[name][one["key"]] for one in of])
     for split, table in tables.items():
         replace_table(split_path(folder, split), _with_columns(table, found[split]))
 
@@ -129,11 +147,8 @@ def _read(folder: Path) -> dict[str, pa.Table]:
     return tables
 
 
-def _cells(
-    name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int
-) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Return the requests for each answer of an LLM, by split and row."""
-    cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
+def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int) -> Cells:
+    cells: Cells = {}
     for split, table in tables.items():
         n = len(table)
         choices = table["choices"].to_pylist() if "choices" in table.column_names else [None] * n
@@ -161,33 +176,38 @@ def _request(
     return {"key": cell_id(name, candidate, request), **request}
 
 
-def _verdicts(
+def _requests(cells: Cells) -> dict[str, dict[str, Any]]:
+    return {one["key"]: one for asked in cells.values() for one in asked}
+
+
+def _known(folder: Path, cells: Cells) -> dict[str, Mapping[str, Any]]:
+    with LogIndex(folder, ANSWERS) as cache:
+        found = {key: cache.get(key) for key in _requests(cells)}
+    return {key: record for key, record in found.items() if record is not None}
+
+
+def _ask(
     name: str,
     candidate: Candidate,
-    cells: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
     folder: Path,
+    requests: Sequence[Mapping[str, Any]],
     progress: Progress | None,
-) -> dict[tuple[str, int], dict[str, Any]]:
+) -> dict[str, Mapping[str, Any]]:
     import ray
 
-    # The verdicts of one answer stand together, so that an engine reads their prompt once.
-    unique = {request["key"]: request for asked in cells.values() for request in asked}
-    requests = request_table({**one, "item": at} for at, one in enumerate(unique.values()))
+    table = request_table({**one, "item": at} for at, one in enumerate(requests))
     rates = Rates(candidate.requests_per_minute, candidate.tokens_per_minute)
     ledger = ray.remote(num_cpus=0)(Ledger).remote({name: rates})
     stream = Stream(name, candidate, folder, ledger, rates != Rates(), actor_cpus(candidate))
-    keys = list(unique)
-    records: dict[str, dict[str, Any]] = {}
-    for table in stream.outcomes(requests):
-        for outcome in table.to_pylist():
-            records[keys[outcome["request"]]] = outcome
+    records: dict[str, Mapping[str, Any]] = {}
+    for outcomes in stream.outcomes(table):
+        for outcome in outcomes.to_pylist():
+            records[requests[outcome["request"]]["key"]] = outcome
         if progress is not None:
-            progress(name, len(records), len(keys))
+            progress(name, len(records), len(requests))
     if failed := sum(record["error"] is not None for record in records.values()):
-        logger.warning("%s: %d of %d verdicts failed", name, failed, len(keys))
-    return {
-        key: _row([records[request["key"]] for request in asked]) for key, asked in cells.items()
-    }
+        logger.warning("%s: %d of %d verdicts failed", name, failed, len(requests))
+    return records
 
 
 def _row(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,171 @@
+"""What a run stands on: logs that survive a kill, keys, rates and budget, LLMs side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waypost.pipelines.asking.crowd import side_by_side
+from waypost.pipelines.asking.ledger import Ledger, Pace, Rates, Tally
+from waypost.pipelines.asking.logs import AppendLog, LogIndex
+from waypost.pipelines.asking.requests import cell_id, request_table
+from waypost.pipelines.data_config import Candidate
+from waypost.pipelines.questions_table import row_key
+
+
+def key(number: int) -> str:
+    return f"{number:08x}" * 4
+
+
+def test_lines_of_many_files_are_found_by_key_and_the_later_one_counts(tmp_path):
+    for writer in range(3):
+        log = AppendLog(tmp_path, "rows")
+        for number in range(writer, writer + 50):
+            log.append(key(number), {"writer": writer, "text": f"ünïcode {number}\n"})
+        log.close()
+        time.sleep(0.01)  # files are told apart by the time of their last line
+    with LogIndex(tmp_path, "rows") as index:
+        assert key(51) in index
+        assert key(52) not in index
+        assert index.get(key(52)) is None
+        assert index.get(key(0)) == {"key": key(0), "writer": 0, "text": "ünïcode 0\n"}
+        assert [index.get(key(n))["writer"] for n in (1, 2, 49, 50)] == [1, 2, 2, 2]
+
+
+def test_the_torn_last_line_of_a_killed_process_is_not_taken(tmp_path):
+    log = AppendLog(tmp_path, "rows")
+    for number in range(3):
+        log.append(key(number), {"text": "a" * 100})
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for cut in (1, 50, 90, 140):
+        path.write_bytes(whole[:-cut])
+        with LogIndex(tmp_path, "rows") as index:
+            assert key(1) in index
+            assert key(2) not in index
+    path.write_bytes(b"\x00garbage\n{}\n" + whole)
+    with LogIndex(tmp_path, "rows") as index:
+        assert index.get(key(2)) == {"key": key(2), "text": "a" * 100}
+
+
+def test_a_log_that_is_not_there_is_empty_and_an_unused_one_leaves_no_file(tmp_path):
+    with LogIndex(tmp_path / "none", "rows") as index:
+        assert key(1) not in index
+    AppendLog(tmp_path, "rows").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+REQUEST = {"prompt": "2 + 2?", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+LLM = Candidate(engine="openai", config={"model": "m", "base_url": "http://one"})
+
+
+def test_a_cell_is_model_revision_prompt_sampling_and_seed_and_nothing_else():
+    first = cell_id("a", LLM, REQUEST)
+    others = [
+        cell_id("a", LLM, {**REQUEST, name: value})
+        for name, value in {
+            "prompt": "2 + 3?", "max_tokens": 9, "temperature": 0.1, "top_p": 0.9, "seed": 1,
+        }.items()
+    ]  # fmt: skip
+    others.append(cell_id("a", LLM.model_copy(update={"revision": "2"}), REQUEST))
+    others.append(cell_id("a", LLM.model_copy(update={"config": {"model": "n"}}), REQUEST))
+    assert len({first, *others}) == 8
+    moved = LLM.model_copy(update={"config": {"model": "m", "base_url": "http://two"}})
+    cheaper = moved.model_copy(update={"input_price": 1.0, "concurrency": 99})
+    assert cell_id("a", moved, REQUEST) == cell_id("b", cheaper, REQUEST) == first
+
+
+def test_a_row_is_a_cell_a_question_and_how_it_is_scored():
+    question = {"query_id": "q", "metric": "number", "ground_truth": '"4"', "choices": "null"}
+    first = row_key("cell", question, "1")
+    changed = [{**question, name: "x"} for name in question]
+    keys = {row_key("cell", one, "1") for one in changed} | {row_key("cell", question, "2")}
+    assert len(keys | {first}) == 6
+
+
+def test_requests_become_one_chunk_however_many_there_are():
+    table = request_table({**REQUEST, "key": key(n), "item": n} for n in range(5000))
+    assert table.num_rows == 5000
+    assert table["item"].num_chunks == 1
+    assert request_table([]).num_rows == 0
+
+
+@given(st.lists(st.floats(0, 40), min_size=2, max_size=60), st.integers(1, 100))
+def test_no_minute_sees_more_calls_than_the_limit(gaps, per_minute):
+    pace, now, begins = Pace(per_minute), 0.0, []
+    for gap in gaps:
+        now += gap
+        begins.append(pace.take(1, now))
+    for begin in begins:
+        # half-open, less what sums of binary fractions lose
+        assert sum(begin <= other < begin + 60 - 1e-6 for other in begins) <= per_minute
+
+
+def test_what_was_booked_and_not_used_is_given_back():
+    pace = Pace(600)
+    assert pace.take(100, 0.0) == 0.0
+    assert pace.take(1, 0.0) == pytest.approx(10.0)
+    pace.give_back(90)
+    assert pace.take(1, 0.0) == pytest.approx(1.1)
+
+
+def test_a_budget_is_never_overdrawn_and_what_is_not_spent_can_be_spent():
+    ledger = Ledger({}, budget_usd=1.0)
+    assert ledger.admit("a", 10, 0.6) == 0.0
+    assert ledger.admit("a", 10, 0.6) is None
+    assert ledger.waiting()
+    ledger.settle("a", 10, 0.6, 5, 0.1)
+    assert not ledger.waiting()
+    assert ledger.admit("b", 10, 0.9) == 0.0
+    ledger.settle("b", 10, 0.9, 5, 0.9)
+    assert ledger.admit("b", 10, 0.01) is None
+
+
+def test_rates_are_kept_by_llm_with_the_later_of_both_limits():
+    rates = {"a": Rates(requests_per_minute=60, tokens_per_minute=600), "b": Rates()}
+    ledger = Ledger(rates, clock=lambda: 5.0)
+    assert ledger.admit("a", 100, 0.0) == 0.0
+    assert ledger.admit("a", 100, 0.0) == pytest.approx(10.0)  # 100 tokens take 10 s, a call 1 s
+    ledger.settle("a", 100, 0.0, 50, 0.0)
+    assert ledger.admit("a", 1, 0.0) == pytest.approx(15.0)
+    assert [ledger.admit("b", 1e9, 0.0) for _ in range(3)] == [0.0] * 3
+
+
+def test_tallies_add_up():
+    ledger = Ledger({})
+    one = Tally(done=2, failed=1, usd=0.5)
+    one.errors["EngineTimeoutError"] += 1
+    for _ in range(2):
+        ledger.tell("a", one)
+    assert ledger.tallies()["a"] == Tally(done=4, failed=2, usd=1.0, errors=one.errors + one.errors)
+
+
+def test_llms_run_side_by_side_as_far_as_there_are_cpus_and_one_that_fails_ends_alone():
+    running, peak, lock = 0.0, 0.0, threading.Lock()
+
+    def local(cpus: float):
+        def work() -> None:
+            nonlocal running, peak
+            with lock:
+                running += cpus
+                peak = max(peak, running)
+            time.sleep(0.03)
+            with lock:
+                running -= cpus
+
+        return work
+
+    met = threading.Barrier(2, timeout=5)
+    wanted = {"a": 1.0, "b": 2.0, "c": 2.0, "d": 9.0, "x": 0.0, "y": 0.0, "bad": 0.0}
+    work = {name: local(min(cpus, 2.0)) for name, cpus in wanted.items()}
+    work |= {"x": lambda: met.wait() and None, "y": lambda: met.wait() and None}
+    work["bad"] = lambda: 1 / 0
+    polls: list[int] = []
+    failed = side_by_side(work, wanted, 2.0, lambda: polls.append(1), every_s=0.01)
+    assert {name: type(error) for name, error in failed.items()} == {"bad": ZeroDivisionError}
+    assert peak == 2.0
+    assert polls

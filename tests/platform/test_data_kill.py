@@ -1,0 +1,111 @@
+"""A data run that is killed again and again: every cell once in the end, no call made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from waypost.testing.counting_upstream import CountingUpstream, counting_upstream
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+LLMS, QUESTIONS, IN_FLIGHT = 3, 700, 16
+LATE_S = 2.0
+"""Between the last byte of an answer and its line in the log, on a machine that is busy."""
+
+
+def write_run(folder: Path, url: str) -> Path:
+    (folder / "data").mkdir()
+    with (folder / "data" / "queries_train.jsonl").open("w") as file:
+        for n in range(QUESTIONS):
+            question = {
+                "query_id": f"q{n}",
+                "task_name": "sums",
+                "query": f"What is {n} + 0?",
+                "ground_truth": str(n),
+                "metric": "number",
+                "max_tokens": 8,
+            }
+            file.write(json.dumps(question) + "\n")
+    llms = {
+        f"llm{n}": {
+            "engine": "openai",
+            "concurrency": IN_FLIGHT,
+            "config": {"base_url": f"{url}", "model": f"m{n}", "max_retries": 0},
+        }
+        for n in range(LLMS)
+    }
+    encoder = {"kind": "hashing", "dimension": 32}
+    config = folder / "data.yaml"
+    config.write_text(yaml.safe_dump({"out": "data", "encoder": encoder, "llms": llms}))
+    return config
+
+
+def start(config: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "waypost.cli", "data", "responses", "--config", str(config)],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def kill_after(
+    calls: int, upstream: CountingUpstream, run: subprocess.Popen[bytes], group: bool
+) -> float:
+    deadline = time.monotonic() + 120
+    while len(upstream.calls) < calls:
+        assert run.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline, f"{len(upstream.calls)} calls in two minutes"
+        time.sleep(0.01)
+    now = time.monotonic()
+    # the driver alone: its workers find themselves alone; or all of them at once
+    (os.killpg if group else os.kill)(run.pid, signal.SIGKILL)
+    run.wait()
+    return now
+
+
+def test_every_cell_is_there_once_and_only_calls_in_flight_were_made_again(tmp_path):
+    seed = random.randrange(10**6)
+    draw = random.Random(seed)
+    cells = LLMS * QUESTIONS
+    with counting_upstream(delay_s=0.05) as upstream:
+        config = write_run(tmp_path, upstream.url)
+        log, kills = tmp_path / "log", []
+        for nth in range(3):
+            left = cells - len(upstream.calls)
+            at = len(upstream.calls) + draw.randint(1, left // 2)
+            kills.append(kill_after(at, upstream, start(config, log), group=nth % 2 == 1))
+            time.sleep(1.0)  # whoever is left over has noticed
+        last = start(config, log)
+        assert last.wait(timeout=300) == 0, (seed, log.read_text()[-3000:])
+        again = start(config, log)
+        before = len(upstream.calls)
+        assert again.wait(timeout=120) == 0
+        assert len(upstream.calls) == before
+    rows = pq.read_table(tmp_path / "data" / "routing_train.parquet").to_pylist()
+    keys = Counter((row["model_name"], row["query_id"]) for row in rows)
+    assert len(keys) == len(rows) == cells, seed
+    assert all(row["error"] is None and row["performance"] is not None for row in rows)
+    made = Counter((call.model, call.text) for call in upstream.calls)
+    assert len(made) == cells
+    assert len(upstream.calls) - cells <= len(kills) * LLMS * IN_FLIGHT, seed
+    first_end: dict[tuple[str, str], float] = {}
+    for call in upstream.calls:
+        first_end.setdefault((call.model, call.text), call.end)
+    for key, count in made.items():
+        # made again: its first answer came shortly before a kill, or never
+        assert count == 1 or any(first_end[key] - kill + LATE_S >= 0 for kill in kills), (seed, key)
+        assert count <= 1 + len(kills)
