@@ -141,7 +141,8 @@ def test_a_run_writes_lines_tables_and_a_report(tmp_path):
     gsm8k(tmp_path / "gsm8k", [*range(30), 3, 4])
     write_questions(tmp_path / "own.jsonl", [ready(i) for i in range(20)])
     told = []
-    folder = run(write_config(tmp_path, FULL), progress=lambda *what: told.append(what))
+    report = run(write_config(tmp_path, FULL), progress=lambda *what: told.append(what))
+    folder = tmp_path / "out"
     assert told == [("gsm8k", 0, 2), ("own.jsonl", 1, 2), ("", 2, 2)]
     splits = read_splits(folder)
     assert {split: len(found) for split, found in splits.items()} == {
@@ -156,7 +157,7 @@ def test_a_run_writes_lines_tables_and_a_report(tmp_path):
             )
             assert truth == one.ground_truth
             assert row["max_tokens"] == (99 if one.task_name == "gsm8k" else 8)
-    report = json.loads((folder / "queries.json").read_text())
+    assert report == {"folder": "out", **json.loads((folder / "queries.json").read_text())}
     assert report["sources"][0]["rows"] == 32
     assert (report["questions"], report["groups"], report["doubled"]) == (40, 40, 2)
     assert report["tasks"]["gsm8k"] == {"train": 12, "validation": 4, "test": 4}
@@ -166,7 +167,8 @@ def test_the_same_run_writes_the_same_and_no_split_stays_behind(tmp_path):
     gsm8k(tmp_path / "gsm8k", range(30))
     write_questions(tmp_path / "own.jsonl", [ready(i) for i in range(20)])
     path = write_config(tmp_path, FULL)
-    folder = run(path)
+    run(path)
+    folder = tmp_path / "out"
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     run(path)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
@@ -248,3 +250,13 @@ def test_the_command(tmp_path):
     )
     wrong = ["data", "queries", "--config", path, "benchmarks.gsm8k.n=0"]
     assert CliRunner().invoke(command, wrong).exit_code == 2
+
+
+def test_out_may_be_a_store(tmp_path):
+    write_questions(tmp_path / "own.jsonl", [ready(i) for i in range(10)])
+    store = tmp_path / "store"
+    path = write_config(tmp_path, f"out: file://{store}\nquestions: [own.jsonl]\n")
+    assert run(path)["folder"] == f"file://{store}"
+    assert {split: len(found) for split, found in read_splits(store).items()} == {
+        "train": 8, "test": 2,
+    }  # fmt: skip

@@ -28,15 +28,13 @@ def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> Non
     JSONL and parquet into the routing-data folder; calls no LLM.
     """
     from waypost.pipelines.queries import run
-    from waypost.pipelines.question_files import read_report
 
     with progress_bar("loading") as bar:
-        folder = run(
+        found = run(
             config_path, overrides, lambda name, done, total: bar(done, total, name or "splitting")
         )
-    found = read_report(folder)
     if as_json:
-        echo_json({"folder": str(folder), **found})
+        echo_json(found)
         return
     splits = list(found["splits"])
     rows = [(task, *(counts[one] for one in splits)) for task, counts in found["tasks"].items()]
@@ -46,4 +44,4 @@ def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> Non
         f"{found['questions']} questions in {found['groups']} groups of near-duplicates; "
         f"{found['doubled']} that stand twice left out"
     )
-    click.echo(f"wrote {folder}")
+    click.echo(f"wrote {found['folder']}")

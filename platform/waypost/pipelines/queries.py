@@ -25,16 +25,18 @@ from waypost.contracts.progress import Watcher
 from waypost.contracts.questions import Question, queries_path, write_questions
 from waypost.contracts.splits import duplicate_groups, share_out
 from waypost.contracts.tables import SPLITS
-from waypost.pipelines.data_config import DataConfig, load_data_config
+from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
 from waypost.pipelines.gathering import find_all, gather
 from waypost.pipelines.question_files import parquet_path, write_parquet, write_report
 
 logger = logging.getLogger(__name__)
 
+Progress = Watcher
+
 
 def run(
-    config_path: str | Path, overrides: Sequence[str] = (), progress: Watcher | None = None
-) -> Path:
+    config_path: str | Path, overrides: Sequence[str] = (), progress: Progress | None = None
+) -> dict[str, Any]:
     """Gather and split the questions of a data run, and write them.
 
     Files of an earlier run that this one does not write are removed.
@@ -42,33 +44,34 @@ def run(
     Args:
         config_path: YAML of a `DataConfig`.
         overrides: ``key=value`` settings on top of it.
-        progress: Told of each benchmark and file.
+        progress: Told of (what is read, how many are done, how many there are).
 
     Returns:
-        The routing-data folder.
+        What ``queries.json`` holds, and ``folder``, the run's ``out``.
 
     Raises:
         ConfigError: with every fault of the config and of the files of ready questions.
         SchemaError, MissingExtraError, PluginError: a benchmark cannot be loaded.
+        StorageError: the store cannot be written.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
-    folder = config_path.parent / config.out
     splits, report = _build(config, config_path.parent, str(config_path), progress)
-    for split in SPLITS:
-        lines, table = queries_path(folder, split), parquet_path(folder, split)
-        if split in splits:
-            write_questions(lines, splits[split])
-            write_parquet(table, splits[split])
-        else:
-            lines.unlink(missing_ok=True)
-            table.unlink(missing_ok=True)
-    write_report(folder, report)
-    return folder
+    with run_folder(config_path, config) as folder:
+        for split in SPLITS:
+            lines, table = queries_path(folder, split), parquet_path(folder, split)
+            if split in splits:
+                write_questions(lines, splits[split])
+                write_parquet(table, splits[split])
+            else:
+                lines.unlink(missing_ok=True)
+                table.unlink(missing_ok=True)
+        write_report(folder, report)
+    return {"folder": config.out, **report}
 
 
 def build(
-    config: DataConfig, base: Path, progress: Watcher | None = None
+    config: DataConfig, base: Path, progress: Progress | None = None
 ) -> dict[str, list[Question]]:
     """Gather the questions of a data run and split them; nothing is written.
 
@@ -87,7 +90,7 @@ def build(
 
 
 def _build(
-    config: DataConfig, base: Path, where: str, progress: Watcher | None
+    config: DataConfig, base: Path, where: str, progress: Progress | None
 ) -> tuple[dict[str, list[Question]], dict[str, Any]]:
     benchmarks = find_all(config, base, where)
     gathered = gather(config, base, benchmarks, progress or (lambda *_: None))

@@ -54,11 +54,5 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     partial.replace(folder / REPORT)
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Read what `write_report` wrote."""
-    found: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return found
-
-
 def _text(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False)
