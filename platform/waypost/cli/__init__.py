@@ -22,6 +22,7 @@ COMMANDS = {
         "waypost.cli.evaluate",
         "Compare routers on measured outcomes and write a report.",
     ),
+    "tune": ("waypost.cli.tune", "Search a router's settings by cross-validation, train the best."),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
     "infer": (
         "waypost.cli.infer",

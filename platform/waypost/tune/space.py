@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from waypost.config import StrictModel, load_config
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.parameters import Constraint, check_parameters
+from waypost.encoders import EncoderSpec
 
 
 class Range(StrictModel):
@@ -72,7 +73,7 @@ class Values(StrictModel):
         return self.values
 
 
-Dimension: TypeAlias = "Range | Values"
+Dimension: TypeAlias = Range | Values
 
 
 class Metric(StrictModel):
@@ -81,12 +82,35 @@ class Metric(StrictModel):
     Attributes:
         name: ``quality``, mean score of the choice; ``utility``, quality less lambda times
             relative cost; ``cost``, mean dollars of the choice; ``aiq``, area under the curve of
-            quality over cost.
-        lam: Cost weight of the decisions (``lambda`` in the file).
+            quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
+            ``share`` of the best single LLM's quality.
+        lam: Cost weight of the decisions (``lambda`` in the file); the curves take them all.
+        share: Of ``cost_at_quality``.
     """
 
-    name: Literal["quality", "utility", "cost", "aiq"] = "quality"
+    name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality"] = "quality"
     lam: float = Field(default=0.0, ge=0, alias="lambda")
+    share: float = Field(default=1.0, gt=0, le=1.5)
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether it is to be high or low."""
+        return "min" if self.name in ("cost", "cost_at_quality") else "max"
+
+    @property
+    def needs_cost(self) -> bool:
+        """Whether it can be had only where the data says what calls cost."""
+        return self.name not in ("quality", "utility") or (self.name == "utility" and self.lam > 0)
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        if self.name == "aiq":
+            return "AIQ"
+        if self.name == "cost_at_quality":
+            return f"USD a query at {100 * self.share:g} % of the best single LLM's quality"
+        unit = "USD a query" if self.name == "cost" else self.name
+        return f"{unit} at lambda {self.lam:g}"
 
 
 class Budget(StrictModel):
@@ -113,10 +137,13 @@ class TuneConfig(StrictModel):
         metric: What a trial is judged by.
         mode: Whether the metric is to be high or low.
         searcher: Who proposes trials.
-        scheduler: Who stops them early.
+        scheduler: Who stops them early; all but fifo need a router that trains by epochs.
         budget: When the sweep ends.
         resources: Of one trial.
+        encoder: Query encoder.
         folds: Parts of the cross-validation.
+        finalists: How many of the best trials are measured again before one is taken.
+        repeats: On how many further deals of the questions to folds.
         seed: Of folds, searcher and routers.
     """
 
@@ -129,8 +156,40 @@ class TuneConfig(StrictModel):
     scheduler: Literal["fifo", "asha", "hyperband", "pbt"] = "fifo"
     budget: Budget
     resources: Resources = Field(default_factory=Resources)
+    encoder: str | EncoderSpec = "static"
     folds: int = Field(default=5, ge=2, le=100)
+    finalists: int = Field(default=4, ge=0, le=50)
+    repeats: int = Field(default=1, ge=0, le=20)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> TuneConfig:
+        wrong = []
+        if self.mode != self.metric.mode:
+            wrong.append(f"mode is {self.mode}; {self.metric.name} is to be {self.metric.mode}")
+        grids = [name for name, one in self.space.items() if one.type == "grid"]
+        if grids and self.searcher != "random":
+            wrong.append(f"{', '.join(grids)}: grid goes with the random searcher only; use choice")
+        if circle := _circle(self.space):
+            wrong.append(f"the conditions of {', '.join(circle)} wait for one another")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+def in_order(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the searched parameters, each after those that its condition names."""
+    found: list[str] = []
+    waiting = dict(space)
+    while ready := [n for n, one in waiting.items() if not set(one.when) & set(waiting)]:
+        found += ready
+        waiting = {name: one for name, one in waiting.items() if name not in ready}
+    return found
+
+
+def _circle(space: Mapping[str, Dimension]) -> list[str]:
+    ordered = in_order(space)
+    return [name for name in space if name not in ordered]
 
 
 def load_tune_config(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
@@ -155,9 +214,20 @@ def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], whe
             parameter both fixed and searched, and every condition on a parameter that cannot
             have the value.
     """
-    found = check_parameters(config.fixed, constraints, f"{where}: fixed")
-    for name, dimension in config.space.items():
-        if name in config.fixed:
+    if found := faults_against(config.fixed, config.space, constraints, where):
+        raise ConfigError(found)
+
+
+def faults_against(
+    fixed: Mapping[str, Any],
+    space: Mapping[str, Dimension],
+    constraints: Mapping[str, Constraint],
+    where: str,
+) -> list[Fault]:
+    """Return the faults that `check_against` names."""
+    found = check_parameters(fixed, constraints, f"{where}: fixed")
+    for name, dimension in space.items():
+        if name in fixed:
             found.append(Fault(f"{where}: space: {name}", "is both fixed and searched"))
         for value in dict.fromkeys(dimension.extremes):
             found += check_parameters({name: value}, constraints, f"{where}: space")
@@ -165,5 +235,4 @@ def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], whe
             for value in wanted if isinstance(wanted, list) else [wanted]:
                 at = f"{where}: space: {name}.when"
                 found += check_parameters({other: value}, constraints, at)
-    if found:
-        raise ConfigError(dict.fromkeys(found))
+    return list(dict.fromkeys(found))

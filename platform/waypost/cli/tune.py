@@ -1,0 +1,189 @@
+"""``waypost tune``: settings that hold on questions they were not chosen on."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from waypost.cli.output import echo_json, progress_bar
+
+
+@click.command(
+    "tune",
+    epilog="Example: waypost tune --config tune_configs/knnrouter.yaml --data DIR --out R "
+    "budget.trials=20",
+)
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML of one sweep, or of several; see tune_configs.",
+)
+@click.option("--data", "data_folder", required=True, help="Routing-data folder; path or URI.")
+@click.option(
+    "--out", required=True, help="Folder of the results; what it holds of this sweep is kept."
+)
+@click.option("--encoder", help="Query encoder.  [default: as the file says, else static]")
+@click.option("--fresh", is_flag=True, help="Delete an earlier sweep in --out and begin anew.")
+@click.option(
+    "--dashboard",
+    is_flag=True,
+    help="Start TensorBoard and Ray's dashboard on this machine; they stay until Ctrl-C.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    config_path: Path,
+    data_folder: str,
+    out: str,
+    encoder: str | None,
+    fresh: bool,
+    dashboard: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Search a router's settings by cross-validation and train the best.
+
+    KEY=VALUE changes a key of the file, such as budget.trials=20. The same command again goes on
+    where the last one ended. Trials run on Ray: the one of RAY_ADDRESS, else one of their own.
+    """
+    from waypost.tune.sweep.reading import read_sweep
+    from waypost.tune.sweep.run import Watcher, run_sweep
+
+    if encoder is not None:
+        overrides = (*overrides, f"encoder={encoder}")
+    config = read_sweep(config_path, overrides)
+    with ExitStack() as stack:
+        show = _Display(stack, dashboard)
+        watcher = Watcher(show.embedded, show.begun, show.row, show.step)
+        report = run_sweep(
+            config,
+            data_folder,
+            out,
+            fresh=fresh,
+            dashboard=dashboard,
+            command=_command(ctx),
+            watcher=watcher,
+        )
+        show.end()
+        if as_json:
+            echo_json(report)
+        else:
+            for line in _summary(report, out):
+                click.echo(line)
+        show.wait()
+
+
+class _Display:
+    """A bar of the trials with the best so far, and the dashboards' addresses, on stderr."""
+
+    def __init__(self, stack: ExitStack, dashboard: bool) -> None:
+        self._stack, self._dashboard = stack, dashboard
+        self._bars = stack.enter_context(ExitStack())
+        self._embedding = self._bars.enter_context(progress_bar("embedding"))
+        self._trials = self._bars.enter_context(progress_bar("trials"))
+        self._done = 0
+        self._best: tuple[int, float] | None = None
+
+    def embedded(self, done: int, total: int) -> None:
+        self._embedding(done, total)
+
+    def begun(self, folder: Path, address: str | None, known: list[Any], mode: str) -> None:
+        self._mode = mode
+        for row in known:
+            self._count(row)
+        if known:
+            click.echo(f"{len(known)} trials are there already", err=True)
+        if self._dashboard:
+            from waypost.tune.sweep.dashboard import tensorboard
+            from waypost.tune.sweep.run import TENSORBOARD
+
+            shown = self._stack.enter_context(tensorboard(folder / TENSORBOARD))
+            click.echo(f"TensorBoard: {shown}", err=True)
+            if address is not None:
+                click.echo(f"Ray dashboard: http://{address}", err=True)
+
+    def row(self, row: Any, total: int) -> None:
+        self._count(row)
+        if row.status == "failed":
+            click.echo(f"trial {row.number} failed: {row.error}", err=True)
+        best = "" if self._best is None else f", best {self._best[1]:.5g} (trial {self._best[0]})"
+        self._trials(min(self._done, total), total, f"trials{best}")
+
+    def step(self, what: str) -> None:
+        click.echo(what, err=True)
+
+    def _count(self, row: Any) -> None:
+        if row.deal:
+            return
+        self._done += 1
+        if row.status != "done":
+            return
+        sign = 1 if self._mode == "max" else -1
+        if self._best is None or sign * row.score > sign * self._best[1]:
+            self._best = (row.number, row.score)
+
+    def end(self) -> None:
+        self._bars.close()
+
+    def wait(self) -> None:
+        """Keep TensorBoard until Ctrl-C, where somebody is there to press it."""
+        if self._dashboard and sys.stdin.isatty():
+            import threading
+
+            click.echo("TensorBoard stays; Ctrl-C ends it", err=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                click.echo("", err=True)
+
+
+def _command(ctx: click.Context) -> str:
+    """Return the command line again, without options that change nothing of the results."""
+    words = ["waypost", "tune"]
+    for option, name in (("--config", "config_path"), ("--data", "data_folder"), ("--out", "out")):
+        words += [option, str(ctx.params[name])]
+    if ctx.params["encoder"]:
+        words += ["--encoder", ctx.params["encoder"]]
+    return shlex.join([*words, *ctx.params["overrides"]])
+
+
+def _summary(report: dict[str, Any], out: str) -> list[str]:
+    taken, tried = report["taken"], report["trials"]
+    lines = [
+        f"{report['router']}: {tried['tried']} trials, {tried['failed']} failed, "
+        f"{tried['stopped']} stopped early; {report['metric']['label']}, cross-validated:",
+        f"  default {_number(taken['default_score'])}   taken {_number(taken['score'])}",
+        f"  {taken['why']}",
+        f"  {_settings(taken['parameters'])}",
+    ]
+    test = report.get("test")
+    if test and test.get("quality"):
+        named = test["quality"].items()
+        shown = "   ".join(f"{name} {_number(value)}" for name, value in named)
+        lines.append(f"test split, {test['queries']} questions, quality at lambda 0:  {shown}")
+        if test.get("difference") is not None:
+            lines.append(
+                f"  tuned less default {test['difference']:+.4f} "
+                f"[{test['low']:+.4f}, {test['high']:+.4f}]"
+            )
+    return [*lines, f"artifact: {out}/best", f"report: {out}/report.md"]
+
+
+def _settings(parameters: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return " ".join(f"{k}={text(v)}" for k, v in parameters.items()) or "the default's settings"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.5g}"

@@ -1,0 +1,68 @@
+"""Measures settings of routers that are fitted in one go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from waypost.contracts.progress import watching
+from waypost.pipelines.evaluation.contenders import reason
+from waypost.pipelines.sweep import sweep
+from waypost.tune.sweep.desk import SLICE_S, Desk, row_of
+from waypost.tune.sweep.journal import Row, Task
+from waypost.tune.sweep.problem import Choices, Problem
+
+logger = logging.getLogger(__name__)
+
+
+def measure(problem: Problem, task: Task) -> Row:
+    """Fit a setting on each fold and judge all choices together; what fails is a failed row."""
+    start = time.perf_counter()
+
+    def row(**found: object) -> Row:
+        return row_of(task, time.perf_counter() - start, **found)
+
+    try:
+        choices = Choices(len(problem.data))
+        for part in problem.parts(task.deal):
+            router = problem.router_of(task.parameters)
+            with watching(None):
+                router.fit(part.training)
+            choices.add(part.rows, sweep(router, part.held_out, problem.judge.lambdas))
+        return row(**judged(problem, choices))
+    # A router may be anybody's code, and one that fails must not end the sweep.
+    except Exception as error:
+        logger.debug("trial %d failed", task.number, exc_info=True)
+        return row(status="failed", score=None, error=reason(error))
+
+
+def judged(problem: Problem, choices: Choices) -> dict[str, object]:
+    """Return status, score and blocks of choices on all questions."""
+    score, blocks = problem.judge.judge(choices.quality, choices.cost)
+    if not np.isfinite(score):
+        why = "none of its choices was measured"
+        if problem.judge.metric.name == "cost_at_quality":
+            why = f"reaches {problem.judge.metric.share:g} of the best single LLM's quality nowhere"
+        return {"status": "failed", "score": None, "error": why}
+    numbers = [float(f"{value:.9g}") if np.isfinite(value) else None for value in blocks]
+    return {"status": "done", "score": score, "blocks": numbers}
+
+
+def measure_all(problem: Problem, tasks: Sequence[Task], limit_s: float) -> Iterator[Row]:
+    """Measure one after another, the first in any case, until so many seconds have passed."""
+    start = time.monotonic()
+    for place, task in enumerate(tasks):
+        if place and time.monotonic() - start >= limit_s:
+            return
+        yield measure(problem, task)
+
+
+def measure_here(problem: Problem, desk: Desk) -> None:
+    """Measure all that a desk hands out in this process, one after another, without Ray."""
+    while tasks := desk.take():
+        for row in measure_all(problem, tasks, min(SLICE_S, desk.left_s)):
+            desk.bring([row])
+        desk.give_back(tasks)

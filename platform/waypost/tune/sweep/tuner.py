@@ -1,0 +1,168 @@
+"""Ray Tune around the desk: it starts trials, gives them their batches, and brings their rows."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from waypost.config import set_default_environment
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.tune.space import Resources, TuneConfig
+from waypost.tune.sweep.desk import SLICE_S, Desk
+from waypost.tune.sweep.journal import Task
+from waypost.tune.sweep.packed import packed_trial, read_rows, write_tasks
+from waypost.tune.sweep.problem import Problem
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl and our events say it all
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; the same again goes on
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def workers_of(resources: Resources) -> int:
+    """Return how many trials run at a time on the Ray that is initialised.
+
+    Of a Ray of this machine alone at most as many as there are real cores.
+
+    Raises:
+        ConfigError: not even one fits.
+    """
+    import os
+
+    import ray
+
+    there = ray.cluster_resources()
+    cpus = there.get("CPU", 0.0)
+    if len(ray.nodes()) == 1:
+        cpus = min(cpus, max(os.cpu_count() or 1, math.ceil(resources.cpu)))
+    fits = [cpus / resources.cpu]
+    if resources.gpu:
+        fits.append(there.get("GPU", 0.0) / resources.gpu)
+    if min(fits) < 1:
+        has = f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
+        wants = f"cpu {resources.cpu:g} and gpu {resources.gpu:g}"
+        raise ConfigError([Fault("resources", f"a trial takes {wants}; this Ray has {has}")])
+    return int(min(fits))
+
+
+def measurer(config: TuneConfig, folder: Path) -> Callable[[Problem, Desk], None]:
+    """Return what measures a sweep's tasks on Ray.
+
+    Args:
+        config: The sweep.
+        folder: Where Ray keeps its own record.
+    """
+    return lambda problem, desk: measure_packed(problem, desk, config.resources, folder)
+
+
+def measure_packed(problem: Problem, desk: Desk, resources: Resources, folder: Path) -> None:
+    """Measure all that a desk hands out, many settings in each of Ray Tune's trials.
+
+    Args:
+        problem: What they are measured on; put into the object store once.
+        desk: Hands out and takes in.
+        resources: Of one trial.
+        folder: Where Ray keeps its own record.
+    """
+    from ray import tune
+
+    trial = tune.with_parameters(packed_trial, problem=problem)
+    fit(trial, desk_searcher(desk), desk.workers, resources, folder)
+
+
+def fit(
+    trial: Any,
+    searcher: Any,
+    workers: int,
+    resources: Resources,
+    folder: Path,
+    scheduler: Any = None,
+    crashes: int = 0,
+) -> None:
+    """Run Ray Tune until the searcher has nothing more.
+
+    Args:
+        trial: Trainable function.
+        searcher: One of Ray's kind.
+        workers: Trials at a time.
+        resources: Of one trial.
+        folder: Where Ray keeps its own record, in a folder of this run.
+        scheduler: One of Ray's kind; None runs all to their end.
+        crashes: How often Ray itself starts a trial again from its checkpoint.
+    """
+    from ray import tune
+
+    set_default_environment(_ENVIRONMENT)
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    bundle = {"cpu": resources.cpu, **({"gpu": resources.gpu} if resources.gpu else {})}
+    tune.Tuner(
+        tune.with_resources(trial, bundle),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=workers,
+            reuse_actors=scheduler is None,
+            trial_dirname_creator=lambda one: one.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{time.time_ns():x}",
+            storage_path=str(folder.absolute()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=crashes),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+        ),
+    ).fit()
+
+
+def desk_searcher(desk: Desk) -> Any:
+    """Return the desk as a searcher of Ray Tune's: what it suggests is a batch."""
+    from ray.tune.search import Searcher
+
+    class DeskSearcher(Searcher):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: dict[str, list[Task]] = {}
+
+        def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+            return True
+
+        def suggest(self, trial_id: str) -> Any:
+            tasks = desk.take()
+            if not tasks:
+                return Searcher.FINISHED if desk.is_done else None
+            self.batches[trial_id] = tasks
+            return {"tasks": write_tasks(tasks), "limit_s": min(SLICE_S, desk.left_s)}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            desk.bring(read_rows(result.get("rows", "[]")))
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            if result is not None:
+                self.on_trial_result(trial_id, result)
+            died = "it was killed, or ran out of memory" if error else None
+            desk.give_back(self.batches.pop(trial_id, []), died)
+
+        def save(self, checkpoint_path: str) -> None:
+            """Write nothing: trials.jsonl is the record."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Read nothing."""
+
+        def __reduce__(self) -> tuple[type, tuple[str]]:
+            # Tuner pickles itself for a restore of its own; the desk stays in this process.
+            return str, ("desk",)
+
+        def __deepcopy__(self, memo: Any) -> DeskSearcher:
+            return self
+
+    return DeskSearcher()
