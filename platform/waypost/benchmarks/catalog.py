@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from waypost.benchmarks import tasks
-from waypost.benchmarks.base import Benchmark
+from waypost.benchmarks.base import CUSTOM, Benchmark
 from waypost.benchmarks.custom import read_python, read_yaml_task, score_function
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError, PluginError, RegistryError, SchemaError, names
 from waypost.registry.entries import searched_paths
 from waypost.registry.sources import BENCHMARK_PY, BENCHMARK_YAML, is_benchmark, read_source
-
-CUSTOM = "custom:"
-"""Starts the name of a metric that is a benchmark's own; the task's name follows."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,13 @@ def load_entry(entry: BenchmarkEntry, plugin_paths: Sequence[Path] | None = None
         return replace(entry, error=str(error))
 
 
-def custom_metric(
-    name: str, plugin_paths: Sequence[Path] | None = None
-) -> Callable[..., float] | None:
-    """Return the scorer of a metric that is a benchmark's own, or None for any other metric.
+def custom_metric(name: str, plugin_paths: Sequence[Path] | None = None) -> Callable[..., float]:
+    """Return the scorer of a metric that is a benchmark's own.
 
     Between processes only the name travels, with the plug-in's source; each one asks here.
 
     Args:
-        name: Of the metric: ``custom:`` and the task's name.
+        name: ``custom:`` and the task's name.
         plugin_paths: As in `list_benchmarks`.
 
     Returns:
@@ -122,8 +117,6 @@ def custom_metric(
     Raises:
         RegistryError, PluginError: no such plug-in here, or it does not load.
     """
-    if not name.startswith(CUSTOM):
-        return None
     paths = searched_paths() if plugin_paths is None else plugin_paths
     paths = settings().plugin_paths if paths is None else paths
     return _score(name.removeprefix(CUSTOM), tuple(paths))
