@@ -16,6 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.questions import Question
 
+CUSTOM = "custom:"
+"""Starts the name of a metric that is a benchmark's own; the task's name follows."""
+
 Row = Mapping[str, Any]
 
 
