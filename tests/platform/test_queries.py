@@ -157,7 +157,7 @@ def test_a_run_writes_lines_tables_and_a_report(tmp_path):
             )
             assert truth == one.ground_truth
             assert row["max_tokens"] == (99 if one.task_name == "gsm8k" else 8)
-    assert report == {"folder": "out", **json.loads((folder / "queries.json").read_text())}
+    assert report == {"folder": str(folder), **json.loads((folder / "queries.json").read_text())}
     assert report["sources"][0]["rows"] == 32
     assert (report["questions"], report["groups"], report["doubled"]) == (40, 40, 2)
     assert report["tasks"]["gsm8k"] == {"train": 12, "validation": 4, "test": 4}

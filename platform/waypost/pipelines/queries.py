@@ -28,6 +28,7 @@ from waypost.contracts.tables import SPLITS
 from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
 from waypost.pipelines.gathering import find_all, gather
 from waypost.pipelines.question_files import parquet_path, write_parquet, write_report
+from waypost.storage.uri import is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run(
         progress: Told of (what is read, how many are done, how many there are).
 
     Returns:
-        What ``queries.json`` holds, and ``folder``, the run's ``out``.
+        What ``queries.json`` holds, and ``folder``: the path, or the URI of a store.
 
     Raises:
         ConfigError: with every fault of the config and of the files of ready questions.
@@ -67,7 +68,8 @@ def run(
                 lines.unlink(missing_ok=True)
                 table.unlink(missing_ok=True)
         write_report(folder, report)
-    return {"folder": config.out, **report}
+    # Of a store the local folder is a copy that is gone by now.
+    return {"folder": config.out if is_uri(config.out) else str(folder), **report}
 
 
 def build(
