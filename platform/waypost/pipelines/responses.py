@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from waypost.config import environment_value, parse
+from waypost.config import environment_value, parse, settings
 from waypost.contracts.errors import ConfigError, Fault, PipelineError, WaypostError
 from waypost.contracts.tables import write_llms
 from waypost.encoders import make_encoder
@@ -248,7 +248,10 @@ class _Job:
         try:
             for requests in self.rounds:
                 stage = partial(
-                    score_outcomes, requests=ray.put(requests.select(["item"])), questions=questions
+                    score_outcomes,
+                    requests=ray.put(requests.select(["item"])),
+                    questions=questions,
+                    plugin_paths=settings().plugin_paths,
                 )
                 items = requests["item"]
                 for table in stream.outcomes(requests, stage):

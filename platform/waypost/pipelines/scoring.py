@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from waypost.benchmarks.catalog import custom_metric
+from waypost.config import settings
 from waypost.contracts.errors import WaypostError
 from waypost.pipelines.asking.asker import OUTCOME
 from waypost.scorers import score
@@ -17,7 +21,9 @@ SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
 _NEEDED = ("metric", "ground_truth", "choices", "query")
 
 
-def score_outcomes(outcomes: pa.Table, *, requests: Any, questions: Any) -> pa.Table:
+def score_outcomes(
+    outcomes: pa.Table, *, requests: Any, questions: Any, plugin_paths: Sequence[Path] = ()
+) -> pa.Table:
     """Score a table of outcomes.
 
     An answer that cannot be scored (tests that are no Python, no sandbox) keeps its text and has
@@ -27,28 +33,29 @@ def score_outcomes(outcomes: pa.Table, *, requests: Any, questions: Any) -> pa.T
         outcomes: Columns of `OUTCOME`.
         requests: Object reference of the requests; their ``item`` is the question's row.
         questions: Object reference of the questions.
+        plugin_paths: Where custom tasks with a metric of their own are; those of this process
+            come first, because a job finds them in its working directory.
     """
     import ray
 
     asked, known = ray.get([requests, questions])
     items = asked["item"].take(outcomes["request"]).to_pylist()
+    paths = [*settings().plugin_paths, *plugin_paths]
     rows = outcomes.to_pylist()
     for row, item in zip(rows, items, strict=True):
         row["performance"] = None
         if row["error"] is None:
             question = {name: known[name][item].as_py() for name in _NEEDED}
             try:
-                row["performance"] = _score(row["response"], question)
+                row["performance"] = _score(row["response"], question, paths)
             except WaypostError as error:
                 row["error"] = f"not scored: {type(error).__name__}: {error}"
     return pa.Table.from_pylist(rows, schema=SCORED)
 
 
-def _score(response: str, question: dict[str, Any]) -> float:
-    return score(
-        question["metric"],
-        response,
-        json.loads(question["ground_truth"]),
-        json.loads(question["choices"]),
-        query=question["query"],
-    )
+def _score(response: str, question: dict[str, Any], plugin_paths: Sequence[Path]) -> float:
+    truth, choices = json.loads(question["ground_truth"]), json.loads(question["choices"])
+    own = custom_metric(question["metric"], plugin_paths)
+    if own is not None:
+        return own(response, truth, choices, question["query"])
+    return score(question["metric"], response, truth, choices, query=question["query"])
