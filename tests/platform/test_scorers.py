@@ -283,7 +283,7 @@ def test_the_first_block_that_defines_something_is_the_program() -> None:
 
 def test_a_fence_cut_off_by_the_token_limit_keeps_its_whole_statements() -> None:
     assert extract_code("```python\ndef f():\n    return 1\n\nprint(f(") == (
-        "def f():\n    return 1\n"
+        "def f():\n    return 1"
     )
 
 

@@ -69,8 +69,8 @@ def own_disk(size_bytes: int) -> bool:
     return True
 
 
-def restrict_files() -> bool:
-    """Leave Python and system libraries to read, and the working directory to write (Landlock).
+def restrict_files(folder: str | None = ".") -> bool:
+    """Leave Python and system libraries to read, and one folder or none to write (Landlock).
 
     Newer kernels close TCP, abstract sockets and signals to processes outside as well.
     """
@@ -90,9 +90,10 @@ def restrict_files() -> bool:
     for path in (*_READABLE, *_python_folders()):
         _allow(rules, path, (_READ_FILE | _READ_DIR) & rights)
     _allow(rules, os.devnull, (_READ_FILE | _WRITE_FILE) & rights)
-    _allow(rules, ".", _OWN_FOLDER & rights)
+    if folder is not None:
+        _allow(rules, folder, _OWN_FOLDER & rights)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    done = libc.syscall(_RESTRICT_SELF, rules, 0) == 0
+    done = int(libc.syscall(_RESTRICT_SELF, rules, 0)) == 0
     os.close(rules)
     return done
 
@@ -124,12 +125,13 @@ def restrict_calls() -> bool:
     machine = os.uname().machine
     if machine not in _CALLS or sys.byteorder != "little":
         return False
-    audit, calls = _CALLS[machine]
-    program = b"".join(_filter(audit, {name: n for name, n in calls.items() if n is not None}))
+    audit, column = _CALLS[machine]
+    numbers = {name: both[column] for name, both in _TABLE.items()}
+    program = b"".join(_filter(audit, {name: n for name, n in numbers.items() if n is not None}))
     buffer = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return libc.prctl(_PR_SET_SECCOMP, 2, described, 0, 0) == 0
+    return int(libc.prctl(_PR_SET_SECCOMP, 2, described, 0, 0)) == 0
 
 
 # Classic BPF, linux/bpf_common.h: load a word, jumps, return.
@@ -219,7 +221,5 @@ _TABLE: dict[str, tuple[int, int | None]] = {
     "syslog": (103, 116), "iopl": (172, None), "ioperm": (173, None), "setpriority": (141, 140),
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
 }  # fmt: skip
-_CALLS = {
-    "x86_64": (0xC000003E, {name: numbers[0] for name, numbers in _TABLE.items()}),
-    "aarch64": (0xC00000B7, {name: numbers[1] for name, numbers in _TABLE.items()}),
-}
+_CALLS = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+"""Machine -> its AUDIT_ARCH number and its column of `_TABLE`."""

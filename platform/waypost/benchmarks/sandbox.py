@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import importlib.util
 import json
 import logging
 import marshal
@@ -27,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from waypost.contracts.errors import SandboxError, SchemaError
 
@@ -52,11 +53,14 @@ _NAMESPACES: dict[tuple[str, ...], list[str]] = {
     ("network",): ["--user", "--map-root-user", "--net", "--mount"],
     (): [],
 }  # fmt: skip
-_MODULES = ("_confine", "_values", "_harness")
+_MODULES = tuple(f"waypost.benchmarks.{name}" for name in ("_confine", "_values", "_harness"))
 _BOOT = """
 import sys, types, marshal, binascii
+for name in ("waypost", "waypost.benchmarks"):
+    sys.modules[name] = types.ModuleType(name)
 for name, code in marshal.loads(binascii.a2b_base64("{}")):
     module = sys.modules[name] = types.ModuleType(name)
+    setattr(sys.modules["waypost.benchmarks"], name.rpartition(".")[2], module)
     exec(code, module.__dict__)
 module.main()
 """
@@ -119,12 +123,12 @@ def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
     message = _judge(code, tests, limits or Limits(), _namespaces(), barrier())
     if message is None:
         return Verdict(False, "timeout", f"no verdict within {(limits or Limits()).wall_s:g} s")
-    reason, detail = message.get("reason"), str(message.get("detail"))
+    reason, detail = str(message.get("reason")), str(message.get("detail"))
     if reason == "unsafe":
         raise SandboxError(f"the sandbox for generated code did not come up: {detail}")
     if reason not in get_args(Reason):
         return Verdict(False, "error", "the process ended before its verdict")
-    return Verdict(reason == "passed", reason, detail)
+    return Verdict(reason == "passed", cast(Reason, reason), detail)
 
 
 def _check_tests(tests: str) -> None:
@@ -147,7 +151,7 @@ def _judge(
     inner = barriers and [name for name in barriers if name not in namespaces]
     settings = json.dumps({**asdict(limits), "own_mounts": bool(namespaces), "barriers": inner})
     command = [
-        *_prefix(namespaces), sys.executable, "-I", "-B", "-c", _harness_source(), settings,
+        *_prefix(namespaces), sys.executable, "-I", "-B", "-c", boot_source(_MODULES), settings,
     ]  # fmt: skip
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="waypost-code-") as folder:
@@ -236,12 +240,17 @@ def _prefix(namespaces: tuple[str, ...]) -> list[str]:
 
 
 @cache
-def _harness_source() -> str:
-    # Compiled here once, not in each child; marshal needs the same Python, which it is.
-    package = __name__.rpartition(".")[0]
-    modules = []
-    for name in _MODULES:
-        path = Path(__file__).with_name(f"{name}.py")
-        code = compile(path.read_text(encoding="utf-8"), name, "exec", dont_inherit=True)
-        modules.append((f"{package}.{name}", code))
-    return _BOOT.format(base64.b64encode(marshal.dumps(modules)).decode())
+def boot_source(modules: tuple[str, ...]) -> str:
+    """Return a program for ``python -c`` that loads these modules and calls ``main`` of the last.
+
+    They are compiled here once, not in each child; nothing else of this package is importable
+    there. marshal needs the same Python at both ends, which `sys.executable` is.
+    """
+    compiled = []
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SandboxError(f"cannot find the source of {name}")
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        compiled.append((name, compile(source, name, "exec", dont_inherit=True)))
+    return _BOOT.format(base64.b64encode(marshal.dumps(compiled)).decode())

@@ -6,7 +6,7 @@ f1             best token F1 with an accepted answer
 short_answer   an accepted answer stands in the first 25 words (fair to chatty models)
 letter         the option that the answer settles on
 number         the final number, by value
-math           the final expression, by value or as normalised LaTeX
+math           the final expression, by value or by what it means (math-verify)
 code           the program passes the tests, in a sandbox
 =============  ==================================================================
 """
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from waypost.benchmarks.base import CUSTOM
 from waypost.contracts.errors import RegistryError, names
 from waypost.scorers.letters import letter_match
 from waypost.scorers.maths import maths_match
 from waypost.scorers.numeric import number_match
 from waypost.scorers.program import code_match
-from waypost.scorers.text import exact_match, short_answer, token_f1
+from waypost.scorers.text import exact_match, short_answer, token_f1, without_reasoning
 
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 """Stored with every score; raised whenever any response could score differently."""
 
 Truth = str | Sequence[str]
@@ -73,10 +74,12 @@ def score(
 ) -> float:
     """Score one answer, in [0, 1].
 
-    A call that failed has no answer: its performance is null, and it is never scored.
+    A call that failed has no answer: its performance is null, and it is never scored. What a
+    reasoning model puts between ``<think>`` tags is not its answer.
 
     Args:
-        metric: Name of a metric, see the module.
+        metric: Name of a metric, see the module; ``custom:<task>`` is the one that the plug-in
+            of that benchmark brings.
         response: What the model said, as it said it.
         ground_truth: An accepted answer or several; for ``code`` the tests.
         choices: Options with ``label`` and ``text``, for ``letter``.
@@ -84,9 +87,20 @@ def score(
 
     Raises:
         RegistryError: where no metric has that name.
-        SandboxError: where ``code`` cannot run any process.
+        PluginError: where the plug-in's metric fails.
+        SandboxError: where ``code`` or ``math`` cannot run the process it needs.
+        MissingExtraError: where ``math`` needs math-verify, and it is not installed.
     """
-    return _METRICS[metric_name(metric)](response, ground_truth, choices, query)
+    said = without_reasoning(response)
+    return _scorer(metric)(said, ground_truth, choices, query)
+
+
+def _scorer(metric: str) -> Callable[..., float]:
+    if metric.startswith(CUSTOM):
+        from waypost.benchmarks.catalog import custom_metric
+
+        return custom_metric(metric)
+    return _METRICS[metric_name(metric)]
 
 
 __all__ = ["METRICS", "SCORER_VERSION", "metric_name", "score"]

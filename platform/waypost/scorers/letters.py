@@ -10,6 +10,7 @@ from waypost.scorers.text import gold_strings, normalise
 
 _DEFAULT_LABELS = tuple("ABCDEFGHIJ")
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
+_GONE = "\ue001"
 _ECHOED_OPTIONS = 3
 """So many different labels at line starts are the question's options repeated, not an answer."""
 
@@ -75,7 +76,7 @@ def _stated(text: str, labels: Sequence[str]) -> str | None:
     )
     found = [match for match in pattern.finditer(text) if _is_label(match, text)]
     # "option B is wrong" rules one out
-    kept = [match for match in found if not _is_refused(text, match.end())]
+    kept = [match for match in found if not _is_refused(text, match)]
     return kept[-1]["letter"].upper() if kept else None
 
 
@@ -83,7 +84,7 @@ def _opening(text: str, labels: Sequence[str]) -> str | None:
     match = re.match(rf"\s*{_label_pattern(labels)}", text)
     if match is None or not (match["after"] or text[match.end() :].startswith("\n")):
         return None
-    return None if _is_refused(text, match.end()) else match["letter"].upper()
+    return None if _is_refused(text, match) else match["letter"].upper()
 
 
 def _standing_alone(text: str, labels: Sequence[str]) -> str | None:
@@ -91,7 +92,7 @@ def _standing_alone(text: str, labels: Sequence[str]) -> str | None:
     found = [
         match["letter"].upper()
         for match in pattern.finditer(text)
-        if _is_label(match, text) and not _is_refused(text, match.end())
+        if _is_label(match, text) and not _is_refused(text, match)
     ]
     return found[-1] if found else None
 
@@ -109,9 +110,12 @@ def _is_label(match: re.Match[str], text: str) -> bool:
     ) and not following.startswith(("'", "\u2019"))
 
 
-def _is_refused(text: str, end: int) -> bool:
-    refused = r"\s*(?:is|was|are)\s*(?:not\b|n.t\b|incorrect|wrong|false)"
-    return re.match(refused, text[end:], re.IGNORECASE) is not None
+def _is_refused(text: str, match: re.Match[str]) -> bool:
+    after = r"\s*(?:is|was|are)\s*(?:not\b|n.t\b|incorrect|wrong|false)"
+    if re.match(after, text[match.end() :], re.IGNORECASE):
+        return True
+    before = text[max(match.start("letter") - 20, 0) : match.start("letter")]
+    return re.search(r"(?:\bnot|rather than|instead of)\W{0,3}$", before, re.IGNORECASE) is not None
 
 
 def _without_echo(text: str, labels: Sequence[str]) -> str:
@@ -125,10 +129,10 @@ def _without_echo(text: str, labels: Sequence[str]) -> str:
 
 
 def _without_texts(text: str, texts: Sequence[tuple[str, str]]) -> str:
-    # The C of a choice "Vitamin C" is not the label C.
+    # The C of a choice "Vitamin C" is not the label C, and "a library" is no label A.
     for _, choice in sorted(texts, key=lambda item: -len(item[1])):
         if len(choice) > 1:
-            text = re.sub(re.escape(choice), " ", text, flags=re.IGNORECASE)
+            text = re.sub(re.escape(choice), f" {_GONE} ", text, flags=re.IGNORECASE)
     return text
 
 

@@ -1,6 +1,7 @@
-"""Short mathematical answers: numbers by value, everything else as normalised LaTeX.
+"""Short mathematical answers: as normalised text, as numbers, else by computer algebra.
 
-No computer algebra: ``(x+1)^2`` and ``x^2+2x+1`` differ here.
+Equal spellings and equal numbers are seen at once; all else is asked of math-verify (Kydlicek
+2025), which parses both answers and compares what they mean: ``(x+1)^2`` is ``x^2+2x+1``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from waypost.scorers._equivalence import equivalent
 from waypost.scorers.numeric import boxed, final_number, same_number
 from waypost.scorers.text import gold_strings
 
@@ -17,19 +19,50 @@ _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\frac(\d)(\d)")
 _ASSIGNED = re.compile(r"^[a-zA-Z]\s*=\s*")
 _NUMERIC = re.compile(
-    r"-?(?:[\d,]*\.?\d+|\\frac\{-?\d+\}\{-?\d+\}|\d+/\d+)(?:%|degrees|dollars|cm|units)?"
+    r"-?(?:(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2})?|\\frac\{-?\d+\}\{-?\d+\}|\d+/\d+)(?:%|degrees|dollars|cm|units)?"
 )
-_DROPPED = ("\\left", "\\right", "\\,", "\\;", "\\!", "\\ ", "^\\circ", "^{\\circ}", "\\$", "$")
+_LAYOUT = re.compile(
+    r"(?<!\\)\\(?:left(?![a-z])|right(?![a-z])|quad|displaystyle|degree|[,;:! ()\[\]$])"
+    r"|\^\{?\\circ\}?|\$"
+)
+_UNIT = re.compile(
+    r"(?<=[\d}])\s*\\(?:text|mathrm|mbox|textrm)\s*\{[\sa-zA-Z./]*\}(?:\^\{?[23]\}?)?\s*$"
+    r"|(?<=\d)\s*(?:(?:square|cubic|sq\.?)\s+)?[a-zA-Z]{3,}(?:\s+[a-zA-Z]{2,})?(?:\^\{?[23]\}?)?\s*$"
+)
+_JOINED = re.compile(r"\\(?:text|mbox)\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b", re.IGNORECASE)
+_WORDS = re.compile(r"(?:[a-zA-Z'-]{4,}|\s)+")
+_LETTER = re.compile(r"\(?([A-Z])\)?")
+_MIXED = re.compile(r"(?<=\d)\s+(?=\d+\s*/\s*\d)")
+_BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
+_PLAIN = (
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"(?<!\\)\bsqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<!\\)\bsqrt\b|\u221a"), r"\\sqrt "),
+    (re.compile(r"(?<![\\a-zA-Z])pi\b|\u03c0"), r"\\pi "),
+    (re.compile(r"(?<!\\)\b(?:infinity|infty|inf|oo)\b|\u221e"), r"\\infty "),
+    (re.compile(r"<=|\u2264"), r"\\le "),
+    (re.compile(r">=|\u2265"), r"\\ge "),
+    (re.compile(r"\u222a"), r"\\cup "),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\*|\u00d7"), r"\\cdot "),
+    (_MIXED, "+"),
+    (re.compile(r"(?<=\d)[eE]([-+]?\d{1,2})(?!\d)"), r" \\cdot 10^{\1}"),
+    (re.compile(r"(?<=\d)\s*(?=\\frac\s*\{?\d)"), "+"),  # 1\frac{1}{2}
+)
+"""Plain notation -> LaTeX."""
 
 
 def normalise_maths(text: str) -> str:
     r"""Return an expression in one spelling: no blanks, no layout commands, ``\frac{a}{b}``."""
-    text = text.strip().strip(".").replace("\u2212", "-").replace("\u00b0", "")
+    text = text.strip().rstrip(".").replace("\u2212", "-").replace("\u00b0", "")
+    text = _UNIT.sub("", text.replace("{,}", ","))
     text = _WRAPPED.sub(r"\1", text)
-    for command in _DROPPED:
-        text = text.replace(command, "")
+    text = _LAYOUT.sub("", _MIXED.sub("+", text))
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\%", "%")
     text = re.sub(r"\s+", "", _ASSIGNED.sub("", text.strip().strip("*")))
+    text = text.rstrip(".")
+    if letter := _LETTER.fullmatch(text):
+        return letter[1]
     return _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
 
 
@@ -53,21 +86,76 @@ def maths_match(response: str, ground_truth: str | Sequence[str]) -> float:
     """Return 1.0 where the response's final answer is an accepted one, else 0.0.
 
     A gold that is a number (or fraction) is compared by value with the response's final
-    number; any other gold as normalised text with its final expression.
+    number, a gold of words as text, any other gold by what it means.
+
+    Raises:
+        MissingExtraError: where that takes math-verify, and it is not installed.
+        SandboxError: where its process cannot be started.
     """
     return float(any(_matches(response, gold) for gold in gold_strings(ground_truth)))
 
 
 def _matches(response: str, gold: str) -> bool:
     box = boxed(gold)
-    wanted = normalise_maths(gold if box is None else box)
-    said = final_expression(response)
-    if said is not None and normalise_maths(said) == wanted:
-        return True
-    if not _NUMERIC.fullmatch(wanted):
+    gold = gold if box is None else box
+    wanted = normalise_maths(gold)
+    if not wanted:
         return False
-    value, said_value = final_number(wanted), final_number(response)
-    if said is not None and boxed(response) is not None:
-        # A boxed expression that is more than a number (3\sqrt{2}) is not its last digit.
-        said_value = final_number(said) if _NUMERIC.fullmatch(normalise_maths(said)) else None
-    return value is not None and said_value is not None and same_number(said_value, value)
+    said = final_expression(response)
+    given = "" if said is None else normalise_maths(said)
+    words = _is_words(gold)
+    if given == wanted or (words and given.casefold() == wanted.casefold()):
+        return True
+    if words or (said is not None and _is_words(said)):
+        return False
+    if _NUMERIC.fullmatch(wanted):
+        same = _same_value(response, said, given, wanted)
+        if same is not None:
+            return same
+    if said is None:
+        return False
+    if _BASE.fullmatch(wanted) or _BASE.fullmatch(given):
+        return _same_digits(wanted, given)
+    return equivalent(_latex(gold), _latex(said))
+
+
+def _same_value(response: str, said: str | None, given: str, wanted: str) -> bool | None:
+    """Compare with a gold that is a number; None where the answer is more than one."""
+    value = final_number(wanted)
+    plain = _NUMERIC.fullmatch(given) is not None
+    if plain or boxed(response) is None:
+        # A boxed expression that is more than a number (3\\sqrt{2}) is not its last digit.
+        number = final_number(given if plain else response)
+        if value is not None and number is not None and same_number(number, value):
+            return True
+    return False if plain or said is None else None
+
+
+def _same_digits(gold: str, said: str) -> bool:
+    """Compare numerals of another base, 11011_2; the base may be left out."""
+    (digits, base), (given, other) = (
+        (match[1], match[2]) if (match := _BASE.fullmatch(text)) else (text, None)
+        for text in (gold, said)
+    )
+    return digits == given and (base is None or other is None or base == other)
+
+
+def _is_words(text: str) -> bool:
+    # Words are no products: "even" is not e*v*e*n.
+    plain = _WRAPPED.sub(r"\1", text).strip().strip(".*$")
+    return _WORDS.fullmatch(plain) is not None or _WRAPPED.fullmatch(text.strip()) is not None
+
+
+def _latex(text: str) -> str:
+    text = text.strip().strip(".*").strip().replace("\u2212", "-").replace("\u00b0", "")
+    text = _JOINED.sub(",", text.replace("{,}", ""))
+    text = _UNIT.sub("", text)
+    text = _LAYOUT.sub(" ", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    for pattern, replacement in _PLAIN:
+        text = pattern.sub(replacement, text)
+    text = text.strip().rstrip(".")
+    if text.count("\\pm") == 1 and "," not in text:
+        text = _ASSIGNED.sub("", text)
+        text = ",".join(text.replace("\\pm", sign) for sign in "+-")
+    return text

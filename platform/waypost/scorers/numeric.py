@@ -24,12 +24,24 @@ _LATEX_FRACTION = re.compile(
 )
 _ANSWER = re.compile(r"\banswer\s*(?:is|=|:)", re.IGNORECASE)
 _SUM = re.compile(r"[\s\d.,+*/x\u00d7\u00f7()$\u20ac\u00a3%\u2212-]+=")
-_WORDS = [
+_SCIENTIFIC = re.compile(
+    r"(?<=\d)\s*(?:\\times|\\cdot|[x*\u00d7])\s*10\s*\^\s*\{?\s*(-?\d{1,2})\s*\}?(?!\d)"
+)
+_NEGATIVE = re.compile(r"\bnegative\s+(?=[$€£]?\d)|(?<=\bis\s)minus\s+(?=[$€£]?\d)", re.IGNORECASE)
+_THIN_BLANK = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+_SCALED = re.compile(rf"({_DIGITS})\s+(thousand|million|billion)\b", re.IGNORECASE)
+_SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
+_ONES = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen", "twenty",
+    "nineteen",
 ]  # fmt: skip
-_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORD = re.compile(
+    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[-\s](?P<unit>{'|'.join(_ONES[1:10])}))?"
+    rf"|(?P<small>{'|'.join(_ONES)}))\b",
+    re.IGNORECASE,
+)
 
 
 def boxed(text: str) -> str | None:
@@ -50,8 +62,8 @@ def final_number(text: str) -> Fraction | None:
     r"""Return the number that a response ends on, exactly, or None where it holds none.
 
     Currency signs, thousands separators, percent signs and units are dropped: "$1,234.50" is
-    1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}`` and "1e3" are read. Number words up
-    to twenty count only in a text without digits.
+    1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}``, "1e3" and "2 x 10^3" are read. Number
+    words below a hundred count only in a text without digits.
     """
     box = boxed(text)
     if box is not None and (number := _last(box)) is not None:
@@ -84,10 +96,18 @@ def _last(text: str) -> Fraction | None:
 
 def _numbers(text: str) -> list[Fraction]:
     text = text.replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
-    text = _LATEX_FRACTION.sub(_plain_fraction, text)
+    text = _NEGATIVE.sub("-", _THIN_BLANK.sub("", text))
+    text = _SCIENTIFIC.sub(r"e\1", _LATEX_FRACTION.sub(_plain_fraction, text))
     values = (_value(match) for match in _NUMBER.finditer(text))
     found = [value for value in values if value is not None]
-    return found or [Fraction(_WORDS.index(word.lower())) for word in _WORD.findall(text)]
+    return found or [_word_value(match) for match in _WORD.finditer(text)]
+
+
+def _word_value(match: re.Match[str]) -> Fraction:
+    if match["small"]:
+        return Fraction(_ONES.index(match["small"].lower()))
+    unit = _ONES.index(match["unit"].lower()) if match["unit"] else 0
+    return Fraction(10 * _TENS.index(match["tens"].lower()) + 20 + unit)
 
 
 def _plain_fraction(match: re.Match[str]) -> str:
@@ -124,8 +144,13 @@ def number_match(response: str, ground_truth: str | Sequence[str]) -> float:
 
     A gold may be a whole worked solution that ends with "#### 18", as in GSM8K.
     """
-    said = final_number(response)
-    if said is None:
-        return 0.0
+    # "3 million" answers 3000000, and 3 where the question asks for millions.
+    readings = {final_number(response), final_number(_SCALED.sub(_written_out, response))}
     golds = [final_number(gold) for gold in gold_strings(ground_truth)]
-    return float(any(gold is not None and same_number(said, gold) for gold in golds))
+    pairs = ((said, gold) for said in readings for gold in golds)
+    return float(any(s is not None and g is not None and same_number(s, g) for s, g in pairs))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    value = Fraction(match[1].replace(",", "")) * _SCALES[match[2].lower()]
+    return f"{match[1]} {match[2]}" if value.denominator != 1 else str(value.numerator)

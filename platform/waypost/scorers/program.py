@@ -11,6 +11,8 @@ from waypost.benchmarks.sandbox import run_tests
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _STARTS = re.compile(r"^(?:def |async def |class |import \w|from [\w.]+ import|@\w)", re.MULTILINE)
 _DEFINES = re.compile(r"^(?:async )?(?:def|class) |^\w+\s*=\s*lambda", re.MULTILINE)
+_LAMBDA = re.compile(r"^(\w+)\s*=\s*lambda", re.MULTILINE)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _MAX_LINES = 400
 
 
@@ -18,26 +20,26 @@ def extract_code(response: str, query: str | None = None) -> str:
     """Return the program that a response holds; "" where there is none.
 
     It is the first fenced block that defines something (a fence cut off by the token limit
-    counts), else the text from the first ``def``, ``class`` or import on. Lines at the end
-    that do not parse (prose, a cut-off example) are dropped.
+    counts; a function without a body, repeated from the question, does not), with the blocks
+    after it that define other names or only import; without such a block the text from the
+    first ``def``, ``class`` or import on. Lines at the end that do not parse (prose, a cut-off
+    example) are dropped.
 
     Args:
         response: What the model said.
         query: The prompt. Where it holds the head of a function (the HumanEval kind), its
-            imports are put before the program, and a response that is the body alone is put
-            under its head.
+            imports and helpers are put before the program, and a response that is the body
+            alone is put under its head.
     """
     blocks = [body for _, body in _FENCE.findall(response)]
-    chosen = next((body for body in blocks if _DEFINES.search(body)), None)
     head = _head(query or "")
-    if chosen is None:
-        rest = blocks[0] if blocks else response
-        start = _STARTS.search(rest)
-        defines = _DEFINES.search(rest)
-        if start is None or defines is None:
-            return _parsable(f"{head}\n{_indented(rest)}") if head else _parsable(rest)
-        chosen = rest[start.start() :]
-    return _parsable("\n".join([*_imports(head), chosen]))
+    if any(_DEFINES.search(body) for body in blocks):
+        return _parsable("\n".join([_context(head), *_joined(blocks)]))
+    rest = blocks[0] if blocks else response
+    start = _STARTS.search(rest)
+    if start is None or not _DEFINES.search(rest):
+        return _under(head, rest) if head else _parsable(rest)
+    return _parsable("\n".join([_context(head), rest[start.start() :]]))
 
 
 def code_match(response: str, ground_truth: str | Sequence[str], query: str | None = None) -> float:
@@ -65,15 +67,48 @@ def _head(query: str) -> str:
     return text if _parses(f"{text}\n    pass") and _DEFINES.search(text) else ""
 
 
-def _imports(head: str) -> list[str]:
-    return [line for line in head.splitlines() if line.startswith(("import ", "from "))]
+def _context(head: str) -> str:
+    """Return what stands before the function of the prompt: imports and helpers."""
+    if not head:
+        return ""
+    body = ast.parse(f"{head}\n    pass").body
+    return "\n".join(ast.unparse(node) for node in body[:-1])
 
 
-def _indented(body: str) -> str:
+def _joined(blocks: list[str]) -> list[str]:
+    kept: list[str] = []
+    known: set[str] = set()
+    for block in blocks:
+        tree = ast.parse(_parsable(block))
+        imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body)
+        names = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
+        names |= set(_LAMBDA.findall(block))
+        if not imports and (not names or names & known or all(map(_is_stub, tree.body))):
+            continue
+        kept.append(_parsable(block))
+        known |= names
+    return kept
+
+
+def _is_stub(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    return isinstance(node, ast.FunctionDef) and all(
+        isinstance(line, ast.Pass)
+        or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+        for line in node.body
+    )
+
+
+def _under(head: str, body: str) -> str:
+    """Put a body under the head of its function; its first line may have lost its blanks."""
     lines = body.strip("\n").splitlines()
-    if any(line and not line[0].isspace() for line in lines[:1]):
+    if lines and lines[0] and not lines[0][0].isspace():
+        first = "\n".join([head, f"    {lines[0]}", *lines[1:]])
+        if _parses(first) and not any(line[:1].strip() for line in lines[1:]):
+            return first
         lines = [f"    {line}" for line in lines]
-    return "\n".join(lines)
+    return _parsable("\n".join([head, *lines]))
 
 
 def _parsable(text: str) -> str:

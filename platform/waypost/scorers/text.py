@@ -21,6 +21,17 @@ _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
 # Scripts written without blanks: each character is a token of its own.
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
 _POINT = "\ue000"
+_OPENED, _CLOSED = "<think>", "</think>"
+
+
+def without_reasoning(response: str) -> str:
+    """Return a response without its ``<think>`` part; one that never leaves it is empty.
+
+    Some chat templates put the opening tag into the prompt, so the closing one alone counts.
+    """
+    if _CLOSED in response:
+        return response.rsplit(_CLOSED, 1)[1]
+    return "" if response.lstrip().startswith(_OPENED) else response
 
 
 def normalise(text: str) -> str:
