@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.epochs import Arrays, random_state, set_random_state
 from waypost.contracts.progress import report
 from waypost_routers._dual_loss import (
     draw_contrasts,
@@ -16,7 +17,15 @@ from waypost_routers._dual_loss import (
     sample_sample_loss,
     top_and_bottom,
 )
-from waypost_routers._fine_tuned import calibrated_loss
+from waypost_routers._fine_tuned import Tuner, calibrated_loss
+from waypost_routers._kept import (
+    module_arrays,
+    optimizer_arrays,
+    restore_module,
+    restore_optimizer,
+    under,
+    within,
+)
 from waypost_routers._split_encoder import SplitEncoder
 
 if TYPE_CHECKING:
@@ -60,77 +69,159 @@ class Questions:
     cluster: NDArray[np.intp]
 
 
-class DualTraining:
+class DualTraining(Tuner):
     """Trains the upper layers of an encoder and one vector for each LLM.
 
     First the vectors alone, on states that do not change yet: vectors that mean nothing would
     spoil a good encoder (Kumar et al., 2202.10054). Then both. Of all that was looked at, the
-    state with the least calibrated log loss on held-out questions is kept.
+    state with the least calibrated log loss on held-out questions is kept. An epoch ends with
+    such a look.
+
+    Args:
+        encoder: Its upper layers are trained in place.
+        vectors: (n_llms, width), as they are at first.
+        settings: See there.
+        training: Learned from.
+        held_out: Looked at; None keeps the last state.
     """
 
-    def __init__(self, encoder: SplitEncoder, vectors: Floats, settings: DualSettings) -> None:
+    def __init__(
+        self,
+        encoder: SplitEncoder,
+        vectors: Floats,
+        settings: DualSettings,
+        training: Questions,
+        held_out: Questions | None,
+    ) -> None:
         import torch
 
         self.encoder = encoder
         self.settings = settings
         self.vectors = torch.tensor(vectors, dtype=torch.float32, device=encoder.device)
-        self.rng = np.random.default_rng(settings.seed)
-        self._best: tuple[float, Any, Any] = (np.inf, None, None)
+        self.vectors.requires_grad_()
+        self._training, self._held_out = training, held_out
+        self._rng = np.random.default_rng(settings.seed)
+        with torch.no_grad():
+            self._fixed = encoder.pool(training.hidden)
+            self._held_fixed = None if held_out is None else encoder.pool(held_out.hidden)
+        probe, both = _looks(settings.probe_steps), _looks(settings.steps)
+        self._ends = [*probe, *(settings.probe_steps + step for step in both)]
+        self.epochs, self._step = len(self._ends), 0
+        self._optimizer = self._new_optimizer(both=not probe)
+        self._lowest = np.inf
+        self._best: tuple[Tensor, dict[str, Tensor]] | None = None
 
-    def run(self, training: Questions, held_out: Questions | None) -> Floats:
-        """Train; the encoder is left as the best step had it.
-
-        Returns:
-            (n_llms, width) vectors of the LLMs.
-        """
+    def epoch(self) -> None:
+        """Make the steps up to the next look, and look."""
         import torch
 
-        self.vectors.requires_grad_()
-        options = self.settings
+        probe, steps = self.settings.probe_steps, self.settings.steps
+        end = next(end for end in self._ends if end > self._step)
+        while self._step < end:
+            if self._step == probe:
+                self._optimizer = self._new_optimizer(both=True)
+            alone = self._step < probe
+            self._train(self._loss_of_vectors() if alone else self._loss_of_both())
+            self._step += 1
+            if alone:
+                report("training the LLMs' vectors", self._step, probe)
+            else:
+                report("fine-tuning the encoder", self._step - probe, steps)
+        if self._held_out is not None:
+            fixed = self._held_fixed if end <= probe else None
+            with torch.no_grad():
+                self._look(self.encoder.pool(self._held_out.hidden) if fixed is None else fixed)
+
+    def model(self) -> tuple[Floats, Arrays]:
+        """Return the best of what was looked at: vectors (n_llms, width), and upper layers."""
+        now = self.vectors.detach(), self.encoder.upper.state_dict()
+        vectors, layers = now if self._best is None else self._best
+        arrays = {name: value.cpu().numpy().copy() for name, value in layers.items()}
+        return np.asarray(vectors.cpu().numpy(), np.float64), arrays
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Use these of `DualSettings` from now on."""
+        self.settings = replace(self.settings, **settings)
+        for group, rate in zip(self._optimizer.param_groups, self._rates(), strict=False):
+            group["lr"] = rate
+
+    def state(self) -> Arrays:
+        """Return what is needed to go on, by name."""
+        found: Arrays = {
+            "step": np.array([self._step]),
+            "random": random_state(self._rng),
+            "lowest": np.array([self._lowest]),
+            "vectors": self.vectors.detach().cpu().numpy().copy(),
+            **under("upper", module_arrays(self.encoder.upper)),
+            **under("adam", optimizer_arrays(self._optimizer)),
+        }
+        if self._best is not None:
+            vectors, layers = self._best
+            found["best_vectors"] = vectors.cpu().numpy().copy()
+            found |= under("best", {k: v.cpu().numpy().copy() for k, v in layers.items()})
+        return found
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        import torch
+
+        device = self.encoder.device
+        self._step, self._lowest = int(arrays["step"][0]), float(arrays["lowest"][0])
+        set_random_state(self._rng, arrays["random"])
         with torch.no_grad():
-            fixed = self.encoder.pool(training.hidden)
-            held_fixed = None if held_out is None else self.encoder.pool(held_out.hidden)
-        optimizer = torch.optim.AdamW([self.vectors], lr=options.vector_learning_rate)
-        for step in range(options.probe_steps):
-            rows = self._draw(training)
-            self._step(optimizer, self._sample_llm(fixed[rows], training.quality[rows]))
-            report("training the LLMs' vectors", step + 1, options.probe_steps)
-            if held_fixed is not None and _is_check(step, options.probe_steps):
-                self._look(held_fixed, held_out)
-        optimizer = torch.optim.AdamW(
+            self.vectors.copy_(torch.as_tensor(arrays["vectors"]))
+        restore_module(self.encoder.upper, within(arrays, "upper"))
+        self._optimizer = self._new_optimizer(both=self._step > self.settings.probe_steps)
+        restore_optimizer(self._optimizer, within(arrays, "adam"))
+        if "best_vectors" in arrays:
+            layers = within(arrays, "best")
+            self._best = (
+                torch.as_tensor(arrays["best_vectors"], device=device),
+                {key: torch.as_tensor(value, device=device) for key, value in layers.items()},
+            )
+
+    def _rates(self) -> tuple[float, ...]:
+        both, rate = self._step >= self.settings.probe_steps, self.settings.vector_learning_rate
+        return (rate / 10, self.settings.learning_rate) if both else (rate,)
+
+    def _new_optimizer(self, *, both: bool) -> Any:
+        import torch
+
+        rate, upper = self.settings.vector_learning_rate, self.encoder.upper
+        if not both:
+            return torch.optim.AdamW([self.vectors], lr=rate)
+        upper.requires_grad_()
+        return torch.optim.AdamW(
             [
-                {"params": [self.vectors], "lr": options.vector_learning_rate / 10},
-                {"params": self.encoder.upper.parameters(), "lr": options.learning_rate},
+                {"params": [self.vectors], "lr": rate / 10},
+                {"params": upper.parameters(), "lr": self.settings.learning_rate},
             ]
         )
-        self.encoder.upper.requires_grad_()
-        for step in range(options.steps):
-            rows = self._draw(training)
-            states = self.encoder.pool([training.hidden[i] for i in rows])
-            loss = self._sample_llm(states, training.quality[rows])
-            if options.cluster_weight:
-                drawn = draw_contrasts(training.cluster[rows], options.cluster_negatives, self.rng)
-                other = sample_sample_loss(states, drawn, options.temperature)
-                loss = loss + options.cluster_weight * other
-            self._step(optimizer, loss)
-            report("fine-tuning the encoder", step + 1, options.steps)
-            if held_out is not None and _is_check(step, options.steps):
-                with torch.no_grad():
-                    self._look(self.encoder.pool(held_out.hidden), held_out)
-        self.encoder.upper.requires_grad_(False)
-        _, vectors, layers = self._best
-        if layers is not None:
-            self.vectors = vectors
-            self.encoder.upper.load_state_dict(layers)
-        return np.asarray(self.vectors.detach().cpu().numpy(), np.float64)
+
+    def _loss_of_vectors(self) -> Tensor:
+        rows = self._draw(self._training)
+        return self._sample_llm(self._fixed[rows], self._training.quality[rows])
+
+    def _loss_of_both(self) -> Tensor:
+        training, options = self._training, self.settings
+        rows = self._draw(training)
+        states = self.encoder.pool([training.hidden[i] for i in rows])
+        loss = self._sample_llm(states, training.quality[rows])
+        if options.cluster_weight:
+            drawn = draw_contrasts(training.cluster[rows], options.cluster_negatives, self._rng)
+            other = sample_sample_loss(states, drawn, options.temperature)
+            loss = loss + options.cluster_weight * other
+        return loss
 
     def _draw(self, training: Questions) -> NDArray[np.intp]:
         n = len(training.quality)
-        return self.rng.choice(n, min(self.settings.batch_size, n), replace=False)
+        return self._rng.choice(n, min(self.settings.batch_size, n), replace=False)
 
     def _sample_llm(self, states: Tensor, quality: Floats) -> Tensor:
         options = self.settings
-        positive, negative = top_and_bottom(quality, options.positives, options.negatives, self.rng)
+        positive, negative = top_and_bottom(
+            quality, options.positives, options.negatives, self._rng
+        )
         logits = self._cosines(states) / options.temperature
         return sample_llm_loss(logits, quality, positive, negative)
 
@@ -139,19 +230,21 @@ class DualTraining:
 
         return states @ torch.nn.functional.normalize(self.vectors, dim=-1).T
 
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
+    def _train(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        self._optimizer.step()
 
-    def _look(self, states: Tensor, held_out: Questions | None) -> None:
-        assert held_out is not None  # the caller looked
+    def _look(self, states: Tensor) -> None:
+        assert self._held_out is not None  # the caller looked
         cosines = self._cosines(states).detach().cpu().numpy().astype(np.float64)
-        loss = calibrated_loss(cosines, held_out.quality)
-        if loss < self._best[0]:
+        loss = calibrated_loss(cosines, self._held_out.quality)
+        if loss < self._lowest:
             layers = {k: v.clone() for k, v in self.encoder.upper.state_dict().items()}
-            self._best = (loss, self.vectors.detach().clone(), layers)
+            self._lowest, self._best = loss, (self.vectors.detach().clone(), layers)
 
 
-def _is_check(step: int, steps: int) -> bool:
-    return (step + 1) % max(steps // CHECKS, 1) == 0 or step + 1 == steps
+def _looks(steps: int) -> list[int]:
+    """Return the steps, from 1, after which held-out questions are looked at."""
+    every = max(steps // CHECKS, 1)
+    return [step for step in range(1, steps + 1) if step % every == 0 or step == steps]

@@ -10,18 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.epochs import Arrays, EpochRouter, EpochTraining
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
-from waypost.contracts.splits import hold_out
 from waypost_routers._base_models import LOCK
 from waypost_routers._calibration import calibrated, fit_slope
-from waypost_routers._learned import (
-    FEWEST_HELD_OUT,
-    HELD_OUT,
-    Floats,
-    LearnedRouter,
-    batch_of,
-)
+from waypost_routers._epochs import Learner
+from waypost_routers._learned import CalibratedRouter, Floats, batch_of, split_off
 from waypost_routers._sample import sample
 
 
@@ -50,13 +45,23 @@ class Weights:
         return {"arrays": self.arrays, "model": None}
 
 
-class FineTunedRouter(LearnedRouter):
+class Tuner(Learner):
+    """Fine-tunes a model; its epochs are the parts between two looks at held-out questions.
+
+    Attributes:
+        epochs: How many there are.
+    """
+
+    epochs: int
+
+
+class FineTunedRouter(EpochRouter, CalibratedRouter):
     """A router that fine-tunes a model on four fifths of a sample; the rest calibrates it.
 
-    A subclass writes `_tune`, `_build` and `_raw`, and has the parameters ``max_queries`` and
-    ``seed``. It reads the texts itself.
+    A subclass writes `_tuner`, `_take`, `_build` and `_raw`, and has the parameters
+    ``max_queries`` and ``seed``. It reads the texts itself.
 
-    Learned by ``fit``, besides what every `LearnedRouter` learns:
+    Learned by ``fit``, besides what every `CalibratedRouter` learns:
         weights_: The trained parameters.
         base_: The pretrained model: its ``name`` and ``digest``, and what else decides how it is
             used.
@@ -65,7 +70,7 @@ class FineTunedRouter(LearnedRouter):
     needs_embeddings = False
     own_slopes = True
     link = "logit"
-    state_parts: ClassVar = {**LearnedRouter.state_parts, "weights_": Weights}
+    state_parts: ClassVar = {**CalibratedRouter.state_parts, "weights_": Weights}
 
     weights_: Weights
     base_: dict[str, Any]
@@ -73,30 +78,24 @@ class FineTunedRouter(LearnedRouter):
     seed: int
 
     @abstractmethod
-    def _tune(self, data: RoutingData, held_out: RoutingData | None) -> None:
-        """Learn raw scores from ``data``; what is left open is chosen on ``held_out``."""
+    def _tuner(self, data: RoutingData, held_out: RoutingData | None) -> Tuner:
+        """Return what learns raw scores from ``data``; what is left open it finds on held-out."""
+
+    @abstractmethod
+    def _take(self, tuner: Any) -> None:
+        """Set what the router learns, from a tuner as it is now; it may go on."""
 
     @abstractmethod
     def _build(self) -> Any:
         """Return the model of ``base_`` and ``weights_``, ready to predict."""
 
-    def _fit(self, data: RoutingData) -> None:
-        super()._fit(self._sample(data))
+    def _training(self, data: RoutingData) -> TuningTraining:
+        return TuningTraining(self, data)
 
     def _sample(self, data: RoutingData) -> RoutingData:
         data = data.select(np.flatnonzero(~np.isnan(data.quality).all(axis=1)))
         one_each = sample(data, self.max_queries, self.seed)
         return replace(one_each, embeddings=None, encoder_id=None)
-
-    def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
-        held = hold_out(data.queries, HELD_OUT, self.seed, data.groups)
-        rows, training = np.flatnonzero(held), data.select(~held)
-        if len(rows) < FEWEST_HELD_OUT or np.isnan(training.quality).all(axis=0).any():
-            self._tune(data, None)
-            return rows[:0], np.empty((0, len(data.llms)))
-        held_out = data.select(rows)
-        self._tune(training, held_out)
-        return rows, self._raw(batch_of(held_out))
 
     def _level_scores(
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
@@ -123,6 +122,38 @@ class FineTunedRouter(LearnedRouter):
                 if self.weights_.model is None:
                     self.weights_.model = self._build()
         return self.weights_.model
+
+
+class TuningTraining(EpochTraining):
+    """Fine-tuning on four fifths of a sample; the rest calibrates."""
+
+    router: FineTunedRouter
+
+    def __init__(self, router: FineTunedRouter, data: RoutingData) -> None:
+        self._sample = router._sample(data)
+        self._rows, training, self._held_out = split_off(self._sample, router.seed)
+        self._tuner = router._tuner(training, self._held_out)
+        super().__init__(router, data, self._tuner.epochs)
+
+    def _advance(self) -> bool:
+        self._tuner.change(self.settings(self.done))
+        self._tuner.epoch()
+        return True
+
+    def _settle(self) -> None:
+        router, outside = self.router, np.empty((0, len(self.data.llms)))
+        router._take(self._tuner)
+        if self._held_out is not None:
+            outside = router._raw(batch_of(self._held_out))
+        router._calibrate(self._sample, self._rows, outside)
+        router._learn_lengths(self._sample)
+
+    def _arrays(self) -> Arrays:
+        return self._tuner.state()
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._tuner.change(self.settings(max(self.done - 1, 0)))
+        self._tuner.restore(arrays)
 
 
 def calibrated_loss(raw: Floats, quality: Floats) -> float:

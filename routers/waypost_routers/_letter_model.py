@@ -82,8 +82,7 @@ class LetterModel:
             except ValueError as error:
                 raise WeightsError(f"{base.name}: LoRA does not fit it: {error}") from error
         if arrays is not None:
-            loaded = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-            peft.set_peft_model_state_dict(self._adapted, loaded)
+            self.take(arrays)
         self._adapted.eval()
         self._backbone = getattr(self._adapted, self._adapted.base_model_prefix)
         head = self._adapted.get_output_embeddings()
@@ -96,6 +95,14 @@ class LetterModel:
 
         state = peft.get_peft_model_state_dict(self._adapted)
         return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
+
+    def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the adapter's matrices."""
+        import peft
+        import torch
+
+        loaded = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+        peft.set_peft_model_state_dict(self._adapted, loaded)
 
     def parameters(self) -> list[Any]:
         """Return the parameters to train."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.epochs import Arrays, random_state, set_random_state
 from waypost.contracts.progress import report
 from waypost.encoders.texts import batches_by_length
+from waypost_routers._fine_tuned import Tuner
+from waypost_routers._kept import optimizer_arrays, restore_optimizer, under, within
 from waypost_routers._letter_model import LetterModel
 
 if TYPE_CHECKING:
@@ -33,10 +36,8 @@ class LetterSettings:
     seed: int
 
 
-def train_letters(
-    model: LetterModel, texts: Sequence[str], quality: Floats, settings: LetterSettings
-) -> None:
-    """Fine-tune the adapter.
+class LetterTraining(Tuner):
+    """Fine-tunes the adapter.
 
     Args:
         model: Its adapter is trained in place.
@@ -45,40 +46,81 @@ def train_letters(
             there is nothing to learn, and it is left out.
         settings: See there.
     """
-    import torch
 
-    known = ~np.isnan(quality)
-    best = np.where(known, quality, -np.inf).max(axis=1)
-    worst = np.where(known, quality, np.inf).min(axis=1)
-    rows = np.flatnonzero(best > worst)
-    if not len(rows) or not settings.epochs:
-        return
-    targets = soft_targets(quality, settings.target_temperature)
-    rng = np.random.default_rng(settings.seed)
-    rests = {i: model.prompt.rest(texts[i]) for i in rows.tolist()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    steps = settings.epochs * -(-len(rows) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    done = 0
-    for _ in range(settings.epochs):
-        drawn = rng.permutation(rows)
-        batches = list(batches_by_length([len(rests[int(i)]) for i in drawn], settings.batch_size))
-        for number in rng.permutation(len(batches)):
-            batch = drawn[batches[number]]
-            orders = [rng.permutation(quality.shape[1]) for _ in batch]
-            prompts = [
-                model.prompt.head(order.tolist()) + rests[int(i)]
-                for i, order in zip(batch, orders, strict=True)
-            ]
-            logits = model.letter_logits(prompts)
-            shuffled = [targets[i][order] for i, order in zip(batch, orders, strict=True)]
-            loss = letter_loss(logits, np.array(shuffled))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            done += 1
-            report("fine-tuning the language model", done, steps)
+    def __init__(
+        self, model: LetterModel, texts: Sequence[str], quality: Floats, settings: LetterSettings
+    ) -> None:
+        import torch
+
+        known = ~np.isnan(quality)
+        best = np.where(known, quality, -np.inf).max(axis=1)
+        worst = np.where(known, quality, np.inf).min(axis=1)
+        self._model, self._settings = model, settings
+        self._rows = np.flatnonzero(best > worst)
+        self._targets = soft_targets(quality, settings.target_temperature)
+        self._rests = {i: model.prompt.rest(texts[i]) for i in self._rows.tolist()}
+        self._rng = np.random.default_rng(settings.seed)
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, weight_decay=0.01
+        )
+        self.epochs, self._step = settings.epochs, 0
+        steps = self._steps = settings.epochs * -(-len(self._rows) // settings.batch_size)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, steps)
+        )
+
+    def epoch(self) -> None:
+        """Show every question once."""
+        size = self._settings.batch_size
+        drawn = self._rng.permutation(self._rows)
+        lengths = [len(self._rests[int(i)]) for i in drawn]
+        batches = list(batches_by_length(lengths, size))
+        for number in self._rng.permutation(len(batches)):
+            self._train(drawn[batches[number]])
+            self._step += 1
+            report("fine-tuning the language model", self._step, self._steps)
+
+    def _train(self, batch: NDArray[np.intp]) -> None:
+        orders = [self._rng.permutation(self._targets.shape[1]) for _ in batch]
+        prompts = [
+            self._model.prompt.head(order.tolist()) + self._rests[int(i)]
+            for i, order in zip(batch, orders, strict=True)
+        ]
+        logits = self._model.letter_logits(prompts)
+        shuffled = [self._targets[i][order] for i, order in zip(batch, orders, strict=True)]
+        loss = letter_loss(logits, np.array(shuffled))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+
+    def model(self) -> Arrays:
+        """Return the adapter's matrices by name."""
+        return self._model.arrays()
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Use these of `LetterSettings` from now on; the rate rises and falls as it would."""
+        self._settings = replace(self._settings, **settings)
+        rate = self._settings.learning_rate
+        self._schedule.base_lrs = [rate]
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * _rate(self._step, self._steps)
+
+    def state(self) -> Arrays:
+        """Return what is needed to go on, by name."""
+        return {
+            "step": np.array([self._step]),
+            "random": random_state(self._rng),
+            **under("lora", self._model.arrays()),
+            **under("adam", optimizer_arrays(self._optimizer)),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        self._model.take(within(arrays, "lora"))
+        restore_optimizer(self._optimizer, within(arrays, "adam"))
+        self._step = self._schedule.last_epoch = int(arrays["step"][0])
+        set_random_state(self._rng, arrays["random"])
 
 
 def soft_targets(quality: Floats, temperature: float) -> Floats:

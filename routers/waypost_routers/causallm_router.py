@@ -16,7 +16,7 @@ from waypost_routers._fine_tuned import FineTunedRouter, Weights
 from waypost_routers._learned import Floats
 from waypost_routers._letter_model import LetterModel, LoraSettings
 from waypost_routers._letter_prompt import LetterPrompt
-from waypost_routers._letter_training import LetterSettings, train_letters
+from waypost_routers._letter_training import LetterSettings, LetterTraining
 from waypost_routers._sample import draw
 
 
@@ -44,6 +44,7 @@ class CausalLMRouter(FineTunedRouter):
 
     name = "causallm_router"
     needs_weights = "causal"
+    changeable_parameters = ("learning_rate",)
     new_model_support = "refit"
     trial_parameters: ClassVar = {"max_queries": 64, "max_tokens": 32, "trained_layers": 10}
     parameter_constraints: ClassVar = {
@@ -92,7 +93,7 @@ class CausalLMRouter(FineTunedRouter):
         self.seed = seed
         self.device = device
 
-    def _tune(self, data: RoutingData, held_out: RoutingData | None) -> None:
+    def _tuner(self, data: RoutingData, held_out: RoutingData | None) -> LetterTraining:
         base = load_base(self.model, "causal", self.device)
         self.base_ = {
             "name": base.name,
@@ -103,15 +104,14 @@ class CausalLMRouter(FineTunedRouter):
             "seed": self.seed,
             "frame": None,
         }
-        self.weights_ = Weights({})
         model = self._letter_model()
+        self.base_["frame"] = list(model.prompt.frame)
         known = {name: getattr(self, name) for name in LetterSettings.__dataclass_fields__}
         quality = data.quality[:, self._by_name()]
-        train_letters(model, data.queries, quality, LetterSettings(**known))
-        model.keep_heads(self._orders())
-        self.base_["frame"] = list(model.prompt.frame)
-        self.weights_ = Weights(model.arrays())
-        self.weights_.model = model
+        return LetterTraining(model, data.queries, quality, LetterSettings(**known))
+
+    def _take(self, tuner: LetterTraining) -> None:
+        self.weights_ = Weights(tuner.model())
 
     def _build(self) -> LetterModel:
         model = self._letter_model(self.weights_.arrays)

@@ -52,6 +52,7 @@ class RouterDC(FineTunedRouter):
 
     name = "routerdc"
     needs_weights = "encoder"
+    changeable_parameters = ("learning_rate", "vector_learning_rate", "cluster_weight")
     new_model_support = "refit"
     trial_parameters: ClassVar = {
         "max_queries": 200,
@@ -119,20 +120,27 @@ class RouterDC(FineTunedRouter):
         self.seed = seed
         self.device = device
 
-    def _tune(self, data: RoutingData, held_out: RoutingData | None) -> None:
+    def _tuner(self, data: RoutingData, held_out: RoutingData | None) -> DualTraining:
         base = load_base(self.model, "encoder", self.device)
+        self.base_ = {"name": base.name, "digest": base.digest, "max_tokens": self.max_tokens}
         encoder = SplitEncoder(base, self.trained_layers, self.max_tokens)
-        order = np.argsort(data.names)  # so that the order of the LLMs changes no rounding
+        order = self._by_name()
         known = {name: getattr(self, name) for name in DualSettings.__dataclass_fields__}
         first = first_vectors([data.names[j] for j in order], encoder.width, self.seed)
-        training = DualTraining(encoder, first, DualSettings(**known))
+        training = self._questions(encoder, data, order)
         held = None if held_out is None else self._questions(encoder, held_out, order)
-        vectors = np.empty_like(first)
-        vectors[order] = training.run(self._questions(encoder, data, order), held)
+        return DualTraining(encoder, first, DualSettings(**known), training, held)
+
+    def _take(self, tuner: DualTraining) -> None:
+        by_name, layers = tuner.model()
+        vectors = np.empty_like(by_name)
+        vectors[self._by_name()] = by_name
         self.vectors_ = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.weights_ = Weights(encoder.arrays())
-        self.weights_.model = encoder
-        self.base_ = {"name": base.name, "digest": base.digest, "max_tokens": self.max_tokens}
+        self.weights_ = Weights(layers)
+
+    def _by_name(self) -> NDArray[np.intp]:
+        """Return the columns in the order of the names: that of the pool changes no rounding."""
+        return np.argsort([llm.name for llm in self.llms_])
 
     def _questions(
         self, encoder: SplitEncoder, data: RoutingData, order: NDArray[np.intp]
@@ -161,14 +169,13 @@ class RouterDC(FineTunedRouter):
         encoder: SplitEncoder = self._model()
         return QueryBatch(batch.queries, encoder.encode([query.text for query in batch.queries]))
 
-    def _fit(self, data: RoutingData) -> None:
-        super()._fit(data)
-        sample = self._sample(data)
-        if not np.isnan([sample.output_tokens, sample.cost_usd]).all():
-            states = self._with_states(batch_of(sample)).embeddings
+    def _learn_lengths(self, data: RoutingData) -> None:
+        super()._learn_lengths(data)
+        if not np.isnan([data.output_tokens, data.cost_usd]).all():
+            states = self._with_states(batch_of(data)).embeddings
             assert states is not None
-            sample = sample.with_embeddings(states, self.name)
-            self.tokens_, self.dollars_ = fit_tokens(sample), fit_dollars(sample)
+            known = data.with_embeddings(states, self.name)
+            self.tokens_, self.dollars_ = fit_tokens(known), fit_dollars(known)
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         return super()._predict(self._with_states(batch))
