@@ -12,6 +12,7 @@ from waypost.cli import command
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError, PluginError, RegistryError
 from waypost.registry import list_routers, searching
+from waypost.scorers import score
 
 YAML = """
 summary: Questions about our products
@@ -154,11 +155,9 @@ def test_a_python_task_with_its_own_metric(plugins):
     question = find_benchmark("counting").read({"word": "ship"})
     assert question.query_id.startswith("counting-")
     assert (question.ground_truth, question.metric) == ("4", "custom:counting")
-    score = custom_metric(question.metric)
-    assert [score(said, "4", None, None) for said in ("4", "5", "9")] == [1.0, 0.5, 0.0]
+    assert [score(question.metric, said, "4") for said in ("4", "5", "9")] == [1.0, 0.5, 0.0]
     with pytest.raises(PluginError, match=r"benchmark\.py, line 19: ValueError$"):
-        score("four", "4")
-    assert custom_metric("letter") is None
+        score(question.metric, "four", "4")
 
 
 def test_a_python_task_with_a_metric_of_ours_and_an_instance(plugins):
