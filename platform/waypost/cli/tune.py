@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from waypost.cli.output import echo_json, progress_bar
+from waypost.cli.places import Folder
+from waypost.storage.uri import Place
 
 
 @click.command(
@@ -25,9 +27,18 @@ from waypost.cli.output import echo_json, progress_bar
     type=click.Path(path_type=Path),
     help="YAML of one sweep, or of several; see tune_configs.",
 )
-@click.option("--data", "data_folder", required=True, help="Routing-data folder; path or URI.")
 @click.option(
-    "--out", required=True, help="Folder of the results; what it holds of this sweep is kept."
+    "--data",
+    "data_folder",
+    required=True,
+    type=Folder(exists=True),
+    help="Routing-data folder, or its URI.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=Folder(),
+    help="Folder or URI of the results; what it holds of this sweep is kept.",
 )
 @click.option("--encoder", help="Query encoder.  [default: as the file says, else static]")
 @click.option("--fresh", is_flag=True, help="Delete an earlier sweep in --out and begin anew.")
@@ -42,8 +53,8 @@ from waypost.cli.output import echo_json, progress_bar
 def command(
     ctx: click.Context,
     config_path: Path,
-    data_folder: str,
-    out: str,
+    data_folder: Place,
+    out: Place,
     encoder: str | None,
     fresh: bool,
     dashboard: bool,
@@ -156,7 +167,7 @@ def _command(ctx: click.Context) -> str:
     return shlex.join([*words, *ctx.params["overrides"]])
 
 
-def _summary(report: dict[str, Any], out: str) -> list[str]:
+def _summary(report: dict[str, Any], out: Place) -> list[str]:
     taken, tried = report["taken"], report["trials"]
     lines = [
         f"{report['router']}: {tried['tried']} trials, {tried['failed']} failed, "

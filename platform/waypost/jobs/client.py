@@ -50,6 +50,8 @@ def connect(address: str | None) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError:
         raise MissingExtraError("ray", "tune") from None
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)  # not what it packs and uploads
     asked = next((value for name in _ADDRESS if (value := environment_value(name))), None)
     with cluster_errors(asked or "http://127.0.0.1:8265"):
         return JobSubmissionClient(asked)
