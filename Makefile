@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak bench-gateway bench-routers router-tables \
+    soak bench-gateway bench-routers bench-data router-tables \
     check lint types imports validate fmt lock clean
 
 VENV := .venv
@@ -78,6 +78,9 @@ bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 mi
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert README.md:bench-routers
+
+bench-data: env ## speed and memory of `waypost data responses`, beside threads (15 minutes)
+	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert README.md:bench-data
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data

@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -212,9 +213,86 @@ def routers(
         ctx.exit(1)
 
 
+@command.command(
+    epilog="Example: waypost bench data --quick; waypost bench data --cells 1000,10000,100000"
+)
+@click.option("--calls", type=click.IntRange(min=10), help="Of each way.  [default: 12800]")
+@click.option("--in-flight", type=click.IntRange(min=1), help="Calls at once.  [default: 64]")
+@click.option(
+    "--latency",
+    "latency_s",
+    type=click.FloatRange(min=0.001),
+    help="Seconds that the endpoint takes for an answer.  [default: 0.1]",
+)
+@click.option(
+    "--cells",
+    metavar="N,N,...",
+    default="",
+    help="Measure memory at so many cells, too; 100,000 take some minutes.",
+)
+@click.option("--quick", is_flag=True, help="Few calls: shows that it works.")
+@click.option(
+    "--insert",
+    "insert_at",
+    metavar="FILE:MARKER",
+    help="Put the tables between <!-- MARKER begin --> and <!-- MARKER end --> of a file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON there.")
+@click.pass_context
+def data(
+    ctx: click.Context,
+    calls: int | None,
+    in_flight: int | None,
+    latency_s: float | None,
+    cells: str,
+    quick: bool,
+    insert_at: str | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Measure how fast `waypost data responses` asks a slow endpoint, beside simpler ways.
+
+    The same endpoint on this machine is asked by the pipeline, by a pool of threads, and by calls
+    one after another, as LLMRouter makes them. Rates are those that the endpoint saw.
+    """
+    from waypost.cli.bench_data import report, run
+    from waypost.cli.output import echo_json, insert_target, to_json
+    from waypost.report.compact import check_marker, insert
+
+    target = None if insert_at is None else insert_target(insert_at)
+    if target is not None:
+        check_marker(*target)
+    given: dict[str, Any] = {"calls": calls, "in_flight": in_flight, "latency_s": latency_s}
+    options = replace(
+        run.QUICK if quick else run.Options(),
+        cells=_numbers(cells),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    result = run.run(options, lambda line: click.echo(line, err=True))
+    if out is not None:
+        out.write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
+    if target is not None:
+        insert(*target, report.markdown(result, _command_of(ctx)))
+    if as_json:
+        echo_json(result)
+    else:
+        report.render(result)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = (0,)
+    if any(number < 1 for number in numbers):
+        raise click.UsageError(f"--cells: expected whole numbers from 1 and commas, got {text!r}")
+    return numbers
+
+
 def _command_of(ctx: click.Context) -> str:
     """Return the command line again, without where its result goes."""
-    words = ["waypost", "bench", "routers"]
+    words = ["waypost", "bench", ctx.command.name or ""]
     for option in ctx.command.params:
         value = ctx.params[option.name or ""]
         told_elsewhere = option.name in {"insert_at", "as_json", "out"}

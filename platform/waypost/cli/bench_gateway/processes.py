@@ -145,13 +145,25 @@ def upstream(tokens: int) -> Iterator[int]:
     Raises:
         BenchError: it does not start.
     """
-    command = [sys.executable, "-m", "waypost.cli.bench_gateway.upstream", "--tokens", str(tokens)]
+    module = "waypost.cli.bench_gateway.upstream"
+    with listening("the upstream", module, "--tokens", str(tokens)) as port:
+        yield port
+
+
+@contextmanager
+def listening(name: str, module: str, *arguments: str) -> Iterator[int]:
+    """Run a module that writes the port it listens on as its first line; the value is the port.
+
+    Raises:
+        BenchError: it does not start; the message has its name.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.strip().isdecimal():
-            raise BenchError("the upstream did not start; its messages stand above")
+            raise BenchError(f"{name} did not start; its messages stand above")
         yield int(line)
     finally:
         process.terminate()

@@ -1,0 +1,1 @@
+"""How fast ``waypost data responses`` asks, beside simpler ways, against one slow endpoint."""
