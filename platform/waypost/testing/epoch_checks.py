@@ -24,8 +24,8 @@ from waypost.testing.synthetic import planted
 _RESTARTS = (1, 2, 5)
 """Epochs after which a training is cut off."""
 
-_QUICK = {"epochs": 6, "patience": 3}
-"""Of a router that has such parameters: few epochs say as much as many."""
+_QUICK = {"epochs": 6, "patience": 3, "hidden": 16, "members": 2}
+"""Of a router that has such parameters: few small epochs say as much as many."""
 
 
 @cache
