@@ -22,7 +22,10 @@ COMMANDS = {
         "waypost.cli.evaluate",
         "Compare routers on measured outcomes and write a report.",
     ),
-    "tune": ("waypost.cli.tune", "Search a router's settings by cross-validation, train the best."),
+    "tune": (
+        "waypost.cli.tune",
+        "Search a router's settings by cross-validation and train the best.",
+    ),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
     "infer": (
         "waypost.cli.infer",

@@ -66,6 +66,8 @@ class TrainResult:
 
 T = TypeVar("T")
 
+Fit = Callable[[TrainableRouter, RoutingData], object]
+
 
 def train(
     config: TrainConfig,
@@ -73,6 +75,7 @@ def train(
     out: str | Place,
     progress: Progress | None = None,
     further: Mapping[str, Any] | None = None,
+    fit: Fit = TrainableRouter.fit,
 ) -> TrainResult:
     """Fit a router on the training split and write it as an artifact.
 
@@ -86,6 +89,7 @@ def train(
         out: The artifact, a path or URI; one that is there is replaced.
         progress: Told (done, total) embedded texts.
         further: What the manifest's ``metrics`` hold besides this run's numbers; JSON-able.
+        fit: How the router is fitted.
 
     Raises:
         ConfigError: the router's parameters are wrong.
@@ -97,7 +101,7 @@ def train(
     with mirrored(out) as target:
         check_target(target)
         with local_copy(data_folder) as folder:
-            manifest = _fit_and_save(router, config, folder, target, progress, further or {})
+            manifest = _fit_and_save(router, config, folder, target, progress, further or {}, fit)
     return TrainResult(place(out), manifest, router)
 
 
@@ -108,6 +112,7 @@ def _fit_and_save(
     out: Path,
     progress: Progress | None,
     further: Mapping[str, Any],
+    fit: Fit,
 ) -> Manifest:
     encoder = make_encoder(config.encoder)
 
@@ -122,7 +127,7 @@ def _fit_and_save(
     data = no_outcomes(read_llms(folder / "llms.json")) if listed_only else read("train")
     router.encoder = encoder
     start = time.perf_counter()
-    router.fit(data)
+    fit(router, data)
     metrics: dict[str, Any] = {
         "training_queries": len(data),
         "llms": len(data.llms),

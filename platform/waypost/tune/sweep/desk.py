@@ -51,7 +51,7 @@ class Desk:
         told: Told | None = None,
     ) -> None:
         self.workers = workers
-        self._journal, self._proposals, self._most = journal, proposals, most
+        self._journal, self._proposals, self.most = journal, proposals, most
         self._time_s, self._told = time_s, told
         self._began = time.monotonic() - journal.elapsed_s
         self._waiting = deque(task for task in tasks if task.place not in journal.rows)
@@ -134,7 +134,7 @@ class Desk:
         mean = sum(self._seconds) / len(self._seconds) if self._seconds else FLOOR_S
         floor = math.ceil(FLOOR_S / max(mean, 1e-3))
         size = max(share, min(floor, math.ceil(self.left / self.workers)))
-        limits = [self._most, None if self._proposals is None else self._proposals.at_once]
+        limits = [self.most, None if self._proposals is None else self._proposals.at_once]
         return min([size, *(limit for limit in limits if limit is not None)])
 
 

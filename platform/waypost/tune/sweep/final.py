@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from waypost.pipelines.evaluate import EvaluateConfig, evaluate
 from waypost.pipelines.evaluation.headline import Card
 from waypost.pipelines.train import TrainConfig, train
 from waypost.tune.space import TuneConfig
+from waypost.tune.sweep.measuring import fit
 
 BEST = "best"
 
@@ -24,6 +26,7 @@ def refit(
     tuning: Mapping[str, Any],
     data: Path,
     target: Path,
+    schedule: list[Any] | None = None,
 ) -> None:
     """Train a setting as ``waypost train`` does and write its artifact.
 
@@ -33,6 +36,7 @@ def refit(
         tuning: What the manifest's metrics say of the sweep; JSON-able.
         data: Routing data.
         target: The artifact.
+        schedule: Changes of parameters while it is trained; see `measuring.fit`.
 
     Raises:
         WaypostError: as `train`.
@@ -44,7 +48,8 @@ def refit(
         seed=config.seed,
         folds=0,
     )
-    train(wanted, data, target, further={"tuning": dict(tuning)})
+    by = partial(fit, schedule=schedule or [])
+    train(wanted, data, target, further={"tuning": dict(tuning)}, fit=by)
 
 
 def on_test(

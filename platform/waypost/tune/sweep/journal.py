@@ -30,6 +30,7 @@ class Task:
         setting: The searched values.
         parameters: All that the router is given.
         deal: Which deal of the questions to folds.
+        schedule: Changes of parameters while it is trained; see `measuring.fit`.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Task:
     setting: Setting
     parameters: dict[str, Any]
     deal: int = 0
+    schedule: list[Any] = field(default_factory=list)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -58,6 +60,7 @@ class Row:
         at_s: When it was known, in seconds of the sweep's own time.
         epochs: The metric after each epoch, of routers that train by epochs.
         schedule: Changes of parameters while it was trained (pbt); see `EpochTraining`.
+        trained: What the router was given, where pbt made it another one than the setting says.
     """
 
     number: int
@@ -72,6 +75,7 @@ class Row:
     error: str | None = None
     epochs: list[float | None] = field(default_factory=list)
     schedule: list[Any] = field(default_factory=list)
+    trained: dict[str, Any] = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[str, int]:

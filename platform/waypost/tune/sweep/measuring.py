@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 
+from waypost.contracts.epochs import EpochRouter
 from waypost.contracts.progress import watching
+from waypost.contracts.router import TrainableRouter
+from waypost.contracts.routing_data import RoutingData
 from waypost.pipelines.evaluation.contenders import reason
 from waypost.pipelines.sweep import sweep
 from waypost.tune.sweep.desk import SLICE_S, Desk, row_of
@@ -30,13 +34,34 @@ def measure(problem: Problem, task: Task) -> Row:
         for part in problem.parts(task.deal):
             router = problem.router_of(task.parameters)
             with watching(None):
-                router.fit(part.training)
+                fit(router, part.training, task.schedule)
             choices.add(part.rows, sweep(router, part.held_out, problem.judge.lambdas))
         return row(**judged(problem, choices))
     # A router may be anybody's code, and one that fails must not end the sweep.
     except Exception as error:
         logger.debug("trial %d failed", task.number, exc_info=True)
         return row(status="failed", score=None, error=reason(error))
+
+
+def fit(router: TrainableRouter, data: RoutingData, schedule: list[Any]) -> None:
+    """Fit a router, by a schedule where there is one (see `EpochTraining.schedule`).
+
+    Args:
+        router: Untrained.
+        data: As for `TrainableRouter.fit`.
+        schedule: ``[epoch, values]`` pairs, only of routers that train by epochs.
+    """
+    if not schedule:
+        router.fit(data)
+        return
+    changes = {int(start): dict(values) for start, values in schedule}
+    epochs = cast(EpochRouter, router)
+    epochs.set_params(**changes.get(0, {}))
+    training = epochs.fit_epochs(data)
+    while next(training, None) is not None:
+        if training.done in changes:
+            training.change(**changes[training.done])
+    training.settle()
 
 
 def judged(problem: Problem, choices: Choices) -> dict[str, object]:

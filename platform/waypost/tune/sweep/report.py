@@ -57,7 +57,8 @@ def describe(
         "taken": {
             "trial": choice.row.number,
             "is_default": choice.keeps_default,
-            "parameters": space.parameters(choice.row.setting),
+            "parameters": space.parameters(choice.row.trained or choice.row.setting),
+            "schedule": choice.row.schedule,
             "setting": choice.row.setting,
             "score": choice.score,
             "default_score": choice.default_score,

@@ -190,10 +190,11 @@ class _Sweep:
             self._begun(None)
             return
         with session as address:
-            from waypost.tune.sweep.tuner import measurer, workers_of
+            from waypost.tune.sweep.tuner import measure_packed, measurer, workers_of
 
             workers = workers_of(self.config.resources)
-            measure = measurer(self.config, self.folder / RAY)
+            ray_folder = self.folder / RAY
+            measure = measurer(self.config, self.problem.router_of(self.config.fixed), ray_folder)
             self._begun(address)
             desk = Desk(
                 self.journal,
@@ -206,7 +207,8 @@ class _Sweep:
                 measure(self.problem, desk)
             if tasks := self._finalist_tasks():
                 self.watcher.step(f"measuring {len(tasks)} times the finalists again")
-                measure(self.problem, Desk(self.journal, workers, tasks, told=self._told))
+                desk = Desk(self.journal, workers, tasks, told=self._told)
+                measure_packed(self.problem, desk, self.config.resources, ray_folder)
         shutil.rmtree(self.folder / RAY, ignore_errors=True)
 
     def _begun(self, address: str | None) -> None:
@@ -215,11 +217,15 @@ class _Sweep:
     def _finalist_tasks(self) -> list[Task]:
         chosen = finalists(self.journal.search(), self.sign, self.config.finalists)
         return [
-            Task(row.number, row.key, row.setting, self.space.parameters(row.setting), deal)
+            Task(row.number, row.key, row.setting, self._trained(row), deal, row.schedule)
             for row in (chosen if len(chosen) > 1 else [])
             for deal in range(1, self.config.repeats + 1)
             if (row.key, deal) not in self.journal.rows
         ]
+
+    def _trained(self, row: Row) -> dict[str, Any]:
+        """Return what the router of a row was given."""
+        return self.space.parameters(row.trained or row.setting)
 
     def _told(self, row: Row) -> None:
         self.events.write(row)
@@ -230,7 +236,8 @@ class _Sweep:
         best = self.folder / BEST
         if not _is_of(best, tuning):
             self.watcher.step("fitting the winner on the whole training split")
-            refit(self.config, taken["parameters"], tuning, self.data, best)
+            schedule = taken["schedule"]
+            refit(self.config, taken["parameters"], tuning, self.data, best, schedule)
         self.watcher.step("testing it")
         if taken["is_default"]:
             return on_test(self.config, self.data, best, None, tuning["trials"])

@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from waypost.config import set_default_environment
+from waypost.contracts.epochs import EpochRouter
 from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.router import TrainableRouter
 from waypost.tune.space import Resources, TuneConfig
+from waypost.tune.sweep.by_epochs import epoch_trial
 from waypost.tune.sweep.desk import SLICE_S, Desk
-from waypost.tune.sweep.journal import Task
-from waypost.tune.sweep.packed import packed_trial, read_rows, write_tasks
+from waypost.tune.sweep.journal import Row, Task
+from waypost.tune.sweep.lockstep import PROGRESS
+from waypost.tune.sweep.packed import packed_trial, read_rows, read_tasks, write_tasks
 from waypost.tune.sweep.problem import Problem
+from waypost.tune.sweep.schedulers import make_scheduler, most_epochs
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl and our events say it all
@@ -23,6 +30,9 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+CRASHES = 2
+"""How often a trial whose worker died goes on from its last checkpoint."""
 
 
 def workers_of(resources: Resources) -> int:
@@ -51,14 +61,40 @@ def workers_of(resources: Resources) -> int:
     return int(min(fits))
 
 
-def measurer(config: TuneConfig, folder: Path) -> Callable[[Problem, Desk], None]:
-    """Return what measures a sweep's tasks on Ray.
+def measurer(
+    config: TuneConfig, router: TrainableRouter, folder: Path
+) -> Callable[[Problem, Desk], None]:
+    """Return what measures the trials of a search on Ray.
 
     Args:
         config: The sweep.
+        router: Any of its routers; it says how many epochs there are and what may change.
         folder: Where Ray keeps its own record.
     """
-    return lambda problem, desk: measure_packed(problem, desk, config.resources, folder)
+    if config.scheduler == "fifo":
+        return partial(measure_packed, resources=config.resources, folder=folder)
+    assert isinstance(router, EpochRouter)  # the config was checked
+    changeable = router.changeable_parameters
+    scheduler = make_scheduler(config, most_epochs(config, router.get_params()), changeable)
+    sign = 1.0 if config.mode == "max" else -1.0
+
+    def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
+        (task,) = tasks
+        changed = {key: value for key, value in task.setting.items() if key in changeable}
+        found = latest_checkpoint(folder, task.key)
+        return {"tasks": write_tasks(tasks), "changed": changed, "resume": str(found or "")}
+
+    def measure(problem: Problem, desk: Desk) -> None:
+        from ray import tune
+
+        desk.most = 1
+        trial = tune.with_parameters(epoch_trial, problem=problem, sign=sign)
+        # Hyperband and pbt set trials aside for others, so that more are begun than can run.
+        workers = desk.workers if config.scheduler == "asha" else None
+        searcher = desk_searcher(desk, suggestion)
+        fit(trial, searcher, workers, config.resources, folder, scheduler, crashes=CRASHES)
+
+    return measure
 
 
 def measure_packed(problem: Problem, desk: Desk, resources: Resources, folder: Path) -> None:
@@ -72,14 +108,23 @@ def measure_packed(problem: Problem, desk: Desk, resources: Resources, folder: P
     """
     from ray import tune
 
+    def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
+        return {"tasks": write_tasks(tasks), "limit_s": min(SLICE_S, desk.left_s)}
+
     trial = tune.with_parameters(packed_trial, problem=problem)
-    fit(trial, desk_searcher(desk), desk.workers, resources, folder)
+    fit(trial, desk_searcher(desk, suggestion), desk.workers, resources, folder)
+
+
+def latest_checkpoint(folder: Path, key: str) -> Path | None:
+    """Return the newest checkpoint that any run in this folder left of a setting."""
+    found = [path.parent for path in folder.glob(f"*/{key}-*/checkpoint_*/{PROGRESS}")]
+    return max(found, key=lambda path: (path / PROGRESS).stat().st_mtime_ns, default=None)
 
 
 def fit(
     trial: Any,
     searcher: Any,
-    workers: int,
+    workers: int | None,
     resources: Resources,
     folder: Path,
     scheduler: Any = None,
@@ -90,7 +135,7 @@ def fit(
     Args:
         trial: Trainable function.
         searcher: One of Ray's kind.
-        workers: Trials at a time.
+        workers: Trials that have begun and not ended; None is any number.
         resources: Of one trial.
         folder: Where Ray keeps its own record, in a folder of this run.
         scheduler: One of Ray's kind; None runs all to their end.
@@ -110,7 +155,7 @@ def fit(
             num_samples=-1,
             max_concurrent_trials=workers,
             reuse_actors=scheduler is None,
-            trial_dirname_creator=lambda one: one.trial_id,
+            trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns():x}",
@@ -122,14 +167,25 @@ def fit(
     ).fit()
 
 
-def desk_searcher(desk: Desk) -> Any:
-    """Return the desk as a searcher of Ray Tune's: what it suggests is a batch."""
+def _folder_name(trial: Any) -> str:
+    first = read_tasks(trial.config["tasks"])[0]
+    return f"{first.key}-{trial.trial_id}"
+
+
+def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[str, Any]]) -> Any:
+    """Return the desk as a searcher of Ray Tune's: what it suggests is a batch.
+
+    Args:
+        desk: Hands out and takes in.
+        suggestion: The config of a trial of Ray's, from the batch.
+    """
     from ray.tune.search import Searcher
 
     class DeskSearcher(Searcher):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.batches: dict[str, list[Task]] = {}
+            self.unfinished: dict[str, list[Row]] = {}
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
@@ -139,16 +195,20 @@ def desk_searcher(desk: Desk) -> Any:
             if not tasks:
                 return Searcher.FINISHED if desk.is_done else None
             self.batches[trial_id] = tasks
-            return {"tasks": write_tasks(tasks), "limit_s": min(SLICE_S, desk.left_s)}
+            return suggestion(tasks, desk)
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            desk.bring(read_rows(result.get("rows", "[]")))
+            rows = own_rows(read_rows(result.get("rows", "[]")), self.batches.get(trial_id, []))
+            desk.bring([row for row in rows if row.status != "stopped"])
+            self.unfinished[trial_id] = [row for row in rows if row.status == "stopped"]
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
         ) -> None:
             if result is not None:
                 self.on_trial_result(trial_id, result)
+            if not error:
+                desk.bring(self.unfinished.pop(trial_id, []))
             died = "it was killed, or ran out of memory" if error else None
             desk.give_back(self.batches.pop(trial_id, []), died)
 
@@ -166,3 +226,19 @@ def desk_searcher(desk: Desk) -> Any:
             return self
 
     return DeskSearcher()
+
+
+def own_rows(rows: Sequence[Row], batch: Sequence[Task]) -> list[Row]:
+    """Return rows as those of the batch.
+
+    Under pbt a trial goes on with another one's settings and state: the row is still its own, and
+    says what was trained.
+    """
+    known = {task.place for task in batch}
+    if len(batch) != 1 or all(row.place in known for row in rows):
+        return list(rows)
+    (own,) = batch
+    return [
+        replace(row, number=own.number, key=own.key, setting=own.setting, trained=row.setting)
+        for row in rows
+    ]
