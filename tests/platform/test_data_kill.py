@@ -21,6 +21,9 @@ from waypost.testing.counting_upstream import CountingUpstream, counting_upstrea
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 LLMS, QUESTIONS, IN_FLIGHT = 3, 700, 16
+PATIENT = {"max_retries": 0, "connect_timeout_s": 90.0, "first_token_timeout_s": 90.0}
+"""On a machine that is busy no call fails, and so none is tried again for another reason."""
+
 LATE_S = 2.0
 """Between the last byte of an answer and its line in the log, on a machine that is busy."""
 
@@ -42,7 +45,7 @@ def write_run(folder: Path, url: str) -> Path:
         f"llm{n}": {
             "engine": "openai",
             "concurrency": IN_FLIGHT,
-            "config": {"base_url": f"{url}", "model": f"m{n}", "max_retries": 0},
+            "config": {"base_url": url, "model": f"m{n}"} | PATIENT,
         }
         for n in range(LLMS)
     }

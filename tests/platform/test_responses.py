@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from waypost.cli import command
+from waypost.config import settings
 from waypost.contracts.errors import ConfigError, PipelineError
 from waypost.contracts.routing_data import read_routing_data
 from waypost.pipelines import responses
@@ -163,6 +164,39 @@ def test_answers_that_cannot_be_scored_keep_their_text(tmp_path):
     assert row["error"].startswith("not scored: SchemaError")
     assert row["response"] == text
     assert row["performance"] is None
+
+
+SHOUTING = """
+from waypost.benchmarks.base import Benchmark, Fields, Source
+
+
+class Shouting(Benchmark):
+    source = Source("", "test", path=None)
+    columns = {"text": str}
+    max_tokens = 8
+
+    def question(self, row):
+        return Fields(row["text"], "capitals")
+
+
+def score(response, ground_truth, choices, query):
+    return sum(map(str.isupper, response)) / len(response)
+"""
+
+
+def test_a_custom_task_brings_its_own_metric(tmp_path, monkeypatch):
+    plugin = tmp_path / "plugins" / "shouting"
+    plugin.mkdir(parents=True)
+    (plugin / "benchmark.py").write_text(SHOUTING)
+    monkeypatch.setenv("WAYPOST_PLUGINS", str(tmp_path / "plugins"))
+    settings.cache_clear()
+    (tmp_path / "rows.jsonl").write_text('{"text": "ABcd"}\n{"text": "ABCD"}\n')
+    chosen = {"shouting": {"path": "rows.jsonl"}}
+    llms = {"a": {"engine": "echo", "config": {}}}
+    config = write_run(tmp_path, llms, benchmarks=chosen, test_share=0.0)
+    done = CliRunner().invoke(command, ["data", "run", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    assert {row["query"]: row["performance"] for row in rows(tmp_path)} == {"ABcd": 0.5, "ABCD": 1}
 
 
 def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):

@@ -22,7 +22,7 @@ class BenchmarkChoice(StrictModel):
     """How much of one benchmark, and from where.
 
     Attributes:
-        path: File or folder with rows of the hub's schema (parquet, JSONL, JSON lines gzipped),
+        path: File or folder with rows of the hub's schema (parquet, JSONL, JSONL.gz, CSV),
             relative to the config file; None loads the hub's own data set.
         split: Of the hub's data set; None is the benchmark's own choice.
         revision: Of the hub's data set; None is its newest.

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from waypost.benchmarks.catalog import custom_metric
 from waypost.config import settings
 from waypost.contracts.errors import WaypostError
 from waypost.pipelines.asking.asker import OUTCOME
+from waypost.registry import searching
 from waypost.scorers import score
 
 SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
@@ -42,20 +42,18 @@ def score_outcomes(
     items = asked["item"].take(outcomes["request"]).to_pylist()
     paths = [*settings().plugin_paths, *plugin_paths]
     rows = outcomes.to_pylist()
-    for row, item in zip(rows, items, strict=True):
-        row["performance"] = None
-        if row["error"] is None:
-            question = {name: known[name][item].as_py() for name in _NEEDED}
-            try:
-                row["performance"] = _score(row["response"], question, paths)
-            except WaypostError as error:
-                row["error"] = f"not scored: {type(error).__name__}: {error}"
+    with searching(paths):
+        for row, item in zip(rows, items, strict=True):
+            row["performance"] = None
+            if row["error"] is None:
+                question = {name: known[name][item].as_py() for name in _NEEDED}
+                try:
+                    row["performance"] = _score(row["response"], question)
+                except WaypostError as error:
+                    row["error"] = f"not scored: {type(error).__name__}: {error}"
     return pa.Table.from_pylist(rows, schema=SCORED)
 
 
-def _score(response: str, question: dict[str, Any], plugin_paths: Sequence[Path]) -> float:
+def _score(response: str, question: dict[str, Any]) -> float:
     truth, choices = json.loads(question["ground_truth"]), json.loads(question["choices"])
-    own = custom_metric(question["metric"], plugin_paths)
-    if own is not None:
-        return own(response, truth, choices, question["query"])
     return score(question["metric"], response, truth, choices, query=question["query"])
