@@ -27,6 +27,7 @@ PREFIX = "waypost-"
 STOPPED = 130
 _ADDRESS = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.5
 
@@ -112,13 +113,24 @@ def submit(client: Any, words: Sequence[str], runtime_env: Callable[[], dict[str
             return str(last.submission_id)
         if tries:
             logger.info("%s %s; the same command goes on", last.submission_id, last.status.lower())
-        return str(
-            client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "waypost.cli", *words]),
-                submission_id=f"{key}-{max(tries, default=0) + 1}",
-                runtime_env=runtime_env(),
-            )
+        return _submit(
+            client,
+            entrypoint=shlex.join(["python", "-m", "waypost.cli", *words]),
+            submission_id=f"{key}-{max(tries, default=0) + 1}",
+            runtime_env=runtime_env(),
         )
+
+
+def _submit(client: Any, **job: Any) -> str:
+    """Submit, with patience for a head that has just started and takes no job yet."""
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
 
 
 def follow(client: Any, job: str, write: Callable[[str], None]) -> int:
@@ -165,7 +177,7 @@ def run_quietly(client: Any, entrypoint: str, timeout_s: float = 120.0) -> str:
         JobError: it failed or took too long.
     """
     with cluster_errors(client.get_address()):
-        job = client.submit_job(entrypoint=entrypoint)
+        job = _submit(client, entrypoint=entrypoint)
         deadline = time.monotonic() + timeout_s
         while not (status := client.get_job_status(job)).is_terminal():
             if time.monotonic() > deadline:
