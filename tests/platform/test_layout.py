@@ -18,7 +18,7 @@ FOLDERS = {
 }  # fmt: skip
 FILES = {
     "pyproject.toml", "README.md", "CONTRIBUTING.md", "DECISIONS.md", "CHANGELOG.md", "LICENSE",
-    "Makefile", ".gitignore", ".pre-commit-config.yaml",
+    "Makefile", "runtime_env.yaml", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 PACKAGES = {"platform": "waypost", "routers": "waypost_routers", "rl": "waypost_rl"}
 TEST_FOLDERS = {"platform", "routers", "rl", "configs", "k8s", "e2e"}

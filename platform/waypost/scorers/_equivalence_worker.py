@@ -19,8 +19,8 @@ from waypost.benchmarks import _confine
 
 def main() -> None:
     """Import math-verify, then answer each line ``[gold, said]`` with true or false."""
-    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
-    from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-untyped]
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
     settings = json.loads(sys.argv[1])

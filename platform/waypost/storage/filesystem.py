@@ -49,7 +49,7 @@ def _from_fsspec(uri: Uri) -> tuple[Any, str]:
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
     except ImportError:
         raise MissingExtraError("fsspec", "data") from None
     try:
