@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -51,25 +51,8 @@ def read_questions(path: Path) -> list[Question]:
     """
     if not path.is_file():
         raise ConfigError([Fault(str(path), "no such file; expected JSONL of questions")])
-    questions: list[Question] = []
     found: list[Fault] = []
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            question = Question.model_validate_json(line)
-        except ValidationError as error:
-            found += [
-                Fault(f"{where}: {'.'.join(map(str, one['loc']))}".rstrip(": "), one["msg"])
-                for one in error.errors(include_url=False, include_context=False)
-            ]
-            continue
-        if question.query_id in seen:
-            found.append(Fault(where, f"query_id {question.query_id} stands twice"))
-        seen.add(question.query_id)
-        questions.append(question)
+    questions = [question for _, question in _unique({"": path}, found)]
     if found:
         raise ConfigError(found)
     return questions
@@ -86,24 +69,64 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
     partial.replace(path)
 
 
-def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
-    """Read the questions that the first phase wrote, by split, in the order of `SPLITS`.
+def iter_splits(folder: Path) -> Iterator[tuple[str, Question]]:
+    """Yield split and question, one by one, the splits in the order of `SPLITS`.
 
     Raises:
-        ConfigError: there are none, a line is wrong, or an id stands in two splits.
+        ConfigError: there are none, or, after the last: with a fault for each line that is not a
+            question, and for each id that stands twice.
     """
-    paths = {split: queries_path(folder, split) for split in SPLITS}
-    found = {split: read_questions(path) for split, path in paths.items() if path.is_file()}
-    if not found:
+    every = {split: queries_path(folder, split) for split in SPLITS}
+    paths = {split: path for split, path in every.items() if path.is_file()}
+    if not paths:
         problem = "holds no questions (queries_train.jsonl); run `waypost data queries` first"
         raise ConfigError([Fault(str(folder), problem)])
+    found: list[Fault] = []
+    yield from _unique(paths, found)
+    if found:
+        raise ConfigError(found)
+
+
+def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
+    """Read the questions that the first phase wrote, by split; those without a file are left out.
+
+    Raises:
+        ConfigError: see `iter_splits`.
+    """
+    splits: dict[str, list[Question]] = {
+        split: [] for split in SPLITS if queries_path(folder, split).is_file()
+    }
+    for split, question in iter_splits(folder):
+        splits[split].append(question)
+    return dict(splits)
+
+
+def _unique(paths: Mapping[str, Path], found: list[Fault]) -> Iterator[tuple[str, Question]]:
+    """Yield each question with the name of its file; what is wrong is added to ``found``."""
     home: dict[str, str] = {}
-    twice = [
-        Fault(str(paths[split]), f"query_id {one.query_id} stands in {home[one.query_id]}, too")
-        for split, questions in found.items()
-        for one in questions
-        if home.setdefault(one.query_id, split) != split
-    ]
-    if twice:
-        raise ConfigError(twice)
-    return dict(found)
+    for name, path in paths.items():
+        for where, question in _parsed(path, found):
+            key = question.query_id
+            if key not in home:
+                home[key] = name
+                yield name, question
+            elif home[key] == name:
+                found.append(Fault(where, f"query_id {key} stands twice"))
+            else:
+                found.append(Fault(where, f"query_id {key} stands in {home[key]}, too"))
+
+
+def _parsed(path: Path, found: list[Fault]) -> Iterator[tuple[str, Question]]:
+    """Yield place and question of each line; what is wrong is added to ``found``."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                yield where, Question.model_validate_json(line)
+            except ValidationError as error:
+                found += [
+                    Fault(f"{where}: {'.'.join(map(str, one['loc']))}".rstrip(": "), one["msg"])
+                    for one in error.errors(include_url=False, include_context=False)
+                ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from waypost.contracts.questions import Question, read_splits
+from waypost.contracts.questions import Question, iter_splits
 
 QUESTIONS = pa.schema(
     [
@@ -26,17 +27,20 @@ QUESTIONS = pa.schema(
 )
 """``choices`` and ``ground_truth`` are JSON."""
 
+_CHUNK = 4096
+"""Questions that are held as objects at a time: they take several times what their text does."""
+
 
 def question_table(folder: Path) -> pa.Table:
     """Read the questions of a folder, the splits in the order of `SPLITS`.
 
     Raises:
-        ConfigError: see `waypost.contracts.questions.read_splits`.
+        ConfigError: see `waypost.contracts.questions.iter_splits`.
     """
-    parts = []
-    for split, questions in read_splits(folder).items():
-        rows = [_row(split, question) for question in questions]
-        parts.append(pa.Table.from_pylist(rows, schema=QUESTIONS))
+    rows = (_row(split, question) for split, question in iter_splits(folder))
+    parts = [QUESTIONS.empty_table()]
+    while part := list(islice(rows, _CHUNK)):
+        parts.append(pa.Table.from_pylist(part, schema=QUESTIONS))
     return pa.concat_tables(parts).combine_chunks()
 
 
