@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak bench-gateway bench-routers bench-data router-tables \
+    soak bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
     check lint types imports validate fmt lock clean
 
 VENV := .venv
@@ -82,6 +82,9 @@ bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 bench-data: env ## speed and memory of `waypost data responses`, beside threads (15 minutes)
 	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert README.md:bench-data
 
+bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minutes)
+	$(VENV)/bin/waypost bench tune --insert README.md:bench-tune
+
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
 JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter:weighting=plain \
@@ -92,6 +95,11 @@ router-tables: env ## the README's router tables, from ../shared/data (an hour)
 	    --resplit 0,1,2,3,4 --out runs/routers-example --insert README.md:routers-example
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/routerbench_subset --encoder onnx \
 	    --out runs/routers-routerbench --insert README.md:routers-routerbench
+
+# The same command goes on where a run was cut off: what is in runs/tuned is not measured again.
+tuned-table: env ## the README's table of tuned routers beside their defaults (40 minutes)
+	$(VENV)/bin/waypost bench tuned --pooled $(SHARED)/llmrouter_example \
+	    --data $(SHARED)/routerbench_subset --insert README.md:tuned
 
 check: lint types imports validate ## lint, types, import rules, configs, manifests, layout
 

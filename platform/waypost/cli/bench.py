@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+
+from waypost.cli.bench_line import command_of
+from waypost.cli.bench_tuned.command import tuned
 
 PIPE_WIDTH = 200
 
@@ -204,7 +206,7 @@ def routers(
     if out is not None:
         out.write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
     if target is not None:
-        insert(*target, report.markdown(result, _command_of(ctx)))
+        insert(*target, report.markdown(result, command_of(ctx)))
     if as_json:
         echo_json(result)
     else:
@@ -273,7 +275,7 @@ def data(
     if out is not None:
         out.write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
     if target is not None:
-        insert(*target, report.markdown(result, _command_of(ctx)))
+        insert(*target, report.markdown(result, command_of(ctx)))
     if as_json:
         echo_json(result)
     else:
@@ -290,17 +292,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _command_of(ctx: click.Context) -> str:
-    """Return the command line again, without where its result goes."""
-    words = ["waypost", "bench", ctx.command.name or ""]
-    for option in ctx.command.params:
-        value = ctx.params[option.name or ""]
-        told_elsewhere = option.name in {"insert_at", "as_json", "out"}
-        if told_elsewhere or value in (None, ()) or value == option.get_default(ctx):
-            continue
-        if isinstance(value, bool):
-            words.append(option.opts[0] if value else option.secondary_opts[0])
-        else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [option.opts[0], str(one)]
-    return shlex.join(words)
+command.add_command(tuned)

@@ -1,0 +1,1 @@
+"""``waypost bench tuned``: what tuning earns on questions that no sweep has seen."""
