@@ -21,7 +21,6 @@ from waypost import load_router
 from waypost.contracts.errors import JobError
 from waypost.jobs import client as jobs
 from waypost.testing.counting_upstream import counting_upstream
-from waypost.testing.processes import descendants
 from waypost.testing.ray_head import RayHead, ray_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -91,10 +90,6 @@ def write_run(folder: Path, url: str) -> list[str]:
     return ["data", "run", "--config", "data.yaml"]
 
 
-def askers(head: RayHead) -> list[int]:
-    return [pid for pid, title in descendants(head.pid) if "Asker" in title]
-
-
 @pytest.fixture(scope="module")
 def data(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Routing data that a job made: stopped, submitted again, and with a worker killed."""
@@ -117,7 +112,7 @@ def data(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Path:
         upstream.delay_s = SLOW_S
         watching = start(head, *words, cwd=folder)
         assert "-2 is running already" in watching.stderr.readline()
-        killed = askers(head)
+        killed = head.workers("Asker")
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert killed
@@ -154,7 +149,7 @@ def test_train_as_a_job_with_the_package_along(head: RayHead, data: Path, tmp_pa
 def test_a_sweep_with_a_worker_killed_measures_every_trial(
     head: RayHead, data: Path, root: Path, tmp_path: Path
 ) -> None:
-    trials = 300
+    trials = 60
     shutil.copy(root / "tune_configs" / "knnrouter.yaml", tmp_path)
     words = [
         "tune",
@@ -167,8 +162,8 @@ def test_a_sweep_with_a_worker_killed_measures_every_trial(
     place = ["--data", str(data), "--out", f"file://{tmp_path}/sweep"]
     job = start(head, *words, *place, cwd=tmp_path)
     journal = tmp_path / "sweep" / "trials.jsonl"
-    wait(lambda: journal.is_file() and len(journal.read_text().splitlines()) > 10, job)
-    killed = head.workers()
+    wait(lambda: journal.is_file() and len(journal.read_text().splitlines()) > 3, job)
+    killed = head.workers("ImplicitFunc")
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert killed

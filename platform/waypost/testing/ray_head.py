@@ -45,11 +45,13 @@ class RayHead:
         auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         return {**own, **auth, "RAY_API_SERVER_ADDRESS": self.address}
 
-    def workers(self) -> list[int]:
-        """Return the process ids of tasks and actors at work, by age; not of the jobs' drivers."""
-        names = [(pid, title) for pid, title in descendants(self.pid) if title.startswith("ray::")]
-        own = ("ray::IDLE", "ray::JobSupervisor", "ray::_StatsActor", "ray::AutoscalingRequester")
-        return sorted(pid for pid, title in names if not title.startswith(own))
+    def workers(self, name: str) -> list[int]:
+        """Return the process ids of tasks and actors whose title holds a name.
+
+        Only these may be killed: Ray's own agents have such titles, too, and take the head along.
+        """
+        titles = descendants(self.pid)
+        return [pid for pid, title in titles if title.startswith("ray::") and name in title]
 
 
 @contextmanager
