@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +68,22 @@ def command(
     KEY=VALUE changes a key of the file, such as budget.trials=20. The same command again goes on
     where the last one ended. Trials run on Ray: the one of RAY_ADDRESS, else one of their own.
     """
+    from waypost.tune.sweep.every import is_many, read_many, run_many
     from waypost.tune.sweep.reading import read_sweep
     from waypost.tune.sweep.run import Watcher, run_sweep
 
     if encoder is not None:
         overrides = (*overrides, f"encoder={encoder}")
-    config = read_sweep(config_path, overrides)
+    work: Callable[..., dict[str, Any]]
+    many = is_many(config_path)
+    if many:
+        work = partial(run_many, read_many(config_path, overrides))
+    else:
+        work = partial(run_sweep, read_sweep(config_path, overrides))
     with ExitStack() as stack:
-        show = _Display(stack, dashboard)
+        show = _Display(stack, dashboard, many)
         watcher = Watcher(show.embedded, show.begun, show.row, show.step)
-        report = run_sweep(
-            config,
+        report = work(
             data_folder,
             out,
             fresh=fresh,
@@ -85,39 +92,50 @@ def command(
             watcher=watcher,
         )
         show.end()
+        reports = report.get("sweeps", {"": report})
         if as_json:
             echo_json(report)
         else:
-            for line in _summary(report, out):
-                click.echo(line)
+            for name, one in reports.items():
+                for line in _summary(one, f"{out}/{name}" if name else str(out)):
+                    click.echo(line)
+            if len(reports) > 1:
+                click.echo(f"report: {out}/report.md; best: {report['best']}")
         show.wait()
+    for name, why in report.get("failed", {}).items():
+        click.echo(f"error: {name}: {why}", err=True)
+    if report.get("failed"):
+        ctx.exit(1)
 
 
 class _Display:
     """A bar of the trials with the best so far, and the dashboards' addresses, on stderr."""
 
-    def __init__(self, stack: ExitStack, dashboard: bool) -> None:
-        self._stack, self._dashboard = stack, dashboard
+    def __init__(self, stack: ExitStack, dashboard: bool, many: bool) -> None:
+        self._stack, self._dashboard, self._many = stack, dashboard, many
         self._bars = stack.enter_context(ExitStack())
         self._embedding = self._bars.enter_context(progress_bar("embedding"))
         self._trials = self._bars.enter_context(progress_bar("trials"))
-        self._done = 0
+        self._shown = False
+        self._done, self._mode = 0, "max"
         self._best: tuple[int, float] | None = None
 
     def embedded(self, done: int, total: int) -> None:
         self._embedding(done, total)
 
     def begun(self, folder: Path, address: str | None, known: list[Any], mode: str) -> None:
-        self._mode = mode
+        self._mode, self._done, self._best = mode, 0, None
         for row in known:
             self._count(row)
         if known:
             click.echo(f"{len(known)} trials are there already", err=True)
-        if self._dashboard:
+        if self._dashboard and not self._shown:
+            self._shown = True
             from waypost.tune.sweep.dashboard import tensorboard
             from waypost.tune.sweep.run import TENSORBOARD
 
-            shown = self._stack.enter_context(tensorboard(folder / TENSORBOARD))
+            logs = folder.parent if self._many else folder / TENSORBOARD
+            shown = self._stack.enter_context(tensorboard(logs))
             click.echo(f"TensorBoard: {shown}", err=True)
             if address is not None:
                 click.echo(f"Ray dashboard: http://{address}", err=True)
@@ -167,7 +185,7 @@ def _command(ctx: click.Context) -> str:
     return shlex.join([*words, *ctx.params["overrides"]])
 
 
-def _summary(report: dict[str, Any], out: Place) -> list[str]:
+def _summary(report: dict[str, Any], out: str) -> list[str]:
     taken, tried = report["taken"], report["trials"]
     lines = [
         f"{report['router']}: {tried['tried']} trials, {tried['failed']} failed, "

@@ -38,7 +38,7 @@ class Events:
         with self._library.SummaryWriter(str(run)) as writer:
             for epoch, score in enumerate(row.epochs, 1):
                 if score is not None:
-                    writer.add_scalar("metric by epoch", score, epoch)
+                    writer.add_scalar("metric_by_epoch", score, epoch)
             steps = max(len(row.epochs), 1)
             values = {key: _plain(value) for key, value in row.setting.items()}
             for summary in hparams(values, {"metric": row.score}):

@@ -15,7 +15,7 @@ from waypost.tune.sweep.settings import SearchSpace
 FEWEST = 12
 """With fewer trials nothing can be told."""
 
-_TREES = 200
+_TREES = 80
 
 
 def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, float] | None:

@@ -58,7 +58,7 @@ def _limits(scores: Any) -> tuple[float, float]:
         return 0.0, 1.0
     low, middle, high = np.percentile(scores, [0, 50, 100])
     spread = np.percentile(scores, 90) - np.percentile(scores, 10) or (high - low) or 0.01
-    low, high = max(low, middle - 2.5 * spread), min(high, middle + 2.5 * spread)
+    low, high = max(low, middle - 1.5 * spread), min(high, middle + 2.5 * spread)
     return low - 0.06 * (high - low or spread), high + 0.06 * (high - low or spread)
 
 
@@ -146,7 +146,7 @@ def _axis(axis: Any, x: int, dimension: Dimension) -> None:
         value = low + share * (high - low)
         if dimension.type == "loguniform":
             value = float(np.exp(np.log(low) + share * (np.log(high) - np.log(low))))
-        _tick(axis, x, share, f"{value:.2g}")
+        _tick(axis, x, share, f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}")
 
 
 def _tick(axis: Any, x: int, y: float, text: str) -> None:

@@ -53,8 +53,7 @@ def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
         )
     elif cls is not None:
         found += _against(cls, data, where)
-    if config is not None and cls is not None and issubclass(cls, TrainableRouter):
-        found += _scheduler(config, cls, where)
+        found += _scheduler(cls, data, where)
     if isinstance(encoder, str):
         attempt(partial(EncoderSpec.of, encoder))
     if config is None or found:
@@ -82,15 +81,15 @@ def _against(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
     return faults_against(fixed, read, cls.parameter_constraints, where)
 
 
-def _scheduler(config: TuneConfig, cls: type[TrainableRouter], where: str) -> list[Fault]:
-    if config.scheduler == "fifo":
+def _scheduler(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
+    name, at = data.get("scheduler", "fifo"), f"{where}: scheduler"
+    if name not in ("asha", "hyperband", "pbt"):
         return []
-    at = f"{where}: scheduler"
     if not issubclass(cls, EpochRouter):
-        problem = f"{config.scheduler} stops trials early, and {config.router} does not train by "
-        return [Fault(at, f"{problem}epochs; take fifo")]
+        problem = f"{name} stops trials early, and {cls.name} does not train by epochs; take fifo"
+        return [Fault(at, problem)]
     changeable = cls.changeable_parameters
-    if config.scheduler == "pbt" and not set(changeable) & set(config.space):
+    if name == "pbt" and not set(changeable) & set(data.get("space") or {}):
         can = ", ".join(changeable) or "none"
         return [Fault(at, f"pbt needs a searched parameter that can change in training: {can}")]
     return []
