@@ -253,6 +253,10 @@ class PipelineError(WaypostError):
     """A data run cannot go on; what was done is kept, and the same command continues."""
 
 
+class ClusterError(WaypostError):
+    """Ray does not start on this machine, or the cluster that was named does not answer."""
+
+
 class JobError(WaypostError):
     """A job cannot be submitted to a cluster, or how it ended cannot be known."""
 

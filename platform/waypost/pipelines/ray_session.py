@@ -8,17 +8,20 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from waypost.config import environment_value, set_default_environment
+from waypost.contracts.errors import ClusterError
 
+logger = logging.getLogger(__name__)
+
+_TRIES = 2
 _LEAST_CPUS = 4
 """Logical CPUs of a Ray of our own: a pipeline's stages each hold one, and most only wait."""
 
 
 @contextmanager
-def ray_session(
-    *, dashboard: bool = False, threads: int | None = None
-) -> Iterator[str | None]:
+def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Iterator[str | None]:
     """Use the Ray that is initialised, that of RAY_ADDRESS (a job has it), or start one.
 
     One that was started here listens on loopback, asks for a token of its own, and ends with the
@@ -29,6 +32,9 @@ def ray_session(
         dashboard: Whether one that is started here has a dashboard.
         threads: Of linear algebra in each worker of one that is started here, unless
             OMP_NUM_THREADS is set; None leaves it to Ray.
+
+    Raises:
+        ClusterError: Ray does not start, or nobody answers at the address.
     """
     address = environment_value("RAY_ADDRESS")
     if address is None and "ray" not in sys.modules:
@@ -39,19 +45,33 @@ def ray_session(
         yield _dashboard()
         return
     if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        _begin(address=address)
     else:
-        ray.init(
-            num_cpus=max(_LEAST_CPUS, os.cpu_count() or 1),
-            include_dashboard=dashboard,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            runtime_env=_threads(threads),
-        )
+        cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
+        _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
     try:
         yield _dashboard()
     finally:
         ray.shutdown()
+
+
+def _begin(**options: Any) -> None:
+    import ray
+
+    tries = 1 if "address" in options else _TRIES
+    for attempt in range(tries):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+        # A node that does not come up in 30 s, on a machine that is busy, is a bare Exception.
+        except Exception as error:
+            ray.shutdown()
+            if attempt == tries - 1:
+                where = options.get("address", "on this machine")
+                problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ClusterError(f"Ray {where} does not start or answer: {problem}") from error
+            logger.warning("Ray did not start in time; once more")
+        else:
+            return
 
 
 def _threads(count: int | None) -> dict[str, dict[str, str]] | None:
