@@ -74,7 +74,7 @@ def command(
     no_wait: bool,
     words: tuple[str, ...],
 ) -> None:
-    """Run a waypost command as a job of a Ray cluster.
+    """Run a command as a job of a Ray cluster.
 
     Streams its log and ends with its exit code. The same command again follows the job that is
     running, or goes on where the last one ended. Inputs and outputs are URIs, or absolute paths

@@ -23,8 +23,9 @@ from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import read_llms, write_llms
 from waypost.encoders import make_encoder
-from waypost.pipelines.data_config import DataConfig, load_data_config
+from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
 from waypost.pipelines.embed import text_digest, write_embeddings
+from waypost.storage.uri import is_uri, place
 
 
 def llm_text(llm: LLMInfo) -> str:
@@ -68,7 +69,6 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
     encoder = _encoder(config, config_path)
-    folder = config_path.parent / config.out
     llms = [candidate.info(name) for name, candidate in config.llms.items()]
     texts = [llm_text(llm) for llm in llms]
     rows = encoder.encode(texts)
@@ -80,15 +80,17 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
         },
     }
     vectors = dict(zip(map(text_digest, texts), rows, strict=True))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_embeddings(llm_embeddings_path(folder, encoder.id), vectors, encoder)
-        _write_json(folder / "llm_embeddings.json", data)
-        write_llms(folder / "llms.json", [*llms, *_others(folder / "llms.json", config)])
-    except OSError as error:
-        raise ConfigError([Fault(str(folder), f"cannot be written: {error.strerror}")]) from None
+    with run_folder(config_path, config) as folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_embeddings(llm_embeddings_path(folder, encoder.id), vectors, encoder)
+            _write_json(folder / "llm_embeddings.json", data)
+            write_llms(folder / "llms.json", [*llms, *_others(folder / "llms.json", config)])
+        except OSError as error:
+            problem = f"cannot be written: {error.strerror}"
+            raise ConfigError([Fault(str(folder), problem)]) from None
     return {
-        "folder": str(folder),
+        "folder": str(place(config.out)) if is_uri(config.out) else str(folder),
         "encoder": encoder.id,
         "dimension": encoder.dimension,
         "llms": {llm.name: text for llm, text in zip(llms, texts, strict=True)},
