@@ -25,7 +25,7 @@ from waypost.contracts.tables import read_llms, write_llms
 from waypost.encoders import make_encoder
 from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
 from waypost.pipelines.embed import text_digest, write_embeddings
-from waypost.storage.uri import is_uri, place
+from waypost.storage.uri import Uri, is_uri
 
 
 def llm_text(llm: LLMInfo) -> str:
@@ -90,7 +90,7 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
             problem = f"cannot be written: {error.strerror}"
             raise ConfigError([Fault(str(folder), problem)]) from None
     return {
-        "folder": str(place(config.out)) if is_uri(config.out) else str(folder),
+        "folder": str(Uri(config.out)) if is_uri(config.out) else str(folder),
         "encoder": encoder.id,
         "dimension": encoder.dimension,
         "llms": {llm.name: text for llm, text in zip(llms, texts, strict=True)},

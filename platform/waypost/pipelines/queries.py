@@ -28,7 +28,7 @@ from waypost.contracts.tables import SPLITS
 from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
 from waypost.pipelines.gathering import find_all, gather
 from waypost.pipelines.question_files import parquet_path, write_parquet, write_report
-from waypost.storage.uri import is_uri, place
+from waypost.storage.uri import Uri, is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def run(
                 table.unlink(missing_ok=True)
         write_report(folder, report)
     # Of a store the local folder is a copy that is gone by now.
-    return {"folder": str(place(config.out)) if is_uri(config.out) else str(folder), **report}
+    return {"folder": str(Uri(config.out)) if is_uri(config.out) else str(folder), **report}
 
 
 def build(

@@ -38,7 +38,7 @@ from waypost.pipelines.questions_table import question_table, row_key
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
 from waypost.pipelines.scoring import score_outcomes
 from waypost.scorers import SCORER_VERSION
-from waypost.storage.uri import is_uri, place
+from waypost.storage.uri import Uri, is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _run(
     if n_cells and sum(unanswered.values()) == n_cells:
         raise PipelineError(f"{folder}: no call was answered; the first reason: {_reason(jobs)}")
     tallies = {name: job.tally for name, job in jobs.items()}
-    shown = str(place(config.out)) if is_uri(config.out) else config.out  # without secrets
+    shown = str(Uri(config.out)) if is_uri(config.out) else config.out  # without secrets
     return Summary(shown, n_cells, tallies, unanswered, time.monotonic() - began)
 
 
