@@ -355,3 +355,24 @@ def test_mbpp_tests_with_an_import_and_a_set_up() -> None:
     tests = ["import math", "from collections import Counter", "base = [1, 2]",
              "assert math.isclose(mean(base), 1.5)", "assert Counter(base)[1] == 1"]  # fmt: skip
     assert score("code", "```\ndef mean(x):\n    return sum(x) / len(x)\n```", tests) == 1.0
+
+
+SUM = r"\sum_{n=1}^{9} \frac{1}{n(n+1)}"
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "right"),
+    [
+        (f"To find ${SUM}$ we need a formula.\nIt is a beautiful one.", r"\frac{9}{10}", 0),
+        (f"We can write \\[ {SUM} \\] as a telescoping series:\n\\[ \\frac{{1", r"\frac{9}{10}", 0),
+        (f"${SUM} = 1 - \\frac{{1}}{{10}} = \\frac{{9}}{{10}}$.", r"\frac{9}{10}", 1),
+        ("Next we need \\(2^4 \\mod 7\\).\n\\[16 \\div", "2", 0),
+        ("We expand $(x+1)^2$ first.\nThen", "x^2+2x+1", 0),
+        ("We expand $(x+1)^2$: it is $x^2 + x + x + 1$.\nSo", "x^2+2x+1", 1),
+        ("\\[ 5 + 2 = 7 \\]\n\nThe sum of the roots of the equation \\(x", "7", 1),
+        (r"\boxed{(x+1)^2}", "(1+x)^2", 1),
+    ],
+)
+def test_repeating_the_question_is_no_answer_to_it(response, truth, right):
+    query = f"Find ${SUM}$, 2^4 \\mod 7, and expand $(x+1)^2$."
+    assert score("math", response, truth, query=query) == right

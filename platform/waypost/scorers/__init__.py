@@ -35,7 +35,7 @@ _METRICS: dict[str, Callable[[str, Truth, Choices, str | None], float]] = {
     "short_answer": lambda response, truth, choices, query: short_answer(response, truth),
     "letter": lambda response, truth, choices, query: letter_match(response, truth, choices),
     "number": lambda response, truth, choices, query: number_match(response, truth),
-    "math": lambda response, truth, choices, query: maths_match(response, truth),
+    "math": lambda response, truth, choices, query: maths_match(response, truth, query),
     "code": lambda response, truth, choices, query: code_match(response, truth, query),
 }
 METRICS = tuple(_METRICS)
@@ -83,7 +83,8 @@ def score(
         response: What the model said, as it said it.
         ground_truth: An accepted answer or several; for ``code`` the tests.
         choices: Options with ``label`` and ``text``, for ``letter``.
-        query: The prompt; ``code`` alone needs it, where a model may give a function's body.
+        query: The prompt: of ``code``, where a model may give a function's body alone, and of
+            ``math``, where repeating the question is no answer.
 
     Raises:
         RegistryError: where no metric has that name.

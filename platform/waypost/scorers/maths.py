@@ -14,7 +14,10 @@ from waypost.scorers.numeric import boxed, final_number, same_number
 from waypost.scorers.text import gold_strings
 
 _ANSWER = re.compile(r"\banswer\s*(?:is|=|:)\s*([^\n]+)", re.IGNORECASE)
-_INLINE = re.compile(r"\$([^$\n]+)\$|\\\(([^\n]+?)\\\)")
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\(([^\n]+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_UNFINISHED = re.compile(r"\\(?:sum|prod|int|lim|p?mod|bmod|equiv)(?![a-z])|\bmod\b")
+"""What is still to be worked out: who repeats the question has said something of equal value."""
+
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\frac(\d)(\d)")
 _ASSIGNED = re.compile(r"^[a-zA-Z]\s*=\s*")
@@ -69,33 +72,43 @@ def normalise_maths(text: str) -> str:
 def final_expression(response: str) -> str | None:
     r"""Return the expression that a response ends on, or None.
 
-    It is the last ``\boxed{}``, else what follows the last "answer is", else the last inline
-    formula, else a whole response of one line.
+    It is the last ``\boxed{}``, else what follows the last "answer is", else the last side of the
+    last formula, else a whole response of one line.
     """
     if (box := boxed(response)) is not None:
         return box
     if stated := _ANSWER.findall(response):
         return str(stated[-1])
-    if inline := _INLINE.findall(response):
-        return str(inline[-1][0] or inline[-1][1])
+    if formulas := _FORMULA.findall(response):
+        return _last_side("".join(formulas[-1]))
     line = response.strip()
     return line if line and "\n" not in line else None
 
 
-def maths_match(response: str, ground_truth: str | Sequence[str]) -> float:
+def _last_side(formula: str) -> str:
+    """Return what a chain of equalities ends on; an equation in x is left whole."""
+    *sides, last = formula.split("=")
+    worked_out = sides and last.strip() and not re.search(r"[a-zA-Z]", last.replace("frac", ""))
+    return last if worked_out else formula
+
+
+def maths_match(
+    response: str, ground_truth: str | Sequence[str], query: str | None = None
+) -> float:
     """Return 1.0 where the response's final answer is an accepted one, else 0.0.
 
     A gold that is a number (or fraction) is compared by value with the response's final
-    number, a gold of words as text, any other gold by what it means.
+    number, a gold of words as text, any other gold by what it means. A formula that the question
+    holds is no answer to it, whatever its value, unless it is the gold itself or in a box.
 
     Raises:
         MissingExtraError: where that takes math-verify, and it is not installed.
         SandboxError: where its process cannot be started.
     """
-    return float(any(_matches(response, gold) for gold in gold_strings(ground_truth)))
+    return float(any(_matches(response, gold, query) for gold in gold_strings(ground_truth)))
 
 
-def _matches(response: str, gold: str) -> bool:
+def _matches(response: str, gold: str, query: str | None) -> bool:
     box = boxed(gold)
     gold = gold if box is None else box
     wanted = normalise_maths(gold)
@@ -108,6 +121,10 @@ def _matches(response: str, gold: str) -> bool:
         return True
     if words or (said is not None and _is_words(said)):
         return False
+    if _repeats(response, given, query):
+        return False
+    if said is not None and _UNFINISHED.search(said) and not _UNFINISHED.search(gold):
+        return False
     if _NUMERIC.fullmatch(wanted):
         same = _same_value(response, said, given, wanted)
         if same is not None:
@@ -117,6 +134,13 @@ def _matches(response: str, gold: str) -> bool:
     if _BASE.fullmatch(wanted) or _BASE.fullmatch(given):
         return _same_digits(wanted, given)
     return equivalent(_latex(gold), _latex(said))
+
+
+def _repeats(response: str, given: str, query: str | None) -> bool:
+    """Say whether an answer without a box ends on a formula of the question."""
+    if not given or not query or boxed(response) is not None or _NUMERIC.fullmatch(given):
+        return False
+    return given in normalise_maths(query)
 
 
 def _same_value(response: str, said: str | None, given: str, wanted: str) -> bool | None:
