@@ -286,3 +286,26 @@ def test_time_ends_a_search_and_counts_over_all_its_runs(journal):
     journal.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
     assert Desk(journal, 1, proposals=proposals(config(), journal, 8), time_s=91).left > 0
     assert Desk(journal, 1, proposals=proposals(config(), journal, 8), time_s=89).is_done
+
+
+def test_what_comes_after_is_asked_when_all_is_done_or_the_time_is_over(tmp_path, journal):
+    def after() -> list[Task]:
+        asked.append(len(journal.rows))
+        return [Task(0, "again", {}, {}, deal=1)]
+
+    asked: list[int] = []
+    desk = Desk(journal, 1, proposals=proposals(config(), journal, 5), after=after)
+    assert len(measure(desk)) == 6
+    assert asked == [5]
+    assert desk.is_done
+    with closing(Journal(tmp_path / "late.jsonl", {})) as late:
+        late.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
+        made = proposals(config(), late, 8)
+        assert measure(Desk(late, 1, proposals=made, time_s=89, after=after)) == ["again"]
+
+
+def test_the_default_is_trial_0_also_where_a_kill_lost_it(journal):
+    journal.add(Row(4, "k", {"k": 5}, 0, "done", 0.5, 1.0))
+    tasks = Desk(journal, 1, proposals=proposals(config(), journal, 8)).take()
+    assert [task.number for task in tasks] == [0, 5, 6, 7]
+    assert tasks[0].setting == {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from waypost.tune.sweep.journal import Journal, Row, Task
@@ -37,6 +37,7 @@ class Desk:
         proposals: Where further tasks come from.
         most: Largest batch.
         time_s: Most seconds of the sweep's own time; those in the journal count.
+        after: What is to be measured when all this is done or its time is over; asked then.
         told: Of each new row.
     """
 
@@ -48,11 +49,12 @@ class Desk:
         proposals: Proposals | None = None,
         most: int | None = None,
         time_s: float | None = None,
+        after: Callable[[], Sequence[Task]] | None = None,
         told: Told | None = None,
     ) -> None:
         self.workers = workers
         self._journal, self._proposals, self.most = journal, proposals, most
-        self._time_s, self._told = time_s, told
+        self._time_s, self._after, self._told = time_s, after, told
         self._began = time.monotonic() - journal.elapsed_s
         self._waiting = deque(task for task in tasks if task.place not in journal.rows)
         self._out: dict[tuple[str, int], Task] = {}
@@ -79,10 +81,12 @@ class Desk:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left, and nothing is out that might come back."""
+        self._go_on()
         return not self._out and self.left == 0
 
     def take(self) -> list[Task]:
         """Return the next batch; empty where there is none now (see `is_done`)."""
+        self._go_on()
         wanted = self._batch() if self.left else 0
         found: list[Task] = []
         while len(found) < wanted:
@@ -125,6 +129,14 @@ class Desk:
         for task in back:
             del self._out[task.place]
         self._waiting.extendleft(reversed(back))
+
+    def _go_on(self) -> None:
+        """When all is done, or the time is over, go on to what comes after."""
+        if self._after is None or self._out or self.left:
+            return
+        tasks, self._after = self._after(), None
+        self._proposals = self._time_s = None
+        self._waiting = deque(task for task in tasks if task.place not in self._journal.rows)
 
     def _next(self) -> Task | None:
         return None if self._proposals is None else self._proposals.next()

@@ -32,7 +32,7 @@ class Proposals:
         self._space, self._searcher, self._journal = space, searcher, journal
         self._trials, self._sign = trials, sign
         self._proposed = {row.key for row in journal.search()}
-        self._next = max((row.number for row in journal.search()), default=-1) + 1
+        self._next = max((row.number for row in journal.search()), default=0) + 1
         self._exhausted = False
         for row in journal.search():
             self.tell(row)
@@ -50,14 +50,15 @@ class Proposals:
     def next(self) -> Task | None:
         """Return the next task, None where there is no other."""
         if self.left and self._space.key({}) not in self._proposed:
-            return self._task({})
+            return self._task({}, 0)
         for _ in range(SAME_AGAIN + len(self._proposed)):
             setting = self._searcher.ask() if self.left else None
             if setting is None:
                 break
             key = self._space.key(setting)
             if key not in self._proposed:
-                return self._task(setting)
+                number, self._next = self._next, self._next + 1
+                return self._task(setting, number)
             known = self._journal.rows.get((key, 0))
             self._searcher.tell(setting, None if known is None else self._earned(known))
         self._exhausted = True
@@ -67,10 +68,9 @@ class Proposals:
         """Let the searcher know what a setting earned."""
         self._searcher.tell(row.setting, self._earned(row))
 
-    def _task(self, setting: Setting) -> Task:
+    def _task(self, setting: Setting, number: int) -> Task:
         key = self._space.key(setting)
         self._proposed.add(key)
-        number, self._next = self._next, self._next + 1
         return Task(number, key, setting, self._space.parameters(setting))
 
     def _earned(self, row: Row) -> float | None:

@@ -6,7 +6,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,46 +181,54 @@ class _Sweep:
 
     def _measure(self, dashboard: bool) -> None:
         """Make all measurements that the journal lacks."""
-        session: AbstractContextManager[str | None] = ray_session(
-            dashboard=dashboard, threads=max(int(self.config.resources.cpu), 1)
-        )
-        desk = Desk(self.journal, 1, proposals=self.proposals, time_s=self.config.budget.time_s)
-        if desk.is_done and not self._finalist_tasks():
+        limit = self.config.budget.time_s
+        search = Desk(self.journal, 1, proposals=self.proposals, time_s=limit)
+        if search.is_done and not self._finalist_tasks():
             self._begun(None)
             return
-        with session as address:
+        threads = max(int(self.config.resources.cpu), 1)
+        with ray_session(dashboard=dashboard, threads=threads) as address:
             from waypost.tune.sweep.tuner import measure_packed, measurer, workers_of
 
-            workers = workers_of(self.config.resources)
-            ray_folder = self.folder / RAY
-            measure = measurer(self.config, self.problem.router_of(self.config.fixed), ray_folder)
+            workers, folder = workers_of(self.config.resources), self.folder / RAY
             self._begun(address)
-            desk = Desk(
-                self.journal,
-                workers,
-                proposals=self.proposals,
-                time_s=self.config.budget.time_s,
-                told=self._told,
-            )
+            desk = self._desk(workers)
             if not desk.is_done:
-                measure(self.problem, desk)
-            if tasks := self._finalist_tasks():
-                self.watcher.step(f"measuring {len(tasks)} times the finalists again")
+                untrained = self.problem.router_of(self.config.fixed)
+                measurer(self.config, untrained, folder)(self.problem, desk)
+            if tasks := self._begin_final():
                 desk = Desk(self.journal, workers, tasks, told=self._told)
-                measure_packed(self.problem, desk, self.config.resources, ray_folder)
+                measure_packed(self.problem, desk, self.config.resources, folder)
         shutil.rmtree(self.folder / RAY, ignore_errors=True)
+
+    def _desk(self, workers: int) -> Desk:
+        """Return the desk of the search; of fifo, whose trials are packed, the finalists' too."""
+        return Desk(
+            self.journal,
+            workers,
+            proposals=self.proposals,
+            time_s=self.config.budget.time_s,
+            after=self._begin_final if self.config.scheduler == "fifo" else None,
+            told=self._told,
+        )
 
     def _begun(self, address: str | None) -> None:
         self.watcher.begun(self.folder, address, self.journal.search(), self.config.mode)
 
+    def _begin_final(self) -> list[Task]:
+        if tasks := self._finalist_tasks():
+            self.watcher.step("measuring the best ones and the default again")
+        return tasks
+
     def _finalist_tasks(self) -> list[Task]:
         chosen = finalists(self.journal.search(), self.sign, self.config.finalists)
-        return [
+        found = [
             Task(row.number, row.key, row.setting, self._trained(row), deal, row.schedule)
             for row in (chosen if len(chosen) > 1 else [])
             for deal in range(1, self.config.repeats + 1)
             if (row.key, deal) not in self.journal.rows
         ]
+        return found
 
     def _trained(self, row: Row) -> dict[str, Any]:
         """Return what the router of a row was given."""
