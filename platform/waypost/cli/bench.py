@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from waypost.cli.bench_line import command_of
+from waypost.cli.bench_tune.command import tune
 from waypost.cli.bench_tuned.command import tuned
 
 PIPE_WIDTH = 200
@@ -292,4 +293,5 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+command.add_command(tune)
 command.add_command(tuned)
