@@ -222,13 +222,12 @@ class _Sweep:
 
     def _finalist_tasks(self) -> list[Task]:
         chosen = finalists(self.journal.search(), self.sign, self.config.finalists)
-        found = [
+        return [
             Task(row.number, row.key, row.setting, self._trained(row), deal, row.schedule)
             for row in (chosen if len(chosen) > 1 else [])
             for deal in range(1, self.config.repeats + 1)
             if (row.key, deal) not in self.journal.rows
         ]
-        return found
 
     def _trained(self, row: Row) -> dict[str, Any]:
         """Return what the router of a row was given."""
