@@ -26,11 +26,12 @@ def epoch_trial(config: Mapping[str, Any], problem: Problem, sign: float) -> Non
     """Train a setting and report each epoch; goes on from Ray's checkpoint, or one of before.
 
     Args:
-        config: ``tasks`` holds one; ``changed`` are its parameters that may change; ``resume`` is
-            a folder that an earlier run's trial of it left, or empty.
+        config: Its only key is ``trial``. There ``tasks`` holds one; ``changed`` are its parameters
+            that may change; ``resume`` is a folder that an earlier run left of it, or empty.
         problem: What it is measured on.
         sign: 1 where a high metric is good, -1 where a low one is.
     """
+    config = config["trial"]
     (task,) = read_tasks(config["tasks"])
     try:
         trial = _begin(config, problem)

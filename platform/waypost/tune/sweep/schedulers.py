@@ -13,7 +13,7 @@ REDUCTION = 3
 GRACE = 9
 """A trial is judged first after a ninth of the most epochs."""
 
-PERTURBATIONS = 8
+PERTURBATIONS = 4
 RESAMPLED = 0.25
 DEFAULT_EPOCHS = 100
 
@@ -48,8 +48,9 @@ def make_scheduler(config: TuneConfig, epochs: int, changeable: Sequence[str]) -
     draw = np.random.default_rng(config.seed)
 
     def explore(trial: dict[str, Any]) -> dict[str, Any]:
-        now = trial["changed"].items()
-        return {**trial, "changed": {key: _near(space[key], value, draw) for key, value in now}}
+        now = trial["trial"]["changed"].items()
+        changed = {key: _near(space[key], value, draw) for key, value in now}
+        return {"trial": {**trial["trial"], "changed": changed}}
 
     return schedulers.PopulationBasedTraining(
         **common,

@@ -17,9 +17,10 @@ from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.router import TrainableRouter
 from waypost.tune.space import Resources, TuneConfig
 from waypost.tune.sweep.by_epochs import epoch_trial
-from waypost.tune.sweep.desk import SLICE_S, Desk
+from waypost.tune.sweep.desk import SLICE_S, Desk, row_of
 from waypost.tune.sweep.journal import Row, Task
 from waypost.tune.sweep.lockstep import PROGRESS
+from waypost.tune.sweep.measuring import measure as measure_one
 from waypost.tune.sweep.packed import packed_trial, read_rows, read_tasks, write_tasks
 from waypost.tune.sweep.problem import Problem
 from waypost.tune.sweep.schedulers import make_scheduler, most_epochs
@@ -82,7 +83,9 @@ def measurer(
         (task,) = tasks
         changed = {key: value for key, value in task.setting.items() if key in changeable}
         found = latest_checkpoint(folder, task.key)
-        return {"tasks": write_tasks(tasks), "changed": changed, "resume": str(found or "")}
+        return {
+            "trial": {"tasks": write_tasks(tasks), "changed": changed, "resume": str(found or "")}
+        }
 
     def measure(problem: Problem, desk: Desk) -> None:
         from ray import tune
@@ -92,6 +95,13 @@ def measurer(
         # Hyperband and pbt set trials aside for others, so that more are begun than can run.
         workers = desk.workers if config.scheduler == "asha" else None
         searcher = desk_searcher(desk, suggestion)
+        if config.scheduler == "pbt":
+            # the default is no member of the population: it might end as another one's copy
+            first = desk.take()
+            desk.bring([measure_one(problem, task) for task in first if task.number == 0])
+            desk.give_back(first)
+            fit_population(trial, searcher, config.resources, folder, scheduler)
+            return
         fit(trial, searcher, workers, config.resources, folder, scheduler, crashes=CRASHES)
 
     return measure
@@ -129,6 +139,8 @@ def fit(
     folder: Path,
     scheduler: Any = None,
     crashes: int = 0,
+    space: dict[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Run Ray Tune until the searcher has nothing more.
 
@@ -140,6 +152,8 @@ def fit(
         folder: Where Ray keeps its own record, in a folder of this run.
         scheduler: One of Ray's kind; None runs all to their end.
         crashes: How often Ray itself starts a trial again from its checkpoint.
+        space: Ray's parameter space, where there is no searcher.
+        callbacks: Ray's.
     """
     from ray import tune
 
@@ -149,26 +163,72 @@ def fit(
     bundle = {"cpu": resources.cpu, **({"gpu": resources.gpu} if resources.gpu else {})}
     tune.Tuner(
         tune.with_resources(trial, bundle),
+        param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=-1,
+            num_samples=-1 if space is None else 1,
             max_concurrent_trials=workers,
-            reuse_actors=scheduler is None,
+            reuse_actors=True,
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns():x}",
             storage_path=str(folder.absolute()),
             verbose=0,
+            callbacks=list(callbacks),
             failure_config=tune.FailureConfig(max_failures=crashes),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4),
         ),
     ).fit()
 
 
+def fit_population(
+    trial: Any, searcher: Any, resources: Resources, folder: Path, scheduler: Any
+) -> None:
+    """Run Ray Tune for pbt, which takes no searcher: all trials are there from the beginning.
+
+    Args:
+        trial: Trainable function.
+        searcher: `desk_searcher`; it is asked for all trials, and told by a callback.
+        resources: As in `fit`; so are the others.
+        folder: Where Ray keeps its own record.
+        scheduler: Population based training.
+    """
+    from ray import tune
+
+    wanted: dict[str, dict[str, Any]] = {}
+    while isinstance(found := searcher.suggest(f"member {len(wanted)}"), dict):
+        wanted[f"member {len(wanted)}"] = found["trial"]
+    member_of = {one["tasks"]: name for name, one in wanted.items()}
+    names: dict[str, str] = {}
+
+    class Telling(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            # the first time; later it may have another one's config
+            names.setdefault(trial.trial_id, member_of[trial.config["trial"]["tasks"]])
+
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            searcher.on_trial_result(names[trial.trial_id], result)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            searcher.on_trial_complete(names[trial.trial_id])
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            # Ray has begun it again as often as it may
+            searcher.fail(names[trial.trial_id])
+
+        def __reduce__(self) -> tuple[type, tuple[str]]:
+            return str, ("desk",)
+
+    space = {"trial": tune.grid_search(list(wanted.values()))}
+    fit(trial, None, None, resources, folder, scheduler, CRASHES, space, [Telling()])
+
+
 def _folder_name(trial: Any) -> str:
-    first = read_tasks(trial.config["tasks"])[0]
+    first = read_tasks(trial.config.get("trial", trial.config)["tasks"])[0]
     return f"{first.key}-{trial.trial_id}"
 
 
@@ -211,6 +271,15 @@ def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[
                 desk.bring(self.unfinished.pop(trial_id, []))
             died = "it was killed, or ran out of memory" if error else None
             desk.give_back(self.batches.pop(trial_id, []), died)
+
+        def fail(self, trial_id: str) -> None:
+            """Write down that a trial cannot be measured."""
+            error = "its worker died again and again"
+            rows = [
+                row_of(task, 0.0, status="failed", score=None, error=error)
+                for task in self.batches.pop(trial_id, [])
+            ]
+            desk.bring(rows)
 
         def save(self, checkpoint_path: str) -> None:
             """Write nothing: trials.jsonl is the record."""
