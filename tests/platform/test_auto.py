@@ -57,6 +57,20 @@ def test_nothing_to_learn_leaves_the_means():
     assert earned.mean() >= single.mean() - 0.05
 
 
+def test_a_corrected_stack_without_members_is_the_means(monkeypatch):
+    def choose(candidates, data, *more):
+        (one,) = [c for c in candidates if c.corrected]
+        stack = replace(one.stack, contrast=0 * one.stack.contrast, level=0 * one.stack.level)
+        return replace(one, stack=stack), {"chosen": one.name}
+
+    monkeypatch.setattr("waypost.tune.auto.choose", choose)
+    data = planted(80)
+    router = fitted(data)
+    assert (router.members_, router.correction_) == ([], None)
+    found = router.predict(batch(data)).quality
+    np.testing.assert_allclose(found, np.broadcast_to(data.quality.mean(axis=0), found.shape))
+
+
 def test_a_member_that_cannot_be_fitted_is_left_out_with_its_reason():
     data = replace(planted(120), embeddings=None)
     router = make_router("auto", {"members": ["best_single", "cheapest_llm", "knnrouter"]})

@@ -106,7 +106,8 @@ class AutoRouter(ScoreRouter):
         )
         used = chosen.stack.used
         correction = None
-        if chosen.corrected:
+        # The weights that were judged are those of the folds; all questions may give none a weight.
+        if chosen.corrected and used.any():
             predictions = np.stack([one.quality for one in tried])[used]
             stack = chosen.stack.only(used)
             correction = fit_correction(predictions, stack.combine(predictions), data.quality)
