@@ -75,7 +75,7 @@ def train(
     out: str | Place,
     progress: Progress | None = None,
     further: Mapping[str, Any] | None = None,
-    fit: Fit = TrainableRouter.fit,
+    fit: Fit | None = None,
 ) -> TrainResult:
     """Fit a router on the training split and write it as an artifact.
 
@@ -89,7 +89,7 @@ def train(
         out: The artifact, a path or URI; one that is there is replaced.
         progress: Told (done, total) embedded texts.
         further: What the manifest's ``metrics`` hold besides this run's numbers; JSON-able.
-        fit: How the router is fitted.
+        fit: How the router is fitted; None is its own ``fit``.
 
     Raises:
         ConfigError: the router's parameters are wrong.
@@ -112,7 +112,7 @@ def _fit_and_save(
     out: Path,
     progress: Progress | None,
     further: Mapping[str, Any],
-    fit: Fit,
+    fit: Fit | None,
 ) -> Manifest:
     encoder = make_encoder(config.encoder)
 
@@ -127,7 +127,7 @@ def _fit_and_save(
     data = no_outcomes(read_llms(folder / "llms.json")) if listed_only else read("train")
     router.encoder = encoder
     start = time.perf_counter()
-    fit(router, data)
+    router.fit(data) if fit is None else fit(router, data)
     metrics: dict[str, Any] = {
         "training_queries": len(data),
         "llms": len(data.llms),
