@@ -64,7 +64,8 @@ def ray_head(folder: Path, python: str = sys.executable, cpus: int = 4) -> Itera
         cpus: Logical ones.
     """
     gcs, dashboard, agent = _free_ports(3)
-    token = secrets.token_hex(16)
+    # Ray reads its token once a process: where this one has used Ray, another would be refused.
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
     bin_folder = Path(python).parent
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
