@@ -11,6 +11,7 @@ import click
 from waypost.cli.data_describe import describe
 from waypost.cli.data_llm_embeddings import llm_embeddings
 from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
+from waypost.cli.data_options import CONFIG, OVERRIDES
 from waypost.cli.data_queries import queries
 from waypost.cli.data_run import responses, run
 from waypost.cli.output import echo_json, echo_table
@@ -22,13 +23,7 @@ def command() -> None:
 
 
 @command.command(epilog="Example: waypost data verdicts --config serve_configs/starter/data.yaml")
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the run that made the answers.",
-)
+@CONFIG
 @click.option(
     "--model",
     "models",
@@ -37,7 +32,7 @@ def command() -> None:
     help="Who is asked; may be given again. Without it: all but the dearest.",
 )
 @click.option("--samples", type=int, default=4, show_default=True, help="Verdicts on each answer.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@OVERRIDES
 def verdicts(
     config_path: Path, models: tuple[str, ...], samples: int, overrides: tuple[str, ...]
 ) -> None:

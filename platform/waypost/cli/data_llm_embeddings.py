@@ -6,21 +6,16 @@ from pathlib import Path
 
 import click
 
+from waypost.cli.data_options import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.output import echo_json, echo_table
 
 
 @click.command(
     "llm-embeddings", epilog="Example: waypost data llm-embeddings --config data.yaml encoder=onnx"
 )
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the run.",
-)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--json", "as_json", is_flag=True, help="Print what was embedded as JSON.")
+@CONFIG
+@OVERRIDES
+@AS_JSON
 def llm_embeddings(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Embed what is known of each LLM: its description, size, prices and context length.
 

@@ -6,21 +6,16 @@ from pathlib import Path
 
 import click
 
+from waypost.cli.data_options import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.output import echo_json, echo_table, progress_bar
 
 
 @click.command(
     "queries", epilog="Example: waypost data queries --config data.yaml benchmarks.gsm8k.n=100"
 )
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the run.",
-)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--json", "as_json", is_flag=True, help="Print what was gathered as JSON.")
+@CONFIG
+@OVERRIDES
+@AS_JSON
 def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Gather the questions of benchmarks and split them, near-duplicates on one side.
 

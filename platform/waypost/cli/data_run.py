@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from waypost.cli.data_options import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_progress import run_display
 from waypost.cli.errors import FAILED
 from waypost.cli.output import echo_json, echo_table, progress_bar
 
 if TYPE_CHECKING:
     from waypost.pipelines.responses import Summary
-
-CONFIG = click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML of the run.",
-)
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 @click.command(epilog="Example: waypost data responses --config serve_configs/starter/data.yaml")
