@@ -77,6 +77,8 @@ def test_every_model_answers_every_question_and_is_scored_and_priced(tmp_path):
     cost = (seven["input_tokens"] * 1.0 + seven["output_tokens"] * 2.0) / 1e6
     assert seven["cost_usd"] == pytest.approx(cost)
     assert all(row["cost_usd"] is None for row in found if row["model_name"] == "free")
+    run(config, ["llms.free.output_price=1.0"])  # the prices of llms.json, not those of the call
+    assert all(row["cost_usd"] > 0 for row in rows(tmp_path))
     assert summary.llms["org/seven"].usd == pytest.approx(
         sum(row["cost_usd"] for row in found if row["model_name"] == "org/seven")
     )
@@ -142,15 +144,13 @@ def test_an_endpoint_is_asked_again_after_what_it_asks_to_wait(tmp_path):
 
 
 def test_an_llm_that_does_not_start_is_named_and_the_others_go_on(tmp_path):
-    none = endpoint(
-        "http://127.0.0.1:9",
-        config={"base_url": "http://127.0.0.1:9", "model": "m", "service": "x"},
-    )
+    none = {"engine": "transformers", "config": {"model": str(tmp_path / "none")}, "cpus": 0}
     summary = run(write_run(tmp_path, {"bad": none, "good": SEVEN}))
     assert summary.unanswered == {"bad": 10, "good": 0}
+    assert list(summary.reasons["bad"]) == ["WeightsError"]
     (reason,) = {row["error"] for row in rows(tmp_path) if row["model_name"] == "bad"}
-    assert "no key for the service 'x'" in reason
-    with pytest.raises(PipelineError, match=r"no call was answered.*no key for the service"):
+    assert reason.startswith("WeightsError: ")
+    with pytest.raises(PipelineError, match=r"no call was answered: bad: .*none"):
         run(write_run(tmp_path, {"bad": none}))
 
 
@@ -252,11 +252,18 @@ def test_every_fault_of_config_and_questions_is_named(tmp_path):
     assert "llms.b.engine: no engine 'none'" in message
     assert "llms.a.config" in message
     assert "needs input_price and output_price" in message
+    keyed = ['llms.c={engine: openai, config: {base_url: "http://h/v1", model: m, service: x}}']
+    with pytest.raises(ConfigError, match=r"llms\.c\.config\.service: no key for the service 'x'"):
+        run(config, keyed)
     lines = [json.dumps(question(1)), "{", json.dumps(question(1)), json.dumps({"query": 1})]
     (tmp_path / "data" / "queries_train.jsonl").write_text("\n".join(lines))
     with pytest.raises(ConfigError) as found:
         run(write_run_config_only(config))
     assert [f":{n}" in str(found.value) for n in (2, 3, 4)] == [True] * 3
+    wrong = json.dumps(question(1, metric="nummber"))
+    (tmp_path / "data" / "queries_train.jsonl").write_text(wrong)
+    with pytest.raises(ConfigError, match="no metric 'nummber'; there are exact_match"):
+        run(config)
     (tmp_path / "data" / "queries_train.jsonl").unlink()
     shown = CliRunner().invoke(command, ["data", "responses", "--config", str(config)])
     assert shown.exit_code == 2

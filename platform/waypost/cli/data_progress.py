@@ -38,15 +38,21 @@ class _Lines:
         if self._finished or (seconds < self._next and not finished):
             return
         self._next, self._finished = seconds + _LOG_EVERY_S, finished
-        done, total = (sum(x) for x in zip(*((s.tally.done, s.total) for s in states), strict=True))
+        done = sum(answers(state) for state in states)
+        total = sum(state.total for state in states)
         usd = sum(state.tally.usd for state in states)
         failed = sum(state.tally.failed for state in states)
-        parts = ", ".join(f"{s.llm} {s.tally.done}/{s.total}" for s in states)
+        parts = ", ".join(f"{s.llm} {answers(s)}/{s.total}" for s in states)
         click.echo(
             f"{done}/{total} answers, {done / max(seconds, 1e-9):.1f}/s, {usd:.4g} USD, "
             f"{failed} failed, {_time_left(states, seconds)} left: {parts}",
             err=True,
         )
+
+
+def answers(state: State) -> int:
+    """Count what was answered: neither what failed nor what the budget left."""
+    return state.tally.done - state.tally.failed - state.tally.left
 
 
 def table(states: Sequence[State], seconds: float) -> Any:
@@ -63,8 +69,8 @@ def table(states: Sequence[State], seconds: float) -> Any:
         drawn.add_row(
             state.llm,
             ProgressBar(total=state.total, completed=tally.done, width=24),
-            f"{tally.done}/{state.total}",
-            f"{tally.done / max(seconds, 1e-9):.1f}",
+            f"{answers(state)}/{state.total}",
+            f"{answers(state) / max(seconds, 1e-9):.1f}",
             f"{tally.usd:.4g}",
             errors or "0",
             _time_left([state], seconds),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ def responses(config_path: Path, as_json: bool, overrides: tuple[str, ...]) -> N
     """
     from waypost.pipelines.responses import run
 
-    with run_display() as watcher:
+    with _may_be_ended(), run_display() as watcher:
         summary = run(config_path, overrides, watcher)
     _tell(summary, as_json)
 
@@ -54,15 +56,24 @@ def run(
     """
     from waypost.pipelines import data_run, responses
 
-    with progress_bar("questions") as progress:
+    with _may_be_ended(), progress_bar("questions") as progress:
         data_run.prepare(
             config_path, overrides, lambda what, done, total: progress(done, total, what)
         )
-    with run_display() as watcher:
+    with _may_be_ended(), run_display() as watcher:
         summary = responses.run(config_path, overrides, watcher)
     if llmrouter is not None:
         data_run.export(config_path, overrides, llmrouter)
     _tell(summary, as_json)
+
+
+@contextmanager
+def _may_be_ended() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("ended; the same command goes on where it was", err=True)
+        raise
 
 
 def _tell(summary: Summary, as_json: bool) -> None:
@@ -88,7 +99,9 @@ def _print(summary: Summary) -> None:
     echo_table(["LLM", "answered now", "failed", "USD", "without an answer"], rows)
     for name, tally in summary.llms.items():
         for kind, count in tally.errors.most_common():
-            click.echo(f"{name}: {count} calls failed with {kind}", err=True)
+            unscored = kind == "not scored"
+            what = f"{count} answers not scored" if unscored else f"{count} calls failed: {kind}"
+            click.echo(f"{name}: {what}: {summary.reasons[name].get(kind, kind)}", err=True)
     click.echo(f"wrote {summary.folder}")
     if any(tally.left for tally in summary.llms.values()):
         click.echo(
@@ -110,6 +123,7 @@ def _plain(summary: Summary) -> dict[str, Any]:
                 "cached": tally.cached,
                 "failed": tally.failed,
                 "errors": dict(tally.errors),
+                "reasons": dict(summary.reasons[name]),
                 "left_by_budget": tally.left,
                 "usd": tally.usd,
                 "unanswered": summary.unanswered[name],

@@ -142,7 +142,27 @@ def _command_of(words: Sequence[str]) -> list[str]:
                 f"{option} {value}: would be written into a folder that goes with the job; "
                 "give a URI or an absolute path"
             )
+    if given[0] == "data" and "--config" in given[:-1]:
+        _check_data_run(Path(given[given.index("--config") + 1]), given)
     return given
+
+
+def _check_data_run(config: Path, given: Sequence[str]) -> None:
+    """Refuse a data run whose answers would be lost with the job's folder.
+
+    Raises:
+        click.UsageError: ``out`` is a relative path.
+        ConfigError: the config file is not there, or is no YAML.
+    """
+    from waypost.config import read_yaml
+
+    said = [word.removeprefix("out=") for word in given if word.startswith("out=")]
+    out = said[-1] if said else read_yaml(config).get("out")
+    if isinstance(out, str) and not is_uri(out) and not Path(out).is_absolute():
+        raise click.UsageError(
+            f"{config}: out: {out}: would be written into a folder that goes with the job; "
+            "give a URI or an absolute path: out=s3://bucket/routing-data"
+        )
 
 
 def _variables(items: Sequence[str]) -> dict[str, str]:

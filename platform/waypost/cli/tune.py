@@ -47,7 +47,7 @@ from waypost.storage.uri import Place
 @click.option(
     "--dashboard",
     is_flag=True,
-    help="Start TensorBoard and Ray's dashboard on this machine; they stay until Ctrl-C.",
+    help="Start TensorBoard and Ray's dashboard here; on a terminal they stay until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,24 @@ ERRORS = "errors"
 
 _BATCH = 2048
 
-Cells = Mapping[str, tuple[Path, Sequence[str]]]
-"""By LLM: the folder of its logs, and the row key of each question."""
+
+@dataclass(frozen=True)
+class Answers:
+    """Where the answers of one LLM are.
+
+    Attributes:
+        logs: Folder of its logs.
+        keys: Row key of each question.
+        cost_usd: Dollars of a call, by its tokens: at the prices of ``llms.json``, which may have
+            changed since the call.
+    """
+
+    logs: Path
+    keys: Sequence[str]
+    cost_usd: Callable[[int, int], float | None]
 
 
-def write_tables(folder: Path, cells: Cells, questions: pa.Table) -> dict[str, int]:
+def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table) -> dict[str, int]:
     """Write ``routing_<split>.parquet`` of what the logs hold, each in one step.
 
     A cell whose call failed is a row with ``error`` and without ``performance``; one that was
@@ -34,7 +48,7 @@ def write_tables(folder: Path, cells: Cells, questions: pa.Table) -> dict[str, i
 
     Args:
         folder: Routing data.
-        cells: See `Cells`.
+        cells: By LLM.
         questions: Columns of `QUESTIONS`.
 
     Returns:
@@ -48,8 +62,8 @@ def write_tables(folder: Path, cells: Cells, questions: pa.Table) -> dict[str, i
         written = 0
         try:
             with pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
-                for llm, (logs, keys) in cells.items():
-                    for batch in _batches(llm, logs, keys, items, questions, unanswered):
+                for llm, answers in cells.items():
+                    for batch in _batches(llm, answers, items, questions, unanswered):
                         writer.write_batch(batch)
                         written += batch.num_rows
             if written:
@@ -63,12 +77,12 @@ def write_tables(folder: Path, cells: Cells, questions: pa.Table) -> dict[str, i
 
 def _batches(
     llm: str,
-    logs: Path,
-    keys: Sequence[str],
+    answers: Answers,
     items: Sequence[int],
     questions: pa.Table,
     unanswered: dict[str, int],
 ) -> Iterator[pa.RecordBatch]:
+    keys, logs = answers.keys, answers.logs
     with LogIndex(logs, ROWS) as rows, LogIndex(logs, ERRORS) as errors:
         for at in range(0, len(items), _BATCH):
             part = items[at : at + _BATCH]
@@ -80,11 +94,13 @@ def _batches(
                     unanswered[llm] += 1
                     record = errors.get(keys[item])
                 if record is not None:
-                    found.append(_row(llm, question, record))
+                    found.append(_row(llm, question, record, answers))
             yield pa.RecordBatch.from_pylist(found, schema=ROUTING_SCHEMA)
 
 
-def _row(llm: str, question: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    llm: str, question: Mapping[str, Any], record: Mapping[str, Any], answers: Answers
+) -> dict[str, Any]:
     truth = json.loads(question["ground_truth"])
     choices = question["choices"]
     return {
@@ -93,5 +109,8 @@ def _row(llm: str, question: Mapping[str, Any], record: Mapping[str, Any]) -> di
         "choices": None if choices == "null" else choices,
         "model_name": llm,
         **{key: value for key, value in record.items() if key in ROUTING_SCHEMA.names},
+        "cost_usd": None
+        if record["input_tokens"] is None or record["output_tokens"] is None
+        else answers.cost_usd(record["input_tokens"], record["output_tokens"]),
         "scorer_version": SCORER_VERSION if record["performance"] is not None else None,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from waypost.config import StrictModel, load_config
+from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.records import LLMInfo
 from waypost.encoders import EncoderSpec
 from waypost.storage import mirrored, place
@@ -148,8 +149,14 @@ def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
         config: What it says.
 
     Raises:
+        ConfigError: a path that is no folder and cannot be made one.
         StorageError: the store cannot be written.
     """
     where = place(config.out)
     with mirrored(path.parent / where if isinstance(where, Path) else where, _KEEP_S) as folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"{where}: cannot be a folder: {error.strerror}"
+            raise ConfigError([Fault(f"{path}: out", problem)]) from None
         yield folder

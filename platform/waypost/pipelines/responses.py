@@ -20,8 +20,15 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from waypost.benchmarks.base import CUSTOM
 from waypost.config import environment_value, parse, settings
-from waypost.contracts.errors import ConfigError, Fault, PipelineError, WaypostError
+from waypost.contracts.errors import (
+    ConfigError,
+    Fault,
+    PipelineError,
+    RegistryError,
+    WaypostError,
+)
 from waypost.contracts.tables import write_llms
 from waypost.encoders import make_encoder
 from waypost.engines import engine_config, engine_names
@@ -31,13 +38,14 @@ from waypost.pipelines.asking.ledger import Ledger, Rates, Tally
 from waypost.pipelines.asking.logs import AppendLog, LogIndex
 from waypost.pipelines.asking.requests import cell_id, request_table
 from waypost.pipelines.asking.stream import Stream
-from waypost.pipelines.assembly import ERRORS, ROWS, write_tables
+from waypost.pipelines.assembly import ERRORS, ROWS, Answers, write_tables
 from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
 from waypost.pipelines.embed import Progress, query_embeddings
 from waypost.pipelines.questions_table import question_table, row_key
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
 from waypost.pipelines.scoring import score_outcomes
-from waypost.scorers import SCORER_VERSION
+from waypost.scorers import SCORER_VERSION, metric_name
+from waypost.secrets import key_ring
 from waypost.storage.uri import Uri, is_uri
 
 logger = logging.getLogger(__name__)
@@ -80,6 +88,7 @@ class Summary:
         folder: Routing data, as the config names it.
         cells: Of questions and LLMs.
         llms: What this run did, by LLM.
+        reasons: By LLM and kind of error (`Tally.errors`), the first one in its own words.
         unanswered: Cells without an answer after it, by LLM.
         seconds: It took.
     """
@@ -87,6 +96,7 @@ class Summary:
     folder: str
     cells: int
     llms: Mapping[str, Tally]
+    reasons: Mapping[str, Mapping[str, str]]
     unanswered: Mapping[str, int]
     seconds: float
 
@@ -128,6 +138,7 @@ def _run(
     began = time.monotonic()
     encoder = make_encoder(config.encoder)
     questions = question_table(folder)
+    _check_metrics(folder, questions)
     jobs = {
         name: _Job(name, _with_patience(candidate), cells_folder(folder, name), questions, config)
         for name, candidate in config.llms.items()
@@ -136,16 +147,37 @@ def _run(
         with ray_session():
             quiet_ray_data()
             _ask(jobs, config, watcher, began)
-    cells = {name: (job.folder, job.row_keys) for name, job in jobs.items()}
+    cells = {
+        name: Answers(job.folder, job.row_keys, job.candidate.cost_usd)
+        for name, job in jobs.items()
+    }
     unanswered = write_tables(folder, cells, questions)
     write_llms(folder / "llms.json", [llm.info(name) for name, llm in config.llms.items()])
     query_embeddings(questions["query"].to_pylist(), encoder, folder, embedding)
     n_cells = questions.num_rows * len(jobs)
     if n_cells and sum(unanswered.values()) == n_cells:
-        raise PipelineError(f"{folder}: no call was answered; the first reason: {_reason(jobs)}")
+        raise PipelineError(f"{folder}: no call was answered: {_why(jobs)}")
     tallies = {name: job.tally for name, job in jobs.items()}
     shown = str(Uri(config.out)) if is_uri(config.out) else config.out  # without secrets
-    return Summary(shown, n_cells, tallies, unanswered, time.monotonic() - began)
+    reasons = {name: job.reasons for name, job in jobs.items()}
+    return Summary(shown, n_cells, tallies, reasons, unanswered, time.monotonic() - began)
+
+
+def _alone() -> bool:
+    """Say whether the run has a Ray of its own on this machine."""
+    return environment_value("RAY_ADDRESS") is None
+
+
+def _check_metrics(folder: Path, questions: pa.Table) -> None:
+    found = []
+    for metric in questions["metric"].unique().to_pylist():
+        try:
+            if not metric.startswith(CUSTOM):
+                metric_name(metric)
+        except RegistryError as error:
+            found.append(Fault(f"{folder}: questions", str(error)))
+    if found:
+        raise ConfigError(found)
 
 
 def cells_folder(folder: Path, llm: str) -> Path:
@@ -173,6 +205,11 @@ def check_candidates(config: DataConfig, where: str) -> None:
             found += error.faults
         except WaypostError as error:  # a package that the engine needs is not installed
             found.append(Fault(at, str(error)))
+        # on a cluster the keys are in the environment of its nodes
+        service = candidate.config.get("service") if candidate.engine == "openai" else None
+        if isinstance(service, str) and _alone() and not key_ring().count(service):
+            problem = f"no key for the service {service!r}: set it in API_KEYS"
+            found.append(Fault(f"{at}.config.service", problem))
         if config.budget_usd is not None and candidate.cost_usd(1, 1) is None:
             found.append(Fault(at, "needs input_price and output_price: the run has budget_usd"))
     if found:
@@ -201,7 +238,7 @@ class _Job:
         self.llm, self.candidate, self.folder = llm, candidate, folder
         self.questions = questions
         self.tally = Tally()
-        self.error = ""
+        self.reasons: dict[str, str] = {}
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed}
         cells, self.row_keys = self._keys(sampling)
         with LogIndex(folder, ROWS) as written:
@@ -273,8 +310,9 @@ class _Job:
             tally.left += 1
         elif error is not None:
             tally.failed += 1
-            tally.errors[error.partition(":")[0]] += 1
-            self.error = error
+            kind = error.partition(":")[0]
+            tally.errors[kind] += 1
+            self.reasons.setdefault(kind, error.removeprefix(f"{kind}: "))
             errors.append(key, row)
         else:
             rows.append(key, row)
@@ -294,8 +332,7 @@ def _ask(
     ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd)
     questions = ray.put(next(iter(jobs.values())).questions)
     # a Ray of our own has more logical CPUs than cores, so that its stages need not queue
-    own = environment_value("RAY_ADDRESS") is None
-    cpus = float(os.cpu_count() or 1) if own else ray.cluster_resources().get("CPU", 1.0)
+    cpus = float(os.cpu_count() or 1) if _alone() else ray.cluster_resources().get("CPU", 1.0)
     todo = {name: job for name, job in jobs.items() if job.todo}
 
     def work(job: _Job) -> Callable[[], None]:
@@ -316,10 +353,12 @@ def _ask(
     )
     for name, error in failed.items():
         logger.error("%s: the run of this LLM ended early: %s", name, error)
-        todo[name].error = f"{type(error).__name__}: {error}"
+        todo[name].reasons.setdefault(type(error).__name__, str(error))
 
 
-def _reason(jobs: Mapping[str, _Job]) -> str:
-    """Return what went wrong first, for a message."""
-    found = [f"{name}: {job.error}" for name, job in jobs.items() if job.error]
-    return found[0] if found else "the budget holds no call"
+def _why(jobs: Mapping[str, _Job]) -> str:
+    """Return the first thing that went wrong with each LLM, for a message."""
+    found = [
+        f"{name}: {next(iter(job.reasons.values()))}" for name, job in jobs.items() if job.reasons
+    ]
+    return "; ".join(found) or "the budget holds no call"
