@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from waypost.cli import command
 from waypost.cli.submit import _command_of, _variables
-from waypost.contracts.errors import JobError
+from waypost.contracts.errors import ConfigError, JobError
 from waypost.jobs import environment, probe
 from waypost.jobs.client import job_key
 from waypost.jobs.environment import EXCLUDES, PACKAGES, Probe
@@ -122,6 +122,18 @@ def test_what_cannot_be_a_job_is_refused(words: list[str], says: str) -> None:
     with pytest.raises(click.UsageError, match=says) as caught:
         _command_of(words)
     assert "very-secret" not in str(caught.value)
+
+
+def test_a_data_run_whose_answers_would_be_lost_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "data.yaml"
+    config.write_text("out: data\n")
+    words = ["data", "run", "--config", str(config)]
+    with pytest.raises(click.UsageError, match="out: data: would be written into a folder"):
+        _command_of(words)
+    for out in ("s3://b/data", str(tmp_path / "data")):
+        assert _command_of([*words, f"out={out}"])[-1] == f"out={out}"
+    with pytest.raises(ConfigError, match="no such file"):
+        _command_of(["data", "run", "--config", str(tmp_path / "none.yaml")])
 
 
 def test_variables() -> None:

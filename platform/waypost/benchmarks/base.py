@@ -39,7 +39,7 @@ class Source:
     path: Path | None = None
 
     def __str__(self) -> str:
-        return self.dataset or str(self.path)
+        return self.dataset or ("" if self.path is None else str(self.path))
 
 
 @dataclass(frozen=True)
