@@ -2,7 +2,7 @@
 
 Many batches are in its hands at once and one semaphore bounds the calls over all of them, so that
 a slow answer holds up nothing but itself. An answer is in the log before anything else is done
-with it: who kills this process loses the calls in flight and no more.
+with it but to begin the next call: who kills this process loses the calls in flight and no more.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ LEFT = "left"
 """In place of an error's text: the budget did not hold the call, which was not made."""
 
 _TELL_S = 0.5
+_SPREAD_S = 0.1
 _LOOK_AGAIN_S = 0.25
 _CHARACTERS_A_TOKEN = 3.0
 """A low guess, so that what is booked for a prompt is rather too much than too little."""
@@ -86,7 +87,7 @@ class Asker:
         import ray
 
         self._asking = asking
-        self._requests: pa.Table = ray.get(requests)
+        self._requests: pa.Table = ray.get(requests).select(REQUEST_COLUMNS)
         self._ledger = ledger
         folder = Path(asking.log_folder)
         self._cache = LogIndex(folder, ANSWERS)
@@ -97,23 +98,38 @@ class Asker:
         self._cannot_start: str | None = None
         self._tally = Tally()
         self._told_at = 0.0
+        self._begun = 0
 
     async def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """Return a row of `OUTCOME` for each row number under ``request``."""
-        numbers = [int(number) for number in batch["request"]]
-        outcomes = await asyncio.gather(*(self._outcome(number) for number in numbers))
+        numbers = batch["request"].tolist()
+        requests = self._requests.take(numbers).to_pylist()
+        outcomes = await asyncio.gather(*map(self._outcome, numbers, requests))
         self._tell(0.0)
         return pa.Table.from_pylist(outcomes, schema=OUTCOME)
 
-    async def _outcome(self, number: int) -> dict[str, Any]:
-        request = {name: self._requests[name][number].as_py() for name in REQUEST_COLUMNS}
+    async def _outcome(self, number: int, request: dict[str, Any]) -> dict[str, Any]:
         record = self._cache.get(request["key"])
         cached = record is not None
         if record is None:
             async with self._slots:
+                await self._spread()
                 record = await self._asked(request)
+            # Who waits for the slot begins its call first; this answer's own work is done while
+            # that call is under way.
+            await asyncio.sleep(0)
+            if record["error"] is None:
+                self._log.append(request["key"], record)
         self._count(record, cached)
         return {"request": number, "cached": cached, **{name: record.get(name) for name in ANSWER}}
+
+    async def _spread(self) -> None:
+        # Calls that begin together end together, and then each waits for those before it to be
+        # taken in, round after round. So the first ones begin one after another.
+        number, most = self._begun, self._asking.concurrency
+        self._begun += 1
+        if number < most:
+            await asyncio.sleep(_SPREAD_S * number / most)
 
     async def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
         if not await self._started():
@@ -155,7 +171,7 @@ class Asker:
             logger.exception("%s: the engine failed in a way it should not", self._asking.llm)
             return {"error": f"{type(error).__name__}: {error}"}
         usage = answer.usage
-        record = {
+        return {
             "error": None,
             # lone surrogates are in no column of a table
             "response": answer.text.encode("utf-8", "replace").decode(),
@@ -164,8 +180,6 @@ class Asker:
             "cost_usd": self._asking.candidate.cost_usd(usage.input_tokens, usage.output_tokens),
             "latency_s": round(time.perf_counter() - began, 4),
         }
-        self._log.append(request["key"], record)
-        return record
 
     async def _started(self) -> bool:
         async with self._starting:
