@@ -112,7 +112,7 @@ def test_an_unknown_encoder_is_a_fault_of_the_config(tmp_path):
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "data").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"data: cannot be written: File exists"):
+    with pytest.raises(ConfigError, match=r"out: data: cannot be a folder: File exists"):
         run(write_config(tmp_path, small=SMALL))
 
 

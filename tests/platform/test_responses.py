@@ -206,7 +206,8 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
         shown = CliRunner().invoke(
             command, ["data", "responses", "--config", str(config), "--json"]
         )
-        assert shown.exit_code == 1
+        assert shown.exit_code == 1, shown.output
+        assert shown.stdout.startswith("{"), shown.output
         told = json.loads(shown.stdout)["llms"]["a"]
         assert told["usd"] <= 0.21
         assert told["usd"] == pytest.approx(0.02 * len(upstream.calls))

@@ -89,25 +89,35 @@ def command(
     def environment() -> dict[str, Any]:
         return _environment(client, working_dir.resolve(), ship, requirements, env_vars)
 
-    job = jobs.submit(client, given, environment)
-    click.echo(f"job {job} at {client.get_address()}", err=True)
-    if no_wait:
-        click.echo(job)
-        return
     try:
+        job = jobs.submit(client, given, environment)
+        click.echo(f"job {job} at {client.get_address()}", err=True)
+        if no_wait:
+            click.echo(job)
+            return
         code = jobs.follow(client, job, _write)
     except KeyboardInterrupt:
-        if stop_on_interrupt:
-            ended = jobs.stop(client, job)
-            click.echo(f"{job} {'is stopped' if ended else 'has been told to stop'}", err=True)
-        else:
-            click.echo(
-                f"{job} goes on; the same command follows it again, and this stops it: "
-                f"ray job stop --address {client.get_address()} {job}",
-                err=True,
-            )
+        # The cluster says whether it has the job: Ctrl-C may come at any moment of submitting it.
+        _interrupted(client, given, stop_on_interrupt)
         raise
     ctx.exit(code)
+
+
+def _interrupted(client: Any, given: Sequence[str], stop: bool) -> None:
+    from waypost.jobs import client as jobs
+
+    job = jobs.running(client, given)
+    if job is None:
+        click.echo("no job of this command is running", err=True)
+    elif stop:
+        ended = jobs.stop(client, job)
+        click.echo(f"{job} {'is stopped' if ended else 'has been told to stop'}", err=True)
+    else:
+        click.echo(
+            f"{job} goes on; the same command follows it again, and this stops it: "
+            f"ray job stop --address {client.get_address()} {job}",
+            err=True,
+        )
 
 
 def _write(text: str) -> None:

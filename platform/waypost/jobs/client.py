@@ -102,23 +102,39 @@ def submit(client: Any, words: Sequence[str], runtime_env: Callable[[], dict[str
     Returns:
         The job's id.
     """
-    key = job_key(words)
     with cluster_errors(client.get_address()):
-        found = [
-            (re.fullmatch(rf"{key}-(\d+)", j.submission_id or ""), j) for j in client.list_jobs()
-        ]
-        tries = {int(match[1]): job for match, job in found if match}
-        if tries and not (last := tries[max(tries)]).status.is_terminal():
-            logger.info("%s is %s already", last.submission_id, last.status.lower())
-            return str(last.submission_id)
-        if tries:
-            logger.info("%s %s; the same command goes on", last.submission_id, last.status.lower())
+        last = _last_try(client, words)
+        if last is not None:
+            name, status = last.submission_id, last.status
+            if not status.is_terminal():
+                logger.info("%s is %s already", name, status.lower())
+                return str(name)
+            logger.info("%s %s; the same command goes on", name, status.lower())
+        number = 1 if last is None else int(last.submission_id.rpartition("-")[2]) + 1
         return _submit(
             client,
             entrypoint=shlex.join(["python", "-m", "waypost.cli", *words]),
-            submission_id=f"{key}-{max(tries, default=0) + 1}",
+            submission_id=f"{job_key(words)}-{number}",
             runtime_env=runtime_env(),
         )
+
+
+def running(client: Any, words: Sequence[str]) -> str | None:
+    """Return the id of the job that does this command now; None where there is none."""
+    with cluster_errors(client.get_address()):
+        last = _last_try(client, words)
+    return None if last is None or last.status.is_terminal() else str(last.submission_id)
+
+
+def _last_try(client: Any, words: Sequence[str]) -> Any:
+    """Return Ray's details of the newest job of this command, or None."""
+    id_ = re.compile(rf"{re.escape(job_key(words))}-(\d+)")
+    tries = {
+        int(match[1]): job
+        for job in client.list_jobs()
+        if (match := id_.fullmatch(job.submission_id or ""))
+    }
+    return tries[max(tries)] if tries else None
 
 
 def _submit(client: Any, **job: Any) -> str:
