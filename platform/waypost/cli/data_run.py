@@ -56,14 +56,15 @@ def run(
     """
     from waypost.pipelines import data_run, responses
 
-    with _may_be_ended(), progress_bar("questions") as progress:
-        data_run.prepare(
-            config_path, overrides, lambda what, done, total: progress(done, total, what)
-        )
-    with _may_be_ended(), run_display() as watcher:
-        summary = responses.run(config_path, overrides, watcher)
-    if llmrouter is not None:
-        data_run.export(config_path, overrides, llmrouter)
+    with _may_be_ended(), data_run.whole_run(config_path, overrides):
+        with progress_bar("questions") as progress:
+            data_run.prepare(
+                config_path, overrides, lambda what, done, total: progress(done, total, what)
+            )
+        with run_display() as watcher:
+            summary = responses.run(config_path, overrides, watcher)
+        if llmrouter is not None:
+            data_run.export(config_path, overrides, llmrouter)
     _tell(summary, as_json)
 
 

@@ -27,6 +27,8 @@
         EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
           EngineAuthError      the key is refused: retryable, another model may answer
+      PipelineError            a data run cannot go on
+        FolderInUseError       another process works in the folder
       JobError                 a job cannot be submitted to a cluster, or its end is not known
         ClusterUnreachableError  no head of a cluster answers
         ClusterAuthError       the cluster refuses the token
@@ -251,6 +253,10 @@ def engine_error(data: dict[str, object]) -> EngineError:
 
 class PipelineError(WaypostError):
     """A data run cannot go on; what was done is kept, and the same command continues."""
+
+
+class FolderInUseError(PipelineError):
+    """Another process works in the folder; the message says which one, where, since when."""
 
 
 class ClusterError(WaypostError):

@@ -13,7 +13,7 @@ from waypost.config import StrictModel, load_config
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.records import LLMInfo
 from waypost.encoders import EncoderSpec
-from waypost.storage import mirrored, place
+from waypost.storage import Place, alone_in, mirrored, place
 
 _KEEP_S = 10.0
 """Seconds between two copies to a store: what a kill loses of answers that cost money."""
@@ -144,19 +144,38 @@ def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
 def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
     """Give the local folder of a run's output; where ``out`` is a URI, a copy that is kept there.
 
+    It is this run's alone (`waypost.storage.alone`); blocks of one run may be nested.
+
     Args:
         path: The config file.
         config: What it says.
 
     Raises:
         ConfigError: a path that is no folder and cannot be made one.
+        FolderInUseError: another process works in it.
         StorageError: the store cannot be written.
     """
-    where = place(config.out)
-    with mirrored(path.parent / where if isinstance(where, Path) else where, _KEEP_S) as folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problem = f"{where}: cannot be a folder: {error.strerror}"
-            raise ConfigError([Fault(f"{path}: out", problem)]) from None
+    with held(path, config) as where, mirrored(where, _KEEP_S) as folder:
         yield folder
+
+
+@contextmanager
+def held(path: Path, config: DataConfig) -> Iterator[Place]:
+    """Keep other runs out of where ``out`` is, and nothing else; see `run_folder`."""
+    where = _out(path, config)
+    with alone_in(where):
+        yield where
+
+
+def _out(path: Path, config: DataConfig) -> Place:
+    """Return where the output is; a path is a folder afterwards."""
+    where = place(config.out)
+    if not isinstance(where, Path):
+        return where
+    folder = path.parent / where
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{where}: cannot be a folder: {error.strerror}"
+        raise ConfigError([Fault(f"{path}: out", problem)]) from None
+    return folder

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from waypost.pipelines import llm_embeddings, queries, responses
-from waypost.pipelines.data_config import load_data_config, run_folder
+from waypost.pipelines.data_config import held, load_data_config, run_folder
 from waypost.pipelines.llmrouter.exporting import export_llmrouter
+
+
+@contextmanager
+def whole_run(config_path: str | Path, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Keep the folder from the first phase to the last, after a look at what the third needs.
+
+    Raises:
+        ConfigError: with every fault.
+        FolderInUseError: another process works in it.
+        StorageError: the store cannot be read or written.
+    """
+    path = Path(config_path)
+    config = load_data_config(path, overrides)
+    responses.check_candidates(config, str(path))
+    with held(path, config):
+        yield
 
 
 def prepare(
@@ -15,7 +32,7 @@ def prepare(
     overrides: Sequence[str] = (),
     progress: queries.Progress | None = None,
 ) -> None:
-    """Run the first two phases, after a look at what the third needs.
+    """Run the first two phases.
 
     Args:
         config_path: YAML of a `DataConfig`.
@@ -25,8 +42,6 @@ def prepare(
     Raises:
         WaypostError: as the phases raise.
     """
-    config = load_data_config(Path(config_path), overrides)
-    responses.check_candidates(config, str(config_path))
     queries.run(config_path, overrides, progress)
     llm_embeddings.run(config_path, overrides)
 

@@ -2,6 +2,7 @@
 
     with local_copy("s3://bucket/routing") as folder: ...       read what is there
     with mirrored("s3://bucket/runs/knn") as folder: ...        write; what was there is there again
+    with alone_in(place("s3://bucket/data")): ...               no other process works there
 
 Commands work on local folders only. A plain path, or file://, is itself: nothing is copied. Any
 other URI is copied to a temporary folder of this machine and, for an output, back. Credentials come
@@ -11,8 +12,9 @@ then no message does.
 
 from __future__ import annotations
 
+from waypost.storage.alone import alone_in
 from waypost.storage.copying import local_copy
 from waypost.storage.mirror import mirrored
 from waypost.storage.uri import Place, Uri, is_uri, place
 
-__all__ = ["Place", "Uri", "is_uri", "local_copy", "mirrored", "place"]
+__all__ = ["Place", "Uri", "alone_in", "is_uri", "local_copy", "mirrored", "place"]

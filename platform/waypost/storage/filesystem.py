@@ -24,6 +24,8 @@ _DENIED = ("access_denied", "access denied", "forbidden", "permission", "unautho
 _MISSING = ("no_such_bucket", "no such bucket", "bucket does not exist", "no_such_key",
             "does not exist", "not found", "(404)")  # fmt: skip
 
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
 
 def open_store(uri: Uri) -> tuple[Any, str]:
     """Return ``pyarrow.fs.FileSystem`` and the path in it: pyarrow's own where it has one.
@@ -100,6 +102,13 @@ def move(store: Any, old: str, new: str) -> None:
         files.mv(old, new)
     else:
         files.rm_file(old)
+
+
+def make_parent(store: Any, path: str) -> None:
+    """Make the folder of a file, where the store has folders."""
+    # An object store has none: to make one writes an empty object, or a bucket.
+    if store.type_name not in _OBJECT_STORES:
+        store.create_dir(path.rpartition("/")[0], recursive=True)
 
 
 def delete(store: Any, path: str) -> None:

@@ -20,7 +20,7 @@ from waypost.storage.copying import (
     naming,
     temporary_folder,
 )
-from waypost.storage.filesystem import delete, move, open_store, store_errors
+from waypost.storage.filesystem import delete, make_parent, move, open_store, store_errors
 from waypost.storage.uri import Place, Uri, place
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ TRIES = 3
 """Of the last copy, after which the local folder is kept."""
 
 _STILL_WRITTEN_S = 1.0
-_OBJECT_STORES = ("s3", "gcs", "abfs")
 
 _Stamp: TypeAlias = tuple[int, int]
 
@@ -116,7 +115,7 @@ class Mirror:
         }
         probe = f"{self._path}/{PARTIAL}"
         with store_errors(self.uri):
-            self._make_folder(probe)
+            make_parent(self._store, probe)
             with self._store.open_output_stream(probe) as stream:
                 stream.write(b"")
             delete(self._store, probe)
@@ -180,7 +179,7 @@ class Mirror:
             source = file.open("rb")
         except FileNotFoundError:
             return False
-        self._make_folder(target)
+        make_parent(self._store, target)
         with source, self._store.open_output_stream(partial) as stream:
             shutil.copyfileobj(source, stream, 1 << 20)
         if not file.exists() or _stamp(file) != before:
@@ -189,11 +188,6 @@ class Mirror:
         move(self._store, partial, target)
         self._there[name] = before
         return True
-
-    def _make_folder(self, path: str) -> None:
-        # An object store has no folders: to make one writes an empty object, or a bucket.
-        if self._store.type_name not in _OBJECT_STORES:
-            self._store.create_dir(path.rpartition("/")[0], recursive=True)
 
 
 def _files(folder: Path) -> dict[str, _Stamp]:
