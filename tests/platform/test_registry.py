@@ -156,6 +156,18 @@ def test_a_plugin_cannot_take_a_built_in_name(tmp_path):
     assert "taken by the built-in router" in taken[0].error
 
 
+def test_a_built_in_router_is_found_without_a_search_of_packages_and_folders(monkeypatch):
+    def searched(*_, **__):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", searched)
+    monkeypatch.setattr("waypost.registry.entries._folders", searched)
+    assert find_router("knnrouter", []).location == "waypost_routers.knnrouter"
+    assert find_router("auto", []).location == PLATFORM_ROUTERS["auto"]
+    with pytest.raises(AssertionError, match="searched"):
+        find_router("mine", [])
+
+
 def test_a_plugin_that_extends_a_built_in_router_has_its_own_name(tmp_path):
     source = (
         "from waypost_routers.knnrouter import KNNRouter\n\n\nclass Mine(KNNRouter):\n    pass\n"
