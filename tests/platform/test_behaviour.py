@@ -4,6 +4,7 @@ import pytest
 from waypost.metrics.behaviour import (
     collapse_index,
     cost_rises,
+    picks_best,
     solver_recall,
     usage_entropy,
     usage_shares,
@@ -39,3 +40,10 @@ def test_recall_by_how_many_solve_a_question():
     assert found["3-5"] == {"queries": 1, "recall": 1.0}
     assert found["6+"]["queries"] == 0
     assert np.isnan(found["6+"]["recall"])
+
+
+def test_a_choice_among_equals_is_one_of_the_best():
+    quality = np.array([[1, 1, 0], [0.4, 0.9, np.nan], [0, 0, 0], [1, 0, 0], [1, np.nan, 0]])
+    # Right, wrong, right (all equal), not of the data, not measured.
+    assert picks_best(quality, np.array([1, 0, 2, -1, 1])) == pytest.approx(2 / 3)
+    assert np.isnan(picks_best(quality, np.full(5, -1)))

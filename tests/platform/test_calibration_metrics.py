@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost.metrics.calibration import brier, calibration_error, merged, reliability
+from waypost.metrics.calibration import brier, calibration_error, log_loss, merged, reliability
 
 PREDICTED = np.array([[0.1, 0.9], [0.1, 0.9]])
 MEASURED = np.array([[0.0, 1.0], [0.0, 0.0]])
@@ -12,6 +12,19 @@ def test_by_hand():
     bins = reliability(PREDICTED, MEASURED, bins=2)
     assert bins == [[pytest.approx(0.1), 0.0, 2], [pytest.approx(0.9), 0.5, 2]]
     assert calibration_error(bins) == pytest.approx((2 * 0.1 + 2 * 0.4) / 4)
+
+
+def test_log_loss_by_hand():
+    losses = [-np.log(0.9), -np.log(0.9), -np.log(0.9), -np.log(0.1)]
+    assert log_loss(PREDICTED, MEASURED) == pytest.approx(np.mean(losses))
+    half = log_loss(np.array([0.8]), np.array([0.5]))
+    assert half == pytest.approx(-(np.log(0.8) + np.log(0.2)) / 2)
+
+
+def test_log_loss_of_a_sure_mistake_is_finite_and_of_nothing_unknown():
+    assert log_loss(np.array([0.0, np.nan]), np.array([1.0, 1.0])) == pytest.approx(-np.log(1e-6))
+    assert log_loss(np.array([1.0]), np.array([1.0])) == pytest.approx(0, abs=1e-5)
+    assert np.isnan(log_loss(np.array([np.nan]), np.array([1.0])))
 
 
 def test_unmeasured_cells_are_left_out():

@@ -1,10 +1,13 @@
 import numpy as np
+import pytest
 
 from waypost.metrics.costs import (
     BOTH_TOKENS,
     CALLS,
     PROMPT_ONLY,
     RECORDED,
+    Costs,
+    cost_error,
     costs_of,
     list_prices,
 )
@@ -71,3 +74,16 @@ def test_blended_list_prices():
     found = list_prices(outcomes(SCORES, facts={"a": PRICES["a"]}))
     assert found[0] == 2.0
     assert np.isnan(found[1])
+
+
+def test_the_error_of_predicted_dollars_by_hand():
+    usd = np.array([1.0, 2.0, 4.0, 0.0, np.nan, 5.0])
+    predicted = np.array([0.5, 2.0, 5.0, 1.0, 1.0, np.nan])
+    # Off by .5, 0 and .25; one of three is too low. What cost nothing has no share.
+    assert cost_error(predicted, usd) == pytest.approx((0.25, 1 / 3))
+    assert np.isnan(cost_error(predicted, np.zeros(6))).all()
+
+
+def test_part_of_a_call_is_not_the_whole():
+    bases = (RECORDED, BOTH_TOKENS, PROMPT_ONLY, CALLS)
+    assert [Costs(basis, np.ones((1, 1))).whole for basis in bases] == [True, True, False, False]

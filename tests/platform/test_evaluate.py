@@ -80,6 +80,61 @@ def test_routers_by_hand(by_hand):
     assert cheap["non_inferior"] is False
 
 
+def test_predictions_by_hand(by_hand):
+    found = by_hand["routers"]["best_single"]  # predicts .75 of dear, .5 of cheap
+    expected = {
+        "brier": (0.75**2 + 3 * 0.25**2 + 4 * 0.5**2) / 8,
+        "log_loss": -(np.log(0.25) + 3 * np.log(0.75) + 4 * np.log(0.5)) / 8,
+        "auroc": 0.5,
+        # One query ties, one is ordered the wrong way, two are right.
+        "kendall_tau": 1 / 3,
+        "ndcg": (1 / np.log2(3) + 2) / 3,
+        "selective_area": 0.75,
+        "selective_gain": 0,
+        "cost_error": 0,
+        "cost_too_low": 0,
+        "picks_best": 0.75,
+    }
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert found["by_llm"]["dear"]["brier"] == pytest.approx((0.75**2 + 3 * 0.25**2) / 4)
+    assert found["by_llm"]["cheap"]["auroc"] == 0.5
+    # Always cheap: half of the way from dear's .75 to its .5, whoever falls back first.
+    cheap = by_hand["routers"]["cheapest_llm"]
+    assert (cheap["selective_area"], cheap["selective_gain"]) == pytest.approx((0.625, 0))
+    assert cheap["selective_curve"][0] == pytest.approx([0, 0.75])
+    assert cheap["selective_curve"][-1] == pytest.approx([1, 0.5])
+
+
+def test_matched_numbers_by_hand(by_hand):
+    best, cheap = (by_hand["routers"][name] for name in ("best_single", "cheapest_llm"))
+    within = {"10": np.nan, "25": 0.5, "50": 0.5, "75": 0.5, "100": 0.75}
+    assert best["quality_at_cost"] == pytest.approx(within, nan_ok=True)
+    assert (best["gain_best"], best["gain_random"]) == pytest.approx((0, 0.2))
+    assert cheap["gain_best"] == pytest.approx(-1 / 3)
+    assert best["hypervolume"] == 0  # cheap is below random, dear at the edge of the box
+    assert by_hand["top"] == "best_single"
+    assert (best["delta_top"], cheap["delta_top"]) == pytest.approx((0, -0.25))
+    assert cheap["delta_top_low"] < -0.25 < cheap["delta_top_high"]
+
+
+def test_the_gap_of_two_llms_must_be_wide_enough_to_speak_of_its_parts(by_hand):
+    assert by_hand["two_models"] == {"weak": "cheap", "strong": "dear"}
+    row = by_hand["routers"]["best_single"]
+    assert all(np.isnan(row[key]) for key in ("apgr", "apgr_low", "cpt_50"))
+
+
+def test_a_constant_order_of_two_llms_is_the_straight_line(tmp_path):
+    n = 20
+    scores = {"dear": [1] * n, "cheap": [0] * 10 + [1] * 10}
+    for split in ("train", "test"):
+        data = outcomes(scores, cost_usd={"dear": [0.004] * n, "cheap": [0.001] * n})
+        ids, texts = (tuple(f"{split} {what} {i}" for i in range(n)) for what in ("id", "text"))
+        write_routing_data(tmp_path, replace(data, query_ids=ids, queries=texts), split)
+    row = run(tmp_path, "best_single").report["routers"]["best_single"]
+    assert (row["apgr"], row["apgr_low"], row["apgr_high"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert [row[f"cpt_{part}"] for part in (50, 80, 95)] == pytest.approx([0.5, 0.8, 0.95])
+
+
 def test_what_stands_in_training_is_counted_and_left_out(by_hand):
     found = by_hand
     assert found["leaks"] == {"count": 1, "query_ids": ["test-3"]}
@@ -173,6 +228,11 @@ def test_artifacts_and_names_stand_side_by_side(topics, tmp_path):
     assert rows["knn"]["decision_ms_p50"] > 0
     assert 0 <= rows["knn"]["flip_rate"] < 0.5
     assert rows["knn"]["recovered_headroom"] > 0.9
+    assert rows["knn"]["kendall_tau_low"] > 0.5
+    assert rows["knn"]["auroc"] > 0.9
+    assert rows["knn"]["apgr_low"] > 0.6
+    assert rows["knn"]["cpt_50"] < 0.3
+    assert rows["knn"]["confidence_is"] == "the router's confidence"
 
 
 def test_the_same_comparison_twice_is_the_same(topics):

@@ -64,6 +64,18 @@ def test_without_costs_nothing_is_zero_dollars(tmp_path):
     assert row.split("|")[3].strip() == "n/a"
 
 
+def test_the_table_of_two_llms_stands_there_where_there_are_numbers(report):
+    changed = plain(report)
+    known = {"apgr": 0.6, "apgr_low": 0.5, "apgr_high": 0.7, "cpt_50": 0.25, "cpt_80": 0.5}
+    changed["two_models"] = {"weak": "small", "strong": "large"}
+    for row in changed["routers"].values():
+        row.update(dict.fromkeys([*known, "cpt_95"]))
+    assert "With two LLMs" not in render(changed)
+    changed["routers"]["best_single"].update(known)
+    assert "| best_single | 0.600 [0.500, 0.700] | 25.0 % | 50.0 % | n/a |" in render(changed)
+    assert "Two LLMs alone: small, or large for" in render(changed)
+
+
 def test_a_router_of_other_training_data_is_named(report):
     changed = plain(report)
     assert "Not trained on this" not in render(changed)

@@ -39,6 +39,12 @@ def test_numbers_are_means_over_the_seeds(folder):
     # Over seeds and queries: no wider than the widest of the seeds, which overlap.
     assert mean["delta_low"] > 0
     assert mean["non_inferior"] is True
+    assert mean["kendall_tau_low"] <= mean["kendall_tau"] <= mean["kendall_tau_high"]
+    assert report["top"] == "knnrouter"
+    assert report["routers"]["best_single"]["delta_top"] == pytest.approx(
+        report["reference"]["best_single"]["quality"] - mean["quality"]
+    )
+    assert report["routers"]["best_single"]["delta_top_high"] < 0
     reference = report["reference"]["best_single"]
     assert reference["quality_low"] < reference["quality"] < reference["quality_high"]
 
@@ -86,4 +92,6 @@ def test_means_by_hand():
     found = mean_report([curve, curve])["curve"][0]
     assert found[:2] == [0, 0.5]
     assert np.isnan(found[2])
+    pair = {"weak": "a", "strong": "b"}  # one LLM is both on one seed
+    assert mean_report([{"two_models": pair}, {"two_models": None}]) == {"two_models": None}
     assert mean_report([{"hull": [1.0]}, {"hull": [1.0, 2.0]}]) == {"hull": None}

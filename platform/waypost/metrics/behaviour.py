@@ -37,6 +37,22 @@ def cost_rises(expected_usd: NDArray[np.float64]) -> int:
     return int((np.diff(expected_usd) > 1e-9 * scale).sum())
 
 
+def picks_best(quality: NDArray[np.float64], model: NDArray[np.intp]) -> float:
+    """Share of queries whose choice has the query's highest measured score (routing accuracy).
+
+    Ties count as right, so that it is high where LLMs often agree; quality says more. Choices
+    that were not measured are left out; NaN without any.
+
+    Args:
+        quality: Measured scores (n, m).
+        model: Chosen columns (n,), -1 for none.
+    """
+    chosen = np.where(model >= 0, quality[np.arange(len(quality)), model], np.nan)
+    known = ~np.isnan(chosen)
+    highest = np.where(np.isnan(quality), -np.inf, quality).max(axis=1, initial=-np.inf)
+    return float((chosen[known] >= highest[known]).mean()) if known.any() else np.nan
+
+
 def solver_recall(
     quality: NDArray[np.float64], model: NDArray[np.intp]
 ) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Are predicted scores what is earned: Brier score, calibration error, reliability."""
+"""Are predicted scores what is earned: Brier score, log loss, calibration error, reliability."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ Floats = NDArray[np.float64]
 
 BINS = 15
 
+CLIP = 1e-6
+"""Nearest that a prediction comes to 0 or 1 in `log_loss`."""
+
 
 def brier(predicted: Floats, measured: Floats) -> float:
     """Mean squared difference over the cells that both hold; NaN without any."""
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     return float(((predicted - measured)[both] ** 2).mean()) if both.any() else np.nan
+
+
+def log_loss(predicted: Floats, measured: Floats) -> float:
+    """Mean cross entropy over the cells that both hold, at least 0, in nats; NaN without any.
+
+    -(s log p + (1 - s) log(1 - p)) for a measured score s in [0, 1], a part of a point counting as
+    part of a success; p is kept `CLIP` away from 0 and 1.
+    """
+    both = ~np.isnan(predicted) & ~np.isnan(measured)
+    if not both.any():
+        return np.nan
+    p, s = np.clip(predicted[both], CLIP, 1 - CLIP), measured[both]
+    return float(-(s * np.log(p) + (1 - s) * np.log1p(-p)).mean())
 
 
 def reliability(predicted: Floats, measured: Floats, bins: int = BINS) -> list[list[float]]:

@@ -30,6 +30,11 @@ class Costs:
     usd: NDArray[np.float64]
 
     @property
+    def whole(self) -> bool:
+        """They are what a call costs, not a part of it or nothing."""
+        return self.basis not in (PROMPT_ONLY, GENERATED_ONLY, CALLS)
+
+    @property
     def known(self) -> bool:
         """Some call has a cost."""
         return not bool(np.isnan(self.usd).all())
@@ -63,6 +68,19 @@ def _priced(data: RoutingData) -> tuple[str, NDArray[np.float64]]:
     if counted == (False, True):
         return GENERATED_ONLY, generated
     return CALLS, np.full(data.quality.shape, np.nan)
+
+
+def cost_error(predicted: NDArray[np.float64], usd: NDArray[np.float64]) -> tuple[float, float]:
+    """Return how far predicted dollars are off: (median error, share that is too low).
+
+    The median of |predicted - spent| / spent, and the share of predicted < spent, over the calls
+    of which both are known and that cost something; NaN twice without any.
+    """
+    both = ~np.isnan(predicted) & (np.nan_to_num(usd) > 0)
+    if not both.any():
+        return np.nan, np.nan
+    p, c = predicted[both], usd[both]
+    return float(np.median(np.abs(p - c) / c)), float((p < c * (1 - 1e-9)).mean())
 
 
 def list_prices(data: RoutingData) -> NDArray[np.float64]:

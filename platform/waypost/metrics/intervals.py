@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +65,16 @@ class Bootstrap:
             with np.errstate(invalid="ignore", divide="ignore"):
                 found[rows] = np.where(total > 0, (weights @ filled) / total, np.nan)
         return found
+
+    def statistic(self, of: Callable[[Floats], Floats], draws: int | None = None) -> Floats:
+        """Compute a number that is no mean in each draw, shape (draws,).
+
+        Args:
+            of: From how often each query was drawn, (k, rows), to the number, (k,).
+            draws: Of the first draws only.
+        """
+        count = self.draws if draws is None else min(draws, self.draws)
+        return np.concatenate([of(weights) for _, weights in self._blocks(count)])
 
     def _blocks(self, count: int) -> Iterator[tuple[int, Floats]]:
         """Yield (first draw, how often each query was drawn) block by block."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts import deciding, policy
+from waypost.contracts.prediction import Prediction
 from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch, ScoreRouter, TrainableRouter
 from waypost.contracts.routing_data import RoutingData
@@ -34,12 +35,17 @@ class Sweep:
         predicted: Predicted scores (n, m), columns as in the data, NaN where the router does
             not know the LLM; None for routers that predict none.
         expected_usd: Mean predicted dollars of the choices at each weight; None likewise.
+        predicted_usd: Predicted dollars of a call, as ``predicted``; None likewise.
+        confidence: The router's, of its choices at the first weight, shape (n,); NaN for a query
+            unlike the training data; None where the router has no notion of it.
     """
 
     lambdas: tuple[float, ...]
     outcomes: tuple[Outcomes, ...]
     predicted: NDArray[np.float64] | None = None
     expected_usd: NDArray[np.float64] | None = None
+    predicted_usd: NDArray[np.float64] | None = None
+    confidence: NDArray[np.float64] | None = None
 
 
 def lambda_grid(mean_usd: NDArray[np.float64]) -> tuple[float, ...]:
@@ -93,7 +99,9 @@ def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float])
     place = np.array([data.names.index(n) if n in data.names else -1 for n in names], np.intp)
     rows = np.arange(len(queries))
     allowed = deciding.allowed_mask(queries, router.policy, names)
-    found, expected = [], []
+    found: list[Outcomes] = []
+    expected: list[float] = []
+    confidence = None
     for lam in lambdas:
         order = policy.rank(
             quality,
@@ -104,11 +112,22 @@ def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float])
             allowed=allowed,
         )
         chosen = router.explore(order, queries)[0][:, 0]
+        if not found:
+            confidence = _confidence(prediction, chosen)
         found.append(look_up(data, place[chosen]))
         expected.append(float(cost[rows, chosen].mean()))
-    predicted = np.full(data.quality.shape, np.nan)
+    predicted, usd = (np.full(data.quality.shape, np.nan) for _ in range(2))
     predicted[:, place[place >= 0]] = quality[:, place >= 0]
-    return Sweep(tuple(lambdas), tuple(found), predicted, np.array(expected))
+    usd[:, place[place >= 0]] = cost[:, place >= 0]
+    return Sweep(tuple(lambdas), tuple(found), predicted, np.array(expected), usd, confidence)
+
+
+def _confidence(prediction: Prediction, chosen: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    if prediction.confidence is None:
+        return None
+    sure = np.asarray(prediction.confidence, np.float64)[np.arange(len(chosen)), chosen]
+    unlike = prediction.out_of_distribution
+    return sure if unlike is None else np.where(unlike, np.nan, sure)
 
 
 def _by_asking(router: TrainableRouter, data: RoutingData, lam: float) -> Outcomes:

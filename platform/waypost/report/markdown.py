@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from waypost.report import sections
+from waypost.report import judged, sections
 from waypost.report.numbers import percent
 from waypost.report.rows import Report
 
@@ -18,7 +18,10 @@ def render(report: Report) -> str:
         ["## Quality by task, lambda 0", "", *sections.tasks(report)],
         ["## Single LLMs", "", *sections.llms(report)],
         *sections.prices(report),
-        ["## Calibration and hard questions", "", *sections.details(report)],
+        ["## At the best single LLM's cost", "", *judged.matched(report)],
+        *judged.two_models(report),
+        ["## Predictions", "", *judged.predictions(report)],
+        ["## Paired tests and hard questions", "", *judged.paired(report)],
         ["## Plots", "", *_plots(report)],
         ["## How the numbers were computed", "", *_how(report)],
     ]
@@ -76,6 +79,21 @@ def _how(report: Report) -> list[str]:
         "optimistic. Headroom: share of oracle minus best single that is reached at lambda 0.",
         "Delta IBC: quality gained for a dollar beyond the cheapest single LLM, over what the best "
         "single LLM gains for one, minus 1; above 0 lies above the line between the two.",
+        "Hypervolume: share of the box up to the dearest single LLM's cost and above random's "
+        "quality that the settings dominate, without mixing. Arena score: RouterArena's, of "
+        "quality and cost at lambda 0.",
+        "Brier, log loss, ECE (15 bins of equal mass) and AUROC (for a score of at least .5, mean "
+        "of the LLMs): over measured cells; by LLM in report.json. Kendall tau-b and NDCG: the "
+        "order of each query's LLMs, over queries whose scores differ.",
+        "Quality over coverage: queries that the router is less sure of fall back to the best "
+        "single LLM; mean over all coverages. Over random order: that minus the same with queries "
+        "in random order; above 0 the confidence tells something. Cost error: median of "
+        "|predicted - spent| / spent over all calls, where the data's costs are of whole calls.",
+        "APGR: mean over all shares of strong calls of the part of the gap between the two LLMs "
+        "that is closed, .5 at random; CPT(x): least share that closes x of it (RouteLLM). Not "
+        f"stated for a gap below {how['least_gap_errors']:g} standard errors.",
+        "The row that others are compared with has the highest quality on this split; where the "
+        "interval holds 0 the two cannot be told apart.",
         "Decision ms: text to decision, one at a time, embedding included, on "
         f"{how['timed']:g} texts; flips: mean share of {how['rewritten']:g} texts whose choice "
         "changes with case, blanks, punctuation or typos. Fit s: without embedding.",

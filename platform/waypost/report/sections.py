@@ -176,36 +176,3 @@ def prices(report: Report) -> list[list[str]]:
 
 def _near(alone: Mapping[float, float], price: float) -> float | None:
     return next((q for p, q in alone.items() if abs(p - price) <= 1e-9 * price), None)
-
-
-def details(report: Report) -> list[str]:
-    """Calibration, paired tests, hard questions."""
-    heads = ["router", "Brier", "ECE", "wins / ties / losses", "McNemar p (Holm)"]
-    groups = next((list(row["solver_recall"]) for row in report["routers"].values()), [])
-    heads += [f"solver picked, {g} solve it" for g in groups]
-    heads += ["not worse by 2 points", "beats single LLMs", "delta IBC", "cost rises"]
-    heads += ["not measured"]
-    rows = []
-    for name, row in report["routers"].items():
-        holm = row["mcnemar_p_holm"]
-        recall = [row["solver_recall"][g]["recall"] for g in groups]
-        rows.append(
-            [
-                name,
-                fixed(row["brier"]),
-                fixed(row["ece"]),
-                f"{row['wins']:g} / {row['ties']:g} / {row['losses']:g}",
-                UNKNOWN if holm is None else f"{holm:.2g}",
-                *map(percent, recall),
-                {True: "yes", False: "no", None: UNKNOWN}[row["non_inferior"]],
-                UNKNOWN if row["beats_singles"] is None else f"{row['beats_singles']:g}",
-                "dominates" if row["dominates_cheapest"] else _ibc(row["delta_ibc"]),
-                UNKNOWN if row["cost_rises"] is None else f"{row['cost_rises']:g}",
-                f"{row['not_measured']:g}",
-            ]
-        )
-    return table(heads, rows)
-
-
-def _ibc(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+.0f} %"

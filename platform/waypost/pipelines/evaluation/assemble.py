@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from waypost.pipelines.evaluation.ground import CURVE_DRAWS, MOST_UNKNOWN, Ground
 from waypost.pipelines.evaluation.headline import Card, task_rows
 from waypost.pipelines.evaluation.probes import REWRITTEN, TIMED
+from waypost.pipelines.evaluation.two_models import LEAST_ERRORS, pair
+from waypost.pipelines.evaluation.versus import add_versus
 
 
 class _Config(Protocol):
@@ -42,6 +44,11 @@ def assemble(
         "leaks": {"count": len(seen), "query_ids": seen},
         "llms": _llms(ground),
         "tasks": {task: len(rows) for task, rows in task_rows(ground).items()},
+        "two_models": pair(ground),
+        "top": add_versus(
+            {name: one.numbers for name, one in cards.items()},
+            {name: one.draws["quality"] for name, one in cards.items()},
+        ),
         "reference": {name: one.numbers for name, one in reference.items()},
         "routers": {name: one.numbers for name, one in cards.items()},
         "failed": dict(failed),
@@ -49,6 +56,7 @@ def assemble(
             "bootstrap_draws": ground.bootstrap.draws,
             "curve_draws": CURVE_DRAWS,
             "most_unknown_cost": MOST_UNKNOWN,
+            "least_gap_errors": LEAST_ERRORS,
             "timed": min(TIMED, len(test)),
             "rewritten": min(REWRITTEN, len(test)),
         },

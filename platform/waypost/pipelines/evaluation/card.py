@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from waypost.metrics.behaviour import (
     collapse_index,
     cost_rises,
+    picks_best,
     solver_recall,
     usage_entropy,
     usage_shares,
 )
-from waypost.metrics.calibration import brier, calibration_error, reliability
 from waypost.metrics.cascade import delta_ibc
-from waypost.metrics.curves import best_within, cheapest_reaching, hull
 from waypost.metrics.significance import is_binary, mcnemar
 from waypost.pipelines.evaluation.ground import Ground, mean, mean_usd
 from waypost.pipelines.evaluation.headline import (
@@ -30,6 +27,9 @@ from waypost.pipelines.evaluation.headline import (
     unseen,
     usage,
 )
+from waypost.pipelines.evaluation.matched import matched, ratio
+from waypost.pipelines.evaluation.predictions import predictions
+from waypost.pipelines.evaluation.two_models import two_models
 from waypost.pipelines.sweep import Sweep
 
 Floats = NDArray[np.float64]
@@ -47,11 +47,12 @@ def card(ground: Ground, sweep: Sweep) -> Card:
     numbers["cost_usd_per_1k"] = 1000 * float(curve.cost_usd[0])
     numbers |= _paired(ground, first.quality, numbers["delta_low"])
     numbers |= area(ground, sweep, curve, draws)
-    numbers |= _matched(ground, curve)
+    numbers |= matched(ground, curve)
     numbers |= _gaps(ground, numbers)
     numbers |= _slope(ground, curve)
     numbers |= _behaviour(ground, sweep)
-    numbers |= _calibration(sweep.predicted, ground.test.quality)
+    numbers |= predictions(ground, sweep, draws)
+    numbers |= two_models(ground, sweep, draws)
     numbers["tasks"] = by_task(ground, first.quality)
     numbers["macro_quality"] = mean(list(numbers["tasks"].values()))
     numbers["not_measured"] = int(np.isnan(first.quality).sum())
@@ -82,49 +83,12 @@ def _paired(ground: Ground, quality: Floats, delta_low: float) -> Numbers:
     }
 
 
-def _matched(ground: Ground, curve: Curve) -> Numbers:
-    """Return the numbers at the best single LLM's quality, and at each list price."""
-    best, best_usd = (
-        mean(ground.best_outcomes.quality),
-        mean_usd(ground.best_outcomes.cost_usd),
-    )
-    spent = {
-        key: cheapest_reaching(curve.cost_usd, curve.quality, share * best)
-        for key, share in (("cost_save", 1.0), ("cost_save_95", 0.95))
-    }
-    highest = float(np.nanmax(curve.quality, initial=-np.inf))
-    return {
-        **{key: 1 - _ratio(usd, best_usd) for key, usd in spent.items()},
-        "perf_gain": _ratio(highest - best, best),
-        "beats_singles": _beats(ground, curve),
-        "quality_at_price": _at_prices(ground, curve),
-    }
-
-
-def _beats(ground: Ground, curve: Curve) -> int | None:
-    if np.isnan(curve.cost_usd).all() or np.isnan(ground.singles.cost).any():
-        return None
-    own = hull(curve.cost_usd, curve.quality)
-    points = zip(ground.singles.cost[0], ground.singles.quality[0], strict=True)
-    return sum(bool(own.at(c)[0] > q) for c, q in points)
-
-
-def _at_prices(ground: Ground, curve: Curve) -> list[list[float]]:
-    """Return ``[price, quality of a setting within it, quality by mixing two settings]``."""
-    mixed = hull(curve.price, curve.quality)
-    prices = np.unique(ground.prices[~np.isnan(ground.prices)])
-    return [
-        [float(p), best_within(curve.price, curve.quality, p), float(mixed.at(p * (1 + 1e-9))[0])]
-        for p in prices
-    ]
-
-
 def _gaps(ground: Ground, numbers: Numbers) -> Numbers:
     reachable = mean(ground.oracle.outcomes[0].quality)
     headroom = reachable - mean(ground.best_outcomes.quality)
     return {
-        "gap_oracle": 1 - _ratio(numbers["quality"], reachable),
-        "recovered_headroom": _ratio(numbers["delta_best_single"], headroom),
+        "gap_oracle": 1 - ratio(numbers["quality"], reachable),
+        "recovered_headroom": ratio(numbers["delta_best_single"], headroom),
     }
 
 
@@ -154,19 +118,5 @@ def _behaviour(ground: Ground, sweep: Sweep) -> Numbers:
         if expected is None or np.isnan(expected).any()
         else cost_rises(expected),
         "solver_recall": solver_recall(ground.test.quality, model),
+        "picks_best": picks_best(ground.test.quality, model),
     }
-
-
-def _calibration(predicted: Floats | None, measured: Floats) -> dict[str, Any]:
-    if predicted is None:
-        return {"brier": np.nan, "ece": np.nan, "reliability": []}
-    bins = reliability(predicted, measured)
-    return {
-        "brier": brier(predicted, measured),
-        "ece": calibration_error(bins),
-        "reliability": bins,
-    }
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else np.nan

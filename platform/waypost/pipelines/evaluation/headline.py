@@ -31,6 +31,9 @@ INTERVALS = {
     "delta_best_single": ("delta_low", "delta_high"),
     "aiq": ("aiq_low", "aiq_high"),
     "delta_aiq": ("delta_aiq_low", "delta_aiq_high"),
+    "kendall_tau": ("kendall_tau_low", "kendall_tau_high"),
+    "selective_gain": ("selective_gain_low", "selective_gain_high"),
+    "apgr": ("apgr_low", "apgr_high"),
 }
 """Number -> the two ends of its 95 % interval."""
 

@@ -47,8 +47,8 @@ def task_oracle(ground: Ground) -> Sweep:
     return ground.sweep_by(np.nan_to_num(quality), cost, ~np.isnan(quality))
 
 
-def singles(ground: Ground) -> dict[str, tuple[int, Outcomes]]:
-    """Return the single LLMs that references name: best, cheapest, smallest, largest.
+def single_columns(ground: Ground) -> dict[str, int]:
+    """Return the columns of the single LLMs of references: best, cheapest, smallest, largest.
 
     Best and cheapest by training means (cheapest by list price where no cost is known), never by
     the evaluated split; one that nothing is known for is left out.
@@ -61,7 +61,12 @@ def singles(ground: Ground) -> dict[str, tuple[int, Outcomes]]:
             # Of equal ones the cheaper, then the lower name: as the policy chooses.
             order = np.lexsort((np.array(ground.test.names), price, values))
             columns[name] = int(order[0])
-    return {name: (j, ground.always(j)) for name, j in columns.items()}
+    return columns
+
+
+def singles(ground: Ground) -> dict[str, tuple[int, Outcomes]]:
+    """Return `single_columns`, and what each of them earned."""
+    return {name: (j, ground.always(j)) for name, j in single_columns(ground).items()}
 
 
 def point(ground: Ground, outcomes: Outcomes) -> Card:

@@ -23,7 +23,9 @@ from waypost.pipelines.evaluation.card import non_inferior
 from waypost.pipelines.evaluation.contenders import read_contenders
 from waypost.pipelines.evaluation.ground import Ground, draws_for
 from waypost.pipelines.evaluation.headline import INTERVALS, Card
+from waypost.pipelines.evaluation.matched import at_costs
 from waypost.pipelines.evaluation.vectors import Vectors
+from waypost.pipelines.evaluation.versus import add_versus
 from waypost.pipelines.sweep import lambda_grid
 
 SHARE = 0.2
@@ -81,6 +83,7 @@ def evaluate_resplit(
     for part in ("reference", "routers"):
         for name, numbers in report[part].items():
             _over_seeds(numbers, [_cards(one, part)[name] for one in found.values()])
+    _compare_means(report, list(found.values()))
     report["reference"]["zero_router"]["hull"] = _hull(report["llms"])
     report |= {"data_digest": pooled.digest, "train_digest": None, "seed": list(seeds)}
     report["failed"] = {
@@ -97,6 +100,16 @@ def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
     corners = hull([[cost for _, cost in points]], [[quality for quality, _ in points]])
     found = zip(corners.quality[0], corners.cost[0], strict=True)
     return [[float(q), float(c)] for q, c in dict.fromkeys(found)]
+
+
+def _compare_means(report: dict[str, Any], done: Sequence[Evaluation]) -> None:
+    """Replace what compares means by the same of the means over the seeds."""
+    routers = report["routers"]
+    drawn = {name: nested([one.cards[name].draws["quality"] for one in done]) for name in routers}
+    report["top"] = add_versus(routers, drawn)
+    usd = report["reference"]["best_single"]["cost_usd_per_1k"]
+    for row in routers.values():
+        row["quality_at_cost"] = at_costs(row["curve"], usd)
 
 
 def _cards(one: Evaluation, part: str) -> Mapping[str, Card]:
@@ -136,6 +149,8 @@ def _mean(values: Sequence[Any], key: str = "") -> Any:
     first = values[0]
     if key == "reliability":
         return merged(list(values))
+    if any(value is None for value in values):
+        return None
     if isinstance(first, Mapping):
         keys = dict.fromkeys(name for value in values for name in value)
         some = key == "tasks"
@@ -147,8 +162,6 @@ def _mean(values: Sequence[Any], key: str = "") -> Any:
     if isinstance(first, list):
         alike = all(len(value) == len(first) for value in values)
         return [_mean(items) for items in zip(*values, strict=True)] if alike else None
-    if any(value is None for value in values):
-        return None
     if isinstance(first, bool):
         return first if all(value == first for value in values) else None
     if isinstance(first, str):
