@@ -73,3 +73,17 @@ def test_nested_draws_resample_seeds_and_queries():
     # Queries of their own in each are.
     other = np.random.default_rng(1).normal(size=4000)
     assert np.std(nested([own, other])) == pytest.approx(np.sqrt(0.75), abs=0.05)
+
+
+def test_near_duplicates_are_drawn_together():
+    scores = np.random.default_rng(1).uniform(size=30)
+    alone = Bootstrap(30, 400, seed=3).means(scores)
+    twice = Bootstrap.of_groups(np.repeat(np.arange(30), 2), 400, 3).means(np.repeat(scores, 2))
+    assert twice == pytest.approx(alone)  # each query twice tells nothing new
+    single = Bootstrap.of_groups(np.arange(30), 400, 3)
+    assert np.array_equal(single.means(scores), alone)
+    some = Bootstrap.of_groups(np.array([0, 0, 1]), 400)
+    assert set(some.statistic(lambda w: w[:, 0] - w[:, 1])) == {0.0}
+    assert set(some.statistic(lambda w: w[:, 1] + w[:, 2])) == {2.0}
+    part = Bootstrap.of_groups(np.array([0, 0, 1]), 400, rows=np.array([2]))
+    assert set(part.statistic(lambda w: w[:, 0])) == {0.0, 1.0, 2.0}

@@ -27,6 +27,9 @@ from waypost.engines.base import collect
 from waypost.episode import EpisodeResult, run_episode
 from waypost.loading import load_router, save_router
 from waypost.pipelines import replay
+from waypost.pipelines.evaluate import EvaluateConfig, evaluate
+from waypost.report.markdown import render
+from waypost.report.numbers import plain
 from waypost.testing.deciding_checks import HOSTILE
 from waypost_routers.automix import AutoMix
 
@@ -370,3 +373,19 @@ def test_it_is_trained_by_the_command(data, tmp_path):
     assert validation["queries"] == len(data)
     assert validation["best_single"] == pytest.approx(data.quality[:, 1].mean())
     assert validation["gain"] > 0  # a cheap answer that is supported is right more often
+
+
+def test_the_report_says_how_often_it_goes_on_and_how_often_wrongly(data, tmp_path):
+    write_routing_data(tmp_path / "data", data)
+    fresh = recorded(60, seed=1)
+    texts = tuple(f"another {text}" for text in fresh.queries)
+    write_routing_data(tmp_path / "data", replace(fresh, queries=texts), "test")
+    config = EvaluateConfig(routers=("automix",), lambdas=(0.3, 1e9))
+    done = evaluate(config, tmp_path / "data")
+    alone, chain, cheapest = done.report["routers"]["automix"]["episodes"]
+    assert (alone["lambda"], chain["lambda"], cheapest["lambda"]) == (0, 0.3, 1e9)
+    assert (cheapest["calls"], cheapest["escalated"]) == (1, 0)
+    assert chain["calls"] > 2  # an answer and verdicts
+    assert 0.2 < chain["escalated"] < 0.8
+    assert chain["kept_wrong"] < 0.5 > chain["left_right"]  # small alone is right on half
+    assert "| automix, lambda 0.3 |" in render(plain(done.report))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.metrics.behaviour import SOLVED
+
 _SAME = 1e-9
 """Costs closer than this are the same: sums of the same dollars in another order."""
 
@@ -37,3 +42,34 @@ def delta_ibc(
         return "dominates" if quality >= small[0] else "n/a"
     slope = (large[0] - small[0]) / (large[1] - small[1])
     return 100 * ((quality - small[0]) / (cost_usd - small[1]) - slope) / slope
+
+
+def escalation(
+    quality: NDArray[np.float64], first: NDArray[np.intp], last: NDArray[np.intp]
+) -> dict[str, float]:
+    """Return how often a cascade goes on to another LLM, and how often wrongly so.
+
+    Args:
+        quality: Measured scores (n, m).
+        first: Column of the LLM asked first, (n,), -1 for none.
+        last: Of the one whose answer was given.
+
+    Returns:
+        ``escalated``: share of queries whose answer is not the first LLM's. ``kept_wrong``: share
+        of the other queries whose answer does not solve them (a score below `SOLVED`): the
+        verifier let it pass. ``left_right``: share of the escalated ones that the first answer
+        had solved. Of measured answers; NaN where there are none.
+    """
+    known = (first >= 0) & (last >= 0)
+    first, last, quality = first[known], last[known], quality[known]
+    score = quality[np.arange(len(quality)), first]
+    measured, went_on = ~np.isnan(score), first != last
+    return {
+        "escalated": _share(went_on),
+        "kept_wrong": _share(score[~went_on & measured] < SOLVED),
+        "left_right": _share(score[went_on & measured] >= SOLVED),
+    }
+
+
+def _share(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else np.nan

@@ -20,11 +20,12 @@ class Bootstrap:
     Because all means of one draw are over the same queries, differences between them are paired.
 
     Args:
-        n: Queries that are drawn from.
+        n: Queries, or groups of them, that are drawn from.
         draws: Number of draws.
         seed: Of the draws.
-        rows: Numbers of those of the n queries that means are of; None is all. Several splits of
-            one pool are so drawn together: a query weighs alike in each split that holds it.
+        rows: Which of the n each row is, of those that means are of; None is all in their order.
+            Rows of one group are so drawn together, as are several splits of one pool: a query
+            weighs alike in each split that holds it.
     """
 
     def __init__(
@@ -39,6 +40,24 @@ class Bootstrap:
         self.seed = seed
         self.rows = rows
         self._kept: list[NDArray[np.uint8]] | None = None
+
+    @classmethod
+    def of_groups(
+        cls,
+        groups: NDArray[np.intp],
+        draws: int = 10_000,
+        seed: int = 0,
+        rows: NDArray[np.intp] | slice = slice(None),
+    ) -> Bootstrap:
+        """Draw whole groups: near-duplicates are no independent queries.
+
+        Args:
+            groups: Group of each query, numbered from 0 without gaps.
+            draws: Number of draws.
+            seed: Of the draws.
+            rows: The queries that means are of, among all.
+        """
+        return cls(int(groups.max(initial=-1)) + 1, draws, seed, groups[rows])
 
     def means(self, columns: ArrayLike, draws: int | None = None) -> Floats:
         """Mean of each column in each draw, over the queries where it is known.
@@ -98,7 +117,7 @@ class Bootstrap:
         picks = draw.integers(0, self.n, (rows, self.n))
         picks += np.arange(rows)[:, None] * self.n
         counts = np.bincount(picks.ravel(), minlength=rows * self.n).reshape(rows, self.n)
-        own = counts if self.rows is None else counts[:, self.rows]
+        own = counts if self.rows is None else np.take(counts, self.rows, axis=1)
         return own.clip(max=255).astype(np.uint8)
 
 

@@ -19,11 +19,15 @@ class Outcomes:
         quality: Score earned; NaN where the choice was not measured.
         cost_usd: Dollars spent; NaN where not recorded.
         model: Column of the LLM whose answer counts; -1 where it is none of the data's.
+        calls: Calls made, verdicts included; None where each query is one call.
+        first: Column of the LLM that was asked for an answer first, -1 likewise; None likewise.
     """
 
     quality: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
     model: NDArray[np.intp]
+    calls: NDArray[np.intp] | None = None
+    first: NDArray[np.intp] | None = None
 
 
 def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:

@@ -47,7 +47,14 @@ def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
         quality=padded[np.arange(len(data)), model],
         cost_usd=np.array([np.nan if r.unpriced_calls else r.cost_usd for r in done], np.float64),
         model=model,
+        calls=np.array([len(result.calls) for result in done], np.intp),
+        first=np.array([names.get(_first(result), -1) for result in done], np.intp),
     )
+
+
+def _first(result: EpisodeResult) -> str:
+    asked = (one.call.model for one in result.calls if one.call.purpose == ANSWER)
+    return next(asked, None) or ""
 
 
 async def _episodes(router: StepRouter, data: RoutingData, lam: float) -> list[EpisodeResult]:

@@ -89,6 +89,23 @@ def two_models(report: Report) -> list[list[str]]:
     return [["## With two LLMs", "", note, "", *table(heads, rows)]]
 
 
+def episodes(report: Report) -> list[list[str]]:
+    """What routers of several calls did at each lambda; nothing where there are none."""
+    rows = [
+        [
+            f"{name}, lambda {one['lambda']:.3g}",
+            fixed(one["calls"], 2),
+            *(percent(one[key]) for key in ("escalated", "kept_wrong", "left_right")),
+        ]
+        for name, row in report["routers"].items()
+        for one in row["episodes"]
+    ]
+    if not rows:
+        return []
+    heads = ("router", "calls a query", "escalated", "wrong of those kept", "right of those left")
+    return [["## Routers of several calls", "", *table(heads, rows)]]
+
+
 def paired(report: Report) -> list[str]:
     """Paired tests, hard questions, and what else a policy must not do."""
     top = report["top"]

@@ -22,6 +22,7 @@ def render(report: Report) -> str:
         *judged.two_models(report),
         ["## Predictions", "", *judged.predictions(report)],
         ["## Paired tests and hard questions", "", *judged.paired(report)],
+        *judged.episodes(report),
         ["## Plots", "", *_plots(report)],
         ["## How the numbers were computed", "", *_how(report)],
     ]
@@ -58,8 +59,9 @@ def _how(report: Report) -> list[str]:
     lines = [
         "Replay: each choice is looked up in the measured outcomes; no LLM was called. A choice "
         "that was not measured is left out and counted, never 0.",
-        f"Intervals: paired bootstrap over queries, percentile 95 %, {how['bootstrap_draws']} "
-        f"draws; curve metrics computed anew in {how['curve_draws']} of them."
+        "Intervals: paired bootstrap over queries, near-duplicates drawn together, percentile "
+        f"95 %, {how['bootstrap_draws']} draws; curve metrics, and those of predictions, computed "
+        f"anew in {how['curve_draws']} of them."
         + (
             " Numbers are means over the seeds; intervals from nested draws of seeds and queries, "
             "in which a query weighs alike in every split that holds it."
@@ -94,6 +96,9 @@ def _how(report: Report) -> list[str]:
         f"stated for a gap below {how['least_gap_errors']:g} standard errors.",
         "The row that others are compared with has the highest quality on this split; where the "
         "interval holds 0 the two cannot be told apart.",
+        "Routers of several calls: escalated is the share of queries whose answer is not that of "
+        "the LLM asked first; of the kept answers some are wrong, of those left some were right. "
+        "Calls include verdicts.",
         "Decision ms: text to decision, one at a time, embedding included, on "
         f"{how['timed']:g} texts; flips: mean share of {how['rewritten']:g} texts whose choice "
         "changes with case, blanks, punctuation or typos. Fit s: without embedding.",

@@ -13,7 +13,7 @@ from waypost.metrics.behaviour import (
     usage_entropy,
     usage_shares,
 )
-from waypost.metrics.cascade import delta_ibc
+from waypost.metrics.cascade import delta_ibc, escalation
 from waypost.metrics.significance import is_binary, mcnemar
 from waypost.pipelines.evaluation.ground import Ground, mean, mean_usd
 from waypost.pipelines.evaluation.headline import (
@@ -51,6 +51,7 @@ def card(ground: Ground, sweep: Sweep) -> Card:
     numbers |= _gaps(ground, numbers)
     numbers |= _slope(ground, curve)
     numbers |= _behaviour(ground, sweep)
+    numbers["episodes"] = _episodes(ground, sweep)
     numbers |= predictions(ground, sweep, draws)
     numbers |= two_models(ground, sweep, draws)
     numbers["tasks"] = by_task(ground, first.quality)
@@ -103,6 +104,19 @@ def _slope(ground: Ground, curve: Curve) -> Numbers:
         "delta_ibc": np.nan if isinstance(found, str) else found,
         "dominates_cheapest": found == "dominates",
     }
+
+
+def _episodes(ground: Ground, sweep: Sweep) -> list[dict[str, float]]:
+    """Return what each setting's episodes were like; nothing for routers of one call."""
+    return [
+        {
+            "lambda": lam,
+            "calls": float(one.calls.mean()),
+            **escalation(ground.test.quality, one.first, one.model),
+        }
+        for lam, one in zip(sweep.lambdas, sweep.outcomes, strict=True)
+        if one.calls is not None and one.first is not None
+    ]
 
 
 def _behaviour(ground: Ground, sweep: Sweep) -> Numbers:

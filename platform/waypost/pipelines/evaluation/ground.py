@@ -104,7 +104,7 @@ class Ground:
             prices=list_prices(test),
             unseen=~leaks(train.queries, test.queries) if unseen is None else unseen,
             lambdas=lambdas or lambda_grid(usd),
-            bootstrap=bootstrap or Bootstrap(len(test), draws_for(len(test)), seed),
+            bootstrap=bootstrap or Bootstrap.of_groups(test.groups, draws_for(len(test)), seed),
         )
 
     @property
@@ -182,7 +182,7 @@ class Ground:
 
 
 def draws_for(n: int) -> int:
-    """Return how many bootstrap draws there are of n queries."""
+    """Return how many bootstrap draws there are of n queries, or groups of them."""
     return max(CURVE_DRAWS, min(DRAWS, MOST_CELLS // max(n, 1)))
 
 

@@ -75,7 +75,7 @@ def evaluate_resplit(
             seed,
             lambdas,
             unseen=~np.isin(pooled.groups[test], pooled.groups[train]),
-            bootstrap=Bootstrap(len(pooled), draws_for(len(pooled)), rows=test),
+            bootstrap=Bootstrap.of_groups(pooled.groups, draws_for(len(pooled)), rows=test),
         )
         one = config.model_copy(update={"seed": seed})
         found[seed] = compare(one, contenders[seed], ground, vectors, told_all)
