@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from waypost.pipelines.asking.crowd import side_by_side
 from waypost.pipelines.asking.ledger import Ledger, Pace, Rates, Tally
 from waypost.pipelines.asking.logs import AppendLog, LogIndex
-from waypost.pipelines.asking.requests import cell_id, request_table
+from waypost.pipelines.asking.order import longest_first, mixed
+from waypost.pipelines.asking.requests import cell_id, first_of_each, key_array, request_table
 from waypost.pipelines.data_config import Candidate
 from waypost.pipelines.questions_table import row_key
 
 
-def key(number: int) -> str:
-    return f"{number:08x}" * 4
+def key(number: int) -> bytes:
+    return number.to_bytes(4, "big") * 4
 
 
 def test_lines_of_many_files_are_found_by_key_and_the_later_one_counts(tmp_path):
@@ -29,10 +31,9 @@ def test_lines_of_many_files_are_found_by_key_and_the_later_one_counts(tmp_path)
         log.close()
         time.sleep(0.01)  # files are told apart by the time of their last line
     with LogIndex(tmp_path, "rows") as index:
-        assert key(51) in index
-        assert key(52) not in index
+        assert index.has(key_array([key(51), key(52), key(0)])).tolist() == [True, False, True]
         assert index.get(key(52)) is None
-        assert index.get(key(0)) == {"key": key(0), "writer": 0, "text": "ünïcode 0\n"}
+        assert index.get(key(0)) == {"key": key(0).hex(), "writer": 0, "text": "ünïcode 0\n"}
         assert [index.get(key(n))["writer"] for n in (1, 2, 49, 50)] == [1, 2, 2, 2]
 
 
@@ -45,16 +46,16 @@ def test_the_torn_last_line_of_a_killed_process_is_not_taken(tmp_path):
     for cut in (1, 50, 90, 140):
         path.write_bytes(whole[:-cut])
         with LogIndex(tmp_path, "rows") as index:
-            assert key(1) in index
-            assert key(2) not in index
+            assert index.has(key_array([key(1), key(2)])).tolist() == [True, False]
     path.write_bytes(b"\x00garbage\n{}\n" + whole)
     with LogIndex(tmp_path, "rows") as index:
-        assert index.get(key(2)) == {"key": key(2), "text": "a" * 100}
+        assert index.get(key(2)) == {"key": key(2).hex(), "text": "a" * 100}
 
 
 def test_a_log_that_is_not_there_is_empty_and_an_unused_one_leaves_no_file(tmp_path):
     with LogIndex(tmp_path / "none", "rows") as index:
-        assert key(1) not in index
+        assert not index.has(key_array([key(1)])).any()
+        assert index.get(key(1)) is None
     AppendLog(tmp_path, "rows").close()
     assert list(tmp_path.iterdir()) == []
 
@@ -81,17 +82,99 @@ def test_a_cell_is_model_revision_prompt_sampling_and_seed_and_nothing_else():
 
 def test_a_row_is_a_cell_a_question_and_how_it_is_scored():
     question = {"query_id": "q", "metric": "number", "ground_truth": '"4"', "choices": "null"}
-    first = row_key("cell", question, "1")
+    first = row_key(b"cell", question, "1")
     changed = [{**question, name: "x"} for name in question]
-    keys = {row_key("cell", one, "1") for one in changed} | {row_key("cell", question, "2")}
+    keys = {row_key(b"cell", one, "1") for one in changed} | {row_key(b"cell", question, "2")}
     assert len(keys | {first}) == 6
 
 
-def test_requests_become_one_chunk_however_many_there_are():
-    table = request_table({**REQUEST, "key": key(n), "item": n} for n in range(5000))
-    assert table.num_rows == 5000
-    assert table["item"].num_chunks == 1
-    assert request_table([]).num_rows == 0
+def test_requests_of_one_run_are_sampled_alike_and_may_be_none():
+    keys = key_array([key(5), key(7)])
+    sampling = {"temperature": 0.5, "top_p": 1.0, "seed": 3}
+    table = request_table(keys, np.array([1, 0]), np.array([8, 9], np.int32), sampling)
+    assert table.to_pylist() == [
+        {"key": key(5), "item": 1, "max_tokens": 8, **sampling},
+        {"key": key(7), "item": 0, "max_tokens": 9, **sampling},
+    ]
+    none = request_table(keys[:0], np.array([], np.int64), np.array([], np.int32), sampling)
+    assert none.num_rows == 0
+
+
+def test_a_cell_of_several_questions_stands_for_the_first_time_once():
+    keys = key_array([key(2), key(1), key(2), key(3), key(1)])
+    assert first_of_each(keys).tolist() == [True, True, False, True, False]
+    assert first_of_each(keys[:0]).tolist() == []
+
+
+@given(
+    st.lists(st.sampled_from(["train", "test", "rare"]), min_size=1, max_size=80),
+    st.integers(0, 9),
+)
+def test_each_beginning_of_the_order_holds_its_share_of_every_stratum(strata, seed):
+    strata = np.array(strata)
+    order = mixed(strata, seed)
+    assert sorted(order) == list(range(len(strata)))
+    assert mixed(strata, seed).tolist() == order.tolist()
+    for name in set(strata.tolist()):
+        share = np.mean(strata == name)
+        counts = np.cumsum(strata[order] == name)
+        firsts = np.arange(1, len(strata) + 1)
+        assert (np.abs(counts - share * firsts) <= len(set(strata.tolist()))).all()
+
+
+def test_what_is_in_flight_together_is_of_one_length_and_nothing_moves_far():
+    lengths = np.tile(np.array([8, 512, 64], np.int32), 100)
+    rows = np.random.default_rng(0).permutation(300)
+    order = longest_first(rows, lengths, 4)
+    assert sorted(order) == list(range(300))
+    for at in range(0, 300, 32):
+        part = lengths[order[at : at + 32]]
+        assert part.tolist() == sorted(part.tolist(), reverse=True)
+        assert set(order[at : at + 32]) == set(rows[at : at + 32])
+
+
+def spend(wishes: dict[str, float], calls: dict[str, tuple[float, float, int]], usd: float):
+    """Have LLMs ask in turns; a call is booked at its first figure, costs the second, and of the
+    third there are so many a turn. Returns cells that were answered, and dollars spent."""
+    ledger = Ledger({}, usd, wishes)
+    done = dict.fromkeys(calls, 0)
+    left = {name: round(wishes[name] / booked) for name, (booked, _, _) in calls.items()}
+    spent, idle = 0.0, False
+    while not idle:
+        idle = True
+        for name, (booked, cost, a_turn) in calls.items():
+            admitted = 0
+            while admitted < min(a_turn, left[name]):
+                if ledger.admit(name, 1, booked) is None:
+                    break
+                admitted += 1
+            for _ in range(admitted):
+                ledger.settle(name, 1, booked, 1, cost)
+            done[name] += admitted
+            left[name] -= admitted
+            spent += admitted * cost
+            idle = idle and not admitted
+            if not left[name]:
+                ledger.end(name)
+    return done, spent
+
+
+def test_a_budget_buys_every_llm_the_same_part_of_its_cells():
+    # 1,000 cells each; the dear one is slow, and the cheap one gives half the tokens it may
+    wishes = {"dear": 10.0, "cheap": 1.0}
+    done, spent = spend(wishes, {"dear": (0.01, 0.008, 1), "cheap": (0.001, 0.0005, 40)}, 4.0)
+    assert spent == pytest.approx(4.0, abs=0.011)
+    assert done["dear"] / done["cheap"] == pytest.approx(1.0, abs=0.05)
+    assert done["dear"] == pytest.approx(4.0 / 0.0085, rel=0.05)
+
+
+def test_what_one_leaves_is_for_the_others_and_no_share_holds_money_back():
+    # calls that fail cost nothing: all are made, and their share buys the others' answers
+    done, spent = spend({"a": 5.0, "b": 10.0}, {"a": (0.01, 0.0, 5), "b": (0.01, 0.01, 5)}, 2.005)
+    assert done == {"a": 500, "b": 200}
+    # nobody's share holds a call, the budget does
+    done, _ = spend(dict.fromkeys("abcd", 1.0), dict.fromkeys("abcd", (0.1, 0.1, 5)), 0.2)
+    assert sum(done.values()) == 2
 
 
 @given(st.lists(st.floats(0, 40), min_size=2, max_size=60), st.integers(1, 100))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from waypost.contracts.errors import ConfigError, Fault
@@ -102,18 +104,33 @@ def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
 
 
 def _unique(paths: Mapping[str, Path], found: list[Fault]) -> Iterator[tuple[str, Question]]:
-    """Yield each question with the name of its file; what is wrong is added to ``found``."""
+    """Yield each question with the name of its file; what is wrong is added to ``found``.
+
+    Ids are remembered by hashes of 8 bytes; only where two are equal are the files read again.
+    """
+    hashes = array("q")
+    for name, path in paths.items():
+        for _, question in _parsed(path, found):
+            hashes.append(hash(question.query_id))
+            yield name, question
+    if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
+        found[:] = _with_doubles(paths)
+
+
+def _with_doubles(paths: Mapping[str, Path]) -> list[Fault]:
+    """Return all faults of the files, in order."""
+    found: list[Fault] = []
     home: dict[str, str] = {}
     for name, path in paths.items():
         for where, question in _parsed(path, found):
             key = question.query_id
             if key not in home:
                 home[key] = name
-                yield name, question
             elif home[key] == name:
                 found.append(Fault(where, f"query_id {key} stands twice"))
             else:
                 found.append(Fault(where, f"query_id {key} stands in {home[key]}, too"))
+    return found
 
 
 def _parsed(path: Path, found: list[Fault]) -> Iterator[tuple[str, Question]]:

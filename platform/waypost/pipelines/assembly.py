@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from waypost.contracts.tables import ROUTING_SCHEMA, SPLITS, split_path
+from waypost.contracts.tables import ROUTING_SCHEMA, split_path
 from waypost.pipelines.asking.logs import LogIndex
+from waypost.pipelines.asking.requests import Keys
+from waypost.pipelines.questions_table import split_rows
 from waypost.scorers import SCORER_VERSION
 
 ROWS = "rows"
@@ -21,7 +23,7 @@ ROWS = "rows"
 ERRORS = "errors"
 """Kind of the log of cells that have none, with the reason of the last try."""
 
-_BATCH = 2048
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class Answers:
 
     Attributes:
         logs: Folder of its logs.
-        keys: Row key of each question.
+        keys: Row key of each question, 16 bytes.
         cost_usd: Dollars of a call, by its tokens: at the prices of ``llms.json``, which may have
             changed since the call.
     """
 
     logs: Path
-    keys: Sequence[str]
+    keys: Keys
     cost_usd: Callable[[int, int], float | None]
 
 
@@ -55,8 +57,7 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
         Cells without an answer, by LLM.
     """
     unanswered = dict.fromkeys(cells, 0)
-    for split in SPLITS:
-        items = [i for i, one in enumerate(questions["split"].to_pylist()) if one == split]
+    for split, items in split_rows(questions).items():
         path = split_path(folder, split)
         partial = path.with_suffix(".partial")
         written = 0
@@ -78,21 +79,24 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
 def _batches(
     llm: str,
     answers: Answers,
-    items: Sequence[int],
+    items: range,
     questions: pa.Table,
     unanswered: dict[str, int],
 ) -> Iterator[pa.RecordBatch]:
     keys, logs = answers.keys, answers.logs
+    if not items:
+        return
     with LogIndex(logs, ROWS) as rows, LogIndex(logs, ERRORS) as errors:
         for at in range(0, len(items), _BATCH):
             part = items[at : at + _BATCH]
-            asked = questions.take(pa.array(part, pa.int64())).to_pylist()
+            asked = questions.slice(part.start, len(part)).to_pylist()
             found = []
             for item, question in zip(part, asked, strict=True):
-                record = rows.get(keys[item])
+                key = keys[item].tobytes()
+                record = rows.get(key)
                 if record is None:
                     unanswered[llm] += 1
-                    record = errors.get(keys[item])
+                    record = errors.get(key)
                 if record is not None:
                     found.append(_row(llm, question, record, answers))
             yield pa.RecordBatch.from_pylist(found, schema=ROUTING_SCHEMA)

@@ -1,36 +1,37 @@
 """Query embeddings of a routing-data folder, computed once for each encoder.
 
-``query_embeddings-<encoder>.safetensors`` beside the routing tables holds
-
-    embeddings  float32 (n_texts, d), unit rows
-    texts       uint8 (n_texts, 16), digest of each text
-    probe       float32 (n_probes, d), embeddings of the artifact's probe texts
-
-so that a text that stands in several splits, or was embedded before, is embedded once; and so
-that vectors of an encoder that was rebuilt differently are never mixed with new ones.
+They lie in ``query_embeddings-<encoder>.safetensors`` beside the routing tables
+(`waypost.pipelines.embedding_file`), so that a text that stands in several splits, or was embedded
+before, is embedded once; and so that vectors of an encoder that was rebuilt differently are never
+mixed with new ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.artifact import PROBE_TEXTS
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import SchemaError
+from waypost.pipelines.embedding_file import (
+    DIGEST_BYTES,
+    PART,
+    Digests,
+    Kept,
+    first_rows,
+    read_kept,
+    write_kept,
+)
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 _CHUNK = 256
-_MIN_PROBE_COSINE = 0.9999
 
 
 def embeddings_path(folder: Path, encoder_id: str) -> Path:
@@ -58,23 +59,82 @@ def query_embeddings(
     Raises:
         SchemaError: the file kept there is not readable or of another width.
     """
-    known = {} if folder is None else _read(embeddings_path(folder, encoder.id), encoder)
-    keys = [text_digest(text) for text in texts]
-    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    for start in range(0, len(missing), _CHUNK):
-        part = list(missing)[start : start + _CHUNK]
-        rows = encoder.encode([missing[key] for key in part])
-        known.update(zip(part, rows, strict=True))
-        if progress is not None:
-            progress(min(start + _CHUNK, len(missing)), len(missing))
-    if missing and folder is not None and _is_meant_to_change(folder):
-        path = embeddings_path(folder, encoder.id)
+    if folder is not None and _is_meant_to_change(folder):
         try:
-            write_embeddings(path, known, encoder)
+            kept = keep_embeddings(texts, encoder, folder, progress)
         except OSError as error:  # a shared folder may be read-only: then nothing is kept
-            why = error.strerror
+            path, why = embeddings_path(folder, encoder.id), error.strerror
             logger.info("%s: not written (%s); embeddings are computed each time", path, why)
-    return np.stack([known[key] for key in keys]) if keys else _nothing(encoder)
+        else:
+            return kept.rows[kept.find(text_digests(texts))]
+    digests = text_digests(texts)
+    kept = _kept(folder, encoder)
+    new = _new(digests, kept)
+    parts = [np.empty((0, encoder.dimension), np.float32), *_encoded(texts, new, encoder, progress)]
+    fresh = Kept(np.concatenate(parts), digests[new])
+    old, here = kept.find(digests), fresh.find(digests)
+    rows = np.empty((len(digests), encoder.dimension), np.float32)
+    rows[old >= 0] = kept.rows[old[old >= 0]]
+    rows[old < 0] = fresh.rows[here[old < 0]]
+    return rows
+
+
+def keep_embeddings(
+    texts: Sequence[str], encoder: Encoder, folder: Path, progress: Progress | None = None
+) -> Kept:
+    """Have a folder keep the embeddings of all texts; a part of them is in memory at a time.
+
+    Args:
+        texts: Of the queries; read one by one.
+        encoder: Query encoder.
+        folder: Routing-data folder.
+        progress: Told (done, total) new texts.
+
+    Returns:
+        What the folder keeps now, of other texts, too.
+
+    Raises:
+        SchemaError: the file kept there is not readable or of another width.
+        OSError: it cannot be written.
+    """
+    digests = text_digests(texts)
+    kept = _kept(folder, encoder)
+    new = _new(digests, kept)
+    if not len(new):
+        return kept
+    path = embeddings_path(folder, encoder.id)
+
+    def parts() -> Iterator[NDArray[np.float32]]:
+        for at in range(0, len(kept.rows), PART):
+            yield kept.rows[at : at + PART]
+        yield from _encoded(texts, new, encoder, progress)
+
+    write_kept(path, np.concatenate([kept.texts, digests[new]]), parts(), encoder)
+    return _kept(folder, encoder)
+
+
+def _kept(folder: Path | None, encoder: Encoder) -> Kept:
+    found = None if folder is None else read_kept(embeddings_path(folder, encoder.id), encoder)
+    if found is not None:
+        return found
+    nothing = np.empty((0, encoder.dimension), np.float32)
+    return Kept(nothing, np.empty((0, DIGEST_BYTES), np.uint8))
+
+
+def _new(digests: Digests, kept: Kept) -> NDArray[np.int64]:
+    """Return the rows of texts that are not kept, of equal ones the first."""
+    first = first_rows(digests)
+    return first[kept.find(digests[first]) < 0]
+
+
+def _encoded(
+    texts: Sequence[str], rows: NDArray[np.int64], encoder: Encoder, progress: Progress | None
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(rows), _CHUNK):
+        part = rows[start : start + _CHUNK].tolist()
+        yield encoder.encode([texts[row] for row in part])
+        if progress is not None:
+            progress(start + len(part), len(rows))
 
 
 def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]]:
@@ -110,74 +170,14 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _nothing(encoder: Encoder) -> NDArray[np.float32]:
-    return np.empty((0, encoder.dimension), np.float32)
-
-
-def _read(path: Path, encoder: Encoder) -> dict[bytes, NDArray[np.float32]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        return {}
-    try:
-        arrays = load_file(str(path))
-        rows, digests, probe = arrays["embeddings"], arrays["texts"], arrays["probe"]
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise SchemaError(f"{path}: not readable ({error}); delete it") from None
-    expected = (len(digests), encoder.dimension)
-    if rows.shape != expected or rows.dtype != np.float32 or not np.isfinite(rows).all():
-        row = _first_not_finite(rows)
-        raise SchemaError(
-            f"{path}: embeddings are {rows.dtype} {rows.shape}{row}; expected finite float32 "
-            f"{expected}; delete the file"
-        )
-    for name, array, dtype, shape in (
-        ("texts", digests, np.uint8, (len(rows), 16)),
-        ("probe", probe, np.float32, (len(PROBE_TEXTS), encoder.dimension)),
-    ):
-        if array.dtype != dtype or array.shape != shape:
-            raise SchemaError(
-                f"{path}: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} "
-                f"{shape}; delete the file"
-            )
-    if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
-        logger.warning("%s: made by an encoder that was built differently; embedding again", path)
-        return {}
-    return {digest.tobytes(): row for digest, row in zip(digests, rows, strict=True)}
-
-
-def _first_not_finite(rows: NDArray[Any]) -> str:
-    wrong = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-    return f", row {int(np.argmax(wrong))} is not finite" if wrong.any() else ""
+def text_digests(texts: Sequence[str]) -> Digests:
+    """Return the digest of each text, (n, 16)."""
+    found = bytearray()
+    for text in texts:
+        found += text_digest(text)
+    return np.frombuffer(found, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def _is_meant_to_change(folder: Path) -> bool:
     # Root may write anywhere; a folder without any write bit was still set to stay as it is.
     return folder.is_dir() and bool(folder.stat().st_mode & 0o222)
-
-
-def write_embeddings(path: Path, known: Mapping[bytes, NDArray[Any]], encoder: Encoder) -> None:
-    """Write embeddings by the digest of their text, replacing the file in one step.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    from safetensors.numpy import save
-
-    arrays = {
-        "embeddings": np.stack(list(known.values())),
-        "texts": np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16).copy(),
-        "probe": encoder.encode(PROBE_TEXTS),
-    }
-    partial = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            partial = Path(file.name)
-            file.write(save(arrays))
-        partial.chmod(0o644)
-        partial.replace(path)
-    except OSError:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        raise

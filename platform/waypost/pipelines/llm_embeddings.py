@@ -24,7 +24,8 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import read_llms, write_llms
 from waypost.encoders import make_encoder
 from waypost.pipelines.data_config import DataConfig, load_data_config, run_folder
-from waypost.pipelines.embed import text_digest, write_embeddings
+from waypost.pipelines.embed import text_digests
+from waypost.pipelines.embedding_file import first_rows, write_kept
 from waypost.storage.uri import Uri, is_uri
 
 
@@ -79,11 +80,17 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
             for llm, text, row in zip(llms, texts, rows, strict=True)
         },
     }
-    vectors = dict(zip(map(text_digest, texts), rows, strict=True))
+    digests = text_digests(texts)
+    distinct = first_rows(digests)
     with run_folder(config_path, config) as folder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_embeddings(llm_embeddings_path(folder, encoder.id), vectors, encoder)
+            write_kept(
+                llm_embeddings_path(folder, encoder.id),
+                digests[distinct],
+                [rows[distinct]],
+                encoder,
+            )
             _write_json(folder / "llm_embeddings.json", data)
             write_llms(folder / "llms.json", [*llms, *_others(folder / "llms.json", config)])
         except OSError as error:

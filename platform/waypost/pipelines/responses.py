@@ -13,15 +13,13 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from waypost.benchmarks.base import CUSTOM
-from waypost.config import environment_value, parse, settings
+from waypost.config import environment_value, parse
 from waypost.contracts.errors import (
     ConfigError,
     Fault,
@@ -32,18 +30,15 @@ from waypost.contracts.errors import (
 from waypost.contracts.tables import write_llms
 from waypost.encoders import make_encoder
 from waypost.engines import engine_config, engine_names
-from waypost.pipelines.asking.asker import LEFT
 from waypost.pipelines.asking.crowd import side_by_side
 from waypost.pipelines.asking.ledger import Ledger, Rates, Tally
-from waypost.pipelines.asking.logs import AppendLog, LogIndex
-from waypost.pipelines.asking.requests import cell_id, request_table
-from waypost.pipelines.asking.stream import Stream
-from waypost.pipelines.assembly import ERRORS, ROWS, Answers, write_tables
+from waypost.pipelines.asking.order import mixed
+from waypost.pipelines.assembly import Answers, write_tables
 from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
-from waypost.pipelines.embed import Progress, query_embeddings
-from waypost.pipelines.questions_table import question_table, row_key
+from waypost.pipelines.embed import Progress, keep_embeddings
+from waypost.pipelines.job import Job
+from waypost.pipelines.questions_table import Texts, question_table, strata
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
-from waypost.pipelines.scoring import score_outcomes
 from waypost.scorers import SCORER_VERSION, metric_name
 from waypost.secrets import key_ring
 from waypost.storage.uri import Uri, is_uri
@@ -139,21 +134,30 @@ def _run(
     encoder = make_encoder(config.encoder)
     questions = question_table(folder)
     _check_metrics(folder, questions)
+    order = mixed(strata(questions), config.seed)
     jobs = {
-        name: _Job(name, _with_patience(candidate), cells_folder(folder, name), questions, config)
+        name: Job(
+            name,
+            _with_patience(candidate),
+            cells_folder(folder, name),
+            questions,
+            order,
+            config,
+            SCORER_VERSION,
+        )
         for name, candidate in config.llms.items()
     }
     if any(job.todo for job in jobs.values()):
         with ray_session():
             quiet_ray_data()
-            _ask(jobs, config, watcher, began)
+            _ask(jobs, questions, config, watcher, began)
     cells = {
         name: Answers(job.folder, job.row_keys, job.candidate.cost_usd)
         for name, job in jobs.items()
     }
     unanswered = write_tables(folder, cells, questions)
     write_llms(folder / "llms.json", [llm.info(name) for name, llm in config.llms.items()])
-    query_embeddings(questions["query"].to_pylist(), encoder, folder, embedding)
+    keep_embeddings(Texts(questions["query"]), encoder, folder, embedding)
     n_cells = questions.num_rows * len(jobs)
     if n_cells and sum(unanswered.values()) == n_cells:
         raise PipelineError(f"{folder}: no call was answered: {_why(jobs)}")
@@ -229,99 +233,12 @@ def _with_patience(candidate: Candidate) -> Candidate:
     return candidate.model_copy(update={"config": {**_PATIENT, **candidate.config}})
 
 
-class _Job:
-    """One LLM's share of a run."""
-
-    def __init__(
-        self, llm: str, candidate: Candidate, folder: Path, questions: pa.Table, config: DataConfig
-    ) -> None:
-        self.llm, self.candidate, self.folder = llm, candidate, folder
-        self.questions = questions
-        self.tally = Tally()
-        self.reasons: dict[str, str] = {}
-        sampling = {"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed}
-        cells, self.row_keys = self._keys(sampling)
-        with LogIndex(folder, ROWS) as written:
-            todo = [item for item, key in enumerate(self.row_keys) if key not in written]
-        # Longest first: a batch then stays full until the end. A cell that several questions
-        # share is asked once: the others follow when its answer is in the cache.
-        longest = questions["max_tokens"].to_pylist()
-        todo.sort(key=lambda item: -longest[item])
-        asked: set[str] = set()
-        first: list[int] = []
-        others: list[int] = []
-        for item in todo:
-            (others if cells[item] in asked else first).append(item)
-            asked.add(cells[item])
-        self.rounds = [
-            request_table(
-                {
-                    "key": cells[item],
-                    "item": item,
-                    "prompt": questions["query"][item].as_py(),
-                    "max_tokens": longest[item],
-                    **sampling,
-                }
-                for item in items
-            )
-            for items in (first, others)
-        ]
-        self.todo = len(todo)
-
-    def _keys(self, sampling: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        cells, rows = [], []
-        for batch in self.questions.to_batches(max_chunksize=4096):
-            for question in batch.to_pylist():
-                request = {"prompt": question["query"], "max_tokens": question["max_tokens"]}
-                cell = cell_id(self.llm, self.candidate, {**request, **sampling})
-                cells.append(cell)
-                rows.append(row_key(cell, question, SCORER_VERSION))
-        return cells, rows
-
-    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any) -> None:
-        """Make every row that is missing."""
-        import ray
-
-        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus)
-        rows, errors = AppendLog(self.folder, ROWS), AppendLog(self.folder, ERRORS)
-        try:
-            for requests in self.rounds:
-                stage = partial(
-                    score_outcomes,
-                    requests=ray.put(requests.select(["item"])),
-                    questions=questions,
-                    plugin_paths=settings().plugin_paths,
-                )
-                items = requests["item"]
-                for table in stream.outcomes(requests, stage):
-                    for row in table.to_pylist():
-                        self._keep(row, self.row_keys[items[row["request"]].as_py()], rows, errors)
-        finally:
-            rows.close()
-            errors.close()
-
-    def _keep(self, row: dict[str, Any], key: str, rows: AppendLog, errors: AppendLog) -> None:
-        del row["request"]
-        cached = row.pop("cached")
-        tally, error = self.tally, row["error"]
-        tally.done += 1
-        tally.cached += cached
-        if error == LEFT:
-            tally.left += 1
-        elif error is not None:
-            tally.failed += 1
-            kind = error.partition(":")[0]
-            tally.errors[kind] += 1
-            self.reasons.setdefault(kind, error.removeprefix(f"{kind}: "))
-            errors.append(key, row)
-        else:
-            rows.append(key, row)
-        if not cached and row["cost_usd"] is not None:
-            tally.usd += row["cost_usd"]
-
-
 def _ask(
-    jobs: Mapping[str, _Job], config: DataConfig, watcher: Watcher | None, began: float
+    jobs: Mapping[str, Job],
+    questions: pa.Table,
+    config: DataConfig,
+    watcher: Watcher | None,
+    began: float,
 ) -> None:
     import ray
 
@@ -329,15 +246,17 @@ def _ask(
         name: Rates(llm.requests_per_minute, llm.tokens_per_minute)
         for name, llm in config.llms.items()
     }
-    ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd)
-    questions = ray.put(next(iter(jobs.values())).questions)
+    wishes = {name: job.wish_usd for name, job in jobs.items()}
+    ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd, wishes)
+    # askers and scorers may be on other machines, which the mapped file is not
+    shared = ray.put(questions)
     # a Ray of our own has more logical CPUs than cores, so that its stages need not queue
     cpus = float(os.cpu_count() or 1) if _alone() else ray.cluster_resources().get("CPU", 1.0)
     todo = {name: job for name, job in jobs.items() if job.todo}
 
-    def work(job: _Job) -> Callable[[], None]:
+    def work(job: Job) -> Callable[[], None]:
         limited = rates[job.llm] != Rates() or config.budget_usd is not None
-        return lambda: job.run(ledger, limited, min(actor_cpus(job.candidate), cpus), questions)
+        return lambda: job.run(ledger, limited, min(actor_cpus(job.candidate), cpus), shared)
 
     def poll() -> None:
         if watcher is not None:
@@ -356,7 +275,7 @@ def _ask(
         todo[name].reasons.setdefault(type(error).__name__, str(error))
 
 
-def _why(jobs: Mapping[str, _Job]) -> str:
+def _why(jobs: Mapping[str, Job]) -> str:
     """Return the first thing that went wrong with each LLM, for a message."""
     found = [
         f"{name}: {next(iter(job.reasons.values()))}" for name, job in jobs.items() if job.reasons

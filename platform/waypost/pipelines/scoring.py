@@ -22,7 +22,7 @@ _NEEDED = ("metric", "ground_truth", "choices", "query")
 
 
 def score_outcomes(
-    outcomes: pa.Table, *, requests: Any, questions: Any, plugin_paths: Sequence[Path] = ()
+    outcomes: pa.Table, *, questions: Any, plugin_paths: Sequence[Path] = ()
 ) -> pa.Table:
     """Score a table of outcomes.
 
@@ -31,22 +31,20 @@ def score_outcomes(
 
     Args:
         outcomes: Columns of `OUTCOME`.
-        requests: Object reference of the requests; their ``item`` is the question's row.
-        questions: Object reference of the questions.
+        questions: Object reference of the questions; an outcome's ``item`` is their row.
         plugin_paths: Where custom tasks with a metric of their own are; those of this process
             come first, because a job finds them in its working directory.
     """
     import ray
 
-    asked, known = ray.get([requests, questions])
-    items = asked["item"].take(outcomes["request"]).to_pylist()
+    known = ray.get(questions)
     paths = [*settings().plugin_paths, *plugin_paths]
     rows = outcomes.to_pylist()
     with searching(paths):
-        for row, item in zip(rows, items, strict=True):
+        for row in rows:
             row["performance"] = None
             if row["error"] is None:
-                question = {name: known[name][item].as_py() for name in _NEEDED}
+                question = {name: known[name][row["item"]].as_py() for name in _NEEDED}
                 try:
                     row["performance"] = _score(row["response"], question)
                 except WaypostError as error:

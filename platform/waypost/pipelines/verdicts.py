@@ -29,7 +29,7 @@ from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
 from waypost.pipelines.asking.asker import ANSWERS
 from waypost.pipelines.asking.ledger import Ledger, Rates
 from waypost.pipelines.asking.logs import LogIndex
-from waypost.pipelines.asking.requests import cell_id, request_table
+from waypost.pipelines.asking.requests import PROMPT, REQUESTS, cell_id
 from waypost.pipelines.asking.stream import Stream
 from waypost.pipelines.data_config import Candidate, DataConfig, load_data_config, run_folder
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
@@ -177,11 +177,11 @@ def _request(
     return {"key": cell_id(name, candidate, request), **request}
 
 
-def _requests(cells: Cells) -> dict[str, dict[str, Any]]:
+def _requests(cells: Cells) -> dict[bytes, dict[str, Any]]:
     return {one["key"]: one for asked in cells.values() for one in asked}
 
 
-def _known(folder: Path, cells: Cells) -> dict[str, Mapping[str, Any]]:
+def _known(folder: Path, cells: Cells) -> dict[bytes, Mapping[str, Any]]:
     with LogIndex(folder, ANSWERS) as cache:
         found = {key: cache.get(key) for key in _requests(cells)}
     return {key: record for key, record in found.items() if record is not None}
@@ -193,15 +193,22 @@ def _ask(
     folder: Path,
     requests: Sequence[Mapping[str, Any]],
     progress: Progress | None,
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[bytes, Mapping[str, Any]]:
     import ray
 
-    table = request_table({**one, "item": at} for at, one in enumerate(requests))
+    numbers = {text: at for at, text in enumerate(dict.fromkeys(r["prompt"] for r in requests))}
+    prompts = ray.put(pa.table({PROMPT: pa.array(list(numbers), pa.large_string())}))
+    rows = [
+        {name: one[name] for name in REQUESTS.names if name != "item"}
+        | {"item": numbers[one["prompt"]]}
+        for one in requests
+    ]
+    table = pa.Table.from_pylist(rows, schema=REQUESTS)
     rates = Rates(candidate.requests_per_minute, candidate.tokens_per_minute)
     ledger = ray.remote(num_cpus=0)(Ledger).remote({name: rates})
     stream = Stream(name, candidate, folder, ledger, rates != Rates(), actor_cpus(candidate))
-    records: dict[str, Mapping[str, Any]] = {}
-    for outcomes in stream.outcomes(table):
+    records: dict[bytes, Mapping[str, Any]] = {}
+    for outcomes in stream.outcomes(table, prompts):
         for outcome in outcomes.to_pylist():
             records[requests[outcome["request"]]["key"]] = outcome
         if progress is not None:

@@ -57,7 +57,8 @@ def _tables(result: Result) -> Iterator[Table]:
     )  # fmt: skip
     if result["memory"]:
         yield (
-            f"Most resident memory, MB, at {1000 * options['cells_latency_s']:g} ms",
+            "Most memory of their own (anonymous pages: no files, no object store), MB, at "
+            f"{1000 * options['cells_latency_s']:g} ms",
             ("cells", "askers", "driver", "object store", "all processes", "calls/s", "s in all"),
             [_memory(row) for row in result["memory"]],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 from waypost.cli.bench_gateway.processes import BenchError
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_OWN = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB", re.MULTILINE)
 _TAIL = 15
 _NAP_S = 0.02
 
@@ -30,13 +31,15 @@ class Process:
     Attributes:
         pid, parent: Numbers.
         cpu_s: CPU seconds it took so far, of all its threads.
-        rss_mb: Resident memory; of a Ray worker it includes what it has mapped of the store.
+        own_mb: Memory that is its own: anonymous pages, resident or swapped out. Neither pages of
+            files, which the system may drop, nor those of Ray's object store, which is counted by
+            itself.
     """
 
     pid: int
     parent: int
     cpu_s: float
-    rss_mb: float
+    own_mb: float
 
 
 @dataclass
@@ -48,9 +51,9 @@ class Watched:
         wall_s: From its start to its end.
         times: Monotonic seconds of the samples.
         cpu_s: CPU seconds of all its processes, ended ones too, at each of them.
-        driver_mb: Most resident memory of the command's own process.
-        askers_mb: Most resident memory of Ray Data's actors together.
-        tree_mb: Most of all its processes together; pages that several share count in each.
+        driver_mb: Most memory of its own (`Process.own_mb`) of the command's own process.
+        askers_mb: The same of Ray Data's actors together.
+        tree_mb: The same of all its processes together.
     """
 
     said: dict[str, Any] = field(default_factory=dict)
@@ -132,10 +135,10 @@ def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:
         taken[one.pid] = one.cpu_s
     seen.times.append(time.monotonic())
     seen.cpu_s.append(sum(taken.values()))
-    seen.driver_mb = max(seen.driver_mb, sum(p.rss_mb for p in tree if p.pid == root))
-    asking = [p.rss_mb for p in tree if _command_line(p.pid).startswith(b"ray::MapWorker")]
+    seen.driver_mb = max(seen.driver_mb, sum(p.own_mb for p in tree if p.pid == root))
+    asking = [p.own_mb for p in tree if _command_line(p.pid).startswith(b"ray::MapWorker")]
     seen.askers_mb = max(seen.askers_mb, sum(asking))
-    seen.tree_mb = max(seen.tree_mb, sum(p.rss_mb for p in tree))
+    seen.tree_mb = max(seen.tree_mb, sum(p.own_mb for p in tree))
 
 
 def descendants(root: int) -> Iterator[Process]:
@@ -156,12 +159,14 @@ def descendants(root: int) -> Iterator[Process]:
 def _read(pid: int) -> Process | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:  # it has ended
         return None
     # the name stands in brackets and may itself hold spaces and brackets: proc(5)
     parts = text.rpartition(")")[2].split()
-    parent, user, system, pages = int(parts[1]), int(parts[11]), int(parts[12]), int(parts[21])
-    return Process(pid, parent, (user + system) / _TICKS, pages * _PAGE / 1e6)
+    parent, user, system = int(parts[1]), int(parts[11]), int(parts[12])
+    own_kib = sum(map(int, _OWN.findall(status)))  # none of a process that is ending
+    return Process(pid, parent, (user + system) / _TICKS, own_kib * 1024 / 1e6)
 
 
 def _command_line(pid: int) -> bytes:

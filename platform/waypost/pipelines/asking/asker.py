@@ -22,7 +22,7 @@ from waypost.engines import make_engine
 from waypost.engines.base import Engine, collect
 from waypost.pipelines.asking.ledger import Tally
 from waypost.pipelines.asking.logs import AppendLog, LogIndex
-from waypost.pipelines.asking.requests import REQUEST_COLUMNS
+from waypost.pipelines.asking.requests import PROMPT
 from waypost.pipelines.data_config import Candidate
 
 logger = logging.getLogger(__name__)
@@ -36,13 +36,14 @@ LEFT = "left"
 _TELL_S = 0.5
 _SPREAD_S = 0.1
 _LOOK_AGAIN_S = 0.25
-_CHARACTERS_A_TOKEN = 3.0
+CHARACTERS_A_TOKEN = 3.0
 """A low guess, so that what is booked for a prompt is rather too much than too little."""
 
 ANSWER = ("error", "response", "input_tokens", "output_tokens", "cost_usd", "latency_s")
 OUTCOME = pa.schema(
     [
         ("request", pa.int64()),
+        ("item", pa.int64()),
         ("cached", pa.bool_()),
         ("error", pa.string()),
         ("response", pa.string()),
@@ -52,7 +53,7 @@ OUTCOME = pa.schema(
         ("latency_s", pa.float32()),
     ]
 )
-"""What comes of a request: its row number and the answer, or why there is none."""
+"""What comes of a request: its row number, its item, and the answer, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ class Asker:
     Args:
         asking: What to call, and how.
         requests: Object reference of the table.
+        prompts: Of a table with the column `PROMPT`, whose rows are the items of the requests.
         ledger: Handle of the run's `Ledger`.
     """
 
-    def __init__(self, asking: Asking, requests: Any, ledger: Any) -> None:
+    def __init__(self, asking: Asking, requests: Any, prompts: Any, ledger: Any) -> None:
         import ray
 
         self._asking = asking
-        self._requests: pa.Table = ray.get(requests).select(REQUEST_COLUMNS)
+        self._requests: pa.Table = ray.get(requests)
+        self._prompts: pa.ChunkedArray = ray.get(prompts)[PROMPT]
         self._ledger = ledger
         folder = Path(asking.log_folder)
         self._cache = LogIndex(folder, ANSWERS)
@@ -104,6 +107,8 @@ class Asker:
         """Return a row of `OUTCOME` for each row number under ``request``."""
         numbers = batch["request"].tolist()
         requests = self._requests.take(numbers).to_pylist()
+        for request in requests:
+            request["prompt"] = self._prompts[request["item"]].as_py()
         outcomes = await asyncio.gather(*map(self._outcome, numbers, requests))
         self._tell(0.0)
         return pa.Table.from_pylist(outcomes, schema=OUTCOME)
@@ -121,7 +126,8 @@ class Asker:
             if record["error"] is None:
                 self._log.append(request["key"], record)
         self._count(record, cached)
-        return {"request": number, "cached": cached, **{name: record.get(name) for name in ANSWER}}
+        answer = {name: record.get(name) for name in ANSWER}
+        return {"request": number, "item": request["item"], "cached": cached, **answer}
 
     async def _spread(self) -> None:
         # Calls that begin together end together, and then each waits for those before it to be
@@ -137,7 +143,7 @@ class Asker:
         if not self._asking.booked:
             return await self._call(request)
         candidate = self._asking.candidate
-        prompt = len(request["prompt"]) / _CHARACTERS_A_TOKEN
+        prompt = len(request["prompt"]) / CHARACTERS_A_TOKEN
         tokens = prompt + request["max_tokens"]
         usd = candidate.cost_usd(int(prompt), request["max_tokens"]) or 0.0
         while (wait := await self._ledger.admit.remote(self._asking.llm, tokens, usd)) is None:
@@ -154,7 +160,7 @@ class Asker:
     async def _call(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._engine is not None
         asked = GenerateRequest(
-            request_id=request["key"],
+            request_id=request["key"].hex(),
             messages=[{"role": "user", "content": request["prompt"]}],
             max_tokens=request["max_tokens"],
             temperature=request["temperature"],

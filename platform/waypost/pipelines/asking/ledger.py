@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from waypost.pipelines.asking.shares import Shares
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -80,6 +82,8 @@ class Ledger:
     Args:
         rates: By LLM.
         budget_usd: Most that answers may cost; None is no limit.
+        wishes: By LLM, what its cells cost at most: the budget is shared by it (`Shares`). None
+            gives it to whoever comes.
         clock: Seconds; for tests.
     """
 
@@ -87,6 +91,7 @@ class Ledger:
         self,
         rates: Mapping[str, Rates],
         budget_usd: float | None = None,
+        wishes: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._requests = {
@@ -97,6 +102,7 @@ class Ledger:
         }
         self._left_usd = float("inf") if budget_usd is None else budget_usd
         self._booked_usd = 0.0
+        self._shares = Shares(wishes or {}, self._left_usd)
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
 
@@ -109,11 +115,12 @@ class Ledger:
             usd: What it may cost at most.
 
         Returns:
-            Seconds to wait before it, or None where the budget does not hold it. A call that was
-            booked must be settled.
+            Seconds to wait before it, or None where the budget, or the LLM's share of it, does not
+            hold it. A call that was booked must be settled.
         """
-        if usd > self._left_usd:
+        if usd > self._left_usd or not self._shares.allow(llm, usd):
             return None
+        self._shares.book(llm, usd)
         self._left_usd -= usd
         self._booked_usd += usd
         now = self._clock()
@@ -128,12 +135,17 @@ class Ledger:
         """Put what a call took in place of what was booked for it."""
         self._left_usd += usd - spent
         self._booked_usd -= usd
+        self._shares.settle(llm, usd, spent)
         if pace := self._tokens.get(llm):
             pace.give_back(tokens - used_tokens)
 
     def waiting(self) -> bool:
         """Say whether calls are booked and not settled: a refused one may fit in later."""
         return self._booked_usd > 1e-12
+
+    def end(self, llm: str) -> None:
+        """Note that an LLM asks no more: what is left of its share is for the others."""
+        self._shares.end(llm)
 
     def tell(self, llm: str, tally: Tally) -> None:
         """Add to an LLM's tally."""

@@ -42,11 +42,14 @@ class Stream:
     booked: bool
     cpus: float
 
-    def outcomes(self, requests: pa.Table, stage: Stage | None = None) -> Iterator[pa.Table]:
+    def outcomes(
+        self, requests: pa.Table, prompts: Any, stage: Stage | None = None
+    ) -> Iterator[pa.Table]:
         """Yield what comes of the requests, in no order, as it comes.
 
         Args:
             requests: Columns of `REQUESTS`.
+            prompts: Object reference of the table that their ``item`` counts the rows of.
             stage: A further stage, run by tasks on any node.
         """
         import ray
@@ -65,7 +68,7 @@ class Stream:
         ]
         data = ray.data.from_arrow(blocks).map_batches(
             Asker,
-            fn_constructor_args=(asking, ray.put(requests), self.ledger),
+            fn_constructor_args=(asking, ray.put(requests), prompts, self.ledger),
             batch_size=None,
             compute=ActorPoolStrategy(
                 size=actors,

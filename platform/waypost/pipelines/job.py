@@ -1,0 +1,144 @@
+"""One LLM's share of a data run: which cells it lacks, and how they become rows of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from waypost.config import settings
+from waypost.pipelines.asking.asker import CHARACTERS_A_TOKEN, LEFT
+from waypost.pipelines.asking.ledger import Tally
+from waypost.pipelines.asking.logs import AppendLog, LogIndex
+from waypost.pipelines.asking.order import Rows, longest_first
+from waypost.pipelines.asking.requests import (
+    Keys,
+    cell_id,
+    first_of_each,
+    key_array,
+    request_table,
+)
+from waypost.pipelines.asking.stream import Stream
+from waypost.pipelines.assembly import ERRORS, ROWS
+from waypost.pipelines.data_config import Candidate, DataConfig
+from waypost.pipelines.questions_table import row_key
+from waypost.pipelines.scoring import score_outcomes
+
+_CHUNK = 1024
+_DECIDING = ("query", "max_tokens", "query_id", "metric", "ground_truth", "choices")
+
+
+class Job:
+    """What is to be done for one LLM, and what was done.
+
+    Args:
+        llm: Name.
+        candidate: How it is called.
+        folder: Of its logs.
+        questions: Columns of `questions_table.QUESTIONS`.
+        order: Rows of the questions, as they should be asked.
+        config: The run.
+        scorer_version: Of the scores; rows of another are not taken.
+
+    Attributes:
+        row_keys: Key of each question's row, (n, 16).
+        todo: Cells without a row.
+        wish_usd: Dollars that they cost at most; 0 where a price is unknown.
+        tally: What this run did.
+        reasons: By kind of error, the first one in its own words.
+    """
+
+    def __init__(
+        self,
+        llm: str,
+        candidate: Candidate,
+        folder: Path,
+        questions: pa.Table,
+        order: Rows,
+        config: DataConfig,
+        scorer_version: str,
+    ) -> None:
+        self.llm, self.candidate, self.folder = llm, candidate, folder
+        self.tally = Tally()
+        self.reasons: dict[str, str] = {}
+        self._sampling = {
+            "temperature": config.temperature, "top_p": config.top_p, "seed": config.seed,
+        }  # fmt: skip
+        self._max_tokens: NDArray[np.int32] = questions["max_tokens"].to_numpy()
+        self._cells, self.row_keys = self._keys(questions, scorer_version)
+        with LogIndex(folder, ROWS) as written:
+            lacking = ~written.has(self.row_keys)
+        todo = longest_first(order[lacking[order]], self._max_tokens, candidate.concurrency)
+        # A cell that several questions share is asked once: the others follow when its answer is
+        # in the cache.
+        first = first_of_each(self._cells[todo])
+        self._rounds = [todo[first], todo[~first]]
+        self.todo = len(todo)
+        characters = pc.utf8_length(questions["query"]).to_numpy()[self._rounds[0]].sum()
+        tokens = int(self._max_tokens[self._rounds[0]].sum(dtype=np.int64))
+        self.wish_usd = candidate.cost_usd(int(characters / CHARACTERS_A_TOKEN), tokens) or 0.0
+
+    def _keys(self, questions: pa.Table, scorer_version: str) -> tuple[Keys, Keys]:
+        cells: list[bytes] = []
+        rows: list[bytes] = []
+        for batch in questions.select(_DECIDING).to_batches(max_chunksize=_CHUNK):
+            for question in batch.to_pylist():
+                request = {"prompt": question["query"], "max_tokens": question["max_tokens"]}
+                cells.append(cell_id(self.llm, self.candidate, {**request, **self._sampling}))
+                rows.append(row_key(cells[-1], question, scorer_version))
+        return key_array(cells), key_array(rows)
+
+    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any) -> None:
+        """Make every row that is missing.
+
+        Args:
+            ledger: Handle of the run's `Ledger`.
+            booked: Whether each call is booked there.
+            cpus: CPUs of an actor.
+            questions: Object reference of the questions.
+        """
+        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus)
+        stage = partial(score_outcomes, questions=questions, plugin_paths=settings().plugin_paths)
+        rows, errors = AppendLog(self.folder, ROWS), AppendLog(self.folder, ERRORS)
+        try:
+            for items in self._rounds:
+                requests = request_table(
+                    self._cells[items], items, self._max_tokens[items], self._sampling
+                )
+                for table in stream.outcomes(requests, questions, stage):
+                    self._keep(table, rows, errors)
+        finally:
+            rows.close()
+            errors.close()
+            ledger.end.remote(self.llm)
+
+    def _keep(self, table: pa.Table, rows: AppendLog, errors: AppendLog) -> None:
+        good: list[tuple[bytes, Mapping[str, Any]]] = []
+        bad: list[tuple[bytes, Mapping[str, Any]]] = []
+        tally = self.tally
+        for row in table.to_pylist():
+            del row["request"]
+            key = self.row_keys[row.pop("item")].tobytes()
+            cached, error = row.pop("cached"), row["error"]
+            tally.done += 1
+            tally.cached += cached
+            if error == LEFT:
+                tally.left += 1
+            elif error is not None:
+                tally.failed += 1
+                kind = error.partition(":")[0]
+                tally.errors[kind] += 1
+                self.reasons.setdefault(kind, error.removeprefix(f"{kind}: "))
+                bad.append((key, row))
+            else:
+                good.append((key, row))
+            if not cached and row["cost_usd"] is not None:
+                tally.usd += row["cost_usd"]
+        rows.extend(good)
+        errors.extend(bad)
