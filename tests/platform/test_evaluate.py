@@ -112,6 +112,7 @@ def test_matched_numbers_by_hand(by_hand):
     assert (best["gain_best"], best["gain_random"]) == pytest.approx((0, 0.2))
     assert cheap["gain_best"] == pytest.approx(-1 / 3)
     assert best["hypervolume"] == 0  # cheap is below random, dear at the edge of the box
+    assert by_hand["cost_ref_usd_per_1k"] == pytest.approx(4)
     assert by_hand["top"] == "best_single"
     assert (best["delta_top"], cheap["delta_top"]) == pytest.approx((0, -0.25))
     assert cheap["delta_top_low"] < -0.25 < cheap["delta_top_high"]

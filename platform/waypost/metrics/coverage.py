@@ -48,26 +48,21 @@ class Coverage:
         rows = known[order]
         return cls(rows, gain[rows], np.flatnonzero(new))
 
-    def area(self, weights: Floats | None = None) -> Floats:
-        """Mean over coverage 0 to 1 of what all queries gain on average, shape (k,).
+    def means(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the mean gain over coverage 0 to 1, and that with every query entered; both (k,).
 
-        Half of `mean` for a random order, above it for a good one.
+        The first, the area below the curve, is half of the second for a random order, and more
+        for a good one.
 
         Args:
             weights: (k, n) how often each of all queries counts, one row a draw; None is once.
         """
         mass, gained = self._groups(weights)
-        total = mass.sum(axis=1, keepdims=True)
+        total = mass.sum(axis=1)
         # A query adds its gain on the part of the axis after it entered, in the middle of its group
-        left = total - np.cumsum(mass, axis=1) + mass / 2
+        left = total[:, None] - np.cumsum(mass, axis=1) + mass / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((gained * left).sum(axis=1) / total[:, 0] ** 2, np.float64)
-
-    def mean(self, weights: Floats | None = None) -> Floats:
-        """Mean gain with every query entered, shape (k,)."""
-        mass, gained = self._groups(weights)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(gained.sum(axis=1) / mass.sum(axis=1), np.float64)
+            return np.einsum("ij,ij->i", gained, left) / total**2, gained.sum(axis=1) / total
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return the corners: coverage from 0 to 1, and the mean gain of all queries there."""
@@ -87,12 +82,13 @@ class Coverage:
         return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
 
     def _groups(self, weights: Floats | None) -> tuple[Floats, Floats]:
-        own = np.ones((1, len(self.rows))) if weights is None else weights[:, self.rows]
-        if not len(self.rows):
-            return np.zeros((len(own), 1)), np.zeros((len(own), 1))
-        sums = (np.add.reduceat(part, self.starts, axis=1) for part in (own, own * self.gain))
-        mass, gained = sums
-        return mass, gained
+        """Return how many queries each group of equals has, and their gains' sum, (k, groups)."""
+        own = np.ones((1, len(self.rows))) if weights is None else np.take(weights, self.rows, 1)
+        gained = own * self.gain
+        if len(self.starts) == len(self.rows):
+            return own, gained
+        mass, sums = (np.add.reduceat(part, self.starts, axis=1) for part in (own, gained))
+        return mass, sums
 
 
 def at(coverage: Coverage, shares: ArrayLike) -> Floats:

@@ -29,7 +29,8 @@ def assemble(
 ) -> dict[str, Any]:
     """Put a comparison's numbers into the form of report.json.
 
-    Dollars are those of 1,000 queries, in curves, too.
+    Dollars are those of 1,000 queries, in curves, too. ``cost_ref_usd_per_1k`` is the mean cost of
+    the training split's dearest LLM, C_ref of the utility quality - lambda * cost / C_ref.
     """
     test = ground.test
     seen = [q for q, new in zip(test.query_ids, ground.unseen, strict=True) if not new]
@@ -41,6 +42,7 @@ def assemble(
         "n_train": len(ground.train),
         "seed": config.seed,
         "cost_basis": ground.basis,
+        "cost_ref_usd_per_1k": 1000 * ground.cost_ref,
         "leaks": {"count": len(seen), "query_ids": seen},
         "llms": _llms(ground),
         "tasks": {task: len(rows) for task, rows in task_rows(ground).items()},

@@ -101,15 +101,15 @@ def _selective(ground: Ground, sweep: Sweep, predicted: Floats, draws: Draws) ->
         return {"selective_curve": []}
 
     def over_random(weights: Floats | None = None) -> Floats:
-        gained: Floats = order.area(weights) - order.mean(weights) / 2
-        return gained
+        area, whole = order.means(weights)
+        return area - whole / 2
 
     draws["selective_gain"] = drawn = ground.bootstrap.statistic(over_random, CURVE_DRAWS)
     fallback = float(default[order.rows].mean())
     points = zip(COVERAGES, coverage.at(order, COVERAGES), strict=True)
     return {
         "confidence_is": source,
-        "selective_area": fallback + float(order.area()[0]),
+        "selective_area": fallback + float(order.means()[0][0]),
         "selective_gain": float(over_random()[0]),
         **dict(zip(INTERVALS["selective_gain"], interval(drawn), strict=True)),
         "selective_curve": [[share, fallback + float(gain)] for share, gain in points],

@@ -49,13 +49,14 @@ def two_models(ground: Ground, sweep: Sweep, draws: Draws) -> Numbers:
     if np.isnan(expected).all(axis=0).any():  # one that the router does not know
         return found
     order = Coverage.of(scores[:, 1] - scores[:, 0], expected[:, 1] - expected[:, 0])
-    gap, n = float(order.mean()[0]), len(order.rows)
+    area, gap = (float(one[0]) for one in order.means())
+    n = len(order.rows)
     if n < 2 or not gap > LEAST_ERRORS * float(order.gain.std(ddof=1)) / n**0.5:
         return found
-    drawn = ground.bootstrap.statistic(lambda w: order.area(w) / order.mean(w), CURVE_DRAWS)
+    drawn = ground.bootstrap.statistic(lambda w: np.divide(*order.means(w)), CURVE_DRAWS)
     draws["apgr"] = drawn
     return {
-        "apgr": float(order.area()[0]) / gap,
+        "apgr": area / gap,
         **dict(zip(INTERVALS["apgr"], interval(drawn), strict=True)),
         **{f"cpt_{part}": order.first_reaching(part / 100 * gap) for part in CALLS},
     }
