@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.wording import faults, kind
 
 
 class StrictModel(BaseModel):
@@ -158,12 +159,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def kind(value: object) -> str:
-    """Name the YAML type of a value, for messages."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else "a value")
-
-
 def parse(model: type[ModelT], data: Any, where: str = "config") -> ModelT:
     """Validate data against a model.
 
@@ -178,27 +173,7 @@ def parse(model: type[ModelT], data: Any, where: str = "config") -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(faults(error, where)) from None
-
-
-def faults(error: ValidationError, where: str) -> list[Fault]:
-    """Translate pydantic's errors into faults that name the key."""
-    found = []
-    for item in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(part) for part in item["loc"] if not _is_union_branch(part))
-        if item["type"] == "extra_forbidden":
-            problem = "unknown key"
-        elif item["type"] == "missing":
-            problem = "missing; it is required"
-        else:
-            problem = item["msg"].removeprefix("Value error, ")
-        found.append(Fault(f"{where}: {key}" if key else where, problem))
-    return found
-
-
-def _is_union_branch(part: int | str) -> bool:
-    # pydantic adds names like "function-after[...]" or "list[str]" for the branches of a union
-    return isinstance(part, str) and ("[" in part or "(" in part)
+        raise ConfigError(faults(error, where, model)) from None
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:

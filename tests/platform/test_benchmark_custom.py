@@ -136,7 +136,7 @@ def test_every_fault_of_a_yaml_at_once(plugins):
     ("old", "new", "problem"),
     [
         ("max_tokens: 4", "max_token: 4", "max_token: unknown key"),
-        ("golds: texts", "golds: string", "columns.golds: Input should be 'text', 'texts' or"),
+        ("golds: texts", "golds: string", "columns.golds: expected 'text', 'texts' or"),
         ("{{it}}", "{it", "prompt: .*; write {{ and }} for braces"),
         ("metric: f1", "metric: [", "is not valid YAML"),
         ("{q}", "{q.__class__}", "cannot be filled in"),
@@ -269,5 +269,5 @@ def test_config_error_is_what_a_yaml_raises_when_read(plugins):
     from waypost.benchmarks.yaml_task import read_yaml_task
 
     folder = put(plugins, "wrong", yaml=FREE.replace("max_tokens: 4", "max_tokens: 0"))
-    with pytest.raises(ConfigError, match="max_tokens: Input should be greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="max_tokens: expected at least 1, found 0"):
         read_yaml_task(folder)

@@ -51,8 +51,8 @@ def test_every_fault_has_file_key_and_what_was_expected(tmp_path):
     assert f"{path}: name: missing; it is required" in found
     assert f"{path}: speed: unknown key" in found
     assert f"{path}: engine.extra: unknown key" in found
-    assert any("lam: Input should be a valid number" in fault for fault in found)
-    assert any("engine.threads: Input should be a valid integer" in fault for fault in found)
+    assert any("lam: expected a number, found" in fault for fault in found)
+    assert any("engine.threads: expected a whole number, found" in fault for fault in found)
 
 
 def test_infinite_numbers_are_refused():

@@ -285,7 +285,8 @@ def test_unknown_keys_of_the_config_file_and_of_the_call_are_named_together(tmp_
         make_router("first", {"speed": 1}, [tmp_path])
     said = [str(fault) for fault in caught.value.faults]
     assert len(said) == 3
-    assert said[0].endswith("config.yaml: modl: unknown parameter; known are: model")
+    near = "(did you mean 'model'?)"
+    assert said[0].endswith(f"config.yaml: modl: unknown parameter {near}; known are: model")
     assert said[2] == "first: speed: unknown parameter; known are: model"
 
 

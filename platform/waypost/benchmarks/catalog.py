@@ -20,6 +20,7 @@ from waypost.benchmarks.base import CUSTOM, Benchmark
 from waypost.benchmarks.custom import read_python, read_yaml_task, score_function
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError, PluginError, RegistryError, SchemaError, names
+from waypost.contracts.wording import did_you_mean
 from waypost.registry.entries import searched_paths
 from waypost.registry.sources import BENCHMARK_PY, BENCHMARK_YAML, is_benchmark, read_source
 
@@ -144,8 +145,9 @@ def _plugin(name: str, plugin_paths: Sequence[Path] | None) -> BenchmarkEntry:
         return usable[0]
     if named:
         raise PluginError(f"{named[0]}: {named[0].error}")
-    there = names([entry.name for entry in entries if entry.error is None], limit=40)
-    raise RegistryError(f"no benchmark is named {name!r}; there are: {there}")
+    usable_names = [entry.name for entry in entries if entry.error is None]
+    near, there = did_you_mean(name, usable_names), names(usable_names, limit=40)
+    raise RegistryError(f"no benchmark is named {name!r}{near}; there are: {there}")
 
 
 def _plugins(parents: Sequence[Path]) -> list[BenchmarkEntry]:

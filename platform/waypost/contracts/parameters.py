@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.wording import did_you_mean
 
 
 class Constraint(Protocol):
@@ -107,8 +108,9 @@ def check_parameters(
     found = []
     for name, value in values.items():
         if name not in known:
-            there_are = ", ".join(known) or "none"
-            found.append(Fault(f"{where}: {name}", f"unknown parameter; known are: {there_are}"))
+            near, there_are = did_you_mean(name, known), ", ".join(known) or "none"
+            problem = f"unknown parameter{near}; known are: {there_are}"
+            found.append(Fault(f"{where}: {name}", problem))
         elif name in constraints and not constraints[name].allows(value):
             found.append(Fault(f"{where}: {name}", f"is {value!r}; expected {constraints[name]}"))
     return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from waypost.config import StrictModel, parse
 from waypost.contracts.errors import RegistryError, names
+from waypost.contracts.wording import did_you_mean
 from waypost.engines.base import Engine
 
 _MODULES = {
@@ -58,7 +59,8 @@ def make_engine(name: str, config: Mapping[str, Any], where: str | None = None) 
 
 def _module(name: str) -> ModuleType:
     if name not in _MODULES:
-        raise RegistryError(f"no engine is named {name!r}; there are {names(engine_names())}")
+        near, there = did_you_mean(name, _MODULES), names(engine_names())
+        raise RegistryError(f"no engine is named {name!r}{near}; there are {there}")
     return import_module(f"waypost.engines.{_MODULES[name]}")
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from waypost.config import settings
 from waypost.contracts.errors import PluginError, RegistryError, names
+from waypost.contracts.wording import did_you_mean
 from waypost.registry.sources import (
     ROUTER,
     is_benchmark,
@@ -123,7 +124,8 @@ def find_router(name: str, plugin_paths: Sequence[Path] | None = None) -> Router
     for entry in entries:
         if entry.name == name:
             raise PluginError(f"{entry}: {entry.error}")
-    raise RegistryError(f"no router is named {name!r}; there are: {names(list(usable), limit=40)}")
+    near, there = did_you_mean(name, usable), names(list(usable), limit=40)
+    raise RegistryError(f"no router is named {name!r}{near}; there are: {there}")
 
 
 def _builtin_modules() -> dict[str, str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from waypost.benchmarks.base import CUSTOM
 from waypost.contracts.errors import RegistryError, names
+from waypost.contracts.wording import did_you_mean
 from waypost.scorers.letters import letter_match
 from waypost.scorers.maths import maths_match
 from waypost.scorers.numeric import number_match
@@ -60,7 +61,8 @@ def metric_name(metric: str) -> str:
     name = metric.strip().lower()
     name = _ALIASES.get(name, name)
     if name not in _METRICS:
-        raise RegistryError(f"no metric {metric.strip()!r}; there are {names(METRICS)}")
+        near = did_you_mean(name, METRICS)
+        raise RegistryError(f"no metric {metric.strip()!r}{near}; there are {names(METRICS)}")
     return name
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from waypost.config import faults, parse, read_yaml
+from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, names
+from waypost.contracts.wording import did_you_mean, faults, keys, models_at, unknown_key
 from waypost.serve.plan import deployment_name, engine_faults, raise_faults
 from waypost.serve.settings import ServeArgs, UserConfig
 
@@ -88,9 +88,7 @@ def _schema_faults(data: dict[str, Any], where: str) -> list[Fault]:
         from ray.serve.schema import ServeDeploySchema
     except ImportError:
         raise MissingExtraError("ray", "serve") from None
-    found = [
-        Fault(f"{where}: {key}", "unknown key") for key in unknown_keys(ServeDeploySchema, data)
-    ]
+    found = list(_unknown_keys(ServeDeploySchema, data, f"{where}: "))
     try:
         ServeDeploySchema.model_validate(data)
     except ValidationError as error:
@@ -132,7 +130,10 @@ def _deployment_faults(deployments: Any, args: ServeArgs, where: str) -> Iterato
             continue
         place, name = f"{where}.deployments.{index}", deployment.get("name")
         if name not in known:
-            yield Fault(f"{place}.name", f"no such deployment; there are {names(known)}")
+            yield Fault(
+                f"{place}.name",
+                f"no such deployment{did_you_mean(name, known)}; there are {names(known)}",
+            )
         config = deployment.get("user_config")
         if config is not None and name in known and name not in TUNABLE:
             yield Fault(f"{place}.user_config", f"{name} takes none")
@@ -172,29 +173,17 @@ def _scaling_faults(deployment: dict[str, Any], where: str) -> Iterator[Fault]:
         )
 
 
-def unknown_keys(model: type[BaseModel], data: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of every key that a model and the models inside it do not know."""
+def _unknown_keys(model: type[BaseModel], data: Any, prefix: str) -> Iterator[Fault]:
+    """Find every key that a model and the models inside it do not know."""
     if not isinstance(data, dict):
         return
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    known = keys(model)
     for key, value in data.items():
-        if key not in fields:
-            yield f"{prefix}{key}"
+        if key not in known:
+            yield Fault(f"{prefix}{key}", unknown_key(key, known))
             continue
-        inner = _model_in(fields[key].annotation)
-        if inner is None:
-            continue
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from unknown_keys(inner, item, f"{prefix}{key}.{index}.")
-        else:
-            yield from unknown_keys(inner, value, f"{prefix}{key}.")
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field holds: itself, in a list, or as a branch of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in {list, Union, UnionType}:
-        return next(filter(None, map(_model_in, get_args(annotation))), None)
-    return None
+        for inner in models_at(model, [key])[:1]:
+            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
+        for inner in models_at(model, [key, 0])[:1]:
+            for index, item in enumerate(value if isinstance(value, list) else ()):
+                yield from _unknown_keys(inner, item, f"{prefix}{key}.{index}.")
