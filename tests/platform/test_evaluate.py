@@ -89,8 +89,8 @@ def test_predictions_by_hand(by_hand):
         # One query ties, one is ordered the wrong way, two are right.
         "kendall_tau": 1 / 3,
         "ndcg": (1 / np.log2(3) + 2) / 3,
-        "selective_area": 0.75,
-        "selective_gain": 0,
+        "margin_area": 0.75,
+        "margin_gain": 0,
         "cost_error": 0,
         "cost_too_low": 0,
         "picks_best": 0.75,
@@ -100,9 +100,11 @@ def test_predictions_by_hand(by_hand):
     assert found["by_llm"]["cheap"]["auroc"] == 0.5
     # Always cheap: half of the way from dear's .75 to its .5, whoever falls back first.
     cheap = by_hand["routers"]["cheapest_llm"]
-    assert (cheap["selective_area"], cheap["selective_gain"]) == pytest.approx((0.625, 0))
-    assert cheap["selective_curve"][0] == pytest.approx([0, 0.75])
-    assert cheap["selective_curve"][-1] == pytest.approx([1, 0.5])
+    assert (cheap["margin_area"], cheap["margin_gain"]) == pytest.approx((0.625, 0))
+    assert cheap["margin_curve"][0] == pytest.approx([0, 0.75])
+    assert cheap["margin_curve"][-1] == pytest.approx([1, 0.5])
+    assert np.isnan(cheap["selective_area"])  # it has no confidence
+    assert cheap["selective_curve"] == []
 
 
 def test_matched_numbers_by_hand(by_hand):
@@ -233,7 +235,8 @@ def test_artifacts_and_names_stand_side_by_side(topics, tmp_path):
     assert rows["knn"]["auroc"] > 0.9
     assert rows["knn"]["apgr_low"] > 0.6
     assert rows["knn"]["cpt_50"] < 0.3
-    assert rows["knn"]["confidence_is"] == "the router's confidence"
+    assert rows["knn"]["margin_gain_low"] > 0
+    assert rows["knn"]["selective_gain"] < rows["knn"]["margin_gain"]
 
 
 def test_the_same_comparison_twice_is_the_same(topics):

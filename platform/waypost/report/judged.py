@@ -35,7 +35,9 @@ def predictions(report: Report) -> list[str]:
     """How good predicted scores, confidence and dollars are; one row a router that predicts."""
     heads = (
         "router", "Brier", "log loss", "ECE", "AUROC (worst to best LLM)", "Kendall tau", "NDCG",
-        "quality over coverage", "over random order", "cost error", "cost too low",
+        "by confidence: quality over coverage", "over random order",
+        "by predicted gain: quality over coverage", "over random order",
+        "cost error", "cost too low",
     )  # fmt: skip
     rows = [
         [
@@ -46,10 +48,8 @@ def predictions(report: Report) -> list[str]:
             _auroc(row),
             with_interval(row, "kendall_tau", "kendall_tau_low", "kendall_tau_high", sign=True),
             fixed(row["ndcg"]),
-            fixed(row["selective_area"]),
-            with_interval(
-                row, "selective_gain", "selective_gain_low", "selective_gain_high", sign=True
-            ),
+            *_fallback(row, "selective"),
+            *_fallback(row, "margin"),
             percent(row["cost_error"]),
             percent(row["cost_too_low"]),
         ]
@@ -57,6 +57,12 @@ def predictions(report: Report) -> list[str]:
         if row["brier"] is not None
     ]
     return table(heads, rows) if rows else ["No router predicts scores."]
+
+
+def _fallback(row: Mapping[str, Any], order: str) -> tuple[str, str]:
+    gain = f"{order}_gain"
+    over = with_interval(row, gain, f"{gain}_low", f"{gain}_high", sign=True)
+    return fixed(row[f"{order}_area"]), over
 
 
 def _auroc(row: Mapping[str, Any]) -> str:

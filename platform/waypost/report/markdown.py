@@ -87,10 +87,11 @@ def _how(report: Report) -> list[str]:
         "Brier, log loss, ECE (15 bins of equal mass) and AUROC (for a score of at least .5, mean "
         "of the LLMs): over measured cells; by LLM in report.json. Kendall tau-b and NDCG: the "
         "order of each query's LLMs, over queries whose scores differ.",
-        "Quality over coverage: queries that the router is less sure of fall back to the best "
-        "single LLM; mean over all coverages. Over random order: that minus the same with queries "
-        "in random order; above 0 the confidence tells something. Cost error: median of "
-        "|predicted - spent| / spent over all calls, where the data's costs are of whole calls.",
+        "Quality over coverage: some queries fall back to the best single LLM, those of low "
+        "confidence or of little predicted gain; mean over all coverages. Over random order: that "
+        "minus the same with queries in random order; above 0 the order tells where the router "
+        "helps. Cost error: median of |predicted - spent| / spent over all calls; n/a where the "
+        "data's costs are of parts of calls.",
         "APGR: mean over all shares of strong calls of the part of the gap between the two LLMs "
         "that is closed, .5 at random; CPT(x): least share that closes x of it (RouteLLM). Not "
         f"stated for a gap below {how['least_gap_errors']:g} standard errors.",

@@ -33,6 +33,7 @@ INTERVALS = {
     "delta_aiq": ("delta_aiq_low", "delta_aiq_high"),
     "kendall_tau": ("kendall_tau_low", "kendall_tau_high"),
     "selective_gain": ("selective_gain_low", "selective_gain_high"),
+    "margin_gain": ("margin_gain_low", "margin_gain_high"),
     "apgr": ("apgr_low", "apgr_high"),
 }
 """Number -> the two ends of its 95 % interval."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ Floats = NDArray[np.float64]
 Metric = Callable[[Floats, Floats], float]
 
 COVERAGES = tuple(k / 20 for k in range(21))
-"""Where ``selective_curve`` is given."""
+"""Where curves over coverage are given."""
 
 
 def predictions(ground: Ground, sweep: Sweep, draws: Draws) -> Numbers:
@@ -32,12 +31,12 @@ def predictions(ground: Ground, sweep: Sweep, draws: Draws) -> Numbers:
     """
     predicted, measured = sweep.predicted, ground.test.quality
     if predicted is None:
-        return {**_UNKNOWN, "reliability": [], "selective_curve": [], "by_llm": {}}
+        return _unknown()
     bins = reliability(predicted, measured)
     by_llm = _by_llm(ground, predicted)
     error, low = _dollars(ground, sweep)
     return {
-        **_UNKNOWN,
+        **_unknown(),
         "brier": brier(predicted, measured),
         "log_loss": log_loss(predicted, measured),
         "ece": calibration_error(bins),
@@ -51,17 +50,14 @@ def predictions(ground: Ground, sweep: Sweep, draws: Draws) -> Numbers:
     }
 
 
-_UNKNOWN: dict[str, Any] = {
-    **dict.fromkeys(
-        (
-            "brier", "log_loss", "ece", "auroc", "kendall_tau", *INTERVALS["kendall_tau"], "ndcg",
-            "selective_area", "selective_gain", *INTERVALS["selective_gain"], "cost_error",
-            "cost_too_low",
-        ),
-        np.nan,
-    ),
-    "confidence_is": None,
-}  # fmt: skip
+def _unknown() -> Numbers:
+    numbers = (
+        "brier", "log_loss", "ece", "auroc", "kendall_tau", *INTERVALS["kendall_tau"], "ndcg",
+        "selective_area", "selective_gain", *INTERVALS["selective_gain"], "margin_area",
+        "margin_gain", *INTERVALS["margin_gain"], "cost_error", "cost_too_low",
+    )  # fmt: skip
+    curves = {key: [] for key in ("reliability", "selective_curve", "margin_curve")}
+    return {**dict.fromkeys(numbers, np.nan), **curves, "by_llm": {}}
 
 
 def _by_llm(ground: Ground, predicted: Floats) -> dict[str, dict[str, float]]:
@@ -86,33 +82,41 @@ def _order(ground: Ground, predicted: Floats, draws: Draws) -> Numbers:
 
 
 def _selective(ground: Ground, sweep: Sweep, predicted: Floats, draws: Draws) -> Numbers:
-    """Let queries of low confidence fall back to the best single LLM of training.
+    """Let some queries fall back to the best single LLM of training, by two orders.
 
-    A router without a confidence is as sure as the score that it predicts to gain by its choice.
+    ``selective``: those of low confidence, of routers that have one. ``margin``: those for which
+    the choice is predicted to gain little over the best single LLM. A router may well be sure
+    where every LLM is right, which is no reason to choose.
     """
-    first, default = sweep.outcomes[0], ground.best_outcomes.quality
-    confidence, source = sweep.confidence, "the router's confidence"
-    if confidence is None:
-        rows = np.arange(len(predicted))
-        scores = np.where(first.model >= 0, predicted[rows, first.model], np.nan)
-        confidence, source = scores - predicted[:, ground.best], "predicted gain"
-    order = Coverage.of(first.quality - default, confidence)
+    model = sweep.outcomes[0].model
+    scores = np.where(model >= 0, predicted[np.arange(len(model)), model], np.nan)
+    orders = {"selective": sweep.confidence, "margin": scores - predicted[:, ground.best]}
+    found: Numbers = {}
+    for prefix, value in orders.items():
+        if value is not None and not np.isnan(value).all():
+            found |= _fall_back(ground, sweep, value, prefix, draws)
+    return found
+
+
+def _fall_back(ground: Ground, sweep: Sweep, value: Floats, prefix: str, draws: Draws) -> Numbers:
+    default = ground.best_outcomes.quality
+    order = Coverage.of(sweep.outcomes[0].quality - default, value)
     if not len(order.rows):
-        return {"selective_curve": []}
+        return {}
 
     def over_random(weights: Floats | None = None) -> Floats:
         area, whole = order.means(weights)
         return area - whole / 2
 
-    draws["selective_gain"] = drawn = ground.bootstrap.statistic(over_random, CURVE_DRAWS)
+    gain = f"{prefix}_gain"
+    draws[gain] = drawn = ground.bootstrap.statistic(over_random, CURVE_DRAWS)
     fallback = float(default[order.rows].mean())
     points = zip(COVERAGES, coverage.at(order, COVERAGES), strict=True)
     return {
-        "confidence_is": source,
-        "selective_area": fallback + float(order.means()[0][0]),
-        "selective_gain": float(over_random()[0]),
-        **dict(zip(INTERVALS["selective_gain"], interval(drawn), strict=True)),
-        "selective_curve": [[share, fallback + float(gain)] for share, gain in points],
+        f"{prefix}_area": fallback + float(order.means()[0][0]),
+        gain: float(over_random()[0]),
+        **dict(zip(INTERVALS[gain], interval(drawn), strict=True)),
+        f"{prefix}_curve": [[share, fallback + float(more)] for share, more in points],
     }
 
 
