@@ -39,8 +39,11 @@ class Lengths:
 
     def predict(self, batch: QueryBatch) -> Floats:
         """Return expected values, (n_queries, n_llms)."""
-        assert batch.embeddings is not None  # routers that predict lengths need embeddings
-        value = np.exp(self.ridge.predict(batch.embeddings)) * self.smearing
+        return batch.once(self, lambda: self._of(batch.embeddings))
+
+    def _of(self, rows: NDArray[np.float32] | None) -> Floats:
+        assert rows is not None  # routers that predict lengths need embeddings
+        value = np.exp(self.ridge.predict(rows)) * self.smearing
         value = np.minimum(np.maximum(value, self.low), self.high)
         return np.where(self.measured, value, np.nan)
 

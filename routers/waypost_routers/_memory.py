@@ -26,7 +26,7 @@ TIE = 1e-9
 SAME = 1.0 - 1e-5
 """Rows more similar than this are one question asked twice."""
 
-_FLOAT32_ERROR = 1e-5
+FLOAT32_ERROR = 1e-5
 _BLOCK_BYTES = 16e6
 _LARGEST_GROUP = 16
 _LARGEST_COPY = 64e6
@@ -35,7 +35,9 @@ _LEFT_OUT = -2.0
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest rows of each query, nearest first, padded to one width.
+    """The nearest rows of each query, padded to one width.
+
+    Those that `nearest` found come nearest first.
 
     Attributes:
         index: Rows of the memory, (n_queries, width); 0 where ``share`` is 0.
@@ -49,8 +51,13 @@ class Neighbours:
     share: Floats
 
     def take(self, k: int) -> Neighbours:
-        """Return the nearest ``k`` of these; ``k`` is at most the number searched for."""
-        share = _shares(self.similarity, self.share > 0, k)
+        """Return the nearest ``k`` of what `nearest` found for that many or more."""
+        if self.similarity.shape[1] == 0:
+            return self
+        filled = self.share > 0
+        places = np.clip(filled.sum(axis=1), 1, k)
+        last = self.similarity[np.arange(len(places)), places - 1]
+        share = _shares(self.similarity, filled, last, k)
         used = np.s_[:, : int((share > 0).sum(axis=1).max(initial=0))]
         return Neighbours(self.index[used], self.similarity[used], share[used])
 
@@ -66,7 +73,7 @@ class Neighbours:
         """Similarity of each query's nearest row, (n_queries,); -1 where it has none."""
         if self.similarity.shape[1] == 0:
             return np.full(len(self.similarity), -1.0)
-        return self.similarity[:, 0]
+        return np.asarray(self.similarity.max(axis=1))
 
 
 def nearest(
@@ -84,9 +91,14 @@ def nearest(
     k = min(k, len(memory))
     if _doubles_pay(memory, len(queries), k):
         memory, queries = memory.astype(np.float64), queries.astype(np.float64)
-    size = max(1, int(_BLOCK_BYTES / (memory.itemsize * len(memory))))
+    size = block_size(memory)
     parts = [queries[start : start + size] for start in range(0, len(queries), size)]
     return joined([_search(memory, part, k, other_questions_only) for part in parts], k)
+
+
+def block_size(memory: NDArray[Any]) -> int:
+    """Return of how many queries at once the products with all rows are taken."""
+    return max(1, int(_BLOCK_BYTES / (memory.itemsize * len(memory))))
 
 
 def _doubles_pay(memory: Rows, n_queries: int, k: int) -> bool:
@@ -110,7 +122,7 @@ def _search(
     product = queries @ memory.T
     if other_questions_only:
         product[product > SAME] = _LEFT_OUT
-    least = np.maximum(_bound(product, k), product.dtype.type(_LEFT_OUT / 2)) - _FLOAT32_ERROR
+    least = np.maximum(bound(product, k), product.dtype.type(_LEFT_OUT / 2)) - FLOAT32_ERROR
     # nonzero of a flat mask: half as long as of one with rows
     place = np.flatnonzero(product >= least[:, None])
     query, row = np.divmod(place, product.shape[1])
@@ -119,7 +131,7 @@ def _search(
     return ranked(len(queries), query, row, exactly(memory, queries, query, row), k)
 
 
-def _bound(values: NDArray[Any], k: int) -> NDArray[Any]:
+def bound(values: NDArray[Any], k: int) -> NDArray[Any]:
     """Return a number for each row that its k-th highest value is not below, (n,).
 
     The highest of each of more than k groups, and of these the k-th: a group that has it or more
@@ -156,23 +168,46 @@ def ranked(
         similarity: (n_candidates,), float64.
         k: Rows to keep of each query, where there are so many.
     """
+    return ordered(*padded(n_queries, query, row, similarity), k)
+
+
+def padded(
+    n_queries: int, query: NDArray[np.intp], row: NDArray[np.intp], similarity: Floats
+) -> Ranked:
+    """Give each query a row of its candidates, in their order; arguments as of `ranked`."""
     counts = np.bincount(query, minlength=n_queries)
     shape = (n_queries, int(counts.max(initial=0)))
-    index, padded = np.zeros(shape, np.intp), np.full(shape, -np.inf)
-    if shape[1] == 0:
-        return index, padded
+    if n_queries * shape[1] == len(query):  # all have as many, as one alone always has
+        return row.reshape(shape), similarity.reshape(shape)
+    index, filled = np.zeros(shape, np.intp), np.full(shape, -np.inf)
     column = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-    index[query, column], padded[query, column] = row, similarity
-    order = np.argsort(-padded, axis=1, kind="stable")
-    index, padded = np.take_along_axis(index, order, 1), np.take_along_axis(padded, order, 1)
-    last = padded[np.arange(n_queries), np.clip(counts, 1, k) - 1]
-    padded[padded < last[:, None] - TIE] = -np.inf
-    most = int((padded > -np.inf).sum(axis=1).max())
-    return index[:, :most], padded[:, :most]
+    index[query, column], filled[query, column] = row, similarity
+    return index, filled
+
+
+def ordered(index: NDArray[np.intp], similarity: Floats, k: int) -> Ranked:
+    """Sort each query's candidates; keep k and all that tie with the k-th."""
+    if similarity.shape[1] == 0:
+        return index, similarity
+    row_of = np.arange(len(index))[:, None]  # take_along_axis would cost much of a decision
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    index, similarity = index[row_of, order], similarity[row_of, order]
+    places = np.clip((similarity > -np.inf).sum(axis=1), 1, k) - 1
+    similarity[similarity < similarity[row_of, places[:, None]] - TIE] = -np.inf
+    most = int((similarity > -np.inf).sum(axis=1).max())
+    return index[:, :most], similarity[:, :most]
 
 
 def joined(parts: Sequence[Ranked], k: int) -> Neighbours:
-    """Put the queries of several searches below each other, padded to one width."""
+    """Put the queries of several searches below each other, padded to one width.
+
+    Args:
+        parts: Of each query its k nearest rows and those that tie with the k-th.
+        k: Rows searched for.
+    """
+    if len(parts) == 1 and not np.isinf(parts[0][1]).any():
+        filled = np.ones(parts[0][0].shape, bool)
+        return _shared(*parts[0], filled, k)
     width = max((index.shape[1] for index, _ in parts), default=0)
     n_queries = sum(len(index) for index, _ in parts)
     index, similarity = np.zeros((n_queries, width), np.intp), np.full((n_queries, width), -1.0)
@@ -185,34 +220,39 @@ def joined(parts: Sequence[Ranked], k: int) -> Neighbours:
         index[place] = np.where(known, rows, 0)
         similarity[place] = np.where(known, similarities, -1.0)
         start += len(rows)
-    return Neighbours(index, similarity, _shares(similarity, filled, k))
+    return _shared(index, similarity, filled, k)
 
 
-def _shares(similarity: Floats, filled: NDArray[np.bool_], k: int) -> Floats:
-    """Give each of the sorted neighbours its share of k places; ties at the last one split it."""
-    if similarity.shape[1] == 0:
-        return np.zeros(similarity.shape)
-    places = np.minimum(k, filled.sum(axis=1))
-    last = similarity[np.arange(len(similarity)), np.maximum(places, 1) - 1][:, None]
+def _shared(
+    index: NDArray[np.intp], similarity: Floats, filled: NDArray[np.bool_], k: int
+) -> Neighbours:
+    last = similarity.min(axis=1, initial=2.0, where=filled)
+    return Neighbours(index, similarity, _shares(similarity, filled, last, k))
+
+
+def _shares(similarity: Floats, filled: NDArray[np.bool_], last: Floats, k: int) -> Floats:
+    """Give each neighbour its share of k places; those that tie with the last one split it."""
+    count, last = filled.sum(axis=1, keepdims=True), last[:, None]
     inside = filled & (similarity > last + TIE)
-    tied = filled & ~inside & (similarity >= last - TIE)
-    part = (places - inside.sum(axis=1)) / np.maximum(tied.sum(axis=1), 1)
-    return np.where(inside, 1.0, np.where(tied, part[:, None], 0.0))
+    tied = filled & (np.abs(similarity - last) <= TIE)
+    left = np.minimum(k, count) - inside.sum(axis=1, keepdims=True)
+    share: Floats = inside + tied * (left / np.maximum(tied.sum(axis=1, keepdims=True), 1))
+    return share
 
 
 def neighbour_mean(
-    values: NDArray[np.floating[Any]], weights: Floats, prior: Floats, kappa: float
+    values: NDArray[np.floating[Any]], weights: Floats, prior: Floats, kappa: float | Floats
 ) -> Floats:
     """Average the neighbours' values, shrunk towards a prior; unknown values have no part.
 
     Args:
-        values: Of each query's neighbours, (n_queries, width, n_llms); NaN where unknown.
+        values: Of each query's neighbours, (n_queries, width, n_columns); NaN where unknown.
         weights: (n_queries, width), at least 0.
-        prior: (n_llms,), what a query without any known neighbour gets; NaN where unknown.
-        kappa: Weight of the prior, counted in neighbours.
+        prior: (n_columns,), what a query without any known neighbour gets; NaN where unknown.
+        kappa: Weight of the prior, counted in neighbours; one for all columns or of each.
 
     Returns:
-        (n_queries, n_llms); NaN only where neither a neighbour's value nor the prior is known.
+        (n_queries, n_columns); NaN only where neither a neighbour's value nor the prior is known.
     """
     known = ~np.isnan(values)
     rows = weights[:, None, :]

@@ -18,6 +18,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.prediction import QueryBatch
+
 DIMENSION = 512
 _EDGE = 1500
 """Characters read at each end of a text."""
@@ -43,6 +45,13 @@ def form_features(texts: Sequence[str]) -> NDArray[np.float32]:
     punctuation, line breaks, options, code and formulas. Returns as `word_features`.
     """
     return _hashed(texts, _form)
+
+
+def text_features(
+    batch: QueryBatch, kind: Callable[[Sequence[str]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Return `word_features` or `form_features` of the batch, computed once for all who ask."""
+    return batch.once(kind, lambda: kind([query.text for query in batch.queries]))
 
 
 def _edges(text: str) -> str:

@@ -21,6 +21,7 @@ from waypost_routers._battles import NEAR, beats_average, fit_strengths, wins
 from waypost_routers._contrasts import contrast_error
 from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
 from waypost_routers._memory import Neighbours, nearest, neighbour_mean
+from waypost_routers._near import neighbours
 
 POINTS = 400 / np.log(10)
 """Points of an Elo rating for each unit of strength; 1000 is the average LLM."""
@@ -178,8 +179,7 @@ class EloRouter(HeldOutRouter):
         if self.weighting == "plain":
             strength = (self.ratings_ - 1000) / POINTS
             return np.tile(_quality(strength, self.mean_quality_.mean()), (len(batch), 1))
-        assert batch.embeddings is not None  # `predict` looked
-        return self._local(nearest(self.memory_, batch.embeddings, self.k_))
+        return self._local(neighbours(batch, self.memory_, self.k_))
 
     def _local(self, found: Neighbours) -> Floats:
         largest = np.maximum(found.nearest_similarity[:, None], 1e-6)

@@ -16,6 +16,7 @@ from waypost_routers._graph_state import GraphState
 from waypost_routers._learned import Floats, embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._memory import nearest
+from waypost_routers._near import neighbours
 from waypost_routers._stopping import Watch
 
 
@@ -123,4 +124,4 @@ class GraphRouter(HeldOutEpochRouter):
 
     def _raw(self, batch: QueryBatch) -> Floats:
         rows = np.asarray(batch.embeddings, np.float32)
-        return sigmoid(self.graph_.logits(rows, nearest(self.graph_.memory, rows, self.k)))
+        return sigmoid(self.graph_.logits(rows, neighbours(batch, self.graph_.memory, self.k)))

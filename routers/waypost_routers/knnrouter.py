@@ -21,6 +21,7 @@ from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._index import Index
 from waypost_routers._memory import Floats, Neighbours, nearest, neighbour_mean, similarity_floor
+from waypost_routers._near import neighbours
 
 K_GRID = (5, 10, 20, 40, 80, 160, 320)
 MAX_HELD_OUT = 2048
@@ -147,8 +148,10 @@ class KNNRouter(ScoreRouter):
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         assert batch.embeddings is not None  # `predict` looked
-        search = nearest if self.index_ is None else self.index_.nearest
-        found = search(self.memory_, batch.embeddings, self.k_)
+        if self.index_ is None:
+            found = neighbours(batch, self.memory_, self.k_)
+        else:
+            found = self.index_.nearest(self.memory_, batch.embeddings, self.k_)
         said = [self._average(part) for part in found.parts(_CELLS // len(self.llms_))]
         quality, tokens, dollars, confidence = zip(*said, strict=True)
         return Prediction(
@@ -161,16 +164,24 @@ class KNNRouter(ScoreRouter):
 
     def _average(self, found: Neighbours) -> tuple[Floats, Floats | None, Floats | None, Floats]:
         """Return quality, tokens, dollars and confidence."""
-        weights, cost = self._weights(found), self.cost_model_
+        cost, kappa = self.cost_model_, self.kappa
         scores = self.scores_[found.index]
         best = _among_best(scores, self.highest_[found.index][:, :, None])
-        dollars = self.dollars_ if cost.asks_recorded else self.dollars_[:0]
-        return (
-            self._mean_quality(scores, weights),
-            self._recorded(self.tokens_, found, weights, cost.output_tokens),
-            self._recorded(dollars, found, weights, cost.recorded_usd),
-            neighbour_mean(best, weights, self.best_share_, kappa=0.0).clip(0, 1),
+        columns = [(scores, self.mean_quality_, kappa), (best, self.best_share_, 0.0)]
+        recorded = [(self.tokens_, cost.output_tokens)]
+        recorded += [(self.dollars_, cost.recorded_usd)] if cost.asks_recorded else []
+        columns += [(of[found.index], prior, kappa) for of, prior in recorded if len(of)]
+        # one mean of all: small products cost a decision more than what is in them
+        values, priors, kappas = zip(*columns, strict=True)
+        means = neighbour_mean(
+            np.concatenate(values, axis=2),
+            self._weights(found),
+            np.concatenate(priors),
+            np.repeat(kappas, len(self.llms_)),
         )
+        quality, confidence, *more = np.split(means, len(columns), axis=1)
+        tokens = more.pop(0) if len(self.tokens_) else None
+        return quality.clip(0, 1), tokens, more.pop() if more else None, confidence.clip(0, 1)
 
     def _weights(self, found: Neighbours) -> Floats:
         if self.weights == "uniform":
@@ -186,13 +197,6 @@ class KNNRouter(ScoreRouter):
 
     def _mean_quality(self, scores: NDArray[np.floating[Any]], weights: Floats) -> Floats:
         return neighbour_mean(scores, weights, self.mean_quality_, self.kappa).clip(0, 1)
-
-    def _recorded(
-        self, values: NDArray[np.float32], found: Neighbours, weights: Floats, prior: Floats
-    ) -> Floats | None:
-        if len(values) == 0:
-            return None
-        return neighbour_mean(values[found.index], weights, prior, self.kappa)
 
 
 def _where_recorded(values: Floats) -> NDArray[np.float32]:

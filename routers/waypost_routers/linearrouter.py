@@ -12,7 +12,7 @@ from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._learned import Floats, LearnedRouter, batch_of
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
-from waypost_routers._text import form_features, word_features
+from waypost_routers._text import form_features, text_features, word_features
 
 
 class LinearRouter(LearnedRouter):
@@ -55,12 +55,12 @@ class LinearRouter(LearnedRouter):
         return self.ridge_.predict(self._features(batch))
 
     def _features(self, batch: QueryBatch) -> NDArray[Any]:
-        texts = [query.text for query in batch.queries]
         embedding: NDArray[Any] = np.asarray(batch.embeddings)
         if self.features == "embedding":
             return embedding
         if self.features == "words":
-            return word_features(texts)
+            return text_features(batch, word_features)
         if self.features == "form":
-            return form_features(texts)
-        return np.concatenate([embedding, word_features(texts), form_features(texts)], axis=1)
+            return text_features(batch, form_features)
+        of_text = [text_features(batch, kind) for kind in (word_features, form_features)]
+        return np.concatenate([embedding, *of_text], axis=1)

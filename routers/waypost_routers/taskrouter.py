@@ -18,7 +18,7 @@ from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost_routers._learned import Floats, LearnedRouter, batch_of
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
-from waypost_routers._text import word_features
+from waypost_routers._text import text_features, word_features
 
 SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 WITHIN = (*PENALTIES, 100.0, 1000.0)
@@ -132,7 +132,7 @@ class TaskRouter(LearnedRouter):
 
 
 def _features(batch: QueryBatch) -> NDArray[Any]:
-    words = word_features([query.text for query in batch.queries])
+    words = text_features(batch, word_features)
     return np.concatenate([np.asarray(batch.embeddings), words], axis=1)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from waypost.contracts.records import Query
 
 FloatMatrix: TypeAlias = "NDArray[np.floating[Any]]"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +26,28 @@ class QueryBatch:
 
     queries: tuple[Query, ...]
     embeddings: NDArray[np.float32] | None = None
+    _known: dict[int, tuple[object, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def once(self, owner: object, make: Callable[[], T]) -> T:
+        """Compute what follows from this batch and ``owner``, or return it where somebody has.
+
+        So the members of an ensemble, which are asked with one batch, share what they have in
+        common.
+
+        Args:
+            owner: What it is computed with besides the batch, known by identity: an array, a
+                part of a router's state, a function. One owner has one value.
+            make: Computes it; nobody changes the value afterwards.
+        """
+        known = self._known.get(id(owner))
+        # held here, so that no other object takes its place in memory
+        if known is None or known[0] is not owner:
+            known = self._known[id(owner)] = (owner, make())
+        value: T = known[1]
+        return value
 
 
 @dataclass(frozen=True, eq=False)

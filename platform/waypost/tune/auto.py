@@ -27,6 +27,7 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.tune.choosing import Candidate, choose, earned
 from waypost.tune.members import Member, Members, OutOfSample, members_of, try_members
+from waypost.tune.sharing import share_learned
 from waypost.tune.stacking import Correction, Stack, fit_correction, fit_mean, fit_stack
 
 Floats = NDArray[np.float64]
@@ -175,6 +176,7 @@ class AutoRouter(ScoreRouter):
         correction: Correction | None,
     ) -> None:
         self.members_ = [member.make(self.seed).fit(data) for member in members]
+        share_learned(self.members_)
         self.stack_, self.correction_ = stack, correction
 
     def _weights(self, members: Sequence[Member]) -> list[dict[str, Any]]:
@@ -239,6 +241,7 @@ class AutoRouter(ScoreRouter):
             member = Member(facts["router"], facts["parameters"]).make(self.seed)
             member.set_state(llms, part, facts["state"])
             self.members_.append(member)
+        share_learned(self.members_)
 
 
 def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:

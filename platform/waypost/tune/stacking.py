@@ -47,8 +47,9 @@ class Stack:
         """Return quality (n, n_llms), not yet held to [0, 1], of predictions (n_members, n, m)."""
         away = predictions - self.mean
         level = away.mean(axis=2, keepdims=True)
-        both = np.tensordot(self.contrast, away - level, axes=1)
-        return np.asarray(self.mean + both + np.tensordot(self.level, level, axes=1))
+        # einsum: for one question it costs a fifth of tensordot, for many the same
+        both = np.einsum("k,knm->nm", self.contrast, away - level)
+        return np.asarray(self.mean + both + np.einsum("k,knm->nm", self.level, level))
 
     @property
     def used(self) -> NDArray[np.bool_]:

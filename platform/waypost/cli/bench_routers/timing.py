@@ -105,10 +105,11 @@ def subject_of(router: ScoreRouter, fit_s: float, batch: QueryBatch) -> Subject:
     """Return a fitted router's decisions: prediction, cost and ranking; `decide` of one query."""
 
     def decide_all() -> None:
-        prediction = router.predict(batch)
+        asked = QueryBatch(batch.queries, batch.embeddings)  # a batch keeps what was computed of it
+        prediction = router.predict(asked)
         policy.rank(
             prediction.quality,
-            router.predict_cost(batch, prediction),
+            router.predict_cost(asked, prediction),
             router.model_names,
             lam=LAM,
             cost_ref=router.cost_model_.cost_ref,
