@@ -56,7 +56,7 @@ def _unknown() -> Numbers:
         "selective_area", "selective_gain", *INTERVALS["selective_gain"], "margin_area",
         "margin_gain", *INTERVALS["margin_gain"], "cost_error", "cost_too_low",
     )  # fmt: skip
-    curves = {key: [] for key in ("reliability", "selective_curve", "margin_curve")}
+    curves: Numbers = {key: [] for key in ("reliability", "selective_curve", "margin_curve")}
     return {**dict.fromkeys(numbers, np.nan), **curves, "by_llm": {}}
 
 
