@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import waypost
 from waypost.contracts.artifact import (
+    MANIFEST,
     PLUGIN,
     PROBE_EMBEDDINGS,
     PROBE_TEXTS,
@@ -21,22 +22,25 @@ from waypost.contracts.artifact import (
     EncoderInfo,
     Manifest,
     read_artifact,
+    read_manifest,
     write_artifact,
 )
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     ArtifactError,
+    ArtifactFormatError,
     EncoderMismatchError,
     PluginError,
     PoolMismatchError,
     RegistryError,
+    StorageMissingError,
     names,
 )
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
 from waypost.registry import find_router, make_trainable, searching
 from waypost.registry.packing import foreign_plugins, pack_plugin
-from waypost.storage import Place, local_copy
+from waypost.storage import Place, local_copy, place
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +111,28 @@ def save_router(
     done = write_artifact(folder, manifest, arrays, add_files)
     router.version = done.version
     return done
+
+
+def manifest_of(folder: str | Place) -> Manifest:
+    """Read the manifest of an artifact; of one in a store, that file alone is fetched.
+
+    Args:
+        folder: An artifact; its path or URI.
+
+    Raises:
+        ArtifactFormatError, ArtifactDigestError: see `waypost.contracts.artifact.read_manifest`.
+        StorageError: a URI cannot be read.
+    """
+    where = place(folder)
+    if isinstance(where, Path):
+        return read_manifest(where)
+    try:
+        with local_copy(where / MANIFEST) as file:
+            return read_manifest(file.parent)
+    except StorageMissingError:
+        raise ArtifactFormatError(
+            f"{where}: no {MANIFEST}; expected a folder written by `waypost train`"
+        ) from None
 
 
 def load_router(

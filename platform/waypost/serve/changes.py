@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from waypost.config import parse
-from waypost.contracts.artifact import Manifest, read_manifest
+from waypost.contracts.artifact import Manifest
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, WaypostError, names
+from waypost.loading import manifest_of
 from waypost.serve.plan import (
     Plan,
     Served,
@@ -75,7 +76,7 @@ def _artifacts(plan: Plan, config: UserConfig) -> tuple[dict[str, str], dict[str
     if config.artifact is not None or config.routers:
         return find_artifacts(config, Path(plan.router.root))
     folders = plan.router.artifacts
-    return folders, {name: read_manifest(folder) for name, folder in folders.items()}
+    return folders, {name: manifest_of(folder) for name, folder in folders.items()}
 
 
 def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> tuple[Served, ...]:

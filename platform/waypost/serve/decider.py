@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from waypost.contracts.artifact import Manifest, read_manifest
+from waypost.contracts.artifact import Manifest
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     PolicyError,
@@ -27,7 +27,7 @@ from waypost.contracts.step_router import (
     action_to_dict,
 )
 from waypost.encoders import EncoderSpec, make_encoder
-from waypost.loading import load_router
+from waypost.loading import load_router, manifest_of
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
 from waypost.serve.replies import (
@@ -77,7 +77,7 @@ class Routers:
         """
         earlier, self._earlier = self._earlier, None
         for name, folder in self._plan.artifacts.items():
-            manifest = read_manifest(folder)
+            manifest = manifest_of(folder)
             encoder = self._encoder(manifest, earlier)
             router = None if earlier is None else earlier._loaded(name, manifest)
             if router is None:
@@ -86,7 +86,7 @@ class Routers:
             if not set(router.model_names) & set(self._plan.served):
                 raise PoolMismatchError(f"router {name} knows no LLM of the pool")
             self._routers[name] = router
-            self._versions[name] = manifest.version
+            self._versions[name] = router.version
         for router in self._routers.values():
             self._set_policy(router)
 

@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from waypost.config import environment_value, resolve_path, settings
-from waypost.contracts.artifact import MANIFEST, read_manifest
+from waypost.contracts.artifact import MANIFEST
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
+from waypost.loading import manifest_of
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.plan import Plan, Served
 from waypost.serve.settings import HTTP_ENGINES, RESERVED_NAMES
+from waypost.storage import place
 from waypost.weights import resolve
 
 logger = logging.getLogger(__name__)
@@ -111,13 +114,16 @@ def check_port(config: ServeConfig) -> None:
 
 
 def absent_artifacts(config: ServeConfig) -> list[str]:
-    """Return the artifact folders of the file that do not exist."""
+    """Return the artifact folders of the file that do not exist; a store is asked later."""
     named = [
         folder
         for args in config.args.values()
         for folder in ([args.artifact] if args.artifact else args.routers.values())
     ]
-    return [folder for folder in named if not (resolve_path(folder) / MANIFEST).is_file()]
+    local = {folder: where for folder in named if isinstance(where := place(folder), Path)}
+    return [
+        folder for folder, path in local.items() if not (resolve_path(path) / MANIFEST).is_file()
+    ]
 
 
 def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
@@ -138,7 +144,7 @@ def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
         if len(problems) == len(plan.models):
             raise problems[-1]
         for folder in plan.router.artifacts.values():
-            info = read_manifest(folder).encoder
+            info = manifest_of(folder).encoder
             if info is not None:
                 make_encoder(info.id).encode(("",))
 

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from waypost.config import StrictModel, parse, resolve_path, settings
-from waypost.contracts.artifact import Manifest, read_manifest
+from waypost.contracts.artifact import Manifest
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, RegistryError, names
 from waypost.engines import engine_config
+from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
 from waypost.serve.environments import interpreter
 from waypost.serve.settings import (
@@ -30,6 +31,7 @@ from waypost.serve.settings import (
     ServeArgs,
     UserConfig,
 )
+from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
 
@@ -75,7 +77,7 @@ class RouterPlan(StrictModel):
 
     Attributes:
         root: Folder that relative paths resolve against.
-        artifacts: Router name -> absolute folder, the default one first.
+        artifacts: Router name -> absolute folder or URI, the default one first.
         served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> (input, output) USD per million tokens, where the pool gives both.
         step_routers: Names of those that work in steps (`StepRouter`).
@@ -284,7 +286,7 @@ def _broken_environments(
 def find_artifacts(
     args: ServeArgs | UserConfig, root: Path
 ) -> tuple[dict[str, str], dict[str, Manifest]]:
-    """Return folder and manifest of each router by name, the default one first.
+    """Return folder (or URI) and manifest of each router by name, the default one first.
 
     Args:
         args: What names them: ``artifact``, or ``routers`` with ``default_router``.
@@ -292,16 +294,22 @@ def find_artifacts(
 
     Raises:
         ArtifactFormatError: a folder is not an artifact.
+        StorageError: a store cannot be read.
     """
     given = args.routers
     if args.artifact is not None:
-        manifest = read_manifest(resolve_path(args.artifact, root))
+        manifest = manifest_of(_absolute(args.artifact, root))
         # a router that is itself named auto would hide the word for the default one
         given = {"auto-router" if manifest.router == AUTO else manifest.router: args.artifact}
     first = args.default_router or next(iter(given))
     ordered = {first: given[first], **given}
-    folders = {name: str(resolve_path(path, root)) for name, path in ordered.items()}
-    return folders, {name: read_manifest(folder) for name, folder in folders.items()}
+    folders = {name: _absolute(path, root) for name, path in ordered.items()}
+    return folders, {name: manifest_of(folder) for name, folder in folders.items()}
+
+
+def _absolute(artifact: str, root: Path) -> str:
+    where = place(artifact)
+    return where.reveal() if isinstance(where, Uri) else str(resolve_path(where, root))
 
 
 def step_routers(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:

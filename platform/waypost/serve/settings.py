@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
+from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
 """The ``model`` of a request that asks the default router."""
@@ -35,6 +36,19 @@ Price = Annotated[float, Field(ge=0)]
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _without_secrets(artifact: str) -> str:
+    if is_uri(artifact) and Uri(artifact).holds_secrets:
+        raise ValueError(
+            "holds credentials, and a cluster shows its configs; set them in the environment of "
+            "its nodes"
+        )
+    return artifact
+
+
+Artifact = Annotated[str, AfterValidator(_without_secrets)]
+"""Path or URI of a folder written by ``waypost train``."""
 
 
 class PolicyArgs(StrictModel):
@@ -230,11 +244,11 @@ class UserConfig(StrictModel):
     policy: PolicyArgs | None = None
     prices: dict[str, Prices] = Field(default_factory=dict)
 
-    artifact: str | None = None
+    artifact: Artifact | None = None
     """Another artifact in place of all routers; loaded beside them before it takes over."""
 
-    routers: dict[str, str] = Field(default_factory=dict)
-    """Instead of ``artifact``: several routers, name -> folder."""
+    routers: dict[str, Artifact] = Field(default_factory=dict)
+    """Instead of ``artifact``: several routers, name -> folder or URI."""
 
     default_router: str | None = None
     """Of ``routers``; null is the first."""
@@ -323,11 +337,11 @@ class LogArgs(StrictModel):
 class ServeArgs(StrictModel):
     """Arguments of ``waypost.serve.app:build``."""
 
-    artifact: str | None = None
-    """Folder written by ``waypost train``; the router goes by its registry name."""
+    artifact: Artifact | None = None
+    """Folder or URI written by ``waypost train``; the router goes by its registry name."""
 
-    routers: dict[str, str] = Field(default_factory=dict)
-    """Instead of ``artifact``: several routers, name -> folder."""
+    routers: dict[str, Artifact] = Field(default_factory=dict)
+    """Instead of ``artifact``: several routers, name -> folder or URI."""
 
     default_router: str | None = None
     """The one that ``model: auto`` asks; null is the first."""

@@ -43,7 +43,7 @@ def echo_pool(**configs: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def arguments(artifact: Path, **changes: Any) -> dict[str, Any]:
+def arguments(artifact: str | Path, **changes: Any) -> dict[str, Any]:
     """Return arguments of the graph, all of it inline."""
     plain = {
         "artifact": str(artifact),
