@@ -12,6 +12,7 @@ from typing import Any
 
 from waypost.config import environment_value, set_default_environment
 from waypost.contracts.errors import ClusterError
+from waypost.pipelines.ray_output import results_only, without_first_words
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +38,23 @@ def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Itera
         ClusterError: Ray does not start, or nobody answers at the address.
     """
     address = environment_value("RAY_ADDRESS")
-    if address is None and "ray" not in sys.modules:
-        _set_up()  # Ray reads this when it is imported
+    if "ray" not in sys.modules:
+        _set_up(own=address is None)  # Ray reads this when it is imported
     import ray
 
-    if ray.is_initialized():
-        yield _dashboard()
-        return
-    if address is not None:
-        _begin(address=address)
-    else:
-        cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
-        _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
-    try:
-        yield _dashboard()
-    finally:
-        ray.shutdown()
+    with results_only():
+        if ray.is_initialized():
+            yield _dashboard()
+            return
+        if address is not None:
+            _begin(address=address)
+        else:
+            cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
+            _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
+        try:
+            yield _dashboard()
+        finally:
+            ray.shutdown()
 
 
 def _begin(**options: Any) -> None:
@@ -61,7 +63,8 @@ def _begin(**options: Any) -> None:
     tries = 1 if "address" in options else _TRIES
     for attempt in range(tries):
         try:
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+            with without_first_words():
+                ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         # A node that does not come up in 30 s, on a machine that is busy, is a bare Exception.
         except Exception as error:
             ray.shutdown()
@@ -86,7 +89,11 @@ def _dashboard() -> str | None:
     return get_dashboard_url() or None
 
 
-def _set_up() -> None:
+def _set_up(own: bool) -> None:
+    # A thread that still clears up after Ctrl-C, when Ray is down, must not start another one.
+    set_default_environment({"RAY_ENABLE_AUTO_CONNECT": "0"})
+    if not own:
+        return
     # Ray's own errors come as exceptions, too. What its C++ part prints besides is about its inner
     # life, such as a warning for every actor that Ray Data makes.
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
