@@ -114,8 +114,12 @@ def episodes(report: Report) -> list[list[str]]:
 
 def paired(report: Report) -> list[str]:
     """Paired tests, hard questions, and what else a policy must not do."""
-    top = report["top"]
-    heads = ["router", f"vs {top}", "wins / ties / losses", "McNemar p (Holm)"]
+    heads = [
+        "router",
+        f"vs {report['top'] or 'the best'}",
+        "wins / ties / losses",
+        "McNemar p (Holm)",
+    ]
     groups = next((list(row["solver_recall"]) for row in report["routers"].values()), [])
     heads += ["picks a best LLM", *(f"solver picked, {g} solve it" for g in groups)]
     heads += ["not worse by 2 points", "beats single LLMs", "delta IBC", "cost rises"]

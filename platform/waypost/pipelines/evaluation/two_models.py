@@ -53,7 +53,8 @@ def two_models(ground: Ground, sweep: Sweep, draws: Draws) -> Numbers:
     n = len(order.rows)
     if n < 2 or not gap > LEAST_ERRORS * float(order.gain.std(ddof=1)) / n**0.5:
         return found
-    drawn = ground.bootstrap.statistic(lambda w: np.divide(*order.means(w)), CURVE_DRAWS)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold no gap
+        drawn = ground.bootstrap.statistic(lambda w: np.divide(*order.means(w)), CURVE_DRAWS)
     draws["apgr"] = drawn
     return {
         "apgr": area / gap,
