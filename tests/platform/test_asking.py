@@ -171,7 +171,7 @@ def test_a_budget_buys_every_llm_the_same_part_of_its_cells():
 def test_what_one_leaves_is_for_the_others_and_no_share_holds_money_back():
     # calls that fail cost nothing: all are made, and their share buys the others' answers
     done, spent = spend({"a": 5.0, "b": 10.0}, {"a": (0.01, 0.0, 5), "b": (0.01, 0.01, 5)}, 2.005)
-    assert done == {"a": 500, "b": 200}
+    assert (done, spent) == ({"a": 500, "b": 200}, pytest.approx(2.0))
     # nobody's share holds a call, the budget does
     done, _ = spend(dict.fromkeys("abcd", 1.0), dict.fromkeys("abcd", (0.1, 0.1, 5)), 0.2)
     assert sum(done.values()) == 2
@@ -252,3 +252,30 @@ def test_llms_run_side_by_side_as_far_as_there_are_cpus_and_one_that_fails_ends_
     assert {name: type(error) for name, error in failed.items()} == {"bad": ZeroDivisionError}
     assert peak == 2.0
     assert polls
+
+
+def test_what_interrupts_a_run_ends_its_threads_before_it_goes_on():
+    ended: list[str] = []
+    running = threading.Barrier(3, timeout=20)
+
+    def work(name: str):
+        def run() -> None:
+            try:
+                running.wait()
+                while True:
+                    time.sleep(0.001)
+            except ValueError:
+                ended.append("caught")
+            finally:
+                ended.append(name)
+
+        return run
+
+    def interrupt() -> None:
+        running.wait()
+        raise KeyboardInterrupt
+
+    names = ["a", "b", "waits for their CPUs"]
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side({n: work(n) for n in names}, dict.fromkeys(names, 1.0), 2.0, interrupt, 0.01)
+    assert sorted(ended) == ["a", "b"]

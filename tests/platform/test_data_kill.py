@@ -1,4 +1,4 @@
-"""A data run that is killed again and again: every cell once in the end, no call made twice."""
+"""A data run that is killed, or ended by Ctrl-C: what is left of it, and what is asked again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -112,3 +113,27 @@ def test_every_cell_is_there_once_and_only_calls_in_flight_were_made_again(tmp_p
         # made again: its first answer came shortly before a kill, or never
         assert count == 1 or any(first_end[key] - kill + LATE_S >= 0 for kill in kills), (seed, key)
         assert count <= 1 + len(kills)
+
+
+def test_ctrl_c_ends_a_run_with_all_that_it_started_and_its_logs_are_whole(tmp_path):
+    log = tmp_path / "log"
+    with counting_upstream(delay_s=0.2) as upstream:
+        run = start(write_run(tmp_path, upstream.url), log)
+        deadline = time.monotonic() + 120
+        while len(upstream.calls) < 100:
+            assert run.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=120) == 130
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert alive == []
+    said = log.read_text()
+    assert "ended; the same command goes on where it was" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "data" / ".lock").exists()
+    for path in (tmp_path / "data" / ".cells").rglob("*.jsonl"):
+        for line in path.read_bytes().splitlines(keepends=True):
+            assert line.endswith(b"}\n")
+            assert json.loads(line)["key"]

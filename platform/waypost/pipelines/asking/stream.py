@@ -17,9 +17,12 @@ from waypost.pipelines.data_config import Candidate
 Stage = Callable[[pa.Table], pa.Table]
 """A stage behind the asker: from a table with the columns of `OUTCOME` to one of its own."""
 
-_PENDING = 3
-"""Times as many requests as may be in flight are in an asker's hands: while the stages around it
-move blocks, it never runs dry."""
+_HANDS = 8
+"""Blocks in an asker's hands. One is given on when all its calls have ended, so that each slow call
+holds one back; and while the stages around move blocks, an asker must not run dry."""
+
+_ROUNDS = 4
+"""Most rounds of calls in flight that are a block: a block costs 30 ms of CPU whatever it holds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Stream:
         actors = min(self.candidate.actors, requests.num_rows)
         concurrency = math.ceil(self.candidate.concurrency / actors)
         asking = Asking(self.llm, self.candidate, concurrency, str(self.log_folder), self.booked)
-        block = max(1, min(concurrency, math.ceil(requests.num_rows / (actors * _PENDING))))
+        block = min(_ROUNDS * concurrency, math.ceil(requests.num_rows / (actors * _HANDS)))
         numbers = range(0, requests.num_rows, block)
         blocks = [
             pa.table({"request": pa.array(range(at, min(at + block, requests.num_rows)))})
@@ -72,8 +75,8 @@ class Stream:
             batch_size=None,
             compute=ActorPoolStrategy(
                 size=actors,
-                max_tasks_in_flight_per_actor=_PENDING + 1,
-                max_concurrent_calls_per_actor=_PENDING,
+                max_tasks_in_flight_per_actor=_HANDS + 1,
+                max_concurrent_calls_per_actor=_HANDS,
             ),
             num_cpus=self.cpus,
             num_gpus=self.candidate.gpus,
