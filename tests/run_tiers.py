@@ -4,10 +4,13 @@
 
 Without a name: every tier but gpu. A test that bears several tiers' markers runs once, in the
 last of its tiers. The last line counts all tiers; the exit code is 1 where any tier failed.
+
+The whole default tier runs in two processes; a part of it, which PYTEST_ARGUMENTs name, in one.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKED = ("ray", "engine", "rl", "browser", "gpu", "e2e")
 TIERS = ("default", *MARKED)
 ON_REQUEST = ("gpu",)
+WORKERS = ("-n", "2", "--dist", "loadfile")
+"""Of the default tier: the others start programs that fill the machine by themselves."""
+
 NO_TESTS = 5  # pytest's exit code where nothing was collected
 
 
@@ -49,6 +55,11 @@ def expression(tier: str) -> str:
     return " and ".join((tier, *(f"not {marker}" for marker in later)))
 
 
+def parallel(tier: str, arguments: Sequence[str]) -> bool:
+    """Say whether a tier runs in several processes: to start them is dear for a part of it."""
+    return tier == "default" and not arguments
+
+
 def run(tier: str, arguments: Sequence[str]) -> Outcome:
     """Run one tier in a process of its own; its output goes straight to the terminal."""
     print(f"== {tier}", flush=True)
@@ -57,7 +68,11 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
         command += [expression(tier), f"--junit-xml={report}", *arguments]
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        environment = dict(os.environ)
+        if parallel(tier, arguments):
+            command += WORKERS
+            environment.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
+        code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:
             return Outcome(tier, seconds)

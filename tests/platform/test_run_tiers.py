@@ -47,6 +47,30 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
     assert taking == [tier]
 
 
+def test_only_the_whole_default_tier_runs_in_two_processes(runner: ModuleType) -> None:
+    assert [tier for tier in runner.TIERS if runner.parallel(tier, [])] == ["default"]
+    assert not runner.parallel("default", ["tests/k8s"])
+
+
+def test_two_processes_of_one_core_each_are_counted_as_one_tier(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real plug-in, over files of each outcome: both processes' tests are in the report."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the others take seconds
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p xdist.plugin\n")
+    (tmp_path / "test_one.py").write_text("def test_passes(): pass\ndef test_fails(): assert 0\n")
+    (tmp_path / "test_two.py").write_text(
+        "import os, pytest\n"
+        "def test_core(): assert os.environ['OMP_NUM_THREADS'] == '1'\n"
+        "def test_other(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n"
+        "def test_skips(): pytest.skip('why not')\n"
+    )
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = runner.run("default", [])
+    assert (found.passed, found.failed, found.skipped) == (3, 1, 1)
+
+
 def report(folder: Path, **counts: int) -> Path:
     attributes = " ".join(f'{name}="{count}"' for name, count in counts.items())
     path = folder / "report.xml"
