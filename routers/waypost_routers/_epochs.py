@@ -50,7 +50,10 @@ class Judge(Protocol):
     Attributes:
         best: Epochs after which the learner was best, of those it has seen.
         outside: (n_held, n_llms), its raw scores then.
+        losses: Of the learner each time it was seen; the last ones are those of the epochs.
     """
+
+    losses: list[float]
 
     @property
     def best(self) -> int: ...
@@ -112,6 +115,11 @@ class HeldOutTraining(EpochTraining):
         if held_out is not None:
             self._first = router._learner(training, judged=True)
             self._judge = router._judge(self._first, held_out)
+
+    @property
+    def losses(self) -> list[float]:
+        """Loss on the fifth that is held out, after each epoch of the first pass."""
+        return self._judge.losses[-self.done :] if self._judged and self.done else []
 
     def _advance(self) -> bool:
         if not self._judged:

@@ -33,12 +33,14 @@ class LowestLoss:
         self._target, self._patience = target, patience
         self._looks, self._step, self._lowest = 0, 0, np.inf
         self.best = 0
+        self.losses: list[float] = []
         self._model: NDArray[np.float32] | None = None
 
     def see(self, learner: Factors) -> bool:
         """Look at a factorisation; say whether to go on."""
         self._looks += 1
         now = self._loss(learner.matrix())
+        self.losses.append(now)
         if now < self._lowest - _TIE or self._model is None:
             self.best, self._step, self._lowest = self._looks, learner.step, now
             self._model = learner.model()
@@ -52,10 +54,11 @@ class LowestLoss:
         return raw_scores(self._rows, self._model)
 
     def state(self) -> Arrays:
-        """Return the best model, and when it was."""
+        """Return the best model, when it was, and the loss at each look."""
         found: Arrays = {
             "at": np.array([self._looks, self.best, self._step]),
             "lowest": np.array([self._lowest]),
+            "losses": np.array(self.losses, np.float64),
         }
         return found if self._model is None else {**found, "model": self._model}
 
@@ -63,6 +66,7 @@ class LowestLoss:
         """Take over what `state` returned."""
         self._looks, self.best, self._step = (int(part) for part in arrays["at"])
         self._lowest = float(arrays["lowest"][0])
+        self.losses = [float(one) for one in arrays["losses"]]
         self._model = arrays.get("model")
 
     def _loss(self, matrix: NDArray[np.float32]) -> float:

@@ -82,7 +82,7 @@ def command(
         work = partial(run_sweep, read_sweep(config_path, overrides))
     with ExitStack() as stack:
         show = _Display(stack, dashboard, many)
-        watcher = Watcher(show.embedded, show.begun, show.row, show.step)
+        watcher = Watcher(show.embedded, show.begun, show.row, show.epoch, show.step)
         report = work(
             data_folder,
             out,
@@ -144,8 +144,16 @@ class _Display:
         self._count(row)
         if row.status == "failed":
             click.echo(f"trial {row.number} failed: {row.error}", err=True)
+        self._draw(total)
+
+    def epoch(self, row: Any, total: int) -> None:
+        again = " again" if row.deal else ""
+        reached = f"epoch {len(row.epochs)}: {_number(row.score)}"
+        self._draw(total, f"; trial {row.number}{again}, {reached}")
+
+    def _draw(self, total: int, now: str = "") -> None:
         best = "" if self._best is None else f", best {self._best[1]:.5g} (trial {self._best[0]})"
-        self._trials(min(self._done, total), total, f"trials{best}")
+        self._trials(min(self._done, total), total, f"trials{best}{now}")
 
     def step(self, what: str) -> None:
         click.echo(what, err=True)

@@ -124,6 +124,14 @@ class EpochTraining(ABC):
         self.done += 1
         return self.done
 
+    @property
+    def losses(self) -> list[float]:
+        """Loss on held-out questions after each epoch, of the router's own kind; lower is better.
+
+        Empty where the router does not look at any.
+        """
+        return []
+
     def settle(self) -> None:
         """Make the router what `fit` would leave, had training ended after this epoch.
 

@@ -39,6 +39,7 @@ class Desk:
         time_s: Most seconds of the sweep's own time; those in the journal count.
         after: What is to be measured when all this is done or its time is over; asked then.
         told: Of each new row.
+        heard: Of each row of a trial that goes on.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Desk:
         time_s: float | None = None,
         after: Callable[[], Sequence[Task]] | None = None,
         told: Told | None = None,
+        heard: Told | None = None,
     ) -> None:
         self.workers = workers
         self._journal, self._proposals, self.most = journal, proposals, most
-        self._time_s, self._after, self._told = time_s, after, told
+        self._time_s, self._after = time_s, after
+        self._told, self._heard = told, heard
         self._began = time.monotonic() - journal.elapsed_s
         self._waiting = deque(task for task in tasks if task.place not in journal.rows)
         self._out: dict[tuple[str, int], Task] = {}
@@ -110,6 +113,12 @@ class Desk:
                 self._seconds.append(known.seconds)
             if self._told is not None:
                 self._told(known)
+
+    def hear(self, rows: Iterable[Row]) -> None:
+        """Pass on how trials that are not at their end are doing; nothing is written down."""
+        for row in rows:
+            if self._heard is not None and row.place in self._out:
+                self._heard(row)
 
     def give_back(self, tasks: Sequence[Task], died: str | None = None) -> None:
         """Take back what was not measured; tasks whose rows were brought are left out.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ from waypost.tune.sweep.journal import Row
 
 
 class Events:
-    """Writes each row as it comes.
+    """Writes each row as it comes, and trials that train by epochs as they go.
 
     Args:
-        folder: Log folder; runs are folders in it. One that is there stays.
+        folder: Log folder; runs are folders in it. Those of finished trials stay.
         label: Of the metric.
 
     Raises:
@@ -27,25 +29,49 @@ class Events:
             raise MissingExtraError("tensorboardX", "tune") from None
         self._library: Any = tensorboardX
         self._folder, self._label = folder, label
+        self._open: dict[int, tuple[Any, Row | None]] = {}
+
+    def grow(self, row: Row) -> None:
+        """Write the epochs of a trial that goes on, as far as they are not written."""
+        if row.deal:
+            return
+        if row.number not in self._open:
+            # What a killed command left of this trial is written again, from its first epoch.
+            run = self._folder / f"trial-{row.number:04d}"
+            shutil.rmtree(run, ignore_errors=True)
+            self._open[row.number] = self._library.SummaryWriter(str(run)), None
+        writer, known = self._open[row.number]
+        before = known or Row(row.number, row.key, {}, 0, "stopped", None, 0.0)
+        _curve(writer, "metric_by_epoch", row.epochs, len(before.epochs))
+        _curve(writer, "held_out_loss", row.losses, len(before.losses))
+        writer.flush()
+        self._open[row.number] = writer, row
 
     def write(self, row: Row) -> None:
         """Write the row's run; rows that failed and those measured again have none."""
-        run = self._folder / f"trial-{row.number:04d}"
-        if row.score is None or row.deal or run.exists():
+        if row.score is None or row.deal:
+            if not row.deal and row.number in self._open:
+                self._open.pop(row.number)[0].close()
             return
         from tensorboardX.summary import hparams
 
-        with self._library.SummaryWriter(str(run)) as writer:
-            for epoch, score in enumerate(row.epochs, 1):
-                if score is not None:
-                    writer.add_scalar("metric_by_epoch", score, epoch)
-            steps = max(len(row.epochs), 1)
-            values = {key: _plain(value) for key, value in row.setting.items()}
-            for summary in hparams(values, {"metric": row.score}):
-                writer.file_writer.add_summary(summary)
-            writer.add_scalar("metric", row.score, steps)
-            writer.add_scalar("seconds", row.seconds, steps)
-            writer.add_text("metric", self._label)
+        self.grow(row)
+        writer, _ = self._open.pop(row.number)
+        steps = max(len(row.epochs), 1)
+        values = {key: _plain(value) for key, value in row.setting.items()}
+        for summary in hparams(values, {"metric": row.score}):
+            writer.file_writer.add_summary(summary)
+        writer.add_scalar("metric", row.score, steps)
+        writer.add_scalar("seconds", row.seconds, steps)
+        writer.add_text("metric", self._label)
+        writer.close()
+
+
+def _curve(writer: Any, tag: str, values: Sequence[float | None], known: int) -> None:
+    """Add the values of the epochs after those that are known; epochs count from 1."""
+    for epoch, value in enumerate(values[known:], known + 1):
+        if value is not None:
+            writer.add_scalar(tag, value, epoch)
 
 
 def _plain(value: Any) -> Any:

@@ -58,7 +58,10 @@ class Row:
         error: Why it failed.
         seconds: Of fitting and deciding.
         at_s: When it was known, in seconds of the sweep's own time.
-        epochs: The metric after each epoch, of routers that train by epochs.
+        epochs: The metric after each epoch, of routers that train by epochs; None where it was
+            not looked at.
+        losses: Their loss on held-out questions after each epoch, mean over the folds; see
+            `EpochTraining.losses`.
         schedule: Changes of parameters while it was trained (pbt); see `EpochTraining`.
         trained: What the router was given, where pbt made it another one than the setting says.
     """
@@ -74,6 +77,7 @@ class Row:
     blocks: list[float | None] = field(default_factory=list)
     error: str | None = None
     epochs: list[float | None] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     schedule: list[Any] = field(default_factory=list)
     trained: dict[str, Any] = field(default_factory=dict)
 

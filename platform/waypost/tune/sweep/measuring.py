@@ -76,18 +76,18 @@ def judged(problem: Problem, choices: Choices) -> dict[str, object]:
     return {"status": "done", "score": score, "blocks": numbers}
 
 
-def measure_all(problem: Problem, tasks: Sequence[Task], limit_s: float) -> Iterator[Row]:
-    """Measure one after another, the first in any case, until so many seconds have passed."""
+def until(tasks: Sequence[Task], limit_s: float) -> Iterator[Task]:
+    """Yield tasks, the first in any case, until so many seconds have passed."""
     start = time.monotonic()
     for place, task in enumerate(tasks):
         if place and time.monotonic() - start >= limit_s:
             return
-        yield measure(problem, task)
+        yield task
 
 
 def measure_here(problem: Problem, desk: Desk) -> None:
     """Measure all that a desk hands out in this process, one after another, without Ray."""
     while tasks := desk.take():
-        for row in measure_all(problem, tasks, min(SLICE_S, desk.left_s)):
-            desk.bring([row])
+        for task in until(tasks, min(SLICE_S, desk.left_s)):
+            desk.bring([measure(problem, task)])
         desk.give_back(tasks)

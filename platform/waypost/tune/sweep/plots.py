@@ -46,13 +46,13 @@ def draw_progress(rows: Sequence[Row], label: str, sign: float, taken: int, path
         )
     axis.set_xlabel("minutes of the sweep")
     axis.set_ylabel(label, wrap=True)
-    axis.set_ylim(*_limits(scores))
+    axis.set_ylim(*limits(scores))
     axis.grid(alpha=0.25)
     made.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     save(made, path)
 
 
-def _limits(scores: Any) -> tuple[float, float]:
+def limits(scores: Any) -> tuple[float, float]:
     """Return limits that show the better trials well: far outliers are cut off."""
     if not len(scores):
         return 0.0, 1.0
@@ -76,7 +76,7 @@ def draw_parallel(
     made = figure(max(6.5, 1.75 * (len(names) + 1)), 4.8)
     axis = made.subplots()
     scores = np.array([row.score for row in done], float)
-    low, high = _limits(scores)
+    low, high = limits(scores)
     order = np.argsort(sign * scores, kind="stable")
     best = set(order[-max(1, round(_SHOWN_BEST * len(order))) :].tolist()) if len(order) else set()
     draw = np.random.default_rng(0)

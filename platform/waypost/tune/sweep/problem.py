@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.epochs import EpochRouter
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.pipelines.sweep import Sweep
 from waypost.pipelines.train import TrainConfig, new_router
-from waypost.registry import searching
+from waypost.registry import router_class, searching
 from waypost.tune.space import TuneConfig
 from waypost.tune.sweep.judging import Floats, Judge
 
@@ -52,6 +53,7 @@ class Problem:
             the finalists.
         seed: Of routers that have one.
         plugin_paths: Where plug-ins are searched for.
+        by_epochs: Whether the router trains by epochs.
     """
 
     router: str
@@ -60,6 +62,7 @@ class Problem:
     folds: NDArray[np.intp]
     seed: int
     plugin_paths: tuple[str, ...]
+    by_epochs: bool
     _kept: dict[int, list[Part]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class Problem:
             folds=np.stack(deals),
             seed=config.seed,
             plugin_paths=tuple(str(path) for path in plugin_paths),
+            by_epochs=issubclass(router_class(config.router), EpochRouter),
         )
 
     def parts(self, deal: int) -> Iterator[Part]:

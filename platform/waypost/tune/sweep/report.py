@@ -10,6 +10,8 @@ from typing import Any
 from waypost.report.folder import write_json
 from waypost.report.numbers import table
 from waypost.tune.space import TuneConfig
+from waypost.tune.sweep.beside import compared, given, number, render_taken, value
+from waypost.tune.sweep.curves import draw_curves
 from waypost.tune.sweep.importance import importance
 from waypost.tune.sweep.journal import Row
 from waypost.tune.sweep.plots import draw_importance, draw_parallel, draw_progress
@@ -57,13 +59,15 @@ def describe(
         "taken": {
             "trial": choice.row.number,
             "is_default": choice.keeps_default,
-            "parameters": space.parameters(choice.row.trained or choice.row.setting),
+            "parameters": space.parameters(given(choice.row)),
             "schedule": choice.row.schedule,
             "setting": choice.row.setting,
             "score": choice.score,
             "default_score": choice.default_score,
+            "deals": choice.deals,
             "why": choice.why,
         },
+        "compared": compared(space, choice),
         "gain": choice.gain,
         "gain_se": choice.gain_se,
         "chosen_gain": choice.chosen_gain,
@@ -97,7 +101,9 @@ def write(
     draw_parallel(search, space.space, label, sign, taken, folder / "parallel.png")
     draw_importance(report["importance"], folder / "importance.png")
     write_trials(folder / "trials.parquet", rows, space)
-    data = write_json(folder, report)
+    has_curves = draw_curves(search, label, sign, taken, folder / "curves.png")
+    plots = ["progress", "parallel", "importance", *(["curves"] if has_curves else [])]
+    data = write_json(folder, {**report, "plots": plots})
     (folder / "report.md").write_text(render(data), encoding="utf-8")
     return data
 
@@ -119,6 +125,7 @@ def write_trials(path: Path, rows: Sequence[Row], space: SearchSpace) -> None:
         "at_s": [row.at_s for row in rows],
         "error": pa.array([row.error for row in rows], pa.string()),
         "epochs": pa.array([row.epochs for row in rows], pa.list_(pa.float64())),
+        "losses": pa.array([row.losses for row in rows], pa.list_(pa.float64())),
     }
     for name in space.space:
         values = [row.setting.get(name) for row in rows]
@@ -134,12 +141,12 @@ def render(report: Report) -> str:
     """Return report.md (null where a number cannot be computed)."""
     parts = [
         [f"# Sweep of {report['router']}", "", *_facts(report)],
-        ["## What was taken", "", *_taken(report)],
+        ["## What was taken", "", *render_taken(report)],
         *([["## On the test split", "", *_test(report["test"])]] if report.get("test") else []),
         ["## Finalists", "", *_finalists(report)],
         [f"## Best trials of {report['trials']['tried']}", "", *_best(report)],
         *([["## Trials that failed", "", *_failures(report)]] if report["failures"] else []),
-        ["## Plots", "", *_plots()],
+        ["## Plots", "", *_plots(report["plots"])],
         ["## How it was measured", "", *_how(report)],
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -160,22 +167,9 @@ def _facts(report: Report) -> list[str]:
     return lines
 
 
-def _taken(report: Report) -> list[str]:
-    taken = report["taken"]
-    name = "the default" if taken["is_default"] else f"trial {taken['trial']}"
-    rows = [[f"`{key}`", _value(value)] for key, value in taken["parameters"].items()]
-    return [
-        f"{name.capitalize()}: {_number(taken['score'])}; default: "
-        f"{_number(taken['default_score'])} ({report['metric']['label']}, cross-validated, mean of "
-        f"{1 + report['repeats']} deals of the questions to folds). {taken['why'].capitalize()}.",
-        "",
-        *(table(("parameter", "value"), rows) if rows else ["No parameter differs from default."]),
-    ]
-
-
 def _test(test: Report) -> list[str]:
     rows = [
-        [name, *(_number(test[key][name]) for key in ("quality", "aiq", "cost_usd_per_1k"))]
+        [name, *(number(test[key][name]) for key in ("quality", "aiq", "cost_usd_per_1k"))]
         for name in test["quality"]
     ]
     lines = table(("", "quality, lambda 0", "AIQ", "USD per 1k"), rows)
@@ -183,8 +177,8 @@ def _test(test: Report) -> list[str]:
         lines += [
             "",
             f"Tuned less default, quality: {test['difference']:+.4f} "
-            f"[{test['low']:+.4f}, {test['high']:+.4f}]; AIQ: {_number(test['aiq_difference'])} "
-            f"[{_number(test['aiq_low'])}, {_number(test['aiq_high'])}] (paired bootstrap, 95 %).",
+            f"[{test['low']:+.4f}, {test['high']:+.4f}]; AIQ: {number(test['aiq_difference'])} "
+            f"[{number(test['aiq_low'])}, {number(test['aiq_high'])}] (paired bootstrap, 95 %).",
         ]
     return [
         *lines,
@@ -197,22 +191,23 @@ def _finalists(report: Report) -> list[str]:
     rows = [
         [
             "default" if one["trial"] == 0 else f"trial {one['trial']}",
-            _number(one["score"]),
-            _number(one["gain"]),
-            _number(one["gain_se"]),
+            number(one["score"]),
+            number(one["score_se"]),
+            number(one["gain"]),
+            number(one["gain_se"]),
         ]
         for one in report["finalists"]
     ]
-    return table(("", "score", "gain over default", "its standard error"), rows)
+    return table(("", "score", "its SE", "gain over default", "its SE"), rows)
 
 
 def _best(report: Report) -> list[str]:
     rows = [
         [
             str(one["trial"]),
-            _number(one["score"]),
+            number(one["score"]),
             f"{one['seconds']:.1f}",
-            ", ".join(f"{k}={_value(v)}" for k, v in one["setting"].items()) or "default",
+            ", ".join(f"{k}={value(v)}" for k, v in one["setting"].items()) or "default",
         ]
         for one in report["best_trials"]
     ]
@@ -224,7 +219,7 @@ def _failures(report: Report) -> list[str]:
     rows = [
         [
             str(one["trial"]),
-            ", ".join(f"{k}={_value(v)}" for k, v in one.items() if k not in known),
+            ", ".join(f"{k}={value(v)}" for k, v in one.items() if k not in known),
             one["error"] or "",
         ]
         for one in report["failures"][:_LISTED]
@@ -233,13 +228,14 @@ def _failures(report: Report) -> list[str]:
     return [*table(("trial", "setting", "why"), rows), *([f"and {more} more"] if more > 0 else [])]
 
 
-def _plots() -> list[str]:
-    files = {
-        "progress.png": "Every trial's score and the best so far",
-        "parallel.png": "Settings of the trials, the best ones in blue",
-        "importance.png": "How much each parameter matters",
+def _plots(names: Sequence[str]) -> list[str]:
+    known = {
+        "progress": "Every trial's score and the best so far",
+        "parallel": "Settings of the trials, the best ones in blue",
+        "importance": "How much each parameter matters",
+        "curves": "Learning curves of the trials",
     }
-    return [f"![{text}]({name})" for name, text in files.items()]
+    return [f"![{known[name]}]({name}.png)" for name in names]
 
 
 def _how(report: Report) -> list[str]:
@@ -253,19 +249,7 @@ def _how(report: Report) -> list[str]:
         "default stays unless the best of them gains over one standard error (paired, over blocks "
         "of questions), and the choice itself gains on questions that it was not made on.",
         "That last number is bootstrap bias corrected cross-validation: "
-        f"{_number(chosen)} here. The best score of the search, "
-        f"{_number(report['best_of_search']['score'])}, is too kind: it was picked for being high.",
+        f"{number(chosen)} here. The best score of the search, "
+        f"{number(report['best_of_search']['score'])}, is too kind: it was picked for being high.",
     ]
     return [f"- {line}" for line in lines]
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "n/a"
-    return f"{value:.4f}" if abs(value) >= 1e-2 or value == 0 else f"{value:.3g}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "null" if value is None else str(value)

@@ -21,6 +21,7 @@ from waypost.report.drawing import require_matplotlib
 from waypost.storage import Place, local_copy, mirrored
 from waypost.tune.space import TuneConfig
 from waypost.tune.sweep import report as reports
+from waypost.tune.sweep.beside import given
 from waypost.tune.sweep.desk import Desk
 from waypost.tune.sweep.events import Events
 from waypost.tune.sweep.final import BEST, on_test, refit
@@ -51,12 +52,14 @@ class Watcher:
         begun: Told the folder, the address of Ray's dashboard, what was measured before, and
             whether a high metric is good ("max"), before the first trial.
         row: Told each row, and how many trials there will be at most.
+        epoch: Told the same of a trial that goes on: its row so far.
         step: Told what is done beside the search, in words.
     """
 
     embedded: Progress | None = None
     begun: Callable[[Path, str | None, list[Row], str], None] = lambda *facts: None
     row: Callable[[Row, int], None] = lambda row, total: None
+    epoch: Callable[[Row, int], None] = lambda row, total: None
     step: Callable[[str], None] = lambda what: None
 
 
@@ -197,7 +200,7 @@ class _Sweep:
                 untrained = self.problem.router_of(self.config.fixed)
                 measurer(self.config, untrained, folder)(self.problem, desk)
             if tasks := self._begin_final():
-                desk = Desk(self.journal, workers, tasks, told=self._told)
+                desk = Desk(self.journal, workers, tasks, told=self._told, heard=self._heard)
                 measure_packed(self.problem, desk, self.config.resources, folder)
         shutil.rmtree(self.folder / RAY, ignore_errors=True)
 
@@ -210,6 +213,7 @@ class _Sweep:
             time_s=self.config.budget.time_s,
             after=self._begin_final if self.config.scheduler == "fifo" else None,
             told=self._told,
+            heard=self._heard,
         )
 
     def _begun(self, address: str | None) -> None:
@@ -231,11 +235,15 @@ class _Sweep:
 
     def _trained(self, row: Row) -> dict[str, Any]:
         """Return what the router of a row was given."""
-        return self.space.parameters(row.trained or row.setting)
+        return self.space.parameters(given(row))
 
     def _told(self, row: Row) -> None:
         self.events.write(row)
         self.watcher.row(row, self.config.budget.trials)
+
+    def _heard(self, row: Row) -> None:
+        self.events.grow(row)
+        self.watcher.epoch(row, self.config.budget.trials)
 
     def _finish(self, taken: dict[str, Any], tuning: dict[str, Any]) -> dict[str, Any] | None:
         """Fit the winner, unless the artifact is it already, and test it beside the default."""

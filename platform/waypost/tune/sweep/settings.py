@@ -40,7 +40,7 @@ class SearchSpace:
 
     def holds(self, dimension: Dimension, setting: Mapping[str, Any]) -> bool:
         """Say whether a parameter is searched beside the values chosen so far."""
-        values = {**self._base, **setting}
+        values = self.full(setting)
         return all(
             any(same(values.get(other), one) for one in (w if isinstance(w, list) else [w]))
             for other, w in dimension.when.items()
@@ -50,14 +50,17 @@ class SearchSpace:
         """Return what the router is given; the rest it has by default."""
         return {**self.fixed, **setting}
 
+    def full(self, setting: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters of the router that a setting makes."""
+        return {**self._base, **setting}
+
     def unsearched(self, name: str) -> Any:
         """Return what a parameter is where it is not searched: fixed, or the router's default."""
         return self._base.get(name)
 
     def key(self, setting: Mapping[str, Any]) -> str:
         """Return the key of a setting: the same for two that make the same router."""
-        values = {**self._base, **setting}
-        text = json.dumps(values, sort_keys=True, default=str)
+        text = json.dumps(self.full(setting), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def grid(self) -> Iterator[Setting]:

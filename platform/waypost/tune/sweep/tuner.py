@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -17,9 +18,9 @@ from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.router import TrainableRouter
 from waypost.tune.space import Resources, TuneConfig
 from waypost.tune.sweep.by_epochs import epoch_trial
+from waypost.tune.sweep.checkpoints import left_behind
 from waypost.tune.sweep.desk import SLICE_S, Desk, row_of
 from waypost.tune.sweep.journal import Row, Task
-from waypost.tune.sweep.lockstep import PROGRESS
 from waypost.tune.sweep.measuring import measure as measure_one
 from waypost.tune.sweep.packed import packed_trial, read_rows, read_tasks, write_tasks
 from waypost.tune.sweep.problem import Problem
@@ -82,10 +83,8 @@ def measurer(
     def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
         (task,) = tasks
         changed = {key: value for key, value in task.setting.items() if key in changeable}
-        found = latest_checkpoint(folder, task.key)
-        return {
-            "trial": {"tasks": write_tasks(tasks), "changed": changed, "resume": str(found or "")}
-        }
+        (resume,) = _left(folder, tasks)
+        return {"trial": {"tasks": write_tasks(tasks), "changed": changed, "resume": resume}}
 
     def measure(problem: Problem, desk: Desk) -> None:
         from ray import tune
@@ -119,16 +118,20 @@ def measure_packed(problem: Problem, desk: Desk, resources: Resources, folder: P
     from ray import tune
 
     def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
-        return {"tasks": write_tasks(tasks), "limit_s": min(SLICE_S, desk.left_s)}
+        return {
+            "tasks": write_tasks(tasks),
+            "limit_s": min(SLICE_S, desk.left_s),
+            "resume": json.dumps(_left(folder, tasks)),
+        }
 
     trial = tune.with_parameters(packed_trial, problem=problem)
     fit(trial, desk_searcher(desk, suggestion), desk.workers, resources, folder)
 
 
-def latest_checkpoint(folder: Path, key: str) -> Path | None:
-    """Return the newest checkpoint that any run in this folder left of a setting."""
-    found = [path.parent for path in folder.glob(f"*/{key}-*/checkpoint_*/{PROGRESS}")]
-    return max(found, key=lambda path: (path / PROGRESS).stat().st_mtime_ns, default=None)
+def _left(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
+    """Return the checkpoints of each task, as text."""
+    found = left_behind(folder)
+    return [[str(path.absolute()) for path in found.get(task.place, [])] for task in tasks]
 
 
 def fit(
@@ -261,6 +264,7 @@ def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[
             rows = own_rows(read_rows(result.get("rows", "[]")), self.batches.get(trial_id, []))
             desk.bring([row for row in rows if row.status != "stopped"])
             self.unfinished[trial_id] = [row for row in rows if row.status == "stopped"]
+            desk.hear(self.unfinished[trial_id])
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

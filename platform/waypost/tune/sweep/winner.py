@@ -43,7 +43,9 @@ class Choice:
         chosen_gain: What choosing the best of the search earns over the default on questions that
             it was not chosen on; see the module.
         why: In words.
-        finalists: Of each finalist number, score over all deals, gain, gain_se.
+        finalists: Of each finalist number, score over all deals, its standard error, gain, gain_se.
+        rival: The best of them that is not the default; None where there is none.
+        deals: How many deals of the questions to folds their scores are means over.
     """
 
     row: Row
@@ -55,6 +57,8 @@ class Choice:
     chosen_gain: float | None
     why: str
     finalists: list[dict[str, Any]]
+    rival: Row | None
+    deals: int
 
     @property
     def keeps_default(self) -> bool:
@@ -104,11 +108,22 @@ def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) ->
     for row in in_final:
         gain, error = (None, None) if default is None else _gain(deals, row, default, sign)
         table.append(
-            {"trial": row.number, "score": scores[row.key], "gain": gain, "gain_se": error}
+            {
+                "trial": row.number,
+                "score": scores[row.key],
+                "score_se": _error(_blocks(deals[row.key])),
+                "gain": gain,
+                "gain_se": error,
+            }
         )
+    others = [row for row in in_final if row is not default]
+    rival = max(others, key=lambda row: (sign * scores[row.key], -row.number), default=None)
+    count = len(deals[first.key])
     if default is None:
         why = "the default could not be measured; the best finalist was taken"
-        return Choice(first, scores[first.key], None, best[0], None, None, None, why, table)
+        return Choice(
+            first, scores[first.key], None, best[0], None, None, None, why, table, rival, count
+        )
     gain, error = _gain(deals, first, default, sign)
     chosen_gain = corrected_gain(best, default, sign, seed)
     taken, why = _decide(first, default, gain, error, chosen_gain)
@@ -122,6 +137,8 @@ def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) ->
         chosen_gain=chosen_gain,
         why=why,
         finalists=table,
+        rival=rival,
+        deals=count,
     )
 
 
@@ -179,8 +196,13 @@ def _gain(deals: dict[str, list[Row]], row: Row, default: Row, sign: float) -> t
     if default.key not in deals:
         return np.nan, np.nan
     difference = sign * (_blocks(deals[row.key]) - _blocks(deals[default.key]))
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
-    return sign * (_score(deals[row.key]) - _score(deals[default.key])), error
+    gain = sign * (_score(deals[row.key]) - _score(deals[default.key]))
+    return gain, _error(difference)
+
+
+def _error(blocks: Floats) -> float:
+    """Return the standard error of a metric, or of a difference, by its pseudo-values."""
+    return float(blocks.std(ddof=1) / np.sqrt(len(blocks))) if len(blocks) > 1 else 0.0
 
 
 def _blocks(rows: Sequence[Row]) -> Floats:
