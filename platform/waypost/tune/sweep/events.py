@@ -10,6 +10,9 @@ from typing import Any
 from waypost.contracts.errors import MissingExtraError
 from waypost.tune.sweep.journal import Row
 
+FLUSH_S = 2
+"""A trial's values are seen in TensorBoard so many seconds later."""
+
 
 class Events:
     """Writes each row as it comes, and trials that train by epochs as they go.
@@ -39,12 +42,12 @@ class Events:
             # What a killed command left of this trial is written again, from its first epoch.
             run = self._folder / f"trial-{row.number:04d}"
             shutil.rmtree(run, ignore_errors=True)
-            self._open[row.number] = self._library.SummaryWriter(str(run)), None
+            made = self._library.SummaryWriter(str(run), flush_secs=FLUSH_S)
+            self._open[row.number] = made, None
         writer, known = self._open[row.number]
         before = known or Row(row.number, row.key, {}, 0, "stopped", None, 0.0)
         _curve(writer, "metric_by_epoch", row.epochs, len(before.epochs))
         _curve(writer, "held_out_loss", row.losses, len(before.losses))
-        writer.flush()
         self._open[row.number] = writer, row
 
     def write(self, row: Row) -> None:

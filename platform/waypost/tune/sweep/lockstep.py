@@ -114,7 +114,7 @@ class Lockstep:
         """Return all that is needed to go on."""
         states = [training.state() for _, _, training in self._folds]
         seconds = time.perf_counter() - self._began
-        return Kept(self._task.place, states, self._epochs, seconds)
+        return Kept(self._task.place, states, list(self._epochs), seconds)
 
     @property
     def _has_ended(self) -> bool:

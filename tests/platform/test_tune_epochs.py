@@ -1,0 +1,213 @@
+"""Trials of routers that train by epochs: looked at on the way, kept, gone on with, drawn."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from waypost.contracts.errors import ArtifactFormatError
+from waypost.testing.synthetic import planted
+from waypost.tune.sweep import lockstep
+from waypost.tune.sweep.checkpoints import Kept, first_whole, left_behind
+from waypost.tune.sweep.curves import draw_curves
+from waypost.tune.sweep.events import Events
+from waypost.tune.sweep.journal import Row, Task
+from waypost.tune.sweep.lockstep import SHARE, Pace, trained
+from waypost.tune.sweep.measuring import measure
+from waypost.tune.sweep.problem import Problem
+from waypost.tune.sweep.reading import check_sweep
+
+EPOCHS = 6
+GIVEN = {"hidden": 8, "members": 1, "epochs": EPOCHS, "patience": EPOCHS}
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    space = {"hidden": {"type": "choice", "values": [4, 8]}}
+    config = check_sweep(
+        {"router": "mlprouter", "space": space, "budget": {"trials": 2}, "folds": 2}, "x"
+    )
+    return Problem.of(config, planted(160), ())
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """A clock that only moves when it is told to; its one entry is the time."""
+    now = [0.0]
+    monkeypatch.setattr(lockstep.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def task(**more) -> Task:
+    return Task(1, "k", {"hidden": 8}, {**GIVEN, **more})
+
+
+def test_the_pace_keeps_looks_to_their_share(clock):
+    pace = Pace()
+    assert not pace.is_due
+    clock[0] = 5.0
+    assert pace.is_due
+    clock[0] = 5.5
+    pace.looked(0.5)
+    clock[0] = 5.5 + 0.5 / SHARE - 0.01
+    assert not pace.is_due
+    clock[0] += 0.02
+    assert pace.is_due
+    pace.begin()  # the next trial: as long again
+    assert not pace.is_due
+
+
+class Looks(Pace):
+    """Looks after the epochs that are named."""
+
+    def __init__(self, epochs: set[int]) -> None:
+        super().__init__()
+        self.asked, self.epochs = 0, epochs
+
+    @property
+    def is_due(self) -> bool:
+        self.asked += 1
+        return self.asked in self.epochs
+
+
+def test_epoch_by_epoch_or_seldom_the_end_is_that_of_a_fit(problem):
+    whole = measure(problem, task())
+    for pace, looked in (
+        (None, {1, 2, 3, 4, 5, 6}),
+        (Looks({2, 4}), {2, 4, 6}),
+        (Looks(set()), {6}),
+    ):
+        found = list(trained(problem, task(), pace))
+        *before, (last, kept) = found
+        assert (last.status, last.score, last.blocks) == ("done", whole.score, whole.blocks)
+        assert kept is None
+        assert {n for n, one in enumerate(last.epochs, 1) if one is not None} == looked
+        assert last.epochs[-1] == last.score
+        assert [len(row.epochs) for row, _ in before] == sorted(looked - ({6} if pace else set()))
+        assert all(row.status == "stopped" and one is not None for row, one in before)
+        assert len(last.losses) == EPOCHS
+        assert np.isfinite(last.losses).all()
+
+
+def test_a_schedule_of_changes_is_followed_and_gone_on_with(problem):
+    changing = replace(
+        task(), schedule=[[0, {"learning_rate": 1e-2}], [3, {"learning_rate": 1e-4}]]
+    )
+    whole = measure(problem, changing)
+    rows = list(trained(problem, changing))
+    assert rows[-1][0].blocks == whole.blocks
+    assert rows[-1][0].losses != measure_losses(problem, task())
+    kept = kept_after(problem, changing, 4)
+    again = list(trained(problem, changing, kept=kept))
+    assert len(again[0][0].epochs) == 5
+    assert again[-1][0].blocks == whole.blocks
+
+
+def kept_after(problem: Problem, one: Task, epochs: int) -> Kept | None:
+    """Return a checkpoint as a trial reports it; later epochs train on in its arrays."""
+    return next(kept for row, kept in trained(problem, one) if len(row.epochs) == epochs)
+
+
+def measure_losses(problem: Problem, one: Task) -> list[float | None]:
+    return list(trained(problem, one))[-1][0].losses
+
+
+def test_a_checkpoint_is_read_gone_on_with_and_passed_over_where_it_is_torn(problem, tmp_path):
+    run = tmp_path / "ray" / "a" / "k-1"
+    whole, _ = list(trained(problem, task()))[-1]
+    for number in range(2):
+        folder = run / f"checkpoint_{number}"
+        folder.mkdir(parents=True)
+        kept_after(problem, task(), number + 1).write(folder)
+        for path in folder.iterdir():
+            os.utime(path, (number, number))
+    (tmp_path / "ray" / "a" / "k-2").mkdir()
+    left = left_behind(tmp_path / "ray")
+    assert left == {("k", 0): [run / "checkpoint_1", run / "checkpoint_0"]}
+    folders = [str(path) for path in left["k", 0]]
+    assert len(first_whole(folders).epochs) == 2
+    torn = run / "checkpoint_1" / "fold-1.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    with pytest.raises(ArtifactFormatError, match="checkpoint_1: is no checkpoint"):
+        Kept.read(run / "checkpoint_1")
+    kept = first_whole(folders)
+    rows = [row for row, _ in trained(problem, task(), kept=kept)]
+    assert [len(row.epochs) for row in rows] == [2, 3, 4, 5, 6, 6]
+    assert (rows[-1].epochs, rows[-1].losses) == (whole.epochs, whole.losses)
+    assert first_whole([]) is None
+
+
+def test_a_checkpoint_of_another_setting_is_as_if_there_were_none(problem):
+    kept = kept_after(problem, task(hidden=4), 1)
+    rows = [row for row, _ in trained(problem, task(), kept=kept)]
+    assert len(rows[0].epochs) == 1
+    assert rows[-1].score == measure(problem, task()).score
+
+
+def test_what_fails_on_the_way_is_a_row(problem):
+    ((row, kept),) = trained(problem, task(hidden=-1))
+    assert (row.status, kept) == ("failed", None)
+    assert "hidden: is -1" in row.error
+
+
+# -- what is shown ------------------------------------------------------------------------------
+
+
+def scalars(run: Path) -> dict[tuple[str, int], float]:
+    """Return the values of a run's event files by tag and step."""
+    found = {}
+    for path in run.glob("events*"):
+        content = path.read_bytes()
+        while len(content) > 12:  # length, its checksum, the event, its checksum
+            (size,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    assert (value.tag, event.step) not in found
+                    found[value.tag, event.step] = value.simple_value
+    return found
+
+
+def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path):
+    begun = Row(3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3])
+    killed = Events(tmp_path, "quality")
+    killed.grow(begun)
+    expected = {("metric_by_epoch", 2): 0.25, ("held_out_loss", 1): 4, ("held_out_loss", 2): 3}
+    end = time.monotonic() + 60
+    while scalars(tmp_path / "trial-0003") != expected:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    after = Events(tmp_path, "quality")  # another process: the first one wrote no end
+    more = replace(begun, epochs=[None, 0.25, 0.5], losses=[4, 3, 2])
+    after.grow(more)
+    done = replace(
+        more, status="done", epochs=[*more.epochs, 0.75], losses=[4, 3, 2, 1], score=0.75
+    )
+    after.write(replace(done, score=0.75))
+    expected |= {("metric_by_epoch", 3): 0.5, ("metric_by_epoch", 4): 0.75}
+    expected |= {("held_out_loss", 3): 2, ("held_out_loss", 4): 1}
+    found = scalars(tmp_path / "trial-0003")
+    assert expected.items() <= found.items()
+    assert found["metric", 4] == 0.75
+    after.grow(replace(begun, deal=1))  # those measured again have no run
+    after.write(Row(4, "l", {}, 0, "failed", None, 1.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["trial-0003"]
+
+
+def test_curves_are_drawn_where_there_are_any(tmp_path):
+    path = tmp_path / "curves.png"
+    plain = [Row(n, f"k{n}", {}, 0, "done", 0.5, 1.0) for n in range(2)]
+    assert not draw_curves(plain, "quality", 1.0, 0, path)
+    rows = [replace(row, epochs=[None, 0.5], losses=[2.0, 1.0 + row.number]) for row in plain]
+    assert draw_curves(rows, "quality", 1.0, 1, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert not draw_curves(plain, "quality", 1.0, 0, path)
+    assert not path.exists()
