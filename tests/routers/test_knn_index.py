@@ -12,7 +12,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.encoders import make_encoder
 from waypost.loading import load_router, save_router
-from waypost.testing import fitted_routers
+from waypost.testing.fitted_routers import fitted
 from waypost.testing.router_contract import all_checks
 from waypost.testing.synthetic import ENCODER_ID, planted
 from waypost_routers._index import LISTS_READ, Index
@@ -116,10 +116,8 @@ def with_index():
     """Have the battery's knnrouters built with an index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KNNRouter, "trial_parameters", {"index": "ivf"})
-        fitted_routers._fitted.cache_clear()
-        assert fitted_routers.fitted("knnrouter").index_ is not None
+        assert fitted("knnrouter").index_ is not None
         yield
-    fitted_routers._fitted.cache_clear()
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.__name__)

@@ -20,6 +20,7 @@ from waypost.testing.fitted_routers import (
     fitted,
     models,
     new_router,
+    quick_router,
     raised,
     scores,
 )
@@ -189,7 +190,7 @@ def check_no_user_text_in_logs(name: str) -> None:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     try:
-        router = new_router(name).fit(data)
+        router = quick_router(name).fit(data)
         decision = router.route_single(canary)
         query = {"query": canary, "allowed_models": ["no-such-model"]}
         records.append(str(raised(EmptyPoolError, partial(router.route_single, query))))

@@ -18,34 +18,22 @@ from waypost.contracts.errors import (
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.registry import router_class
-from waypost.testing.fitted_routers import new_router, raised, scores
+from waypost.testing.fitted_routers import (
+    quick_data,
+    quick_fitted,
+    quick_router,
+    raised,
+    scores,
+)
 from waypost.testing.synthetic import planted
 
 _RESTARTS = (1, 2, 5)
 """Epochs after which a training is cut off."""
 
-_QUICK = {"epochs": 6, "patience": 3, "hidden": 16, "members": 2}
-"""Of a router that has such parameters: few small epochs say as much as many."""
-
-
-@cache
-def _questions() -> RoutingData:
-    return planted(72)
-
 
 @cache
 def _others() -> RoutingData:
     return planted(20, seed=4)
-
-
-@cache
-def _fitted(name: str) -> ScoreRouter:
-    return _quick(name).fit(_questions())
-
-
-def _quick(name: str, **params: Any) -> ScoreRouter:
-    known = router_class(name).parameter_names()  # type: ignore[attr-defined]
-    return new_router(name, **{k: v for k, v in _QUICK.items() if k in known}, **params)
 
 
 def learns_by_epochs(name: str) -> bool:
@@ -57,7 +45,7 @@ def check_epochs_end_where_fit_does(name: str) -> None:
     """Settled after every epoch or never before the end: the router is the one that fit leaves."""
     if not learns_by_epochs(name):
         return
-    router, training = _begun(name, _questions())
+    router, training = _begun(name, quick_data())
     counted = []
     for done in training:
         counted.append(done)
@@ -68,14 +56,14 @@ def check_epochs_end_where_fit_does(name: str) -> None:
     assert counted == list(range(1, len(counted) + 1))
     assert len(counted) <= training.total
     assert training.stopped or training.done == training.total
-    _same(router, _fitted(name))
+    _same(router, quick_fitted(name))
 
 
 def check_an_unsettled_router_says_so(name: str) -> None:
     """Between epochs it is not asked, and what it was settled to does not move."""
     if not learns_by_epochs(name):
         return
-    router, training = _begun(name, _questions())
+    router, training = _begun(name, quick_data())
     if training.total:
         raised(NotFittedError, training.settle)
         raised(NotFittedError, lambda: router.route_single("simmer the garlic"))
@@ -92,22 +80,22 @@ def check_resumed_epochs_end_as_if_never_cut_off(name: str) -> None:
     """Cut off and begun anew from safetensors, several times: the end is that of one fit."""
     if not learns_by_epochs(name):
         return
-    router, training = _begun(name, _questions())
+    router, training = _begun(name, quick_data())
     while next(training, None):
         if training.done in _RESTARTS:
             if training.done == 2:
                 training.settle()
             state = load(save(training.state()))
-            router, training = _begun(name, _questions(), state)
+            router, training = _begun(name, quick_data(), state)
     training.settle()
-    _same(router, _fitted(name))
+    _same(router, quick_fitted(name))
 
 
 def check_other_settings_go_on_from_a_state(name: str) -> None:
     """A changed rate goes on where the state was, as if changed at that epoch; others may not."""
     if not learns_by_epochs(name):
         return
-    data = _questions()
+    data = quick_data()
     _, training = _begun(name, data)
     next(training)
     training.settle()
@@ -144,7 +132,7 @@ def check_a_foreign_state_is_refused(name: str) -> None:
     """Other data, another seed, another router's, or one that is not whole."""
     if not learns_by_epochs(name):
         return
-    data = _questions()
+    data = quick_data()
     _, training = _begun(name, data)
     next(training)
     state = training.state()
@@ -159,7 +147,7 @@ def check_a_foreign_state_is_refused(name: str) -> None:
 def _begun(
     name: str, data: RoutingData, state: Any = None, **params: Any
 ) -> tuple[ScoreRouter, EpochTraining]:
-    router = _quick(name, **params)
+    router = quick_router(name, **params)
     assert isinstance(router, EpochRouter)
     return router, router.fit_epochs(data, state)
 

@@ -18,6 +18,9 @@ from waypost.registry import make_router, router_class
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID, planted
 
+_QUICK = {"epochs": 6, "patience": 3, "hidden": 16, "members": 2}
+"""Of a router that has such parameters: few small epochs say as much as many."""
+
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
@@ -37,14 +40,46 @@ def new_router(name: str, **params: Any) -> ScoreRouter:
     return router
 
 
+def quick_router(name: str, **params: Any) -> ScoreRouter:
+    """Build a router as `new_router` does, of few and small epochs where it learns by them.
+
+    For what must hold however well it has learned.
+    """
+    defaults = router_class(name)().get_params()  # type: ignore[attr-defined]
+    quick = {key: value for key, value in _QUICK.items() if type(defaults.get(key)) is int}
+    return new_router(name, **quick, **params)
+
+
 @cache
-def _fitted(name: str) -> ScoreRouter:
-    return new_router(name).fit(planted(160))
+def quick_data() -> RoutingData:
+    """Return the data of `quick_fitted`: more rows than one batch has."""
+    return planted(72)
+
+
+def quick_fitted(name: str) -> ScoreRouter:
+    """Return a `quick_router`, fitted once in a process: it is to be asked, not changed."""
+    return _quick_fitted(name, _variant(name))
 
 
 def fitted(name: str) -> ScoreRouter:
     """Return the router fitted on planted data: a shallow copy, whose policy may be changed."""
-    return copy.copy(_fitted(name))
+    return copy.copy(_fitted(name, _variant(name)))
+
+
+@cache
+def _quick_fitted(name: str, _variant: str) -> ScoreRouter:
+    return quick_router(name).fit(quick_data())
+
+
+@cache
+def _fitted(name: str, _variant: str) -> ScoreRouter:
+    return new_router(name).fit(planted(160))
+
+
+def _variant(name: str) -> str:
+    """Say how `new_router` builds it, which a test may change: what was fitted before is not it."""
+    cls: Any = router_class(name)
+    return repr(cls.trial_parameters)
 
 
 def batch_of(data: RoutingData) -> QueryBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ def planted(n: int = 200, seed: int = 0) -> RoutingData:
         Data with embeddings. The topic's specialist scores 1, the others 0.1 to 0.3 (so the
         best single LLM averages about 0.6); tokens and dollars are recorded.
     """
+    data = _planted(n, seed)
+    arrays = {name: array.copy() for name, array in vars(data).items() if hasattr(array, "copy")}
+    return replace(data, **arrays)
+
+
+@cache  # the checks of every router ask for the same few
+def _planted(n: int, seed: int) -> RoutingData:
     draw = np.random.default_rng(seed)
     topics = [list(TOPICS)[i % 2] for i in range(n)]
     texts = tuple(
