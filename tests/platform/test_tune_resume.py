@@ -149,6 +149,36 @@ def test_a_killed_driver_costs_no_epoch_before_the_last_checkpoint(
             assert counts == [1] * FOLDS, (lean, epoch)
 
 
+def test_without_a_shared_disk_a_trial_goes_on_without_checkpoints(ray_here, tmp_path):
+    from ray import tune
+
+    from waypost.tune.space import Resources
+    from waypost.tune.sweep.checkpoints import Kept, left_behind, send
+    from waypost.tune.sweep.journal import Task
+    from waypost.tune.sweep.packed import write_tasks
+    from waypost.tune.sweep.tuner import fit
+
+    heard = []
+
+    def trial(config: dict) -> None:
+        (marker,) = tmp_path.glob("*/.validate_storage_marker")
+        marker.unlink()  # another machine does not see what the driver wrote
+        send({"at": 7}, Kept(("k", 0), [], [], 1.0))
+
+    class Hears(tune.Callback):
+        def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+            heard.append(result.get("at"))
+
+        def __reduce__(self) -> tuple:
+            return str, ("hears",)
+
+    tasks = write_tasks([Task(0, "k", {}, {})])
+    space, hears = {"tasks": tune.grid_search([tasks])}, [Hears()]
+    fit(trial, None, None, Resources(), tmp_path, space=space, callbacks=hears)
+    assert heard == [7]
+    assert left_behind(tmp_path) == {}
+
+
 def rows(out: Path) -> list[dict]:
     path = out / "trials.jsonl"
     lines = path.read_text().split("\n")[1:-1] if path.is_file() else []
