@@ -114,18 +114,26 @@ async def test_openai_never_shows_its_key_when_nobody_listens(keys, caplog):
     assert_hidden(text + caplog.text)
 
 
-@pytest.mark.parametrize("name", [name for name in engine_names() if name != "openai"])
+def others_by_tier():
+    """Mark the one that runs a model, even a tiny one, for the engine tier."""
+    names = [name for name in engine_names() if name != "openai"]
+    real = {"transformers": [pytest.mark.engine]}
+    return [pytest.param(name, marks=real.get(name, [])) for name in names]
+
+
+@pytest.mark.parametrize("name", others_by_tier())
 async def test_other_engines_have_no_key_to_show(keys, caplog, tmp_path, name):
     caplog.set_level(logging.DEBUG)
     assert secrets.key_ring().count("svc") == 1
     file = tmp_path / "answers.jsonl"
     file.write_text('{"query": "hello", "response": "answer"}')
+    weights = write_tiny_model(tmp_path / "m") if name == "transformers" else tmp_path / "m"
     configs = {
         "echo": [{}, *({"fail_with": kind} for kind in ("timeout", "429", "500", "mid_stream"))],
         "replay": [{"data": str(file)}, {"data": str(tmp_path / "none.jsonl")}],
         "transformers": [
-            {"model": str(write_tiny_model(tmp_path / "m")), "max_output_tokens": 3},
-            {"model": str(tmp_path / "m"), "context_length": 5},
+            {"model": str(weights), "max_output_tokens": 3},
+            {"model": str(weights), "context_length": 5},
             {"model": str(tmp_path)},
         ],
         "vllm": [{"model": str(tmp_path)}],  # not installed, or no model: it says so

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,17 @@ def test_the_base_is_light(extras: dict[str, dict[str, Requirement]]) -> None:
     assert not {"torch", "ray", "transformers", "scikit-learn", "pandas"} & set(extras[""])
 
 
+@cache
+def nodes(source: Path) -> list[ast.AST]:
+    """Return the nodes of a module that import or call."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom | ast.Call)]
+
+
 def imported(source: Path) -> set[str]:
     """Top-level names that a module imports, at any depth of its code."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -130,7 +138,7 @@ def named_extras(root: Path) -> set[tuple[str, str]]:
     found = set()
     for package in PACKAGES:
         for source in (root / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            for node in nodes(source):
                 if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                     continue
                 values = [a.value for a in node.args if isinstance(a, ast.Constant)]

@@ -104,7 +104,12 @@ async def gateway(artifact: Path) -> AsyncIterator[Client]:
         await found.close()
 
 
-@pytest.mark.parametrize("name", ROUTERS)
+def by_tier() -> list[Any]:
+    """Mark what fine-tunes for the engine tier, as the battery does: it loads transformers."""
+    return [pytest.param(n, marks=[pytest.mark.engine] if fine_tunes(n) else []) for n in ROUTERS]
+
+
+@pytest.mark.parametrize("name", by_tier())
 async def test_a_router_serves_by_its_path_alone(name, data, tmp_path):
     artifact = train_one(name, data, tmp_path / "artifact", real=False)
     pool = {entry["name"] for entry in small_pool(router_config(artifact))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -28,10 +30,7 @@ _ABOUT = (
 
 def document(plan: Plan) -> dict[str, Any]:
     """Return the document for one graph: its models and limits stand in it."""
-    _, definitions = models_json_schema(
-        [(model, "validation") for model in _BODIES], ref_template=REF
-    )
-    schemas = definitions["$defs"]
+    schemas = json.loads(_bodies())
     for name in ("ChatBody", "CompletionBody", "RouteBody"):
         _bound(schemas[name]["properties"], plan)
     schemas["Extras"]["properties"]["allowed_models"] = _or_null(_models(plan))
@@ -44,6 +43,14 @@ def document(plan: Plan) -> dict[str, Any]:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+@cache  # as text, so that each document has objects of its own to bound
+def _bodies() -> str:
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in _BODIES], ref_template=REF
+    )
+    return json.dumps(definitions["$defs"])
 
 
 def _models(plan: Plan) -> dict[str, Any]:
