@@ -18,6 +18,7 @@ from waypost.pipelines.asking.ledger import Tally
 from waypost.pipelines.asking.logs import AppendLog, LogIndex
 from waypost.pipelines.asking.order import Rows, longest_first
 from waypost.pipelines.asking.requests import (
+    KEY_BYTES,
     Keys,
     cell_id,
     first_of_each,
@@ -85,16 +86,21 @@ class Job:
         self.wish_usd = candidate.cost_usd(int(characters / CHARACTERS_A_TOKEN), tokens) or 0.0
 
     def _keys(self, questions: pa.Table, scorer_version: str) -> tuple[Keys, Keys]:
-        cells: list[bytes] = []
-        rows: list[bytes] = []
+        cells, rows = (np.empty((len(questions), KEY_BYTES), np.uint8) for _ in range(2))
+        at = 0
         for batch in questions.select(_DECIDING).to_batches(max_chunksize=_CHUNK):
+            part: tuple[list[bytes], list[bytes]] = ([], [])
             for question in batch.to_pylist():
                 request = {"prompt": question["query"], "max_tokens": question["max_tokens"]}
-                cells.append(cell_id(self.llm, self.candidate, {**request, **self._sampling}))
-                rows.append(row_key(cells[-1], question, scorer_version))
-        return key_array(cells), key_array(rows)
+                cell = cell_id(self.llm, self.candidate, {**request, **self._sampling})
+                part[0].append(cell)
+                part[1].append(row_key(cell, question, scorer_version))
+            end = at + batch.num_rows
+            cells[at:end], rows[at:end] = map(key_array, part)
+            at = end
+        return cells, rows
 
-    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any) -> None:
+    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any, scorers: int) -> None:
         """Make every row that is missing.
 
         Args:
@@ -102,8 +108,9 @@ class Job:
             booked: Whether each call is booked there.
             cpus: CPUs of an actor.
             questions: Object reference of the questions.
+            scorers: Most processes that score at once; each costs a second of CPU to start.
         """
-        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus)
+        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus, scorers)
         stage = partial(score_outcomes, questions=questions, plugin_paths=settings().plugin_paths)
         rows, errors = AppendLog(self.folder, ROWS), AppendLog(self.folder, ERRORS)
         try:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from waypost.benchmarks.base import CUSTOM
 from waypost.config import environment_value, parse
+from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     ConfigError,
     Fault,
@@ -28,7 +29,7 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.contracts.tables import write_llms
-from waypost.encoders import make_encoder
+from waypost.encoders import EncoderSpec, make_encoder
 from waypost.engines import engine_config, engine_names
 from waypost.pipelines.asking.crowd import side_by_side
 from waypost.pipelines.asking.ledger import Ledger, Rates, Tally
@@ -39,6 +40,7 @@ from waypost.pipelines.embed import Progress, keep_embeddings
 from waypost.pipelines.job import Job
 from waypost.pipelines.questions_table import Texts, question_table, strata
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.pipelines.scoring import start_scorers
 from waypost.scorers import SCORER_VERSION, metric_name
 from waypost.secrets import key_ring
 from waypost.storage.uri import Uri, is_uri
@@ -131,7 +133,7 @@ def _run(
     folder: Path, config: DataConfig, watcher: Watcher | None, embedding: Progress | None
 ) -> Summary:
     began = time.monotonic()
-    encoder = make_encoder(config.encoder)
+    encoder = _encoder_without_cache(config)
     questions = question_table(folder)
     _check_metrics(folder, questions)
     order = mixed(strata(questions), config.seed)
@@ -165,6 +167,13 @@ def _run(
     shown = str(Uri(config.out)) if is_uri(config.out) else config.out  # without secrets
     reasons = {name: job.reasons for name, job in jobs.items()}
     return Summary(shown, n_cells, tallies, reasons, unanswered, time.monotonic() - began)
+
+
+def _encoder_without_cache(config: DataConfig) -> Encoder:
+    # every text is embedded once: a cache would be memory for nothing
+    one = config.encoder
+    spec = EncoderSpec.of(one) if isinstance(one, str) else one
+    return make_encoder(spec.model_copy(update={"cache_mb": 0}))
 
 
 def _alone() -> bool:
@@ -250,13 +259,16 @@ def _ask(
     ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd, wishes)
     # askers and scorers may be on other machines, which the mapped file is not
     shared = ray.put(questions)
+    if _alone():
+        start_scorers(os.cpu_count() or 1)
     # a Ray of our own has more logical CPUs than cores, so that its stages need not queue
     cpus = float(os.cpu_count() or 1) if _alone() else ray.cluster_resources().get("CPU", 1.0)
     todo = {name: job for name, job in jobs.items() if job.todo}
 
     def work(job: Job) -> Callable[[], None]:
         limited = rates[job.llm] != Rates() or config.budget_usd is not None
-        return lambda: job.run(ledger, limited, min(actor_cpus(job.candidate), cpus), shared)
+        taken = min(actor_cpus(job.candidate), cpus)
+        return lambda: job.run(ledger, limited, taken, shared, max(1, int(cpus)))
 
     def poll() -> None:
         if watcher is not None:

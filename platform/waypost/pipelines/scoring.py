@@ -21,6 +21,23 @@ SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
 _NEEDED = ("metric", "ground_truth", "choices", "query")
 
 
+def start_scorers(count: int) -> None:
+    """Have processes of Ray ready to score: to import all that takes each a second of CPU.
+
+    Without it they start when the first answers come, and take the CPU from who asks. Returns at
+    once.
+    """
+    import ray
+
+    ready = ray.remote(_imports)
+    for _ in range(count):
+        ready.remote()
+
+
+def _imports() -> None:
+    import ray.data  # noqa: F401 - the stage's tasks need it
+
+
 def score_outcomes(
     outcomes: pa.Table, *, questions: Any, plugin_paths: Sequence[Path] = ()
 ) -> pa.Table:

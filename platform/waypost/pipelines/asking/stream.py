@@ -36,6 +36,7 @@ class Stream:
         ledger: Handle of the run's `Ledger` actor.
         booked: Whether each call is booked there.
         cpus: CPUs of an actor.
+        stage_tasks: Most tasks of a further stage at once.
     """
 
     llm: str
@@ -44,6 +45,7 @@ class Stream:
     ledger: Any
     booked: bool
     cpus: float
+    stage_tasks: int = 1
 
     def outcomes(
         self, requests: pa.Table, prompts: Any, stage: Stage | None = None
@@ -64,12 +66,10 @@ class Stream:
         concurrency = math.ceil(self.candidate.concurrency / actors)
         asking = Asking(self.llm, self.candidate, concurrency, str(self.log_folder), self.booked)
         block = min(_ROUNDS * concurrency, math.ceil(requests.num_rows / (actors * _HANDS)))
-        numbers = range(0, requests.num_rows, block)
-        blocks = [
-            pa.table({"request": pa.array(range(at, min(at + block, requests.num_rows)))})
-            for at in numbers
-        ]
-        data = ray.data.from_arrow(blocks).map_batches(
+        n = requests.num_rows
+        parts = [{"begin": at, "end": min(at + block, n)} for at in range(0, n, block)]
+        # from_items makes its blocks here; from_arrow has a task look at each of them
+        data = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
             Asker,
             fn_constructor_args=(asking, ray.put(requests), prompts, self.ledger),
             batch_size=None,
@@ -83,5 +83,7 @@ class Stream:
             runtime_env={"env_vars": PATIENT_THREADS},
         )
         if stage is not None:
-            data = data.map_batches(stage, batch_size=None, batch_format="pyarrow")
+            data = data.map_batches(
+                stage, batch_size=None, batch_format="pyarrow", concurrency=self.stage_tasks
+            )
         yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
