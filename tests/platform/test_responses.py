@@ -218,6 +218,29 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(tmp_path):
         assert len(upstream.calls) == len(rows(tmp_path)) == 30
 
 
+def test_what_a_budget_buys_is_of_every_split_and_of_every_llm(tmp_path):
+    with counting_upstream() as upstream:  # 0.02 and 0.2 USD a call; all calls are 17.6 USD
+        cheap = endpoint(upstream.url, input_price=1e3, output_price=2e3)
+        dear = endpoint(upstream.url, input_price=1e4, output_price=2e4)
+        dear["config"] = {"base_url": upstream.url, "model": "other"}
+        config = write_run(tmp_path, {"cheap": cheap, "dear": dear}, n=0, budget_usd=8.8)
+        for split, numbers, cap in (("train", range(60), 16), ("test", range(60, 80), 8)):
+            lines = [json.dumps(question(n, max_tokens=cap)) for n in numbers]
+            (tmp_path / "data" / f"queries_{split}.jsonl").write_text("\n".join(lines) + "\n")
+        summary = run(config)
+    spent = sum(tally.usd for tally in summary.llms.values())
+    assert 0.85 * 8.8 <= spent <= 8.8
+    found = Counter(
+        (row["model_name"], split)
+        for split in ("train", "test")
+        for row in pq.read_table(tmp_path / "data" / f"routing_{split}.parquet").to_pylist()
+    )
+    for llm in ("cheap", "dear"):
+        answered = found[llm, "train"] + found[llm, "test"]
+        assert 25 <= answered <= 55, found  # a half of 80
+        assert 0.1 <= found[llm, "test"] / answered <= 0.45, found  # a quarter
+
+
 def test_rates_hold_over_all_actors(tmp_path):
     with counting_upstream() as upstream:
         llm = endpoint(upstream.url, requests_per_minute=600, actors=2)
