@@ -107,7 +107,8 @@ class DataConfig(StrictModel):
         temperature: 0 is greedy.
         top_p: Nucleus mass.
         budget_usd: Most that the answers of one run may cost; None is no limit. Every LLM then
-            needs prices. What it buys is the same part of each LLM's cells, of every split and task.
+            needs prices. What it buys is the same part of each LLM's cells, of all splits and
+            tasks.
     """
 
     out: str
