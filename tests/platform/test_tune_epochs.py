@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from waypost.contracts.errors import ArtifactFormatError
 from waypost.testing.synthetic import planted
-from waypost.tune.sweep import lockstep
+from waypost.tune.sweep import events, lockstep
 from waypost.tune.sweep.checkpoints import Kept, first_whole, left_behind
 from waypost.tune.sweep.curves import draw_curves
 from waypost.tune.sweep.events import Events
@@ -176,7 +176,8 @@ def scalars(run: Path) -> dict[tuple[str, int], float]:
     return found
 
 
-def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path):
+def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "FLUSH_S", 0.05)
     begun = Row(3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3])
     killed = Events(tmp_path, "quality")
     killed.grow(begun)

@@ -5,9 +5,13 @@ searchers  who proposes: at random, optuna, hyperopt
 problem    what every trial is measured on, and how: folds, metric, blocks
 journal    trials.jsonl, the record that a sweep is resumed from
 desk       which settings are out, which are done, how many go to a worker at once
-packed     trials of routers that are fitted in one go: many settings in one Ray trial
-epochs     trials of routers that train by epochs: one setting a Ray trial
+lockstep   a router that trains by epochs, on all folds side by side: when it is looked at
+checkpoints  what is kept of it on the way, and found again after a kill
+packed     trials without a scheduler: many settings in one Ray trial
+by_epochs  trials under a scheduler that stops some early: one setting a Ray trial
 tuner      Ray Tune around the two
 winner     which setting is taken
+beside     the default and the best other trial, side by side in the report
+curves     learning curves
 run        all of it, and what is left in the folder
 """
