@@ -144,6 +144,20 @@ def test_a_checkpoint_is_read_gone_on_with_and_passed_over_where_it_is_torn(prob
     assert first_whole([]) is None
 
 
+def test_a_factorisation_goes_on_with_the_losses_it_has_seen():
+    space = {"width": {"type": "choice", "values": [4]}}
+    config = check_sweep(
+        {"router": "mfrouter", "space": space, "budget": {"trials": 1}, "folds": 2}, "x"
+    )
+    factored = Problem.of(config, planted(160), ())
+    one = Task(1, "k", {"width": 4}, {"width": 4, "steps": 60})
+    whole, _ = list(trained(factored, one))[-1]
+    rows = list(trained(factored, one, kept=kept_after(factored, one, 2)))
+    assert len(whole.losses) == len(whole.epochs) > 2
+    assert rows[-1][0].losses == whole.losses
+    assert rows[-1][0].blocks == whole.blocks
+
+
 def test_a_checkpoint_of_another_setting_is_as_if_there_were_none(problem):
     kept = kept_after(problem, task(hidden=4), 1)
     rows = [row for row, _ in trained(problem, task(), kept=kept)]
