@@ -45,15 +45,15 @@ hypothesis_settings.register_profile("search", deadline=None, max_examples=2000)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is loaded out of garbage collections to come, and make them seldom.
+# Seldom, because a full collection goes over all that the tests import, of which nothing is ever
+# free. What leaks is still found: pytest collects at the end, and warns of what it finds.
+gc.set_threshold(20_000, 20, 20)
 
-    With all that the tests import they take a seventh of the time otherwise. What leaks is still
-    found: pytest collects at the end, and warns of what it finds.
-    """
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of the garbage collections to come."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,9 @@ def test_the_base_is_light(extras: dict[str, dict[str, Requirement]]) -> None:
     assert not {"torch", "ray", "transformers", "scikit-learn", "pandas"} & set(extras[""])
 
 
+distributions = cache(packages_distributions)  # reads the list of files of every package
+
+
 @cache
 def nodes(source: Path) -> list[ast.AST]:
     """Return the nodes of a module that import or call."""
@@ -121,7 +124,7 @@ def test_every_package_that_the_source_imports_is_declared(
 ) -> None:
     declared = {name for group in extras.values() for name in group}
     declared |= {part for part, whole in PARTS.items() if whole in declared}
-    providers = packages_distributions()
+    providers = distributions()
     ours = {Path(package).name for package in PACKAGES}
     undeclared = set()
     for package in PACKAGES:
@@ -150,7 +153,7 @@ def named_extras(root: Path) -> set[tuple[str, str]]:
 def test_a_missing_extra_names_the_extra_that_holds_the_package(
     root: Path, extras: dict[str, dict[str, Requirement]]
 ) -> None:
-    providers = packages_distributions()
+    providers = distributions()
     wrong = []
     for module, extra in named_extras(root):
         top = module.partition(".")[0]
