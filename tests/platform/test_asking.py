@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,13 @@ from waypost.pipelines.asking.logs import AppendLog, LogIndex
 from waypost.pipelines.asking.order import longest_first, mixed
 from waypost.pipelines.asking.requests import cell_id, first_of_each, key_array, request_table
 from waypost.pipelines.data_config import Candidate
-from waypost.pipelines.questions_table import row_key
+from waypost.pipelines.questions_table import (
+    Texts,
+    question_table,
+    row_key,
+    split_rows,
+    strata,
+)
 
 
 def key(number: int) -> bytes:
@@ -86,6 +94,31 @@ def test_a_row_is_a_cell_a_question_and_how_it_is_scored():
     changed = [{**question, name: "x"} for name in question]
     keys = {row_key(b"cell", one, "1") for one in changed} | {row_key(b"cell", question, "2")}
     assert len(keys | {first}) == 6
+
+
+def test_questions_lie_in_a_file_that_nobody_sees(tmp_path):
+    tasks = {"train": ["a"] * 1500 + ["b"], "test": ["b", "a"]}
+    for split, names in tasks.items():
+        rows = [
+            {"query_id": f"{split}{n}", "task_name": task, "query": f"{split} {n}?",
+             "ground_truth": "7", "metric": "number", "max_tokens": 8}
+            for n, task in enumerate(names)
+        ]  # fmt: skip
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"queries_{split}.jsonl").write_text(lines)
+    before = pa.total_allocated_bytes()
+    table = question_table(tmp_path)
+    assert pa.total_allocated_bytes() - before < table.nbytes / 10
+    assert len(list(tmp_path.iterdir())) == 2
+    assert {name: len(rows) for name, rows in split_rows(table).items()} == {
+        "train": 1501, "validation": 0, "test": 2,
+    }  # fmt: skip
+    first = split_rows(table)["test"].start
+    assert Texts(table["query"])[first] == "test 0?"
+    assert Texts(table["query"])[first : first + 2] == ["test 0?", "test 1?"]
+    numbers = strata(table)
+    assert len(set(numbers.tolist())) == 4
+    assert len(set(numbers[:1500].tolist())) == 1
 
 
 def test_requests_of_one_run_are_sampled_alike_and_may_be_none():
