@@ -235,13 +235,16 @@ def undefined_row(rows):
     ("change", "problem"),
     [
         (cut, "not readable"),
-        (stored(embeddings=lambda rows: rows[:, :32].copy()), "float32 (12, 32); expected"),
-        (stored(embeddings=lambda rows: rows[:5].copy()), "float32 (5, 64); expected"),
+        (stored(embeddings=lambda rows: rows[:, :32].copy()), "F32 (12, 32); expected"),
+        (stored(embeddings=lambda rows: rows[:5].copy()), "F32 (5, 64); expected"),
         (stored(embeddings=undefined_row), "row 3 is not finite"),
-        (stored(embeddings=lambda rows: rows.astype(np.float64)), "embeddings are float64"),
+        (stored(embeddings=lambda rows: rows.astype(np.float64)), "embeddings are F64"),
         (stored(texts=lambda rows: rows[:, :8].copy()), "texts is uint8 (12, 8); expected"),
         (stored(probe=lambda rows: rows[:2].copy()), "probe is float32 (2, 64); expected"),
-        (lambda arrays, path: save_file({"embeddings": arrays["embeddings"]}, path), "'texts'"),
+        (
+            lambda arrays, path: save_file({"embeddings": arrays["embeddings"]}, path),
+            "tensor texts",
+        ),
     ],
 )
 def test_kept_embeddings(place, change, problem):
