@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.errors import RegistryError
+from waypost.contracts.wording import did_you_mean
 from waypost.weights.catalog import MINILM, is_hub_name
 
 Kind = Literal["static", "onnx", "torch", "hashing"]
@@ -131,6 +132,6 @@ class EncoderSpec(StrictModel):
 
 def _unknown(id: str) -> RegistryError:
     return RegistryError(
-        f"no encoder {id!r}; expected one of {', '.join(_DEFAULTS)}, or an id such as "
+        f"no encoder {id!r}{did_you_mean(id, _DEFAULTS)}; expected one of {', '.join(_DEFAULTS)}, or an id such as "
         f"{EncoderSpec().id}"
     )

@@ -29,6 +29,7 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.contracts.tables import write_llms
+from waypost.contracts.wording import did_you_mean
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.engines import engine_config, engine_names
 from waypost.pipelines.asking.crowd import side_by_side
@@ -208,7 +209,8 @@ def check_candidates(config: DataConfig, where: str) -> None:
     for name, candidate in config.llms.items():
         at = f"{where}: llms.{name}"
         if candidate.engine not in engine_names():
-            problem = f"no engine {candidate.engine!r}; there are {', '.join(engine_names())}"
+            near, there = did_you_mean(candidate.engine, engine_names()), ", ".join(engine_names())
+            problem = f"no engine {candidate.engine!r}{near}; there are {there}"
             found.append(Fault(f"{at}.engine", problem))
             continue
         try:
