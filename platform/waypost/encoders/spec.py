@@ -131,7 +131,8 @@ class EncoderSpec(StrictModel):
 
 
 def _unknown(id: str) -> RegistryError:
+    near, there = did_you_mean(id, _DEFAULTS), ", ".join(_DEFAULTS)
+    example = EncoderSpec().id
     return RegistryError(
-        f"no encoder {id!r}{did_you_mean(id, _DEFAULTS)}; expected one of {', '.join(_DEFAULTS)}, or an id such as "
-        f"{EncoderSpec().id}"
+        f"no encoder {id!r}{near}; expected one of {there}, or an id such as {example}"
     )
