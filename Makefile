@@ -89,7 +89,7 @@ bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minu
 SHARED := ../shared/data
 JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter:weighting=plain \
     elorouter thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
-    graphrouter linearrouter clusterrouter knnrouter taskrouter automix auto
+    graphrouter linearrouter clusterrouter knnrouter taskrouter forestrouter automix auto
 router-tables: env ## the README's router tables, from ../shared/data (an hour)
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/llmrouter_example --encoder onnx \
 	    --resplit 0,1,2,3,4 --out runs/routers-example --insert README.md:routers-example
