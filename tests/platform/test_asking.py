@@ -155,15 +155,24 @@ def test_each_beginning_of_the_order_holds_its_share_of_every_stratum(strata, se
         assert (np.abs(counts - share * firsts) <= len(set(strata.tolist()))).all()
 
 
-def test_what_is_in_flight_together_is_of_one_length_and_nothing_moves_far():
-    lengths = np.tile(np.array([8, 512, 64], np.int32), 100)
-    rows = np.random.default_rng(0).permutation(300)
-    order = longest_first(rows, lengths, 4)
-    assert sorted(order) == list(range(300))
-    for at in range(0, 300, 32):
-        part = lengths[order[at : at + 32]]
+@pytest.mark.parametrize(
+    ("n", "in_flight", "piece"),
+    [
+        (600, 4, 32),  # eight rounds
+        (300, 4, 18),  # a sixteenth of the run
+        (80, 8, 8),  # a round
+        (5, 8, 8),
+    ],
+)
+def test_what_is_in_flight_together_is_of_one_length_and_nothing_moves_far(n, in_flight, piece):
+    lengths = np.resize(np.array([8, 512, 64], np.int32), n)
+    rows = np.random.default_rng(0).permutation(n)
+    order = longest_first(rows, lengths, in_flight)
+    assert sorted(order) == list(range(n))
+    for at in range(0, n, piece):
+        part = lengths[order[at : at + piece]]
         assert part.tolist() == sorted(part.tolist(), reverse=True)
-        assert set(order[at : at + 32]) == set(rows[at : at + 32])
+        assert set(order[at : at + piece]) == set(rows[at : at + piece])
 
 
 def spend(wishes: dict[str, float], calls: dict[str, tuple[float, float, int]], usd: float):

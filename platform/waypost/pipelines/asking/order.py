@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 Rows = NDArray[np.int64]
 
 _BLOCK = 8
-"""Rounds of calls in flight that are sorted by length: few enough to be a small part of a run."""
+"""Rounds of calls in flight that are sorted by length, at most."""
+
+_PIECES = 16
+"""Pieces of a run that are sorted by length, at least, if a piece then holds a round: where a run
+ends early, only its last piece has more of the long ones than their share."""
 
 
 def mixed(strata: NDArray[Any], seed: int) -> Rows:
@@ -39,5 +43,6 @@ def longest_first(rows: Rows, lengths: NDArray[np.int32], in_flight: int) -> Row
         lengths: Most tokens of the answer, of every row.
         in_flight: Calls at once.
     """
-    piece = np.arange(len(rows)) // (_BLOCK * in_flight)
+    size = max(in_flight, min(_BLOCK * in_flight, len(rows) // _PIECES))
+    piece = np.arange(len(rows)) // size
     return rows[np.lexsort((-lengths[rows], piece))]
