@@ -79,7 +79,7 @@ bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 mi
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert README.md:bench-routers
 
-bench-data: env ## speed and memory of `waypost data responses`, beside threads (15 minutes)
+bench-data: env ## speed and memory of `waypost data responses`, beside threads (3 minutes)
 	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert README.md:bench-data
 
 bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minutes)
