@@ -76,6 +76,22 @@ def test_the_run_adds_its_columns_and_changes_no_other(tmp_path):
     assert np.isnan(data.verdict_cost_usd[:, 1]).all()
 
 
+def test_another_run_keeps_the_verdicts_of_answers_that_stay(tmp_path):
+    config = write_run(tmp_path)
+    verdicts.run(config, samples=2)
+    path = tmp_path / "data" / "routing_train.parquet"
+    before = pq.read_table(path)
+    responses.run(config)
+    assert pq.read_table(path).equals(before)
+    # another model answers otherwise: nobody has judged that
+    responses.run(config, ["llms.small.config.text=Never", "llms.small.revision=b"])
+    assert all(row["response"] == "Never" for row in columns(tmp_path, "small"))
+    assert all(row["verdicts"] is None for row in columns(tmp_path, "small"))
+    path.write_bytes(b"no table")
+    responses.run(config)
+    assert all(row["response"] == "Yes" for row in columns(tmp_path, "small"))
+
+
 def test_verdicts_are_kept_where_data_is_selected_and_written(tmp_path):
     verdicts.run(write_run(tmp_path), samples=2)
     data = read_routing_data(tmp_path / "data")

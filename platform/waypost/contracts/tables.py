@@ -45,6 +45,9 @@ and null (neither), at most `MAX_VERDICTS`, with the tokens of all of them toget
 columns (user_id, session_id, turn, rating) may follow.
 """
 
+VERDICT_COLUMNS = ("verdicts", "verify_input_tokens", "verify_output_tokens")
+"""Those that `waypost data verdicts` adds."""
+
 REQUIRED = ("query_id", "query", "model_name", "performance")
 SPLITS = ("train", "validation", "test")
 

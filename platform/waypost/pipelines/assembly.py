@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from waypost.contracts.tables import ROUTING_SCHEMA, split_path
+from waypost.contracts.tables import ROUTING_SCHEMA, VERDICT_COLUMNS, split_path
 from waypost.pipelines.asking.logs import LogIndex
 from waypost.pipelines.asking.requests import Keys
 from waypost.pipelines.questions_table import split_rows
@@ -22,6 +23,11 @@ ROWS = "rows"
 
 ERRORS = "errors"
 """Kind of the log of cells that have none, with the reason of the last try."""
+
+Verdicts = Mapping[tuple[str, str], tuple[str, dict[str, Any]]]
+"""By LLM and question: the answer that was judged, and the columns that say how."""
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 1024
 
@@ -46,7 +52,8 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
     """Write ``routing_<split>.parquet`` of what the logs hold, each in one step.
 
     A cell whose call failed is a row with ``error`` and without ``performance``; one that was
-    never asked has no row. A split without rows has no file.
+    never asked has no row. A split without rows has no file. What `waypost data verdicts` recorded
+    of an answer stays beside it, as long as it is the same answer.
 
     Args:
         folder: Routing data.
@@ -59,12 +66,12 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
     unanswered = dict.fromkeys(cells, 0)
     for split, items in split_rows(questions).items():
         path = split_path(folder, split)
-        partial = path.with_suffix(".partial")
+        partial, kept = path.with_suffix(".partial"), _verdicts(path)
         written = 0
         try:
             with pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
                 for llm, answers in cells.items():
-                    for batch in _batches(llm, answers, items, questions, unanswered):
+                    for batch in _batches(llm, answers, items, questions, unanswered, kept):
                         writer.write_batch(batch)
                         written += batch.num_rows
             if written:
@@ -82,6 +89,7 @@ def _batches(
     items: range,
     questions: pa.Table,
     unanswered: dict[str, int],
+    kept: Verdicts,
 ) -> Iterator[pa.RecordBatch]:
     keys, logs = answers.keys, answers.logs
     if not items:
@@ -98,8 +106,30 @@ def _batches(
                     unanswered[llm] += 1
                     record = errors.get(key)
                 if record is not None:
-                    found.append(_row(llm, question, record, answers))
+                    row = _row(llm, question, record, answers)
+                    judged, columns = kept.get((llm, row["query_id"]), (None, {}))
+                    found.append(row | columns if judged == row["response"] else row)
             yield pa.RecordBatch.from_pylist(found, schema=ROUTING_SCHEMA)
+
+
+def _verdicts(path: Path) -> Verdicts:
+    """Read what a table that is replaced says of its answers, of those alone that have verdicts."""
+    if not path.is_file():
+        return {}
+    wanted = ("model_name", "query_id", "response", *VERDICT_COLUMNS)
+    found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    try:
+        with pq.ParquetFile(path) as file:
+            if not set(wanted) <= set(file.schema_arrow.names):
+                return {}
+            for batch in file.iter_batches(_BATCH, columns=wanted):
+                for row in batch.filter(batch["verdicts"].is_valid()).to_pylist():
+                    columns = {name: row[name] for name in VERDICT_COLUMNS}
+                    found[row["model_name"], row["query_id"]] = row["response"], columns
+    except pa.ArrowInvalid as error:
+        logger.warning("%s: cannot be read and is written anew: %s", path, error)
+        return {}
+    return found
 
 
 def _row(

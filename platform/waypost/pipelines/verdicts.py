@@ -21,6 +21,7 @@ from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
 from waypost.contracts.tables import (
     ROUTING_SCHEMA,
     SPLITS,
+    VERDICT_COLUMNS,
     read_routing_table,
     replace_table,
     split_path,
@@ -37,8 +38,6 @@ from waypost.pipelines.responses import actor_cpus, cells_folder
 from waypost.storage import place
 
 logger = logging.getLogger(__name__)
-
-_COLUMNS = ("verdicts", "verify_input_tokens", "verify_output_tokens")
 
 Cells = dict[tuple[str, int], list[dict[str, Any]]]
 """The requests of each answer, by split and row."""
@@ -231,7 +230,7 @@ def _row(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _with_columns(table: pa.Table, rows: Mapping[int, Mapping[str, Any]]) -> pa.Table:
-    for name in _COLUMNS:
+    for name in VERDICT_COLUMNS:
         kept = table[name].to_pylist() if name in table.column_names else [None] * len(table)
         values = [rows[row].get(name) if row in rows else old for row, old in enumerate(kept)]
         field = ROUTING_SCHEMA.field(name)
