@@ -11,7 +11,7 @@ import uv
 
 pytestmark = pytest.mark.e2e
 
-EXTRAS = ("", "serve", "train", "data", "chat", "router-r1", "dev")
+EXTRAS = ("", "serve", "train", "data", "tune", "router-r1", "dev", "docs")
 PYTHONS = ("3.11", "3.12")
 
 # architecture.md: the last versions that work together; newer ones of each break another.

@@ -21,7 +21,7 @@ from waypost.contracts.errors import MissingExtraError
 
 # Lock -> the extras it locks, beside the base.
 LOCKED_EXTRAS = {
-    "main": ("serve", "train", "data", "dev"),
+    "main": ("serve", "train", "data", "tune", "dev", "docs"),
     "router-r1": ("router-r1",),
     "vllm-cpu": (),
 }
@@ -163,7 +163,7 @@ def test_a_missing_extra_names_the_extra_that_holds_the_package(
     assert wrong == []
 
 
-@pytest.mark.parametrize("extra", ["serve", "train", "data", "chat", "router-r1"])
+@pytest.mark.parametrize("extra", ["serve", "train", "data", "tune", "router-r1"])
 def test_the_command_of_a_missing_extra_is_one_that_pip_takes(
     extra: str, project: dict[str, Any]
 ) -> None:

@@ -52,7 +52,11 @@ class Candidate(StrictModel):
         requests_per_minute: Most calls begun in a minute, over all actors.
         tokens_per_minute: Most tokens of prompts and answers in a minute, over all actors.
         timeout_s: Longest whole call, tries included.
-        size, feature, input_price, output_price, context_length: As in `LLMInfo`.
+        size: Parameters as people write them, such as ``7B`` or ``8x22B``.
+        feature: What it is good at, in words; read by routers that embed the LLMs.
+        input_price: USD per million tokens read.
+        output_price: USD per million tokens generated.
+        context_length: Most tokens of prompt and answer together.
     """
 
     engine: str

@@ -1,11 +1,5 @@
-"""The arguments of the graph: what stands under ``args`` in a file of serve_configs.
-
-- `ServeArgs`: trained routers, the pool, the policy, and how everything is placed and bounded
-- `PoolEntry`: one LLM, how it is called and placed
-- `PolicyArgs`: defaults of every decision
-- `RouterArgs`, `GatewayArgs`: how the two other nodes are placed
-- `Limits`: sizes, queues, time-outs
-- `UserConfig`: what may change while the graph runs
+"""The arguments of the graph: what stands under ``args`` (`ServeArgs`) and ``user_config``
+(`UserConfig`) in a file of serve_configs. A key without a sentence is described by its own model.
 """
 
 from __future__ import annotations
@@ -52,24 +46,23 @@ Artifact = Annotated[str, AfterValidator(_without_secrets)]
 
 
 class PolicyArgs(StrictModel):
-    """Defaults of decisions; a request may override lambda, models and budget for itself."""
+    """Defaults of decisions; a request may override lambda, models and budget for itself.
+
+    Attributes:
+        lam: Cost weight: 1 trades one full point of quality for one call of the dearest model.
+        allowed_models: Models that routing (not pinning) chooses from; null is the whole pool.
+        max_cost_usd: Most that the predicted cost of one call may be; null is no limit.
+        exploration: Share of requests sent to a uniformly drawn model, to learn from.
+        seed: Of the exploration draws.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
     lam: float = Field(default=0.0, ge=0, alias="lambda")
-    """Cost weight: 1 trades one full point of quality for one call of the dearest model."""
-
     allowed_models: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Models that routing chooses from; null is the whole pool. Pinning is not limited."""
-
     max_cost_usd: float | None = Field(default=None, ge=0)
-    """Most that the predicted cost of one call may be; null is no limit."""
-
     exploration: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests sent to a uniformly drawn model, so that there is something to learn."""
-
     seed: int = 0
-    """Of the exploration draws."""
 
     def settings(self, served: tuple[str, ...]) -> PolicySettings:
         """Return the policy of a router that knows the models ``served`` (and maybe more)."""
@@ -84,14 +77,31 @@ class PolicyArgs(StrictModel):
 
 
 class Prices(StrictModel):
-    """What one LLM costs, USD per million tokens."""
+    """What one LLM costs, USD per million tokens.
+
+    Attributes:
+        input_price, output_price: Of tokens read; of tokens generated.
+    """
 
     input_price: Price
     output_price: Price
 
 
 class Autoscaling(StrictModel):
-    """Ray Serve's autoscaling of one deployment."""
+    """Ray Serve's autoscaling of one deployment.
+
+    Attributes:
+        min_replicas: Fewest replicas; 0 stops the last one while nobody asks.
+        max_replicas: Most replicas.
+        initial_replicas: Replicas at the start; null is ``min_replicas``.
+        target_ongoing_requests: Requests in flight of a replica above which others are added.
+        upscale_delay_s: How long the load is above the target before replicas are added.
+        downscale_delay_s: How long the load is below the target before replicas are removed.
+        upscaling_factor: Share of lacking replicas added at once; null is Serve's default, 1.
+        downscaling_factor: The same of surplus replicas that are removed.
+        metrics_interval_s: Time between two reports of the load; null is Serve's default, 10.
+        look_back_period_s: Time over which the load is averaged; null is Serve's default, 30.
+    """
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: Positive = 1
@@ -112,7 +122,16 @@ class Autoscaling(StrictModel):
 
 
 class ActorOptions(StrictModel):
-    """Logical resources of one replica."""
+    """Logical resources of one replica.
+
+    Attributes:
+        num_cpus: CPUs, as Ray counts them; threads are not limited by it.
+        num_gpus: GPUs; a fraction shares one.
+        memory: Bytes of memory that Ray sets aside; null sets none aside.
+        resources: Ray's custom resources by name.
+        accelerator_type: Ray's name of an accelerator that the node must have; null is any node.
+        runtime_env: Ray's runtime environment of the replica.
+    """
 
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float = Field(default=0, ge=0)
@@ -123,26 +142,25 @@ class ActorOptions(StrictModel):
 
 
 class NodeArgs(StrictModel):
-    """How a deployment is replicated and placed."""
+    """How a deployment is replicated and placed.
+
+    Attributes:
+        num_replicas: Fixed number of replicas; 1 where neither this nor ``autoscaling`` is given.
+        autoscaling: Replicas by load, instead of ``num_replicas``.
+        max_ongoing_requests: Requests that one replica works on at a time.
+        max_queued_requests: Requests of one caller that wait for it; one more is an overload.
+        max_surge_percent: Extra replicas that start before old ones stop where changed arguments
+            restart them; 0, where there is no room for both (GPUs), stops the old ones first.
+        graceful_shutdown_timeout_s: How long a replica that is stopped may finish its requests.
+        ray_actor_options: What Ray sets aside for each replica.
+    """
 
     num_replicas: Positive | None = None
-    """Fixed number of replicas; 1 where neither this nor ``autoscaling`` is given."""
-
     autoscaling: Autoscaling | None = None
-
     max_ongoing_requests: Positive = 32
-    """Requests that one replica works on at a time."""
-
     max_queued_requests: int = Field(default=64, ge=0)
-    """Requests that wait for a replica, for each caller; one more is an overload."""
-
     max_surge_percent: int = Field(default=100, ge=0, le=100)
-    """Extra replicas while changed arguments restart them, so that the old ones serve until the
-    new ones are ready. Where there is no room for both (GPUs), 0 stops the old ones first."""
-
     graceful_shutdown_timeout_s: Seconds = 120.0
-    """How long a replica that is stopped may finish its requests."""
-
     ray_actor_options: ActorOptions = ActorOptions()
 
     @model_validator(mode="after")
@@ -160,37 +178,33 @@ class NodeArgs(StrictModel):
 
 
 class PoolEntry(NodeArgs):
-    """One LLM of the pool."""
+    """One LLM of the pool.
+
+    Attributes:
+        name: The name routers and clients know it by.
+        engine: How it is called: openai, transformers, vllm, replay or echo.
+        config: The engine's own settings.
+        input_price, output_price: Of tokens read and generated; null takes those of the router's
+            artifact.
+        placement: ``inline`` runs it in the gateway's process: openai, replay and echo only.
+        environment: Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else
+            ``.venv-<name>``; null is that of the graph.
+        queue_timeout_s: How long a request waits for a free replica before the next model is tried.
+        tier: ``full`` is served only under ``WAYPOST_POOL=full``.
+        flush_ms: Tokens that arrive within this time of each other cross to the gateway together;
+            the first one never waits.
+    """
 
     name: str = Field(min_length=1, max_length=200)
-    """The name routers and clients know it by."""
-
     engine: str
-    """How it is called: openai, transformers, vllm, replay or echo."""
-
     config: dict[str, Any] = Field(default_factory=dict)
-    """The engine's own settings."""
-
     input_price: Price | None = None
     output_price: Price | None = None
-    """Null takes the prices of the router's artifact."""
-
     placement: Literal["deployment", "inline"] = "deployment"
-    """``inline`` runs the engine in the gateway's process: openai, replay and echo only."""
-
     environment: str | None = None
-    """Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else ``.venv-<name>``; null is
-    that of the graph."""
-
     queue_timeout_s: Seconds = 20.0
-    """How long a request waits for a free replica before the next model is tried."""
-
     tier: Literal["small", "full"] = "small"
-    """``full`` is served only under ``WAYPOST_POOL=full``."""
-
     flush_ms: float = Field(default=20.0, ge=0)
-    """Tokens that arrive within this time of each other cross to the gateway together; the
-    first one never waits."""
 
     @model_validator(mode="after")
     def _placement_is_possible(self) -> PoolEntry:
@@ -206,30 +220,31 @@ class PoolEntry(NodeArgs):
 
 
 class EncoderArgs(StrictModel):
-    """How the routers' query encoders run. Which encoder it is stands in each artifact."""
+    """How the routers' query encoders run. Which encoder it is stands in each artifact.
+
+    Attributes:
+        threads: Of one pass (onnx and torch).
+        cache_mb: Bound of the vectors remembered, in MB; 0 remembers none.
+        device: torch device (torch).
+    """
 
     threads: Annotated[int, Field(ge=1, le=64)] = 1
-    """Of one pass (onnx and torch)."""
-
     cache_mb: float = Field(default=32.0, ge=0)
-    """Bound of the vectors remembered, in MB; 0 remembers none."""
-
     device: str = "cpu"
-    """torch device (torch)."""
 
 
 class RouterArgs(NodeArgs):
-    """The node that decides."""
+    """The node that decides.
+
+    Attributes:
+        placement: ``inline`` decides in the gateway's process.
+        threads: Threads that decide. 0 decides on the event loop, for routers that need well under
+            a millisecond; ``auto`` measures at start and takes 0 or 1.
+    """
 
     placement: Literal["deployment", "inline"] = "deployment"
-    """``inline`` decides in the gateway's process."""
-
     threads: Literal["auto"] | Annotated[int, Field(ge=0, le=16)] = "auto"
-    """Threads that decide. 0 decides on the event loop, for routers that need well under a
-    millisecond; ``auto`` measures at start and takes 0 or 1."""
-
     encoder: EncoderArgs = EncoderArgs()
-
     max_ongoing_requests: Positive = 1000
     max_queued_requests: int = Field(default=1000, ge=0)
 
@@ -239,27 +254,26 @@ class UserConfig(StrictModel):
 
     Both take the same one. It replaces the earlier one: what is absent is again as in the
     arguments of the graph. Relative paths resolve as theirs do.
+
+    Attributes:
+        policy: Other defaults of decisions; null keeps those of the arguments.
+        prices: Other prices, by the LLM's name.
+        artifact: Another artifact in place of all routers; loaded beside them before it takes over.
+        routers: Instead of ``artifact``: several routers, name -> folder or URI.
+        default_router: Of ``routers``; null is the first.
+        retired: Models of the pool that take no further requests; those they work on are finished.
+        pool: Further models, called from the gateway's process (``placement: inline``). One with
+            the name of an earlier model takes its place. A model with a deployment of its own is
+            added in the arguments of the graph.
     """
 
     policy: PolicyArgs | None = None
     prices: dict[str, Prices] = Field(default_factory=dict)
-
     artifact: Artifact | None = None
-    """Another artifact in place of all routers; loaded beside them before it takes over."""
-
     routers: dict[str, Artifact] = Field(default_factory=dict)
-    """Instead of ``artifact``: several routers, name -> folder or URI."""
-
     default_router: str | None = None
-    """Of ``routers``; null is the first."""
-
     retired: tuple[str, ...] = ()
-    """Models of the pool that take no further requests; those they work on are finished."""
-
     pool: tuple[PoolEntry, ...] = ()
-    """Further models, called from the gateway's process (``placement: inline``). One with the name
-    of an earlier model takes its place. A model with a deployment of its own is added in the
-    arguments of the graph."""
 
     @model_validator(mode="after")
     def _routers_and_models_are_clear(self) -> UserConfig:
@@ -291,86 +305,80 @@ class GatewayArgs(NodeArgs):
 
 
 class Limits(StrictModel):
-    """Bounds of the gateway, for each of its replicas."""
+    """Bounds of the gateway, for each of its replicas.
+
+    Attributes:
+        max_body_bytes: A longer body is answered 413.
+        max_in_flight: Requests worked on at a time.
+        max_queued: Requests that wait for their turn; one more is answered 429.
+        queue_timeout_s: A request that waited this long is answered 429.
+        body_timeout_s: A body that takes longer to arrive is answered 408. While it arrives it
+            has no place of ``max_in_flight``; beyond that many (at least 1024) the slowest ends.
+        first_token_timeout_s: An LLM that takes longer to its first token is passed over.
+        between_tokens_timeout_s: Longest pause between two tokens of one answer.
+        total_timeout_s: Of all attempts of one request together.
+        max_tokens: Most tokens that a request may ask for.
+        max_steps: Most delegations of one request to a router that works in steps.
+        max_episode_tokens: Tokens of all its calls after which it has to end; null is no cap.
+        max_choices: Most answers of one request: ``n`` times the number of prompts.
+    """
 
     max_body_bytes: Positive = 4 * 1024 * 1024
-    """A longer body is answered 413."""
-
     max_in_flight: Positive = 256
-    """Requests worked on at a time."""
-
     max_queued: int = Field(default=256, ge=0)
-    """Requests that wait for their turn; one more is answered 429."""
-
     queue_timeout_s: Seconds = 30.0
-    """A request that waited this long is answered 429."""
-
     body_timeout_s: Seconds = 30.0
-    """A body that takes longer to arrive is answered 408. While it arrives it holds no place of
-    ``max_in_flight``; of more than that many (at least 64), the slowest gives way."""
-
     first_token_timeout_s: Seconds = 60.0
     between_tokens_timeout_s: Seconds = 30.0
     total_timeout_s: Seconds = 600.0
-    """Of all attempts of one request together."""
-
     max_tokens: Positive = 8192
-    """Most tokens that a request may ask for."""
-
     max_steps: Positive = 8
-    """Most delegations of one request to a router that works in steps."""
-
     max_episode_tokens: Positive | None = None
-    """Tokens of all its calls together after which such a router has to end; null is no cap."""
-
     max_choices: Annotated[int, Field(ge=1, le=128)] = 8
-    """Most answers of one request: ``n`` times the number of prompts."""
 
 
 class LogArgs(StrictModel):
-    """How the nodes log. Neither prompts nor answers nor keys are ever logged."""
+    """How the nodes log. Neither prompts nor answers nor keys are ever logged.
+
+    Attributes:
+        format: One line of text, or one JSON object, for each event.
+        level: Least level that is logged.
+    """
 
     format: Literal["plain", "json"] = "plain"
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
 class ServeArgs(StrictModel):
-    """Arguments of ``waypost.serve.app:build``."""
+    """Arguments of ``waypost.serve.app:build``.
+
+    Attributes:
+        artifact: Folder or URI written by ``waypost train``; the router goes by its registry name.
+        routers: Instead of ``artifact``: several routers, name -> folder or URI.
+        default_router: The one that ``model: auto`` asks; null is the first.
+        pool: The LLMs.
+        route_on: What of a chat is routed on: the last message of the user, or all turns.
+        feedback_dir: Where rated decisions are kept; null keeps none.
+        log_queries: Keep the text that was routed on beside a rating.
+        remember_decisions: How many of the latest decisions can still be rated.
+        api_keys: Ask clients for a key: one of those under the service ``waypost-clients``.
+        allow_plugin_code: Run the plug-in code that an artifact carries.
+    """
 
     artifact: Artifact | None = None
-    """Folder or URI written by ``waypost train``; the router goes by its registry name."""
-
     routers: dict[str, Artifact] = Field(default_factory=dict)
-    """Instead of ``artifact``: several routers, name -> folder or URI."""
-
     default_router: str | None = None
-    """The one that ``model: auto`` asks; null is the first."""
-
     pool: tuple[PoolEntry, ...] = Field(min_length=1)
     policy: PolicyArgs = PolicyArgs()
-
     route_on: Literal["current_only", "full_context"] = "current_only"
-    """What of a chat is routed on: the last message of the user, or all turns."""
-
     router: RouterArgs = RouterArgs()
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()
-
     feedback_dir: str | None = None
-    """Where rated decisions are kept; null keeps none."""
-
     log_queries: bool = False
-    """Keep the text that was routed on beside a rating."""
-
     remember_decisions: Positive = 10_000
-    """How many of the latest decisions can still be rated."""
-
     api_keys: bool = False
-    """Ask clients for a key: one of those under the service ``waypost-clients``."""
-
     allow_plugin_code: bool = False
-    """Run the plug-in code that an artifact carries."""
-
     log: LogArgs = LogArgs()
 
     @model_validator(mode="after")

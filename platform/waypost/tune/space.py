@@ -114,14 +114,24 @@ class Metric(StrictModel):
 
 
 class Budget(StrictModel):
-    """When a sweep ends: after so many trials, or so many seconds."""
+    """When a sweep ends.
+
+    Attributes:
+        trials: Settings that are measured.
+        time_s: Seconds after which no further trial begins; None is no limit.
+    """
 
     trials: int = Field(ge=1)
     time_s: float | None = Field(default=None, gt=0)
 
 
 class Resources(StrictModel):
-    """What one trial takes."""
+    """What one trial takes.
+
+    Attributes:
+        cpu: CPUs.
+        gpu: GPUs.
+    """
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)
