@@ -5,6 +5,8 @@ from click.testing import CliRunner
 
 from waypost.cli import command
 from waypost.config import settings
+from waypost.registry.classes import load_class
+from waypost.registry.entries import list_routers
 
 
 @pytest.fixture
@@ -35,6 +37,8 @@ def run(*arguments):
 def test_a_table_with_name_source_and_summary(plugins):
     lines = {line.split()[0]: line for line in run().splitlines()}
     assert "built-in" in lines["knnrouter"]
+    assert "single-round" in lines["knnrouter"]
+    assert "multi-round" in lines["automix"]
     assert "most similar training questions" in lines["knnrouter"]
     assert "folder" in lines["goodone"]
     assert "Does good." in lines["goodone"]
@@ -53,3 +57,27 @@ def test_check_loads_each(plugins):
     found = {entry["name"]: entry for entry in json.loads(run("--check", "--json"))}
     assert found["goodone"]["error"] is None
     assert "no_such_module" in found["needy"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "family"),
+    [
+        ("class Mine(ScoreRouter):\n    pass\n", "single-round"),
+        ("class Mine(StepRouter):\n    pass\n", "multi-round"),
+        ("class Mine(waypost.TrainableStepRouter):\n    router_family = 'agentic'\n", "agentic"),
+        ("class Mine(MetaRouter):\n    router_family: ClassVar[str] = 'personal'\n", "personal"),
+        ("def broken(:\n", "single-round"),
+    ],
+)
+def test_the_family_is_read_from_the_source(tmp_path, body, family):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "router.py").write_text(body)
+    found = {entry.name: entry for entry in list_routers([tmp_path])}
+    assert found["mine"].family == family
+
+
+def test_the_source_of_a_built_in_router_says_the_family_of_its_class():
+    own = [entry for entry in list_routers([]) if entry.source == "built-in"]
+    assert {entry.name: load_class(entry).router_family for entry in own} == {
+        entry.name: entry.family for entry in own
+    }

@@ -167,8 +167,8 @@ def _plugins(parents: Sequence[Path]) -> list[BenchmarkEntry]:
 
 def _entry(folder: Path) -> BenchmarkEntry:
     if not (folder / BENCHMARK_YAML).is_file():
-        summary, error = read_source(folder / BENCHMARK_PY)
-        return BenchmarkEntry(folder.name, "python", str(folder), summary, error=error)
+        found = read_source(folder / BENCHMARK_PY)
+        return BenchmarkEntry(folder.name, "python", str(folder), found.summary, error=found.error)
     entry = BenchmarkEntry(folder.name, "yaml", str(folder))
     if (folder / BENCHMARK_PY).is_file():
         problem = f"holds both {BENCHMARK_YAML} and {BENCHMARK_PY}; expected one of them"

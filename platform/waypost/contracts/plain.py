@@ -51,6 +51,7 @@ class PlainRouter(TrainableRouter):
         self.plugin = plugin
         self.params = dict(params or {})
         self.name = plugin.name  # type: ignore[misc] # each stands for one router
+        self.router_family = plugin.router_family  # type: ignore[misc]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return what the router was built with."""

@@ -15,6 +15,10 @@ RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
 """How a router decides: scores of its own, those of the routers it is composed of, step by step,
 or by a rule that is its own affair."""
 
+RouterFamily: TypeAlias = Literal["single-round", "multi-round", "personal", "agentic"]
+"""What a request to a router is: one call of the LLM chosen; several calls, each decided from the
+answers before it; one call, chosen by who asks; or a plan of sub-questions, each routed."""
+
 _SIZE = re.compile(
     r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
 )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from waypost.contracts import deciding
-from waypost.contracts.records import Query, RouterKind
+from waypost.contracts.records import Query, RouterFamily, RouterKind
 from waypost.contracts.router import MetaRouter, TrainableRouter
 from waypost.contracts.steps import (
     ANSWER,
@@ -43,6 +43,7 @@ class StepRouter(MetaRouter):
     """A router that works in steps. It decides; the episode loop calls the LLMs."""
 
     kind: ClassVar[RouterKind] = "step"
+    router_family: ClassVar[RouterFamily] = "multi-round"
 
     replayable: ClassVar[bool] = False
     """True where it asks for answers to the query itself and for verdicts on them, and nothing

@@ -15,7 +15,7 @@ from waypost.contracts.errors import NotFittedError, SchemaError, names
 from waypost.contracts.parameters import Parametrized
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.prediction import Prediction, QueryBatch
-from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike, RouterKind
+from waypost.contracts.records import Decision, LLMInfo, Query, QueryLike, RouterFamily, RouterKind
 from waypost.contracts.routing_data import RoutingData
 
 
@@ -36,6 +36,9 @@ class MetaRouter(ABC):
 
     kind: ClassVar[RouterKind] = "meta"
     """How it decides; its artifacts are of this kind."""
+
+    router_family: ClassVar[RouterFamily] = "single-round"
+    """What a request to it is. A listing reads it from the source: a plain string in the class."""
 
     version: str = ""
     """Version of the trained artifact; empty for an untrained router."""

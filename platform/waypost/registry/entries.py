@@ -21,6 +21,7 @@ from waypost.contracts.errors import PluginError, RegistryError, names
 from waypost.contracts.wording import did_you_mean
 from waypost.registry.sources import (
     ROUTER,
+    SINGLE_ROUND,
     is_benchmark,
     module_file,
     read_folder,
@@ -43,6 +44,7 @@ class RouterEntry:
         source: Where it comes from.
         location: Module, ``module:attribute`` of an entry point, or folder.
         summary: First line of its docstring; empty where that needs an import.
+        family: See `waypost.contracts.records.RouterFamily`; as the source says.
         error: Why it cannot be used, where that is known without loading it.
         distribution: Name and version of the package that an entry point is of.
     """
@@ -51,6 +53,7 @@ class RouterEntry:
     source: Literal["built-in", "entry point", "folder"]
     location: str
     summary: str = ""
+    family: str = SINGLE_ROUND
     error: str | None = None
     distribution: tuple[str, str] | None = None
 
@@ -93,7 +96,7 @@ def list_routers(plugin_paths: Sequence[Path] | None = None) -> list[RouterEntry
     plugins = _folders(settings().plugin_paths if paths is None else paths)
     if paths is None:
         plugins += [
-            RouterEntry(path.name, "folder", str(path), "", "WAYPOST_PLUGINS: no such folder")
+            RouterEntry(path.name, "folder", str(path), error="WAYPOST_PLUGINS: no such folder")
             for path in settings().named_plugin_paths
             if not path.is_dir()
         ]
@@ -143,9 +146,9 @@ def _builtin(name: str, module: str) -> RouterEntry:
 def _entry_points() -> list[RouterEntry]:
     found = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        summary, error = read_module(point.value.partition(":")[0].strip())
+        said = read_module(point.value.partition(":")[0].strip())
         dist = None if point.dist is None else (point.dist.name, point.dist.version)
-        found.append(RouterEntry(point.name, "entry point", point.value, summary, error, dist))
+        found.append(RouterEntry(point.name, "entry point", point.value, *said, dist))
     return found
 
 
@@ -156,17 +159,16 @@ def _folders(paths: Sequence[Path]) -> list[RouterEntry]:
             folders = sorted(parent.iterdir()) if parent.is_dir() else []
         except OSError as failure:
             problem = f"the folder cannot be read: {failure.strerror}"
-            found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
+            found.append(RouterEntry(parent.name, "folder", str(parent), error=problem))
             continue
         if parent / ROUTER in folders:
             problem = "is a plug-in itself: WAYPOST_PLUGINS names the folder that holds it"
-            found.append(RouterEntry(parent.name, "folder", str(parent), "", problem))
+            found.append(RouterEntry(parent.name, "folder", str(parent), error=problem))
             continue
         for folder in folders:
             if folder.is_dir() and not folder.name.startswith((".", "_")):
                 if is_benchmark(folder) and not (folder / ROUTER).exists():
                     continue
-                summary, error = read_folder(folder)
-                location = str(folder.resolve())
-                found.append(RouterEntry(folder.name, "folder", location, summary, error))
+                said = read_folder(folder)
+                found.append(RouterEntry(folder.name, "folder", str(folder.resolve()), *said))
     return found

@@ -51,12 +51,14 @@ class RouterFacts:
 
     Attributes:
         kind: See `RouterKind`.
+        family: See `RouterFamily`.
         trainable: Whether it learns from routing data.
         new_model_support: See `TrainableRouter`.
         needs_embeddings: Whether it looks at the query's embedding.
     """
 
     kind: str
+    family: str
     trainable: bool
     new_model_support: str
     needs_embeddings: bool
@@ -72,7 +74,11 @@ def check_router(entry: RouterEntry) -> RouterFacts:
 
     router = trainable(*_build(entry, {}))
     return RouterFacts(
-        router.kind, router.learns, router.new_model_support, router.needs_embeddings
+        kind=router.kind,
+        family=router.router_family,
+        trainable=router.learns,
+        new_model_support=router.new_model_support,
+        needs_embeddings=router.needs_embeddings,
     )
 
 

@@ -7,6 +7,7 @@ import importlib.util
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import NamedTuple
 
 from waypost.config import read_yaml
 from waypost.contracts.errors import ConfigError
@@ -18,8 +19,21 @@ BENCHMARK_YAML, BENCHMARK_PY = "benchmark.yaml", "benchmark.py"
 CONFIG = "config.yaml"
 """Optional file of a plug-in folder: defaults of the router's parameters."""
 
-Found = tuple[str, str | None]
-"""The first line of the docstring, and what is wrong with the source; None is nothing."""
+SINGLE_ROUND, MULTI_ROUND = "single-round", "multi-round"
+
+
+class Found(NamedTuple):
+    """What a source says.
+
+    Attributes:
+        summary: First line of the docstring.
+        family: See `waypost.contracts.records.RouterFamily`.
+        error: What is wrong with the source; None is nothing.
+    """
+
+    summary: str = ""
+    family: str = SINGLE_ROUND
+    error: str | None = None
 
 
 def read_module(module: str) -> Found:
@@ -27,7 +41,7 @@ def read_module(module: str) -> Found:
     if (path := module_file(module)) is not None:
         return read_source(path)
     top = module.partition(".")[0]
-    return "", None if _spec(top) else f"no module named {top!r} is installed"
+    return Found(error=None if _spec(top) else f"no module named {top!r} is installed")
 
 
 def module_file(module: str) -> Path | None:
@@ -47,13 +61,13 @@ def module_file(module: str) -> Path | None:
 
 def read_folder(folder: Path) -> Found:
     """Read the source of a plug-in folder and its config file."""
-    summary, error = read_source(folder / ROUTER)
-    if error is None and (folder / CONFIG).exists():
+    found = read_source(folder / ROUTER)
+    if found.error is None and (folder / CONFIG).exists():
         try:
             read_yaml(folder / CONFIG)
         except ConfigError as wrong:
-            return summary, str(wrong)
-    return summary, error
+            return found._replace(error=str(wrong))
+    return found
 
 
 def is_benchmark(folder: Path) -> bool:
@@ -73,18 +87,30 @@ def read_source(path: Path) -> Found:
     try:
         now = path.stat()
     except FileNotFoundError:
-        return "", f"{path} does not exist"
+        return Found(error=f"{path} does not exist")
     except OSError as error:
-        return "", f"{path} cannot be read: {error}"
+        return Found(error=f"{path} cannot be read: {error}")
     return _read_once(path, now.st_mtime_ns, now.st_size)
 
 
 @lru_cache(maxsize=512)  # a router is looked up each time one is made: for every fold of a fit
 def _read_once(path: Path, _changed_ns: int, _size: int) -> Found:
     try:
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        return "", f"{path}, line {error.lineno}: {error.msg}"
+        return Found(error=f"{path}, line {error.lineno}: {error.msg}")
     except (OSError, ValueError, RecursionError) as error:
-        return "", f"{path} cannot be read: {error}"
-    return (doc or "").partition("\n")[0], None
+        return Found(error=f"{path} cannot be read: {error}")
+    return Found((ast.get_docstring(tree) or "").partition("\n")[0], _family(tree))
+
+
+def _family(tree: ast.Module) -> str:
+    """Return the family that a class names; else that of the base it is derived from."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in (part for one in classes for part in one.body):
+        if isinstance(node, ast.AnnAssign | ast.Assign) and isinstance(node.value, ast.Constant):
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            if any(isinstance(one, ast.Name) and one.id == "router_family" for one in targets):
+                return str(node.value.value)
+    bases = [ast.unparse(base) for one in classes for base in one.bases]
+    return MULTI_ROUND if any(base.endswith("StepRouter") for base in bases) else SINGLE_ROUND
