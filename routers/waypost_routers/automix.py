@@ -83,6 +83,12 @@ class AutoMix(TrainableStepRouter):
     The tables are of the prices they were fitted with; `with_prices` changes what is predicted
     only.
 
+    When to take it:
+        Where a cheap LLM is often right and its verdicts on its own answers are mostly true. Answer
+        and verdicts are paid for before a dearer LLM is asked, and a request takes several calls.
+        It needs recorded verdicts (`waypost data verdicts`); a fit on data whose verdicts say
+        little serves the best single LLM.
+
     Args:
         verdicts: Verdicts on each answer; None takes as many as the data mostly holds.
         family: How verdicts become actions (see `FAMILIES`); ``auto`` chooses for each cost

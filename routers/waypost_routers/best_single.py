@@ -12,6 +12,10 @@ class BestSingle(ScoreRouter):
 
     With a cost weight above 0 the policy still weighs the means against each call's predicted
     cost, so it is the best single LLM at that lambda.
+
+    When to take it:
+        As the baseline that every other router has to beat, and where there are too few measured
+        questions to learn more than a mean.
     """
 
     name = "best_single"

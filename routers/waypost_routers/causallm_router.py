@@ -26,6 +26,10 @@ class CausalLMRouter(FineTunedRouter):
     One forward pass for each of two orders of the list, the second the reverse of the first, so
     that no LLM gains by its place. At most 26 LLMs.
 
+    When to take it:
+        To compare with the literature. A decision is two passes of a language model, which takes
+        seconds on a CPU, and a fit takes minutes even on a few hundred questions.
+
     Args:
         model: Instruct model that is fine-tuned: hub name or folder.
         max_queries: Questions learned from, a fifth of them held out; None is all.

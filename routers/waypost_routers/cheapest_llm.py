@@ -24,6 +24,9 @@ class CheapestLLM(ScoreRouter):
     take effect without a new fit. The quality scores state the order only; ties go to the
     cheaper call, then to the lower name.
 
+    When to take it:
+        As the lower end of the curve of quality over cost.
+
     Learned by ``fit``:
         mean_characters_: Mean length of the training queries.
     """

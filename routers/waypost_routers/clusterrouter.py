@@ -34,6 +34,10 @@ class ClusterRouter(HeldOutRouter):
     one: 1 for the nearest, falling to nearly 0, so that a score never jumps where two clusters
     change places. Avengers-Pro counts them alike, and takes k = 60.
 
+    When to take it:
+        Where there are many training questions: memory and time of a decision go with the number of
+        clusters, and a new LLM needs few outcomes.
+
     Args:
         k: Clusters; None chooses it of `K_GRID` at fit, by the error of differences between
             LLMs on held-out questions.

@@ -49,6 +49,11 @@ class EloRouter(HeldOutRouter):
     Exploration belongs to the policy, which knows the odds of what it draws. Ratings drawn from
     their posterior (Thompson) have odds that nobody can state exactly, and are left out.
 
+    When to take it:
+        ``plain`` for a ranking of the LLMs with intervals; ``similarity`` where outcomes compare
+        LLMs more than they measure them. A decision solves a small fit, so it is among the slower
+        routers.
+
     Args:
         weighting: ``similarity`` or ``plain``.
         gamma: How much more the similar count.

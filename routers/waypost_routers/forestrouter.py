@@ -34,6 +34,10 @@ class ForestRouter(LearnedRouter):
     leaves that out. Trees need a score of every LLM: one that was not measured is taken as a ridge
     regression on what the trees see predicts it.
 
+    When to take it:
+        Where half a millisecond a decision is cheap and there are a thousand questions or more; it
+        has no members to fit, unlike ``auto``.
+
     Args:
         trees: How many.
         leaf: Least distinct questions of a leaf; with few questions an eighth of them.

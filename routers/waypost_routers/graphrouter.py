@@ -31,6 +31,10 @@ class GraphRouter(HeldOutEpochRouter):
     training means. After fit all states are fixed: a request costs one projection, a search for
     neighbours and a dot product an LLM, in numpy, and needs no task.
 
+    When to take it:
+        Where the LLMs' descriptions say what they are good at, and a fit may take ten times as long
+        as another network's. It gains most from tuning.
+
     Args:
         hidden: Width of all states.
         k: Neighbours through which a query is attached.

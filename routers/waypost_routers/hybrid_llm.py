@@ -51,6 +51,10 @@ class HybridLLM(HeldOutEpochRouter):
     fixed costs a lambda is a threshold on p. `threshold` finds the tau of a wanted share or
     quality.
 
+    When to take it:
+        Where a cheap and a dear LLM are to share the work, and the share of the dear one is what
+        has to be set: see `threshold`.
+
     Args:
         label: ``deterministic``: whether q_j >= q_L, one answer of each against the other;
             ``probabilistic``: the share of pairs of answers where it is, for questions that were

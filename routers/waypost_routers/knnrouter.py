@@ -39,6 +39,11 @@ _UNLIKE = 1e-6
 class KNNRouter(ScoreRouter):
     """k nearest neighbours: a regression on measured scores, unmeasured cells left out.
 
+    When to take it:
+        First. It fits in under a second, has one setting that matters and chooses it by itself,
+        takes a new LLM from few outcomes, and says which queries are unlike its data. Its memory
+        grows with the training questions.
+
     Args:
         k: Neighbours; capped at the number of training questions. None chooses it at fit:
             each question is decided from the others, and of `K_GRID` the largest k is taken
@@ -64,6 +69,20 @@ class KNNRouter(ScoreRouter):
         k_: The k in use.
         index_: The index; None where the search is exact.
         similarity_floor_: Similarity below which a query is unlike the training data.
+
+    Example:
+        >>> from waypost import make_router
+        >>> from waypost.contracts.routing_data import read_routing_data
+        >>> from waypost.encoders import make_encoder
+        >>> data = read_routing_data("serve_configs/starter/data")
+        >>> encoder = make_encoder("hashing")  # needs no weights; the command takes "static"
+        >>> router = make_router("knnrouter", {"k": 20})
+        >>> router.encoder = encoder
+        >>> vectors = encoder.encode(data.queries)
+        >>> router = router.fit(data.with_embeddings(vectors, encoder.id))
+        >>> decision = router.route_single({"query": "What is 12 * 7?", "lambda": 0.5})
+        >>> decision.ranking
+        ('qwen2.5-coder-1.5b', 'qwen2.5-coder-0.5b', 'smollm2-135m')
     """
 
     name = "knnrouter"

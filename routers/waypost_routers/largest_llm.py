@@ -12,6 +12,9 @@ class LargestLLM(SizeRouter):
     """Orders the LLMs by total parameters, the most first; see `SizeRouter`.
 
     Largest is not best: compare best_single.
+
+    When to take it:
+        As a baseline, where ``llms.json`` gives sizes.
     """
 
     name = "largest_llm"

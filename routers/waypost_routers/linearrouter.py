@@ -18,6 +18,10 @@ from waypost_routers._text import form_features, text_features, word_features
 class LinearRouter(LearnedRouter):
     """Ridge regression of the measured scores, one column an LLM (the mean of LinUCB).
 
+    When to take it:
+        Where decisions must be as quick as can be, or where there are only some hundred questions;
+        ``words`` and ``form`` need no encoder that was trained.
+
     Args:
         features: ``embedding``; ``words`` or ``form`` of the text (see `_text`); or ``all`` three
             side by side.

@@ -28,6 +28,10 @@ class MFRouter(HeldOutEpochRouter):
     number of LLMs and every lambda. W and v are multiplied out once at fit: a decision is one
     product of a vector and a matrix.
 
+    When to take it:
+        Where there are many LLMs and each was asked few of the questions: every measurement moves
+        the map that all LLMs share.
+
     Args:
         target: ``pairs``: LLMs are compared two by two on each question, ties left out.
             ``correctness``: each measured score is predicted by itself.

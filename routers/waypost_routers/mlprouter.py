@@ -26,6 +26,10 @@ class MLPRouter(HeldOutEpochRouter):
     be right at once. The epochs are chosen on held-out questions: of those that earn as much as
     the best (within one standard error), that of the lowest loss.
 
+    When to take it:
+        Where there are thousands of questions: a decision takes the same time however many they
+        are.
+
     Args:
         hidden: Units of the first hidden layer.
         layers: Hidden layers; each has half the units of the one before.

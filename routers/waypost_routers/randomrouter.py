@@ -16,6 +16,9 @@ class RandomRouter(ScoreRouter):
     The draw is a hash of seed and text, so one text always gets the same LLM. Behind the drawn
     one the ranking follows the training means.
 
+    When to take it:
+        To gather outcomes that favour no LLM, and as the baseline of all baselines.
+
     Args:
         seed: Of the draws.
     """

@@ -27,6 +27,10 @@ INITIAL_STD = 0.78
 class RouterDC(FineTunedRouter):
     """RouterDC (2409.19886): the cosine of a query's state and an LLM's vector is its score.
 
+    When to take it:
+        Where a GPU is at hand and there are thousands of questions. On a CPU a fit takes minutes
+        and a decision a pass of the encoder.
+
     Args:
         model: Encoder of BERT's form that is fine-tuned: hub name or folder.
         max_queries: Questions learned from, a fifth of them held out; None is all.

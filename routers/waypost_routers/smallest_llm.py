@@ -9,7 +9,11 @@ from waypost_routers._ranks import SizeRouter
 
 
 class SmallestLLM(SizeRouter):
-    """Orders the LLMs by total parameters, the fewest first; see `SizeRouter`."""
+    """Orders the LLMs by total parameters, the fewest first; see `SizeRouter`.
+
+    When to take it:
+        As a baseline, where ``llms.json`` gives sizes.
+    """
 
     name = "smallest_llm"
 

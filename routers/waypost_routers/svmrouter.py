@@ -28,6 +28,10 @@ class SVMRouter(HeldOutRouter):
     is exact up to ``landmarks`` distinct questions; above it is the Nystroem approximation by as
     many of them, drawn by seed.
 
+    When to take it:
+        With hundreds to some thousands of questions. It is smoother than neighbours, and its memory
+        is bounded by ``landmarks``.
+
     Args:
         kernel: ``rbf``, or ``linear``.
         C: Weight of the mean loss against the norm (scikit-learn's C times the number of

@@ -33,6 +33,9 @@ class TaskRouter(LearnedRouter):
     Tasks are recognised by ridge regression of their indicators on embedding and words. Data that
     names no task, or one, leaves the linear correction alone.
 
+    When to take it:
+        Where the routing data names tasks, and requests are of such tasks.
+
     Args:
         within: ``linear``, or ``none`` for the tasks' means alone.
         kappa: Weight of an LLM's overall mean in its mean on a task, counted in questions.

@@ -42,6 +42,10 @@ class ThresholdRouter(LearnedRouter):
     does better where others fail. Levels are such that the mean over the training questions is the
     LLM's mean score. Two such curves cross at most once.
 
+    When to take it:
+        Where some LLMs are simply stronger and dearer than others. Where LLMs are strong on
+        different tasks, one difficulty cannot say so.
+
     Args:
         penalty: Of the ridge, as in linearrouter; None chooses it at fit by cross-validation.
 

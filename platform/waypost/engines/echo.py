@@ -70,6 +70,19 @@ class EchoEngine(Engine):
 
     Attributes:
         calls: What runs now, and the tokens made so far.
+
+    Example:
+        >>> import asyncio
+        >>> from waypost.engines import make_engine
+        >>> from waypost.engines.base import collect
+        >>> async def ask(question: str) -> str:
+        ...     engine = make_engine("echo", {"text": "Four."})
+        ...     await engine.start()
+        ...     answer = await collect(engine, GenerateRequest("id-1", prompt=question))
+        ...     await engine.close()
+        ...     return answer.text
+        >>> asyncio.run(ask("What is 2 + 2?"))
+        'Four.'
     """
 
     name: ClassVar[str] = "echo"

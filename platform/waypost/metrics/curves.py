@@ -121,6 +121,13 @@ class Singles:
         """Average quality over the interval (AIQ), shape (n_curves,); NaN without costs.
 
         AIQ = 1 / (high - low) * integral of the NDCH from low to high.
+
+        Example:
+            Two LLMs, at 1 USD with quality .5 and at 3 USD with .9, and a router's two settings:
+
+            >>> singles = Singles(cost=np.array([[1.0, 3.0]]), quality=np.array([[0.5, 0.9]]))
+            >>> singles.aiq(cost=[2.0, 3.0], quality=[0.8, 0.9]).round(4).tolist()
+            [0.75]
         """
         known = ~np.isnan(self.cost) & ~np.isnan(self.quality)
         if not known.any(axis=1).all():

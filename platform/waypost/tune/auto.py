@@ -44,6 +44,10 @@ FALLBACK = Member("knnrouter", {})
 class AutoRouter(ScoreRouter):
     """An ensemble of registered routers, chosen and weighted on out-of-sample predictions.
 
+    When to take it:
+        Where nobody knows which router suits the data. A fit takes those of all members, a decision
+        those that were chosen; where one member is as good, take that one: it is faster.
+
     Args:
         members: Routers to try: names, or ``{name: {parameter: value}}``; None is
             `members.DEFAULT`. Plug-ins may be among them.
