@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from waypost.config import Settings, settings
+from waypost.testing import one_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")
@@ -54,6 +55,30 @@ def pytest_collection_finish() -> None:
     """Leave what is loaded by now out of the garbage collections to come."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring tests that share a Ray together, in one process where there are several.
+
+    The group is that of the `xdist_group` marker; other files that start a Ray are groups alone.
+    """
+    for item in items:
+        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_group)
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return str(marker.args[0]) if marker else ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_ray() -> Iterator[None]:
+    """End what is left of a Ray that tests shared."""
+    yield
+    one_ray.end()
 
 
 @pytest.fixture(scope="session")

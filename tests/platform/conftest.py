@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 
 from waypost.engines.openai_http import Config, OpenAIEngine
 from waypost.secrets import KeyRing
+from waypost.testing import one_ray
 from waypost.testing.fake_upstream import FakeUpstream
 
 
@@ -32,11 +35,24 @@ async def engine(upstream):
         await one.close()
 
 
-@pytest.fixture(scope="module")
-def ray_here():
-    """One Ray for the tests of a module; commands that are called in this process use it."""
+@contextmanager
+def _started_ray():
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """A Ray that the tests of several modules share; commands called in this process use it."""
+    return one_ray.shared("ray", _started_ray())
+
+
+@pytest.fixture
+def no_ray() -> None:
+    """End the Ray that earlier tests share: the test starts one by itself."""
+    one_ray.end()

@@ -16,10 +16,11 @@ import pytest_asyncio
 from waypost.serve import launch
 from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
 from waypost.testing.load import Ask, Load, summary
-from waypost.testing.served import application, free_port, served
+from waypost.testing.served import application, served
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.xdist_group("serve"),
     pytest.mark.asyncio(loop_scope="module"),
     # Ray leaves sockets and log files of its own to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -57,10 +58,9 @@ def graph(artifacts) -> dict[str, Any]:
     live = [echo(name, **WIDE) for name in ("cook", "prover")]
     partial = [echo("cook"), missing("prover"), echo("tiny", environment="absent")]
     return {
-        "http_options": {"host": "127.0.0.1", "port": free_port()},
         "applications": [
             application("live", artifacts[0], live, limits=roomy),
-            application("partial", artifacts[0], partial),
+            application("partial", artifacts[0], partial, router={"placement": "inline"}),
         ],
     }
 

@@ -45,7 +45,13 @@ most of them the start of a Python process."""
 APPS = {"plain": ("apart", "pair", "remote", "tight"), "throughput": ("apart", "remote", "tight")}
 
 
-@pytest.fixture(scope="module", params=APPS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("plain", marks=pytest.mark.xdist_group("serve")),
+        pytest.param("throughput", marks=pytest.mark.xdist_group("serve-throughput")),
+    ],
+)
 def mode(request) -> str:
     return request.param
 

@@ -25,6 +25,7 @@ from waypost.testing.counting_upstream import counting_upstream
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.usefixtures("ray_here"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

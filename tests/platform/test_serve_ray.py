@@ -17,11 +17,12 @@ import pytest_asyncio
 
 from waypost.serve import launch
 from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
-from waypost.testing.served import application, free_port, served
+from waypost.testing.served import application, served
 from waypost.testing.steps import tiers_artifact
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.xdist_group("serve"),
     pytest.mark.asyncio(loop_scope="module"),
     # Ray leaves sockets and log files of its own to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -36,17 +37,17 @@ def graph(artifact: Path, steps: Path) -> dict[str, Any]:
     """Five graphs in one Serve: apart, all in the gateway, slow models, one place only, steps."""
     apart = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
     inside = [{**entry, "placement": "inline"} for entry in apart]
+    apart[2] = inside[2]
     slow = [
         {"name": "cook", "engine": "echo", "config": SLOW, "max_ongoing_requests": 1,
          "max_queued_requests": 1},
-        {"name": "tiny", "engine": "echo"},
+        inside[2],
     ]  # fmt: skip
     tight = [{**inside[0], "config": {"delay_s": 1.0}}]
     inline = {"router": {"placement": "inline"}}
     limits = {"max_in_flight": 1, "max_queued": 1}
     judged = [{**apart[0], "config": {"delay_s": 0.2}}, *inside[1:]]
     return {
-        "http_options": {"host": "127.0.0.1", "port": free_port()},
         "applications": [
             application("apart", artifact, apart),
             application("inside", artifact, inside, **inline),
@@ -59,7 +60,7 @@ def graph(artifact: Path, steps: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A Serve of its own: its URL and its config."""
+    """The URL and the config."""
     folder = tmp_path_factory.mktemp("serve")
     data = graph(knn_artifact(folder / "artifact"), tiers_artifact(folder / "steps"))
     with served(data, folder) as url:

@@ -27,12 +27,12 @@ IN_TIME_S = 120.0
 class Server:
     """A ``waypost serve`` of a file that the test changes."""
 
-    def __init__(self, folder: Path, cook: dict) -> None:
+    def __init__(self, folder: Path) -> None:
         self.path = folder / "graph.yaml"
         self.said = folder / "said.txt"
         self.port = free_port()
-        pool = [{"name": "cook", "engine": "echo", "config": cook}]
-        pool.append({"name": "tiny", "engine": "echo"})
+        pool = [{"name": "cook", "engine": "echo", "config": {"tokens_per_s": 10}}]
+        pool.append({"name": "tiny", "engine": "echo", "placement": "inline"})
         self.data = {
             "http_options": {"host": "127.0.0.1", "port": self.port},
             "applications": [
@@ -84,9 +84,10 @@ class Server:
             return client.chat.completions.create(model="auto", messages=messages).model
 
 
-@pytest.fixture
-def server(request, tmp_path) -> Iterator[Server]:
-    server = Server(tmp_path, getattr(request, "param", {}))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("serve"))
+    server.until(lambda: server.says("Ctrl-C stops it"))
     yield server
     server.process.send_signal(signal.SIGINT)
     try:
@@ -97,7 +98,6 @@ def server(request, tmp_path) -> Iterator[Server]:
 
 
 def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
-    server.until(lambda: server.says("Ctrl-C stops it"))
     only = {"policy": {"allowed_models": ["tiny"]}}
     server.reload(server.with_config(only))
     server.until(lambda: server.answered_by() == "tiny")
@@ -111,11 +111,10 @@ def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
     server.until(lambda: server.answered_by() == "cook")
 
 
-@pytest.mark.parametrize("server", [{"tokens": 10_000, "tokens_per_s": 10}], indirect=True)
 def test_a_stream_that_is_open_when_the_server_stops_is_told(server):
-    server.until(lambda: server.says("Ctrl-C stops it"))
     base = f"http://127.0.0.1:{server.port}/app/v1"
-    body = {"model": "cook", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    messages = [{"role": "user", "content": "a " * 10_000}]
+    body = {"model": "cook", "messages": messages, "stream": True}
     with httpx2.stream("POST", f"{base}/chat/completions", json=body, timeout=IN_TIME_S) as reply:
         lines = reply.iter_lines()
         assert next(lines).startswith("data: ")

@@ -22,6 +22,7 @@ from waypost.testing.served import application, served, session_folder
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.xdist_group("serve-keys"),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(600),
     # Ray leaves sockets and log files of its own to the garbage collector

@@ -30,7 +30,7 @@ from waypost.serve.settings import AUTO, ServeArgs
 from waypost.testing.asgi import Client
 from waypost.testing.gateway import chat
 from waypost.testing.load import Ask, Load, summary
-from waypost.testing.served import free_port, served
+from waypost.testing.served import served
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID
 
@@ -162,7 +162,6 @@ def artifacts(data, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def config(artifacts) -> dict[str, Any]:
     found = router_config(artifacts["knnrouter"])
-    found["http_options"]["port"] = free_port()
     found["applications"][0]["args"]["feedback_dir"] = None
     return found
 
@@ -193,6 +192,7 @@ async def until_decided_by(http: aiohttp.ClientSession, url: str, router: str) -
 
 
 @pytest.mark.ray
+@pytest.mark.xdist_group("serve")
 @ray_noise
 async def test_all_of_them_serve_side_by_side(url, config, artifacts):
     pool = {entry["name"] for entry in small_pool(config)}
@@ -211,6 +211,7 @@ async def test_all_of_them_serve_side_by_side(url, config, artifacts):
 
 
 @pytest.mark.ray
+@pytest.mark.xdist_group("serve")
 @ray_noise
 async def test_one_path_changes_to_a_router_of_each_kind_under_load(url, config, artifacts):
     kinds = {read_manifest(path).kind: name for name, path in artifacts.items()}

@@ -21,7 +21,7 @@ from waypost.tune.sweep.journal import Journal
 from waypost.tune.sweep.reading import check_sweep, read_sweep
 from waypost.tune.sweep.run import run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
 TINY = {
     "auto": ["fixed={members: [best_single, linearrouter]}"],
@@ -40,12 +40,8 @@ NEEDS = {"automix": "verdicts", "causallm_router": "weights", "routerdc": "weigh
 
 
 @pytest.fixture(scope="module")
-def ray():
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+def ray(ray_here):
+    return ray_here
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +61,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("name", [n for n in shipped(ROOT) if n != "all" and n not in NEEDS])
 def test_every_shipped_sweep_runs_two_trials(name, ray, data, tmp_path):
-    small = ["budget.trials=2", "folds=2", "encoder=hashing", "finalists=0", *TINY.get(name, [])]
+    small = ["budget.trials=2", "folds=2", "encoder=hashing", "finalists=0"]
+    small += ["resources.cpu=2", *TINY.get(name, [])]  # one worker: to start one takes seconds
     config = read_sweep(ROOT / "tune_configs" / f"{name}.yaml", small)
     report = run_sweep(config, data, tmp_path / "R")
     assert report["trials"]["tried"] == 2

@@ -49,13 +49,14 @@ class TransformersEngine(LocalEngine):
         return 0 if self._batch is None else self._batch.steps
 
     def _begin(self) -> BatchLoop:
+        from waypost import weights
+
+        weights.find(self.config.model)  # a wrong path is told before torch's seconds of import
         try:
             from waypost.engines._lm_loop import BatchLoop, Limits
             from waypost.engines._lm_model import LanguageModel
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "transformers", "serve") from None
-        from waypost import weights
-
         config = self.config
 
         def load() -> LanguageModel:

@@ -1,4 +1,4 @@
-"""A Serve of its own for a test: started as ``waypost serve`` does, on a port nobody has."""
+"""Serve for a test: started as ``waypost serve`` does, on a port nobody has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from waypost.serve import launch
-from waypost.serve.config_file import validate_serve_config
+from waypost.serve.config_file import ServeConfig, validate_serve_config
+from waypost.testing import one_ray
 
 
 def free_port() -> int:
@@ -45,10 +46,13 @@ def application(
 def served(
     config_data: Mapping[str, Any], folder: Path, *, throughput: bool = False, num_cpus: int = 8
 ) -> Iterator[str]:
-    """Serve a config, and stop it at the end; yields ``http://127.0.0.1:<port>``.
+    """Serve the applications of a config; yields ``http://127.0.0.1:<port>``.
+
+    A Ray with Serve that an earlier test has left, with the same mode, CPUs and keys, is taken
+    again: its applications are replaced. It is left to the next test in turn; see `one_ray`.
 
     Args:
-        config_data: Content of a Serve file; without ``http_options`` a free port is taken.
+        config_data: Content of a Serve file; its ``http_options`` are those of the shared Serve.
         folder: Where the file is written.
         throughput: Serve's throughput mode.
         num_cpus: Logical CPUs that Ray is given.
@@ -57,18 +61,33 @@ def served(
         ConfigError: the config is wrong.
         ServeFailedError: an application does not start.
     """
-    data = {"http_options": {"host": "127.0.0.1", "port": free_port()}, **config_data}
+    kind = ("serve", throughput, num_cpus, os.environ.get("API_KEYS"))
+    port = one_ray.shared(kind, _serve(throughput, num_cpus))
     path = folder / "graph.yaml"
+    data = {**config_data, "http_options": {"host": "127.0.0.1", "port": port}}
     path.write_text(yaml.safe_dump(data))
-    variables = launch.environment(throughput=throughput)
-    os.environ.update(variables)  # before Ray is imported, and checking the file imports it
     try:
         config = validate_serve_config(path)
-        launch.check_port(config)
-        launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+        launch.update(config.data)
         launch.wait_until_running(lambda _: None)
         launch.wait_until_answering(config)
         yield f"http://{config.host}:{config.port}"
+    except BaseException:
+        one_ray.end()  # what it is at is not known, and the next test may want it well
+        raise
+
+
+@contextmanager
+def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
+    """Start Ray and a Serve without applications, and stop them at the end; yields its port."""
+    variables = launch.environment(throughput=throughput)
+    os.environ.update(variables)  # before Ray is imported
+    port = free_port()
+    empty = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": []}
+    config = ServeConfig(Path(), empty, {})
+    try:
+        launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+        yield port
     finally:
         launch.stop()
         for name in variables:
