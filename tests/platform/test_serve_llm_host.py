@@ -34,9 +34,12 @@ def host(error: Exception, retry_s: float) -> LLMHost:
     return LLMHost("tiny", lambda: kind(Config()), 0.0, retry_s)
 
 
+async def messages(found: LLMHost, *, whole: bool) -> list[dict]:
+    return [message async for part in found.stream(ASK, PACE, whole) for message in part]
+
+
 async def refusal(found: LLMHost) -> Exception:
-    whole = await found.answer(ASK, PACE)
-    streamed = [message async for part in found.stream(ASK, PACE) for message in part]
+    whole, streamed = await messages(found, whole=True), await messages(found, whole=False)
     assert whole == streamed
     return engine_error(whole[0]["error"])
 
@@ -61,7 +64,7 @@ async def test_it_is_tried_again_until_it_starts():
     async with asyncio.timeout(2):
         while found.problem is not None:
             await asyncio.sleep(0.01)
-    (message,) = await found.answer(ASK, PACE)
+    (message,) = await messages(found, whole=True)
     assert message["text"] == "a b"
     await found.close()
     assert not await found.healthy()

@@ -148,21 +148,19 @@ class LLMHost:
             raise absent(self.name)
         return self._engine
 
-    async def answer(self, request: dict[str, Any], pace: dict[str, float]) -> list[Message]:
-        """Answer a request whole: the messages of its whole answer, or its error."""
-        try:
-            parsed = _parse(request)
-            engine = self._ready_engine()
-            return [c.to_dict() for c in await whole_answer(engine, parsed, Pace(**pace))]
-        except EngineError as error:
-            return [_failure(error)]
-
     async def stream(
-        self, request: dict[str, Any], pace: dict[str, float]
+        self, request: dict[str, Any], pace: dict[str, float], whole: bool
     ) -> AsyncGenerator[list[Message], None]:
-        """Answer a request as lists of messages; an error is the last message of all."""
+        """Answer a request as lists of messages; an error is the last message of all.
+
+        With ``whole`` there is one list, once the answer is complete.
+        """
         try:
-            chunks = chunks_of(self._ready_engine(), _parse(request), Pace(**pace))
+            engine, parsed, limits = self._ready_engine(), _parse(request), Pace(**pace)
+            if whole:
+                yield [c.to_dict() for c in await whole_answer(engine, parsed, limits)]
+                return
+            chunks = chunks_of(engine, parsed, limits)
             async with aclosing(batched(chunks, self._flush_s)) as batches:
                 async for batch in batches:
                     yield [chunk.to_dict() for chunk in batch]

@@ -124,15 +124,11 @@ class LLMNode:
         """Return why the LLM is not served; None where it is."""
         return self._host.problem
 
-    async def answer(self, request: dict[str, Any], pace: dict[str, float]) -> list[Message]:
-        """Answer one request whole; see `LLMHost.answer`."""
-        return await self._host.answer(request, pace)
-
     async def stream(
-        self, request: dict[str, Any], pace: dict[str, float]
+        self, request: dict[str, Any], pace: dict[str, float], whole: bool
     ) -> AsyncGenerator[list[Message], None]:
         """Answer one request in lists of messages; see `LLMHost.stream`."""
-        async with aclosing(self._host.stream(request, pace)) as lists:
+        async with aclosing(self._host.stream(request, pace, whole)) as lists:
             async for messages in lists:
                 yield messages
 

@@ -146,7 +146,8 @@ class HandleLLM:
         self._name = name
         self._status = handle.options(method_name="status")
         self._watching: asyncio.Task[None] | None = None
-        self._whole = handle.options(method_name="answer")
+        # whole answers, too: of a call that is not a stream, gRPC tells that a replica took it only
+        # with its answer, so that the wait for a place could not be told from the wait for that
         self._stream = handle.options(method_name="stream", stream=True)
         self._queue_timeout_s = queue_timeout_s
 
@@ -176,18 +177,16 @@ class HandleLLM:
         self, request: GenerateRequest, pace: Pace, *, whole: bool
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
-        handle = self._whole if whole else self._stream
-        call = handle.remote(request.to_dict(), asdict(pace))
+        call = self._stream.remote(request.to_dict(), asdict(pace), whole)
         done = False
         try:
             await self._assigned(call)
-            if whole:
-                yield _chunks(await call)
-            else:
-                lists = within(_items(call), pace.first_s + SLACK_S, pace.between_s + SLACK_S)
-                async with aclosing(lists):
-                    async for messages in lists:
-                        yield _chunks(messages)
+            lists = _items(call)
+            if not whole:
+                lists = within(lists, pace.first_s + SLACK_S, pace.between_s + SLACK_S)
+            async with aclosing(lists):
+                async for messages in lists:
+                    yield _chunks(messages)
             done = True
         except EngineError:
             raise
@@ -198,7 +197,7 @@ class HandleLLM:
                 _cancel(call)
 
     async def _assigned(self, call: Any) -> None:
-        # Serve's public calls cannot tell waiting for a replica from waiting for its answer;
+        # Serve's public calls cannot tell the wait for a replica from the wait for its answer;
         # without a bound on the first, a request to an LLM whose only replica is being
         # restarted would wait for it instead of going to the next model.
         try:

@@ -1,11 +1,16 @@
-"""Serve for a test: started as ``waypost serve`` does, on a port nobody has."""
+"""Serve for a test, on a port nobody has: in this process, or by ``waypost serve``."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ import yaml
 from waypost.serve import launch
 from waypost.serve.config_file import ServeConfig, validate_serve_config
 from waypost.testing import one_ray
+
+IN_TIME_S = 300.0
+"""Longest wait for ``waypost serve`` to say or do something, on a busy machine."""
 
 
 def free_port() -> int:
@@ -92,6 +100,67 @@ def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
         launch.stop()
         for name in variables:
             os.environ.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A ``waypost serve`` that runs in a process of its own.
+
+    Attributes:
+        url: ``http://127.0.0.1:<port>``.
+        process: The command.
+        output: File that holds what it says.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def said(self) -> str:
+        """Return what it has said so far."""
+        return self.output.read_text()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds.
+
+        Raises:
+            AssertionError: the command ended before, or it takes longer than `IN_TIME_S`; the
+                message is what the command said.
+        """
+        end = time.monotonic() + IN_TIME_S
+        while not holds():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(self.said())
+            time.sleep(launch.POLL_S)
+
+
+@contextmanager
+def command(config_data: Mapping[str, Any], folder: Path, *options: str) -> Iterator[Command]:
+    """Run ``waypost serve`` on a config until the end of the block; it need not serve yet.
+
+    Args:
+        config_data: Content of a Serve file without ``http_options``: a free port is taken.
+        folder: Where the file is written.
+        options: Of the command.
+    """
+    port = free_port()
+    path, output = folder / "graph.yaml", folder / "said.txt"
+    host = {"http_options": {"host": "127.0.0.1", "port": port}}
+    path.write_text(yaml.safe_dump({**host, **config_data}))
+    # HAProxy listens on these as well; another one on this machine may have the usual ports
+    own = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
+    line = [sys.executable, "-P", "-m", "waypost.cli", "serve", str(path), *options]
+    with output.open("wb") as out:
+        process = subprocess.Popen(line, stdout=out, stderr=out, env={**os.environ, **own})
+    try:
+        yield Command(f"http://127.0.0.1:{port}", process, output)
+    finally:
+        process.send_signal(signal.SIGTERM)  # not SIGINT, which a script's & has ignored
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def session_folder() -> Path:
