@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 PRIOR_SIGMA = 2 * np.log(10)
 """Standard deviation of the Gaussian prior on strengths: 800 points of an Elo rating."""

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost_routers._logistic import fit_logistic, logit, sigmoid
 
-Floats = NDArray[np.float64]
 Link = Literal["identity", "logit"]
 
 PRIOR_CELLS = 200.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost_routers._verdict_policies import FAMILIES, Evidence, Floats
+from waypost.contracts.types import Floats
+from waypost_routers._verdict_policies import FAMILIES, Evidence
 
 _TIE = 1e-9
 

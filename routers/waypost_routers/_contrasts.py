@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 
 def contrasts(values: Floats, known: NDArray[np.bool_]) -> Floats:

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.routing_data import RoutingData
-
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays, random_state, set_random_state
 from waypost.contracts.progress import report
+from waypost.contracts.types import Floats
 from waypost_routers._dual_loss import (
     draw_contrasts,
     sample_llm_loss,
@@ -31,7 +32,6 @@ from waypost_routers._split_encoder import SplitEncoder
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = NDArray[np.float64]
 
 CHECKS = 5
 """Times that the held-out questions are looked at in each of the two phases."""

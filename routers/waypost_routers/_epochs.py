@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays, EpochRouter, EpochTraining
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._kept import under, within
-from waypost_routers._learned import CalibratedRouter, Floats, measured, split_off
+from waypost_routers._learned import CalibratedRouter, measured, split_off
 
 
 class Learner(ABC):

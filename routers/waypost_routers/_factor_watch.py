@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._factors import Factors, all_opponents, loss
-from waypost_routers._learned import Floats, embeddings_of
+from waypost_routers._learned import embeddings_of
 
 _TIE = 1e-6
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays, random_state, set_random_state
+from waypost.contracts.types import Floats32
 from waypost_routers._distinct import Distinct
 from waypost_routers._epochs import Learner
 from waypost_routers._kept import lists_to_arrays, take_over
-
-Rows = NDArray[np.float32]
 
 CHECK_EVERY = 5
 """Steps between two looks at the held-out loss."""
@@ -118,7 +117,7 @@ class Factors(Learner):
                 w *= np.float32(1 - how.learning_rate * how.weight_decay)
             w -= np.float32(adjust) * a / (np.sqrt(b) + np.float32(_EPSILON))
 
-    def matrix(self) -> Rows:
+    def matrix(self) -> Floats32:
         """Return W, b, v and c multiplied out, (d + 1, n_llms), the LLMs by name.
 
         Scores are ``rows @ matrix[:-1] + matrix[-1]``.
@@ -126,7 +125,7 @@ class Factors(Learner):
         project, vectors, bias, level = self._weights
         return np.concatenate([project @ vectors.T, (bias @ vectors.T + level)[None]])
 
-    def model(self) -> Rows:
+    def model(self) -> Floats32:
         """Return `matrix` with the LLMs in the order of the data."""
         return self._known.in_data_order(self.matrix().astype(np.float64)).astype(np.float32)
 
@@ -152,8 +151,12 @@ class Factors(Learner):
 
 
 def loss(
-    logits: Rows, scores: Rows, known: NDArray[np.bool_], target: str, shifts: NDArray[np.intp]
-) -> tuple[float, Rows]:
+    logits: Floats32,
+    scores: Floats32,
+    known: NDArray[np.bool_],
+    target: str,
+    shifts: NDArray[np.intp],
+) -> tuple[float, Floats32]:
     """Return the mean loss and its gradient by the logits, (n, n_llms).
 
     ``pairs``: logistic loss of the difference of two LLMs' logits, for each two that were
@@ -204,7 +207,7 @@ def _opponents(n_llms: int, draw: np.random.Generator) -> NDArray[np.intp]:
     return every if n_llms <= ALL_PAIRS else draw.choice(every, DRAWN, replace=False)
 
 
-def _levels(scores: Rows, known: NDArray[np.bool_], target: str) -> Rows:
+def _levels(scores: Floats32, known: NDArray[np.bool_], target: str) -> Floats32:
     if target == "pairs":
         return np.zeros(scores.shape[1], np.float32)
     mean = np.where(known, scores, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -212,5 +215,5 @@ def _levels(scores: Rows, known: NDArray[np.bool_], target: str) -> Rows:
     return np.asarray(np.log(mean / (1 - mean)), np.float32)
 
 
-def _sigmoid(values: Rows) -> Rows:
+def _sigmoid(values: Floats32) -> Floats32:
     return np.asarray(1 / (1 + np.exp(-values)))

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from waypost.contracts.epochs import Arrays, EpochRouter, EpochTraining
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._base_models import LOCK
 from waypost_routers._calibration import calibrated, fit_slope
 from waypost_routers._epochs import Learner
-from waypost_routers._learned import CalibratedRouter, Floats, batch_of, split_off
+from waypost_routers._learned import CalibratedRouter, batch_of, split_off
 from waypost_routers._sample import sample
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.errors import MissingExtraError
-
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 SHARE = 0.7
 """Share of the groups that a tree learns from; it is judged on the others."""

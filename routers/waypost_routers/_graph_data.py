@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats, Floats32
 from waypost.encoders import make_encoder
 from waypost_routers._distinct import Distinct
-
-Rows = NDArray[np.float32]
-Floats = NDArray[np.float64]
 
 WORDS = "hashing+d128+t512"
 """Encoder of descriptions and task names: no weights, the same in every process."""
@@ -35,16 +33,16 @@ class Graph:
         mean: (n_llms,) mean scores.
     """
 
-    queries: Rows
-    llms: Rows
-    tasks: Rows
+    queries: Floats32
+    llms: Floats32
+    tasks: Floats32
     answered: NDArray[np.int64]
-    facts: Rows
+    facts: Floats32
     asked: NDArray[np.int64]
     mean: Floats
 
 
-def build_graph(data: RoutingData, known: Distinct, queries: Rows) -> Graph:
+def build_graph(data: RoutingData, known: Distinct, queries: Floats32) -> Graph:
     """Build the graph of training data.
 
     Args:
@@ -72,7 +70,7 @@ def build_graph(data: RoutingData, known: Distinct, queries: Rows) -> Graph:
     )
 
 
-def describe(llms: Sequence[LLMInfo], mean: Floats, usd: Floats) -> Rows:
+def describe(llms: Sequence[LLMInfo], mean: Floats, usd: Floats) -> Floats32:
     """Return the LLMs' node vectors, (n_llms, e): words of what is known of them, and statistics.
 
     Args:

@@ -27,8 +27,6 @@ from waypost_routers._kept import (
 )
 from waypost_routers._memory import nearest
 
-Rows = NDArray[np.float32]
-
 FEWEST = 4
 """With fewer queries there is nothing to learn from: each LLM keeps its mean."""
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats, Floats32
 from waypost_routers._memory import Neighbours
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +27,15 @@ class GraphState:
         tau: (1,), temperature of the neighbours' weights.
     """
 
-    memory: Rows
-    near: Rows
-    projection: Rows
+    memory: Floats32
+    near: Floats32
+    projection: Floats32
     bias: Floats
     llms: Floats
     level: Floats
     tau: Floats
 
-    def logits(self, rows: Rows, found: Neighbours) -> Floats:
+    def logits(self, rows: Floats32, found: Neighbours) -> Floats:
         """Return the scores' logits, (n_rows, n_llms), of rows and their neighbours."""
         behind = found.similarity - found.nearest_similarity[:, None]
         weights = found.share * np.exp(behind / self.tau[0])

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.errors import MissingExtraError
-from waypost_routers._memory import Neighbours, Ranked, Rows, exactly, joined, nearest, ranked
+from waypost.contracts.types import Floats32
+from waypost_routers._memory import Neighbours, Ranked, exactly, joined, nearest, ranked
 
 LISTS_READ = 64
 """Lists read for a query: an eighth of 100,000 rows."""
@@ -43,10 +44,10 @@ class Index:
     """
 
     lists: Any
-    centres: Rows
+    centres: Floats32
 
     @classmethod
-    def build(cls, memory: Rows, seed: int = 0) -> Index:
+    def build(cls, memory: Floats32, seed: int = 0) -> Index:
         """Cut the memory into lists; the same rows give the same lists.
 
         Raises:
@@ -75,7 +76,7 @@ class Index:
         lists.nprobe = min(LISTS_READ, lists.nlist)
         return cls(lists, lists.quantizer.reconstruct_n(0, lists.nlist))
 
-    def nearest(self, memory: Rows, queries: Rows, k: int) -> Neighbours:
+    def nearest(self, memory: Floats32, queries: Floats32, k: int) -> Neighbours:
         """Find about the ``k`` most similar rows for each query; see `_memory.nearest`.
 
         Args:
@@ -90,7 +91,7 @@ class Index:
         starts = range(0, len(queries), _BLOCK)
         return joined([self._search(memory, queries[i : i + _BLOCK], k) for i in starts], k)
 
-    def _search(self, memory: Rows, queries: Rows, k: int) -> Ranked:
+    def _search(self, memory: Floats32, queries: Floats32, k: int) -> Ranked:
         wanted = min(k + max(k // 2, 32), len(memory))  # 8 bits may misplace some of them
         queries = np.ascontiguousarray(queries, np.float32)
         # one product a query: a list at the border is read or not whatever else is asked

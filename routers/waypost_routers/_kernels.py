@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 _SMALLEST = 1e-7
 """Directions in which the landmarks vary less than this share of the most are left out."""

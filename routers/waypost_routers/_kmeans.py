@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32]
+from waypost.contracts.types import Floats32
 
 MOST_ROWS = 20_000
 """Distinct vectors that centroids are learned from; of more, a seeded sample."""
@@ -16,7 +16,7 @@ MOST_ROWS = 20_000
 _STEPS = 30
 
 
-def distinct_rows(rows: Rows, seed: int) -> Rows:
+def distinct_rows(rows: Floats32, seed: int) -> Floats32:
     """Return each distinct row once, in an order of their own; a sample of `MOST_ROWS` of more."""
     distinct = np.unique(rows, axis=0)
     if len(distinct) <= MOST_ROWS:
@@ -25,7 +25,7 @@ def distinct_rows(rows: Rows, seed: int) -> Rows:
     return distinct[np.sort(drawn)]
 
 
-def fit_centroids(distinct: Rows, k: int, seed: int) -> Rows:
+def fit_centroids(distinct: Floats32, k: int, seed: int) -> Floats32:
     """Find the centroids of ``k`` clusters.
 
     Args:
@@ -53,12 +53,12 @@ def fit_centroids(distinct: Rows, k: int, seed: int) -> Rows:
     return centroids
 
 
-def nearest_centroid(rows: Rows, centroids: Rows) -> NDArray[np.intp]:
+def nearest_centroid(rows: Floats32, centroids: Floats32) -> NDArray[np.intp]:
     """Return the number of each row's most similar centroid, (n,)."""
     return np.asarray((rows @ centroids.T).argmax(axis=1))
 
 
-def _spread_out(rows: Rows, k: int, draw: np.random.Generator) -> Rows:
+def _spread_out(rows: Floats32, k: int, draw: np.random.Generator) -> Floats32:
     """Draw rows one after another, each with a chance that grows with its distance to those.
 
     Each time a few are drawn and the one that leaves the least distance is kept (greedy k-means++).
@@ -80,5 +80,5 @@ def _spread_out(rows: Rows, k: int, draw: np.random.Generator) -> Rows:
     return rows[chosen]
 
 
-def _distance(rows: Rows, others: Rows) -> Rows:
+def _distance(rows: Floats32, others: Floats32) -> Floats32:
     return np.asarray(np.maximum(np.float32(1) - rows @ others.T, np.float32(0)))

@@ -18,6 +18,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import hold_out
+from waypost.contracts.types import Floats
 from waypost_routers._calibration import (
     Calibration,
     Link,
@@ -27,8 +28,6 @@ from waypost_routers._calibration import (
     fit_sureness,
 )
 from waypost_routers._lengths import Lengths, fit_dollars, fit_tokens
-
-Floats = NDArray[np.float64]
 
 HELD_OUT = 0.2
 """Share of the questions that knobs and calibration are judged on."""

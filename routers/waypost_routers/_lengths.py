@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from waypost.contracts.prediction import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._ridge import Ridge, fit_ridge, folds_of
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays, random_state, set_random_state
 from waypost.contracts.progress import report
+from waypost.contracts.types import Floats
 from waypost.encoders.texts import batches_by_length
 from waypost_routers._fine_tuned import Tuner
 from waypost_routers._kept import optimizer_arrays, restore_optimizer, under, within
@@ -19,7 +20,6 @@ from waypost_routers._letter_model import LetterModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = NDArray[np.float64]
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; then it falls to nothing."""

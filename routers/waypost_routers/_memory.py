@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32]
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats, Floats32
 
 TIE = 1e-9
 """Float64 similarities closer than this are equal."""
@@ -77,7 +76,7 @@ class Neighbours:
 
 
 def nearest(
-    memory: Rows, queries: Rows, k: int, *, other_questions_only: bool = False
+    memory: Floats32, queries: Floats32, k: int, *, other_questions_only: bool = False
 ) -> Neighbours:
     """Find the ``k`` most similar rows of ``memory`` for each query.
 
@@ -101,7 +100,7 @@ def block_size(memory: NDArray[Any]) -> int:
     return max(1, int(_BLOCK_BYTES / (memory.itemsize * len(memory))))
 
 
-def _doubles_pay(memory: Rows, n_queries: int, k: int) -> bool:
+def _doubles_pay(memory: Floats32, n_queries: int, k: int) -> bool:
     """Say whether float64 products with all rows cost less than float32 ones and k again.
 
     A product costs a thirtieth of reading a row for a query alone; the memory is copied first.
@@ -147,7 +146,9 @@ def bound(values: NDArray[Any], k: int) -> NDArray[Any]:
     return np.partition(highest, groups - k, axis=1)[:, groups - k]
 
 
-def exactly(memory: Rows, queries: Rows, query: NDArray[np.intp], row: NDArray[np.intp]) -> Floats:
+def exactly(
+    memory: Floats32, queries: Floats32, query: NDArray[np.intp], row: NDArray[np.intp]
+) -> Floats:
     """Return float64 similarities of pairs, in the order of their queries, (n_pairs,)."""
     similarity = np.empty(len(query))
     bounds = np.searchsorted(query, np.arange(len(queries) + 1)).tolist()
@@ -271,7 +272,7 @@ def neighbour_mean(
     return mean
 
 
-def similarity_floor(rows: Rows, nearest_similarity: Floats, quantile: float) -> float:
+def similarity_floor(rows: Floats32, nearest_similarity: Floats, quantile: float) -> float:
     """Learn how near the nearest training question usually is.
 
     Args:

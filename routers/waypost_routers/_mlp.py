@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays, random_state, set_random_state
+from waypost.contracts.types import Floats32
 from waypost_routers._kept import lists_to_arrays, take_over
-
-Rows = NDArray[np.float32]
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 _FAR = 30.0
@@ -47,7 +46,7 @@ class Training:
         return replace(self, seed=self.seed * 64 + number, batch_size=batch_size)
 
 
-def forward(rows: Rows, layers: Sequence[Rows]) -> Rows:
+def forward(rows: Floats32, layers: Sequence[Floats32]) -> Floats32:
     """Return the outputs before the sigmoid, (n, n_outputs).
 
     Args:
@@ -77,7 +76,12 @@ class Network:
     """
 
     def __init__(
-        self, rows: Rows, scores: Rows, weights: Rows, widths: Sequence[int], how: Training
+        self,
+        rows: Floats32,
+        scores: Floats32,
+        weights: Floats32,
+        widths: Sequence[int],
+        how: Training,
     ) -> None:
         self.how = how
         self._data = rows, scores, weights
@@ -125,9 +129,13 @@ class Network:
 
 
 def _initial(
-    inputs: int, scores: Rows, weights: Rows, widths: Sequence[int], draw: np.random.Generator
-) -> list[Rows]:
-    layers: list[Rows] = []
+    inputs: int,
+    scores: Floats32,
+    weights: Floats32,
+    widths: Sequence[int],
+    draw: np.random.Generator,
+) -> list[Floats32]:
+    layers: list[Floats32] = []
     for outputs in widths:
         spread = np.sqrt(2 / inputs)
         layers.append(draw.normal(0, spread, (inputs, outputs)).astype(np.float32))
@@ -141,13 +149,13 @@ def _initial(
 
 
 def _gradients(
-    rows: Rows,
-    scores: Rows,
-    weights: Rows,
-    layers: Sequence[Rows],
+    rows: Floats32,
+    scores: Floats32,
+    weights: Floats32,
+    layers: Sequence[Floats32],
     how: Training,
     draw: np.random.Generator,
-) -> list[Rows]:
+) -> list[Floats32]:
     states, kept = [rows], []
     for matrix, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
         state = np.maximum(states[-1] @ matrix + bias, 0)
@@ -156,7 +164,7 @@ def _gradients(
         kept.append(mask)
     logits = np.clip(states[-1] @ layers[-2] + layers[-1], -_FAR, _FAR)
     error = weights * (1 / (1 + np.exp(-logits)) - scores) / np.float32(len(rows))
-    found: list[Rows] = []
+    found: list[Floats32] = []
     for at in range(len(states) - 1, -1, -1):
         found[:0] = [states[at].T @ error, error.sum(axis=0)]
         if at:

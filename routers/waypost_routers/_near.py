@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.prediction import QueryBatch
+from waypost.contracts.types import Floats, Floats32
 from waypost_routers._memory import (
     FLOAT32_ERROR,
     TIE,
-    Floats,
     Neighbours,
     Ranked,
-    Rows,
     block_size,
     bound,
     joined,
@@ -28,7 +27,7 @@ from waypost_routers._memory import (
 )
 
 
-def neighbours(batch: QueryBatch, memory: Rows, k: int) -> Neighbours:
+def neighbours(batch: QueryBatch, memory: Floats32, k: int) -> Neighbours:
     """Find the ``k`` most similar rows of ``memory`` for each query of the batch.
 
     Routers that are asked with one batch and hold one memory share its products, where these are
@@ -48,7 +47,7 @@ def neighbours(batch: QueryBatch, memory: Rows, k: int) -> Neighbours:
     return joined([_search(memory, block, block @ memory.T, k) for block in blocks], k)
 
 
-def _search(memory: Rows, queries: Rows, product: NDArray[np.float32], k: int) -> Ranked:
+def _search(memory: Floats32, queries: Floats32, product: NDArray[np.float32], k: int) -> Ranked:
     least = bound(product, k) - 2 * FLOAT32_ERROR
     place = np.flatnonzero(product >= least[:, None])
     query, row = np.divmod(place, product.shape[1])
@@ -67,7 +66,7 @@ def _last(similarity: Floats, k: int) -> Floats:
     return np.partition(similarity, place, axis=1)[:, place, None]
 
 
-def _exactly(rows: Rows, queries: Rows) -> Floats:
+def _exactly(rows: Floats32, queries: Floats32) -> Floats:
     # a sum for each pair, so that what else is searched for moves none of them
     products: NDArray[Any] = rows.astype(np.float64) * queries
     return np.asarray(products.sum(axis=1))

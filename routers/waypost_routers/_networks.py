@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays
+from waypost.contracts.types import Floats, Floats32
 from waypost_routers._epochs import Learner
 from waypost_routers._kept import under, within
-from waypost_routers._mlp import Network, Rows, Training, forward
-
-Floats = NDArray[np.float64]
+from waypost_routers._mlp import Network, Training, forward
 
 FEWEST_BATCHES, SMALLEST_BATCH = 16, 16
 """A pass over few rows is cut into so many steps, of at least so many rows."""
@@ -67,7 +66,7 @@ class NetworksLearner(Learner):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Floats32,
         scores: Floats,
         weights: Floats,
         widths: Sequence[int],
@@ -114,7 +113,7 @@ class NetworksLearner(Learner):
             network.restore(within(arrays, str(i)))
 
 
-def _stacked(several: Sequence[Sequence[Rows]], centre: Rows, scale: float) -> Networks:
+def _stacked(several: Sequence[Sequence[Floats32]], centre: Floats32, scale: float) -> Networks:
     """Stack the members, with the scaling of the inputs in their first layer."""
     parts = [np.stack(part).astype(np.float64) for part in zip(*several, strict=True)]
     parts[1] -= scale * (centre.astype(np.float64) @ parts[0])

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from waypost.contracts.cost import CostModel, column_mean
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._cascade import Ladder, fit_chain, run_chain
-from waypost_routers._verdict_policies import Floats
 
 LAMBDAS = (0.0, *(round(float(x), 6) for x in np.geomspace(0.001, 10, 17)), float("inf"))
 """Cost weights that chains are learned for; a request takes the next one not above its own."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
-
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Tried penalties, in hundredths of the rows' total squared length around their mean."""

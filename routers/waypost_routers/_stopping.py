@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.epochs import Arrays
+from waypost.contracts.types import Floats
 from waypost_routers._learned import earned
-
-Floats = NDArray[np.float64]
 
 _TIE = 1e-9
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 _STEPS = 40
 _CLOSE = 1e-7

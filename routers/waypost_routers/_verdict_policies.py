@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
+
 Actions = NDArray[np.intp]
 """Shape (n + 1,): 1 where that number of n supporting verdicts passes the question on, else 0."""
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost_routers._distinct import Distinct
-
-Floats = NDArray[np.float64]
 
 MARGINS = tuple(i / 20 for i in range(21))
 """Tried t of the transformed labels."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from waypost.contracts.parameters import Integer, OneOf, Real, Text
 from waypost.contracts.prediction import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost.weights.catalog import SMOLLM2
 from waypost_routers._base_models import load_base
 from waypost_routers._fine_tuned import FineTunedRouter, Weights
-from waypost_routers._learned import Floats
 from waypost_routers._letter_model import LetterModel, LoraSettings
 from waypost_routers._letter_prompt import LetterPrompt
 from waypost_routers._letter_training import LetterSettings, LetterTraining

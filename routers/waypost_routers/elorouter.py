@@ -17,9 +17,10 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
+from waypost.contracts.types import Floats
 from waypost_routers._battles import NEAR, beats_average, fit_strengths, wins
 from waypost_routers._contrasts import contrast_error
-from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._learned import HeldOutRouter, embeddings_of
 from waypost_routers._memory import Neighbours, nearest, neighbour_mean
 from waypost_routers._near import neighbours
 

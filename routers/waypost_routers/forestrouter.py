@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from waypost.contracts.parameters import Integer
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost.encoders.structure import structure_features
 from waypost_routers._distinct import Distinct, distinct
 from waypost_routers._forest import Forest, fit_forest
-from waypost_routers._learned import Floats, LearnedRouter, embeddings_of
+from waypost_routers._learned import LearnedRouter, embeddings_of
 from waypost_routers._ridge import Ridge, fit_ridge, folds_of
 from waypost_routers._text import text_features
 

@@ -9,11 +9,12 @@ import numpy as np
 from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._distinct import distinct
 from waypost_routers._epochs import HeldOutEpochRouter
 from waypost_routers._graph_fit import GraphLearner, GraphTraining
 from waypost_routers._graph_state import GraphState
-from waypost_routers._learned import Floats, embeddings_of
+from waypost_routers._learned import embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._memory import nearest
 from waypost_routers._near import neighbours

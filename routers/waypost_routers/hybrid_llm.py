@@ -11,9 +11,10 @@ from waypost.contracts.errors import ConfigError, Fault, SchemaError
 from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._distinct import distinct
 from waypost_routers._epochs import HeldOutEpochRouter, HeldOutTraining
-from waypost_routers._learned import Floats, batch_of, embeddings_of
+from waypost_routers._learned import batch_of, embeddings_of
 from waypost_routers._logistic import sigmoid
 from waypost_routers._mlp import Training
 from waypost_routers._networks import Networks, NetworksLearner

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._distinct import distinct
 from waypost_routers._epochs import HeldOutEpochRouter
 from waypost_routers._factor_watch import LowestLoss
 from waypost_routers._factors import CHECK_EVERY, Factorisation, Factors
-from waypost_routers._learned import Floats
 
 
 class MFRouter(HeldOutEpochRouter):

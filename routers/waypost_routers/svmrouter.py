@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._distinct import Distinct, distinct
 from waypost_routers._kernels import draw_landmarks, gamma_scale, rbf, whitening
-from waypost_routers._learned import Floats, HeldOutRouter, embeddings_of
+from waypost_routers._learned import HeldOutRouter, embeddings_of
 from waypost_routers._svr import fit_svr, held_out_errors
 
 C_GRID = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from waypost.contracts.parameters import OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
-from waypost_routers._learned import Floats, LearnedRouter, batch_of
+from waypost.contracts.types import Floats
+from waypost_routers._learned import LearnedRouter, batch_of
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
 from waypost_routers._text import text_features, word_features
 

@@ -17,8 +17,9 @@ from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.parameters import Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost_routers._calibration import calibrated, fit_slope
-from waypost_routers._learned import Floats, LearnedRouter, earned, embeddings_of
+from waypost_routers._learned import LearnedRouter, earned, embeddings_of
 from waypost_routers._logistic import fit_logistic, logit
 from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.contracts.types import Floats
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.encoders.compose import join
 from waypost.encoders.structure import structure_features
@@ -27,8 +28,6 @@ NEIGHBOURS = (5, 10, 20, 40, 80, 160)
 REPEATS = 5
 _FOLDS = 5
 _VALIDATION = 0.2
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
-
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 LEVEL = 0.95
 _BLOCK = 2_000_000

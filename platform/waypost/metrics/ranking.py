@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost.metrics.behaviour import SOLVED
-
-Floats = NDArray[np.float64]
 
 _BLOCK = 2_000_000
 """Pairs of LLMs that are compared at once."""

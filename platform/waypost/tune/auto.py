@@ -25,12 +25,11 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
+from waypost.contracts.types import Floats
 from waypost.tune.choosing import Candidate, choose, earned
 from waypost.tune.members import Member, Members, OutOfSample, members_of, try_members
 from waypost.tune.sharing import share_learned
 from waypost.tune.stacking import Correction, Stack, fit_correction, fit_mean, fit_stack
-
-Floats = NDArray[np.float64]
 
 FEWEST = 40
 """With fewer questions nothing can be compared: the fallback is fitted alone."""

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from waypost.contracts import policy
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost.tune.stacking import Stack
-
-Floats = NDArray[np.float64]
 
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Cost weights that choices are judged at; 0 counts as much as all others together."""

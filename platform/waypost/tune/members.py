@@ -17,11 +17,11 @@ from waypost.contracts.progress import report
 from waypost.contracts.records import Query
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
 from waypost.registry import make_router
 
 logger = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 Spec = str | Mapping[str, Mapping[str, Any]]
 """A registry name, or ``{name: {parameter: value}}``."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from waypost.contracts.types import Floats
 
 PRIOR_QUESTIONS = 1000.0
 """Weight of "all members count alike", in questions: few outcomes tell little of who is better."""

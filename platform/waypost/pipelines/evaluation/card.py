@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost.metrics.behaviour import (
     collapse_index,
     cost_rises,
@@ -31,8 +31,6 @@ from waypost.pipelines.evaluation.matched import matched, ratio
 from waypost.pipelines.evaluation.predictions import predictions
 from waypost.pipelines.evaluation.two_models import two_models
 from waypost.pipelines.sweep import Sweep
-
-Floats = NDArray[np.float64]
 
 MARGIN = 0.02
 """Loss of quality that still counts as the same (non-inferiority), fixed beforehand."""

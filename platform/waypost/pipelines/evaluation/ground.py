@@ -14,13 +14,12 @@ from waypost.contracts.cost import column_mean
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import leaks
+from waypost.contracts.types import Floats
 from waypost.metrics.costs import costs_of, list_prices
 from waypost.metrics.curves import Singles
 from waypost.metrics.intervals import Bootstrap
 from waypost.pipelines.outcomes import Outcomes, look_up
 from waypost.pipelines.sweep import Sweep, lambda_grid
-
-Floats = NDArray[np.float64]
 
 DRAWS = 10_000
 CURVE_DRAWS = 1_000

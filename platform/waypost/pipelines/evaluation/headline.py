@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost.metrics.behaviour import usage_shares
 from waypost.metrics.intervals import interval
 from waypost.pipelines.evaluation.ground import (
@@ -19,7 +20,6 @@ from waypost.pipelines.evaluation.ground import (
 )
 from waypost.pipelines.sweep import Sweep
 
-Floats = NDArray[np.float64]
 Numbers = dict[str, Any]
 Draws = dict[str, Floats]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost.metrics import coverage
 from waypost.metrics.calibration import brier, calibration_error, log_loss, reliability
 from waypost.metrics.costs import Costs, cost_error
@@ -17,7 +17,6 @@ from waypost.pipelines.evaluation.ground import CURVE_DRAWS, Ground, mean
 from waypost.pipelines.evaluation.headline import INTERVALS, Draws, Numbers
 from waypost.pipelines.sweep import Sweep
 
-Floats = NDArray[np.float64]
 Metric = Callable[[Floats, Floats], float]
 
 COVERAGES = tuple(k / 20 for k in range(21))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
 from waypost.metrics.costs import costs_of
@@ -23,8 +22,6 @@ from waypost.pipelines.evaluation.headline import (
 )
 from waypost.pipelines.outcomes import Outcomes
 from waypost.pipelines.sweep import Sweep
-
-Floats = NDArray[np.float64]
 
 
 def task_oracle(ground: Ground) -> Sweep:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from waypost.contracts.types import Floats
 from waypost.metrics.intervals import interval
-
-Floats = NDArray[np.float64]
 
 KEYS = ("delta_top", "delta_top_low", "delta_top_high")
 

@@ -18,13 +18,12 @@ from waypost.contracts.cost import column_mean
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
+from waypost.contracts.types import Floats
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import Hull, Singles, hull
 from waypost.pipelines.evaluation.ground import MOST_UNKNOWN
 from waypost.pipelines.sweep import lambda_grid
 from waypost.tune.space import Metric
-
-Floats = NDArray[np.float64]
 
 BLOCKS = 50
 

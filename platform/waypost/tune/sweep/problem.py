@@ -15,11 +15,12 @@ from waypost.contracts.errors import SchemaError
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
+from waypost.contracts.types import Floats
 from waypost.pipelines.sweep import Sweep
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class, searching
 from waypost.tune.space import TuneConfig
-from waypost.tune.sweep.judging import Floats, Judge
+from waypost.tune.sweep.judging import Judge
 
 MOST_KEPT_BYTES = 400_000_000
 """Folds of a deal are kept from trial to trial where they are smaller: with them what routers

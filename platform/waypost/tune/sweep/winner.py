@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from waypost.contracts.errors import SchemaError
+from waypost.contracts.types import Floats
 from waypost.tune.sweep.journal import Row
-
-Floats = NDArray[np.float64]
 
 DRAWS = 2000
 
