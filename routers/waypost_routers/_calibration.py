@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.types import Floats
-from waypost_routers._logistic import fit_logistic, logit, sigmoid
+from waypost_routers._linear.logistic import fit_logistic, logit, sigmoid
 
 Link = Literal["identity", "logit"]
 

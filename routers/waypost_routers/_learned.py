@@ -27,7 +27,7 @@ from waypost_routers._calibration import (
     fit_slope,
     fit_sureness,
 )
-from waypost_routers._lengths import Lengths, fit_dollars, fit_tokens
+from waypost_routers._linear.lengths import Lengths, fit_dollars, fit_tokens
 
 HELD_OUT = 0.2
 """Share of the questions that knobs and calibration are judged on."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.types import Floats
-from waypost_routers._distinct import Distinct
+from waypost_routers._shared import Distinct
 
 MARGINS = tuple(i / 20 for i in range(21))
 """Tried t of the transformed labels."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts import deciding, policy
+from waypost.contracts import policy
 from waypost.contracts.errors import ConfigError, Fault, names
 from waypost.contracts.parameters import Integer, OneOf
 from waypost.contracts.records import Decision, Query, QueryLike
@@ -33,7 +33,8 @@ from waypost.contracts.step_router import (
     Vote,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, YES, verdict_call
-from waypost_routers._plans import (
+from waypost_routers._cascade.chains import FAMILIES
+from waypost_routers._cascade.plans import (
     FOLDS,
     LAMBDAS,
     Plan,
@@ -41,7 +42,6 @@ from waypost_routers._plans import (
     count_verdicts,
     ladder_of,
 )
-from waypost_routers._verdict_policies import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class AutoMix(TrainableStepRouter):
 
     def _route(self, query: Query) -> _Route:
         known = self.model_names
-        lam = deciding.cost_weights([query], self.policy)
+        lam = policy.cost_weights([query], self.policy)
         cost = self._predicted_cost(query)
         order = policy.rank(
             self.mean_quality_,
@@ -161,8 +161,8 @@ class AutoMix(TrainableStepRouter):
             known,
             lam=lam,
             cost_ref=self.cost_model_.cost_ref,
-            allowed=deciding.allowed_mask([query], self.policy, known),
-            max_cost_usd=deciding.cost_limits([query], self.policy),
+            allowed=policy.allowed_mask([query], self.policy, known),
+            max_cost_usd=policy.cost_limits([query], self.policy),
         )
         rate, seed = self.policy.exploration, self.policy.seed
         order, propensity, drawn = policy.explore(order, known, [query.text], rate, seed)

@@ -8,16 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.parameters import Integer, OneOf, Real, Text
-from waypost.contracts.prediction import QueryBatch
+from waypost.contracts.records import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost.weights.catalog import SMOLLM2
-from waypost_routers._base_models import load_base
-from waypost_routers._fine_tuned import FineTunedRouter, Weights
-from waypost_routers._letter_model import LetterModel, LoraSettings
-from waypost_routers._letter_prompt import LetterPrompt
-from waypost_routers._letter_training import LetterSettings, LetterTraining
-from waypost_routers._sample import draw
+from waypost_routers._finetune.base import FineTunedRouter, Weights, load_base
+from waypost_routers._finetune.letter_training import LetterSettings, LetterTraining
+from waypost_routers._finetune.letters import LetterModel, LetterPrompt, LoraSettings
+from waypost_routers._shared import draw
 
 
 class CausalLMRouter(FineTunedRouter):

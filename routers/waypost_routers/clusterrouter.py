@@ -15,9 +15,9 @@ from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._contrasts import contrast_error
-from waypost_routers._kmeans import distinct_rows, fit_centroids, nearest_centroid
 from waypost_routers._learned import HeldOutRouter, embeddings_of
+from waypost_routers._neighbors.kmeans import distinct_rows, fit_centroids, nearest_centroid
+from waypost_routers._shared import contrast_error
 
 K_GRID = (10, 20, 40, 80, 160)
 FEWEST_IN_A_CLUSTER = 5

@@ -10,15 +10,14 @@ from waypost.contracts.parameters import Integer, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._distinct import distinct
-from waypost_routers._epochs import HeldOutEpochRouter
-from waypost_routers._graph_fit import GraphLearner, GraphTraining
-from waypost_routers._graph_state import GraphState
+from waypost_routers._graph.fit import GraphLearner, GraphTraining
+from waypost_routers._graph.state import GraphState
 from waypost_routers._learned import embeddings_of
-from waypost_routers._logistic import sigmoid
-from waypost_routers._memory import nearest
-from waypost_routers._near import neighbours
-from waypost_routers._stopping import Watch
+from waypost_routers._linear.logistic import sigmoid
+from waypost_routers._neighbors.memory import nearest, neighbours
+from waypost_routers._neural.epochs import HeldOutEpochRouter
+from waypost_routers._neural.stopping import Watch
+from waypost_routers._shared import distinct
 
 
 class GraphRouter(HeldOutEpochRouter):

@@ -12,13 +12,12 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._distinct import distinct
-from waypost_routers._epochs import HeldOutEpochRouter, HeldOutTraining
 from waypost_routers._learned import batch_of, embeddings_of
-from waypost_routers._logistic import sigmoid
-from waypost_routers._mlp import Training
-from waypost_routers._networks import Networks, NetworksLearner
-from waypost_routers._stopping import Watch
+from waypost_routers._linear.logistic import sigmoid
+from waypost_routers._neural.epochs import HeldOutEpochRouter, HeldOutTraining
+from waypost_routers._neural.networks import Networks, NetworksLearner, Training
+from waypost_routers._neural.stopping import Watch
+from waypost_routers._shared import distinct
 from waypost_routers._wins import (
     Sweep,
     Wins,

@@ -20,9 +20,14 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._index import Index
-from waypost_routers._memory import Neighbours, nearest, neighbour_mean, similarity_floor
-from waypost_routers._near import neighbours
+from waypost_routers._neighbors.index import Index
+from waypost_routers._neighbors.memory import (
+    Neighbours,
+    nearest,
+    neighbour_mean,
+    neighbours,
+    similarity_floor,
+)
 
 K_GRID = (5, 10, 20, 40, 80, 160, 320)
 MAX_HELD_OUT = 2048

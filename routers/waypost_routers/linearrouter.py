@@ -12,8 +12,8 @@ from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost_routers._learned import LearnedRouter, batch_of
-from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
-from waypost_routers._text import form_features, text_features, word_features
+from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
+from waypost_routers._linear.text import form_features, text_features, word_features
 
 
 class LinearRouter(LearnedRouter):

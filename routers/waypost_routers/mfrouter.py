@@ -15,10 +15,9 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._distinct import distinct
-from waypost_routers._epochs import HeldOutEpochRouter
-from waypost_routers._factor_watch import LowestLoss
-from waypost_routers._factors import CHECK_EVERY, Factorisation, Factors
+from waypost_routers._neural.epochs import HeldOutEpochRouter
+from waypost_routers._neural.factors import CHECK_EVERY, Factorisation, Factors, LowestLoss
+from waypost_routers._shared import distinct
 
 
 class MFRouter(HeldOutEpochRouter):

@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.parameters import Integer, OneOf, Real, Text
-from waypost.contracts.prediction import Prediction, QueryBatch
+from waypost.contracts.records import Prediction, QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost.weights import MINILM
-from waypost_routers._base_models import load_base
-from waypost_routers._dual_training import DualSettings, DualTraining, Questions
-from waypost_routers._fine_tuned import FineTunedRouter, Weights
-from waypost_routers._kmeans import fit_centroids, nearest_centroid
+from waypost_routers._finetune.base import FineTunedRouter, Weights, load_base
+from waypost_routers._finetune.dual import DualSettings, DualTraining, Questions
+from waypost_routers._finetune.split_encoder import SplitEncoder
 from waypost_routers._learned import batch_of
-from waypost_routers._lengths import fit_dollars, fit_tokens
-from waypost_routers._sample import draw
-from waypost_routers._split_encoder import SplitEncoder
+from waypost_routers._linear.lengths import fit_dollars, fit_tokens
+from waypost_routers._neighbors.kmeans import fit_centroids, nearest_centroid
+from waypost_routers._shared import draw
 
 INITIAL_STD = 0.78
 """Of an LLM's vector before training, as published."""

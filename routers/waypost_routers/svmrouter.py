@@ -11,10 +11,16 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._distinct import Distinct, distinct
-from waypost_routers._kernels import draw_landmarks, gamma_scale, rbf, whitening
 from waypost_routers._learned import HeldOutRouter, embeddings_of
-from waypost_routers._svr import fit_svr, held_out_errors
+from waypost_routers._linear.svr import (
+    draw_landmarks,
+    fit_svr,
+    gamma_scale,
+    held_out_errors,
+    rbf,
+    whitening,
+)
+from waypost_routers._shared import Distinct, distinct
 
 C_GRID = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 DEFAULT_C = 100.0

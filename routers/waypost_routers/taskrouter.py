@@ -18,8 +18,8 @@ from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost_routers._learned import LearnedRouter, batch_of
-from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
-from waypost_routers._text import text_features, word_features
+from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
+from waypost_routers._linear.text import text_features, word_features
 
 SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 WITHIN = (*PENALTIES, 100.0, 1000.0)

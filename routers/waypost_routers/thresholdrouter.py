@@ -20,8 +20,8 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost_routers._calibration import calibrated, fit_slope
 from waypost_routers._learned import LearnedRouter, earned, embeddings_of
-from waypost_routers._logistic import fit_logistic, logit
-from waypost_routers._ridge import PENALTIES, Ridge, fit_ridge, folds_of
+from waypost_routers._linear.logistic import fit_logistic, logit
+from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
 
 OWN_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 """How much of the slopes' own differences is kept: as much as does not lose, out of sample and by

@@ -9,9 +9,9 @@ import pytest
 from waypost.config import settings
 from waypost.contracts.tables import read_llms
 from waypost.serve.app import node_options
+from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import validate_serve_config
 from waypost.serve.plan import make_plan, served_entries
-from waypost.serve.settings import ServeArgs
 
 NAMES = ["smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
 

@@ -12,7 +12,7 @@ from waypost.config import read_yaml
 from waypost.contracts.router import TrainableRouter
 from waypost.registry import router_class
 from waypost.serve.config_file import validate_serve_config
-from waypost.tune.space import check_against, load_tune_config
+from waypost.tune.config import check_against, load_tune_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE_CONFIGS = sorted((ROOT / "serve_configs").glob("*.yaml"))

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import uv
 
+from support.distribution import acme_wheel
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.routing_data import write_routing_data
-from waypost.testing.distribution import acme_wheel
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 pytestmark = pytest.mark.e2e

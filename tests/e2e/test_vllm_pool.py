@@ -16,10 +16,10 @@ from pathlib import Path
 import openai
 import pytest
 
+from support.processes import descendants, replicas
+from support.served import free_port
 from waypost.contracts.errors import ConfigError
 from waypost.serve.environments import interpreter
-from waypost.testing.processes import descendants, replicas
-from waypost.testing.served import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from support.fake_upstream import FakeUpstream
 from waypost.engines.openai_http import Config, OpenAIEngine
 from waypost.secrets import KeyRing
 from waypost.testing import one_ray
-from waypost.testing.fake_upstream import FakeUpstream
 
 
 @pytest.fixture

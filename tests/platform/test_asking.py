@@ -12,13 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.pipelines.asking.crowd import side_by_side
-from waypost.pipelines.asking.ledger import Ledger, Pace, Rates, Tally
-from waypost.pipelines.asking.logs import AppendLog, LogIndex
-from waypost.pipelines.asking.order import longest_first, mixed
-from waypost.pipelines.asking.requests import cell_id, first_of_each, key_array, request_table
-from waypost.pipelines.data_config import Candidate
-from waypost.pipelines.questions_table import (
+from waypost.pipelines.data.calls.log import AppendLog, LogIndex
+from waypost.pipelines.data.calls.parallel import side_by_side
+from waypost.pipelines.data.calls.rate_limits import Ledger, Pace, Rates, Tally
+from waypost.pipelines.data.calls.requests import (
+    cell_id,
+    first_of_each,
+    key_array,
+    longest_first,
+    mixed,
+    request_table,
+)
+from waypost.pipelines.data.config import Candidate
+from waypost.pipelines.data.questions_table import (
     Texts,
     question_table,
     row_key,

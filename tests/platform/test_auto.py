@@ -63,7 +63,7 @@ def test_a_corrected_stack_without_members_is_the_means(monkeypatch):
         stack = replace(one.stack, contrast=0 * one.stack.contrast, level=0 * one.stack.level)
         return replace(one, stack=stack), {"chosen": one.name}
 
-    monkeypatch.setattr("waypost.tune.auto.choose", choose)
+    monkeypatch.setattr("waypost.tune.auto.router.choose", choose)
     data = planted(80)
     router = fitted(data)
     assert (router.members_, router.correction_) == ([], None)

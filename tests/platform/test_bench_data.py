@@ -8,14 +8,14 @@ import os
 import pytest
 from click.testing import CliRunner
 
+from waypost.bench.data import report, run, watched
+from waypost.bench.data.aims import aims, growth, ratios
+from waypost.bench.data.threads import ask
+from waypost.bench.data.traffic import take, traffic
+from waypost.bench.gateway.processes import BenchError, listening
 from waypost.cli.bench import command
-from waypost.cli.bench_data import report, run, watched
-from waypost.cli.bench_data.aims import aims, growth, ratios
-from waypost.cli.bench_data.threads import ask
-from waypost.cli.bench_data.traffic import take, traffic
-from waypost.cli.bench_gateway.processes import BenchError, listening
 
-ENDPOINT = "waypost.cli.bench_data.endpoint"
+ENDPOINT = "waypost.bench.data.endpoint"
 
 
 def way(per_s: float, steady: float = 600.0) -> dict[str, object]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from waypost.cli import bench_encoder
+from waypost.bench import encoder
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData, write_routing_data
 
@@ -38,36 +38,32 @@ def make_data(n: int = 120) -> RoutingData:
 
 def test_nearest_gives_rows_by_falling_cosine():
     known = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
-    found = bench_encoder.nearest(known, np.array([[0.1, 0.99]], np.float32), 3)
+    found = encoder.nearest(known, np.array([[0.1, 0.99]], np.float32), 3)
     assert found.tolist() == [[2, 1, 0]]
 
 
 def test_split_is_by_task_and_repeats_with_its_seed():
     data = make_data()
-    learn, score = bench_encoder._split(data, 100)
+    learn, score = encoder._split(data, 100)
     assert len(score) == 24
     assert sorted([*learn, *score]) == list(range(120))
     assert sum(data.task_names[i] == "sums" for i in score) == 12
-    np.testing.assert_array_equal(score, bench_encoder._split(data, 100)[1])
-    assert not np.array_equal(score, bench_encoder._split(data, 101)[1])
+    np.testing.assert_array_equal(score, encoder._split(data, 100)[1])
+    assert not np.array_equal(score, encoder._split(data, 101)[1])
 
 
 def test_unmeasured_scores_are_left_out_of_the_neighbours_mean():
     # nearest: row 0 (model b never measured) and row 1; b's mean is 0.8, a's 0.5
     known = np.array([[1, 0], [0.99, 0.14]], np.float32)
     scores = np.array([[0.0, np.nan], [1.0, 0.8]])
-    earned = bench_encoder._earned(
-        known, scores, np.array([[1, 0]], np.float32), np.array([[0.1, 0.9]])
-    )
+    earned = encoder._earned(known, scores, np.array([[1, 0]], np.float32), np.array([[0.1, 0.9]]))
     assert earned[5].tolist() == [0.9]
 
 
 def test_bench_finds_that_the_words_tell_which_model_is_right(tmp_path):
     write_routing_data(tmp_path / "data", make_data())
     out = tmp_path / "bench.json"
-    result = bench_encoder.run(
-        tmp_path / "data", 100, ["hashing"], out, repeats=2, timed_queries=20
-    )
+    result = encoder.run(tmp_path / "data", 100, ["hashing"], out, repeats=2, timed_queries=20)
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     plain, structured = result["rows"]
     assert plain["quality"]["mean"] == pytest.approx(1.0)
@@ -76,5 +72,5 @@ def test_bench_finds_that_the_words_tell_which_model_is_right(tmp_path):
     assert structured["structure_weight"] == 0.5
     assert 0 < plain["timing"]["p50_ms"] <= plain["timing"]["p99_ms"]
     page = io.StringIO()
-    bench_encoder.render(result, Console(file=page, width=180))
+    encoder.render(result, Console(file=page, width=180))
     assert "hashing+d512+t512+s1w0.5" in page.getvalue()

@@ -12,8 +12,8 @@ import openai
 import pytest
 from rich.console import Console
 
-from waypost.cli.bench_gateway import aims, figures, report, run
-from waypost.cli.bench_gateway.load import (
+from waypost.bench.gateway import aims, figures, report, run
+from waypost.bench.gateway.load import (
     Endpoint,
     Job,
     Load,
@@ -25,9 +25,9 @@ from waypost.cli.bench_gateway.load import (
     samples_from_json,
     samples_to_json,
 )
-from waypost.cli.bench_gateway.processes import free_ports, measure, upstream
-from waypost.cli.bench_gateway.prompts import chat, prompts
-from waypost.cli.bench_gateway.upstream import PROMPT_TOKENS, TOKEN, listen
+from waypost.bench.gateway.processes import free_ports, measure, upstream
+from waypost.bench.gateway.prompts import chat, prompts
+from waypost.bench.gateway.upstream import PROMPT_TOKENS, TOKEN, listen
 
 TOKENS = 5
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.cli.bench_gateway.http1 import (
+from waypost.bench.gateway.http1 import (
     Connection,
     ProtocolError,
     ResponseParser,

@@ -7,8 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from waypost.bench.gateway.run import FORMAT
 from waypost.cli import command
-from waypost.cli.bench_gateway.run import FORMAT
 
 
 def run(*arguments):

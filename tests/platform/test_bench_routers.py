@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from waypost.bench.routers import report, run
+from waypost.bench.routers.aims import aims
+from waypost.bench.routers.data import made_up
+from waypost.bench.routers.large import Large
+from waypost.bench.routers.reference import NEIGHBOURS
+from waypost.bench.routers.timing import Subject, Timing, timings
 from waypost.cli.bench import command
-from waypost.cli.bench_routers import report, run
-from waypost.cli.bench_routers.aims import aims
-from waypost.cli.bench_routers.data import made_up
-from waypost.cli.bench_routers.large import Large
-from waypost.cli.bench_routers.reference import NEIGHBOURS
-from waypost.cli.bench_routers.timing import Subject, Timing, timings
 from waypost.contracts.errors import RegistryError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.registry import make_router

@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from waypost.cli.bench_gateway import litellm, run, targets
-from waypost.cli.bench_gateway.processes import BenchError, Server, free_ports
+from waypost.bench.gateway import litellm, run, targets
+from waypost.bench.gateway.processes import BenchError, Server, free_ports
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError
 from waypost.serve.config_file import validate_serve_config

@@ -7,15 +7,15 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from waypost.bench.data.watched import Watched
+from waypost.bench.gateway.processes import BenchError
+from waypost.bench.tune import report
+from waypost.bench.tune.case import SPACES, Case
+from waypost.bench.tune.figures import aims, check_same, compared, figures
+from waypost.bench.tune.timed_desk import timed_desk
 from waypost.cli.bench import command
-from waypost.cli.bench_data.watched import Watched
-from waypost.cli.bench_gateway.processes import BenchError
-from waypost.cli.bench_tune import report
-from waypost.cli.bench_tune.case import SPACES, Case
-from waypost.cli.bench_tune.figures import aims, check_same, compared, figures
-from waypost.cli.bench_tune.timed_desk import timed_desk
-from waypost.tune.sweep.desk import row_of
-from waypost.tune.sweep.journal import Journal, Task
+from waypost.tune.journal import Journal, Task
+from waypost.tune.trial_queue import row_of
 
 
 def seen(first=2.0, last=12.0, end=13.0, fits=10.0, cpu=1.0, scores=None) -> Watched:

@@ -7,10 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from waypost.cli.bench import command
-from waypost.cli.bench_tuned import report, run
-from waypost.cli.bench_tuned.data import Source, check_names, prepared
-from waypost.cli.bench_tuned.rows import (
+from waypost.bench.tuned import report, run
+from waypost.bench.tuned.data import Source, check_names, prepared
+from waypost.bench.tuned.rows import (
     BETTER,
     EQUAL,
     HIGHER,
@@ -21,6 +20,7 @@ from waypost.cli.bench_tuned.rows import (
     row_of,
     verdict,
 )
+from waypost.cli.bench import command
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.testing.synthetic import planted

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost.metrics.calibration import brier, calibration_error, log_loss, merged, reliability
+from waypost.metrics.predictions import brier, calibration_error, log_loss, merged, reliability
 
 PREDICTED = np.array([[0.1, 0.9], [0.1, 0.9]])
 MEASURED = np.array([[0.0, 1.0], [0.0, 0.0]])

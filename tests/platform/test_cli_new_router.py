@@ -2,8 +2,7 @@ import pytest
 from click.testing import CliRunner
 
 from waypost.cli import command
-from waypost.cli.new_router import write_plugin
-from waypost.cli.router_templates import class_name
+from waypost.cli.new_router import class_name, write_plugin
 from waypost.contracts.errors import ConfigError
 from waypost.registry import find_router, make_router, make_trainable
 from waypost.testing.synthetic import planted

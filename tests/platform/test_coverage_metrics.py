@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from waypost.metrics.coverage import Coverage, at
 from waypost.metrics.intervals import Bootstrap
+from waypost.metrics.predictions import Coverage, at
 
 GAIN = np.array([1.0, 0.0, -1.0, 1.0])
 VALUE = np.array([0.9, 0.6, 0.1, 0.8])

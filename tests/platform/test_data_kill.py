@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from waypost.testing.counting_upstream import CountingUpstream, counting_upstream
+from support.counting_upstream import CountingUpstream, counting_upstream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -10,8 +10,8 @@ from waypost.contracts.questions import Question, queries_path, write_questions
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import split_path, write_llms, write_routing_table
 from waypost.encoders import make_encoder
-from waypost.pipelines.describe import describe
-from waypost.pipelines.embed import query_embeddings
+from waypost.pipelines.data.describe import describe
+from waypost.pipelines.data.embeddings import query_embeddings
 from waypost.testing.synthetic import ENCODER_ID
 
 TEXTS = {

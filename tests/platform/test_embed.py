@@ -3,7 +3,7 @@ import pytest
 
 from waypost.contracts.errors import SchemaError
 from waypost.encoders import make_encoder
-from waypost.pipelines.embed import embeddings_path, query_embeddings
+from waypost.pipelines.data.embeddings import embeddings_path, query_embeddings
 from waypost.testing.synthetic import ENCODER_ID
 
 TEXTS = ("one two", "three", "one two", "")

@@ -17,11 +17,10 @@ from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import RegistryError, SchemaError
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.encoders.cached import CachedEncoder
-from waypost.encoders.compose import StructuredEncoder
 from waypost.encoders.distill import fix_signs
 from waypost.encoders.hashing import HashingEncoder
 from waypost.encoders.static import StaticEncoder
-from waypost.encoders.structure import DIMENSION, structure_features
+from waypost.encoders.structure import DIMENSION, StructuredEncoder, structure_features
 from waypost.encoders.texts import batches_by_length, prepare, unit_rows
 
 TEXTS = [

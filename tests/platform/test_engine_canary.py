@@ -8,12 +8,12 @@ import traceback
 
 import pytest
 
+from support.fake_upstream import FakeUpstream, Reply
 from waypost import secrets
 from waypost.contracts.errors import EngineError, WaypostError
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines import engine_names, make_engine
 from waypost.secrets import HIDDEN, KeyRing
-from waypost.testing.fake_upstream import FakeUpstream, Reply
 from waypost.testing.tiny_model import write_tiny_model
 
 CANARY = "sk-canary-4b1f/93+d7"  # with characters that JSON and URLs write differently

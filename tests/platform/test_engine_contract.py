@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from support.fake_upstream import FakeUpstream, Reply
 from waypost.contracts.errors import (
     ContextLengthError,
     EngineAuthError,
@@ -20,7 +21,6 @@ from waypost.contracts.errors import (
 from waypost.engines import engine_names, make_engine
 from waypost.secrets import KeyRing
 from waypost.testing.engine_contract import CHECKS, EngineCase, Failure, check_name
-from waypost.testing.fake_upstream import FakeUpstream, Reply
 from waypost.testing.tiny_model import write_tiny_model
 
 QUESTIONS = (

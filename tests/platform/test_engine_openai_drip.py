@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from support.fake_upstream import Reply
 from waypost.contracts.errors import (
     EngineAuthError,
     EngineError,
@@ -16,7 +17,6 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import GenerateRequest, Usage
 from waypost.engines import openai_http
 from waypost.engines.base import collect
-from waypost.testing.fake_upstream import Reply
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "a "}}]}\n\n'

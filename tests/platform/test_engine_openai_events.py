@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from support.fake_upstream import Reply
 from waypost.contracts.errors import EngineServerError
 from waypost.contracts.generation import GenerateRequest
-from waypost.testing.fake_upstream import Reply
 
 ASK = GenerateRequest("r", messages=[{"role": "user", "content": "hello"}])
 DONE = b"data: [DONE]\n\n"

@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
+from support.fake_upstream import Reply
 from waypost.contracts.errors import (
     ConfigError,
     EngineAuthError,
@@ -16,10 +17,9 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._retry import backoff_s, retry_after_s
+from waypost.engines._openai_errors import backoff_s, retry_after_s
 from waypost.engines.base import collect
 from waypost.secrets import KeyRing
-from waypost.testing.fake_upstream import Reply
 
 LATER = Reply(status=429, headers={"Retry-After": "0"}, body={"error": {"message": "later"}})
 BROKEN = Reply(status=500, body={"error": {"message": "broken"}})

@@ -5,7 +5,7 @@ import pytest
 
 from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.contracts.routing_data import write_routing_data
-from waypost.pipelines.evaluate import EvaluateConfig, evaluate
+from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.pipelines.train import TrainConfig, train
 from waypost.testing.synthetic import ENCODER_ID, planted
 from waypost.testing.tables import outcomes

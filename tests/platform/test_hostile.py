@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from support import hostile
+from support.asgi import Client, Reply
+from support.gateway import chat, knn_artifact, running
+from support.hostile import check_error
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
-from waypost.serve.gateway import MAX_FEEDBACK_BYTES
-from waypost.serve.parsing import ROUTED_END, Parser
-from waypost.testing import hostile
-from waypost.testing.asgi import Client, Reply
-from waypost.testing.gateway import chat, knn_artifact, running
-from waypost.testing.hostile import check_error
+from waypost.serve.gateway.app import MAX_FEEDBACK_BYTES
+from waypost.serve.gateway.requests import ROUTED_END, Parser
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from support.counting_upstream import counting_upstream
+from support.ray_head import RayHead, ray_head
 from waypost import load_router
 from waypost.contracts.errors import JobError
 from waypost.jobs import client as jobs
-from waypost.testing.counting_upstream import counting_upstream
-from waypost.testing.ray_head import RayHead, ray_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 

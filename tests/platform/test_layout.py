@@ -93,7 +93,7 @@ def test_an_import_of_another_router_is_found(tmp_path: Path, line: str) -> None
 
 def test_a_shared_module_is_no_router(tmp_path: Path) -> None:
     source = tmp_path / "some.py"
-    source.write_text("from waypost_routers._memory import Memory", encoding="utf-8")
+    source.write_text("from waypost_routers._neighbors.memory import Memory", encoding="utf-8")
     assert routers_imported(source) == []
 
 

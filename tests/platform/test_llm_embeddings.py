@@ -11,8 +11,8 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import read_llms, write_llms
 from waypost.encoders import make_encoder
-from waypost.pipelines.embed import text_digest
-from waypost.pipelines.llm_embeddings import llm_text, run
+from waypost.pipelines.data.embeddings import text_digest
+from waypost.pipelines.data.llm_embeddings import llm_text, run
 from waypost.testing.synthetic import ENCODER_ID
 from waypost.testing.tiny_encoder import write_tiny_encoder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import yaml
 
-from waypost.pipelines import llm_embeddings
+from waypost.pipelines.data import llm_embeddings
 
 
 def test_they_are_written_to_the_uri_and_its_secret_is_not_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from waypost.config import load_config
-from waypost.pipelines.llmrouter.configs import _PARAMETERS, map_config, write_config
+from waypost.pipelines.data.llmrouter.configs import _PARAMETERS, map_config, write_config
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import list_routers, router_class
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from waypost.engines._lm_sampling import sample
+from waypost.engines._lm_loop import sample
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_it():

@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from support.gateway import ALGEBRA, COOKING, chat, knn_artifact
+from support.load import Ask, Load, summary
+from support.served import application, served
 from waypost.serve import launch
-from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
-from waypost.testing.load import Ask, Load, summary
-from waypost.testing.served import application, served
 
 pytestmark = [
     pytest.mark.ray,

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from waypost.serve.circuit import LONGEST_REST_S
-from waypost.testing import processes
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import knn_artifact
-from waypost.testing.load import Ask, Load, percentile, planted_asks, recovery_s, summary
-from waypost.testing.load_graph import (
+from support import processes
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import knn_artifact
+from support.load import Ask, Load, percentile, planted_asks, recovery_s, summary
+from support.load_graph import (
     BETWEEN_TOKENS_S,
     FIRST_TOKEN_S,
     LLMS,
@@ -25,7 +24,8 @@ from waypost.testing.load_graph import (
     gauges,
     load_graph,
 )
-from waypost.testing.served import served
+from support.served import served
+from waypost.serve.backends.circuit_breaker import LONGEST_REST_S
 
 pytestmark = [
     pytest.mark.ray,

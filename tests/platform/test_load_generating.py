@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from waypost.testing import processes
-from waypost.testing.gateway import knn_artifact
-from waypost.testing.load import Ask, Load, percentile
-from waypost.testing.served import application, served
+from support import processes
+from support.gateway import knn_artifact
+from support.load import Ask, Load, percentile
+from support.served import application, served
 from waypost.weights import resolve
 
 pytestmark = [

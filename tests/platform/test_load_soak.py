@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from waypost.testing import processes
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import COOKING, knn_artifact
-from waypost.testing.load import Ask, Load, planted_asks
-from waypost.testing.load_graph import gauges
-from waypost.testing.served import application, served
-from waypost.testing.slopes import slope
+from support import processes
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import COOKING, knn_artifact
+from support.load import Ask, Load, planted_asks
+from support.load_graph import gauges
+from support.served import application, served
+from support.slopes import slope
 
 pytestmark = [
     pytest.mark.ray,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost.metrics.matched import arena_score, hypervolume
+from waypost.metrics.curves import arena_score, hypervolume
 
 
 def test_hypervolume_by_hand():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from waypost.metrics.cascade import delta_ibc, escalation
+from waypost.metrics.behaviour import delta_ibc, escalation
 
 SMALL, LARGE = (0.4, 1.0), (0.8, 5.0)
 

@@ -15,11 +15,11 @@ from waypost.contracts.errors import (
     PluginError,
     SchemaError,
 )
-from waypost.contracts.plain import PlainRouter, PlainStepRouter, no_outcomes, trainable
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.records import Query
 from waypost.contracts.step_router import Call, Delegate, EpisodeState, StepRouter
 from waypost.registry import make_router
+from waypost.registry.rule_router import PlainRouter, PlainStepRouter, no_outcomes, trainable
 from waypost.testing.synthetic import LLMS, planted
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
+from support.gateway import arguments, chat, running
 from waypost import load_router
 from waypost.cli import command
 from waypost.cli.new_router import write_plugin
@@ -15,14 +16,13 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.tables import write_llms
 from waypost.registry import router_class
+from waypost.serve.backends.messages import read_reply
+from waypost.serve.backends.router_replica import Routers
+from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import validate_serve_config
-from waypost.serve.decider import Routers
 from waypost.serve.plan import make_plan
-from waypost.serve.replies import read_reply
-from waypost.serve.settings import ServeArgs
-from waypost.testing.gateway import arguments, chat, running
 from waypost.testing.synthetic import ENCODER_ID, LLMS, planted
-from waypost.tune.space import check_against, load_tune_config
+from waypost.tune.config import check_against, load_tune_config
 
 PLACES = ("./custom_routers", "~/.waypost/plugins", "WAYPOST_PLUGINS")
 

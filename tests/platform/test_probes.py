@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from waypost.encoders import make_encoder
-from waypost.pipelines.evaluation.probes import (
+from waypost.pipelines.evaluation.inputs import Vectors
+from waypost.pipelines.evaluation.latency_and_flips import (
     PERTURBATIONS,
     decision_ms,
     flip_rate,
     sample,
 )
-from waypost.pipelines.evaluation.vectors import Vectors
 from waypost.testing.fitted_routers import fitted
 from waypost.testing.synthetic import ENCODER_ID, planted
 

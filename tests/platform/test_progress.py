@@ -1,6 +1,6 @@
 import pytest
 
-from waypost.contracts.progress import report, watching
+from waypost.contracts.records import report, watching
 from waypost.contracts.routing_data import write_routing_data
 from waypost.pipelines.train import TrainConfig, train
 from waypost.testing.synthetic import ENCODER_ID, planted

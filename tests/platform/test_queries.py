@@ -12,8 +12,8 @@ from waypost.cli import command
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.questions import Question, queries_path, read_splits, write_questions
 from waypost.contracts.splits import leaks
-from waypost.pipelines.data_config import DataConfig
-from waypost.pipelines.queries import build, run
+from waypost.pipelines.data.config import DataConfig
+from waypost.pipelines.data.questions import build, run
 
 LLMS = {"tiny": {"engine": "echo"}}
 THINGS = [

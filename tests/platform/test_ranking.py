@@ -3,8 +3,8 @@ import pytest
 from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from waypost.metrics import ranking
-from waypost.metrics.ranking import auroc, kendall_tau, ndcg
+from waypost.metrics import predictions
+from waypost.metrics.predictions import auroc, kendall_tau, ndcg
 
 NONE = np.nan
 
@@ -35,7 +35,7 @@ def test_queries_without_an_order_have_no_tau_and_no_ndcg():
 
 
 def test_kendall_tau_is_scipys(monkeypatch):
-    monkeypatch.setattr(ranking, "_BLOCK", 30)  # several blocks
+    monkeypatch.setattr(predictions, "_BLOCK", 30)  # several blocks
     predicted, measured = draws(40, 6)
     predicted[::3, 2] = measured[::5, 4] = NONE
     for one, p, s in zip(kendall_tau(predicted, measured), predicted, measured, strict=True):

@@ -337,9 +337,9 @@ def test_searching_replaces_the_places_of_the_settings_for_a_while(tmp_path):
 def test_a_router_of_the_platform_is_listed_where_its_module_is(monkeypatch):
     from waypost.registry import entries
 
-    table = {"nothing": "waypost.tune.no_such_module", "space": "waypost.tune.space"}
+    table = {"nothing": "waypost.tune.no_such_module", "space": "waypost.tune.config"}
     monkeypatch.setattr(entries, "PLATFORM_ROUTERS", table)
     found = {entry.name: entry for entry in list_routers([])}
     assert "nothing" not in found
-    assert (found["space"].source, found["space"].location) == ("built-in", "waypost.tune.space")
+    assert (found["space"].source, found["space"].location) == ("built-in", "waypost.tune.config")
     assert set(PLATFORM_ROUTERS) == {"auto"}

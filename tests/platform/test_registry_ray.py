@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from support.distribution import acme_wheel, build_wheel
 from waypost.cli.new_router import write_plugin
-from waypost.testing.distribution import acme_wheel, build_wheel
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

@@ -7,14 +7,13 @@ import pytest
 
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
-from waypost.pipelines.evaluate import EvaluateConfig, evaluate
+from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.report.compact import _curves, compact, insert
 from waypost.report.curve_plot import draw_curve
-from waypost.report.drawing import literal, look
+from waypost.report.drawing import draw_usage, literal, look
 from waypost.report.folder import check_place, report_folder, write_report
 from waypost.report.markdown import render
 from waypost.report.numbers import fixed, percent, plain, table, usd, with_interval
-from waypost.report.small_plots import draw_usage
 from waypost.testing.tables import outcomes
 
 ODD = ("a|b", "$x_{1$ ünï", "vendor/" + "long-name-" * 9)

@@ -3,8 +3,8 @@ import pytest
 
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
-from waypost.pipelines.evaluate import EvaluateConfig
 from waypost.pipelines.evaluation.resplit import evaluate_resplit, mean_report
+from waypost.pipelines.evaluation.run import EvaluateConfig
 from waypost.pipelines.train import TrainConfig, train
 from waypost.testing.synthetic import ENCODER_ID, planted
 

@@ -15,13 +15,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from support.counting_upstream import counting_upstream
 from waypost.cli import command
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError, PipelineError
 from waypost.contracts.routing_data import read_routing_data
-from waypost.pipelines import responses
-from waypost.pipelines.responses import run
-from waypost.testing.counting_upstream import counting_upstream
+from waypost.pipelines.data import responses
+from waypost.pipelines.data.responses import run
 
 pytestmark = [
     pytest.mark.ray,

@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from waypost.benchmarks import sandbox
-from waypost.benchmarks._values import ProgramGoneError, Remote, Values, overwrite
-from waypost.benchmarks.sandbox import Limits, run_tests
 from waypost.contracts.errors import SandboxError, SchemaError
+from waypost.sandbox import run
+from waypost.sandbox._values import ProgramGoneError, Remote, Values, overwrite
+from waypost.sandbox.run import Limits, run_tests
 
 TESTS = "assert double(2) == 4\nassert abs(double(3) - 6) < 1e-9"
 RIGHT = "def double(x):\n    return 2 * x"
 
 
 def test_a_right_program_passes() -> None:
-    assert run_tests(RIGHT, TESTS) == sandbox.Verdict(True, "passed")
+    assert run_tests(RIGHT, TESTS) == run.Verdict(True, "passed")
 
 
 def test_a_wrong_program_fails() -> None:
@@ -159,7 +159,7 @@ s.next.push(7)
 assert s.next.items == [7] and Stack.limit == 9
 assert widest([Pair(1, 2), Pair(3, 9)]) == 6
 """
-    assert run_tests(STACK, tests) == sandbox.Verdict(True, "passed")
+    assert run_tests(STACK, tests) == run.Verdict(True, "passed")
 
 
 @pytest.mark.parametrize("test", ["Stack() == 3", "Stack() == Stack()", "Stack() - 3 < 1"])
@@ -241,14 +241,14 @@ def test_malformed_messages_are_refused(data: object) -> None:
 
 def test_a_missing_interpreter_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    monkeypatch.setattr(sandbox, "_namespaces", tuple)
-    monkeypatch.setattr(sandbox, "barrier", tuple)
+    monkeypatch.setattr(run, "_namespaces", tuple)
+    monkeypatch.setattr(run, "barrier", tuple)
     with pytest.raises(SandboxError, match="cannot start"):
         run_tests(RIGHT, TESTS)
 
 
 def test_a_barrier_that_fails_to_come_up_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "barrier", lambda: ("moat",))
+    monkeypatch.setattr(run, "barrier", lambda: ("moat",))
     with pytest.raises(SandboxError, match="not in force: moat"):
         run_tests(RIGHT, TESTS)
 
@@ -256,7 +256,7 @@ def test_a_barrier_that_fails_to_come_up_is_no_verdict(monkeypatch: pytest.Monke
 def test_barriers_that_the_system_lacks_are_named_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sandbox, "_namespaces", tuple)
-    found = sandbox.barrier.__wrapped__()
+    monkeypatch.setattr(run, "_namespaces", tuple)
+    found = run.barrier.__wrapped__()
     assert "network" not in found
     assert "network (a network namespace: no network at all)" in caplog.text

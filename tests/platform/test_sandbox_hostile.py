@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from waypost.benchmarks import sandbox
-from waypost.benchmarks.sandbox import Limits, barrier, run_tests
+from waypost.sandbox import run
+from waypost.sandbox.run import Limits, barrier, run_tests
 
 RIGHT = "\ndef double(x):\n    return 2 * x\n"
 TESTS = "assert double(2) == 4"
@@ -21,8 +21,8 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """With every barrier of this system, and with those left where namespaces are forbidden."""
     inner = tuple(name for name in barrier() if name in ("landlock", "seccomp"))
     if request.param == "no namespaces":
-        monkeypatch.setattr(sandbox, "_namespaces", tuple)
-        monkeypatch.setattr(sandbox, "barrier", lambda: inner)
+        monkeypatch.setattr(run, "_namespaces", tuple)
+        monkeypatch.setattr(run, "barrier", lambda: inner)
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
@@ -58,7 +58,7 @@ def test_files_of_the_user_are_neither_read_nor_listed_nor_changed(tmp_path: Pat
     )
     wanted = "['PermissionError', 'OSError', 'FileNotFoundError']"
     tests = "\n".join(f"assert tried{n}() in {wanted}" for n in range(len(attempts)))
-    assert run_tests(program, tests) == sandbox.Verdict(True, "passed")
+    assert run_tests(program, tests) == run.Verdict(True, "passed")
     assert canary.read_text() == "secret"
     assert os.listdir(tmp_path) == ["canary"]  # noqa: PTH208
 
@@ -96,7 +96,7 @@ def test_calls_outside_the_own_process_are_refused() -> None:
     )
     wanted = "['PermissionError', 'OSError', 'ValueError']"
     tests = "\n".join(f"assert tried{n}() in {wanted}" for n in range(len(attempts)))
-    assert run_tests(program, tests) == sandbox.Verdict(True, "passed")
+    assert run_tests(program, tests) == run.Verdict(True, "passed")
 
 
 @pytest.mark.usefixtures("where")
@@ -124,7 +124,7 @@ def signalled():
         "assert threaded() == [1] and looped() == 2\n"
         "assert written() == 'three' and signalled() == [4]"
     )
-    assert run_tests(program, tests) == sandbox.Verdict(True, "passed")
+    assert run_tests(program, tests) == run.Verdict(True, "passed")
 
 
 @pytest.mark.usefixtures("where")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.gateway import chat, knn_artifact, running
 from waypost.secrets import KeyRing
-from waypost.serve.access import ClientKeys, client_keys
-from waypost.testing.gateway import chat, knn_artifact, running
+from waypost.serve.gateway.access import ClientKeys, client_keys
 
 CHAT = "/v1/chat/completions"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from waypost.contracts.generation import Answer, Chunk, Usage
-from waypost.serve.answers import ChatFormat, TextFormat, joined_tool_calls, told_usage
+from waypost.serve.gateway.responses import ChatFormat, TextFormat, joined_tool_calls, told_usage
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
 

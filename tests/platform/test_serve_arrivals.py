@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from waypost.serve.arrivals import Arrivals
+from waypost.serve.gateway.http import Arrivals
 
 
 async def test_of_too_many_that_arrive_the_slowest_gives_way():

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.gateway import chat, echo_pool, running
 from waypost.contracts.verdicts import MAX_VERDICTS
 from waypost.loading import save_router
 from waypost.registry import make_trainable
-from waypost.testing.gateway import chat, echo_pool, running
 from waypost.testing.synthetic import planted
 
 CHAT = "/v1/chat/completions"

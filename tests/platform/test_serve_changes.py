@@ -9,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from waypost.config import parse
-from waypost.contracts.artifact import read_manifest
-from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
-from waypost.serve import dispatch
-from waypost.serve.changes import Changes, change_plan
-from waypost.serve.plan import Plan, make_plan
-from waypost.serve.settings import ServeArgs, UserConfig
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import (
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import (
     ALGEBRA,
     COOKING,
     Running,
@@ -27,6 +20,13 @@ from waypost.testing.gateway import (
     knn_artifact,
     running,
 )
+from waypost.config import parse
+from waypost.contracts.artifact import read_manifest
+from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
+from waypost.serve.backends import dispatcher
+from waypost.serve.changes import Changes, change_plan
+from waypost.serve.config import ServeArgs, UserConfig
+from waypost.serve.plan import Plan, make_plan
 
 CHAT = "/v1/chat/completions"
 
@@ -206,7 +206,7 @@ async def test_a_new_artifact_decides_from_now_on(up, artifact, tmp_path):
 
 
 async def test_a_retired_model_finishes_what_it_works_on(artifact, monkeypatch):
-    monkeypatch.setattr(dispatch, "LEAVE_AFTER_S", 0.0)
+    monkeypatch.setattr(dispatcher, "LEAVE_AFTER_S", 0.0)
     async with running(artifact, pool=echo_pool(cook={"delay_s": 0.3})) as up:
         cook = up.echo("cook")
         asked = asyncio.create_task(model_of(up))

@@ -10,7 +10,7 @@ from waypost.contracts.errors import (
     EngineServerError,
     EngineTimeoutError,
 )
-from waypost.serve.circuit import FIRST_REST_S, LONGEST_REST_S, PROBE_S, Circuit
+from waypost.serve.backends.circuit_breaker import FIRST_REST_S, LONGEST_REST_S, PROBE_S, Circuit
 
 
 class Clock:

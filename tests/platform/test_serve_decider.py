@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from support.gateway import ALGEBRA, COOKING, arguments, knn_artifact
 from waypost.contracts.errors import BudgetError, EmptyPoolError
+from waypost.serve.backends.messages import RouterUnavailableError, read_reply
+from waypost.serve.backends.router_replica import Decider, Routers
 from waypost.serve.changes import change_plan
-from waypost.serve.decider import Decider, Routers
+from waypost.serve.config import AUTO, ServeArgs, UserConfig
 from waypost.serve.plan import RouterPlan, make_plan
-from waypost.serve.replies import RouterUnavailableError, read_reply
-from waypost.serve.settings import AUTO, ServeArgs, UserConfig
-from waypost.testing.gateway import ALGEBRA, COOKING, arguments, knn_artifact
 
 
 @pytest.fixture(scope="module")

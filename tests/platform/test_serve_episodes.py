@@ -14,13 +14,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from support.fake_upstream import Reply
+from support.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
 from waypost.cli import command
 from waypost.contracts.records import Query
 from waypost.contracts.steps import Delegate, EpisodeState
-from waypost.serve.decider import Decider
-from waypost.serve.replies import RouterUnavailableError, StaleDecisionError, read_action
-from waypost.testing.fake_upstream import Reply
-from waypost.testing.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
+from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError, read_action
+from waypost.serve.backends.router_replica import Decider
 from waypost.testing.steps import tiers_artifact
 
 CHAT = "/v1/chat/completions"
@@ -332,7 +332,7 @@ async def test_a_step_of_another_version_is_stale(artifact):
 
 async def test_kinds_of_router_change_under_load_and_no_request_is_lost(artifact, tmp_path):
     from waypost.serve.changes import change_plan
-    from waypost.serve.settings import UserConfig
+    from waypost.serve.config import UserConfig
 
     scores = knn_artifact(tmp_path / "knn")
     seen = set()

@@ -17,11 +17,11 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.engines import make_engine
-from waypost.serve.circuit import Circuit
-from waypost.serve.clients import LocalLLM
-from waypost.serve.failover import ExhaustedError, Failover, ask, other_model_may_answer
-from waypost.serve.llm_host import Pace
-from waypost.serve.settings import Limits
+from waypost.serve.backends.base import LocalLLM
+from waypost.serve.backends.circuit_breaker import Circuit
+from waypost.serve.backends.failover import ExhaustedError, Failover, ask, other_model_may_answer
+from waypost.serve.backends.llm_replica import Pace
+from waypost.serve.config import Limits
 
 PACE = Pace(5, 5)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from waypost.serve.gateway import Gateway
-from waypost.testing.asgi import Client
-from waypost.testing.gateway import Running, chat, echo_pool, knn_artifact, running
+from support.asgi import Client
+from support.gateway import Running, chat, echo_pool, knn_artifact, running
+from waypost.serve.gateway.app import Gateway
 
 CHAT = "/v1/chat/completions"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from support.gateway import ALGEBRA, COOKING, chat, echo_pool, knn_artifact, running
 from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
-from waypost.serve import decisions
-from waypost.serve.decisions import FEEDBACK_SCHEMA, Decisions, FeedbackStore, Remembered
-from waypost.testing.gateway import ALGEBRA, COOKING, chat, echo_pool, knn_artifact, running
+from waypost.serve.gateway import feedback
+from waypost.serve.gateway.feedback import FEEDBACK_SCHEMA, Decisions, FeedbackStore, Remembered
 
 CHAT = "/v1/chat/completions"
 
@@ -99,7 +99,7 @@ def remembered() -> Remembered:
 
 
 async def test_ratings_at_the_same_time_are_all_on_disk_when_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(decisions, "ROWS_A_FILE", 8)
+    monkeypatch.setattr(feedback, "ROWS_A_FILE", 8)
     store = FeedbackStore(tmp_path / "new", keep_queries=False)
 
     async def rate(number: int) -> None:

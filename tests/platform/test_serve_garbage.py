@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import chat, echo_pool, knn_artifact, running
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import chat, echo_pool, knn_artifact, running
 
 CHAT = "/v1/chat/completions"
 

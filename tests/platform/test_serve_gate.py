@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from waypost.serve.gate import Gate, TooBusyError
+from waypost.serve.gateway.admission import Gate, TooBusyError
 
 
 async def hold(gate: Gate, until: asyncio.Event, done: list | None = None, name: str = "") -> None:

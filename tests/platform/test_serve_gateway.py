@@ -11,11 +11,8 @@ import httpx2
 import openai
 import pytest
 
-from waypost.contracts.generation import Usage
-from waypost.serve.changes import change_plan
-from waypost.serve.settings import UserConfig
-from waypost.testing.asgi import Client
-from waypost.testing.gateway import (
+from support.asgi import Client
+from support.gateway import (
     ALGEBRA,
     COOKING,
     Running,
@@ -24,6 +21,9 @@ from waypost.testing.gateway import (
     knn_artifact,
     running,
 )
+from waypost.contracts.generation import Usage
+from waypost.serve.changes import change_plan
+from waypost.serve.config import UserConfig
 
 CHAT = "/v1/chat/completions"
 

@@ -8,8 +8,8 @@ import pytest
 
 from waypost.contracts.errors import EngineConnectionError, WeightsError, engine_error
 from waypost.engines.echo import Config, EchoEngine
-from waypost.serve.clients import AbsentLLM, LocalLLM
-from waypost.serve.llm_host import LLMHost, Pace
+from waypost.serve.backends.base import AbsentLLM, LocalLLM
+from waypost.serve.backends.llm_replica import LLMHost, Pace
 
 PACE = {"first_s": 5.0, "between_s": 5.0}
 ASK = {"request_id": "r", "messages": [{"role": "user", "content": "a b"}]}

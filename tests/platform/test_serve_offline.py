@@ -9,8 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from support.gateway import ALGEBRA, COOKING, arguments, echo_pool, knn_artifact
 from waypost.cli import command
-from waypost.testing.gateway import ALGEBRA, COOKING, arguments, echo_pool, knn_artifact
 
 
 @pytest.fixture(scope="module")

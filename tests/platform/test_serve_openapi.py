@@ -7,8 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from waypost.serve.bodies import PASSED_ON
-from waypost.testing.gateway import chat, knn_artifact, running
+from support.gateway import chat, knn_artifact, running
+from waypost.serve.gateway.schemas import PASSED_ON
 
 PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions", "route": "/v1/route"}
 

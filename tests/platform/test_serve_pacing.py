@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from waypost.contracts.errors import EngineServerError, EngineTimeoutError
-from waypost.serve.pacing import MOST_HELD, batched, only_engine_errors, within
+from waypost.serve.backends.llm_replica import MOST_HELD, batched, only_engine_errors, within
 
 
 async def numbers(count: int, pause_s: float = 0.0, first_s: float = 0.0, closed=None):

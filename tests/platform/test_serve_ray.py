@@ -15,9 +15,9 @@ import openai
 import pytest
 import pytest_asyncio
 
+from support.gateway import ALGEBRA, COOKING, chat, knn_artifact
+from support.served import application, served
 from waypost.serve import launch
-from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
-from waypost.testing.served import application, served
 from waypost.testing.steps import tiers_artifact
 
 pytestmark = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from support.asgi import Client
+from support.gateway import COOKING, chat, echo_pool, knn_artifact, running
 from waypost.contracts.generation import Chunk
-from waypost.serve.dispatch import local_llm, local_router
-from waypost.serve.gateway import Gateway
-from waypost.testing.asgi import Client
-from waypost.testing.gateway import COOKING, chat, echo_pool, knn_artifact, running
+from waypost.serve.backends.dispatcher import local_llm, local_router
+from waypost.serve.gateway.app import Gateway
 
 CHAT = "/v1/chat/completions"
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from openai import APIError, OpenAI
 
-from waypost.testing.gateway import knn_artifact
-from waypost.testing.served import application, free_port
+from support.gateway import knn_artifact
+from support.served import application, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from support.gateway import arguments, echo_pool, knn_artifact
 from waypost.config import parse, settings
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
 from waypost.serve.app import node_options
+from waypost.serve.config import NodeArgs, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.plan import Plan, deployment_name, make_plan
-from waypost.serve.settings import NodeArgs, ServeArgs
-from waypost.testing.gateway import arguments, echo_pool, knn_artifact
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import ALGEBRA, COOKING, chat, knn_artifact
-from waypost.testing.served import application, command, served
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import ALGEBRA, COOKING, chat, knn_artifact
+from support.served import application, command, served
 
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 

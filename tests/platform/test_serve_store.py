@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from support.gateway import COOKING, arguments, knn_artifact
 from waypost.contracts.errors import ArtifactFormatError, StorageSchemeError
 from waypost.loading import manifest_of
+from waypost.serve.backends.messages import read_reply
+from waypost.serve.backends.router_replica import Routers
 from waypost.serve.changes import change_plan
-from waypost.serve.decider import Routers
+from waypost.serve.config import AUTO, ServeArgs, UserConfig
 from waypost.serve.plan import make_plan
-from waypost.serve.replies import read_reply
-from waypost.serve.settings import AUTO, ServeArgs, UserConfig
 from waypost.storage import mirrored
-from waypost.testing.gateway import COOKING, arguments, knn_artifact
 
 
 @pytest.fixture(scope="module")

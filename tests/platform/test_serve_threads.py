@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from waypost.serve import app
-from waypost.serve.settings import PoolEntry
+from waypost.serve.config import PoolEntry
 
 
 def entry(**options):

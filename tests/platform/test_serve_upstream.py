@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import chat, echo_pool, knn_artifact, running
 from waypost.secrets import key_ring
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import chat, echo_pool, knn_artifact, running
 
 CHAT = "/v1/chat/completions"
 CANARY = "sk-canary-0123456789"

@@ -12,13 +12,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from waypost.testing import canaries, hostile
-from waypost.testing.canaries import AUTHORIZATION, CLIENT, CORE, UPSTREAM
-from waypost.testing.fake_upstream import FakeUpstream, Reply
-from waypost.testing.gateway import chat, knn_artifact
-from waypost.testing.hostile import check_error
-from waypost.testing.raw_http import RawReply, exchange, request_bytes
-from waypost.testing.served import application, served, session_folder
+from support import canaries, hostile
+from support.canaries import AUTHORIZATION, CLIENT, CORE, UPSTREAM
+from support.fake_upstream import FakeUpstream, Reply
+from support.gateway import chat, knn_artifact
+from support.hostile import check_error
+from support.raw_http import RawReply, exchange, request_bytes
+from support.served import application, served, session_folder
 
 pytestmark = [
     pytest.mark.ray,

@@ -16,6 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from support.asgi import Client
+from support.gateway import chat
+from support.load import Ask, Load, summary
+from support.served import served
 from waypost.config import read_yaml
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import WeightsError
@@ -23,14 +27,10 @@ from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.pipelines.train import TrainConfig, train
 from waypost.registry import list_routers, router_class
 from waypost.serve import launch
-from waypost.serve.dispatch import local_llm, local_router
-from waypost.serve.gateway import Gateway
+from waypost.serve.backends.dispatcher import local_llm, local_router
+from waypost.serve.config import AUTO, ServeArgs
+from waypost.serve.gateway.app import Gateway
 from waypost.serve.plan import make_plan
-from waypost.serve.settings import AUTO, ServeArgs
-from waypost.testing.asgi import Client
-from waypost.testing.gateway import chat
-from waypost.testing.load import Ask, Load, summary
-from waypost.testing.served import served
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID
 

@@ -17,9 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from waypost.testing import canaries
-from waypost.testing.gateway import knn_artifact
-from waypost.testing.served import application, served, session_folder
+from support import canaries
+from support.gateway import knn_artifact
+from support.served import application, served, session_folder
 
 pytestmark = [
     pytest.mark.ray,

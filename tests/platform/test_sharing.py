@@ -1,15 +1,14 @@
 import numpy as np
 
 from waypost import load_router
-from waypost.contracts.prediction import QueryBatch
-from waypost.contracts.records import Query
+from waypost.contracts.records import Query, QueryBatch
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted
-from waypost.tune.members import members_of
-from waypost.tune.sharing import share_learned
-from waypost.tune.stacking import Stack
+from waypost.tune.auto.members import members_of
+from waypost.tune.auto.router import share_learned
+from waypost.tune.auto.stacking import Stack
 
 MEMBERS = ["knnrouter", "elorouter", "clusterrouter", "taskrouter", "linearrouter"]
 

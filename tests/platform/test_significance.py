@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost.metrics.significance import holm, is_binary, mcnemar
+from waypost.metrics.intervals import holm, is_binary, mcnemar
 
 
 def test_mcnemar_by_hand():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from waypost.testing.slopes import slope
+from support.slopes import slope
 
 
 def test_a_straight_line_has_its_slope_and_no_interval():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost.tune.stacking import Correction, Stack, fit_correction, fit_stack
+from waypost.tune.auto.stacking import Correction, Stack, fit_correction, fit_stack
 
 
 def data(n=60_000, seed=0):

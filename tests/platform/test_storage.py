@@ -21,7 +21,8 @@ from waypost.contracts.errors import (
     StorageSchemeError,
 )
 from waypost.secrets import redact
-from waypost.storage import Uri, filesystem, is_uri, local_copy, mirror, mirrored, place
+from waypost.storage import Uri, folders, is_uri, local_copy, mirrored, place
+from waypost.storage import uri as filesystem
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_a_file_named_outside_of_the_folder_is_refused(uri: str, monkeypatch) ->
         def get_file_info(self, asked):
             return store.get_file_info(asked) if isinstance(asked, str) else [Named()]
 
-    monkeypatch.setattr("waypost.storage.copying.open_store", lambda _: (Store(), path))
+    monkeypatch.setattr("waypost.storage.folders.open_store", lambda _: (Store(), path))
     with pytest.raises(StorageError, match="outside of the folder"), local_copy(uri):
         pass
 
@@ -177,8 +178,8 @@ def test_an_error_names_the_uri_and_not_the_copy(uri: str) -> None:
     assert caught.value.faults[0] == Fault(f"{uri}/a", "is wrong")
 
 
-def started(uri: str, folder: Path) -> mirror.Mirror:
-    made = mirror.Mirror(Uri(uri), folder)
+def started(uri: str, folder: Path) -> folders.Mirror:
+    made = folders.Mirror(Uri(uri), folder)
     made.begin()
     return made
 
@@ -211,17 +212,17 @@ def test_a_file_that_changes_while_it_is_copied_is_not_shown(
     file.write_bytes(b"whole")
     kept.push(whole=True)
     file.write_bytes(b"first half")
-    copy = mirror.shutil.copyfileobj
+    copy = folders.shutil.copyfileobj
 
     def slow(source, stream, size):
         copy(source, stream, size)
         with file.open("ab") as more:
             more.write(b", second half")
 
-    monkeypatch.setattr(mirror.shutil, "copyfileobj", slow)
+    monkeypatch.setattr(folders.shutil, "copyfileobj", slow)
     assert kept.push(whole=True) == 0
     assert files_at(uri) == {"a.parquet": b"whole"}
-    monkeypatch.setattr(mirror.shutil, "copyfileobj", copy)
+    monkeypatch.setattr(folders.shutil, "copyfileobj", copy)
     assert kept.push(whole=True) == 1
     assert files_at(uri) == {"a.parquet": b"first half, second half"}
 
@@ -232,9 +233,9 @@ def test_what_was_written_last_appears_last(uri: str, tmp_path: Path, monkeypatc
         (kept.folder / name).write_bytes(b"x")
         age(kept.folder / name, seconds)
     order: list[str] = []
-    upload = mirror.Mirror._upload
+    upload = folders.Mirror._upload
     monkeypatch.setattr(
-        mirror.Mirror, "_upload", lambda self, name: order.append(name) or upload(self, name)
+        folders.Mirror, "_upload", lambda self, name: order.append(name) or upload(self, name)
     )
     kept.push(whole=True)
     assert order[-1] == "manifest.json"
@@ -283,8 +284,8 @@ def test_where_the_last_copy_fails_the_files_are_kept(
             (folder / "a").write_bytes(b"1")
             what()
 
-    monkeypatch.setattr(mirror.time, "sleep", lambda s: None)
-    monkeypatch.setattr(mirror.Mirror, "_upload", refuse)
+    monkeypatch.setattr(folders.time, "sleep", lambda s: None)
+    monkeypatch.setattr(folders.Mirror, "_upload", refuse)
     with pytest.raises(StorageAccessError, match="the files are kept in") as caught:
         run(dict)
     kept = Path(str(caught.value).rpartition("kept in ")[2])
@@ -337,7 +338,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_block(monkeypatch, 
             raise PermissionError(13, "read-only")
 
     opened = pyarrow.fs.PyFileSystem(ReadOnly(store.handler.fs))
-    monkeypatch.setattr(mirror, "open_store", lambda _: (opened, path))
+    monkeypatch.setattr(folders, "open_store", lambda _: (opened, path))
     with pytest.raises(StorageAccessError, match="read-only"), mirrored(uri):
         pytest.fail("it began")
 

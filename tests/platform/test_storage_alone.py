@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from waypost.cli import command
 from waypost.contracts.errors import FolderInUseError, StorageAccessError
 from waypost.storage import Uri, alone_in
-from waypost.storage import lease as leases
-from waypost.storage.holder import LOCK, me
+from waypost.storage import lock as leases
+from waypost.storage.lock import LOCK, me
 
 HOLD = """
 import sys, time

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from waypost.contracts.plain import trainable
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import Call, Delegate, FinalAnswer, StepRouter
-from waypost.pipelines.outcomes import look_up, look_up_names
-from waypost.pipelines.sweep import COST_ALONE, lambda_grid, sweep
+from waypost.pipelines.evaluation.lambda_curve import COST_ALONE, lambda_grid, sweep
+from waypost.pipelines.evaluation.replay import look_up, look_up_names
 from waypost.registry import make_trainable
+from waypost.registry.rule_router import trainable
 from waypost.testing.fitted_routers import fitted
 from waypost.testing.synthetic import planted
 from waypost.testing.tables import outcomes

@@ -4,8 +4,7 @@ import pytest
 from waypost import load_router
 from waypost.contracts.routing_data import write_routing_data
 from waypost.encoders import EncoderSpec
-from waypost.pipelines.train import TrainConfig, train
-from waypost.pipelines.validation import cross_validate, decide_on, fold_of, summary
+from waypost.pipelines.train import TrainConfig, cross_validate, decide_on, fold_of, summary, train
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
 from waypost.testing.tables import outcomes
@@ -104,7 +103,7 @@ def test_a_router_without_embeddings_embeds_nothing(tmp_path):
 
 
 def test_a_router_that_validates_itself_is_not_fitted_for_each_fold_again(tmp_path, monkeypatch):
-    from waypost.tune.auto import AutoRouter
+    from waypost.tune.auto.router import AutoRouter
 
     fits = []
     whole = AutoRouter._fit

@@ -14,15 +14,14 @@ from tensorboardX.proto.event_pb2 import Event
 
 from waypost.contracts.errors import ArtifactFormatError
 from waypost.testing.synthetic import planted
-from waypost.tune.sweep import events, lockstep
-from waypost.tune.sweep.checkpoints import Kept, first_whole, left_behind
-from waypost.tune.sweep.curves import draw_curves
-from waypost.tune.sweep.events import Events
-from waypost.tune.sweep.journal import Row, Task
-from waypost.tune.sweep.lockstep import SHARE, Pace, trained
-from waypost.tune.sweep.measuring import measure
-from waypost.tune.sweep.problem import Problem
-from waypost.tune.sweep.reading import check_sweep
+from waypost.tune import dashboard, epoch_trial
+from waypost.tune.config import check_sweep
+from waypost.tune.dashboard import Events
+from waypost.tune.epoch_trial import SHARE, Kept, Pace, first_whole, left_behind, trained
+from waypost.tune.folds import Problem
+from waypost.tune.journal import Row, Task
+from waypost.tune.plots import draw_curves
+from waypost.tune.trial import measure
 
 EPOCHS = 6
 GIVEN = {"hidden": 8, "members": 1, "epochs": EPOCHS, "patience": EPOCHS}
@@ -41,7 +40,7 @@ def problem() -> Problem:
 def clock(monkeypatch) -> list[float]:
     """A clock that only moves when it is told to; its one entry is the time."""
     now = [0.0]
-    monkeypatch.setattr(lockstep.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(epoch_trial.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -191,7 +190,7 @@ def scalars(run: Path) -> dict[tuple[str, int], float]:
 
 
 def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkeypatch):
-    monkeypatch.setattr(events, "FLUSH_S", 0.05)
+    monkeypatch.setattr(dashboard, "FLUSH_S", 0.05)
     begun = Row(3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3])
     killed = Events(tmp_path, "quality")
     killed.grow(begun)

@@ -16,10 +16,10 @@ import pytest
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.routing_data import write_routing_data
 from waypost.testing.synthetic import planted
-from waypost.tune.sweep.dashboard import answers, tensorboard
-from waypost.tune.sweep.journal import Journal
-from waypost.tune.sweep.reading import check_sweep, read_sweep
-from waypost.tune.sweep.run import run_sweep
+from waypost.tune.config import check_sweep, read_sweep
+from waypost.tune.dashboard import answers, tensorboard
+from waypost.tune.journal import Journal
+from waypost.tune.sweep import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
@@ -87,7 +87,7 @@ def knn(**more):
 
 def test_a_trial_reads_the_data_where_it_lies(ray):
     from waypost.config import settings
-    from waypost.tune.sweep.problem import Problem
+    from waypost.tune.folds import Problem
 
     data = planted(400)
     wide = np.zeros((400, 1000), np.float32)

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from waypost.contracts.errors import ConfigError
-from waypost.tune.sweep.beside import render_taken
-from waypost.tune.sweep.journal import Row
-from waypost.tune.sweep.reading import check_sweep, defaults_of
-from waypost.tune.sweep.report import describe, render
-from waypost.tune.sweep.settings import SearchSpace
-from waypost.tune.sweep.winner import choose
+from waypost.tune.config import check_sweep, defaults_of
+from waypost.tune.journal import Row
+from waypost.tune.report import describe, render
+from waypost.tune.select import choose, render_taken
+from waypost.tune.space import SearchSpace
 
 KNN = {
     "router": "knnrouter",

@@ -16,7 +16,7 @@ import pytest
 
 from waypost.contracts.routing_data import write_routing_data
 from waypost.testing.synthetic import planted
-from waypost.tune.sweep.lockstep import FIRST_S
+from waypost.tune.epoch_trial import FIRST_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
@@ -152,11 +152,11 @@ def test_a_killed_driver_costs_no_epoch_before_the_last_checkpoint(
 def test_without_a_shared_disk_a_trial_goes_on_without_checkpoints(ray_here, tmp_path):
     from ray import tune
 
-    from waypost.tune.space import Resources
-    from waypost.tune.sweep.checkpoints import Kept, left_behind, send
-    from waypost.tune.sweep.journal import Task
-    from waypost.tune.sweep.packed import write_tasks
-    from waypost.tune.sweep.tuner import fit
+    from waypost.tune.config import Resources
+    from waypost.tune.epoch_trial import Kept, left_behind, send
+    from waypost.tune.journal import Task
+    from waypost.tune.ray_trial import write_tasks
+    from waypost.tune.ray_tune import fit
 
     heard = []
 

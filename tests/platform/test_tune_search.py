@@ -10,12 +10,11 @@ import pytest
 
 from waypost.config import parse
 from waypost.contracts.errors import ConfigError, SchemaError
-from waypost.tune.space import TuneConfig, in_order
-from waypost.tune.sweep.desk import MOST_DEATHS, Desk, row_of
-from waypost.tune.sweep.journal import Journal, Row, Task
-from waypost.tune.sweep.proposals import Proposals
-from waypost.tune.sweep.searchers import make_searcher
-from waypost.tune.sweep.settings import SearchSpace
+from waypost.tune.config import TuneConfig, in_order
+from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.searchers import Proposals, make_searcher
+from waypost.tune.space import SearchSpace
+from waypost.tune.trial_queue import MOST_DEATHS, Desk, row_of
 
 DEFAULTS = {"k": None, "weights": "softmax", "tau": 0.1, "depth": 1, "step": 0.5}
 SPACE = {

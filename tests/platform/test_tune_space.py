@@ -3,7 +3,7 @@ import pytest
 from waypost.config import parse
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.parameters import Integer, OneOf, Real
-from waypost.tune.space import TuneConfig, check_against
+from waypost.tune.config import TuneConfig, check_against
 
 CONSTRAINTS = {
     "k": Integer(1, 100, optional=True),

@@ -17,18 +17,23 @@ from waypost.contracts.routing_data import write_routing_data
 from waypost.loading import load_router
 from waypost.registry import router_class
 from waypost.testing.synthetic import planted
-from waypost.tune.space import Metric, TuneConfig, check_against
-from waypost.tune.sweep import run, tuner
-from waypost.tune.sweep.every import read_many, run_many
-from waypost.tune.sweep.importance import importance
-from waypost.tune.sweep.journal import Row, Task
-from waypost.tune.sweep.judging import Judge
-from waypost.tune.sweep.measuring import measure, measure_here
-from waypost.tune.sweep.problem import Problem
-from waypost.tune.sweep.reading import check_sweep, defaults_of, read_sweep
-from waypost.tune.sweep.run import run_sweep
-from waypost.tune.sweep.settings import SearchSpace
-from waypost.tune.sweep.winner import choose, corrected_gain, finalists
+from waypost.tune import ray_tune, sweep
+from waypost.tune.config import (
+    Metric,
+    TuneConfig,
+    check_against,
+    check_sweep,
+    defaults_of,
+    read_sweep,
+)
+from waypost.tune.folds import Judge, Problem
+from waypost.tune.journal import Row, Task
+from waypost.tune.report import importance
+from waypost.tune.select import choose, corrected_gain, finalists
+from waypost.tune.space import SearchSpace
+from waypost.tune.sweep import run_sweep
+from waypost.tune.sweeps import read_many, run_many
+from waypost.tune.trial import measure, measure_here
 
 KNN = {
     "router": "knnrouter",
@@ -309,11 +314,13 @@ def here(monkeypatch):
         begun.append(settings)
         return nullcontext(None)
 
-    monkeypatch.setattr(run, "ray_session", session)
-    monkeypatch.setattr("waypost.tune.sweep.every.ray_session", session)
-    monkeypatch.setattr(tuner, "workers_of", lambda resources: 2)
-    monkeypatch.setattr(tuner, "measurer", lambda *settings: measure_here)
-    monkeypatch.setattr(tuner, "measure_packed", lambda p, desk, *settings: measure_here(p, desk))
+    monkeypatch.setattr(sweep, "ray_session", session)
+    monkeypatch.setattr("waypost.tune.sweeps.ray_session", session)
+    monkeypatch.setattr(ray_tune, "workers_of", lambda resources: 2)
+    monkeypatch.setattr(ray_tune, "measurer", lambda *settings: measure_here)
+    monkeypatch.setattr(
+        ray_tune, "measure_packed", lambda p, desk, *settings: measure_here(p, desk)
+    )
     return begun
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from waypost.cli import command
 from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
-from waypost.pipelines import responses, verdicts
+from waypost.pipelines.data import responses, verdicts
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_here")]
 

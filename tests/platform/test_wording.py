@@ -14,7 +14,7 @@ from waypost.contracts.wording import did_you_mean
 from waypost.engines import make_engine
 from waypost.registry import find_router
 from waypost.scorers import metric_name
-from waypost.tune.space import TuneConfig
+from waypost.tune.config import TuneConfig
 
 
 class Uniform(StrictModel):

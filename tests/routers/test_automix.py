@@ -26,8 +26,8 @@ from waypost.engines import make_engine
 from waypost.engines.base import collect
 from waypost.episode import EpisodeResult, run_episode
 from waypost.loading import load_router, save_router
-from waypost.pipelines import replay
-from waypost.pipelines.evaluate import EvaluateConfig, evaluate
+from waypost.pipelines.evaluation import replay
+from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.report.markdown import render
 from waypost.report.numbers import plain
 from waypost.testing.deciding_checks import HOSTILE

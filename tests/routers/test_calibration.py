@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from waypost_routers._calibration import Calibration, calibrated, fit_slope, fit_sureness
-from waypost_routers._logistic import fit_logistic, logit, sigmoid
+from waypost_routers._linear.logistic import fit_logistic, logit, sigmoid
 
 
 def held_out(slope, n=4000, noise=0.05, seed=0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from waypost_routers._cascade import Ladder, Tier, fit_chain, run_chain
+from waypost_routers._cascade.chains import Ladder, Tier, fit_chain, run_chain
 
 
 def ladder(**changes: object) -> Ladder:

@@ -11,10 +11,9 @@ from waypost.testing.artifact_contract import check_loads_elsewhere
 from waypost.testing.fitted_routers import models, new_router
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import LLMS, SPECIALIST, planted
-from waypost_routers._base_models import load_base
-from waypost_routers._letter_model import LetterModel, LoraSettings
-from waypost_routers._letter_prompt import LetterPrompt, describe
-from waypost_routers._letter_training import letter_loss, soft_targets
+from waypost_routers._finetune.base import load_base
+from waypost_routers._finetune.letter_training import letter_loss, soft_targets
+from waypost_routers._finetune.letters import LetterModel, LetterPrompt, LoraSettings, describe
 
 NAN = math.nan
 

@@ -5,8 +5,8 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import planted
 from waypost.testing.tables import outcomes
-from waypost_routers._contrasts import contrast_error, contrasts
-from waypost_routers._kmeans import distinct_rows, fit_centroids, nearest_centroid
+from waypost_routers._neighbors.kmeans import distinct_rows, fit_centroids, nearest_centroid
+from waypost_routers._shared import contrast_error, contrasts
 from waypost_routers.clusterrouter import ClusterRouter
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from waypost_routers._dual_loss import (
+from waypost_routers._finetune.dual import (
     draw_contrasts,
     sample_llm_loss,
     sample_sample_loss,

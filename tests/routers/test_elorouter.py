@@ -6,8 +6,15 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
-from waypost_routers._battles import PRIOR_SIGMA, beats_average, fit_strengths, wins
-from waypost_routers.elorouter import POINTS, EloRouter, _spread
+from waypost_routers.elorouter import (
+    POINTS,
+    PRIOR_SIGMA,
+    EloRouter,
+    _spread,
+    beats_average,
+    fit_strengths,
+    wins,
+)
 
 
 def batch_of(data):

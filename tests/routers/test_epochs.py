@@ -5,7 +5,7 @@ from waypost.contracts.epochs import random_state, read_about, set_random_state
 from waypost.contracts.errors import ArtifactFormatError
 from waypost.testing.fitted_routers import new_router, scores
 from waypost.testing.synthetic import planted
-from waypost_routers._kept import lists_to_arrays, take_over, under, within
+from waypost_routers._neural.epochs import lists_to_arrays, take_over, under, within
 
 QUICK = {"hidden": 8, "layers": 1, "members": 1}
 

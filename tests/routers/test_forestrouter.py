@@ -10,8 +10,7 @@ from waypost.contracts.router import QueryBatch
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
 from waypost.testing.synthetic import ENCODER_ID, planted
-from waypost_routers._forest import Forest, fit_forest
-from waypost_routers.forestrouter import ForestRouter
+from waypost_routers.forestrouter import Forest, ForestRouter, fit_forest
 
 
 def batch_of(data):
@@ -81,7 +80,7 @@ def test_rows_that_every_tree_drew_have_no_outside_prediction():
 def test_a_batch_is_cut_into_blocks_that_change_nothing(monkeypatch):
     features, _, forest, _ = grown()
     whole = forest.predict(features)
-    monkeypatch.setattr("waypost_routers._forest._CELLS", 200)
+    monkeypatch.setattr("waypost_routers.forestrouter._CELLS", 200)
     np.testing.assert_array_equal(forest.predict(features), whole)
 
 

@@ -12,11 +12,11 @@ from waypost.loading import save_router
 from waypost.testing.fitted_routers import new_router
 from waypost.testing.synthetic import planted, shuffled
 from waypost.testing.tables import outcomes
-from waypost_routers._distinct import distinct
-from waypost_routers._graph_data import build_graph, describe
-from waypost_routers._graph_net import build_net, message_passing, tensors
-from waypost_routers._graph_state import GraphState
-from waypost_routers._memory import nearest
+from waypost_routers._graph.data import build_graph, describe
+from waypost_routers._graph.net import build_net, message_passing, tensors
+from waypost_routers._graph.state import GraphState
+from waypost_routers._neighbors.memory import nearest
+from waypost_routers._shared import distinct
 from waypost_routers.graphrouter import GraphRouter
 
 QUICK = {"hidden": 8, "k": 4, "epochs": 6}
@@ -69,7 +69,7 @@ def test_descriptions_are_the_same_in_every_process():
     assert not np.array_equal(here[0], here[1])
     code = (
         "import numpy as np; from waypost.contracts.records import LLMInfo;"
-        "from waypost_routers._graph_data import describe;"
+        "from waypost_routers._graph.data import describe;"
         "l = (LLMInfo(name='one', size='7B', feature='writes code'), LLMInfo(name='two'));"
         "print(describe(l, np.array([.5, .25]), np.zeros(2)).tobytes().hex())"
     )

@@ -6,7 +6,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import planted
 from waypost.testing.tables import outcomes
-from waypost_routers._distinct import distinct
+from waypost_routers._shared import distinct
 from waypost_routers._wins import (
     Wins,
     all_pairs,

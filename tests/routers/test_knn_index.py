@@ -15,8 +15,8 @@ from waypost.loading import load_router, save_router
 from waypost.testing.fitted_routers import fitted
 from waypost.testing.router_contract import all_checks
 from waypost.testing.synthetic import ENCODER_ID, planted
-from waypost_routers._index import LISTS_READ, Index
-from waypost_routers._memory import nearest
+from waypost_routers._neighbors.index import LISTS_READ, Index
+from waypost_routers._neighbors.memory import nearest
 from waypost_routers.knnrouter import KNNRouter
 
 pytest.importorskip("faiss", reason="faiss-cpu is in the extra train")

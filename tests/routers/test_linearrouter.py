@@ -5,7 +5,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import planted
 from waypost.testing.tables import outcomes
-from waypost_routers._text import DIMENSION, form_features, word_features
+from waypost_routers._linear.text import DIMENSION, form_features, word_features
 from waypost_routers.linearrouter import LinearRouter
 
 

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from waypost_routers._memory import _doubles_pay, nearest, neighbour_mean, similarity_floor
+from waypost_routers._neighbors.memory import (
+    _doubles_pay,
+    nearest,
+    neighbour_mean,
+    similarity_floor,
+)
 
 
 def unit(rows):

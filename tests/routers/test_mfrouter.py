@@ -6,7 +6,7 @@ import pytest
 from waypost.contracts.records import LLMInfo
 from waypost.testing.fitted_routers import scores
 from waypost.testing.synthetic import planted
-from waypost_routers._factors import all_opponents, loss
+from waypost_routers._neural.factors import all_opponents, loss
 from waypost_routers.mfrouter import MFRouter
 
 LOGITS = np.array([[0.5, -0.5, 1.0], [2.0, 0.0, 0.0]], np.float32)

@@ -5,9 +5,9 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
-from waypost_routers._distinct import distinct
-from waypost_routers._mlp import Network, Training, _gradients, forward
-from waypost_routers._stopping import Watch, best_epoch
+from waypost_routers._neural.networks import Network, Training, _gradients, forward
+from waypost_routers._neural.stopping import Watch, best_epoch
+from waypost_routers._shared import distinct
 from waypost_routers.mlprouter import MLPRouter
 
 HOW = Training(learning_rate=1e-2, weight_decay=0.0, dropout=0.0, batch_size=8, epochs=60, seed=0)

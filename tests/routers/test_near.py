@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
 
-from waypost.contracts.prediction import QueryBatch
-from waypost.contracts.records import Query
+from waypost.contracts.records import Query, QueryBatch
 from waypost.testing.synthetic import planted
-from waypost_routers import _near
-from waypost_routers._memory import nearest
-from waypost_routers._near import neighbours
+from waypost_routers._neighbors import memory as _near
+from waypost_routers._neighbors.memory import nearest, neighbours
 from waypost_routers.elorouter import EloRouter
 from waypost_routers.knnrouter import KNNRouter
 

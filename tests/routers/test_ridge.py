@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from waypost_routers._ridge import Ridge, fit_ridge
+from waypost_routers._linear.ridge import Ridge, fit_ridge
 
 X = np.array([[-1.0], [0.0], [1.0], [2.0]])
 OWN_FOLDS = np.arange(4)

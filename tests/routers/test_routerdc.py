@@ -10,9 +10,8 @@ from waypost.testing.fitted_routers import batch_of, models, new_router, scores
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import SPECIALIST, planted, shuffled
 from waypost.testing.tiny_encoder import write_tiny_encoder
-from waypost_routers._base_models import load_base
-from waypost_routers._fine_tuned import calibrated_loss
-from waypost_routers._split_encoder import SplitEncoder
+from waypost_routers._finetune.base import calibrated_loss, load_base
+from waypost_routers._finetune.split_encoder import SplitEncoder
 from waypost_routers.routerdc import first_vectors
 
 

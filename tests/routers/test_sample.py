@@ -3,7 +3,7 @@ import pytest
 
 from waypost.testing.synthetic import planted, repeated
 from waypost.testing.tables import outcomes
-from waypost_routers._sample import sample
+from waypost_routers._shared import sample
 
 
 def test_a_text_stands_once_with_the_means_of_what_was_measured():

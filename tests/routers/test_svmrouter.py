@@ -6,8 +6,14 @@ from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
 from waypost_routers import svmrouter
-from waypost_routers._kernels import draw_landmarks, gamma_scale, rbf, whitening
-from waypost_routers._svr import fit_svr, held_out_errors
+from waypost_routers._linear.svr import (
+    draw_landmarks,
+    fit_svr,
+    gamma_scale,
+    held_out_errors,
+    rbf,
+    whitening,
+)
 from waypost_routers.svmrouter import SVMRouter
 
 EVEN = np.full((4, 1), 0.25)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from waypost_routers._verdict_policies import FAMILIES, Evidence, greedy
+from waypost_routers._cascade.chains import FAMILIES, Evidence, greedy
 
 # Two verdicts; by number of supporting ones 3, 3 and 4 rows.
 

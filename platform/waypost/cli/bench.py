@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from waypost.cli.bench_line import command_of
-from waypost.cli.bench_tune.command import tune
-from waypost.cli.bench_tuned.command import tuned
+from waypost.bench.line import command_of
+from waypost.bench.tune.command import tune
+from waypost.bench.tuned.command import tuned
 
 PIPE_WIDTH = 200
 
@@ -60,7 +60,7 @@ def encoder(
     """
     from rich.console import Console
 
-    from waypost.cli import bench_encoder
+    from waypost.bench import encoder as bench_encoder
     from waypost.cli.output import echo_json
 
     result = bench_encoder.run(
@@ -120,9 +120,9 @@ def gateway(
     """
     from rich.console import Console
 
-    from waypost.cli.bench_gateway import report, run
-    from waypost.cli.bench_gateway.processes import BenchError
-    from waypost.cli.bench_gateway.targets import chosen
+    from waypost.bench.gateway import report, run
+    from waypost.bench.gateway.processes import BenchError
+    from waypost.bench.gateway.targets import chosen
     from waypost.cli.output import echo_json, to_json
 
     options = replace(run.QUICK if quick else run.Options(), seed=seed, tokens=tokens)
@@ -185,7 +185,7 @@ def routers(
     """
     from rich.console import Console
 
-    from waypost.cli.bench_routers import report, run
+    from waypost.bench.routers import report, run
     from waypost.cli.output import echo_json, insert_target, to_json
     from waypost.report.compact import check_marker, insert
 
@@ -259,7 +259,7 @@ def data(
     The same endpoint on this machine is asked by the pipeline, by a pool of threads, and by calls
     one after another, as LLMRouter makes them. Rates are those that the endpoint saw.
     """
-    from waypost.cli.bench_data import report, run
+    from waypost.bench.data import report, run
     from waypost.cli.output import echo_json, insert_target, to_json
     from waypost.report.compact import check_marker, insert
 

@@ -1,20 +1,145 @@
-"""``waypost data``: make routing data."""
+"""``waypost data queries``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
+from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_describe import describe
-from waypost.cli.data_llm_embeddings import llm_embeddings
-from waypost.cli.data_llmrouter import export_llmrouter, import_llmrouter
-from waypost.cli.data_options import CONFIG, OVERRIDES
-from waypost.cli.data_queries import queries
 from waypost.cli.data_run import responses, run
-from waypost.cli.output import echo_json, echo_table
+from waypost.cli.output import echo_json, echo_table, progress_bar
+
+
+@click.command(
+    "queries", epilog="Example: waypost data queries --config data.yaml benchmarks.gsm8k.n=100"
+)
+@CONFIG
+@OVERRIDES
+@AS_JSON
+def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Gather the questions of benchmarks and split them, near-duplicates on one side.
+
+    The first phase of a data run. Writes queries_train, queries_validation and queries_test as
+    JSONL and parquet into the routing-data folder; calls no LLM.
+    """
+    from waypost.pipelines.data.questions import run
+
+    with progress_bar("loading") as bar:
+        found = run(
+            config_path, overrides, lambda name, done, total: bar(done, total, name or "splitting")
+        )
+    if as_json:
+        echo_json(found)
+        return
+    splits = list(found["splits"])
+    rows = [(task, *(counts[one] for one in splits)) for task, counts in found["tasks"].items()]
+    rows.append(("all", *found["splits"].values()))
+    echo_table(["task", *splits], rows)
+    click.echo(
+        f"{found['questions']} questions in {found['groups']} groups of near-duplicates; "
+        f"{found['doubled']} that stand twice left out"
+    )
+    click.echo(f"wrote {found['folder']}")
+
+
+@click.command(
+    "llm-embeddings", epilog="Example: waypost data llm-embeddings --config data.yaml encoder=onnx"
+)
+@CONFIG
+@OVERRIDES
+@AS_JSON
+def llm_embeddings(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Embed what is known of each LLM: its description, size, prices and context length.
+
+    The second phase of a data run. Writes llms.json and the embeddings (JSON, safetensors) into
+    the routing-data folder.
+    """
+    from waypost.pipelines.data.llm_embeddings import run
+
+    found = run(config_path, overrides)
+    if as_json:
+        echo_json(found)
+        return
+    echo_table(["llm", "embedded text"], list(found["llms"].items()))
+    click.echo(f"encoder {found['encoder']}, {found['dimension']} numbers each")
+    click.echo(f"wrote {found['folder']}")
+
+
+@click.command(
+    "import-llmrouter",
+    epilog="Example: waypost data import-llmrouter LLMRouter/data/example_data routing-data",
+)
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def import_llmrouter(source: Path, target: Path, as_json: bool) -> None:
+    """Make a routing-data folder of LLMRouter's files.
+
+    SOURCE is the folder that holds them (routing JSONL, LLM JSON; embeddings and router configs
+    where there are any), or one of LLMRouter's configs, whose data_path names them. A router
+    config becomes TARGET/train-ROUTER.yaml for waypost train --config.
+    """
+    from waypost.pipelines.data.llmrouter.importing import import_llmrouter as run
+
+    found = run(source, target)
+    if as_json:
+        echo_json(found)
+        return
+    _show_splits(found, ("rows", "queries", "failed_calls", "repeated"))
+    if found["embeddings"]:
+        click.echo(
+            f"{found['embeddings']} query embeddings kept for export; routers here are trained "
+            "with an encoder of their own"
+        )
+    for config in found["configs"]:
+        became = "no router here" if config["router"] is None else f"train-{config['router']}.yaml"
+        click.echo(f"{config['file']}: {became}")
+        if config["unmapped"]:
+            click.echo(f"  without a counterpart: {', '.join(config['unmapped'])}")
+    if found["unknown_fields"]:
+        click.echo(f"fields left out: {', '.join(found['unknown_fields'])}")
+    if found["ignored"]:
+        click.echo(f"files not read: {', '.join(found['ignored'])}")
+    click.echo(f"wrote {target}")
+
+
+@click.command(
+    "export-llmrouter",
+    epilog="Example: waypost data export-llmrouter routing-data for-llmrouter --encoder static",
+)
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--encoder",
+    help="Encoder of the query embeddings; without it those that SOURCE keeps are written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export_llmrouter(source: Path, target: Path, encoder: str | None, as_json: bool) -> None:
+    """Write routing data as LLMRouter's files, with a config.yaml that names them."""
+    from waypost.pipelines.data.llmrouter.exporting import export_llmrouter as run
+
+    with progress_bar("embedding") as progress:
+        found = run(source, target, encoder, progress)
+    if as_json:
+        echo_json(found)
+        return
+    _show_splits(found, ("rows", "queries", "left_out"))
+    click.echo(
+        "no query embeddings: most of LLMRouter's routers need them; give --encoder"
+        if found["embeddings"] is None
+        else f"query embeddings: {found['embeddings']}"
+    )
+    click.echo(f"wrote {target}")
+
+
+def _show_splits(found: dict[str, Any], keys: tuple[str, ...]) -> None:
+    rows = [(name, *(one[key] for key in keys)) for name, one in found["splits"].items()]
+    echo_table(["split", *(key.replace("_", " ") for key in keys)], rows)
 
 
 @click.group("data")
@@ -41,7 +166,7 @@ def verdicts(
     Adds columns to the routing data that `waypost data responses` wrote. May be ended at any
     moment; the same command continues where it was.
     """
-    from waypost.pipelines.verdicts import run
+    from waypost.pipelines.data.verdicts import run
 
     with _bars() as progress:
         folder = run(config_path, overrides, models, samples, progress)
@@ -110,7 +235,7 @@ def split(
     Writes the folder TARGET with every column of SOURCE. Without --pool the training split
     alone is split, and SOURCE's test split is left behind.
     """
-    from waypost.pipelines.split import split_folder
+    from waypost.pipelines.data.split import split_folder
 
     found = split_folder(source, target, test=test, validation=validation, seed=seed, pooled=pool)
     if as_json:

@@ -22,7 +22,7 @@ _GAP = 2
 @click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
 def describe(folder: Path, as_json: bool) -> None:
     """Say what a routing-data folder holds: questions, scores, gaps, costs, ties, leaks."""
-    from waypost.pipelines.describe import describe as run
+    from waypost.pipelines.data.describe import describe as run
 
     report = run(folder)
     if as_json:

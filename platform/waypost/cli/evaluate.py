@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from waypost.cli.arguments import Folder
 from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
-from waypost.cli.places import Folder
 from waypost.storage.uri import Place, is_uri, place
 
 
@@ -104,7 +104,7 @@ def command(
     on the training split; NAME:key=value,key=value sets its parameters.
     """
     from waypost.config import parse, read_yaml
-    from waypost.pipelines.evaluate import EvaluateConfig
+    from waypost.pipelines.evaluation.run import EvaluateConfig
     from waypost.pipelines.evaluation.write import evaluate_to
     from waypost.report.compact import check_marker, compact, insert
 
@@ -160,7 +160,7 @@ def _command(ctx: click.Context) -> str:
 
 def _show(report: dict[str, Any], out: Place) -> None:
     from waypost.report.numbers import fixed, usd, with_interval
-    from waypost.report.rows import REFERENCES, references
+    from waypost.report.tables import REFERENCES, references
 
     def cells(name: str, row: Any) -> tuple[str, ...]:
         return (

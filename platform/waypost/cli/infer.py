@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from waypost.cli.lines import policy_options, query_options, read_lines
+from waypost.cli.arguments import Folder, policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
-from waypost.cli.places import Folder
 from waypost.storage.uri import Place
 
 
@@ -74,7 +73,7 @@ def command(
     """
     import asyncio
 
-    from waypost.serve.offline import Generation, answer_all, read_pool
+    from waypost.serve.infer import Generation, answer_all, read_pool
     from waypost.storage import local_copy
 
     if (query is None) == (input_file is None):

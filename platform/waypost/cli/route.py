@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from waypost.cli.lines import policy_options, query_options, read_lines
+from waypost.cli.arguments import Folder, policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, echo_table, progress_bar, to_json, write_lines
-from waypost.cli.places import Folder
 from waypost.storage.uri import Place
 
 if TYPE_CHECKING:

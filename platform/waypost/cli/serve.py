@@ -53,7 +53,7 @@ def command(
     On SIGHUP the file is read again and, where it has no fault, brought into force beside the
     requests.
     """
-    from waypost.serve import launch, stopping
+    from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
 
     if not check:
@@ -78,7 +78,7 @@ def command(
     except KeyboardInterrupt:
         click.echo("stopping", err=True)
     finally:
-        stopping.stop(None if reloading is None else reloading.config)
+        launch.stop_gracefully(None if reloading is None else reloading.config)
 
 
 def _tell(line: str) -> None:
@@ -149,7 +149,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _introduce(config: ServeConfig, plans: dict[str, Plan]) -> None:
-    from waypost.serve.settings import AUTO
+    from waypost.serve.config import AUTO
 
     for index, (name, plan) in enumerate(plans.items()):
         base = config.url(name)

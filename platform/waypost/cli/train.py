@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from waypost.cli.arguments import Folder
 from waypost.cli.output import echo_json, progress_bar
-from waypost.cli.places import Folder
 from waypost.storage.uri import Place
 
 
@@ -64,7 +64,7 @@ def command(
     KEY=VALUE sets a parameter of the router; options and KEY=VALUE win over the file.
     """
     from waypost.config import read_yaml
-    from waypost.contracts.progress import watching
+    from waypost.contracts.records import watching
     from waypost.pipelines.train import read_train_config, train
 
     given = {"router": router, "encoder": encoder, "seed": seed, "folds": folds}

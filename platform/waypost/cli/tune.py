@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from waypost.cli.arguments import Folder
 from waypost.cli.output import echo_json, progress_bar
-from waypost.cli.places import Folder
 from waypost.storage.uri import Place
 
 
@@ -68,9 +68,9 @@ def command(
     KEY=VALUE changes a key of the file, such as budget.trials=20. The same command again goes on
     where the last one ended. Trials run on Ray: the one of RAY_ADDRESS, else one of their own.
     """
-    from waypost.tune.sweep.every import is_many, read_many, run_many
-    from waypost.tune.sweep.reading import read_sweep
-    from waypost.tune.sweep.run import Watcher, run_sweep
+    from waypost.tune.config import read_sweep
+    from waypost.tune.sweep import Watcher, run_sweep
+    from waypost.tune.sweeps import is_many, read_many, run_many
 
     if encoder is not None:
         overrides = (*overrides, f"encoder={encoder}")
@@ -131,8 +131,8 @@ class _Display:
             click.echo(f"{len(known)} trials are there already", err=True)
         if self._dashboard and not self._shown:
             self._shown = True
-            from waypost.tune.sweep.dashboard import tensorboard
-            from waypost.tune.sweep.run import TENSORBOARD
+            from waypost.tune.dashboard import tensorboard
+            from waypost.tune.sweep import TENSORBOARD
 
             logs = folder.parent if self._many else folder / TENSORBOARD
             shown = self._stack.enter_context(tensorboard(logs))

@@ -29,8 +29,8 @@ from waypost.contracts.errors import (
     NotFittedError,
     SchemaError,
 )
+from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
-from waypost.contracts.trainable import TrainableRouter
 
 Arrays = dict[str, NDArray[Any]]
 

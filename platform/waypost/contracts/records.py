@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
@@ -262,3 +266,86 @@ class Decision(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.to_dict())
+
+
+FloatMatrix: TypeAlias = "NDArray[np.floating[Any]]"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class QueryBatch:
+    """Queries as a router sees them.
+
+    Attributes:
+        queries: The n queries.
+        embeddings: float32 (n, d), unit rows; None for routers that need none.
+    """
+
+    queries: tuple[Query, ...]
+    embeddings: NDArray[np.float32] | None = None
+    _known: dict[int, tuple[object, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def once(self, owner: object, make: Callable[[], T]) -> T:
+        """Compute what follows from this batch and ``owner``, or return it where somebody has.
+
+        So the members of an ensemble, which are asked with one batch, share what they have in
+        common.
+
+        Args:
+            owner: What it is computed with besides the batch, known by identity: an array, a
+                part of a router's state, a function. One owner has one value.
+            make: Computes it; nobody changes the value afterwards.
+        """
+        known = self._known.get(id(owner))
+        # held here, so that no other object takes its place in memory
+        if known is None or known[0] is not owner:
+            known = self._known[id(owner)] = (owner, make())
+        value: T = known[1]
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a score router says of a batch; every matrix has shape (n_queries, n_llms).
+
+    Attributes:
+        quality: Expected score in [0, 1] of each LLM.
+        output_tokens: Expected generated tokens; None takes each LLM's training mean.
+        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise, and
+            where every price is known (`CostModel.asks_recorded`).
+        confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
+            router has no notion of it.
+        out_of_distribution: Shape (n_queries,), True where the query is unlike the training
+            data; such a row is decided by the LLMs' training means. None is nowhere.
+    """
+
+    quality: FloatMatrix
+    output_tokens: FloatMatrix | None = None
+    recorded_usd: FloatMatrix | None = None
+    confidence: FloatMatrix | None = None
+    out_of_distribution: NDArray[np.bool_] | None = None
+
+
+Watcher: TypeAlias = "Callable[[str, int, int], None]"
+"""Told what is done, how much of it, and of how much."""
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+def report(what: str, done: int, total: int) -> None:
+    """Tell the watcher, where there is one, that ``done`` of ``total`` steps are done."""
+    if (watcher := _watcher.get()) is not None:
+        watcher(what, done, total)
+
+
+@contextmanager
+def watching(watcher: Watcher | None) -> Iterator[None]:
+    """Have `report` call this in the meantime; None is nobody."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)

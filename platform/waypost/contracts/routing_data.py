@@ -1,12 +1,18 @@
-"""Routing data in memory: one frozen value that every router is fitted on."""
+"""The text that is routed on: a question together with its options.
+
+Routing data keeps the options of a multiple-choice question in a column of their own, while a
+served prompt contains them. A router must be trained on what it will see.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -14,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from waypost.contracts.choices import with_choices
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.records import LLMInfo
@@ -26,6 +31,41 @@ from waypost.contracts.tables import (
     write_routing_table,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, parse_verdicts, verdicts_text
+
+
+def with_choices(query: str, choices: str | None) -> str:
+    """Return the question followed by one line an option ("A. ..."), where it lacks them.
+
+    Args:
+        query: The question.
+        choices: JSON text as in the column ``choices``: ``{"text": [...], "label": [...]}`` (or
+            ``labels``), a list of ``{"label", "text"}``, or a list of texts (labelled A, B,
+            ...). Null, other JSON, and the tests of a program leave the question as it is.
+    """
+    options = _options(choices)
+    if len(options) < 2 or all(text in query for _, text in options):
+        return query
+    return "\n".join([query, *(f"{label}. {text}" for label, text in options)])
+
+
+def _options(choices: str | None) -> list[tuple[str, str]]:
+    try:
+        data = json.loads(choices) if choices else None
+    except ValueError:
+        return []
+    if isinstance(data, dict):
+        texts, labels = data.get("text"), data.get("label", data.get("labels"))
+    elif isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
+        texts, labels = [item.get("text") for item in data], [item.get("label") for item in data]
+    else:
+        texts, labels = data, list(ascii_uppercase)
+    if not (isinstance(texts, list) and isinstance(labels, list)):
+        return []
+    pairs = [(str(label), text) for label, text in zip(labels, texts, strict=False)]
+    if not all(isinstance(text, str) and not text.startswith("assert ") for _, text in pairs):
+        return []
+    return [(label, str(text)) for label, text in pairs]
+
 
 Matrix = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from waypost.contracts import deciding
+from waypost.contracts import policy
 from waypost.contracts.records import Query, RouterFamily, RouterKind
 from waypost.contracts.router import MetaRouter, TrainableRouter
 from waypost.contracts.steps import (
@@ -76,5 +76,5 @@ class TrainableStepRouter(TrainableRouter, StepRouter):
     def last_resort(self, query: Query) -> str:
         """Name the LLM of the highest training mean among those allowed."""
         known = self.model_names
-        allowed = deciding.allowed_mask([query], self.policy, known)[0]
+        allowed = policy.allowed_mask([query], self.policy, known)[0]
         return known[int(np.argmax(np.where(allowed, self.mean_quality_, -np.inf)))]

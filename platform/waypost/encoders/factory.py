@@ -18,7 +18,7 @@ def make_encoder(spec: EncoderSpec | str) -> Encoder:
     spec = EncoderSpec.of(spec) if isinstance(spec, str) else spec
     encoder = _base(spec)
     if spec.structure:
-        from waypost.encoders.compose import StructuredEncoder
+        from waypost.encoders.structure import StructuredEncoder
 
         encoder = StructuredEncoder(spec.id, encoder, spec.structure_weight)
     if spec.cache_mb:

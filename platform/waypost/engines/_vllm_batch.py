@@ -23,7 +23,7 @@ from waypost.engines import _vllm_api as api
 from waypost.engines._lm_batch import down, full, stand_back
 from waypost.engines._lm_prompt import ModelText
 from waypost.engines._lm_sequence import LiveSequence
-from waypost.engines._vllm_warden import Warden
+from waypost.engines._process_guard import Warden
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,14 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.engines._calls import Call, Calls, Cancelled
 from waypost.engines._openai_config import Config
-from waypost.engines._openai_errors import stream_status, upstream_error
-from waypost.engines._openai_wire import AnswerReader, parse_json, request_body, request_path
-from waypost.engines._retry import Retries, retry_after_s
-from waypost.engines._sse import EventParser
+from waypost.engines._openai_errors import Retries, retry_after_s, stream_status, upstream_error
+from waypost.engines._openai_wire import (
+    AnswerReader,
+    EventParser,
+    parse_json,
+    request_body,
+    request_path,
+)
 from waypost.engines.base import Engine
 from waypost.secrets import KeyRing, Secret, key_ring
 

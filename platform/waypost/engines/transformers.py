@@ -14,9 +14,8 @@ from waypost.contracts.errors import MissingExtraError
 from waypost.engines._lm_engine import LocalConfig, LocalEngine, Wanted
 
 if TYPE_CHECKING:
-    from waypost.engines._lm_loop import BatchLoop
+    from waypost.engines._lm_loop import BatchLoop, Sampling
     from waypost.engines._lm_model import LanguageModel
-    from waypost.engines._lm_sampling import Sampling
 
 
 class Config(LocalConfig):
@@ -71,7 +70,7 @@ class TransformersEngine(LocalEngine):
     def _sampling(self, wanted: Wanted) -> Sampling:
         import torch
 
-        from waypost.engines._lm_sampling import Sampling
+        from waypost.engines._lm_loop import Sampling
 
         device = "cpu" if self._batch is None else self._batch.model.device
         generator = torch.Generator(device=device)

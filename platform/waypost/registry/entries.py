@@ -31,7 +31,7 @@ from waypost.registry.sources import (
 BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
 
-PLATFORM_ROUTERS: Mapping[str, str] = {"auto": "waypost.tune.auto"}
+PLATFORM_ROUTERS: Mapping[str, str] = {"auto": "waypost.tune.auto.router"}
 """Routers that compose others, which a router of the namespace may not: name -> module."""
 
 

@@ -40,7 +40,7 @@ def make_trainable(
     Raises:
         RegistryError, PluginError, MissingExtraError, ConfigError: as `make_router`.
     """
-    from waypost.contracts.plain import trainable
+    from waypost.registry.rule_router import trainable
 
     return trainable(*_made(name, params or {}, plugin_paths))
 
@@ -70,7 +70,7 @@ def check_router(entry: RouterEntry) -> RouterFacts:
     Raises:
         PluginError, MissingExtraError, ConfigError: as `make_router`.
     """
-    from waypost.contracts.plain import trainable
+    from waypost.registry.rule_router import trainable
 
     router = trainable(*_build(entry, {}))
     return RouterFacts(

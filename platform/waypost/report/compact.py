@@ -8,7 +8,7 @@ from typing import Any
 
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.numbers import fixed, percent, table, usd, with_interval
-from waypost.report.rows import name_of, references
+from waypost.report.tables import name_of, references
 
 _COLUMNS = (
     "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from waypost.contracts.errors import MissingExtraError
 
@@ -80,3 +82,73 @@ def save(made: Any, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         made.savefig(path, dpi=130, metadata={"Software": None})
+
+
+_LLM_COLORS = (
+    "#4E79A7", "#F28E2B", "#59A14F", "#E15759", "#B07AA1", "#76B7B2", "#EDC948", "#9C755F",
+    "#FF9DA7", "#BAB0AC", "#1F4E79", "#7F3C8D", "#3E7D44", "#8C2D04", "#636363", "#D4A6C8",
+)  # fmt: skip
+
+
+def draw_usage(report: Mapping[str, Any], path: Path) -> None:
+    """Draw who answers at each lambda, as stacked shares; LLMs used least are one in grey."""
+    routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
+    made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
+    llms = list(report["llms"])
+    curves = [np.array(row["usage_curve"], dtype=float).T for row in routers.values()]
+    used = sum((np.nanmean(shares, axis=1) for shares in curves), np.zeros(len(llms)))
+    shown = sorted(np.argsort(-used, kind="stable")[: len(_LLM_COLORS)])
+    others = np.setdiff1d(np.arange(len(llms)), shown)
+    colors = [*_LLM_COLORS[: len(shown)], *([LIGHT] if len(others) else [])]
+    labels = [literal(llms[j].rpartition("/")[2]) for j in shown]
+    labels += [f"{len(others)} others"] if len(others) else []
+    for axis, row, shares in zip(axes, routers.values(), curves, strict=False):
+        lambdas = [point[0] for point in row["curve"]]
+        # Evenly spaced: lambda is on a log scale but for its ends.
+        place = np.arange(len(lambdas))
+        stack = [*shares[shown], *([shares[others].sum(axis=0)] if len(others) else [])]
+        axis.stackplot(place, stack, colors=colors, lw=0)
+        marks = np.unique(np.linspace(0, len(lambdas) - 1, 5).astype(int))
+        axis.set_xticks(place[marks], [_short(lambdas[i]) for i in marks])
+        axis.set_xlim(0, max(len(lambdas) - 1, 1))
+        axis.set_ylim(0, 1)
+    _legend(made, labels, colors)
+    save(made, path)
+
+
+def _short(lam: float) -> str:
+    return f"{lam:.0e}".replace("e-0", "e-").replace("e+0", "e") if lam >= 1000 else f"{lam:.2g}"
+
+
+def _legend(made: Any, labels: Sequence[str], colors: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=c, label=n) for c, n in zip(colors, labels, strict=True)]
+    columns = max(1, min(5, len(labels), len(made.axes) * 2))
+    made.legend(
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )
+
+
+def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
+    """Draw measured against predicted scores in bins of equal mass; the diagonal is right."""
+    routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
+    names = list(routers) or ["no router predicts scores"]
+    made, axes = panels(names, "predicted score", "measured score")
+    for axis, row in zip(axes, routers.values(), strict=False):
+        predicted, measured, _ = np.array(row["reliability"], float).T
+        axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+        axis.plot(predicted, measured, "o-", ms=3, lw=1, color="#0072B2")
+        axis.text(
+            0.04,
+            0.96,
+            f"ECE {row['ece']:.3f}\nBrier {row['brier']:.3f}",
+            transform=axis.transAxes,
+            fontsize=8,
+            va="top",
+            bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+        )
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.grid(alpha=0.25)
+    save(made, path)

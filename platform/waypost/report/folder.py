@@ -13,9 +13,9 @@ from typing import Any
 
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.curve_plot import draw_curve
+from waypost.report.drawing import draw_reliability, draw_usage
 from waypost.report.markdown import render
 from waypost.report.numbers import plain
-from waypost.report.small_plots import draw_reliability, draw_usage
 
 REPORT = "report.json"
 

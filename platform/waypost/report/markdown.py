@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from waypost.report import judged, sections
+from waypost.report import tables
 from waypost.report.numbers import percent
-from waypost.report.rows import Report
+from waypost.report.tables import Report
 
 
 def render(report: Report) -> str:
     """Return report.md of a report (null where a number cannot be computed)."""
     parts = [
         ["# Evaluation", "", *_facts(report)],
-        ["## Routers", "", *sections.routers(report)],
-        *([sections.failed(report)] if report["failed"] else []),
-        *([lines] if (lines := sections.by_seed(report)) else []),
-        sections.unseen(report),
-        ["## Quality by task, lambda 0", "", *sections.tasks(report)],
-        ["## Single LLMs", "", *sections.llms(report)],
-        *sections.prices(report),
-        ["## At the best single LLM's cost", "", *judged.matched(report)],
-        *judged.two_models(report),
-        ["## Predictions", "", *judged.predictions(report)],
-        ["## Paired tests and hard questions", "", *judged.paired(report)],
-        *judged.episodes(report),
+        ["## Routers", "", *tables.routers(report)],
+        *([tables.failed(report)] if report["failed"] else []),
+        *([lines] if (lines := tables.by_seed(report)) else []),
+        tables.unseen(report),
+        ["## Quality by task, lambda 0", "", *tables.tasks(report)],
+        ["## Single LLMs", "", *tables.llms(report)],
+        *tables.prices(report),
+        ["## At the best single LLM's cost", "", *tables.matched(report)],
+        *tables.two_models(report),
+        ["## Predictions", "", *tables.predictions(report)],
+        ["## Paired tests and hard questions", "", *tables.paired(report)],
+        *tables.episodes(report),
         ["## Plots", "", *_plots(report)],
         ["## How the numbers were computed", "", *_how(report)],
     ]

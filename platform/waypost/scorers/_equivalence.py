@@ -21,8 +21,8 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-from waypost.benchmarks.sandbox import boot_source
 from waypost.contracts.errors import MissingExtraError, SandboxError
+from waypost.sandbox.run import boot_source
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,6 @@ class _Helper:
             self._stop()
 
 
-_MODULES = ("waypost.benchmarks._confine", "waypost.scorers._equivalence_worker")
+_MODULES = ("waypost.sandbox._confine", "waypost.scorers._equivalence_worker")
 _HELPER = _Helper()
 atexit.register(_HELPER.close)

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from waypost.benchmarks import _confine
+from waypost.sandbox import _confine
 
 
 def main() -> None:

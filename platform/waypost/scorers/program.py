@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Sequence
 
-from waypost.benchmarks.sandbox import run_tests
+from waypost.sandbox.run import run_tests
 
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _STARTS = re.compile(r"^(?:def |async def |class |import \w|from [\w.]+ import|@\w)", re.MULTILINE)

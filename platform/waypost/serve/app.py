@@ -9,10 +9,10 @@ import os
 from typing import Any
 
 from waypost.config import PATIENT_THREADS
+from waypost.serve.config import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
-from waypost.serve.settings import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from waypost.config import parse
 from waypost.contracts.artifact import Manifest
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, WaypostError, names
 from waypost.loading import manifest_of
+from waypost.serve.config import UserConfig
 from waypost.serve.plan import (
     Plan,
     Served,
@@ -30,7 +31,6 @@ from waypost.serve.plan import (
     served_model,
     step_routers,
 )
-from waypost.serve.settings import UserConfig
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, names
 from waypost.contracts.wording import did_you_mean, faults, keys, models_at, unknown_key
+from waypost.serve.config import ServeArgs, UserConfig
 from waypost.serve.plan import deployment_name, engine_faults, raise_faults
-from waypost.serve.settings import ServeArgs, UserConfig
 
 BUILDER = "waypost.serve.app:build"
 TUNABLE = frozenset({"Gateway", "Router"})

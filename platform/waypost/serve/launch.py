@@ -1,7 +1,8 @@
-"""Starts Ray and a checked config on this machine, and stops both: what ``waypost serve`` does."""
+"""Ends what ``waypost serve`` started, with a word to those whose answers are not complete."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
@@ -10,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -21,11 +23,67 @@ from waypost.contracts.artifact import MANIFEST
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
 from waypost.loading import manifest_of
+from waypost.serve.config import HTTP_ENGINES, RESERVED_NAMES, STOP_AFTER
 from waypost.serve.config_file import ServeConfig
+from waypost.serve.gateway.app import OPEN_HEADER
 from waypost.serve.plan import Plan, Served
-from waypost.serve.settings import HTTP_ENGINES, RESERVED_NAMES
 from waypost.storage import place
 from waypost.weights import resolve
+
+LONGEST_STOP_S = 25.0
+"""Time of open requests when the server stops; Serve itself gives them none."""
+
+TOLD_S = 5.0
+
+
+def stop_gracefully(config: ServeConfig | None) -> None:
+    """Have the gateways end what is open, then stop the applications and Ray.
+
+    Args:
+        config: What is in force; None where nothing serves yet.
+    """
+    try:
+        if config is not None:
+            _tell_gateways(config)
+    finally:  # also where a second Ctrl-C says that it takes too long
+        stop()
+
+
+def _tell_gateways(config: ServeConfig) -> None:
+    """Have the gateways take no more requests, and wait until they have none at work.
+
+    Those that are not complete in time are ended: a stream with an error event.
+    """
+    data, longest_s = copy.deepcopy(config.data), 0.0
+    for application in data["applications"]:
+        args = config.args.get(application.get("name", "default"))
+        if args is not None:
+            after_s = min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
+            others = [d for d in application.get("deployments", ()) if d["name"] != "Gateway"]
+            told = {"name": "Gateway", "user_config": {STOP_AFTER: after_s}}
+            application["deployments"] = [*others, told]
+            longest_s = max(longest_s, after_s)
+    with suppress(Exception):  # a Serve that has failed has nobody to tell
+        update(data)
+        until = time.monotonic() + longest_s + TOLD_S
+        for name in config.args:
+            while _is_open(config, name) and time.monotonic() < until:
+                time.sleep(POLL_S)
+
+
+def _is_open(config: ServeConfig, name: str) -> bool:
+    """Say whether the gateway of an application was not told yet, or has requests at work."""
+    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
+    connection = HTTPConnection(host, config.port, timeout=TOLD_S)
+    try:
+        connection.request("GET", f"{urlsplit(config.url(name)).path}/healthz")
+        reply = connection.getresponse()
+        return reply.status == HTTPStatus.OK or reply.headers.get(OPEN_HEADER, "0") != "0"
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
 
 logger = logging.getLogger(__name__)
 

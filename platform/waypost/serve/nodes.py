@@ -14,18 +14,18 @@ from waypost.config import parse
 from waypost.contracts.errors import EngineConnectionError
 from waypost.engines import make_engine
 from waypost.engines.base import Engine
-from waypost.serve.access import client_keys
+from waypost.serve.backends.base import LLMClient, RouterClient
+from waypost.serve.backends.dispatcher import local_llm, local_router
+from waypost.serve.backends.llm_replica import LLMHost, Message
+from waypost.serve.backends.messages import Reply
+from waypost.serve.backends.ray import HandleLLM, HandleRouter
+from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import Changes
-from waypost.serve.clients import LLMClient, RouterClient
-from waypost.serve.decider import Decider
-from waypost.serve.dispatch import local_llm, local_router
-from waypost.serve.gateway import Gateway
-from waypost.serve.llm_host import LLMHost, Message
+from waypost.serve.config import STOP_AFTER, LogArgs
+from waypost.serve.gateway.access import client_keys
+from waypost.serve.gateway.app import Gateway
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
-from waypost.serve.ray_clients import HandleLLM, HandleRouter
-from waypost.serve.replies import Reply
-from waypost.serve.settings import STOP_AFTER, LogArgs
 
 
 class GatewayNode:

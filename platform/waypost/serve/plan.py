@@ -19,8 +19,7 @@ from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, Regi
 from waypost.engines import engine_config
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
-from waypost.serve.environments import interpreter
-from waypost.serve.settings import (
+from waypost.serve.config import (
     AUTO,
     RESERVED_NAMES,
     EncoderArgs,
@@ -31,6 +30,7 @@ from waypost.serve.settings import (
     ServeArgs,
     UserConfig,
 )
+from waypost.serve.environments import interpreter
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")

@@ -12,9 +12,8 @@ then no message does.
 
 from __future__ import annotations
 
-from waypost.storage.alone import alone_in
-from waypost.storage.copying import local_copy
-from waypost.storage.mirror import mirrored
+from waypost.storage.folders import local_copy, mirrored
+from waypost.storage.lock import alone_in
 from waypost.storage.uri import Place, Uri, is_uri, place
 
 __all__ = ["Place", "Uri", "alone_in", "is_uri", "local_copy", "mirrored", "place"]

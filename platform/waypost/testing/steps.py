@@ -15,7 +15,7 @@ from waypost.testing.synthetic import planted
 
 SOURCE = '''"""Asks the tiers in turn until the verifier says yes to an answer."""
 
-from waypost.contracts.deciding import allowed_mask
+from waypost.contracts.policy import allowed_mask
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.step_router import (
     Call, Delegate, FinalAnswer, TrainableStepRouter, Vote,

@@ -1,248 +1,200 @@
-"""What a file in ``tune_configs`` may say: fixed values, search space, searcher and budget."""
+"""What a proposal is: values of the searched parameters whose conditions hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import Field, model_validator
+import numpy as np
 
-from waypost.config import StrictModel, load_config
-from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.parameters import Constraint, check_parameters
-from waypost.encoders import EncoderSpec
+from waypost.tune.config import Dimension, Range, TuneConfig, Values, in_order
 
+Setting = dict[str, Any]
+"""Values by parameter; a searched parameter whose condition does not hold is not in it."""
 
-class Range(StrictModel):
-    """Numbers between two bounds.
-
-    Attributes:
-        type: ``uniform``; ``loguniform``, even in the logarithm; ``quniform``, uniform and
-            rounded to multiples of q; ``randint``, whole numbers without ``high`` itself.
-        low: Lower bound; above 0 for loguniform.
-        high: Upper bound.
-        q: Step of quniform.
-        when: Other parameters and the value, or list of values, they must have for this one to
-            be searched; otherwise it keeps the router's default.
-    """
-
-    type: Literal["uniform", "loguniform", "quniform", "randint"]
-    low: float
-    high: float
-    q: float | None = Field(default=None, gt=0)
-    when: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _check(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low:g}) is not below high ({self.high:g})")
-        if self.type == "loguniform" and self.low <= 0:
-            raise ValueError("low must be above 0 for loguniform")
-        if (self.q is None) == (self.type == "quniform"):
-            raise ValueError("q belongs to quniform, and only there")
-        whole = self.low.is_integer() and self.high.is_integer()
-        if self.type == "randint" and not whole:
-            raise ValueError("low and high of randint are whole numbers")
-        return self
-
-    @property
-    def extremes(self) -> tuple[float | int, ...]:
-        """Lowest and highest value that can be drawn."""
-        if self.type == "randint":
-            return int(self.low), int(self.high) - 1
-        return self.low, self.high
+Pick = Callable[[str, Dimension], Any]
+"""Chooses a value of a parameter."""
 
 
-class Values(StrictModel):
-    """A few values.
-
-    Attributes:
-        type: ``choice`` draws one; ``grid`` tries each.
-        values: What may be drawn.
-        when: As in `Range`.
-    """
-
-    type: Literal["choice", "grid"]
-    values: tuple[bool | int | float | str | None, ...] = Field(min_length=1)
-    when: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Return every value."""
-        return self.values
-
-
-Dimension: TypeAlias = Range | Values
-
-
-class Metric(StrictModel):
-    """What a trial is judged by, cross-validated inside the training split.
-
-    Attributes:
-        name: ``quality``, mean score of the choice; ``utility``, quality less lambda times
-            relative cost; ``cost``, mean dollars of the choice; ``aiq``, area under the curve of
-            quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
-            ``share`` of the best single LLM's quality.
-        lam: Cost weight of the decisions (``lambda`` in the file); the curves take them all.
-        share: Of ``cost_at_quality``.
-    """
-
-    name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality"] = "quality"
-    lam: float = Field(default=0.0, ge=0, alias="lambda")
-    share: float = Field(default=1.0, gt=0, le=1.5)
-
-    @property
-    def mode(self) -> Literal["max", "min"]:
-        """Whether it is to be high or low."""
-        return "min" if self.name in ("cost", "cost_at_quality") else "max"
-
-    @property
-    def needs_cost(self) -> bool:
-        """Whether it can be had only where the data says what calls cost."""
-        return self.name not in ("quality", "utility") or (self.name == "utility" and self.lam > 0)
-
-    @property
-    def label(self) -> str:
-        """What reports call it."""
-        if self.name == "aiq":
-            return "AIQ"
-        if self.name == "cost_at_quality":
-            return f"USD a query at {100 * self.share:g} % of the best single LLM's quality"
-        unit = "USD a query" if self.name == "cost" else self.name
-        return f"{unit} at lambda {self.lam:g}"
-
-
-class Budget(StrictModel):
-    """When a sweep ends.
-
-    Attributes:
-        trials: Settings that are measured.
-        time_s: Seconds after which no further trial begins; None is no limit.
-    """
-
-    trials: int = Field(ge=1)
-    time_s: float | None = Field(default=None, gt=0)
-
-
-class Resources(StrictModel):
-    """What one trial takes.
-
-    Attributes:
-        cpu: CPUs.
-        gpu: GPUs.
-    """
-
-    cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
-
-
-class TuneConfig(StrictModel):
-    """One sweep; see `tune_configs`.
-
-    Attributes:
-        router: Registry name.
-        fixed: Parameters with one value.
-        space: Parameters that are searched.
-        metric: What a trial is judged by.
-        mode: Whether the metric is to be high or low.
-        searcher: Who proposes trials.
-        scheduler: Who stops them early; all but fifo need a router that trains by epochs.
-        budget: When the sweep ends.
-        resources: Of one trial.
-        encoder: Query encoder.
-        folds: Parts of the cross-validation.
-        finalists: How many of the best trials are measured again before one is taken.
-        repeats: On how many further deals of the questions to folds.
-        seed: Of folds, searcher and routers.
-    """
-
-    router: str
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    space: dict[str, Annotated[Dimension, Field(discriminator="type")]] = Field(min_length=1)
-    metric: Metric = Field(default_factory=Metric)
-    mode: Literal["max", "min"] = "max"
-    searcher: Literal["random", "optuna", "hyperopt"] = "random"
-    scheduler: Literal["fifo", "asha", "hyperband", "pbt"] = "fifo"
-    budget: Budget
-    resources: Resources = Field(default_factory=Resources)
-    encoder: str | EncoderSpec = "static"
-    folds: int = Field(default=5, ge=2, le=100)
-    finalists: int = Field(default=4, ge=0, le=50)
-    repeats: int = Field(default=1, ge=0, le=20)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _agree(self) -> TuneConfig:
-        wrong = []
-        if self.mode != self.metric.mode:
-            wrong.append(f"mode is {self.mode}; {self.metric.name} is to be {self.metric.mode}")
-        grids = [name for name, one in self.space.items() if one.type == "grid"]
-        if grids and self.searcher != "random":
-            wrong.append(f"{', '.join(grids)}: grid goes with the random searcher only; use choice")
-        if circle := _circle(self.space):
-            wrong.append(f"the conditions of {', '.join(circle)} wait for one another")
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
-
-
-def in_order(space: Mapping[str, Dimension]) -> list[str]:
-    """Return the searched parameters, each after those that its condition names."""
-    found: list[str] = []
-    waiting = dict(space)
-    while ready := [n for n, one in waiting.items() if not set(one.when) & set(waiting)]:
-        found += ready
-        waiting = {name: one for name, one in waiting.items() if name not in ready}
-    return found
-
-
-def _circle(space: Mapping[str, Dimension]) -> list[str]:
-    ordered = in_order(space)
-    return [name for name in space if name not in ordered]
-
-
-def load_tune_config(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
-    """Read a sweep.
-
-    Raises:
-        ConfigError: with every fault of the file's form; `check_against` knows the router.
-    """
-    return load_config(TuneConfig, path, overrides)
-
-
-def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], where: str) -> None:
-    """Check a sweep against the router's own parameters.
+class SearchSpace:
+    """The searched parameters of a sweep, and what the others are.
 
     Args:
         config: The sweep.
-        constraints: The router's ``parameter_constraints``.
-        where: The file, for messages.
-
-    Raises:
-        ConfigError: naming every unknown parameter, every bound or value out of range, every
-            parameter both fixed and searched, and every condition on a parameter that cannot
-            have the value.
+        defaults: The router's parameters by default.
     """
-    if found := faults_against(config.fixed, config.space, constraints, where):
-        raise ConfigError(found)
+
+    def __init__(self, config: TuneConfig, defaults: Mapping[str, Any]) -> None:
+        self.space = {name: config.space[name] for name in in_order(config.space)}
+        self.fixed = dict(config.fixed)
+        self._base = {**defaults, **config.fixed}
+
+    def build(self, pick: Pick) -> Setting:
+        """Choose a value for each parameter whose condition holds."""
+        found: Setting = {}
+        for name, dimension in self.space.items():
+            if self.holds(dimension, found):
+                found[name] = pick(name, dimension)
+        return found
+
+    def holds(self, dimension: Dimension, setting: Mapping[str, Any]) -> bool:
+        """Say whether a parameter is searched beside the values chosen so far."""
+        values = self.full(setting)
+        return all(
+            any(same(values.get(other), one) for one in (w if isinstance(w, list) else [w]))
+            for other, w in dimension.when.items()
+        )
+
+    def parameters(self, setting: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the router is given; the rest it has by default."""
+        return {**self.fixed, **setting}
+
+    def full(self, setting: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters of the router that a setting makes."""
+        return {**self._base, **setting}
+
+    def unsearched(self, name: str) -> Any:
+        """Return what a parameter is where it is not searched: fixed, or the router's default."""
+        return self._base.get(name)
+
+    def key(self, setting: Mapping[str, Any]) -> str:
+        """Return the key of a setting: the same for two that make the same router."""
+        text = json.dumps(self.full(setting), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def grid(self) -> Iterator[Setting]:
+        """Yield every combination of the grid parameters, one after another."""
+        names = [name for name, one in self.space.items() if one.type == "grid"]
+        values = [self.space[name].extremes for name in names]
+        for chosen in itertools.product(*values):
+            yield dict(zip(names, chosen, strict=True))
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether nothing is drawn: every parameter is tried at each of its values."""
+        return all(one.type == "grid" for one in self.space.values())
+
+    def contains(self, setting: Mapping[str, Any]) -> bool:
+        """Whether a setting could be proposed: each value inside, each condition kept."""
+        try:
+            built = self.build(lambda name, one: _inside(one, setting[name]))
+        except (KeyError, ValueError):
+            return False
+        return built.keys() == setting.keys()
 
 
-def faults_against(
-    fixed: Mapping[str, Any],
-    space: Mapping[str, Dimension],
-    constraints: Mapping[str, Constraint],
-    where: str,
-) -> list[Fault]:
-    """Return the faults that `check_against` names."""
-    found = check_parameters(fixed, constraints, f"{where}: fixed")
-    for name, dimension in space.items():
-        if name in fixed:
-            found.append(Fault(f"{where}: space: {name}", "is both fixed and searched"))
-        for value in dict.fromkeys(dimension.extremes):
-            found += check_parameters({name: value}, constraints, f"{where}: space")
-        for other, wanted in dimension.when.items():
-            for value in wanted if isinstance(wanted, list) else [wanted]:
-                at = f"{where}: space: {name}.when"
-                found += check_parameters({other: value}, constraints, at)
-    return list(dict.fromkeys(found))
+def _inside(dimension: Dimension, value: Any) -> Any:
+    if isinstance(dimension, Values):
+        if any(same(value, one) for one in dimension.values):
+            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = dimension.extremes
+        if low <= value <= high:
+            return value
+    raise ValueError
+
+
+def same(a: Any, b: Any) -> bool:
+    """Say whether two values are equal, where true is not 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The graph, and the way between hyperopt's values and settings.
+
+    Attributes:
+        expression: What hyperopt draws from.
+        space: The search space.
+        listed: Values of the parameters that hyperopt knows by their place in a list.
+    """
+
+    expression: Any
+    space: SearchSpace
+    listed: Mapping[str, tuple[Any, ...]]
+
+    def setting(self, values: Mapping[str, list[Any]]) -> Setting:
+        """Return the setting of a trial's ``vals``."""
+
+        def value(name: str, dimension: Dimension) -> Any:
+            (found,) = values[name]
+            if name in self.listed:
+                return self.listed[name][int(found)]
+            if not isinstance(dimension, Range) or dimension.type == "randint":
+                return int(found)
+            return float(np.clip(found, dimension.low, dimension.high))
+
+        return self.space.build(value)
+
+    def values(self, setting: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Return the ``vals`` of a setting; of a parameter that is not in it there are none."""
+
+        def place(name: str) -> Any:
+            if name not in self.listed:
+                return setting[name]
+            return next(i for i, one in enumerate(self.listed[name]) if same(one, setting[name]))
+
+        return {name: [place(name)] if name in setting else [] for name in self.space.space}
+
+
+def nested(space: SearchSpace) -> Tree:
+    """Build the graph; a whole number that conditions name counts as a choice of its values."""
+    from hyperopt import hp
+
+    gates = {other for one in space.space.values() for other in one.when}
+    listed: dict[str, tuple[Any, ...]] = {}
+    for name, one in space.space.items():
+        if not isinstance(one, Range):
+            listed[name] = one.values
+        elif one.type == "randint" and name in gates:
+            listed[name] = tuple(range(int(one.low), int(one.high)))
+    nodes = {
+        name: hp.randint(name, len(listed[name])) if name in listed else _range(hp, name, one)
+        for name, one in space.space.items()
+    }
+    switch = _Switch(space, nodes, listed)
+    whole = {name: switch.where(one.when, nodes[name], None) for name, one in space.space.items()}
+    return Tree(whole, space, listed)
+
+
+def _range(hp: Any, name: str, one: Any) -> Any:
+    if one.type == "randint":
+        return hp.randint(name, int(one.low), int(one.high))
+    if one.type == "loguniform":
+        return hp.loguniform(name, np.log(one.low), np.log(one.high))
+    if one.q is not None:
+        return hp.quniform(name, one.low, one.high, one.q)
+    return hp.uniform(name, one.low, one.high)
+
+
+class _Switch:
+    """Conditions as switches on the parameters that they name."""
+
+    def __init__(
+        self, space: SearchSpace, nodes: Mapping[str, Any], listed: Mapping[str, tuple[Any, ...]]
+    ) -> None:
+        self._space, self._nodes, self._listed = space, nodes, listed
+
+    def where(self, when: Mapping[str, Any], yes: Any, no: Any) -> Any:
+        """Return ``yes`` where the condition holds, else ``no``."""
+        for other, wanted in when.items():
+            yes = self._one(other, wanted if isinstance(wanted, list) else [wanted], yes, no)
+        return yes
+
+    def _one(self, other: str, wanted: list[Any], yes: Any, no: Any) -> Any:
+        from hyperopt.pyll import scope
+
+        def side(value: Any) -> Any:
+            return yes if any(same(value, one) for one in wanted) else no
+
+        by_default = side(self._space.unsearched(other))
+        if other not in self._space.space:
+            return by_default
+        if other not in self._listed:
+            return no  # a drawn number is never exactly that value
+        chosen = scope.switch(self._nodes[other], *map(side, self._listed[other]))
+        return self.where(self._space.space[other].when, chosen, by_default)

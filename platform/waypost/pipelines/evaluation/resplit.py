@@ -13,20 +13,17 @@ from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.routing_data import read_routing_data
 from waypost.contracts.splits import pool, stratified_split
 from waypost.encoders import make_encoder
-from waypost.metrics.calibration import merged
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import hull
 from waypost.metrics.intervals import Bootstrap, interval, nested
-from waypost.pipelines.embed import Progress
-from waypost.pipelines.evaluate import EvaluateConfig, Evaluation, Told, compare
-from waypost.pipelines.evaluation.card import non_inferior
-from waypost.pipelines.evaluation.contenders import read_contenders
-from waypost.pipelines.evaluation.ground import Ground, draws_for
-from waypost.pipelines.evaluation.headline import INTERVALS, Card
-from waypost.pipelines.evaluation.matched import at_costs
-from waypost.pipelines.evaluation.vectors import Vectors
-from waypost.pipelines.evaluation.versus import add_versus
-from waypost.pipelines.sweep import lambda_grid
+from waypost.metrics.predictions import merged
+from waypost.pipelines.data.embeddings import Progress
+from waypost.pipelines.evaluation.comparison import Ground, draws_for
+from waypost.pipelines.evaluation.headline import INTERVALS, Card, add_versus
+from waypost.pipelines.evaluation.inputs import Vectors, read_contenders
+from waypost.pipelines.evaluation.lambda_curve import lambda_grid
+from waypost.pipelines.evaluation.router_metrics import at_costs, non_inferior
+from waypost.pipelines.evaluation.run import EvaluateConfig, Evaluation, Told, compare
 
 SHARE = 0.2
 """Of the pool that each split keeps back."""
@@ -48,7 +45,7 @@ def evaluate_resplit(
 
     Raises:
         ConfigError: an artifact is among the routers: it has seen its training split already.
-        SchemaError, WeightsError: as `waypost.pipelines.evaluate.evaluate`.
+        SchemaError, WeightsError: as `waypost.pipelines.evaluation.run.evaluate`.
     """
     seeds = config.resplit or ()
     contenders = {seed: read_contenders(config.routers, seed) for seed in seeds}

@@ -1,0 +1,1 @@
+"""Benchmarks of Waypost itself: waypost bench."""

@@ -1,0 +1,116 @@
+"""Arguments that are folders: a path, or the URI of a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from waypost.contracts.errors import StorageError
+from waypost.storage.uri import Place, Uri, is_uri, place
+
+
+class Folder(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
+    """A folder, as `waypost.storage.Place`: what a pipeline takes.
+
+    Args:
+        exists: A path must be a folder that is there. What is at a URI its store says later, and
+            what is wrong with a path to be written says who writes.
+    """
+
+    name = "folder or URI"
+
+    def __init__(self, *, exists: bool = False) -> None:
+        self._path = click.Path(exists=exists, file_okay=not exists, path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Place:
+        """Return the place; a kind of store that nobody can have is a wrong argument."""
+        try:
+            found = place(value) if is_uri(value) else value
+        except StorageError as error:
+            self.fail(str(error), param, ctx)
+        if isinstance(found, Uri):
+            return found
+        path: Path = self._path.convert(found, param, ctx)
+        return path
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def query_options(command: Command) -> Command:
+    """Add --query and --input."""
+    command = click.option(
+        "--input",
+        "input_file",
+        type=click.File("r", encoding="utf-8"),
+        help="JSON lines, each a text or an object with at least query; - is standard input.",
+    )(command)
+    return click.option("--query", help="One text.")(command)
+
+
+def policy_options(command: Command) -> Command:
+    """Add --lambda, --allowed and --max-cost-usd."""
+    command = click.option(
+        "--max-cost-usd",
+        type=click.FloatRange(min=0),
+        help="Most that the predicted cost of a call may be.",
+    )(command)
+    command = click.option(
+        "--allowed", multiple=True, help="LLM that may be chosen; may be given many times."
+    )(command)
+    return click.option(
+        "--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.  [default: 0]"
+    )(command)
+
+
+def read_lines(file: Any) -> list[Any]:
+    """Read queries from JSON lines.
+
+    Raises:
+        SchemaError: naming every line that is not a query (the first 20).
+    """
+    from waypost.contracts.errors import SchemaError, WaypostError
+    from waypost.contracts.records import Query
+
+    queries, wrong = [], []
+    for number, line in enumerate(_utf8(file), 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            Query.of(data)
+            queries.append(data)
+        except json.JSONDecodeError as error:
+            wrong.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")
+        except RecursionError:
+            wrong.append(f"line {number}: nested too deep")
+        except WaypostError as error:
+            wrong.append(f"line {number}: {error}")
+    if wrong:
+        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise SchemaError(f"{file.name}:\n  " + "\n  ".join(wrong[:20]) + more)
+    return queries
+
+
+def _utf8(file: Any) -> Iterator[str]:
+    from waypost.contracts.errors import SchemaError
+
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"{file.name}: is not UTF-8 ({error.reason})") from None
+
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML of the run.",
+)
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")

@@ -1,0 +1,150 @@
+"""From the logs of a run to the tables of a routing-data folder, a batch of rows at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from waypost.contracts.tables import ROUTING_SCHEMA, VERDICT_COLUMNS, split_path
+from waypost.pipelines.data.calls.log import LogIndex
+from waypost.pipelines.data.calls.requests import Keys
+from waypost.pipelines.data.questions_table import split_rows
+from waypost.scorers import SCORER_VERSION
+
+ROWS = "rows"
+"""Kind of the log of scored answers."""
+
+ERRORS = "errors"
+"""Kind of the log of cells that have none, with the reason of the last try."""
+
+Verdicts = Mapping[tuple[str, str], tuple[str, dict[str, Any]]]
+"""By LLM and question: the answer that was judged, and the columns that say how."""
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where the answers of one LLM are.
+
+    Attributes:
+        logs: Folder of its logs.
+        keys: Row key of each question, 16 bytes.
+        cost_usd: Dollars of a call, by its tokens: at the prices of ``llms.json``, which may have
+            changed since the call.
+    """
+
+    logs: Path
+    keys: Keys
+    cost_usd: Callable[[int, int], float | None]
+
+
+def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table) -> dict[str, int]:
+    """Write ``routing_<split>.parquet`` of what the logs hold, each in one step.
+
+    A cell whose call failed is a row with ``error`` and without ``performance``; one that was
+    never asked has no row. A split without rows has no file. What `waypost data verdicts` recorded
+    of an answer stays beside it, as long as it is the same answer.
+
+    Args:
+        folder: Routing data.
+        cells: By LLM.
+        questions: Columns of `QUESTIONS`.
+
+    Returns:
+        Cells without an answer, by LLM.
+    """
+    unanswered = dict.fromkeys(cells, 0)
+    for split, items in split_rows(questions).items():
+        path = split_path(folder, split)
+        partial, kept = path.with_suffix(".partial"), _verdicts(path)
+        written = 0
+        try:
+            with pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
+                for llm, answers in cells.items():
+                    for batch in _batches(llm, answers, items, questions, unanswered, kept):
+                        writer.write_batch(batch)
+                        written += batch.num_rows
+            if written:
+                partial.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
+    return unanswered
+
+
+def _batches(
+    llm: str,
+    answers: Answers,
+    items: range,
+    questions: pa.Table,
+    unanswered: dict[str, int],
+    kept: Verdicts,
+) -> Iterator[pa.RecordBatch]:
+    keys, logs = answers.keys, answers.logs
+    if not items:
+        return
+    with LogIndex(logs, ROWS) as rows, LogIndex(logs, ERRORS) as errors:
+        for at in range(0, len(items), _BATCH):
+            part = items[at : at + _BATCH]
+            asked = questions.slice(part.start, len(part)).to_pylist()
+            found = []
+            for item, question in zip(part, asked, strict=True):
+                key = keys[item].tobytes()
+                record = rows.get(key)
+                if record is None:
+                    unanswered[llm] += 1
+                    record = errors.get(key)
+                if record is not None:
+                    row = _row(llm, question, record, answers)
+                    judged, columns = kept.get((llm, row["query_id"]), (None, {}))
+                    found.append(row | columns if judged == row["response"] else row)
+            yield pa.RecordBatch.from_pylist(found, schema=ROUTING_SCHEMA)
+
+
+def _verdicts(path: Path) -> Verdicts:
+    """Read what a table that is replaced says of its answers, of those alone that have verdicts."""
+    if not path.is_file():
+        return {}
+    wanted = ("model_name", "query_id", "response", *VERDICT_COLUMNS)
+    found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    try:
+        with pq.ParquetFile(path) as file:
+            if not set(wanted) <= set(file.schema_arrow.names):
+                return {}
+            for batch in file.iter_batches(_BATCH, columns=wanted):
+                for row in batch.filter(batch["verdicts"].is_valid()).to_pylist():
+                    columns = {name: row[name] for name in VERDICT_COLUMNS}
+                    found[row["model_name"], row["query_id"]] = row["response"], columns
+    except pa.ArrowInvalid as error:
+        logger.warning("%s: cannot be read and is written anew: %s", path, error)
+        return {}
+    return found
+
+
+def _row(
+    llm: str, question: Mapping[str, Any], record: Mapping[str, Any], answers: Answers
+) -> dict[str, Any]:
+    truth = json.loads(question["ground_truth"])
+    choices = question["choices"]
+    return {
+        **{key: question[key] for key in ("query_id", "task_name", "query", "metric")},
+        "ground_truth": truth if isinstance(truth, str) else question["ground_truth"],
+        "choices": None if choices == "null" else choices,
+        "model_name": llm,
+        **{key: value for key, value in record.items() if key in ROUTING_SCHEMA.names},
+        "cost_usd": None
+        if record["input_tokens"] is None or record["output_tokens"] is None
+        else answers.cost_usd(record["input_tokens"], record["output_tokens"]),
+        "scorer_version": SCORER_VERSION if record["performance"] is not None else None,
+    }

@@ -1,0 +1,144 @@
+"""What is asked: a table of requests, each with the key that its answer is found again by.
+
+Requests do not hold the prompts: those are a column of another table, where they stand once for
+all that ask them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from waypost.pipelines.data.config import Candidate
+
+KEY_BYTES = 16
+
+REQUESTS = pa.schema(
+    [
+        ("key", pa.binary(KEY_BYTES)),
+        ("item", pa.int64()),
+        ("max_tokens", pa.int32()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("seed", pa.int64()),
+    ]
+)
+"""``key`` is the cell id; ``item`` is the row of the table of prompts."""
+
+PROMPT = "query"
+"""Column of the table of prompts: that of the questions."""
+
+_DECIDING = ("prompt", "max_tokens", "temperature", "top_p", "seed")
+
+Keys = NDArray[np.uint8]
+"""Of (n, `KEY_BYTES`): what 100,000 keys take is 1.6 MB, a fifth of what strings would."""
+
+
+def cell_id(name: str, candidate: Candidate, request: Mapping[str, Any]) -> bytes:
+    """Return the key of an answer: a hash of model, revision, prompt, sampling and seed.
+
+    Args:
+        name: Of the LLM, where its config names no model.
+        candidate: The LLM.
+        request: ``prompt``, and columns of `REQUESTS`.
+    """
+    decides = {
+        "engine": candidate.engine,
+        "model": candidate.config.get("model", name),
+        "revision": candidate.revision or candidate.config.get("revision"),
+        **{column: request[column] for column in _DECIDING},
+    }
+    return digest(decides)
+
+
+def digest(data: Any) -> bytes:
+    """Return `KEY_BYTES` bytes that stand for JSON data."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
+
+
+def key_array(keys: Iterable[bytes]) -> Keys:
+    """Return keys as one array."""
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def first_of_each(keys: Keys) -> NDArray[np.bool_]:
+    """Say of each key whether it stands there for the first time."""
+    first = np.zeros(len(keys), bool)
+    if len(keys):
+        whole = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
+        first[np.unique(whole, return_index=True)[1]] = True
+    return first
+
+
+def request_table(
+    keys: Keys, items: NDArray[np.int64], max_tokens: NDArray[np.int32], sampling: Mapping[str, Any]
+) -> pa.Table:
+    """Make the table of requests that are all sampled alike.
+
+    Args:
+        keys: Of (n, `KEY_BYTES`).
+        items: Rows of the prompts.
+        max_tokens: Caps of the answers.
+        sampling: ``temperature``, ``top_p``, ``seed``.
+    """
+    n = len(items)
+    columns = {
+        "key": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(KEY_BYTES), n, [None, pa.py_buffer(np.ascontiguousarray(keys))]
+        ),
+        "item": items,
+        "max_tokens": max_tokens,
+        **{
+            name: pa.repeat(pa.scalar(sampling[name], REQUESTS.field(name).type), n)
+            for name in ("temperature", "top_p", "seed")
+        },
+    }
+    return pa.table(columns, schema=REQUESTS)
+
+
+Rows = NDArray[np.int64]
+
+_BLOCK = 8
+"""Rounds of calls in flight that are sorted by length, at most."""
+
+_PIECES = 16
+"""Pieces of a run that are sorted by length, at least, if a piece then holds a round: where a run
+ends early, only its last piece has more of the long ones than their share."""
+
+
+def mixed(strata: NDArray[Any], seed: int) -> Rows:
+    """Return all rows in an order of which each beginning holds its share of every stratum.
+
+    Each stratum is shuffled and spread evenly over the whole (systematic sampling with a random
+    start): of the first k of n rows, a stratum of s has k s / n, less or more than one.
+
+    Args:
+        strata: What each row is counted as.
+        seed: Of the order.
+    """
+    generator = np.random.default_rng(seed)
+    place = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        rows = generator.permutation(np.flatnonzero(strata == stratum))
+        place[rows] = (np.arange(len(rows)) + generator.random()) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+def longest_first(rows: Rows, lengths: NDArray[np.int32], in_flight: int) -> Rows:
+    """Sort pieces of an order by length: a batch then holds answers of one length, and stays full.
+
+    Args:
+        rows: In order.
+        lengths: Most tokens of the answer, of every row.
+        in_flight: Calls at once.
+    """
+    size = max(in_flight, min(_BLOCK * in_flight, len(rows) // _PIECES))
+    piece = np.arange(len(rows)) // size
+    return rows[np.lexsort((-lengths[rows], piece))]

@@ -1,0 +1,186 @@
+"""What the one YAML of a data run may say: benchmarks, LLMs, sampling, limits, budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from waypost.config import StrictModel, load_config
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.records import LLMInfo
+from waypost.encoders import EncoderSpec
+from waypost.storage import Place, alone_in, mirrored, place
+
+_KEEP_S = 10.0
+"""Seconds between two copies to a store: what a kill loses of answers that cost money."""
+
+
+class BenchmarkChoice(StrictModel):
+    """How much of one benchmark, and from where.
+
+    Attributes:
+        path: File or folder with rows of the hub's schema (parquet, JSONL, JSONL.gz, CSV),
+            relative to the config file; None loads the hub's own data set.
+        split: Of the hub's data set; None is the benchmark's own choice.
+        revision: Of the hub's data set; None is its newest.
+        n: Questions drawn, by seed; None takes all.
+        max_tokens: Cap of an answer; None is the benchmark's own.
+    """
+
+    path: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    n: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class Candidate(StrictModel):
+    """One LLM of the run: how it is called, and what ``llms.json`` will say of it.
+
+    Attributes:
+        engine: Name of an engine (`waypost.engines.engine_names`).
+        config: Its settings.
+        revision: Of the model, or of whoever serves it; part of what an answer is known by.
+        concurrency: Requests in flight, over all actors.
+        actors: Processes that ask; a local model is loaded in each.
+        cpus: CPUs that an actor takes; None: none for remote endpoints, else one.
+        gpus: GPUs that an actor takes.
+        requests_per_minute: Most calls begun in a minute, over all actors.
+        tokens_per_minute: Most tokens of prompts and answers in a minute, over all actors.
+        timeout_s: Longest whole call, tries included.
+        size: Parameters as people write them, such as ``7B`` or ``8x22B``.
+        feature: What it is good at, in words; read by routers that embed the LLMs.
+        input_price: USD per million tokens read.
+        output_price: USD per million tokens generated.
+        context_length: Most tokens of prompt and answer together.
+    """
+
+    engine: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    revision: str | None = None
+    concurrency: int = Field(default=8, ge=1, le=4096)
+    actors: int = Field(default=1, ge=1)
+    cpus: float | None = Field(default=None, ge=0)
+    gpus: float = Field(default=0, ge=0)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0)
+    size: str | None = None
+    feature: str = ""
+    input_price: float | None = Field(default=None, ge=0)
+    output_price: float | None = Field(default=None, ge=0)
+    context_length: int | None = Field(default=None, gt=0)
+
+    def info(self, name: str) -> LLMInfo:
+        """Return the facts that ``llms.json`` holds."""
+        keys = {"size", "feature", "input_price", "output_price", "context_length"}
+        facts = self.model_dump(include=keys, exclude_none=True)
+        endpoint, service = self.config.get("base_url"), self.config.get("service")
+        return LLMInfo(
+            name=name,
+            model=self.config.get("model"),
+            api_endpoint=endpoint,
+            service=service,
+            **facts,
+        )
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Dollars of one call, or None where a price is unknown."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+
+
+class DataConfig(StrictModel):
+    """A data run: questions, LLMs, sampling, and how the questions are split.
+
+    Attributes:
+        out: Routing-data folder to write: a path relative to the config file, or a URI.
+        benchmarks: Which, by name (``waypost list-benchmarks``), and how much of each.
+        questions: JSONL files of questions that are ready to be asked, relative to the config
+            file (`waypost.contracts.questions.Question`).
+        test_share: Share of the questions of each task held out as the test split.
+        validation_share: The same of the validation split.
+        seed: Of the sample, the split, and the LLMs' sampling.
+        encoder: Of the embeddings of queries and LLMs: a kind, an id, or its keys.
+        llms: The candidates by name.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+        budget_usd: Most that the answers of one run may cost; None is no limit. Every LLM then
+            needs prices. What it buys is the same part of each LLM's cells, of all splits and
+            tasks.
+    """
+
+    out: str
+    benchmarks: dict[str, BenchmarkChoice] = Field(default_factory=dict)
+    questions: list[str] = Field(default_factory=list)
+    test_share: float = Field(default=0.2, ge=0, lt=1)
+    validation_share: float = Field(default=0.0, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    encoder: str | EncoderSpec = "static"
+    llms: dict[str, Candidate] = Field(min_length=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    budget_usd: float | None = Field(default=None, gt=0)
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _all_of_it(cls, value: Any) -> Any:
+        # `gsm8k:` without anything under it is all of that benchmark
+        if not isinstance(value, dict):
+            return value
+        return {key: {} if one is None else one for key, one in value.items()}
+
+
+def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
+    """Read a run.
+
+    Raises:
+        ConfigError: with every fault of the file's form.
+    """
+    return load_config(DataConfig, path, overrides)
+
+
+@contextmanager
+def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
+    """Give the local folder of a run's output; where ``out`` is a URI, a copy that is kept there.
+
+    It is this run's alone (`waypost.storage.lock`); blocks of one run may be nested.
+
+    Args:
+        path: The config file.
+        config: What it says.
+
+    Raises:
+        ConfigError: a path that is no folder and cannot be made one.
+        FolderInUseError: another process works in it.
+        StorageError: the store cannot be written.
+    """
+    with held(path, config) as where, mirrored(where, _KEEP_S) as folder:
+        yield folder
+
+
+@contextmanager
+def held(path: Path, config: DataConfig) -> Iterator[Place]:
+    """Keep other runs out of where ``out`` is, and nothing else; see `run_folder`."""
+    where = _out(path, config)
+    with alone_in(where):
+        yield where
+
+
+def _out(path: Path, config: DataConfig) -> Place:
+    """Return where the output is; a path is a folder afterwards."""
+    where = place(config.out)
+    if not isinstance(where, Path):
+        return where
+    folder = path.parent / where
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{where}: cannot be a folder: {error.strerror}"
+        raise ConfigError([Fault(f"{path}: out", problem)]) from None
+    return folder

@@ -1,0 +1,333 @@
+"""The safetensors file that keeps embeddings by the digest of their text, in parts.
+
+    embeddings  float32 (n_texts, d), unit rows
+    texts       uint8 (n_texts, 16), digest of each text
+    probe       float32 (n_probes, d), embeddings of the artifact's probe texts
+
+A file is mapped and not loaded: pages that were looked at are the system's to drop again. It is
+written by hand, because safetensors writes what is in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.artifact import PROBE_TEXTS
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import SchemaError
+
+logger = logging.getLogger(__name__)
+
+Digests = NDArray[np.uint8]
+"""Of (n, `DIGEST_BYTES`)."""
+
+DIGEST_BYTES = 16
+PART = 4096
+"""Rows that are looked at together."""
+
+_MIN_PROBE_COSINE = 0.9999
+
+
+class Kept:
+    """Embeddings and where each text's is.
+
+    Args:
+        rows: float32 (n_texts, d).
+        texts: Their digests.
+    """
+
+    def __init__(self, rows: NDArray[np.float32], texts: Digests) -> None:
+        self.rows, self.texts = rows, texts
+        whole = _whole(texts)
+        self._order = np.argsort(whole, kind="stable")
+        self._sorted = whole[self._order]
+
+    def find(self, texts: Digests) -> NDArray[np.int64]:
+        """Return the row of each text, -1 where there is none."""
+        wanted = _whole(texts)
+        at = np.searchsorted(self._sorted, wanted)
+        there = at < len(self._sorted)
+        there[there] = self._sorted[at[there]] == wanted[there]
+        found = np.full(len(wanted), -1, np.int64)
+        found[there] = self._order[at[there]]
+        return found
+
+
+def first_rows(texts: Digests) -> NDArray[np.int64]:
+    """Return the row of each distinct text's first place, in order."""
+    return np.sort(np.unique(_whole(texts), return_index=True)[1])
+
+
+def _whole(texts: Digests) -> NDArray[Any]:
+    return np.ascontiguousarray(texts).view(f"V{DIGEST_BYTES}").ravel()
+
+
+def read_kept(path: Path, encoder: Encoder) -> Kept | None:
+    """Map a file; None where there is none, or its encoder was built differently.
+
+    Raises:
+        SchemaError: it is not readable, or not of that encoder's width.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), "numpy") as file:  # checks the header and the file's length
+            for name in ("embeddings", "texts", "probe"):
+                file.get_slice(name)
+            texts, probe = file.get_tensor("texts"), file.get_tensor("probe")
+        kind, shape, at = _place(path, "embeddings")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise SchemaError(f"{path}: not readable ({error}); delete it") from None
+    expected = (len(texts), encoder.dimension)
+    rows = np.empty((0, encoder.dimension), np.float32)
+    if kind == "F32" and shape == expected and len(texts):
+        rows = np.memmap(path, np.float32, "r", at, shape).view(np.ndarray)
+    wrong = "" if (kind, shape) == ("F32", expected) else f"embeddings are {kind} {shape}"
+    wrong = wrong or _not_finite(rows)
+    if wrong:
+        problem = f"{wrong}; expected finite F32 {expected}; delete the file"
+        raise SchemaError(f"{path}: {problem}")
+    for name, array, dtype, fits in (
+        ("texts", texts, np.uint8, (len(rows), DIGEST_BYTES)),
+        ("probe", probe, np.float32, (len(PROBE_TEXTS), encoder.dimension)),
+    ):
+        if array.dtype != dtype or array.shape != fits:
+            raise SchemaError(
+                f"{path}: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} "
+                f"{fits}; delete the file"
+            )
+    if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
+        logger.warning("%s: made by an encoder that was built differently; embedding again", path)
+        return None
+    return Kept(rows, texts)
+
+
+def _place(path: Path, name: str) -> tuple[str, tuple[int, ...], int]:
+    """Return kind, shape and first byte of a tensor."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        told = json.loads(file.read(length))[name]
+    return told["dtype"], tuple(told["shape"]), 8 + length + told["data_offsets"][0]
+
+
+def _not_finite(rows: NDArray[np.float32]) -> str:
+    for at in range(0, len(rows), PART):
+        wrong = ~np.isfinite(rows[at : at + PART]).all(axis=1)
+        if wrong.any():
+            return f"embeddings, row {at + int(np.argmax(wrong))} is not finite"
+    return ""
+
+
+def write_kept(
+    path: Path, texts: Digests, parts: Iterable[NDArray[np.float32]], encoder: Encoder
+) -> None:
+    """Write embeddings, replacing the file in one step.
+
+    Args:
+        path: Of the file.
+        texts: Digests, (n, `DIGEST_BYTES`).
+        parts: The rows of their embeddings, one array after the other.
+        encoder: Whose they are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            partial = Path(file.name)
+            _write(file, texts, parts, encoder)
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _write(
+    file: IO[bytes], texts: Digests, parts: Iterable[NDArray[np.float32]], encoder: Encoder
+) -> None:
+    probe = np.ascontiguousarray(encoder.encode(PROBE_TEXTS), np.float32)
+    header, at = {}, 0
+    for name, kind, shape, size in (
+        ("embeddings", "F32", (len(texts), encoder.dimension), 4),
+        ("probe", "F32", probe.shape, 4),
+        ("texts", "U8", texts.shape, 1),
+    ):
+        end = at + size * math.prod(shape)
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of eight
+    file.write(struct.pack("<Q", len(head)) + head)
+    for part in parts:
+        file.write(np.ascontiguousarray(part, np.float32).tobytes())
+    file.write(probe.tobytes())
+    file.write(np.ascontiguousarray(texts).tobytes())
+
+
+Progress = Callable[[int, int], None]
+_CHUNK = 256
+
+
+def embeddings_path(folder: Path, encoder_id: str) -> Path:
+    """Return the file that keeps a folder's embeddings by one encoder."""
+    return folder / f"query_embeddings-{encoder_id}.safetensors"
+
+
+def query_embeddings(
+    texts: Sequence[str],
+    encoder: Encoder,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embed texts, taking what the folder keeps and keeping there what is new.
+
+    Args:
+        texts: Of the queries.
+        encoder: Query encoder.
+        folder: Routing-data folder; None, or one that cannot be written, keeps nothing.
+        progress: Told (done, total) texts.
+
+    Returns:
+        float32 (n_texts, d), unit rows.
+
+    Raises:
+        SchemaError: the file kept there is not readable or of another width.
+    """
+    if folder is not None and _is_meant_to_change(folder):
+        try:
+            kept = keep_embeddings(texts, encoder, folder, progress)
+        except OSError as error:  # a shared folder may be read-only: then nothing is kept
+            path, why = embeddings_path(folder, encoder.id), error.strerror
+            logger.info("%s: not written (%s); embeddings are computed each time", path, why)
+        else:
+            return kept.rows[kept.find(text_digests(texts))]
+    digests = text_digests(texts)
+    kept = _kept(folder, encoder)
+    new = _new(digests, kept)
+    parts = [np.empty((0, encoder.dimension), np.float32), *_encoded(texts, new, encoder, progress)]
+    fresh = Kept(np.concatenate(parts), digests[new])
+    old, here = kept.find(digests), fresh.find(digests)
+    rows = np.empty((len(digests), encoder.dimension), np.float32)
+    rows[old >= 0] = kept.rows[old[old >= 0]]
+    rows[old < 0] = fresh.rows[here[old < 0]]
+    return rows
+
+
+def keep_embeddings(
+    texts: Sequence[str], encoder: Encoder, folder: Path, progress: Progress | None = None
+) -> Kept:
+    """Have a folder keep the embeddings of all texts; a part of them is in memory at a time.
+
+    Args:
+        texts: Of the queries; read one by one.
+        encoder: Query encoder.
+        folder: Routing-data folder.
+        progress: Told (done, total) new texts.
+
+    Returns:
+        What the folder keeps now, of other texts, too.
+
+    Raises:
+        SchemaError: the file kept there is not readable or of another width.
+        OSError: it cannot be written.
+    """
+    digests = text_digests(texts)
+    kept = _kept(folder, encoder)
+    new = _new(digests, kept)
+    if not len(new):
+        return kept
+    path = embeddings_path(folder, encoder.id)
+
+    def parts() -> Iterator[NDArray[np.float32]]:
+        for at in range(0, len(kept.rows), PART):
+            yield kept.rows[at : at + PART]
+        yield from _encoded(texts, new, encoder, progress)
+
+    write_kept(path, np.concatenate([kept.texts, digests[new]]), parts(), encoder)
+    return _kept(folder, encoder)
+
+
+def _kept(folder: Path | None, encoder: Encoder) -> Kept:
+    found = None if folder is None else read_kept(embeddings_path(folder, encoder.id), encoder)
+    if found is not None:
+        return found
+    nothing = np.empty((0, encoder.dimension), np.float32)
+    return Kept(nothing, np.empty((0, DIGEST_BYTES), np.uint8))
+
+
+def _new(digests: Digests, kept: Kept) -> NDArray[np.int64]:
+    """Return the rows of texts that are not kept, of equal ones the first."""
+    first = first_rows(digests)
+    return first[kept.find(digests[first]) < 0]
+
+
+def _encoded(
+    texts: Sequence[str], rows: NDArray[np.int64], encoder: Encoder, progress: Progress | None
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(rows), _CHUNK):
+        part = rows[start : start + _CHUNK].tolist()
+        yield encoder.encode([texts[row] for row in part])
+        if progress is not None:
+            progress(start + len(part), len(rows))
+
+
+def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]]:
+    """Return which texts a folder keeps embeddings of, without reading the vectors.
+
+    Args:
+        folder: Routing-data folder.
+        of: ``query`` or ``llm``.
+
+    Returns:
+        Encoder id -> width and digests of the texts (`text_digest`).
+
+    Raises:
+        SchemaError: a file is not readable.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in sorted(folder.glob(f"{of}_embeddings-*.safetensors")):
+        try:
+            with safe_open(str(path), "numpy") as file:
+                _, width = file.get_slice("embeddings").get_shape()
+                digests = {row.tobytes() for row in file.get_tensor("texts")}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SchemaError(f"{path}: not readable ({error}); delete it") from None
+        encoder = path.name.removeprefix(f"{of}_embeddings-").removesuffix(".safetensors")
+        found[encoder] = (width, digests)
+    return found
+
+
+def text_digest(text: str) -> bytes:
+    """Return the 16 bytes by which a text's embedding is kept."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def text_digests(texts: Sequence[str]) -> Digests:
+    """Return the digest of each text, (n, 16)."""
+    found = bytearray()
+    for text in texts:
+        found += text_digest(text)
+    return np.frombuffer(found, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _is_meant_to_change(folder: Path) -> bool:
+    # Root may write anywhere; a folder without any write bit was still set to stay as it is.
+    return folder.is_dir() and bool(folder.stat().st_mode & 0o222)

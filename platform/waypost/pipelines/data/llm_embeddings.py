@@ -1,0 +1,122 @@
+"""The second phase of a data run: what is known of each LLM, in words and as a vector.
+
+The routing-data folder gets
+
+    llms.json                               the candidates' facts
+    llm_embeddings.json                     encoder, and text and embedding of each candidate
+    llm_embeddings-<encoder>.safetensors    the same vectors, in the form of the queries' file
+                                            (`pipelines.data.embeddings`), rows as in the JSON
+
+Texts and vectors depend on the config and the encoder alone, so the same run writes the same
+bytes. Each file is replaced in one step, the JSON last of the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import ConfigError, Fault, RegistryError
+from waypost.contracts.records import LLMInfo
+from waypost.contracts.tables import read_llms, write_llms
+from waypost.encoders import make_encoder
+from waypost.pipelines.data.config import DataConfig, load_data_config, run_folder
+from waypost.pipelines.data.embeddings import first_rows, text_digests, write_kept
+from waypost.storage.uri import Uri, is_uri
+
+
+def llm_text(llm: LLMInfo) -> str:
+    """Return the text that stands for an LLM: its name, and a sentence for each known fact.
+
+    What is unknown is left out, so two LLMs differ in no words that say nothing.
+    """
+    facts = [f"{llm.name}."]
+    if feature := llm.feature.strip():
+        facts.append(feature if feature.endswith((".", "!", "?")) else f"{feature}.")
+    if llm.size is not None:
+        facts.append(f"Size: {llm.size} parameters.")
+    for what, price in (("prompt", llm.input_price), ("generated", llm.output_price)):
+        if price is not None:
+            facts.append(f"Price: {price:g} USD per million {what} tokens.")
+    if llm.context_length is not None:
+        facts.append(f"Context: {llm.context_length} tokens.")
+    return " ".join(facts)
+
+
+def llm_embeddings_path(folder: Path, encoder_id: str) -> Path:
+    """Return the file of a folder's LLM embeddings by one encoder."""
+    return folder / f"llm_embeddings-{encoder_id}.safetensors"
+
+
+def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Embed the candidates of a data run and write them into its routing-data folder.
+
+    Args:
+        config_path: YAML of a `DataConfig`.
+        overrides: ``key=value`` settings on top of it.
+
+    Returns:
+        ``folder``, ``encoder``, ``dimension`` and ``llms`` (name -> text).
+
+    Raises:
+        ConfigError: with every fault of the config; also where the folder cannot be written.
+        SchemaError: the folder holds an ``llms.json`` that is none.
+        WeightsError: the encoder's weights cannot be had.
+    """
+    config_path = Path(config_path)
+    config = load_data_config(config_path, overrides)
+    encoder = _encoder(config, config_path)
+    llms = [candidate.info(name) for name, candidate in config.llms.items()]
+    texts = [llm_text(llm) for llm in llms]
+    rows = encoder.encode(texts)
+    data = {
+        "encoder": encoder.id,
+        "llms": {
+            llm.name: {"text": text, "embedding": [float(f"{value:.9g}") for value in row]}
+            for llm, text, row in zip(llms, texts, rows, strict=True)
+        },
+    }
+    digests = text_digests(texts)
+    distinct = first_rows(digests)
+    with run_folder(config_path, config) as folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_kept(
+                llm_embeddings_path(folder, encoder.id),
+                digests[distinct],
+                [rows[distinct]],
+                encoder,
+            )
+            _write_json(folder / "llm_embeddings.json", data)
+            write_llms(folder / "llms.json", [*llms, *_others(folder / "llms.json", config)])
+        except OSError as error:
+            problem = f"cannot be written: {error.strerror}"
+            raise ConfigError([Fault(str(folder), problem)]) from None
+    return {
+        "folder": str(Uri(config.out)) if is_uri(config.out) else str(folder),
+        "encoder": encoder.id,
+        "dimension": encoder.dimension,
+        "llms": {llm.name: text for llm, text in zip(llms, texts, strict=True)},
+    }
+
+
+def _encoder(config: DataConfig, path: Path) -> Encoder:
+    try:
+        return make_encoder(config.encoder)
+    except RegistryError as error:
+        raise ConfigError([Fault(f"{path}: encoder", str(error))]) from None
+
+
+def _others(path: Path, config: DataConfig) -> list[LLMInfo]:
+    """Return the LLMs that the run no longer asks: its tables may still have rows of them."""
+    known = read_llms(path) if path.is_file() else ()
+    return [llm for llm in known if llm.name not in config.llms]
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

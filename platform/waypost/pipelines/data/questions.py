@@ -1,0 +1,337 @@
+"""What a data run asks, before it is split: draws from benchmarks, and ready questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from waypost.benchmarks.base import Benchmark
+from waypost.benchmarks.catalog import find_benchmark
+from waypost.benchmarks.rows import data_files, load_questions
+from waypost.contracts.errors import ConfigError, Fault, RegistryError, names
+from waypost.contracts.questions import Question, queries_path, read_questions, write_questions
+from waypost.contracts.records import Watcher
+from waypost.contracts.splits import duplicate_groups, share_out
+from waypost.contracts.tables import SPLITS
+from waypost.pipelines.data.config import BenchmarkChoice, DataConfig, load_data_config, run_folder
+from waypost.storage.uri import Uri, is_uri
+
+
+@dataclass
+class Gathered:
+    """Questions before they are split.
+
+    Attributes:
+        questions: By id.
+        sources: What each benchmark or file gave, for the report.
+        doubled: Questions left out since one of the same id is there.
+        warnings: What is not as was asked for, in words.
+    """
+
+    questions: dict[str, Question] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    doubled: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]:
+    """Find the benchmarks of a run and look whether every file is there.
+
+    Args:
+        config: The run.
+        base: Folder that its paths are relative to.
+        where: Its file, for messages.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    found: dict[str, Benchmark] = {}
+    wrong: list[Fault] = []
+    if not (config.benchmarks or config.questions):
+        wrong.append(Fault(where, "asks nothing; expected benchmarks or questions"))
+    if config.test_share + config.validation_share >= 1:
+        wrong.append(Fault(f"{where}: test_share, validation_share", "leave nothing for training"))
+    for name, choice in config.benchmarks.items():
+        key = f"{where}: benchmarks.{name}"
+        try:
+            found[name] = find_benchmark(name)
+            path = _path(found[name], choice, base)
+            if path is not None:
+                data_files(path, found[name].source, choice.split)
+        except RegistryError as error:
+            wrong.append(Fault(key, str(error)))
+        except ConfigError as error:
+            wrong += [Fault(f"{key}.path", str(fault)) for fault in error.faults]
+    for number, file in enumerate(config.questions):
+        if not (base / file).is_file():
+            wrong.append(Fault(f"{where}: questions.{number}", f"{base / file}: no such file"))
+    if wrong:
+        raise ConfigError(wrong)
+    return found
+
+
+def _path(benchmark: Benchmark, choice: BenchmarkChoice, base: Path) -> Path | None:
+    return benchmark.source.path if choice.path is None else base / Path(choice.path).expanduser()
+
+
+def gather(
+    config: DataConfig, base: Path, benchmarks: dict[str, Benchmark], progress: Watcher
+) -> Gathered:
+    """Read every benchmark and file of ready questions, and draw from each.
+
+    Args:
+        config: The run.
+        base: Folder that its paths are relative to.
+        benchmarks: See `find_all`.
+        progress: Told of (what is read, how many are done, how many there are).
+
+    Raises:
+        ConfigError: with every fault of the files of ready questions; or nothing is to be asked.
+        SchemaError, MissingExtraError: a benchmark cannot be loaded.
+    """
+    gathered = Gathered()
+    total = len(benchmarks) + len(config.questions)
+    for number, (name, benchmark) in enumerate(benchmarks.items()):
+        progress(name, number, total)
+        choice = config.benchmarks[name]
+        path = _path(benchmark, choice, base)
+        loaded = load_questions(
+            benchmark,
+            path,
+            split=choice.split,
+            revision=choice.revision,
+            max_tokens=choice.max_tokens,
+        )
+        drawn = _sample(loaded.questions, choice.n, config.seed)
+        if choice.n is not None and choice.n > len(drawn):
+            gathered.warnings.append(f"{name}: {choice.n} asked for, there are {len(drawn)}")
+        gathered.doubled += loaded.rows - len(loaded.questions)
+        gathered.questions |= {one.query_id: one for one in drawn}
+        gathered.sources.append(
+            {
+                "benchmark": name,
+                "version": benchmark.version,
+                "source": benchmark.source.dataset if path is None else str(path),
+                "split": choice.split or benchmark.source.split,
+                "revision": choice.revision,
+                "rows": loaded.rows,
+                "questions": len(drawn),
+            }
+        )
+    _add_ready(gathered, config, base, progress, total)
+    progress("", total, total)
+    return gathered
+
+
+def _add_ready(
+    gathered: Gathered, config: DataConfig, base: Path, progress: Watcher, total: int
+) -> None:
+    wrong: list[Fault] = []
+    for number, file in enumerate(config.questions):
+        progress(file, total - len(config.questions) + number, total)
+        try:
+            ready = read_questions(base / file)
+        except ConfigError as error:
+            wrong += error.faults
+            continue
+        for one in ready:
+            there = gathered.questions.setdefault(one.query_id, one)
+            if there is not one:
+                gathered.doubled += 1
+                if there != one:
+                    problem = f"query_id {one.query_id} means another question elsewhere"
+                    wrong.append(Fault(str(base / file), problem))
+        gathered.sources.append({"questions_file": file, "questions": len(ready)})
+    if wrong:
+        raise ConfigError(wrong)
+    if not gathered.questions:
+        given = names([*config.benchmarks, *config.questions])
+        raise ConfigError([Fault(given, "holds no question")])
+
+
+def _sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Question]:
+    """Return the first ``n`` in an order drawn by seed and id, so that more only adds to fewer."""
+
+    def draw(question: Question) -> tuple[bytes, str]:
+        key = f"{seed}\x1f{question.query_id}".encode()
+        return hashlib.blake2b(key, digest_size=16).digest(), question.query_id
+
+    return sorted(questions, key=draw)[:n]
+
+
+REPORT = "queries.json"
+
+_SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("task_name", pa.string()),
+        ("query", pa.large_string()),
+        ("choices", pa.large_string()),
+        ("ground_truth", pa.large_string()),
+        ("metric", pa.string()),
+        ("max_tokens", pa.int32()),
+        ("version", pa.string()),
+    ]
+)
+
+
+def parquet_path(folder: Path, split: str) -> Path:
+    """Return the table of one split's questions in a routing-data folder."""
+    return folder / f"queries_{split}.parquet"
+
+
+def write_parquet(path: Path, questions: Sequence[Question]) -> None:
+    """Write questions as a table in one step; choices and several truths are JSON text."""
+    rows = []
+    for one in questions:
+        row = one.model_dump()
+        row["choices"] = None if one.choices is None else _text(one.choices)
+        if not isinstance(one.ground_truth, str):
+            row["ground_truth"] = _text(one.ground_truth)
+        rows.append(row)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
+    partial.replace(path)
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write what was taken from where, and how it was split."""
+    partial = folder / f".{REPORT}.partial"
+    partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / REPORT)
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False)
+
+
+logger = logging.getLogger(__name__)
+
+Progress = Watcher
+
+
+def run(
+    config_path: str | Path, overrides: Sequence[str] = (), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Gather and split the questions of a data run, and write them.
+
+    Files of an earlier run that this one does not write are removed.
+
+    Args:
+        config_path: YAML of a `DataConfig`.
+        overrides: ``key=value`` settings on top of it.
+        progress: Told of (what is read, how many are done, how many there are).
+
+    Returns:
+        What ``queries.json`` holds, and ``folder``: the path, or the URI of a store.
+
+    Raises:
+        ConfigError: with every fault of the config and of the files of ready questions.
+        SchemaError, MissingExtraError, PluginError: a benchmark cannot be loaded.
+        StorageError: the store cannot be written.
+    """
+    config_path = Path(config_path)
+    config = load_data_config(config_path, overrides)
+    splits, report = _build(config, config_path.parent, str(config_path), progress)
+    with run_folder(config_path, config) as folder:
+        for split in SPLITS:
+            lines, table = queries_path(folder, split), parquet_path(folder, split)
+            if split in splits:
+                write_questions(lines, splits[split])
+                write_parquet(table, splits[split])
+            else:
+                lines.unlink(missing_ok=True)
+                table.unlink(missing_ok=True)
+        write_report(folder, report)
+    # Of a store the local folder is a copy that is gone by now.
+    return {"folder": str(Uri(config.out)) if is_uri(config.out) else str(folder), **report}
+
+
+def build(
+    config: DataConfig, base: Path, progress: Progress | None = None
+) -> dict[str, list[Question]]:
+    """Gather the questions of a data run and split them; nothing is written.
+
+    Args:
+        config: The run.
+        base: Folder that its paths are relative to.
+        progress: See `run`.
+
+    Returns:
+        Split -> questions, only splits that have any, in the order of `SPLITS`.
+
+    Raises:
+        ConfigError, SchemaError, MissingExtraError, PluginError: as `run`.
+    """
+    return _build(config, base, "config", progress)[0]
+
+
+def _build(
+    config: DataConfig, base: Path, where: str, progress: Progress | None
+) -> tuple[dict[str, list[Question]], dict[str, Any]]:
+    benchmarks = find_all(config, base, where)
+    gathered = gather(config, base, benchmarks, progress or (lambda *_: None))
+    questions = list(gathered.questions.values())
+    groups = duplicate_groups([one.query for one in questions])
+    homes = _homes(questions, groups, config)
+    splits = {
+        split: [one for one, home in zip(questions, homes, strict=True) if home == split]
+        for split in SPLITS
+    }
+    splits = {split: found for split, found in splits.items() if found}
+    for warning in gathered.warnings:
+        logger.warning("%s", warning)
+    counts = {split: Counter(one.task_name for one in found) for split, found in splits.items()}
+    distinct = int(groups.max()) + 1
+    return splits, {
+        "seed": config.seed,
+        "sources": gathered.sources,
+        "doubled": gathered.doubled,
+        "questions": len(questions),
+        "groups": distinct,
+        "near_duplicates": len(questions) - distinct,
+        "splits": {split: len(found) for split, found in splits.items()},
+        "tasks": {
+            task: {split: counts[split][task] for split in splits}
+            for task in sorted({one.task_name for one in questions})
+        },
+        "warnings": gathered.warnings,
+    }
+
+
+def _homes(
+    questions: Sequence[Question], groups: np.ndarray[Any, Any], config: DataConfig
+) -> list[str]:
+    """Return the split of each question: the shares hold within each task, groups stay whole."""
+    texts = [one.query for one in questions]
+    tasks = [one.task_name for one in questions]
+    homes = np.full(len(questions), "train", dtype=object)
+    left, taken = np.arange(len(questions)), 0.0
+    for split, share in (("test", config.test_share), ("validation", config.validation_share)):
+        if not share:
+            continue
+        inner = np.unique(groups[left], return_inverse=True)[1]
+        if inner.max() < 1:
+            problem = f"there is one distinct question; a {split} split needs two"
+            raise ConfigError([Fault(f"{split}_share", problem)])
+        rows = left.tolist()
+        chosen = share_out(
+            [texts[i] for i in rows],
+            [tasks[i] for i in rows],
+            share / (1 - taken),
+            config.seed,
+            inner,
+        )
+        homes[left[chosen]] = split
+        left, taken = left[~chosen], taken + share
+    return [str(home) for home in homes]

@@ -1,0 +1,242 @@
+"""Asks LLMs whether their recorded answers are correct, several times each: what AutoMix needs.
+
+Writes the columns ``verdicts``, ``verify_input_tokens`` and ``verify_output_tokens`` into the
+routing data that ``waypost data responses`` made, and leaves every other column as it is. The run
+may be ended at any moment and started again (see `waypost.pipelines.data.calls`). `waypost data
+responses` writes the tables without these columns; run after it, this asks nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.routing_data import with_choices
+from waypost.contracts.tables import (
+    ROUTING_SCHEMA,
+    SPLITS,
+    VERDICT_COLUMNS,
+    read_routing_table,
+    replace_table,
+    split_path,
+)
+from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
+from waypost.pipelines.data.calls.log import LogIndex
+from waypost.pipelines.data.calls.rate_limits import Ledger, Rates
+from waypost.pipelines.data.calls.requests import PROMPT, REQUESTS, cell_id
+from waypost.pipelines.data.calls.stream import Stream
+from waypost.pipelines.data.calls.worker import ANSWERS
+from waypost.pipelines.data.config import Candidate, DataConfig, load_data_config, run_folder
+from waypost.pipelines.data.responses import actor_cpus, cells_folder
+from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.storage import place
+
+logger = logging.getLogger(__name__)
+
+Cells = dict[tuple[str, int], list[dict[str, Any]]]
+"""The requests of each answer, by split and row."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with an LLM's name, its verdicts so far, and how many there will be."""
+
+
+def run(
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    models: Sequence[str] = (),
+    samples: int = 4,
+    progress: Progress | None = None,
+) -> str:
+    """Ask for what is not recorded yet, then write the columns.
+
+    Args:
+        config_path: YAML of the `DataConfig` that the answers were made with.
+        overrides: ``key=value`` settings on top of it.
+        models: Who is asked; none given: all but the dearest, which has nobody to pass on to.
+        samples: Verdicts on each answer, at most `MAX_VERDICTS`.
+        progress: Told about every verdict.
+
+    Returns:
+        The folder, as the config names it.
+
+    Raises:
+        ConfigError: in the config, or in what is asked.
+        SchemaError: the folder holds no routing data, or no answer of one of the models.
+        WaypostError: an engine cannot start.
+    """
+    config_path = Path(config_path)
+    config = load_data_config(config_path, overrides)
+    if not 1 <= samples <= MAX_VERDICTS:
+        raise ConfigError([Fault("samples", f"is {samples}; expected 1 to {MAX_VERDICTS}")])
+    models = models or _all_but_the_dearest(config)
+    if unknown := [name for name in models if name not in config.llms]:
+        raise ConfigError(
+            [
+                Fault(
+                    f"{config_path}: llms",
+                    f"has no {names(unknown)}; it has {names(list(config.llms))}",
+                )
+            ]
+        )
+    with run_folder(config_path, config) as folder:
+        _record(folder, config, models, samples, progress)
+    return str(place(config.out))
+
+
+def _record(
+    folder: Path,
+    config: DataConfig,
+    models: Sequence[str],
+    samples: int,
+    progress: Progress | None,
+) -> None:
+    tables = _read(folder)
+    found: dict[str, dict[int, dict[str, Any]]] = {split: {} for split in tables}
+    asked = {name: _cells(name, config.llms[name], tables, samples) for name in models}
+    if lacking := [name for name, cells in asked.items() if not cells]:
+        problem = f"holds no answer of {names(lacking)}; run `waypost data responses`"
+        raise SchemaError(f"{folder}: {problem}")
+    known = {name: _known(cells_folder(folder, name), cells) for name, cells in asked.items()}
+    # The verdicts of one answer stand together, so that an engine reads their prompt once.
+    todo = {
+        name: {
+            one["key"]: one for of in cells.values() for one in of if one["key"] not in known[name]
+        }
+        for name, cells in asked.items()
+    }
+    if any(todo.values()):
+        with ray_session():
+            quiet_ray_data()
+            for name, requests in todo.items():
+                logs = cells_folder(folder, name)
+                known[name] |= _ask(
+                    name, config.llms[name], logs, list(requests.values()), progress
+                )
+    for name, cells in asked.items():
+        for (split, row), of in cells.items():
+            found[split][row] = _row([known[name][one["key"]] for one in of])
+    for split, table in tables.items():
+        replace_table(split_path(folder, split), _with_columns(table, found[split]))
+
+
+def _all_but_the_dearest(config: DataConfig) -> list[str]:
+    prices = {name: llm.info(name).blended_price for name, llm in config.llms.items()}
+    known = {name: price for name, price in prices.items() if price is not None}
+    if len(known) < len(prices) or len(known) < 2:
+        raise ConfigError(
+            [Fault("llms", "who is the dearest of them is not known; name those to ask (--model)")]
+        )
+    return sorted(known, key=lambda name: known[name])[:-1]
+
+
+def _read(folder: Path) -> dict[str, pa.Table]:
+    paths = {split: split_path(folder, split) for split in SPLITS}
+    tables = {split: read_routing_table(path) for split, path in paths.items() if path.is_file()}
+    if not tables:
+        raise SchemaError(f"{folder}: holds no routing data; run `waypost data responses` first")
+    if lacking := [
+        split for split, table in tables.items() if "response" not in table.column_names
+    ]:
+        raise SchemaError(f"{split_path(folder, lacking[0])}: has no answers (column response)")
+    return tables
+
+
+def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int) -> Cells:
+    cells: Cells = {}
+    for split, table in tables.items():
+        n = len(table)
+        choices = table["choices"].to_pylist() if "choices" in table.column_names else [None] * n
+        columns = (table[c].to_pylist() for c in ("model_name", "query", "response", "error"))
+        for row, (model, query, response, error) in enumerate(zip(*columns, strict=True)):
+            if model == name and response is not None and error is None:
+                text = with_choices(query, choices[row])
+                cells[split, row] = [
+                    _request(name, candidate, text, response, sample) for sample in range(samples)
+                ]
+    return cells
+
+
+def _request(
+    name: str, candidate: Candidate, question: str, answer: str, sample: int
+) -> dict[str, Any]:
+    call = verdict_call(name, question, answer, sample)
+    request = {
+        "prompt": call.prompt,
+        "max_tokens": call.max_tokens,
+        "temperature": float(call.temperature),
+        "top_p": 1.0,
+        "seed": call.seed,
+    }
+    return {"key": cell_id(name, candidate, request), **request}
+
+
+def _requests(cells: Cells) -> dict[bytes, dict[str, Any]]:
+    return {one["key"]: one for asked in cells.values() for one in asked}
+
+
+def _known(folder: Path, cells: Cells) -> dict[bytes, Mapping[str, Any]]:
+    with LogIndex(folder, ANSWERS) as cache:
+        found = {key: cache.get(key) for key in _requests(cells)}
+    return {key: record for key, record in found.items() if record is not None}
+
+
+def _ask(
+    name: str,
+    candidate: Candidate,
+    folder: Path,
+    requests: Sequence[Mapping[str, Any]],
+    progress: Progress | None,
+) -> dict[bytes, Mapping[str, Any]]:
+    import ray
+
+    numbers = {text: at for at, text in enumerate(dict.fromkeys(r["prompt"] for r in requests))}
+    prompts = ray.put(pa.table({PROMPT: pa.array(list(numbers), pa.large_string())}))
+    rows = [
+        {name: one[name] for name in REQUESTS.names if name != "item"}
+        | {"item": numbers[one["prompt"]]}
+        for one in requests
+    ]
+    table = pa.Table.from_pylist(rows, schema=REQUESTS)
+    rates = Rates(candidate.requests_per_minute, candidate.tokens_per_minute)
+    ledger = ray.remote(num_cpus=0)(Ledger).remote({name: rates})
+    stream = Stream(name, candidate, folder, ledger, rates != Rates(), actor_cpus(candidate))
+    records: dict[bytes, Mapping[str, Any]] = {}
+    for outcomes in stream.outcomes(table, prompts):
+        for outcome in outcomes.to_pylist():
+            records[requests[outcome["request"]]["key"]] = outcome
+        if progress is not None:
+            progress(name, len(records), len(requests))
+    if failed := sum(record["error"] is not None for record in records.values()):
+        logger.warning("%s: %d of %d verdicts failed", name, failed, len(requests))
+    return records
+
+
+def _row(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    given = [record for record in records if record["error"] is None]
+    if not given:
+        return {}
+    read = [read_verdict(record["response"]) for record in given]
+    return {
+        "verdicts": json.dumps([None if verdict is None else int(verdict) for verdict in read]),
+        "verify_input_tokens": sum(record["input_tokens"] for record in given),
+        "verify_output_tokens": sum(record["output_tokens"] for record in given),
+    }
+
+
+def _with_columns(table: pa.Table, rows: Mapping[int, Mapping[str, Any]]) -> pa.Table:
+    for name in VERDICT_COLUMNS:
+        kept = table[name].to_pylist() if name in table.column_names else [None] * len(table)
+        values = [rows[row].get(name) if row in rows else old for row, old in enumerate(kept)]
+        field = ROUTING_SCHEMA.field(name)
+        column = pa.array(values, type=field.type)
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), field, column)
+        else:
+            table = table.append_column(field, column)
+    return table

@@ -1,0 +1,206 @@
+"""What every router of one comparison is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts import policy
+from waypost.contracts.cost import column_mean
+from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import leaks
+from waypost.contracts.types import Floats
+from waypost.metrics.costs import costs_of, list_prices
+from waypost.metrics.curves import Singles
+from waypost.metrics.intervals import Bootstrap
+from waypost.pipelines.evaluation.lambda_curve import Sweep, lambda_grid
+from waypost.pipelines.evaluation.replay import Outcomes, look_up
+
+DRAWS = 10_000
+CURVE_DRAWS = 1_000
+MOST_CELLS = 200_000_000
+"""Draws times queries up to which there are `DRAWS`; larger splits have fewer, at least
+`CURVE_DRAWS`."""
+
+MOST_UNKNOWN = 0.05
+"""Largest share of choices without a known cost for which a mean cost is still stated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Test outcomes, what training knew, and the draws that all intervals share.
+
+    All vectors over LLMs have shape (m,), in the order of ``test``.
+
+    Attributes:
+        train: Training split.
+        test: The evaluated split; its ``cost_usd`` is what `basis` says.
+        digest: Of the evaluated split as it was read.
+        basis: Where costs come from.
+        mean_quality: Training means; NaN for an LLM that training lacks.
+        mean_usd: Training mean dollars of a call; NaN where unknown.
+        prices: Blended list prices, USD per million tokens.
+        unseen: True for a query without a near-duplicate in training, shape (n,).
+        lambdas: Cost weights of every sweep.
+        bootstrap: Draws of the queries.
+    """
+
+    train: RoutingData
+    test: RoutingData
+    digest: str
+    basis: str
+    mean_quality: Floats
+    mean_usd: Floats
+    prices: Floats
+    unseen: NDArray[np.bool_]
+    lambdas: tuple[float, ...]
+    bootstrap: Bootstrap
+
+    @classmethod
+    def of(
+        cls,
+        train: RoutingData,
+        test: RoutingData,
+        seed: int,
+        lambdas: tuple[float, ...] | None = None,
+        unseen: NDArray[np.bool_] | None = None,
+        bootstrap: Bootstrap | None = None,
+    ) -> Ground:
+        """Put together what a comparison needs.
+
+        Args:
+            train: Training split.
+            test: The split to decide.
+            seed: Of the draws.
+            lambdas: Cost weights; None takes `lambda_grid`.
+            unseen: Where a test query has no near-duplicate in training; None looks for them.
+            bootstrap: Draws of the test queries; None makes them.
+
+        Raises:
+            SchemaError: the splits have no LLM in common.
+        """
+        costs = costs_of(test)
+        place = [train.names.index(n) if n in train.names else -1 for n in test.names]
+        if max(place) < 0:
+            raise SchemaError(
+                f"the evaluated split has scores of {names(test.names)} only; the training split "
+                "has none of these"
+            )
+        quality = np.append(column_mean(train.quality), np.nan)[place]
+        usd = np.append(column_mean(costs_of(train).usd), np.nan)[place]
+        return cls(
+            train=train,
+            test=replace(test, cost_usd=costs.usd),
+            digest=test.digest,
+            basis=costs.basis,
+            mean_quality=quality,
+            mean_usd=usd,
+            prices=list_prices(test),
+            unseen=~leaks(train.queries, test.queries) if unseen is None else unseen,
+            lambdas=lambdas or lambda_grid(usd),
+            bootstrap=bootstrap or Bootstrap.of_groups(test.groups, draws_for(len(test)), seed),
+        )
+
+    @property
+    def best(self) -> int:
+        """Column of the best single LLM, by training mean."""
+        return int(np.nanargmax(self.mean_quality))
+
+    @property
+    def has_costs(self) -> bool:
+        """Some call has a cost."""
+        return not bool(np.isnan(self.test.cost_usd).all())
+
+    @property
+    def cost_ref(self) -> float:
+        """Training mean dollars of the dearest LLM; NaN where no cost is known."""
+        known = self.mean_usd[~np.isnan(self.mean_usd)]
+        return float(known.max()) if len(known) else np.nan
+
+    @cached_property
+    def best_outcomes(self) -> Outcomes:
+        """What the best single LLM earned."""
+        return self.always(self.best)
+
+    def always(self, column: int) -> Outcomes:
+        """Return what one LLM earned on every query."""
+        return look_up(self.test, np.full(len(self.test), column, np.intp))
+
+    def sweep_by(self, quality: Floats, cost: Floats, allowed: NDArray[np.bool_]) -> Sweep:
+        """Let the policy choose at every weight, by matrices (n, m) of what is known."""
+        found = []
+        for lam in self.lambdas:
+            order = policy.rank(
+                quality,
+                cost,
+                self.test.names,
+                lam=lam,
+                cost_ref=self.cost_ref,
+                allowed=allowed,
+            )
+            found.append(look_up(self.test, order[:, 0]))
+        return Sweep(self.lambdas, tuple(found))
+
+    @cached_property
+    def oracle(self) -> Sweep:
+        """Choices by the measured scores themselves: at lambda 0 the cheapest of the best."""
+        measured = ~np.isnan(self.test.quality)
+        # A row without any score has no choice that was measured, whichever is named.
+        allowed = measured | ~measured.any(axis=1, keepdims=True)
+        return self.sweep_by(np.nan_to_num(self.test.quality), self.test.cost_usd, allowed)
+
+    @cached_property
+    def singles(self) -> Singles:
+        """The single LLMs' mean cost and quality on the evaluated split, one curve."""
+        usd = [mean_usd(column) for column in self.test.cost_usd.T]
+        return Singles(np.array([usd]), column_mean(self.test.quality)[None, :])
+
+    @cached_property
+    def singles_drawn(self) -> Singles:
+        """The same in each of `CURVE_DRAWS` draws."""
+        usd = self.bootstrap.means(with_known_mean(self.test.cost_usd), CURVE_DRAWS)
+        return Singles(usd, self.bootstrap.means(self.test.quality, CURVE_DRAWS))
+
+    @cached_property
+    def zero_aiq_drawn(self) -> Floats:
+        """AIQ of mixing single LLMs, in each draw."""
+        drawn = self.singles_drawn
+        return drawn.aiq(drawn.cost, drawn.quality)
+
+    @cached_property
+    def unseen_bootstrap(self) -> Bootstrap:
+        """Draws of the unseen queries; among all of them, as `bootstrap` draws."""
+        drawn = self.bootstrap
+        rows = np.arange(drawn.n) if drawn.rows is None else drawn.rows
+        return Bootstrap(drawn.n, drawn.draws, drawn.seed, rows[self.unseen])
+
+
+def draws_for(n: int) -> int:
+    """Return how many bootstrap draws there are of n queries, or groups of them."""
+    return max(CURVE_DRAWS, min(DRAWS, MOST_CELLS // max(n, 1)))
+
+
+def mean_usd(values: Floats) -> float:
+    """Mean over the known ones; NaN where more than `MOST_UNKNOWN` of them are unknown."""
+    known = ~np.isnan(values)
+    if not known.any() or 1 - known.mean() > MOST_UNKNOWN:
+        return np.nan
+    return float(values[known].mean())
+
+
+def with_known_mean(columns: Floats) -> Floats:
+    """Return the columns, those whose mean is not stated all NaN."""
+    stated = np.array([not np.isnan(mean_usd(column)) for column in columns.T], bool)
+    return np.where(stated, columns, np.nan)
+
+
+def mean(values: Any) -> float:
+    """Mean over the known ones; NaN where there are none."""
+    array = np.asarray(values, np.float64)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if len(known) else np.nan

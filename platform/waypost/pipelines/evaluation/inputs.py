@@ -1,0 +1,208 @@
+"""Embeddings of one run: each text once for each encoder, however many routers share it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.config import apply_overrides
+from waypost.contracts.artifact import MANIFEST, read_manifest
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import (
+    ConfigError,
+    Fault,
+    PluginError,
+    RegistryError,
+    WaypostError,
+    raised_at,
+)
+from waypost.contracts.router import TrainableRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.loading import load_router
+from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.registry import make_trainable, router_class
+from waypost.storage import Place, is_uri, local_copy, place
+
+
+class Vectors:
+    """Embeds what routers need, and remembers it.
+
+    Args:
+        encoder: The one that routers are fitted with.
+        folder: Routing-data folder that keeps embeddings; see `query_embeddings`.
+        progress: Told (done, total) embedded texts.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path, progress: Progress | None = None) -> None:
+        self.encoder = encoder
+        self._folder = folder
+        self._progress = progress
+        self._rows: dict[str, dict[str, NDArray[np.float32]]] = {}
+
+    def embedded(self, data: RoutingData, encoder: Encoder) -> RoutingData:
+        """Return the data with embeddings by this encoder; the folder keeps new ones."""
+        known = self._rows.setdefault(encoder.id, {})
+        new = list(dict.fromkeys(text for text in data.queries if text not in known))
+        if new:
+            rows = query_embeddings(new, encoder, self._folder, self._progress)
+            known.update(zip(new, rows, strict=True))
+        rows = np.stack([known[text] for text in data.queries])
+        return data.with_embeddings(rows, encoder.id)
+
+    def for_router(self, router: TrainableRouter, data: RoutingData) -> RoutingData:
+        """Return the data as this router is to be asked: with its encoder's embeddings, if any."""
+        encoder = self._encoder_of(router)
+        return data if encoder is None else self.embedded(data, encoder)
+
+    def of_texts(self, router: TrainableRouter, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Embed texts that no folder keeps; None where the router needs none."""
+        encoder = self._encoder_of(router)
+        if encoder is None:
+            return None
+        known = self._rows.setdefault(encoder.id, {})
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            known.update(zip(new, encoder.encode(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    @staticmethod
+    def _encoder_of(router: TrainableRouter) -> Encoder | None:
+        return router.encoder if router.needs_embeddings else None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the report.
+
+    Attributes:
+        label: Its name there, unlike any other row's.
+        artifact: Path or URI of a folder to load; None for a router to fit.
+        router: Registry name to fit; empty for an artifact.
+        parameters: Of the router.
+    """
+
+    label: str
+    artifact: Place | None = None
+    router: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A router that can be asked.
+
+    Attributes:
+        router: Fitted or loaded.
+        fit_s: Seconds of its fit, embedding apart; of an artifact as it was noted, or None.
+        trained_on: Digest of the data that it was fitted on.
+    """
+
+    router: TrainableRouter
+    fit_s: float | None
+    trained_on: str
+
+
+def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
+    """Read ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
+
+    A URI, a folder that holds a manifest, and whatever has a path separator is an artifact. Names
+    and parameters are checked here, before anything is read or fitted; a plug-in that does not
+    load is not a fault of the arguments and shows when it is fitted.
+
+    Raises:
+        ConfigError: with a fault for each argument that names no router or sets a wrong value.
+    """
+    found: list[Contender] = []
+    faults: list[Fault] = []
+    for argument in arguments:
+        try:
+            one = _read(argument, seed)
+        except ConfigError as error:
+            faults += error.faults
+        except RegistryError as error:
+            faults.append(Fault(argument, str(error)))
+        else:
+            found.append(one)
+    if faults:
+        raise ConfigError(faults)
+    return _distinct(found)
+
+
+def _read(argument: str, seed: int) -> Contender:
+    if is_uri(argument):
+        where = place(argument)
+        return Contender(where.name, artifact=where)
+    path = Path(argument)
+    if "/" in argument.partition(":")[0] or (path / MANIFEST).is_file():
+        return Contender(path.resolve().name, artifact=path)
+    name, _, rest = argument.partition(":")
+    # A comma inside brackets belongs to a list.
+    items = [item for item in re.split(r",(?![^\[\]]*\])", rest) if item]
+    given = apply_overrides({}, items)
+    try:
+        cls: Any = router_class(name)
+    except PluginError:
+        return Contender(argument, router=name, parameters=given)
+    except RegistryError:
+        if path.is_dir():  # it says itself what it lacks of an artifact
+            return Contender(path.resolve().name, artifact=path)
+        raise
+    check = getattr(cls, "check_params", None)
+    if check is not None:
+        check(given)
+    seeded = {"seed": seed} if "seed" in getattr(cls, "parameter_constraints", {}) else {}
+    return Contender(argument, router=name, parameters={**seeded, **given})
+
+
+def _distinct(contenders: Sequence[Contender]) -> list[Contender]:
+    taken: dict[str, int] = {}
+    found = []
+    for one in contenders:
+        taken[one.label] = taken.get(one.label, 0) + 1
+        again = taken[one.label]
+        label = one.label if again == 1 else f"{one.label} ({again})"
+        found.append(Contender(label, one.artifact, one.router, one.parameters))
+    return found
+
+
+def prepare(
+    one: Contender, train: RoutingData, vectors: Vectors, *, allow_plugin_code: bool
+) -> Ready:
+    """Load the artifact, or fit the router on the training split.
+
+    Raises:
+        WaypostError: it cannot be loaded, built or fitted.
+    """
+    if one.artifact is not None:
+        with local_copy(one.artifact) as folder:
+            loaded = load_router(folder, allow_plugin_code=allow_plugin_code)
+            manifest = read_manifest(folder)
+        noted = manifest.metrics.get("fit_s")
+        fit_s = float(noted) if isinstance(noted, int | float) else None
+        return Ready(loaded, fit_s, manifest.data_digest)
+    router = make_trainable(one.router, one.parameters)
+    data = train
+    if router.needs_embeddings:
+        router.encoder = vectors.encoder
+        data = vectors.embedded(train, vectors.encoder)
+    start = time.perf_counter()
+    router.fit(data)
+    return Ready(router, time.perf_counter() - start, train.digest)
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why a router failed.
+
+    What a plug-in or a library raises is named by its type and place only: its message may hold
+    a user's text.
+    """
+    if isinstance(error, WaypostError):
+        return " ".join(str(error).split())
+    return f"{raised_at(error)}; run with --debug for its message"

@@ -1,0 +1,141 @@
+"""A router's outcomes over a range of cost weights, whatever kind of router it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts import policy
+from waypost.contracts.records import Prediction, Query
+from waypost.contracts.router import QueryBatch, ScoreRouter, TrainableRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.step_router import StepRouter
+from waypost.pipelines.evaluation import replay
+from waypost.pipelines.evaluation.replay import Outcomes, look_up, look_up_names
+
+COST_ALONE = 1e9
+"""A lambda at which cost decides and quality only breaks ties; unlike infinity it is JSON."""
+
+POINTS = 60
+_LOW = 5e-3
+_FEW = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a router did with n queries at each of its cost weights.
+
+    Attributes:
+        lambdas: The weights, ascending; the first is 0.
+        outcomes: One for each weight.
+        predicted: Predicted scores (n, m), columns as in the data, NaN where the router does
+            not know the LLM; None for routers that predict none.
+        expected_usd: Mean predicted dollars of the choices at each weight; None likewise.
+        predicted_usd: Predicted dollars of a call, as ``predicted``; None likewise.
+        confidence: The router's, of its choices at the first weight, shape (n,); NaN for a query
+            unlike the training data; None where the router has no notion of it.
+    """
+
+    lambdas: tuple[float, ...]
+    outcomes: tuple[Outcomes, ...]
+    predicted: NDArray[np.float64] | None = None
+    expected_usd: NDArray[np.float64] | None = None
+    predicted_usd: NDArray[np.float64] | None = None
+    confidence: NDArray[np.float64] | None = None
+
+
+def lambda_grid(mean_usd: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return 0, weights on a log scale, and `COST_ALONE`.
+
+    The highest weight of the scale is the one at which a full point of quality does not pay for
+    the step from the cheapest LLM to the next.
+
+    Args:
+        mean_usd: Mean dollars of each LLM on training data, shape (n_llms,), NaN where unknown.
+    """
+    known = np.unique(mean_usd[~np.isnan(mean_usd)])
+    top = 10.0
+    if len(known) > 1:
+        top = min(max(top, 2 * known[-1] / (known[1] - known[0])), 1e5)
+    scale = [float(f"{lam:.4g}") for lam in np.geomspace(_LOW, top, POINTS)]
+    return (0.0, *scale, COST_ALONE)
+
+
+def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
+    """Decide every query at every weight and look up what came of it; no LLM is called.
+
+    A score router predicts once and the policy does the rest. Others decide anew at each weight,
+    so they are asked at a few of the weights only.
+
+    Args:
+        router: Fitted; one that needs embeddings takes those of ``data``.
+        data: Measured outcomes, with the costs to count in ``cost_usd``.
+        lambdas: Ascending.
+
+    Raises:
+        SchemaError: the data lacks what the router needs: embeddings, or recorded answers.
+        PluginError: somebody else's router fails, or does not decide as agreed.
+    """
+    if isinstance(router, ScoreRouter):
+        return _by_policy(router, data, lambdas)
+    some = _few(lambdas)
+    if isinstance(router, StepRouter):
+        return Sweep(some, tuple(replay.outcomes(router, data, lam) for lam in some))
+    return Sweep(some, tuple(_by_asking(router, data, lam) for lam in some))
+
+
+def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
+    # The steps of `ScoreRouter.decide`, without a Decision for each query and weight.
+    queries = tuple(Query(text) for text in data.queries)
+    batch = QueryBatch(queries, data.embeddings if router.needs_embeddings else None)
+    prediction = router.predict(batch)
+    quality = np.asarray(policy.decision_quality(prediction, router.mean_quality_), np.float64)
+    cost = router.predict_cost(batch, prediction)
+    names = router.model_names
+    place = np.array([data.names.index(n) if n in data.names else -1 for n in names], np.intp)
+    rows = np.arange(len(queries))
+    allowed = policy.allowed_mask(queries, router.policy, names)
+    found: list[Outcomes] = []
+    expected: list[float] = []
+    confidence = None
+    for lam in lambdas:
+        order = policy.rank(
+            quality,
+            cost,
+            names,
+            lam=lam,
+            cost_ref=router.cost_model_.cost_ref,
+            allowed=allowed,
+        )
+        chosen = router.explore(order, queries)[0][:, 0]
+        if not found:
+            confidence = _confidence(prediction, chosen)
+        found.append(look_up(data, place[chosen]))
+        expected.append(float(cost[rows, chosen].mean()))
+    predicted, usd = (np.full(data.quality.shape, np.nan) for _ in range(2))
+    predicted[:, place[place >= 0]] = quality[:, place >= 0]
+    usd[:, place[place >= 0]] = cost[:, place >= 0]
+    return Sweep(tuple(lambdas), tuple(found), predicted, np.array(expected), usd, confidence)
+
+
+def _confidence(prediction: Prediction, chosen: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    if prediction.confidence is None:
+        return None
+    sure = np.asarray(prediction.confidence, np.float64)[np.arange(len(chosen)), chosen]
+    unlike = prediction.out_of_distribution
+    return sure if unlike is None else np.where(unlike, np.nan, sure)
+
+
+def _by_asking(router: TrainableRouter, data: RoutingData, lam: float) -> Outcomes:
+    queries = [Query(text, lam=lam) for text in data.queries]
+    decisions = router.decide(queries, data.embeddings if router.needs_embeddings else None)
+    return look_up_names(data, [decision.model for decision in decisions])
+
+
+def _few(lambdas: Sequence[float]) -> tuple[float, ...]:
+    if len(lambdas) <= _FEW:
+        return tuple(lambdas)
+    return tuple(lambdas[i] for i in np.linspace(0, len(lambdas) - 1, _FEW).astype(int))

@@ -1,0 +1,155 @@
+"""What a router's choices earned, looked up in measured data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import EngineRequestError, SchemaError
+from waypost.contracts.records import Query
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.step_router import ANSWER, Call, CallResult, StepRouter
+from waypost.contracts.verdicts import VERIFY
+from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """One setting of a router over n queries; each vector has shape (n,).
+
+    Attributes:
+        quality: Score earned; NaN where the choice was not measured.
+        cost_usd: Dollars spent; NaN where not recorded.
+        model: Column of the LLM whose answer counts; -1 where it is none of the data's.
+        calls: Calls made, verdicts included; None where each query is one call.
+        first: Column of the LLM that was asked for an answer first, -1 likewise; None likewise.
+    """
+
+    quality: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
+    model: NDArray[np.intp]
+    calls: NDArray[np.intp] | None = None
+    first: NDArray[np.intp] | None = None
+
+
+def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:
+    """Return what the LLMs in these columns, shape (n,), earned; -1 is not measured."""
+    columns = np.asarray(columns, np.intp)
+    return Outcomes(_cells(data.quality, columns), _cells(data.cost_usd, columns), columns)
+
+
+def look_up_names(data: RoutingData, chosen: Sequence[str]) -> Outcomes:
+    """Return what the LLMs of these names earned; a name the data lacks is not measured."""
+    place = {name: j for j, name in enumerate(data.names)}
+    return look_up(data, np.array([place.get(name, -1) for name in chosen], np.intp))
+
+
+def _cells(matrix: NDArray[np.float64], columns: NDArray[np.intp]) -> NDArray[np.float64]:
+    # One more column of NaN, which index -1 finds.
+    padded = np.column_stack([matrix, np.full(len(matrix), np.nan)])
+    return padded[np.arange(len(matrix)), columns]
+
+
+_LIMITS = EpisodeLimits(max_steps=64, wall_s=3600.0)
+"""Nothing waits here, so that a cap on time or money would only hide what a router does."""
+
+
+def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
+    """Run an episode for each query and look up what its answer scored and all its calls cost.
+
+    An answer that the data lacks is a failed call; the verdicts on an answer are given in their
+    recorded order, and further ones fail.
+
+    Args:
+        router: Fitted.
+        data: Recorded outcomes, with verdicts where the router asks for them.
+        lam: Cost weight of every query.
+
+    Returns:
+        Quality NaN where the answer is nobody's or was not measured; dollars NaN where those of
+        one of the calls are not recorded.
+
+    Raises:
+        SchemaError: the data holds no verdicts and the router asks for one, or the router asks
+            for something else than answers and verdicts, which no data holds.
+    """
+    done = asyncio.run(_episodes(router, data, lam))
+    names = {name: j for j, name in enumerate(data.names)}
+    model = np.array([names.get(result.model or "", -1) for result in done], np.intp)
+    padded = np.column_stack([data.quality, np.full(len(data), np.nan)])
+    return Outcomes(
+        quality=padded[np.arange(len(data)), model],
+        cost_usd=np.array([np.nan if r.unpriced_calls else r.cost_usd for r in done], np.float64),
+        model=model,
+        calls=np.array([len(result.calls) for result in done], np.intp),
+        first=np.array([names.get(_first(result), -1) for result in done], np.intp),
+    )
+
+
+def _first(result: EpisodeResult) -> str:
+    asked = (one.call.model for one in result.calls if one.call.purpose == ANSWER)
+    return next(asked, None) or ""
+
+
+async def _episodes(router: StepRouter, data: RoutingData, lam: float) -> list[EpisodeResult]:
+    found = []
+    for row, text in enumerate(data.queries):
+        query = Query(
+            text, query_id=data.query_ids[row], task_name=data.task_names[row] or None, lam=lam
+        )
+        found.append(await run_episode(router, query, _Recorded(data, row), _LIMITS))
+    return found
+
+
+class _Recorded:
+    """Answers the calls about one query from the data."""
+
+    def __init__(self, data: RoutingData, row: int) -> None:
+        self._data = data
+        self._row = row
+        self._asked: Counter[int] = Counter()  # verdicts given so far, by column
+
+    async def __call__(self, call: Call) -> CallResult:
+        column = self._data.names.index(call.model) if call.model in self._data.names else None
+        if column is None:
+            raise EngineRequestError(f"the data holds nothing of {call.model}")
+        if call.purpose == VERIFY:
+            return self._verdict(call, column)
+        if call.purpose != ANSWER or call.prompt != self._data.queries[self._row]:
+            raise SchemaError(
+                f"the data holds no answers to calls of purpose {call.purpose!r} other than the "
+                "queries themselves; this router can only be judged live"
+            )
+        if np.isnan(self._data.quality[self._row, column]):
+            raise EngineRequestError(f"the data holds no answer of {call.model}")
+        dollars = float(self._data.cost_usd[self._row, column])
+        return CallResult(
+            call,
+            f"(the recorded answer of {call.model})",
+            input_tokens=self._count(self._data.input_tokens, column),
+            output_tokens=self._count(self._data.output_tokens, column),
+            cost_usd=None if np.isnan(dollars) else dollars,
+        )
+
+    def _count(self, tokens: NDArray[np.float64], column: int) -> int:
+        return int(np.nan_to_num(tokens[self._row, column]))
+
+    def _verdict(self, call: Call, column: int) -> CallResult:
+        if self._data.verdicts is None:
+            raise SchemaError(
+                "the data holds no verdicts, which this router asks for; record them with "
+                "`waypost data verdicts`"
+            )
+        given = self._data.verdicts[self._row, column]
+        sample = self._asked[column]
+        self._asked[column] += 1
+        if sample >= len(given) or np.isnan(given[sample]):
+            raise EngineRequestError(f"the data holds no verdict {sample} of {call.model}")
+        dollars = float(self._data.verdict_cost_usd[self._row, column])
+        text = "Yes" if given[sample] == 1 else "No"
+        return CallResult(call, text, cost_usd=None if np.isnan(dollars) else dollars)

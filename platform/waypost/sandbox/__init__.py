@@ -1,0 +1,1 @@
+"""Run generated Python without network, files or processes of its own."""

@@ -1,0 +1,256 @@
+"""How the gateway reaches a router and an LLM, wherever they run: two small protocols.
+
+The clients here run them in the gateway's own process; `ray_clients` has those that call a
+deployment. The gateway cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from waypost.contracts.errors import (
+    EngineOverloadedError,
+    WaypostError,
+)
+from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.records import Decision
+from waypost.contracts.step_router import Action
+from waypost.engines.base import Engine
+from waypost.serve.backends.llm_replica import Pace, absent, chunks_of, whole_answer
+from waypost.serve.backends.messages import read_action, read_reply
+from waypost.serve.backends.router_replica import Decider
+from waypost.serve.plan import RouterPlan
+
+logger = logging.getLogger(__name__)
+
+
+class RouterClient(Protocol):
+    """Decides."""
+
+    async def start(self) -> None:
+        """Make ready to decide."""
+        ...
+
+    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+        """Decide one query.
+
+        Args:
+            query: As `Query.of` reads it.
+            router: Name of a loaded router; ``auto`` is the default one.
+
+        Raises:
+            PolicyError, SchemaError: the query cannot be decided as asked.
+            RouterUnavailableError: the router cannot be reached.
+        """
+        ...
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode.
+
+        Args:
+            state: `EpisodeState.to_dict`.
+            router: Name of a loaded router that works in steps; ``auto`` is the default one.
+            version: The router's, as its decision named it: an episode ends as it began.
+            capped: A cap was reached: ask how to end (`StepRouter.fallback`).
+
+        Raises:
+            StaleDecisionError: another router goes by that name by now.
+            PolicyError: no LLM is left that the router may ask.
+            RouterUnavailableError: the router cannot be reached, or failed.
+        """
+        ...
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan from now on.
+
+        Raises:
+            ArtifactError, WeightsError, PoolMismatchError: it cannot be; nothing changed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free what `start` took."""
+        ...
+
+
+class LLMClient(Protocol):
+    """Asks one LLM."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the LLM has started. One that has not is asked after all others."""
+        ...
+
+    async def start(self) -> None:
+        """Make ready to answer. An LLM that cannot be had is not ready; nothing is raised."""
+        ...
+
+    def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request as lists of chunks.
+
+        With ``whole`` there is one list, once the answer is complete. Closing the generator
+        ends the generation.
+
+        Raises:
+            EngineError: at the first or any later list.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Return once no request is worked on here."""
+        ...
+
+    async def close(self) -> None:
+        """Free what `start` took."""
+        ...
+
+
+class LocalRouter:
+    """A router in this process."""
+
+    def __init__(self, decider: Decider) -> None:
+        self.decider = decider
+
+    async def start(self) -> None:
+        """Load the artifacts."""
+        await self.decider.start()
+
+    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+        """Decide one query; see `RouterClient.decide`."""
+        return read_reply(await self.decider.decide(query, router))
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode; see `RouterClient.step`."""
+        return read_action(await self.decider.step(state, router, version, capped))
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan; see `Decider.adopt`."""
+        await self.decider.adopt(plan)
+
+    async def close(self) -> None:
+        """End the threads."""
+        await self.decider.close()
+
+
+class AbsentLLM:
+    """An LLM of the pool that cannot be served here: refuses every request.
+
+    Args:
+        name: Of the LLM.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.ready = False
+        self._name = name
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def drain(self) -> None:
+        """Nothing to wait for."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Refuse one request; see `LLMClient.stream`."""
+        if not self.ready:
+            raise absent(self._name)
+        yield []  # makes this a generator
+
+
+class LocalLLM:
+    """An engine in this process, with the queue that a deployment would have.
+
+    Args:
+        name: Of the LLM, for messages.
+        engine: Started by `start`.
+        max_ongoing: Requests worked on at a time.
+        max_queued: Requests that wait; one more is refused.
+        queue_timeout_s: Longest wait.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        max_ongoing: int,
+        max_queued: int,
+        queue_timeout_s: float,
+    ) -> None:
+        self.engine = engine
+        self.ready = False
+        self._name = name
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._queue_timeout_s = queue_timeout_s
+        self._places = asyncio.Semaphore(max_ongoing)
+        self._most = max_ongoing + max_queued
+        self._present = 0
+
+    async def start(self) -> None:
+        """Start the engine; where that fails, the log says why."""
+        try:
+            await self.engine.start()
+        except WaypostError as error:
+            logger.error("%s is not served: %s", self._name, error)
+            return
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Return once no request is worked on here."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Close the engine."""
+        await self.engine.close()
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request; see `LLMClient.stream`."""
+        if not self.ready:
+            raise absent(self._name)
+        if self._present >= self._most:
+            raise EngineOverloadedError(f"{self._present} requests are in progress or waiting")
+        self._present += 1
+        self._idle.clear()
+        try:
+            await self._take_place()
+            try:
+                if whole:
+                    yield await whole_answer(self.engine, request, pace)
+                    return
+                async with aclosing(chunks_of(self.engine, request, pace)) as chunks:
+                    async for chunk in chunks:
+                        yield [chunk]
+            finally:
+                self._places.release()
+        finally:
+            self._present -= 1
+            if not self._present:
+                self._idle.set()
+
+    async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise EngineOverloadedError(
+                f"no place was free within {self._queue_timeout_s:g} s"
+            ) from None

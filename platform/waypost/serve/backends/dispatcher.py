@@ -1,0 +1,207 @@
+"""Decides and asks, without HTTP: what the gateway and ``waypost infer`` share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from waypost.contracts.generation import Usage
+from waypost.contracts.records import Decision
+from waypost.engines import make_engine
+from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
+from waypost.serve.backends.circuit_breaker import Circuit
+from waypost.serve.backends.episodes import Ended, Episode, Passed, Spent
+from waypost.serve.backends.failover import Failover, Failure, Opened
+from waypost.serve.backends.router_replica import Decider
+from waypost.serve.gateway.requests import Call
+from waypost.serve.plan import Plan, Served
+
+Reach = Callable[[Served], LLMClient]
+"""How the client of an LLM is made."""
+
+LEAVE_AFTER_S = 5.0
+"""For so long an LLM that was taken out still answers requests whose decision named it."""
+
+PINNED = "pinned"
+"""What decisions name as their router where the client asked for an LLM by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision and how long it took, in seconds, as the gateway saw it."""
+
+    decision: Decision
+    seconds: float
+
+
+class Dispatcher:
+    """Decides which LLMs to ask, and asks them.
+
+    Args:
+        plan: The graph.
+        router: How to reach the routers.
+        reach: How to reach an LLM of the plan.
+        on_failure: Told of every LLM that did not answer.
+        earlier: The dispatcher that this one takes over from. Router, circuit, and the clients of
+            LLMs that have not changed are its.
+
+    Attributes:
+        llms: The client of each LLM by name.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        router: RouterClient,
+        reach: Reach,
+        on_failure: Callable[[Failure], None] = lambda _: None,
+        earlier: Dispatcher | None = None,
+    ) -> None:
+        self.plan = plan
+        self.circuit: Circuit = Circuit() if earlier is None else earlier.circuit
+        same = {} if earlier is None else earlier._clients_of(plan)
+        self.llms: dict[str, LLMClient] = {
+            model.name: same.get(model.name) or reach(model) for model in plan.models
+        }
+        self._new = [name for name in self.llms if name not in same]
+        self._router = router
+        self._router_runs = earlier is not None
+        self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure)
+
+    def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
+        """Return the clients that serve another plan as they serve this one."""
+        prices = {"input_price", "output_price"}
+        before = {model.name: model.model_dump(exclude=prices) for model in self.plan.models}
+        return {
+            model.name: self.llms[model.name]
+            for model in plan.models
+            if before.get(model.name) == model.model_dump(exclude=prices)
+        }
+
+    async def start(self) -> None:
+        """Start what runs in this process and does not run yet, the engines first.
+
+        Raises:
+            WaypostError: a router cannot be had; what had started is closed.
+        """
+        async with AsyncExitStack() as started:
+            for name in self._new:
+                await self.llms[name].start()
+                started.push_async_callback(self.llms[name].close)
+                self.circuit.forget(name)
+            if self._router_runs:
+                await self._router.adopt(self.plan.router)
+            else:
+                await self._router.start()
+            started.pop_all()
+
+    async def close(self) -> None:
+        """Close what `start` started."""
+        async with AsyncExitStack() as running:
+            clients: list[LLMClient | RouterClient] = [*self.llms.values(), self._router]
+            for client in clients:
+                running.push_async_callback(client.close)
+
+    async def leave(self, successor: Dispatcher) -> None:
+        """Close the clients that the successor does not have, once their requests are finished.
+
+        Where this is cancelled, they are closed at once.
+        """
+        kept = {id(client) for client in successor.llms.values()}
+        left = [client for client in self.llms.values() if id(client) not in kept]
+        async with AsyncExitStack() as closing:
+            for client in left:
+                closing.push_async_callback(client.close)
+            if left:
+                await asyncio.sleep(LEAVE_AFTER_S)
+            for client in left:
+                await client.drain()
+
+    async def decide(self, call: Call) -> Decided:
+        """Decide one call.
+
+        Raises:
+            PolicyError, SchemaError, RouterUnavailableError: see `RouterClient.decide`.
+        """
+        if call.pinned is not None:
+            reason = "asked for by name"
+            pinned = Decision(call.pinned, (call.pinned,), reason=reason, router=PINNED)
+            return Decided(pinned, 0.0)
+        assert call.router is not None  # one of the two is set
+        begin = time.perf_counter()
+        decision = await self._router.decide(call.query, call.router)
+        return Decided(decision, time.perf_counter() - begin)
+
+    async def open(self, call: Call, decision: Decision, *, whole: bool) -> Opened:
+        """Begin the answer; see `Failover.open`.
+
+        Raises:
+            ExhaustedError: no LLM of the ranking answered.
+            EngineRequestError: the request itself is at fault.
+        """
+        return await self._failover.open(decision.ranking, call.requests, whole=whole)
+
+    def takes_steps(self, call: Call) -> bool:
+        """Say whether the router of a call works in steps."""
+        return call.router is not None and self.plan.takes_steps(call.router)
+
+    async def episode(
+        self,
+        call: Call,
+        decision: Decision,
+        spent: Spent = lambda call, usage, cost_usd: None,
+        passed: Passed | None = None,
+    ) -> Ended:
+        """Have a router that works in steps answer; see `Episode`.
+
+        Raises:
+            BrokenOffError: the answer is not complete, and a part of it was passed on.
+            ExhaustedError: no LLM gave an answer.
+            EngineRequestError: the request itself is at fault.
+            StaleDecisionError, RouterUnavailableError: see `RouterClient.step`.
+        """
+        episode = Episode(
+            self.plan, self._router, self._failover, self.cost_usd, call, decision, spent, passed
+        )
+        return await episode.run()
+
+    def cost_usd(self, model: str, usage: Usage) -> float | None:
+        """Return the dollars of one answer; None where the LLM's prices are unknown."""
+        prices = self.plan.router.prices.get(model)
+        if prices is None:
+            return None
+        return (usage.input_tokens * prices[0] + usage.output_tokens * prices[1]) / 1e6
+
+
+def local_llm(model: Served) -> LLMClient:
+    """Build the engine of one LLM in this process.
+
+    Raises:
+        ConfigError, RegistryError, MissingExtraError: it cannot be built.
+    """
+    if model.unavailable is not None:
+        return AbsentLLM(model.name)
+    return LocalLLM(
+        model.name,
+        make_engine(model.engine, model.config, f"pool: {model.name}: config"),
+        model.max_ongoing_requests,
+        model.max_queued_requests,
+        model.queue_timeout_s,
+    )
+
+
+def local_router(plan: Plan) -> RouterClient:
+    """Return a router in this process."""
+    return LocalRouter(Decider(plan.router))
+
+
+def add(usages: Mapping[Any, Usage]) -> Usage:
+    """Return the sum of the usages of several answers."""
+    return Usage(
+        sum(usage.input_tokens for usage in usages.values()),
+        sum(usage.output_tokens for usage in usages.values()),
+    )

@@ -1,0 +1,304 @@
+"""An episode behind the gateway: a router that works in steps, and the LLMs of the pool.
+
+The router may be in another process. Its calls go the way of every other request (clients,
+circuit, time-outs); one that fails is told to the router, which goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from waypost.contracts.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineServerError,
+    EngineTimeoutError,
+    WaypostError,
+)
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
+from waypost.contracts.records import Decision, Query
+from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
+from waypost.contracts.steps import Call as StepCall
+from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
+from waypost.serve.backends.base import RouterClient
+from waypost.serve.backends.failover import (
+    ExhaustedError,
+    Failover,
+    Failure,
+    Opened,
+    other_model_may_answer,
+    read_whole,
+)
+from waypost.serve.gateway.requests import Call
+from waypost.serve.plan import Plan
+
+CostOf = Callable[[str, Usage], float | None]
+"""Dollars of one answer of an LLM; None where its prices are unknown."""
+
+Spent = Callable[[StepCall, Usage, float | None], None]
+"""Told of every call that ended, also of those whose client has gone by the end."""
+
+
+Passed = Callable[[str, int, list[Chunk]], Awaitable[None]]
+"""Given an answer that ends the episode, while it is made: the LLM, how many were asked, chunks."""
+
+
+class BrokenOffError(WaypostError):
+    """An answer broke off of which the client has read a part."""
+
+    def __init__(self, model: str, error: EngineError) -> None:
+        super().__init__(str(error))
+        self.model, self.error = model, error
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer of an episode.
+
+    Attributes:
+        model: Whose answer it is; the router's name where it is its own work.
+        answer: Text and why it ended; its usage is that of all calls together.
+        attempts: LLMs asked.
+        result: What it took.
+    """
+
+    model: str
+    answer: Answer
+    attempts: int
+    result: EpisodeResult
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Dollars of all calls as far as they are known; None where those of no call are."""
+        unknown = self.result.unpriced_calls == len(self.result.calls)
+        return None if unknown else self.result.cost_usd
+
+    def told(self) -> dict[str, Any]:
+        """Return what it took, as ``usage.waypost`` says it."""
+        result = self.result
+        return {
+            "steps": len(result.steps),
+            "calls": len(result.calls),
+            "unpriced_calls": result.unpriced_calls,
+            "input_tokens": result.input_tokens,
+            "output_tokens": result.output_tokens,
+            "ended_by": result.ended_by,
+        }
+
+
+class RemoteSteps:
+    """What `run_episode` takes for the router, wherever that is.
+
+    Args:
+        router: How to reach it.
+        name: Of the router.
+        version: Of its decision on this query.
+    """
+
+    def __init__(self, router: RouterClient, name: str, version: str) -> None:
+        self._router = router
+        self._name = name
+        self._version = version
+
+    async def step(self, state: EpisodeState) -> Action:
+        """Ask the router for the next step; see `RouterClient.step`."""
+        return await self._router.step(state.to_dict(), self._name, self._version)
+
+    async def fallback(self, state: EpisodeState) -> Action:
+        """Ask the router how to end; see `RouterClient.step`."""
+        return await self._router.step(state.to_dict(), self._name, self._version, capped=True)
+
+
+class _RequestAtFaultError(Exception):
+    """An LLM refused the client's own request: no other would take it. Ends the episode."""
+
+    def __init__(self, error: EngineError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Episode:
+    """Runs one episode.
+
+    Args:
+        plan: The graph.
+        router: How to reach the router.
+        failover: Asks LLMs.
+        cost_of: Prices.
+        call: What the client asked.
+        decision: The router's first word on it.
+        spent: See `Spent`.
+        passed: See `Passed`; None where the client waits for the whole answer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        router: RouterClient,
+        failover: Failover,
+        cost_of: CostOf,
+        call: Call,
+        decision: Decision,
+        spent: Spent,
+        passed: Passed | None,
+    ) -> None:
+        assert call.router is not None  # nobody runs an episode for a pinned LLM
+        self._limits = plan.limits
+        self._policy = plan.router.policy
+        self._steps = RemoteSteps(router, call.router, decision.router_version)
+        self._failover = failover
+        self._cost_of = cost_of
+        self._call = call
+        self._decision = decision
+        self._spent = spent
+        self._passed = passed
+        self._passing: str | None = None  # the LLM whose answer the client reads
+        self._query = Query.of(call.query)
+        self._allowed = _allowed(plan, self._query)
+        self._asked: list[str] = []
+        self._failures: list[Failure] = []
+        self._answers: dict[tuple[str, str], Answer] = {}
+
+    async def run(self) -> Ended:
+        """Return its answer.
+
+        Raises:
+            ExhaustedError: no LLM gave one.
+            BrokenOffError: the answer is not complete, and a part of it was passed on.
+            EngineRequestError: the client's request is at fault.
+            StaleDecisionError: the router was replaced meanwhile.
+            PolicyError, RouterUnavailableError: the router cannot go on.
+        """
+        total_s = self._limits.total_timeout_s
+        self._deadline = asyncio.get_running_loop().time() + total_s
+        self._failover.check(self._decision.ranking)
+        try:
+            result = await run_episode(self._steps, self._query, self._ask, self._caps(total_s))
+        except _RequestAtFaultError as refused:
+            raise refused.error from None
+        except BrokenOffError:
+            raise
+        except WaypostError:
+            self._check_not_passing()  # what has begun is not begun again
+            raise
+        self._check_not_passing()
+        if result.text is None:
+            late = EngineTimeoutError("no answer within the time of the whole request")
+            raise ExhaustedError(self._failures or [Failure(self._decision.model, late)])
+        usage = Usage(result.input_tokens, result.output_tokens)
+        model = result.model or self._decision.router
+        found = self._answers.get((model, result.text))
+        reason = "stop" if found is None else found.finish_reason
+        answer = Answer(result.text, reason, usage)
+        return Ended(model, answer, len(set(self._asked)), result)
+
+    def _caps(self, total_s: float) -> EpisodeLimits:
+        limits = self._limits
+        last_s = min(limits.first_token_timeout_s, total_s / 2)
+        own = self._query.max_cost_usd
+        return EpisodeLimits(
+            max_steps=limits.max_steps,
+            max_tokens=limits.max_episode_tokens,
+            max_cost_usd=self._policy.max_cost_usd if own is None else own,
+            wall_s=total_s - last_s,
+            last_call_s=last_s,
+        )
+
+    def _check_not_passing(self) -> None:
+        if self._passing is not None:
+            late = EngineTimeoutError("the time of the whole request is over")
+            raise BrokenOffError(self._passing, late)
+
+    async def _ask(self, asked: StepCall) -> CallResult:
+        self._check_not_passing()
+        others = tuple(name for name in self._decision.ranking if name != asked.model)
+        request = self._request(asked)
+        self._asked.append(asked.model)
+        try:
+            if asked.model not in self._allowed:
+                raise EngineConnectionError(f"{asked.model} is not among the models allowed")
+            streams = asked.final and self._passed is not None
+            opened = await self._failover.call(
+                asked.model, request, others, self._deadline, whole=not streams
+            )
+            answer = await self._pass_on(opened) if streams else (await read_whole(opened))[0]
+        except EngineError as error:
+            self._failures.append(Failure(asked.model, error))
+            if self._is_the_clients(asked) and not other_model_may_answer(error):
+                raise _RequestAtFaultError(error) from None
+            raise
+        cost_usd = self._cost_of(asked.model, answer.usage)
+        self._spent(asked, answer.usage, cost_usd)
+        self._answers[asked.model, answer.text] = answer
+        return CallResult(
+            asked,
+            answer.text,
+            input_tokens=answer.usage.input_tokens,
+            output_tokens=answer.usage.output_tokens,
+            cost_usd=cost_usd,
+        )
+
+    async def _pass_on(self, opened: Opened) -> Answer:
+        """Let the client read an answer while it is made."""
+        assert self._passed is not None  # the caller looked
+        self._passing = opened.model
+        texts: list[str] = []
+        last = Chunk()
+        try:
+            async with aclosing(opened.pieces) as lists:
+                async for pieces in lists:
+                    chunks = [chunk for _, chunk in pieces]
+                    await self._passed(opened.model, len(set(self._asked)), chunks)
+                    texts.extend(chunk.text for chunk in chunks)
+                    last = chunks[-1]
+            if last.usage is None:
+                raise EngineServerError("the answer ended without its last part")
+        except EngineError as error:
+            raise BrokenOffError(opened.model, error) from None
+        self._passing = None
+        return Answer("".join(texts), last.finish_reason or "stop", last.usage)
+
+    def _is_the_clients(self, asked: StepCall) -> bool:
+        return asked.purpose == ANSWER and asked.prompt == self._query.text
+
+    def _request(self, asked: StepCall) -> GenerateRequest:
+        """Return the request of one call.
+
+        Where its answer may be the client's, it is made as the client asked: with all turns of
+        the chat where the router passes its question on unchanged, and with its options.
+        """
+        own = self._call.requests[0]
+        id_ = f"{self._call.request_id}-{len(self._asked)}"
+        turn = [{"role": "user", "content": asked.prompt}]
+        if asked.purpose != ANSWER:
+            most = min(asked.max_tokens or self._limits.max_tokens, self._limits.max_tokens)
+            return GenerateRequest(
+                id_,
+                messages=turn,
+                max_tokens=most if asked.max_tokens else None,
+                temperature=asked.temperature,
+                seed=asked.seed,
+            )
+        if not self._is_the_clients(asked):
+            prompted = {"messages": turn} if own.prompt is None else {"prompt": asked.prompt}
+            own = replace(own, **prompted)
+        return replace(
+            own,
+            request_id=id_,
+            max_tokens=asked.max_tokens if own.max_tokens is None else own.max_tokens,
+            temperature=asked.temperature if own.temperature is None else own.temperature,
+            seed=asked.seed if own.seed is None else own.seed,
+        )
+
+
+def _allowed(plan: Plan, query: Query) -> frozenset[str]:
+    """Return the LLMs that an episode may ask: those of the pool, the policy and the request."""
+    allowed = set(plan.router.served)
+    for names in (plan.router.policy.allowed_models, query.allowed_models):
+        if names is not None:
+            allowed &= set(names)
+    return frozenset(allowed)

@@ -1,0 +1,264 @@
+"""The gateway's clients for a router and LLMs that are Serve deployments.
+
+Only plain data crosses. What Ray raises (a replica that died, a full queue) becomes one of our
+errors here, so that nothing behind these clients knows of Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import asdict
+from typing import Any
+
+from waypost.contracts.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineOverloadedError,
+    EngineServerError,
+    engine_error,
+)
+from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.records import Decision
+from waypost.contracts.step_router import Action
+from waypost.serve.backends.llm_replica import Message, Pace, within
+from waypost.serve.backends.messages import Reply, RouterUnavailableError, read_action, read_reply
+from waypost.serve.backends.router_replica import MAX_BATCH
+from waypost.serve.plan import RouterPlan
+
+logger = logging.getLogger(__name__)
+
+STATUS_POLL_S = 2.0
+DECISION_TIMEOUT_S = 30.0
+"""Longer than the only replica of a router takes to be replaced."""
+
+ROUTER_TRIES = 3
+CALLS = 2
+"""Calls to the router deployment on their way at a time, from one gateway."""
+
+SLACK_S = 1.0
+"""The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
+
+
+class HandleRouter:
+    """Asks the router deployment.
+
+    Queries that come while `CALLS` calls are on their way go together in the next: at one request
+    at a time nothing waits, and under load the cost of a call is shared.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._decide = handle.options(method_name="decide")
+        self._step = handle.options(method_name="step")
+        self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Nothing to do: Serve starts the deployment."""
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Nothing to do: the deployment takes the same user_config."""
+
+    async def close(self) -> None:
+        """Nothing to do: Serve stops the deployment."""
+
+    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+        """Decide one query; see `RouterClient.decide`."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((query, router, future))
+        self._work()
+        return read_reply(await future)
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
+    ) -> Action:
+        """Take one step of an episode; see `RouterClient.step`."""
+        # a step is a function of its state, so that it may be asked for again
+        reply: Reply = await _asked(self._step, state, router, version, capped)
+        return read_action(reply)
+
+    def _work(self) -> None:
+        while self._waiting and len(self._calls) < CALLS:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            call = asyncio.create_task(self._ask(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            call.add_done_callback(lambda _: self._work())
+
+    async def _ask(self, batch: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]]) -> None:
+        batch = [item for item in batch if not item[2].done()]  # those whose client has gone
+        if not batch:
+            return
+        try:
+            asked = [(query, router) for query, router, _ in batch]
+            replies: list[Reply] = await _asked(self._decide, asked)
+        except RouterUnavailableError as error:
+            for _, _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, _, future), reply in zip(batch, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+
+async def _asked(method: Any, *arguments: Any) -> Any:
+    """Ask the router's node; it only reads, so that a replica which dies over it is no loss.
+
+    Raises:
+        RouterUnavailableError: no replica answered.
+    """
+    problem = ""
+    for _ in range(ROUTER_TRIES):
+        call = method.remote(*arguments)
+        try:
+            async with asyncio.timeout(DECISION_TIMEOUT_S):
+                return await call
+        except TimeoutError:
+            _cancel(call)
+            problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
+            break
+        except asyncio.CancelledError:
+            _cancel(call)
+            raise
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            failure = _engine_error(error, "the router")
+            problem = str(failure)
+            if not isinstance(failure, EngineConnectionError):
+                break
+    raise RouterUnavailableError(f"the router cannot be reached: {problem}")
+
+
+class HandleLLM:
+    """Asks the deployment of one LLM.
+
+    Args:
+        name: Of the LLM, for messages.
+        handle: Of its deployment.
+        queue_timeout_s: Longest wait for a free replica.
+    """
+
+    def __init__(self, name: str, handle: Any, queue_timeout_s: float) -> None:
+        self.ready = False
+        self._name = name
+        self._status = handle.options(method_name="status")
+        self._watching: asyncio.Task[None] | None = None
+        # whole answers, too: of a call that is not a stream, gRPC tells that a replica took it only
+        # with its answer, so that the wait for a place could not be told from the wait for that
+        self._stream = handle.options(method_name="stream", stream=True)
+        self._queue_timeout_s = queue_timeout_s
+
+    async def start(self) -> None:
+        """Begin to wait for the first replica; Serve starts the deployment."""
+        self._watching = asyncio.create_task(self._wait_for_a_replica())
+
+    async def _wait_for_a_replica(self) -> None:
+        # until then requests would wait for it, while others of the ranking answer
+        while not self.ready:
+            try:
+                self.ready = await self._status.remote() is None
+            except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+                logger.warning("%s is not ready: %s", self._name, type(error).__name__)
+            if not self.ready:
+                await asyncio.sleep(STATUS_POLL_S)
+
+    async def drain(self) -> None:
+        """Nothing to wait for: Serve lets the replicas finish."""
+
+    async def close(self) -> None:
+        """Stop waiting; Serve stops the deployment."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request; see `LLMClient.stream`."""
+        call = self._stream.remote(request.to_dict(), asdict(pace), whole)
+        done = False
+        try:
+            await self._assigned(call)
+            lists = _items(call)
+            if not whole:
+                lists = within(lists, pace.first_s + SLACK_S, pace.between_s + SLACK_S)
+            async with aclosing(lists):
+                async for messages in lists:
+                    yield _chunks(messages)
+            done = True
+        except EngineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            raise _engine_error(error, self._name) from None
+        finally:
+            if not done:
+                _cancel(call)
+
+    async def _assigned(self, call: Any) -> None:
+        # Serve's public calls cannot tell the wait for a replica from the wait for its answer;
+        # without a bound on the first, a request to an LLM whose only replica is being
+        # restarted would wait for it instead of going to the next model.
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await call._fetch_future_result_async()
+        except TimeoutError:
+            raise EngineOverloadedError(
+                f"no replica was free within {self._queue_timeout_s:g} s"
+            ) from None
+
+
+def _cancel(call: Any) -> None:
+    """End the work on the replica, where it still goes on."""
+    # a call that never reached a replica raises here once more why it did not
+    with suppress(Exception):
+        call.cancel()
+
+
+async def _items(call: Any) -> AsyncGenerator[list[Message], None]:
+    async for messages in call:
+        yield messages
+
+
+def _chunks(messages: list[Message]) -> list[Chunk]:
+    """Read what crossed.
+
+    Raises:
+        EngineError: the one that crossed as data. Chunks before it in the same list are lost
+            with it, as the answer is.
+    """
+    for message in messages:
+        if "error" in message:
+            raise engine_error(message["error"])
+    return [Chunk.from_dict(message) for message in messages]
+
+
+def _engine_error(error: Exception, name: str) -> EngineError:
+    from ray.exceptions import (
+        NodeDiedError,
+        ObjectLostError,
+        RayActorError,
+        TaskCancelledError,
+        WorkerCrashedError,
+    )
+    from ray.serve.exceptions import (
+        BackPressureError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
+
+    lost = (
+        RayActorError,
+        NodeDiedError,
+        ObjectLostError,
+        TaskCancelledError,
+        WorkerCrashedError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
+    if isinstance(error, BackPressureError):
+        wait = error.retry_after_s
+        return EngineOverloadedError(f"{name}: its queue is full", retry_after_s=wait)
+    if isinstance(error, lost):
+        return EngineConnectionError(f"{name}: its replica was lost ({type(error).__name__})")
+    return EngineServerError(f"{name}: its node failed ({type(error).__name__})")

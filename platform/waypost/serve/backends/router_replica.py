@@ -1,0 +1,278 @@
+"""Trained routers at work: loads artifacts and decides queries, in threads, several at once.
+
+Queries that arrive while a decision is being made are decided together with the next one: one
+embedding and one prediction for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from waypost.contracts.artifact import Manifest
+from waypost.contracts.encoder import Encoder
+from waypost.contracts.errors import (
+    PolicyError,
+    PoolMismatchError,
+    WaypostError,
+)
+from waypost.contracts.router import MetaRouter, TrainableRouter
+from waypost.contracts.step_router import (
+    EpisodeState,
+    StepRouter,
+    action_to_dict,
+)
+from waypost.encoders import EncoderSpec, make_encoder
+from waypost.loading import load_router, manifest_of
+from waypost.serve.backends.messages import (
+    Reply,
+    RouterUnavailableError,
+    StaleDecisionError,
+    failure_reply,
+)
+from waypost.serve.config import AUTO
+from waypost.serve.logs import where_raised
+from waypost.serve.plan import RouterPlan
+
+logger = logging.getLogger(__name__)
+
+LOOP_BUDGET_S = 0.001
+"""``threads: auto`` decides on the event loop where a typical decision takes less."""
+
+LOOP_CHARACTERS = 4_000
+"""Longer texts always go to a thread: encoding takes time with the length."""
+
+LOOP_QUERIES = 3
+"""More that came together go to a thread."""
+
+MAX_BATCH = 64
+_PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
+
+
+class Routers:
+    """The loaded routers by name; synchronous and thread-safe.
+
+    Args:
+        plan: Which to load, and how they decide.
+        earlier: Routers of an earlier plan; those that have not changed are taken over.
+    """
+
+    def __init__(self, plan: RouterPlan, earlier: Routers | None = None) -> None:
+        self._plan = plan
+        self._earlier = earlier
+        self._routers: dict[str, TrainableRouter] = {}
+        self._versions: dict[str, str] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    def load(self) -> None:
+        """Read the artifacts, build their encoders, and set policy and prices.
+
+        Raises:
+            ArtifactError, WeightsError: an artifact or its encoder cannot be had.
+            PoolMismatchError: a router knows no LLM of the pool.
+        """
+        earlier, self._earlier = self._earlier, None
+        for name, folder in self._plan.artifacts.items():
+            manifest = manifest_of(folder)
+            encoder = self._encoder(manifest, earlier)
+            router = None if earlier is None else earlier._loaded(name, manifest)
+            if router is None:
+                plugins = self._plan.allow_plugin_code
+                router = load_router(folder, encoder=encoder, allow_plugin_code=plugins)
+            if not set(router.model_names) & set(self._plan.served):
+                raise PoolMismatchError(f"router {name} knows no LLM of the pool")
+            self._routers[name] = router
+            self._versions[name] = router.version
+        for router in self._routers.values():
+            self._set_policy(router)
+
+    @property
+    def steady(self) -> bool:
+        """How long a decision takes can be measured: none of them is somebody else's rule."""
+        return all(router.kind != "meta" for router in self._routers.values())
+
+    def _loaded(self, name: str, manifest: Manifest) -> TrainableRouter | None:
+        return self._routers.get(name) if self._versions.get(name) == manifest.version else None
+
+    def _encoder(self, manifest: Manifest, earlier: Routers | None) -> Encoder | None:
+        # Routers trained with one encoder share it and its memory of vectors: a query that
+        # several of them decide is embedded once.
+        info = manifest.encoder
+        if info is None:
+            return None
+        if earlier is not None and info.id in earlier._encoders:
+            self._encoders[info.id] = earlier._encoders[info.id]
+        if info.id not in self._encoders:
+            options = self._plan.encoder.model_dump()
+            spec = EncoderSpec.of(info.id).model_copy(update=options)
+            self._encoders[info.id] = make_encoder(spec)
+        return self._encoders[info.id]
+
+    def _set_policy(self, router: TrainableRouter) -> None:
+        plan = self._plan
+        known = tuple(name for name in plan.served if name in router.model_names)
+        router.with_prices({name: plan.prices[name] for name in known if name in plan.prices})
+        router.policy = plan.policy.settings(known)
+
+    def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries, each with the name of its router; a failure is its own alone."""
+        replies: list[Reply | None] = [None] * len(queries)
+        for name in dict.fromkeys(router for _, router in queries):
+            rows = [row for row, (_, router) in enumerate(queries) if router == name]
+            found = self._decide_with(name, [queries[row][0] for row in rows])
+            for row, reply in zip(rows, found, strict=True):
+                replies[row] = reply
+        return [reply for reply in replies if reply is not None]
+
+    def step(self, state: dict[str, Any], name: str, version: str, capped: bool) -> Reply:
+        """Take one step of an episode that the router of this version began."""
+        router = self._named(name)
+        if not isinstance(router, StepRouter) or router.version != version:
+            return failure_reply(StaleDecisionError(f"router {name} was replaced meanwhile"))
+        try:
+            known = EpisodeState.from_dict(state)
+            action = router.fallback(known) if capped else router.step(known)
+            return {"action": action_to_dict(action)}
+        except PolicyError as error:
+            return failure_reply(error)
+        except WaypostError as error:  # no fault of the request's: it was decided already
+            return failure_reply(RouterUnavailableError(f"router {name} cannot go on: {error}"))
+
+    def _named(self, name: str) -> MetaRouter | None:
+        default = next(iter(self._routers), None)
+        return self._routers.get(default if name == AUTO and default else name)
+
+    def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
+        router = self._named(name)
+        if router is None:
+            return [failure_reply(RouterUnavailableError(f"no router {name} is loaded"))] * len(
+                queries
+            )
+        try:
+            return [{"decision": made.to_dict()} for made in router.route_batch(queries)]
+        except WaypostError as error:
+            if len(queries) == 1:
+                return [failure_reply(error)]
+            return [self._decide_with(name, [query])[0] for query in queries]
+
+
+class Decider:
+    """Decides for the event loop: at once where that is quick, else in threads, in batches."""
+
+    def __init__(self, plan: RouterPlan) -> None:
+        self.routers = Routers(plan)
+        self._threads = plan.threads
+        self._on_loop = plan.threads == 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
+        self._busy = 0
+        self._most_busy = 1
+
+    async def start(self) -> None:
+        """Load the routers in a thread, and measure one where ``threads`` is ``auto``."""
+        self._most_busy = max(self._threads, 1) if isinstance(self._threads, int) else 1
+        self._pool = ThreadPoolExecutor(self._most_busy, "decide")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, self.routers.load)
+        await self._choose_place()
+
+    async def adopt(self, plan: RouterPlan) -> None:
+        """Decide by another plan; until its routers are loaded, the earlier ones decide.
+
+        Raises:
+            ArtifactError, WeightsError, PoolMismatchError: see `Routers.load`; nothing changed.
+        """
+        routers = Routers(plan, self.routers)
+        # in a thread of its own: those that decide have other work
+        await asyncio.to_thread(routers.load)
+        self.routers = routers
+        await self._choose_place()
+
+    async def _choose_place(self) -> None:
+        if self._threads != "auto":
+            return
+        loop = asyncio.get_running_loop()
+        seconds = await loop.run_in_executor(self._pool, self._measure)
+        self._on_loop = seconds < LOOP_BUDGET_S and self.routers.steady
+        where = "on the event loop" if self._on_loop else "in a thread"
+        logger.info("a decision takes %.2f ms: deciding %s", 1e3 * seconds, where)
+
+    def _measure(self) -> float:
+        times = []
+        for turn in range(7):
+            # another text each time: encoders remember texts
+            query = {"query": f"{turn} {_PROBE}"}
+            begin = time.perf_counter()
+            self.routers.decide([(query, AUTO)])
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    async def decide(self, query: dict[str, Any], router: str) -> Reply:
+        """Decide one query; failures come back as data."""
+        if self._on_loop and len(query["query"]) <= LOOP_CHARACTERS:
+            return self.routers.decide([(query, router)])[0]
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((query, router, future))
+        self._work()
+        return await future
+
+    async def step(
+        self, state: dict[str, Any], router: str, version: str, capped: bool = False
+    ) -> Reply:
+        """Take one step of an episode, in a thread; failures come back as data."""
+        work = partial(self.routers.step, state, router, version, capped)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # A border: what a plug-in raises concerns this request alone, and may hold its text.
+        except Exception as error:  # noqa: BLE001
+            logger.error("a step failed: %s", where_raised(error))
+            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+            return failure_reply(failure)
+
+    async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries that came together; several at once never on the event loop."""
+        if len(queries) <= LOOP_QUERIES:
+            return [await self.decide(query, router) for query, router in queries]
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in queries]
+        for (query, router), future in zip(queries, futures, strict=True):
+            self._waiting.append((query, router, future))
+        self._work()
+        return await asyncio.gather(*futures)
+
+    def _work(self) -> None:
+        while self._waiting and self._busy < self._most_busy:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            self._busy += 1
+            loop = asyncio.get_running_loop()
+            queries = [(query, router) for query, router, _ in batch]
+            done = loop.run_in_executor(self._pool, self.routers.decide, queries)
+            futures = [future for _, _, future in batch]
+            done.add_done_callback(partial(self._deliver, futures))
+
+    def _deliver(
+        self, futures: list[asyncio.Future[Reply]], done: asyncio.Future[list[Reply]]
+    ) -> None:
+        self._busy -= 1
+        self._work()
+        error = None if done.cancelled() else done.exception()
+        replies: list[Reply]
+        if done.cancelled() or error is not None:
+            if error is not None:
+                logger.error("deciding failed: %s", type(error).__name__)
+            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+            replies = [failure_reply(failure)] * len(futures)
+        else:
+            replies = done.result()
+        for future, reply in zip(futures, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+    async def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,62 @@
+"""Keys that clients of the gateway must send, where the config asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from waypost.contracts.errors import ConfigError, Fault
+from waypost.secrets import ANY_SERVICE, KeyRing, key_ring
+from waypost.serve.gateway.errors import Problem
+
+SERVICE = "waypost-clients"
+"""The service under which the keys of the clients stand in ``API_KEYS``."""
+
+
+class ClientKeys:
+    """The keys that are accepted; only their digests are kept."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = frozenset(_digest(key) for key in keys)
+
+    def check(self, authorization: str | None) -> None:
+        """Accept the ``Authorization`` header of a request.
+
+        Raises:
+            Problem: 401.
+        """
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer" and _digest(key.strip()) in self._digests:
+            return
+        what = "is not known" if authorization else "is missing"
+        raise Problem(
+            401,
+            f"the API key {what}; expected the header Authorization: Bearer <key>",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+
+
+def client_keys(ring: KeyRing | None = None) -> ClientKeys:
+    """Read the keys of the clients.
+
+    Raises:
+        ConfigError: there are none. Keys that serve any service do not count: they are keys to
+            other services, and a client must not need one of those.
+    """
+    ring = key_ring() if ring is None else ring
+    own, shared = _all(ring, SERVICE), _all(ring, ANY_SERVICE)
+    if not own - shared:
+        problem = f"api_keys is on: give the clients' keys under {SERVICE!r}"
+        raise ConfigError([Fault("API_KEYS", problem)])
+    return ClientKeys(own)
+
+
+def _all(ring: KeyRing, service: str) -> set[str]:
+    # a ring hands its keys out in turn: as many turns as keys gives each once
+    found = (ring.take(service) for _ in range(ring.count(service)))
+    return {key.reveal() for key in found if key is not None}
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

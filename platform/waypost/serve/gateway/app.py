@@ -1,0 +1,358 @@
+"""The gateway: OpenAI's API over a router and a pool of LLMs. No Ray here.
+
+`Gateway` is the ASGI application. It reads a request, has it decided, asks the LLMs of the
+ranking in turn, and writes the answer; where router and LLMs run is the clients' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets as random_ids
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.errors import WaypostError
+from waypost.serve.backends.base import RouterClient
+from waypost.serve.backends.dispatcher import Dispatcher, Reach
+from waypost.serve.backends.failover import Failure
+from waypost.serve.backends.messages import StaleDecisionError
+from waypost.serve.config import AUTO
+from waypost.serve.gateway.access import ClientKeys
+from waypost.serve.gateway.admission import Gate, StoppingError
+from waypost.serve.gateway.errors import Problem, problem_of
+from waypost.serve.gateway.feedback import Decisions, FeedbackStore
+from waypost.serve.gateway.handler import Answering
+from waypost.serve.gateway.http import Arrivals, ClientGoneError, Exchange, Receive, Send
+from waypost.serve.gateway.metrics import Metrics
+from waypost.serve.gateway.openapi import document
+from waypost.serve.gateway.reading import read_body
+from waypost.serve.gateway.requests import Call, Parser
+from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps, event
+from waypost.serve.gateway.schemas import FeedbackBody
+from waypost.serve.logs import where_raised
+from waypost.serve.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Exchange, str], Awaitable[None]]
+
+
+class Graph:
+    """What belongs to one plan; a changed plan has another, and requests end where they began."""
+
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions) -> None:
+        plan = dispatcher.plan
+        self.plan = plan
+        self.dispatcher = dispatcher
+        self.parser = Parser(plan)
+        self.answering = Answering(plan, dispatcher, metrics, decisions)
+        self.openapi = dumps(document(plan))
+
+
+OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
+"""Answered without a key."""
+
+SETTLE_S = 10.0
+SETTLE_POLL_S = 0.1
+"""A changed config reaches gateway and router one after the other. A request whose decision names
+only models that the other side does not have (any more, or yet) is decided again meanwhile."""
+
+MODEL = "/v1/models/"
+ANY_MODEL = "/v1/models/{model}"
+
+FEWEST_ARRIVALS = 1024
+"""Bodies that may be on their way at a time, also where fewer requests are worked on. A crowd whose
+bodies are all here already, but not yet read, must be told 429 and not that it was slow."""
+
+OPEN_HEADER = "x-waypost-open"
+"""Of a gateway that stops: how many requests it still works on."""
+
+MAX_FEEDBACK_BYTES = 64 * 1024
+
+
+class Gateway:
+    """The ASGI application.
+
+    Args:
+        plan: The graph.
+        router: How to reach the routers.
+        reach: How to reach an LLM of the plan.
+        keys: Keys of the clients; None asks for none.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        router: RouterClient,
+        reach: Reach,
+        keys: ClientKeys | None = None,
+    ) -> None:
+        limits = plan.limits
+        self.limits = limits
+        self.metrics = Metrics()
+        self._router = router
+        self._reach = reach
+        self._decisions = Decisions(plan.remember_decisions)
+        dispatcher = Dispatcher(plan, router, reach, self._failed)
+        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.stopping = False
+        self._at_work: set[Exchange] = set()
+        self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
+        self._arrivals = Arrivals(max(limits.max_in_flight, FEWEST_ARRIVALS))
+        self.metrics.watch(
+            lambda: self.gate.in_flight,
+            lambda: self.gate.waiting,
+            lambda: len(self.dispatcher.circuit.resting()),
+        )
+        self._keys = keys
+        self._feedback: FeedbackStore | None = None
+        if plan.feedback_dir is not None:
+            folder = Path(plan.feedback_dir)
+            self._feedback = FeedbackStore(folder, keep_queries=plan.log_queries)
+        self._handlers: dict[str, dict[str, Handler]] = {
+            "/v1/chat/completions": {"POST": self._admitted(self._chat)},
+            "/v1/completions": {"POST": self._admitted(self._completion)},
+            "/v1/route": {"POST": self._admitted(self._route)},
+            "/v1/feedback": {"POST": self._rate},
+            "/v1/models": {"GET": self._list_models},
+            ANY_MODEL: {"GET": self._show_model},
+            "/healthz": {"GET": self._health},
+            "/metrics": {"GET": self._show_metrics},
+            "/openapi.json": {"GET": self._describe},
+        }
+
+    async def start(self) -> None:
+        """Start what runs in this process.
+
+        Raises:
+            WaypostError: an engine or a router cannot be had.
+        """
+        await self.dispatcher.start()
+
+    async def close(self) -> None:
+        """Close what runs in this process."""
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self.dispatcher.close()
+
+    @property
+    def plan(self) -> Plan:
+        """The graph in force."""
+        return self._graph.plan
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What decides and asks by the plan in force."""
+        return self._graph.dispatcher
+
+    async def adopt(self, plan: Plan) -> None:
+        """Serve further requests by a changed plan; those at work end by the earlier one.
+
+        What is bounded (`Limits`), and who may ask, stay.
+
+        Raises:
+            WaypostError: a router cannot be had; the earlier plan stays in force.
+        """
+        earlier = self.dispatcher
+        dispatcher = Dispatcher(plan, self._router, self._reach, self._failed, earlier)
+        await dispatcher.start()
+        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        leaving = asyncio.create_task(earlier.leave(dispatcher))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    def stop(self, after_s: float) -> None:
+        """Take no more requests, and end those still at work after so many seconds.
+
+        A stream then ends with an error event, other requests with 503.
+        """
+        if not self.stopping:
+            self.stopping = True
+            asyncio.get_running_loop().call_later(after_s, self._end_all)
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise StoppingError
+
+    def _end_all(self) -> None:
+        for http in tuple(self._at_work):
+            http.stop()
+
+    # -- ASGI ---------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(Exchange(scope, receive, send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _serve(self, http: Exchange) -> None:
+        request_id = random_ids.token_hex(12)
+        http.extra_headers["x-waypost-request-id"] = request_id
+        endpoint = self._endpoint(http.path)
+        try:
+            try:
+                await self._handler(http, endpoint)(http, request_id)
+            except Problem as problem:
+                await http.reply_problem(problem)
+            except WaypostError as error:
+                await http.reply_problem(problem_of(error))
+        except ClientGoneError:
+            self.metrics.request(endpoint, 499)
+            return
+        # The edge of the process: a fault of ours is logged by an id, and shown only as that.
+        except Exception as error:
+            logger.error("request %s failed: %s", request_id, where_raised(error))
+            if http.begun:
+                raise  # the server cuts the connection: the answer is not complete
+            message = f"the server failed on this request; its id is {request_id}"
+            await http.reply_problem(Problem(500, message, code="internal_error"))
+        self.metrics.request(endpoint, http.status)
+
+    def _endpoint(self, path: str) -> str:
+        if path in self._handlers:
+            return path
+        return ANY_MODEL if path.startswith(MODEL) else "other"
+
+    def _handler(self, http: Exchange, endpoint: str) -> Handler:
+        methods = self._handlers.get(endpoint)
+        if methods is None:
+            known = ", ".join(self._handlers)
+            raise Problem(404, f"nothing is here; there are: {known}", code="not_found")
+        method = "GET" if http.method == "HEAD" else http.method
+        if method not in methods:
+            allowed = ", ".join(methods)
+            raise Problem(
+                405,
+                f"method {http.method[:16]} is not allowed here; expected {allowed}",
+                code="method_not_allowed",
+                headers={"allow": allowed},
+            )
+        if self._keys is not None and http.path not in OPEN_PATHS:
+            self._keys.check(http.headers.get("authorization"))
+        return methods[method]
+
+    def _admitted(self, handler: Callable[[Exchange, str, bytes], Awaitable[None]]) -> Handler:
+        async def admitted(http: Exchange, request_id: str) -> None:
+            self._check_open()
+            self.gate.check()
+            raw = await self._body(http, self.limits.max_body_bytes)
+            async with self.gate.admit():
+                self._check_open()
+                self._at_work.add(http)
+                try:
+                    await handler(http, request_id, raw)
+                finally:
+                    self._at_work.discard(http)
+
+        return admitted
+
+    async def _body(self, http: Exchange, most: int) -> bytes:
+        return await http.body(most, self.limits.body_timeout_s, self._arrivals)
+
+    # -- answers ------------------------------------------------------------------------------
+
+    async def _chat(self, http: Exchange, request_id: str, raw: bytes) -> None:
+        begin = time.perf_counter()
+        await self._answer(
+            http, lambda parser: parser.chat(raw, http.headers, request_id), ChatFormat, begin
+        )
+
+    async def _completion(self, http: Exchange, request_id: str, raw: bytes) -> None:
+        begin = time.perf_counter()
+        await self._answer(
+            http, lambda parser: parser.completion(raw, http.headers, request_id), TextFormat, begin
+        )
+
+    async def _answer(
+        self, http: Exchange, read: Callable[[Parser], Call], form: type[ChatFormat], begin: float
+    ) -> None:
+        """Answer, by the plan in force; again, while router and gateway differ in theirs."""
+        while True:
+            graph = self._graph
+            call = read(graph.parser)
+            work = partial(graph.answering.answer, http, call, form, begin)
+            try:
+                return await http.until_gone(work)
+            except StoppingError as error:
+                if not http.begun:
+                    raise
+                return await http.end_events(event(dumps(problem_of(error).body)))
+            except StaleDecisionError:
+                if time.perf_counter() - begin > SETTLE_S:
+                    raise
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    async def _route(self, http: Exchange, request_id: str, raw: bytes) -> None:
+        graph = self._graph
+        call = graph.parser.route(raw, http.headers, request_id)
+        await graph.answering.explain(http, call)
+
+    def _failed(self, failure: Failure) -> None:
+        self.metrics.failover(failure.model, failure.reason)
+        logger.warning("%s did not answer (%s)", failure.model, failure.reason)
+
+    # -- the other endpoints ------------------------------------------------------------------
+
+    async def _rate(self, http: Exchange, request_id: str) -> None:
+        body, _ = read_body(FeedbackBody, await self._body(http, MAX_FEEDBACK_BYTES))
+        if self._feedback is None:
+            raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
+        rated = body.request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")
+        remembered = self._decisions.get(rated)
+        if remembered is None:
+            raise Problem(
+                404,
+                f"request_id: not among the latest {self.plan.remember_decisions} answers",
+                param="request_id",
+                code="unknown_request",
+            )
+        await self._feedback.add(rated, remembered, body.rating, body.comment)
+        await http.reply_json({"request_id": rated, "model": remembered.model, "kept": True})
+
+    def _listed(self) -> list[dict[str, Any]]:
+        routers = [(AUTO, "router"), *((name, "router") for name in self.plan.router_names)]
+        llms = [(model.name, "llm") for model in self.plan.models]
+        return [
+            {"id": name, "object": "model", "created": 0, "owned_by": "waypost", "kind": kind}
+            for name, kind in (*routers, *llms)
+        ]
+
+    async def _list_models(self, http: Exchange, request_id: str) -> None:
+        await http.reply_json({"object": "list", "data": self._listed()})
+
+    async def _show_model(self, http: Exchange, request_id: str) -> None:
+        name = http.path.removeprefix(MODEL)
+        found = next((model for model in self._listed() if model["id"] == name), None)
+        if found is None:
+            message = "no such model; GET /v1/models lists them"
+            raise Problem(404, message, param="model", code="model_not_found")
+        await http.reply_json(found)
+
+    async def _health(self, http: Exchange, request_id: str) -> None:
+        if self.stopping:
+            http.extra_headers[OPEN_HEADER] = len(self._at_work)
+            raise StoppingError
+        await http.reply_json({"status": "ok"})
+
+    async def _show_metrics(self, http: Exchange, request_id: str) -> None:
+        await http.reply(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+
+    async def _describe(self, http: Exchange, request_id: str) -> None:
+        await http.reply(200, self._graph.openapi)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    # start and close are the owner's: it calls them where a failure can be reported
+    while (await receive())["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})

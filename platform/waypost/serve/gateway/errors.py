@@ -1,0 +1,113 @@
+"""What goes wrong, as HTTP says it: status, headers and OpenAI's error body."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from waypost.contracts.errors import (
+    BudgetError,
+    ContextLengthError,
+    EngineError,
+    EngineOverloadedError,
+    EngineRequestError,
+    EngineTimeoutError,
+    WaypostError,
+)
+from waypost.secrets import redact
+from waypost.serve.backends.failover import ExhaustedError
+from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError
+from waypost.serve.gateway.admission import StoppingError, TooBusyError
+
+MAX_MESSAGE = 2_000
+DEFAULT_WAIT_S = 1.0
+
+
+class Problem(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+    """An answer that is an error.
+
+    Attributes:
+        status: HTTP status.
+        headers: Further response headers.
+        body: OpenAI's error body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body: dict[str, Any] = {
+            "error": {
+                "message": redact(message)[:MAX_MESSAGE],
+                "type": _type(status),
+                "param": None if param is None else redact(param),
+                "code": code,
+            }
+        }
+
+
+def _type(status: int) -> str:
+    known = {401: "authentication_error", 429: "rate_limit_error"}
+    return known.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+
+
+def problem_of(error: WaypostError) -> Problem:
+    """Return the answer that a failure deserves."""
+    if isinstance(error, TooBusyError):
+        return _busy(str(error), error.retry_after_s)
+    if isinstance(error, ExhaustedError):
+        return _exhausted(error)
+    if isinstance(error, StaleDecisionError):
+        return Problem(502, str(error), code="no_model_served")
+    if isinstance(error, EngineError):
+        return engine_problem(error)
+    if isinstance(error, StoppingError):
+        return Problem(503, str(error), code="server_stopping", headers={"retry-after": "1"})
+    if isinstance(error, RouterUnavailableError):
+        return Problem(503, str(error), code="router_unavailable", headers={"retry-after": "1"})
+    if isinstance(error, BudgetError):
+        return Problem(400, str(error), param="waypost.max_cost_usd", code="budget_too_low")
+    # what is left is the policy's or the schema's refusal of what the request asks
+    return Problem(400, str(error), param="waypost.allowed_models", code="no_model_allowed")
+
+
+def engine_problem(error: EngineError) -> Problem:
+    """Return the answer for the failure of one engine."""
+    message = str(error)
+    if isinstance(error, ContextLengthError):
+        return Problem(400, message, param="messages", code="context_length_exceeded")
+    if isinstance(error, EngineRequestError) and error.status not in {401, 403}:
+        return Problem(400, message, code="refused_by_model")
+    if isinstance(error, EngineOverloadedError):
+        return _busy(message, error.retry_after_s or DEFAULT_WAIT_S)
+    if isinstance(error, EngineTimeoutError):
+        return Problem(504, message, code="model_timeout")
+    return Problem(502, message, code="model_failed")
+
+
+def _exhausted(error: ExhaustedError) -> Problem:
+    errors = [failure.error for failure in error.failures]
+    last = errors[-1]
+    if all(isinstance(each, EngineOverloadedError) for each in errors):
+        waits = [each.retry_after_s or DEFAULT_WAIT_S for each in errors]
+        return _busy(str(error), min(waits))
+    if all(isinstance(each, ContextLengthError) for each in errors):
+        return engine_problem(last)
+    status, code = 502, "all_models_failed"
+    if isinstance(last, EngineTimeoutError):
+        status, code = 504, "model_timeout"
+    return Problem(status, str(error), code=code)
+
+
+def _busy(message: str, wait_s: float) -> Problem:
+    wait = str(max(1, math.ceil(wait_s)))
+    return Problem(429, message, code="overloaded", headers={"retry-after": wait})

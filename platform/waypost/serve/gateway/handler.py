@@ -1,0 +1,269 @@
+"""From a parsed call to the bytes of its answer: decided, asked, told, counted, remembered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from waypost.contracts.errors import EngineError, EngineServerError
+from waypost.contracts.generation import Chunk, Usage
+from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
+from waypost.serve.backends.episodes import BrokenOffError
+from waypost.serve.backends.failover import ExhaustedError, Opened, read_whole
+from waypost.serve.gateway.errors import engine_problem
+from waypost.serve.gateway.feedback import Decisions, Remembered
+from waypost.serve.gateway.http import Exchange
+from waypost.serve.gateway.metrics import Metrics
+from waypost.serve.gateway.requests import Call
+from waypost.serve.gateway.responses import (
+    DONE,
+    ChatFormat,
+    chunked,
+    dumps,
+    event,
+    told_usage,
+    usage_body,
+)
+from waypost.serve.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+
+class Answering:
+    """Answers parsed calls.
+
+    Args:
+        plan: The graph.
+        dispatcher: Decides and asks.
+        metrics: What is counted.
+        decisions: Where answered requests are remembered.
+    """
+
+    def __init__(
+        self, plan: Plan, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions
+    ) -> None:
+        self._plan = plan
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._decisions = decisions
+        self._wide = frozenset(model.name for model in plan.models if model.takes_parts)
+
+    async def answer(
+        self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
+    ) -> None:
+        """Write the answer of the first LLM of the ranking that gives one, or of an episode.
+
+        Args:
+            http: Where to.
+            call: What is asked.
+            form: How it is written.
+            begin: ``time.perf_counter`` when the request came.
+
+        Raises:
+            WaypostError: before anything was written: no decision, or no LLM answered.
+            ClientGoneError: the client went.
+        """
+        decided = await self._decide(http, call)
+        in_steps = self._dispatcher.takes_steps(call)
+        write = self._in_steps if in_steps else self._by_ranking
+        try:
+            await write(http, call, decided, form, begin)
+        except ExhaustedError as error:
+            http.extra_headers["x-waypost-attempts"] = len(error.failures)
+            raise
+
+    async def _by_ranking(
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+    ) -> None:
+        opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
+        self._tell(http, call, decided, opened.model, opened.attempts)
+        if call.stream:
+            await self._stream(http, call, decided, opened, form, begin)
+        else:
+            await self._whole(http, call, decided, opened, form)
+
+    async def _whole(
+        self,
+        http: Exchange,
+        call: Call,
+        decided: Decided,
+        opened: Opened,
+        form: type[ChatFormat],
+    ) -> None:
+        answers = await read_whole(opened)
+        usages = {i: answer.usage for i, answer in enumerate(answers)}
+        told = self._account(call, decided, opened, usages)
+        await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
+
+    async def _stream(
+        self,
+        http: Exchange,
+        call: Call,
+        decided: Decided,
+        opened: Opened,
+        form: type[ChatFormat],
+        begin: float,
+    ) -> None:
+        writer = form(call.request_id, opened.model, tell_usage=call.include_usage)
+        usages: dict[int, Usage] = {}
+        try:
+            async with aclosing(opened.pieces) as lists:
+                async for pieces in lists:
+                    if not http.begun:
+                        self._metrics.first_token(opened.model, time.perf_counter() - begin)
+                        await http.begin_events()
+                    for index, chunk in pieces:
+                        if chunk.usage is not None:
+                            usages[index] = chunk.usage
+                    await http.event(b"".join(writer.events(i, chunk) for i, chunk in pieces))
+            if len(usages) < len(call.requests):
+                raise EngineServerError("the answer ended without its last part")
+        except EngineError as error:
+            await self._break_off(http, opened.model, error)
+            self._account(call, decided, opened, usages)
+            return
+        told = self._account(call, decided, opened, usages)
+        last = writer.usage_event(told) if call.include_usage else b""
+        await http.end_events(last + DONE)
+
+    async def _in_steps(
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+    ) -> None:
+        """Write the answer of an episode; a stream begins when the answer is accepted."""
+        writer = form(call.request_id, "", tell_usage=call.include_usage)
+
+        async def passed(model: str, attempts: int, chunks: Sequence[Chunk]) -> None:
+            nonlocal writer
+            if not http.begun:
+                self._tell(http, call, decided, model, attempts)
+                self._metrics.first_token(model, time.perf_counter() - begin)
+                writer = form(call.request_id, model, tell_usage=call.include_usage)
+                await http.begin_events()
+            await http.event(b"".join(writer.events(0, chunk) for chunk in chunks))
+
+        try:
+            ended = await self._dispatcher.episode(
+                call,
+                decided.decision,
+                self._metrics.episode_call,
+                passed if call.stream else None,
+            )
+        except BrokenOffError as broken:
+            await self._break_off(http, broken.model, broken.error)
+            self._remember(call, decided, broken.model, Usage(), None)
+            return
+        self._metrics.episode(decided.decision.router, ended.result.ended_by)
+        usage, cost = ended.answer.usage, ended.cost_usd
+        self._remember(call, decided, ended.model, usage, cost)
+        told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
+        told["waypost"] |= ended.told()
+        if not call.stream:
+            self._tell(http, call, decided, ended.model, ended.attempts)
+            writer = form(call.request_id, ended.model)
+            await http.reply(200, writer.whole([ended.answer], told))
+            return
+        if not http.begun:
+            for chunk in chunked(ended.answer):
+                await passed(ended.model, ended.attempts, [chunk])
+        last = writer.usage_event(told) if call.include_usage else b""
+        await http.end_events(last + DONE)
+
+    async def _break_off(self, http: Exchange, model: str, error: EngineError) -> None:
+        """End a stream with an error event: too late for another model, never silent."""
+        self._metrics.broken_stream(model)
+        logger.warning("%s broke off an answer: %s", model, error)
+        await http.end_events(event(dumps(engine_problem(error).body)))
+
+    async def _decide(self, http: Exchange, call: Call) -> Decided:
+        decided = await self._dispatcher.decide(call)
+        decision = decided.decision
+        self._metrics.decision(decision.router, decision.model, decided.seconds)
+        http.extra_headers |= {
+            "x-waypost-router": decision.router,
+            "x-waypost-decision-ms": f"{1e3 * decided.seconds:.3f}",
+            "x-waypost-reason": decision.reason,
+        }
+        return decided
+
+    def _tell(
+        self, http: Exchange, call: Call, decided: Decided, model: str, attempts: int
+    ) -> None:
+        decision = decided.decision
+        cost = decision.cost_usd.get(model)
+        ignored = () if model in self._wide else call.ignorable
+        http.extra_headers |= {
+            "x-waypost-model": model,
+            "x-waypost-attempts": attempts,
+            "x-waypost-confidence": _shown(decision.confidence),
+            "x-waypost-cost-usd": _shown(cost),
+            "x-waypost-ignored": ", ".join(ignored) or None,
+        }
+        if model != decision.model and not self._dispatcher.takes_steps(call):
+            reason = f"{decision.model} did not answer; {decision.reason}"
+            http.extra_headers["x-waypost-reason"] = reason
+
+    def _account(
+        self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
+    ) -> dict[str, Any]:
+        """Count an answer, remember it for feedback, and return its usage as it is told.
+
+        Counted and paid is what was spent: the engine read the prompt for each of its answers.
+        """
+        usage = add(usages)
+        cost = self._dispatcher.cost_usd(opened.model, usage)
+        self._metrics.usage(opened.model, usage, cost)
+        self._remember(call, decided, opened.model, usage, cost)
+        told = told_usage(usages, call.n)
+        return self._usage(call, decided, opened.model, opened.attempts, told, cost)
+
+    def _remember(
+        self, call: Call, decided: Decided, model: str, usage: Usage, cost_usd: float | None
+    ) -> None:
+        what = Remembered(call.query, decided.decision, model, usage, cost_usd, time.time())
+        self._decisions.remember(call.request_id, what)
+
+    def _usage(
+        self,
+        call: Call,
+        decided: Decided,
+        model: str,
+        attempts: int,
+        usage: Usage,
+        cost_usd: float | None,
+    ) -> dict[str, Any]:
+        return usage_body(
+            usage,
+            {
+                "cost_usd": cost_usd,
+                "model": model,
+                "router": decided.decision.router,
+                "attempts": attempts,
+                "decision_ms": round(1e3 * decided.seconds, 3),
+                "request_id": call.request_id,
+            },
+        )
+
+    async def explain(self, http: Exchange, call: Call) -> None:
+        """Tell the decision and ask no LLM.
+
+        Raises:
+            WaypostError: it cannot be decided.
+        """
+        decided = await self._decide(http, call)
+        http.extra_headers["x-waypost-model"] = decided.decision.model
+        await http.reply_json(
+            {
+                **decided.decision.to_dict(),
+                "request_id": call.request_id,
+                "decision_ms": round(1e3 * decided.seconds, 3),
+                "route_on": self._plan.route_on,
+                "characters": len(call.query["query"]),
+            }
+        )
+
+
+def _shown(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6g}"

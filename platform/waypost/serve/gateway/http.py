@@ -1,0 +1,252 @@
+"""Bounds the bodies that are on their way: so many at a time, each for so long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from waypost.serve.gateway.admission import StoppingError
+from waypost.serve.gateway.errors import Problem
+from waypost.serve.gateway.responses import dumps
+
+
+class Arrivals:
+    """A bounded number of bodies on their way; one more ends the one that has taken longest.
+
+    A body that is sent at once is here for a moment, so that clients who send slowly, however
+    many, take no place from those who do not.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._arriving: dict[int, asyncio.Timeout] = {}  # in the order of their begin
+
+    @asynccontextmanager
+    async def within(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bound the time of the block.
+
+        Raises:
+            TimeoutError: it is over, or the block gave way to another.
+        """
+        async with asyncio.timeout(timeout_s) as scope:
+            if len(self._arriving) >= self._most:
+                slowest = self._arriving.pop(next(iter(self._arriving)))
+                if not slowest.expired():
+                    slowest.reschedule(0.0)
+            self._arriving[id(scope)] = scope
+            try:
+                yield
+            finally:
+                self._arriving.pop(id(scope), None)
+
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+EVENTS = "text/event-stream; charset=utf-8"
+MAX_HEADER = 512
+MAX_HEADERS = 64 * 1024
+"""Most bytes of a request's headers together; the server in front of us sets no bound."""
+
+
+class ClientGoneError(Exception):
+    """The client went before its answer was complete; there is nobody to tell."""
+
+
+def header_value(value: object) -> bytes:
+    """Return a header value that is printable ASCII, whatever was given.
+
+    Control characters (a CR LF would begin another header) and what is not ASCII become ``?``.
+    """
+    text = str(value)[:MAX_HEADER]
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text.strip().encode("ascii")
+
+
+class Exchange:
+    """A request and the answer to it.
+
+    Attributes:
+        method: In upper case.
+        path: Below the route prefix, such as ``/v1/models``.
+        status: Of the answer; 0 until it has begun.
+        extra_headers: Sent with the answer, whatever it is.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        root = scope.get("root_path", "")
+        path: str = scope["path"]
+        self.path = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        self.status = 0
+        self.extra_headers: dict[str, object] = {}
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._working: asyncio.Task[Any] | None = None
+        self._ended: Exception | None = None
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The request's headers, names in lower case; of a repeated one the last.
+
+        Raises:
+            Problem: 431 where they are longer than `MAX_HEADERS`.
+        """
+        pairs = self._scope["headers"]
+        if sum([len(name) + len(value) for name, value in pairs]) > MAX_HEADERS:
+            message = f"the headers: expected at most {MAX_HEADERS} bytes"
+            raise Problem(431, message, code="headers_too_long")
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status line was sent."""
+        return self.status != 0
+
+    async def body(self, most: int, timeout_s: float, arrivals: Arrivals) -> bytes:
+        """Read the body.
+
+        Args:
+            most: Bytes.
+            timeout_s: Until all of it is there.
+            arrivals: Which others are being read.
+
+        Raises:
+            Problem: 413 where it is longer than ``most`` bytes, 408 where it is slow, 415 where
+                it is compressed or said to be no JSON.
+            ClientGoneError: the client went.
+        """
+        if self.headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
+            raise Problem(415, "content-encoding: send the body uncompressed", code="encoded")
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A web page may send these types to a server on its reader's machine without asking it
+        # first, but says where it comes from; without that it is somebody's `curl -d`.
+        if kind != JSON and (kind not in {"", FORM} or "origin" in self.headers):
+            raise Problem(415, f"content-type: expected {JSON}", code="not_json")
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > most:
+            raise _too_long(most)
+        try:
+            async with arrivals.within(timeout_s):
+                return await self._read(most)
+        except TimeoutError:
+            message = f"the body did not arrive within {timeout_s:g} s, or gave way to many others"
+            raise Problem(408, message, code="slow_body") from None
+
+    async def _read(self, most: int) -> bytes:
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            length += len(part)
+            if length > most:
+                raise _too_long(most)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work``, and cancel it when the client goes or `stop` is called.
+
+        Call it after the body was read.
+
+        Raises:
+            ClientGoneError: the client went; ``work`` has ended.
+            StoppingError: it was stopped; ``work`` has ended.
+        """
+        task = self._working = asyncio.current_task()
+        assert task is not None  # ASGI servers run applications in tasks
+
+        async def watch() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self._end(ClientGoneError())
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await work()
+        except asyncio.CancelledError:
+            if self._ended is None:
+                raise
+            task.uncancel()
+            raise self._ended from None
+        finally:
+            self._working = None
+            watcher.cancel()
+
+    def stop(self) -> None:
+        """End the work of `until_gone`."""
+        self._end(StoppingError())
+
+    def _end(self, why: Exception) -> None:
+        if self._working is not None and self._ended is None:
+            self._ended = why
+            self._working.cancel()
+
+    async def reply(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = JSON,
+        headers: Mapping[str, object] | None = None,
+    ) -> None:
+        """Send a whole answer."""
+        await self._start(status, kind, headers, len(body))
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def reply_json(self, value: Any) -> None:
+        """Send a value as JSON with status 200."""
+        await self.reply(200, dumps(value))
+
+    async def reply_problem(self, problem: Problem) -> None:
+        """Send an error."""
+        await self.reply(problem.status, dumps(problem.body), headers=problem.headers)
+
+    async def begin_events(self) -> None:
+        """Send the head of a stream of events."""
+        await self._start(200, EVENTS, {"cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def event(self, data: bytes) -> None:
+        """Send further events."""
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_events(self, data: bytes = b"") -> None:
+        """Send the last events and end the answer."""
+        await self._put({"type": "http.response.body", "body": data})
+
+    async def _start(
+        self,
+        status: int,
+        kind: str,
+        headers: Mapping[str, object] | None,
+        length: int | None = None,
+    ) -> None:
+        pairs = [(b"content-type", kind.encode("ascii"))]
+        if length is not None:
+            pairs.append((b"content-length", str(length).encode("ascii")))
+        for name, value in {**self.extra_headers, **(headers or {})}.items():
+            if value is not None:
+                pairs.append((name.encode("ascii"), header_value(value)))
+        self.status = status
+        await self._put({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            raise ClientGoneError from None
+
+
+def _too_long(most: int) -> Problem:
+    return Problem(413, f"the body is longer than {most} bytes", code="too_long")

@@ -1,0 +1,280 @@
+"""From an HTTP request to a call: body and ``x-waypost-*`` headers, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
+from waypost.contracts.generation import GenerateRequest
+from waypost.secrets import redact
+from waypost.serve.config import AUTO
+from waypost.serve.gateway.errors import Problem
+from waypost.serve.gateway.reading import read_body, read_extras
+from waypost.serve.gateway.schemas import (
+    MAX_SEED,
+    PASSED_ON,
+    ChatBody,
+    ChatFields,
+    CompletionBody,
+    Generation,
+    RouteBody,
+)
+from waypost.serve.plan import Plan
+
+ROUTED_END = 65_536
+"""Characters that are routed on at each end of a text that is longer than twice as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for answers, or for a decision.
+
+    Attributes:
+        request_id: Ours.
+        router: Name of the router to ask, or ``auto``; None where an LLM is pinned.
+        pinned: The LLM asked for by name.
+        query: What is routed on, as `Query.of` reads it.
+        requests: One for each answer wanted; empty where only a decision is.
+        n: Answers to each prompt.
+        stream: Answer as server-sent events.
+        include_usage: Tell the usage at the end of a stream.
+    """
+
+    request_id: str
+    router: str | None
+    pinned: str | None
+    query: dict[str, Any]
+    requests: tuple[GenerateRequest, ...] = ()
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+
+    @property
+    def ignorable(self) -> tuple[str, ...]:
+        """Fields that only an engine behind HTTP honours."""
+        return tuple(sorted(self.requests[0].extra)) if self.requests else ()
+
+
+class Parser:
+    """Reads requests for one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._models = {model.name: model for model in plan.models}
+
+    def chat(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a chat.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(ChatBody, raw)
+        query = self._chat_text(data["messages"])
+        call = self._target(body, headers, request_id, query, _has_parts(data["messages"]))
+        common = self._common(body, data)
+        tools = {key: data[key] for key in ("tools", "tool_choice") if data.get(key) is not None}
+        ids = self._ids(request_id, body.n or 1)
+        requests = [
+            GenerateRequest(id_, messages=data["messages"], **_seeded(common, i), **tools)
+            for i, id_ in enumerate(ids)
+        ]
+        return _with_requests(call, body, requests)
+
+    def completion(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a text completion; several prompts are several answers.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(CompletionBody, raw)
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        call = self._target(body, headers, request_id, {"query": "\n".join(prompts)}, False)
+        common = self._common(body, data)
+        n = body.n or 1
+        ids = self._ids(request_id, n * len(prompts))
+        requests = [
+            GenerateRequest(id_, prompt=prompts[i // n], **_seeded(common, i))
+            for i, id_ in enumerate(ids)
+        ]
+        return _with_requests(call, body, requests)
+
+    def route(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
+        """Read a request for a decision only.
+
+        Raises:
+            Problem: 400 or 404.
+        """
+        body, data = read_body(RouteBody, raw)
+        self._common(body, data)  # what it decides for, it would also have to answer
+        self._ids(request_id, body.n or 1)
+        if "query" in data:
+            return self._target(body, headers, request_id, {"query": body.query}, False)
+        messages = data["messages"]
+        query = self._chat_text(messages)
+        return self._target(body, headers, request_id, query, _has_parts(messages))
+
+    def _chat_text(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [_text(message.get("content")) for message in messages]
+        everything = "\n".join(text for text in texts if text)
+        if self._plan.route_on == "full_context":
+            return {"query": everything}
+        asked = [text for text, m in zip(texts, messages, strict=True) if m["role"] == "user"]
+        text = asked[-1] if asked else texts[-1]
+        if len(texts) == 1:
+            return {"query": text}
+        # the LLM is paid for all turns, whatever is routed on
+        tokens = math.ceil(len(everything) * DEFAULT_TOKENS_PER_CHARACTER)
+        return {"query": text, "input_tokens": tokens}
+
+    def _target(
+        self,
+        body: Generation,
+        headers: Mapping[str, str],
+        request_id: str,
+        query: dict[str, Any],
+        has_parts: bool,
+    ) -> Call:
+        _cut(query)
+        extras = read_extras(body.waypost, headers)
+        allowed = self._allowed(extras.allowed_models, has_parts)
+        pinned = body.model if body.model in self._models else None
+        if pinned is None and body.model != AUTO and body.model not in self._plan.router_names:
+            routers = (AUTO, *self._plan.router_names)
+            raise self._unknown(body.model, 404, "model", "model_not_found", routers)
+        if pinned is not None and allowed is not None and pinned not in allowed:
+            what = "takes text only" if extras.allowed_models is None else "is not allowed"
+            raise Problem(
+                400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
+            )
+        if pinned is None and self._plan.takes_steps(body.model):
+            _check_one_answer(body)
+        fields = {
+            "lambda": extras.lam,
+            "max_cost_usd": extras.max_cost_usd,
+            "allowed_models": allowed,
+            "user_id": extras.user_id or body.user,
+            "session_id": extras.session_id,
+        }
+        query.update((key, value) for key, value in fields.items() if value is not None)
+        return Call(request_id, None if pinned else body.model, pinned, query)
+
+    def _allowed(self, wanted: list[str] | None, has_parts: bool) -> list[str] | None:
+        for name in wanted or ():
+            if name not in self._models:
+                raise self._unknown(name, 400, "waypost.allowed_models", "unknown_model")
+        if not has_parts:
+            return wanted
+        wide = [model.name for model in self._plan.models if model.takes_parts]
+        able = wide if wanted is None else [name for name in wanted if name in wide]
+        if not able:
+            raise Problem(
+                400,
+                "messages: images, audio and files need a model behind HTTP; none is allowed here",
+                param="messages",
+                code="text_only",
+            )
+        return able
+
+    def _unknown(
+        self, name: str, status: int, param: str, code: str, also: Sequence[str] = ()
+    ) -> Problem:
+        known = ", ".join((*also, *self._models))
+        name = redact(name)  # before it is cut: half of a key would not be known as one
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        return Problem(
+            status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
+        )
+
+    def _common(self, body: Generation, data: dict[str, Any]) -> dict[str, Any]:
+        tokens, field = body.max_tokens, "max_tokens"
+        if isinstance(body, ChatFields) and body.max_completion_tokens is not None:
+            tokens, field = body.max_completion_tokens, "max_completion_tokens"
+        most = self._plan.limits.max_tokens
+        if tokens is not None and tokens > most:
+            raise Problem(400, f"{field}: expected at most {most}", param=field, code="too_many")
+        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
+        if body.waypost is not None:
+            extra |= body.waypost.extra or {}
+        return {
+            "max_tokens": tokens,
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "seed": body.seed,
+            "stop": tuple(text for text in stop if text),
+            "extra": extra,
+        }
+
+    def _ids(self, request_id: str, count: int) -> list[str]:
+        most = self._plan.limits.max_choices
+        if count > most:
+            message = f"n: expected at most {most} answers a request (n for each prompt)"
+            raise Problem(400, message, param="n", code="too_many")
+        return [request_id] if count == 1 else [f"{request_id}-{i}" for i in range(count)]
+
+
+def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequest]) -> Call:
+    options = body.stream_options
+    return Call(
+        call.request_id,
+        call.router,
+        call.pinned,
+        call.query,
+        tuple(requests),
+        body.n or 1,
+        bool(body.stream),
+        bool(options is not None and options.include_usage),
+    )
+
+
+def _check_one_answer(body: Generation) -> None:
+    """Refuse what a router that works in steps cannot do: it judges one answer, and that a text.
+
+    Raises:
+        Problem: 400.
+    """
+    prompts = body.prompt if isinstance(body, CompletionBody) else ""
+    several = {"n": (body.n or 1) > 1, "prompt": not isinstance(prompts, str) and len(prompts) > 1}
+    tools = isinstance(body, ChatFields) and bool(body.tools)
+    for field, given in (*several.items(), ("tools", tools)):
+        if given:
+            what = "answers with a text" if field == "tools" else "gives one answer a request"
+            message = f"{field}: router {body.model} works in steps and {what}; ask a model by name"
+            raise Problem(400, message, param=field, code="not_in_steps")
+
+
+def _cut(query: dict[str, Any]) -> None:
+    """Leave out the middle of a very long text: no encoder reads it, and it crosses to the router.
+
+    The LLM is paid for all of it.
+    """
+    text: str = query["query"]
+    if len(text) > 2 * ROUTED_END:
+        query.setdefault("input_tokens", math.ceil(len(text) * DEFAULT_TOKENS_PER_CHARACTER))
+        query["query"] = f"{text[:ROUTED_END]}\n{text[-ROUTED_END:]}"
+
+
+def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:
+    # with one seed for all of them, n answers would be n times the same
+    seed = common["seed"]
+    if not index or seed is None:
+        return common
+    return {**common, "seed": seed + index if seed + index <= MAX_SEED else seed - index}
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content or ()
+    return "\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def _has_parts(messages: list[dict[str, Any]]) -> bool:
+    return any(
+        isinstance(message.get("content"), list)
+        and any(part["type"] not in {"text", "refusal"} for part in message["content"])
+        for message in messages
+    )

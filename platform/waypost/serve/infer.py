@@ -1,0 +1,162 @@
+"""The gateway's work without a gateway: decides and answers queries in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from waypost.config import parse, read_yaml
+from waypost.contracts.errors import ConfigError, Fault, WaypostError
+from waypost.contracts.generation import GenerateRequest
+from waypost.contracts.records import Query
+from waypost.serve.backends.dispatcher import Dispatcher, local_llm, local_router
+from waypost.serve.backends.failover import read_whole
+from waypost.serve.config import ServeArgs
+from waypost.serve.gateway.requests import Call
+from waypost.serve.plan import Plan, make_plan, served_entries
+
+BUILDER = "waypost.serve.app:build"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are made; None leaves it to the engine."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = False) -> Plan:
+    """Read a pool for use in this process.
+
+    Args:
+        path: A Serve config (its first application of ours), or a YAML of that application's
+            ``args`` alone.
+        artifact: The router; None takes the file's.
+        allow_plugin_code: Run plug-in code of the artifact, whatever the file says.
+
+    Raises:
+        ConfigError: with every fault; also where an LLM needs another environment.
+        ArtifactError: see `make_plan`.
+    """
+    data, where = read_yaml(path), str(path)
+    applications = data.get("applications")
+    if isinstance(applications, list):
+        ours = (
+            (index, found)
+            for index, found in enumerate(applications)
+            if isinstance(found, dict) and found.get("import_path") == BUILDER
+        )
+        index, application = next(ours, (0, None))
+        if application is None:
+            raise ConfigError([Fault(f"{where}: applications", f"none is built by {BUILDER}")])
+        data, where = application.get("args") or {}, f"{where}: applications.{index}.args"
+    if artifact is not None:
+        kept = {key: value for key, value in data.items() if key not in _ROUTER_KEYS}
+        data = {**kept, "artifact": str(artifact.absolute())}
+    if allow_plugin_code:
+        data = {**data, "allow_plugin_code": True}
+    args = parse(ServeArgs, data, where)
+    if other := [entry.name for entry in served_entries(args) if entry.environment is not None]:
+        problem = f"{', '.join(other)} needs another environment: serve it (waypost serve)"
+        raise ConfigError([Fault(f"{where}: pool", problem)])
+    return make_plan(args, where)
+
+
+_ROUTER_KEYS = frozenset({"artifact", "routers", "default_router"})
+
+
+async def answer_all(
+    plan: Plan,
+    queries: Sequence[Mapping[str, Any]],
+    generation: Generation,
+    *,
+    model: str | None = None,
+    concurrency: int = 4,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Decide and answer queries.
+
+    Args:
+        plan: From `read_pool`.
+        queries: As `Query.of` reads them.
+        generation: Options of every answer.
+        model: An LLM to ask, in place of a decision.
+        concurrency: Queries at work at a time.
+        progress: Called with (done, total) after each.
+
+    Returns:
+        A row for each query, in order: ``query_id``, ``model``, ``answer``, ``usage``,
+        ``cost_usd``, ``attempts`` and ``decision`` (and ``episode`` where the router works in
+        steps: usage and dollars are those of all its calls); or ``error`` where it failed.
+
+    Raises:
+        WaypostError: the router or an engine cannot be had.
+    """
+    dispatcher = Dispatcher(plan, local_router(plan), local_llm)
+    await dispatcher.start()
+    places = asyncio.Semaphore(concurrency)
+    done = 0
+
+    async def one(number: int, query: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal done
+        async with places:
+            row = await _answer(dispatcher, _call(number, query, generation, plan, model))
+        done += 1
+        progress(done, len(queries))
+        return {**_key(query), **row}
+
+    try:
+        return await asyncio.gather(*(one(i, query) for i, query in enumerate(queries)))
+    finally:
+        await dispatcher.close()
+
+
+def _key(query: Mapping[str, Any]) -> dict[str, Any]:
+    key = query.get("query_id")
+    return {} if key is None else {"query_id": key}
+
+
+def _call(
+    number: int, query: Mapping[str, Any], generation: Generation, plan: Plan, model: str | None
+) -> Call:
+    request = GenerateRequest(
+        f"query-{number}",
+        messages=[{"role": "user", "content": Query.of(query).text}],
+        max_tokens=generation.max_tokens,
+        temperature=generation.temperature,
+    )
+    router = None if model else plan.router_names[0]
+    return Call(request.request_id, router, model, dict(query), (request,))
+
+
+async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
+    try:
+        decided = await dispatcher.decide(call)
+        if dispatcher.takes_steps(call):
+            ended = await dispatcher.episode(call, decided.decision)
+            model, attempts, answer = ended.model, ended.attempts, ended.answer
+            cost_usd, episode = ended.cost_usd, {"episode": ended.told()}
+        else:
+            opened = await dispatcher.open(call, decided.decision, whole=True)
+            model, attempts = opened.model, opened.attempts
+            (answer,) = await read_whole(opened)
+            cost_usd, episode = dispatcher.cost_usd(model, answer.usage), {}
+    except WaypostError as error:
+        return {"error": str(error), "error_type": type(error).__name__}
+    return {
+        "model": model,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "usage": {
+            "input_tokens": answer.usage.input_tokens,
+            "output_tokens": answer.usage.output_tokens,
+        },
+        "cost_usd": cost_usd,
+        "attempts": attempts,
+        **episode,
+        "decision": decided.decision.to_dict(),
+    }

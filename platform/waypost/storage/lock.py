@@ -1,0 +1,224 @@
+"""Who holds a folder: what a lock's file says, and what a second run is told."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.errors import FolderInUseError, StorageAccessError, StorageError
+from waypost.storage.uri import Place, Uri, delete, make_parent, open_store, store_errors
+
+LOCK = ".lock"
+"""Name of the file, in the folder."""
+
+_MACHINE = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
+
+
+def me() -> dict[str, Any]:
+    """Return what this process leaves: number, host, since when, and where the number counts."""
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "space": _space()}
+
+
+def holder_of(data: bytes) -> dict[str, Any]:
+    """Read what a process left; nothing where it has not written it yet."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_gone(holder: Mapping[str, Any]) -> bool:
+    """Say whether we can see that the process has ended: only where its number is one of ours."""
+    space, pid = _space(), holder.get("pid")
+    if space is None or holder.get("space") != space or not isinstance(pid, int):
+        return False
+    return not Path(f"/proc/{pid}").exists()
+
+
+def refusal(folder: Place, holder: Mapping[str, Any]) -> str:
+    """Return what a second run is told."""
+    facts = [str(holder.get(key, "?")) for key in ("pid", "host", "since")]
+    who = "process {} on {}, since {}".format(*facts) if holder else "another process"
+    return (
+        f"{folder}: another run works in it ({who}); two would pay for the same answers twice: "
+        "wait for its end, or end it there"
+    )
+
+
+def _space() -> str | None:
+    """Return what tells apart machines, boots and containers; None where the system does not."""
+    boot, numbers = _MACHINE
+    try:
+        return f"{Path(boot).read_text(encoding='ascii').strip()} {Path(numbers).readlink()}"
+    except OSError:
+        return None
+
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+"""Seconds that a lease counts after it was last written."""
+
+_RENEW_S = 15.0
+_SETTLE_S = 0.5
+"""Longer than another run takes from finding no object to having written one."""
+
+_LONGEST = 4096
+
+
+@contextmanager
+def leased(uri: Uri) -> Iterator[None]:
+    """Keep a lease of a folder in a store.
+
+    Raises:
+        FolderInUseError: another process has one.
+        StorageError: the store cannot be read or written.
+    """
+    lease = _Lease(uri)
+    lease.take()
+    stop = threading.Event()
+    worker = threading.Thread(target=lease.renew, args=(stop,), daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join()
+        lease.end()
+
+
+class _Lease:
+    def __init__(self, uri: Uri) -> None:
+        self._uri = uri
+        self._store, path = open_store(uri)
+        self._path = f"{path}/{LOCK}"
+        self._me = me() | {"run": os.urandom(8).hex()}
+
+    def take(self) -> None:
+        holder = self._holder()
+        if holder and not _is_over(holder):
+            raise FolderInUseError(refusal(self._uri, holder))
+        self._write()
+        time.sleep(_SETTLE_S)
+        holder = self._holder()
+        if holder.get("run") != self._me["run"]:
+            raise FolderInUseError(refusal(self._uri, holder))
+
+    def renew(self, stop: threading.Event) -> None:
+        while not stop.wait(_RENEW_S):
+            try:
+                self._write()
+            except StorageError as error:
+                logger.warning("%s; tried again in %g s", error, _RENEW_S)
+
+    def end(self) -> None:
+        try:
+            if self._holder().get("run") == self._me["run"]:
+                with store_errors(self._uri):
+                    delete(self._store, self._path)
+        except StorageError as error:
+            logger.warning("%s; the lease counts for %g s more", error, LEASE_S)
+
+    def _holder(self) -> dict[str, Any]:
+        with store_errors(self._uri):
+            if not self._store.get_file_info(self._path).is_file:
+                return {}
+            with self._store.open_input_stream(self._path) as stream:
+                return holder_of(stream.read(_LONGEST))
+
+    def _write(self) -> None:
+        with store_errors(self._uri):
+            make_parent(self._store, self._path)
+            with self._store.open_output_stream(self._path) as stream:
+                stream.write(json.dumps(self._me | {"seen": time.time()}).encode())
+
+
+def _is_over(holder: Mapping[str, Any]) -> bool:
+    seen = holder.get("seen")
+    stale = not isinstance(seen, int | float) or time.time() - seen > LEASE_S
+    return stale or is_gone(holder)
+
+
+_held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+
+
+@contextmanager
+def alone_in(folder: Place) -> Iterator[None]:
+    """Hold a folder; inside a block that holds it this does nothing.
+
+    Args:
+        folder: A folder that is there, or the URI of one.
+
+    Raises:
+        FolderInUseError: another process, or another thread of this one, holds it.
+        StorageError: the store cannot be read or written.
+    """
+    name = folder.reveal() if isinstance(folder, Uri) else str(folder.resolve())
+    if name in _held.get():
+        yield
+        return
+    token = _held.set(_held.get() | {name})
+    try:
+        with leased(folder) if isinstance(folder, Uri) else _locked(folder):
+            yield
+    finally:
+        _held.reset(token)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    path = folder / LOCK
+    file = _lock(path)
+    if file is None:
+        yield
+        return
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(me()).encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path) -> int | None:
+    """Return the open file, locked; None where the file system has no locks."""
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageAccessError(f"{path}: cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = holder_of(os.pread(file, _LONGEST, 0))
+            os.close(file)
+            raise FolderInUseError(refusal(path.parent, holder)) from None
+        except OSError as error:
+            os.close(file)
+            why = error.strerror
+            logger.warning("%s: no locks here (%s); start no second run in it", path.parent, why)
+            return None
+        if _is(path, file):
+            return file
+        os.close(file)  # who held it took the file away between our two calls
+
+
+def _is(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,133 @@
+"""Which of several predictions to decide by, judged by what their choices earn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts import policy
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
+from waypost.tune.auto.stacking import Stack
+
+LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Cost weights that choices are judged at; 0 counts as much as all others together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A way to predict, and what it predicts out of sample.
+
+    Attributes:
+        name: In the report.
+        stack: Weights of all members that were tried.
+        quality: (n, n_llms).
+        cost_usd: (n, n_llms) predicted dollars, NaN where unknown.
+        corrected: Whether `stacking.Correction` is part of it.
+    """
+
+    name: str
+    stack: Stack
+    quality: Floats
+    cost_usd: Floats
+    corrected: bool = False
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    data: RoutingData,
+    mean_quality: Floats,
+    cost_ref: float,
+    fold: NDArray[np.intp],
+) -> tuple[Candidate, dict[str, Any]]:
+    """Take the candidate whose choices earn most.
+
+    The first in the list that is within one standard error (paired, over questions) of the
+    best is taken: the best of many noisy estimates is picked by chance as much as by merit.
+
+    Args:
+        candidates: In the order of preference.
+        data: The questions they predict.
+        mean_quality: (n_llms,) training means.
+        cost_ref: See `policy.rank`.
+        fold: (n,), for the report's count.
+
+    Returns:
+        The choice, and a report: JSON-able.
+    """
+    best_single = int(np.argmax(mean_quality))
+    single = data.quality[:, best_single]
+    utilities, qualities = [], []
+    for candidate in candidates:
+        utility, quality = earned(candidate, data, cost_ref)
+        utilities.append(utility)
+        qualities.append(quality)
+    table = np.stack(utilities)
+    means = np.nanmean(table, axis=1)
+    best = int(np.argmax(means))
+    behind = table[best] - table
+    measured = np.maximum((~np.isnan(behind)).sum(axis=1), 1)
+    error = np.nanstd(behind, axis=1) / np.sqrt(measured)
+    close = np.flatnonzero(np.nanmean(behind, axis=1) <= error)
+    taken = int(close[0]) if len(close) else best
+    rows = []
+    for candidate, utility, quality in zip(candidates, means, qualities, strict=True):
+        gain = quality - single
+        rows.append(
+            {
+                "candidate": candidate.name,
+                "quality": _number(np.nanmean(quality)),
+                "gain": _number(np.nanmean(gain)),
+                "gain_se": _number(np.nanstd(gain) / np.sqrt(max((~np.isnan(gain)).sum(), 1))),
+                "utility": _number(utility),
+            }
+        )
+    why = f"{candidates[best].name} earned most"
+    if taken != best:
+        why = f"{why}, and {candidates[taken].name}, steadier, is within one standard error"
+    oracle = np.where(np.isnan(data.quality), -np.inf, data.quality).max(axis=1)
+    report = {
+        "chosen": candidates[taken].name,
+        "why": f"{why}, out of sample, over {len(LAMBDAS)} cost weights",
+        "questions": len(data),
+        "folds": len(np.unique(fold)),
+        "best_single": _number(np.nanmean(single)),
+        "oracle": _number(oracle.mean()),
+        "candidates": rows,
+    }
+    return candidates[taken], report
+
+
+def earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:
+    """Return what each question earned: utility over the weights, and quality at weight 0."""
+    spent = np.where(np.isnan(data.cost_usd), candidate.cost_usd, data.cost_usd)
+    priced = bool(np.isfinite(cost_ref) and cost_ref > 0 and not np.isnan(spent).all())
+    rows = np.arange(len(data))
+    found = []
+    quality = np.empty(len(data))
+    for lam in LAMBDAS if priced else LAMBDAS[:1]:
+        order = policy.rank(
+            candidate.quality.clip(0, 1),
+            candidate.cost_usd,
+            data.names,
+            lam=lam,
+            cost_ref=cost_ref,
+        )
+        first = order[:, 0]
+        earned = data.quality[rows, first]
+        if lam == 0:
+            quality = earned
+            found.append(earned)
+        else:
+            found.append(earned - lam * spent[rows, first] / cost_ref)
+    if len(found) == 1:
+        return found[0], quality
+    return (found[0] + np.mean(found[1:], axis=0)) / 2, quality
+
+
+def _number(value: Any) -> float | None:
+    return None if not np.isfinite(value) else round(float(value), 6)

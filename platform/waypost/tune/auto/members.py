@@ -1,0 +1,154 @@
+"""The routers that `auto` tries: how they are named, and what they predict out of sample."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.errors import ConfigError, Fault, WaypostError
+from waypost.contracts.records import Query, QueryBatch, report
+from waypost.contracts.router import ScoreRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
+from waypost.registry import make_router
+
+logger = logging.getLogger(__name__)
+
+Spec = str | Mapping[str, Mapping[str, Any]]
+"""A registry name, or ``{name: {parameter: value}}``."""
+
+DEFAULT: tuple[Spec, ...] = (
+    "knnrouter",
+    "linearrouter",
+    {"linearrouter": {"features": "words"}},
+    {"linearrouter": {"features": "form"}},
+    "taskrouter",
+    "clusterrouter",
+    "mlprouter",
+    "svmrouter",
+)
+"""Families that fit within seconds on thousands of questions."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One router to try.
+
+    Attributes:
+        router: Registry name.
+        parameters: Those that are not the router's defaults.
+    """
+
+    router: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Name in reports: ``linearrouter(features=form)``."""
+        shown = ", ".join(f"{k}={v}" for k, v in sorted(self.parameters.items()))
+        return f"{self.router}({shown})" if shown else self.router
+
+    def make(self, seed: int) -> ScoreRouter:
+        """Build the untrained router.
+
+        Raises:
+            ConfigError: it predicts no scores, or its parameters are wrong.
+            RegistryError, PluginError, MissingExtraError: see `make_router`.
+        """
+        router = make_router(self.router, dict(self.parameters))
+        if not isinstance(router, ScoreRouter):
+            raise ConfigError([Fault(f"auto: members: {self.router}", "predicts no scores")])
+        if "seed" in router.get_params() and "seed" not in self.parameters:
+            router.set_params(seed=seed)
+        return router
+
+
+class Members:
+    """Constraint of the parameter ``members``: null, or a list of `Spec`."""
+
+    def allows(self, value: Any) -> bool:
+        """Say whether the value is one; that the routers exist is checked at fit."""
+        if value is None:
+            return True
+        return isinstance(value, list | tuple) and bool(value) and all(map(_is_spec, value))
+
+    def __str__(self) -> str:
+        return "null, or a list of router names or {name: {parameter: value}}"
+
+
+def _is_spec(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(given, Mapping) for name, given in value.items()
+    )
+
+
+def members_of(specs: Sequence[Spec] | None) -> list[Member]:
+    """Read the parameter ``members``; None is `DEFAULT`. A member that stands twice counts once."""
+    found: dict[str, Member] = {}
+    for spec in DEFAULT if specs is None else specs:
+        pairs = {spec: {}} if isinstance(spec, str) else spec
+        for router, given in pairs.items():
+            key = json.dumps([router, given], sort_keys=True, default=str)
+            found.setdefault(key, Member(router, dict(given)))
+    return list(found.values())
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfSample:
+    """What a member predicts of questions it was not fitted on.
+
+    Attributes:
+        member: The member.
+        quality: (n, n_llms).
+        cost_usd: (n, n_llms), NaN where unknown.
+    """
+
+    member: Member
+    quality: Floats
+    cost_usd: Floats
+
+
+def try_members(
+    members: Sequence[Member], data: RoutingData, fold: NDArray[np.intp], seed: int
+) -> tuple[list[OutOfSample], dict[str, str]]:
+    """Predict each fold's questions by routers fitted on the others.
+
+    A member that cannot be built, or not be fitted on this data, is left out.
+
+    Returns:
+        What the members predict, and reasons by label of those left out.
+    """
+    shape, folds = data.quality.shape, np.unique(fold)
+    found = [OutOfSample(member, np.empty(shape), np.empty(shape)) for member in members]
+    failed: dict[str, str] = {}
+    for turn, one in enumerate(folds):
+        rows = np.flatnonzero(fold == one)
+        training, batch = data.select(np.flatnonzero(fold != one)), batch_of(data.select(rows))
+        for place, outside in enumerate(found):
+            report("families", turn * len(members) + place, len(folds) * len(members))
+            label = outside.member.label
+            if label in failed:
+                continue
+            try:
+                router = outside.member.make(seed).fit(training)
+                prediction = router.predict(batch)
+            except WaypostError as error:
+                logger.warning("auto: %s is left out: %s", label, error)
+                failed[label] = str(error)
+                continue
+            outside.quality[rows] = prediction.quality
+            outside.cost_usd[rows] = router.predict_cost(batch, prediction)
+    return [one for one in found if one.member.label not in failed], failed
+
+
+def batch_of(data: RoutingData) -> QueryBatch:
+    """Return the data's questions as a router sees them."""
+    return QueryBatch(tuple(Query(text) for text in data.queries), data.embeddings)

@@ -1,0 +1,298 @@
+"""What several fitted routers learned alike is held once, so that decisions compute it once.
+
+Members of an ensemble that were fitted on one data set hold the same training vectors, and many
+predict the same lengths of answers. Who computes something of a batch with such a part keeps it by
+the part's identity (`QueryBatch.once`): where members hold one object, the first computes for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waypost.contracts.parameters import Integer
+from waypost.contracts.records import FloatMatrix, LLMInfo, Prediction, QueryBatch
+from waypost.contracts.router import ScoreRouter, TrainableRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.splits import fold_of
+from waypost.contracts.types import Floats
+from waypost.tune.auto.choosing import Candidate, choose, earned
+from waypost.tune.auto.members import Member, Members, OutOfSample, members_of, try_members
+from waypost.tune.auto.stacking import Correction, Stack, fit_correction, fit_mean, fit_stack
+
+Key = tuple[Any, ...]
+
+
+def share_learned(routers: Iterable[TrainableRouter]) -> None:
+    """Let routers hold the same object wherever they learned equal arrays or equal parts.
+
+    Learned arrays and parts are replaced by a router that learns on, never changed in place; no
+    router notices what another one does.
+
+    Args:
+        routers: Fitted ones.
+    """
+    arrays: dict[Key, NDArray[Any]] = {}
+    parts: dict[Key, Any] = {}
+    for router in routers:
+        for name, value in list(vars(router).items()):
+            if isinstance(value, np.ndarray) and name.endswith("_"):
+                setattr(router, name, arrays.setdefault(_key(value), value))
+            elif name in router.state_parts and value is not None:
+                held = {key: (_key(own), own) for key, own in value.to_arrays().items()}
+                whole = (type(value), *((key, of) for key, (of, _) in sorted(held.items())))
+                if whole not in parts:
+                    shared = {key: arrays.setdefault(of, own) for key, (of, own) in held.items()}
+                    parts[whole] = type(value).from_arrays(shared)
+                setattr(router, name, parts[whole])
+
+
+def _key(array: NDArray[Any]) -> Key:
+    flat = np.ascontiguousarray(array)
+    digest = hashlib.blake2b(flat.tobytes(), digest_size=16).digest()
+    return (array.shape, array.dtype.str, digest)
+
+
+FEWEST = 40
+"""With fewer questions nothing can be compared: the fallback is fitted alone."""
+
+BEST = 3
+"""Members of the smaller mean: those that earn most alone."""
+
+FALLBACK = Member("knnrouter", {})
+
+
+class AutoRouter(ScoreRouter):
+    """An ensemble of registered routers, chosen and weighted on out-of-sample predictions.
+
+    When to take it:
+        Where nobody knows which router suits the data. A fit takes those of all members, a decision
+        those that were chosen; where one member is as good, take that one: it is faster.
+
+    Args:
+        members: Routers to try: names, or ``{name: {parameter: value}}``; None is
+            `members.DEFAULT`. Plug-ins may be among them.
+        folds: Parts of the cross-validation.
+        seed: Of the folds, and of members that have a seed.
+
+    Learned by ``fit``:
+        members_: The fitted routers that the choice needs.
+        stack_: Their weights.
+        correction_: What is added to the stacked prediction; None where nothing is.
+        report_: What was tried, what it earned out of sample, and why the choice was made.
+    """
+
+    name = "auto"
+    kind = "ensemble"
+    new_model_support = "refit"
+    validates_itself = True
+    trial_parameters: ClassVar = {"members": ("best_single", "linearrouter"), "folds": 2}
+    state_parts: ClassVar = {
+        **ScoreRouter.state_parts,
+        "stack_": Stack,
+        "correction_": Correction,
+    }
+    parameter_constraints: ClassVar = {
+        "members": Members(),
+        "folds": Integer(2, 50),
+        "seed": Integer(0),
+    }
+
+    members_: list[ScoreRouter]
+    stack_: Stack
+    correction_: Correction | None
+    report_: dict[str, Any]
+
+    def __init__(self, members: Sequence[Any] | None = None, folds: int = 4, seed: int = 0) -> None:
+        self.members = members
+        self.folds = folds
+        self.seed = seed
+
+    # -- fit ----------------------------------------------------------------------------------
+
+    def _fit(self, data: RoutingData) -> None:
+        has_score = np.asarray((~np.isnan(data.quality)).any(axis=1))
+        data = data if has_score.all() else data.select(np.flatnonzero(has_score))
+        wanted = members_of(self.members)
+        for member in wanted:
+            member.make(self.seed)  # a wrong name or parameter is said before anything is fitted
+        fold = fold_of(data.queries, self.folds, self.seed, data.groups)
+        tried: list[OutOfSample] = []
+        failed: dict[str, str] = {}
+        if _comparable(data, fold):
+            tried, failed = try_members(wanted, data, fold, self.seed)
+        if not tried:
+            self._take([FALLBACK], data, Stack(np.ones(1), np.ones(1), self.mean_quality_), None)
+            why = "too few questions to compare routers on" if not failed else "no member fitted"
+            self.report_ = {"chosen": FALLBACK.label, "why": why, "left_out": failed}
+            return
+        candidates = self._candidates(tried, data, fold)
+        chosen, report = choose(
+            candidates, data, self.mean_quality_, self.cost_model_.cost_ref, fold
+        )
+        used = chosen.stack.used
+        correction = None
+        # The weights that were judged are those of the folds; all questions may give none a weight.
+        if chosen.corrected and used.any():
+            predictions = np.stack([one.quality for one in tried])[used]
+            stack = chosen.stack.only(used)
+            correction = fit_correction(predictions, stack.combine(predictions), data.quality)
+        members = [one.member for one, has in zip(tried, used, strict=True) if has]
+        self._take(members, data, chosen.stack.only(used), correction)
+        self.report_ = {**report, "weights": self._weights(members), "left_out": failed}
+
+    def _candidates(
+        self, tried: list[OutOfSample], data: RoutingData, fold: NDArray[np.intp]
+    ) -> list[Candidate]:
+        """Return the candidates, the steadier ones first: averages, then members alone."""
+        predictions = np.stack([one.quality for one in tried])
+        cost = np.stack([one.cost_usd for one in tried])
+        mean, everyone = self.mean_quality_, np.arange(len(tried))
+        alone = []
+        for place, one in enumerate(tried):
+            only = np.eye(len(tried))[place]
+            stack = Stack(only, only, mean)
+            alone.append(
+                Candidate(one.member.label, stack, stack.combine(predictions), cost[place])
+            )
+        if len(tried) == 1:
+            return alone
+        usd = [float(np.nanmean(earned(c, data, self.cost_model_.cost_ref)[0])) for c in alone]
+        best = np.sort(np.argsort(usd)[-BEST:])
+
+        def judged(name: str, fit: Callable[[Floats, Floats], Stack], near: bool) -> Candidate:
+            # The weights are judged on folds that they were not learned from, as all else is.
+            outside = np.empty(data.quality.shape)
+            for part in np.unique(fold):
+                rows = fold == part
+                learned, asked = predictions[:, ~rows], predictions[:, rows]
+                stack = fit(learned, data.quality[~rows])
+                outside[rows] = stack.combine(asked)
+                if near and (used := stack.used).any():
+                    stacked = stack.combine(learned)
+                    correction = fit_correction(learned[used], stacked, data.quality[~rows])
+                    outside[rows] += correction.of(asked[used])
+            whole = fit(predictions, data.quality)
+            return Candidate(name, whole, outside, _mean_cost(whole, cost), near)
+
+        def even(kept: NDArray[np.intp]) -> Callable[[Floats, Floats], Stack]:
+            return lambda learned, quality: fit_mean(learned, quality, mean, kept)
+
+        def weighted(learned: Floats, quality: Floats) -> Stack:
+            return fit_stack(learned, quality, mean)
+
+        averages = [
+            judged(f"mean of the best {len(best)}", even(best), False),
+            judged("stack", weighted, False),
+            judged("stack, corrected by neighbours", weighted, True),
+            judged("mean of all", even(everyone), False),
+        ]
+        nothing = Stack(np.zeros(len(tried)), np.zeros(len(tried)), mean)
+        means = Candidate(
+            "training means", nothing, nothing.combine(predictions), cost.mean(axis=0)
+        )
+        return [*averages, *alone, means]
+
+    def _take(
+        self,
+        members: Sequence[Member],
+        data: RoutingData,
+        stack: Stack,
+        correction: Correction | None,
+    ) -> None:
+        self.members_ = [member.make(self.seed).fit(data) for member in members]
+        share_learned(self.members_)
+        self.stack_, self.correction_ = stack, correction
+
+    def _weights(self, members: Sequence[Member]) -> list[dict[str, Any]]:
+        return [
+            {"member": member.label, "contrast": float(contrast), "level": float(level)}
+            for member, contrast, level in zip(
+                members, self.stack_.contrast, self.stack_.level, strict=True
+            )
+        ]
+
+    # -- predict ------------------------------------------------------------------------------
+
+    def _predict(self, batch: QueryBatch) -> Prediction:
+        if not self.members_:
+            return Prediction(quality=np.repeat(self.mean_quality_[None], len(batch), axis=0))
+        found = [member.predict(batch) for member in self.members_]
+        predictions = np.stack([np.asarray(one.quality, np.float64) for one in found])
+        quality = self.stack_.combine(predictions)
+        if self.correction_ is not None:
+            quality = quality + self.correction_.of(predictions)
+        weights = self.stack_.contrast + self.stack_.level
+        return Prediction(
+            quality=quality.clip(0, 1),
+            output_tokens=_mean([one.output_tokens for one in found], weights),
+            recorded_usd=_mean([one.recorded_usd for one in found], weights),
+            confidence=_mean([one.confidence for one in found], weights),
+        )
+
+    # -- state --------------------------------------------------------------------------------
+
+    def plugin_names(self) -> tuple[str, ...]:
+        """Return its own name and those of its members."""
+        return tuple(dict.fromkeys((self.name, *(one.name for one in self.members_))))
+
+    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the learned state, that of its members included."""
+        arrays, values = super().get_state()
+        values["members_"] = []
+        for place, member in enumerate(self.members_):
+            own_arrays, own_values = member.get_state()
+            arrays |= {f"members_.{place}.{key}": value for key, value in own_arrays.items()}
+            values["members_"].append(
+                {
+                    "router": member.name,
+                    "parameters": member.get_params(),
+                    "state": own_values,
+                }
+            )
+        return arrays, values
+
+    def set_state(
+        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+    ) -> None:
+        """Take over a state; see `TrainableRouter.set_state`."""
+        own = {key: value for key, value in arrays.items() if not key.startswith("members_.")}
+        listed = values["members_"]
+        super().set_state(llms, own, {k: v for k, v in values.items() if k != "members_"})
+        self.members_ = []
+        for place, facts in enumerate(listed):
+            prefix = f"members_.{place}."
+            part = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            member = Member(facts["router"], facts["parameters"]).make(self.seed)
+            member.set_state(llms, part, facts["state"])
+            self.members_.append(member)
+        share_learned(self.members_)
+
+
+def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
+    """Say whether each fold leaves a score of every LLM, and there is more than one choice."""
+    if len(data) < FEWEST or len(data.llms) < 2 or len(np.unique(fold)) < 2:
+        return False
+    return not any(np.isnan(data.quality[fold != one]).all(axis=0).any() for one in np.unique(fold))
+
+
+def _mean_cost(stack: Stack, cost: Floats) -> Floats:
+    weights = stack.contrast + stack.level
+    if weights.sum() <= 0:
+        return np.asarray(cost.mean(axis=0))
+    return np.asarray(np.tensordot(weights / weights.sum(), cost, axes=1))
+
+
+def _mean(parts: Sequence[FloatMatrix | None], weights: Floats) -> Floats | None:
+    """Average what the members say; those that say nothing have no part."""
+    known = [
+        (part, weight) for part, weight in zip(parts, weights, strict=True) if part is not None
+    ]
+    total = sum(weight for _, weight in known)
+    if total <= 0:
+        return None
+    return np.asarray(sum(part * (weight / total) for part, weight in known))

@@ -1,0 +1,330 @@
+"""What a file in ``tune_configs`` may say: fixed values, search space, searcher and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from waypost.config import StrictModel, apply_overrides, load_config, parse, read_yaml
+from waypost.contracts.epochs import EpochRouter
+from waypost.contracts.errors import ConfigError, Fault, RegistryError
+from waypost.contracts.parameters import Constraint, check_parameters
+from waypost.contracts.router import TrainableRouter
+from waypost.encoders import EncoderSpec
+from waypost.pipelines.train import TrainConfig, new_router
+from waypost.registry import router_class
+
+
+class Range(StrictModel):
+    """Numbers between two bounds.
+
+    Attributes:
+        type: ``uniform``; ``loguniform``, even in the logarithm; ``quniform``, uniform and
+            rounded to multiples of q; ``randint``, whole numbers without ``high`` itself.
+        low: Lower bound; above 0 for loguniform.
+        high: Upper bound.
+        q: Step of quniform.
+        when: Other parameters and the value, or list of values, they must have for this one to
+            be searched; otherwise it keeps the router's default.
+    """
+
+    type: Literal["uniform", "loguniform", "quniform", "randint"]
+    low: float
+    high: float
+    q: float | None = Field(default=None, gt=0)
+    when: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) is not below high ({self.high:g})")
+        if self.type == "loguniform" and self.low <= 0:
+            raise ValueError("low must be above 0 for loguniform")
+        if (self.q is None) == (self.type == "quniform"):
+            raise ValueError("q belongs to quniform, and only there")
+        whole = self.low.is_integer() and self.high.is_integer()
+        if self.type == "randint" and not whole:
+            raise ValueError("low and high of randint are whole numbers")
+        return self
+
+    @property
+    def extremes(self) -> tuple[float | int, ...]:
+        """Lowest and highest value that can be drawn."""
+        if self.type == "randint":
+            return int(self.low), int(self.high) - 1
+        return self.low, self.high
+
+
+class Values(StrictModel):
+    """A few values.
+
+    Attributes:
+        type: ``choice`` draws one; ``grid`` tries each.
+        values: What may be drawn.
+        when: As in `Range`.
+    """
+
+    type: Literal["choice", "grid"]
+    values: tuple[bool | int | float | str | None, ...] = Field(min_length=1)
+    when: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Return every value."""
+        return self.values
+
+
+Dimension: TypeAlias = Range | Values
+
+
+class Metric(StrictModel):
+    """What a trial is judged by, cross-validated inside the training split.
+
+    Attributes:
+        name: ``quality``, mean score of the choice; ``utility``, quality less lambda times
+            relative cost; ``cost``, mean dollars of the choice; ``aiq``, area under the curve of
+            quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
+            ``share`` of the best single LLM's quality.
+        lam: Cost weight of the decisions (``lambda`` in the file); the curves take them all.
+        share: Of ``cost_at_quality``.
+    """
+
+    name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality"] = "quality"
+    lam: float = Field(default=0.0, ge=0, alias="lambda")
+    share: float = Field(default=1.0, gt=0, le=1.5)
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether it is to be high or low."""
+        return "min" if self.name in ("cost", "cost_at_quality") else "max"
+
+    @property
+    def needs_cost(self) -> bool:
+        """Whether it can be had only where the data says what calls cost."""
+        return self.name not in ("quality", "utility") or (self.name == "utility" and self.lam > 0)
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        if self.name == "aiq":
+            return "AIQ"
+        if self.name == "cost_at_quality":
+            return f"USD a query at {100 * self.share:g} % of the best single LLM's quality"
+        unit = "USD a query" if self.name == "cost" else self.name
+        return f"{unit} at lambda {self.lam:g}"
+
+
+class Budget(StrictModel):
+    """When a sweep ends.
+
+    Attributes:
+        trials: Settings that are measured.
+        time_s: Seconds after which no further trial begins; None is no limit.
+    """
+
+    trials: int = Field(ge=1)
+    time_s: float | None = Field(default=None, gt=0)
+
+
+class Resources(StrictModel):
+    """What one trial takes.
+
+    Attributes:
+        cpu: CPUs.
+        gpu: GPUs.
+    """
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float = Field(default=0, ge=0)
+
+
+class TuneConfig(StrictModel):
+    """One sweep; see `tune_configs`.
+
+    Attributes:
+        router: Registry name.
+        fixed: Parameters with one value.
+        space: Parameters that are searched.
+        metric: What a trial is judged by.
+        mode: Whether the metric is to be high or low.
+        searcher: Who proposes trials.
+        scheduler: Who stops them early; all but fifo need a router that trains by epochs.
+        budget: When the sweep ends.
+        resources: Of one trial.
+        encoder: Query encoder.
+        folds: Parts of the cross-validation.
+        finalists: How many of the best trials are measured again before one is taken.
+        repeats: On how many further deals of the questions to folds.
+        seed: Of folds, searcher and routers.
+    """
+
+    router: str
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, Annotated[Dimension, Field(discriminator="type")]] = Field(min_length=1)
+    metric: Metric = Field(default_factory=Metric)
+    mode: Literal["max", "min"] = "max"
+    searcher: Literal["random", "optuna", "hyperopt"] = "random"
+    scheduler: Literal["fifo", "asha", "hyperband", "pbt"] = "fifo"
+    budget: Budget
+    resources: Resources = Field(default_factory=Resources)
+    encoder: str | EncoderSpec = "static"
+    folds: int = Field(default=5, ge=2, le=100)
+    finalists: int = Field(default=4, ge=0, le=50)
+    repeats: int = Field(default=1, ge=0, le=20)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> TuneConfig:
+        wrong = []
+        if self.mode != self.metric.mode:
+            wrong.append(f"mode is {self.mode}; {self.metric.name} is to be {self.metric.mode}")
+        grids = [name for name, one in self.space.items() if one.type == "grid"]
+        if grids and self.searcher != "random":
+            wrong.append(f"{', '.join(grids)}: grid goes with the random searcher only; use choice")
+        if circle := _circle(self.space):
+            wrong.append(f"the conditions of {', '.join(circle)} wait for one another")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+def in_order(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the searched parameters, each after those that its condition names."""
+    found: list[str] = []
+    waiting = dict(space)
+    while ready := [n for n, one in waiting.items() if not set(one.when) & set(waiting)]:
+        found += ready
+        waiting = {name: one for name, one in waiting.items() if name not in ready}
+    return found
+
+
+def _circle(space: Mapping[str, Dimension]) -> list[str]:
+    ordered = in_order(space)
+    return [name for name in space if name not in ordered]
+
+
+def load_tune_config(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
+    """Read a sweep.
+
+    Raises:
+        ConfigError: with every fault of the file's form; `check_against` knows the router.
+    """
+    return load_config(TuneConfig, path, overrides)
+
+
+def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], where: str) -> None:
+    """Check a sweep against the router's own parameters.
+
+    Args:
+        config: The sweep.
+        constraints: The router's ``parameter_constraints``.
+        where: The file, for messages.
+
+    Raises:
+        ConfigError: naming every unknown parameter, every bound or value out of range, every
+            parameter both fixed and searched, and every condition on a parameter that cannot
+            have the value.
+    """
+    if found := faults_against(config.fixed, config.space, constraints, where):
+        raise ConfigError(found)
+
+
+def faults_against(
+    fixed: Mapping[str, Any],
+    space: Mapping[str, Dimension],
+    constraints: Mapping[str, Constraint],
+    where: str,
+) -> list[Fault]:
+    """Return the faults that `check_against` names."""
+    found = check_parameters(fixed, constraints, f"{where}: fixed")
+    for name, dimension in space.items():
+        if name in fixed:
+            found.append(Fault(f"{where}: space: {name}", "is both fixed and searched"))
+        for value in dict.fromkeys(dimension.extremes):
+            found += check_parameters({name: value}, constraints, f"{where}: space")
+        for other, wanted in dimension.when.items():
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                at = f"{where}: space: {name}.when"
+                found += check_parameters({other: value}, constraints, at)
+    return list(dict.fromkeys(found))
+
+
+T = TypeVar("T")
+
+
+def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
+    """Read a file of ``tune_configs``.
+
+    Raises:
+        ConfigError: with every fault of the file's form, and every disagreement with the router.
+        MissingExtraError: the router needs a package that is not installed.
+    """
+    return check_sweep(apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
+    """Check a sweep as plain data; see `read_sweep`."""
+    found: list[Fault] = []
+
+    def attempt(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except ConfigError as error:
+            found.extend(error.faults)
+        except RegistryError as error:  # no such router or encoder, or a broken plug-in
+            found.append(Fault(where, str(error)))
+        return None
+
+    config = attempt(partial(parse, TuneConfig, data, where))
+    router, encoder = data.get("router"), data.get("encoder")
+    cls = attempt(partial(router_class, router)) if isinstance(router, str) else None
+    if cls is not None and not (issubclass(cls, TrainableRouter) and cls.learns):
+        found.append(
+            Fault(f"{where}: router", f"{router} learns nothing; there is nothing to tune")
+        )
+    elif cls is not None:
+        found += _against(cls, data, where)
+        found += _scheduler(cls, data, where)
+    if isinstance(encoder, str):
+        attempt(partial(EncoderSpec.of, encoder))
+    if config is None or found:
+        raise ConfigError(dict.fromkeys(found))
+    return config
+
+
+def defaults_of(config: TuneConfig) -> dict[str, Any]:
+    """Return the router's parameters as they are without a sweep, its seed set."""
+    return new_router(TrainConfig(router=config.router, seed=config.seed)).get_params()
+
+
+def _against(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
+    """Return the faults of those parts of the file that have their form."""
+    fixed, space = data.get("fixed") or {}, data.get("space") or {}
+    if not isinstance(fixed, Mapping) or not isinstance(space, Mapping):
+        return []
+    adapter: TypeAdapter[Dimension] = TypeAdapter(Dimension)
+    read: dict[str, Dimension] = {}
+    for name, one in space.items():
+        try:
+            read[name] = adapter.validate_python(one)
+        except ValidationError:
+            continue  # said by the file's own check
+    return faults_against(fixed, read, cls.parameter_constraints, where)
+
+
+def _scheduler(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
+    name, at = data.get("scheduler", "fifo"), f"{where}: scheduler"
+    if name not in ("asha", "hyperband", "pbt"):
+        return []
+    if not issubclass(cls, EpochRouter):
+        problem = f"{name} stops trials early, and {cls.name} does not train by epochs; take fifo"
+        return [Fault(at, problem)]
+    changeable = cls.changeable_parameters
+    if name == "pbt" and not set(changeable) & set(data.get("space") or {}):
+        can = ", ".join(changeable) or "none"
+        return [Fault(at, f"pbt needs a searched parameter that can change in training: {can}")]
+    return []

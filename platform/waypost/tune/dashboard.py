@@ -1,0 +1,134 @@
+"""TensorBoard events: one run a trial, with its settings as hyper-parameters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from waypost.contracts.errors import MissingExtraError
+from waypost.tune.journal import Row
+
+FLUSH_S = 2
+"""A trial's values are seen in TensorBoard so many seconds later."""
+
+
+class Events:
+    """Writes each row as it comes, and trials that train by epochs as they go.
+
+    Args:
+        folder: Log folder; runs are folders in it. Those of finished trials stay.
+        label: Of the metric.
+
+    Raises:
+        MissingExtraError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: Path, label: str) -> None:
+        try:
+            import tensorboardX
+        except ImportError:
+            raise MissingExtraError("tensorboardX", "tune") from None
+        self._library: Any = tensorboardX
+        self._folder, self._label = folder, label
+        self._open: dict[int, tuple[Any, Row | None]] = {}
+
+    def grow(self, row: Row) -> None:
+        """Write the epochs of a trial that goes on, as far as they are not written."""
+        if row.deal:
+            return
+        if row.number not in self._open:
+            # What a killed command left of this trial is written again, from its first epoch.
+            run = self._folder / f"trial-{row.number:04d}"
+            shutil.rmtree(run, ignore_errors=True)
+            made = self._library.SummaryWriter(str(run), flush_secs=FLUSH_S)
+            self._open[row.number] = made, None
+        writer, known = self._open[row.number]
+        before = known or Row(row.number, row.key, {}, 0, "stopped", None, 0.0)
+        _curve(writer, "metric_by_epoch", row.epochs, len(before.epochs))
+        _curve(writer, "held_out_loss", row.losses, len(before.losses))
+        self._open[row.number] = writer, row
+
+    def write(self, row: Row) -> None:
+        """Write the row's run; rows that failed and those measured again have none."""
+        if row.score is None or row.deal:
+            if not row.deal and row.number in self._open:
+                self._open.pop(row.number)[0].close()
+            return
+        from tensorboardX.summary import hparams
+
+        self.grow(row)
+        writer, _ = self._open.pop(row.number)
+        steps = max(len(row.epochs), 1)
+        values = {key: _plain(value) for key, value in row.setting.items()}
+        for summary in hparams(values, {"metric": row.score}):
+            writer.file_writer.add_summary(summary)
+        writer.add_scalar("metric", row.score, steps)
+        writer.add_scalar("seconds", row.seconds, steps)
+        writer.add_text("metric", self._label)
+        writer.close()
+
+
+def _curve(writer: Any, tag: str, values: Sequence[float | None], known: int) -> None:
+    """Add the values of the epochs after those that are known; epochs count from 1."""
+    for epoch, value in enumerate(values[known:], known + 1):
+        if value is not None:
+            writer.add_scalar(tag, value, epoch)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+START_S = 60.0
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """Show a log folder; the value is the address, which may take some seconds to answer.
+
+    Raises:
+        MissingExtraError: tensorboard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tune")
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder.absolute()),
+        "--host", "127.0.0.1", "--port", str(port), "--load_fast", "false",
+    ]  # fmt: skip
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=os.environ)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(address: str, within_s: float = START_S) -> bool:
+    """Wait until something listens at an address; False where nothing does in time."""
+    host, _, port = address.rpartition("/")[2].partition(":")
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False

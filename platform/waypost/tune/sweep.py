@@ -1,0 +1,372 @@
+"""After the choice: the winner is fitted on the whole training split, and tested once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from waypost.config import settings
+from waypost.contracts.artifact import MANIFEST, read_manifest
+from waypost.contracts.errors import ConfigError, Fault, WaypostError
+from waypost.contracts.routing_data import read_routing_data
+from waypost.contracts.tables import split_path
+from waypost.encoders import make_encoder
+from waypost.metrics.intervals import interval
+from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.pipelines.evaluation.headline import Card
+from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
+from waypost.pipelines.ray_session import ray_session
+from waypost.pipelines.train import TrainConfig, train
+from waypost.report.drawing import require_matplotlib
+from waypost.storage import Place, local_copy, mirrored
+from waypost.tune import report as reports
+from waypost.tune.config import TuneConfig, defaults_of
+from waypost.tune.dashboard import Events
+from waypost.tune.folds import Problem
+from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.searchers import Proposals, make_searcher
+from waypost.tune.select import choose, finalists, given
+from waypost.tune.space import SearchSpace
+from waypost.tune.trial import fit
+from waypost.tune.trial_queue import Desk
+
+BEST = "best"
+
+
+def refit(
+    config: TuneConfig,
+    parameters: Mapping[str, Any],
+    tuning: Mapping[str, Any],
+    data: Path,
+    target: Path,
+    schedule: list[Any] | None = None,
+) -> None:
+    """Train a setting as ``waypost train`` does and write its artifact.
+
+    Args:
+        config: The sweep.
+        parameters: Of the router.
+        tuning: What the manifest's metrics say of the sweep; JSON-able.
+        data: Routing data.
+        target: The artifact.
+        schedule: Changes of parameters while it is trained; see `measuring.fit`.
+
+    Raises:
+        WaypostError: as `train`.
+    """
+    wanted = TrainConfig(
+        router=config.router,
+        parameters=dict(parameters),
+        encoder=config.encoder,
+        seed=config.seed,
+        folds=0,
+    )
+    by = partial(fit, schedule=schedule or [])
+    train(wanted, data, target, further={"tuning": dict(tuning)}, fit=by)
+
+
+def on_test(
+    config: TuneConfig, data: Path, tuned: Path, default: Path | None, trials: int
+) -> dict[str, Any] | None:
+    """Measure the tuned router and, where it is another one, the default on the test split.
+
+    Args:
+        config: The sweep.
+        data: Routing data.
+        tuned: Artifact of the winner.
+        default: Artifact of the default; None where the default won.
+        trials: How many were tried.
+
+    Returns:
+        Numbers by router, and tuned less default with paired 95 % intervals; None where the
+        folder holds no test split.
+    """
+    if not split_path(data, "test").is_file():
+        return None
+    artifacts = (tuned, default) if default is not None else (tuned,)
+    asked = EvaluateConfig(
+        routers=tuple(str(path.absolute()) for path in artifacts),
+        encoder=config.encoder,
+        seed=config.seed,
+    )
+    done = evaluate(asked, data)
+    labels = ("tuned", "default")
+    cards: dict[str, Card] = dict(zip(labels, done.cards.values(), strict=False))
+    if done.report["failed"] or len(cards) < len(artifacts):
+        return {"queries": len(done.ground.test), "trials": trials, "failed": done.report["failed"]}
+    found: dict[str, Any] = {"queries": len(done.ground.test), "trials": trials}
+    shown = {name: card.numbers for name, card in cards.items()}
+    single = done.reference["best_single"].numbers
+    for key in ("quality", "aiq", "cost_usd_per_1k"):
+        found[key] = {name: numbers.get(key) for name, numbers in shown.items()}
+        found[key]["best single LLM"] = single.get(key)
+    if default is not None:
+        for key, prefix in (("quality", ""), ("aiq", "aiq_")):
+            found |= _difference(cards["tuned"], cards["default"], key, prefix)
+    return found
+
+
+def _difference(tuned: Card, default: Card, key: str, prefix: str) -> dict[str, float | None]:
+    """Return tuned less default; draws are of the same questions, so they are paired."""
+    found: dict[str, float | None] = {
+        f"{prefix}difference": tuned.numbers[key] - default.numbers[key],
+        f"{prefix}low": None,
+        f"{prefix}high": None,
+    }
+    if key in tuned.draws and key in default.draws:
+        low, high = interval(np.asarray(tuned.draws[key]) - np.asarray(default.draws[key]))
+        found |= {f"{prefix}low": low, f"{prefix}high": high}
+    return found
+
+
+logger = logging.getLogger(__name__)
+
+TRIALS = "trials.jsonl"
+TENSORBOARD = "tensorboard"
+RAY = "ray"
+
+Measure = Callable[[Problem, Desk], None]
+"""Measures all that a desk hands out."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told how a sweep goes.
+
+    Attributes:
+        embedded: Told (done, total) texts.
+        begun: Told the folder, the address of Ray's dashboard, what was measured before, and
+            whether a high metric is good ("max"), before the first trial.
+        row: Told each row, and how many trials there will be at most.
+        epoch: Told the same of a trial that goes on: its row so far.
+        step: Told what is done beside the search, in words.
+    """
+
+    embedded: Progress | None = None
+    begun: Callable[[Path, str | None, list[Row], str], None] = lambda *facts: None
+    row: Callable[[Row, int], None] = lambda row, total: None
+    epoch: Callable[[Row, int], None] = lambda row, total: None
+    step: Callable[[str], None] = lambda what: None
+
+
+def run_sweep(
+    config: TuneConfig,
+    data_folder: str | Place,
+    out: str | Place,
+    *,
+    fresh: bool = False,
+    dashboard: bool = False,
+    command: str = "",
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Search, choose, fit the winner, test it once, and write all of it.
+
+    What ``out`` holds of the same sweep is not measured again.
+
+    Args:
+        config: Checked; see `read_sweep`.
+        data_folder: Routing data; a path or URI.
+        out: Folder of the results; a path or URI.
+        fresh: Delete an earlier sweep's results there and begin anew.
+        dashboard: Whether a Ray that is started here has a dashboard.
+        command: What was asked, for the report.
+        watcher: Who is told.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        ConfigError: ``out`` holds another sweep or something else, or no trial fits this Ray.
+        SchemaError: the data is wrong, too little, or every trial failed; with the first reason.
+        MissingExtraError, WeightsError, StorageError: see their docstrings.
+    """
+    require_matplotlib()
+    with mirrored(out) as folder, local_copy(data_folder) as data:
+        _clear(folder, fresh)
+        sweep = _Sweep(config, data, folder, command, watcher or Watcher())
+        try:
+            return sweep.run(dashboard)
+        finally:
+            sweep.journal.close()
+
+
+def _clear(folder: Path, fresh: bool) -> None:
+    """See that the folder is a sweep's or empty; with ``fresh`` delete the sweep."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / TRIALS).is_file():
+        problem = "holds something else than a sweep; give the name of a new folder"
+        raise ConfigError([Fault(str(folder), problem)])
+    if fresh:
+        for name in (TENSORBOARD, RAY, BEST):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for path in folder.iterdir():
+            if path.suffix in {".jsonl", ".json", ".md", ".png", ".parquet"}:
+                path.unlink()
+
+
+class _Sweep:
+    def __init__(
+        self, config: TuneConfig, data: Path, folder: Path, command: str, watcher: Watcher
+    ) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.command, self.watcher = command, watcher
+        self.sign = 1.0 if config.mode == "max" else -1.0
+        self.space = SearchSpace(config, defaults_of(config))
+        encoder = make_encoder(config.encoder)
+        training = read_routing_data(data, "train")
+        subject = {
+            **config.model_dump(mode="json", by_alias=True, exclude=_NOT_SUBJECT),
+            "encoder": encoder.id,
+            "data": training.digest,
+        }
+        self.journal = Journal(folder / TRIALS, subject)
+        try:
+            vectors = query_embeddings(training.queries, encoder, data, watcher.embedded)
+            training = training.with_embeddings(vectors, encoder.id)
+            self.problem = Problem.of(config, training, settings().plugin_paths)
+            self.events = Events(folder / TENSORBOARD, config.metric.label)
+        except BaseException:
+            self.journal.close()
+            raise
+        self.proposals = Proposals(
+            self.space, make_searcher(config, self.space), self.journal, config.budget.trials,
+            self.sign,
+        )  # fmt: skip
+
+    def run(self, dashboard: bool) -> dict[str, Any]:
+        self._measure(dashboard)
+        rows = self.journal.search()
+        again = [row for row in self.journal.rows.values() if row.deal]
+        choice = choose(rows, again, self.sign, self.config.seed)
+        for row in again:
+            if row.status == "failed":
+                logger.warning("trial %d failed when measured again: %s", row.number, row.error)
+        tuning = {
+            "trials": len(rows),
+            "trial": choice.row.number,
+            "metric": self.config.metric.label,
+            "cross_validated": choice.score,
+            "default_cross_validated": choice.default_score,
+            "gain": choice.gain,
+            "gain_se": choice.gain_se,
+            "chosen_gain": choice.chosen_gain,
+            "why": choice.why,
+            "setting": choice.row.setting,
+            "data_digest": self.problem.data.digest,
+        }
+        facts = {
+            "data_digest": self.problem.data.digest,
+            "queries": len(self.problem.data),
+            "llms": list(self.problem.data.names),
+            "command": self.command,
+        }
+        found = reports.describe(self.config, self.space, rows, choice, facts)
+        found["test"] = self._finish(found["taken"], tuning)
+        self.watcher.step("writing the report")
+        return reports.write(
+            self.folder, found, self.config, self.space, list(self.journal.rows.values())
+        )
+
+    def _measure(self, dashboard: bool) -> None:
+        """Make all measurements that the journal lacks."""
+        limit = self.config.budget.time_s
+        search = Desk(self.journal, 1, proposals=self.proposals, time_s=limit)
+        if search.is_done and not self._finalist_tasks():
+            self._begun(None)
+            return
+        threads = max(int(self.config.resources.cpu), 1)
+        with ray_session(dashboard=dashboard, threads=threads) as address:
+            from waypost.tune.ray_tune import measure_packed, measurer, workers_of
+
+            workers, folder = workers_of(self.config.resources), self.folder / RAY
+            self._begun(address)
+            desk = self._desk(workers)
+            if not desk.is_done:
+                untrained = self.problem.router_of(self.config.fixed)
+                measurer(self.config, untrained, folder)(self.problem, desk)
+            if tasks := self._begin_final():
+                desk = Desk(self.journal, workers, tasks, told=self._told, heard=self._heard)
+                measure_packed(self.problem, desk, self.config.resources, folder)
+        shutil.rmtree(self.folder / RAY, ignore_errors=True)
+
+    def _desk(self, workers: int) -> Desk:
+        """Return the desk of the search; of fifo, whose trials are packed, the finalists' too."""
+        return Desk(
+            self.journal,
+            workers,
+            proposals=self.proposals,
+            time_s=self.config.budget.time_s,
+            after=self._begin_final if self.config.scheduler == "fifo" else None,
+            told=self._told,
+            heard=self._heard,
+        )
+
+    def _begun(self, address: str | None) -> None:
+        self.watcher.begun(self.folder, address, self.journal.search(), self.config.mode)
+
+    def _begin_final(self) -> list[Task]:
+        if tasks := self._finalist_tasks():
+            self.watcher.step("measuring the best ones and the default again")
+        return tasks
+
+    def _finalist_tasks(self) -> list[Task]:
+        chosen = finalists(self.journal.search(), self.sign, self.config.finalists)
+        return [
+            Task(row.number, row.key, row.setting, self._trained(row), deal, row.schedule)
+            for row in (chosen if len(chosen) > 1 else [])
+            for deal in range(1, self.config.repeats + 1)
+            if (row.key, deal) not in self.journal.rows
+        ]
+
+    def _trained(self, row: Row) -> dict[str, Any]:
+        """Return what the router of a row was given."""
+        return self.space.parameters(given(row))
+
+    def _told(self, row: Row) -> None:
+        self.events.write(row)
+        self.watcher.row(row, self.config.budget.trials)
+
+    def _heard(self, row: Row) -> None:
+        self.events.grow(row)
+        self.watcher.epoch(row, self.config.budget.trials)
+
+    def _finish(self, taken: dict[str, Any], tuning: dict[str, Any]) -> dict[str, Any] | None:
+        """Fit the winner, unless the artifact is it already, and test it beside the default."""
+        best = self.folder / BEST
+        if not _is_of(best, tuning):
+            self.watcher.step("fitting the winner on the whole training split")
+            schedule = taken["schedule"]
+            refit(self.config, taken["parameters"], tuning, self.data, best, schedule)
+        self.watcher.step("testing it")
+        if taken["is_default"]:
+            return on_test(self.config, self.data, best, None, tuning["trials"])
+        with tempfile.TemporaryDirectory() as work:
+            default = Path(work) / "default"
+            try:
+                refit(self.config, self.config.fixed, {}, self.data, default)
+            except WaypostError as error:
+                logger.warning("the default cannot be fitted: %s", error)
+                return on_test(self.config, self.data, best, None, tuning["trials"])
+            return on_test(self.config, self.data, best, default, tuning["trials"])
+
+
+_NOT_SUBJECT = {"budget", "resources", "finalists", "repeats", "encoder"}
+"""What may change from one run of a sweep to the next."""
+
+
+def _is_of(artifact: Path, tuning: dict[str, Any]) -> bool:
+    if not (artifact / MANIFEST).is_file():
+        return False
+    try:
+        return bool(read_manifest(artifact).metrics.get("tuning") == tuning)
+    except WaypostError:
+        return False

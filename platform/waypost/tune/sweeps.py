@@ -1,0 +1,186 @@
+"""Several sweeps in one: each in a folder of its own, and one report over all of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from waypost.config import StrictModel, apply_overrides, parse, read_yaml
+from waypost.contracts.errors import ConfigError, Fault, WaypostError
+from waypost.pipelines.evaluation.inputs import reason
+from waypost.pipelines.ray_session import ray_session
+from waypost.report.folder import write_json
+from waypost.report.numbers import table
+from waypost.storage import Place, local_copy, mirrored
+from waypost.tune.config import TuneConfig, check_sweep
+from waypost.tune.sweep import BEST, Watcher, run_sweep
+
+logger = logging.getLogger(__name__)
+
+Report = dict[str, Any]
+
+
+class ManySweeps(StrictModel):
+    """A file that names others.
+
+    Attributes:
+        sweeps: Files of one sweep each, relative to this one; no router twice.
+        common: Keys that replace those of every file, such as ``metric`` or ``budget``; of a
+            mapping those that are given.
+    """
+
+    sweeps: tuple[str, ...] = Field(min_length=1)
+    common: dict[str, Any] = Field(default_factory=dict)
+
+
+def is_many(path: str | Path) -> bool:
+    """Say whether a file names others."""
+    return "sweeps" in read_yaml(path)
+
+
+def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfig]:
+    """Read a file that names others, and all of those.
+
+    Args:
+        path: The file.
+        overrides: ``key=value`` settings of ``common``.
+
+    Raises:
+        ConfigError: with every fault of all files.
+    """
+    path = Path(path)
+    data = apply_overrides(read_yaml(path), [f"common.{item}" for item in overrides])
+    many = parse(ManySweeps, data, str(path))
+    found: list[TuneConfig] = []
+    faults: list[Fault] = []
+    for name in many.sweeps:
+        try:
+            found.append(check_sweep(_merged(read_yaml(path.parent / name), many.common), name))
+        except ConfigError as error:
+            faults += error.faults
+    routers = [config.router for config in found]
+    faults += [Fault(str(path), f"{r} stands twice") for r in set(routers) if routers.count(r) > 1]
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def _merged(data: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**data, **common}
+    for key, value in common.items():
+        if isinstance(value, Mapping) and isinstance(data.get(key), Mapping):
+            both[key] = {**data[key], **value}
+    return both
+
+
+def run_many(
+    configs: Sequence[TuneConfig],
+    data_folder: str | Place,
+    out: str | Place,
+    *,
+    fresh: bool = False,
+    dashboard: bool = False,
+    command: str = "",
+    watcher: Watcher | None = None,
+) -> Report:
+    """Run sweeps one after another; one that fails does not end the others.
+
+    Where all have one metric, the artifact of the router that scored best in cross-validation is
+    copied to ``best``.
+
+    Args:
+        configs: Checked; see `read_many`.
+        data_folder: As in `run_sweep`; so are the others.
+        out: Each sweep's results stand in a folder named after its router.
+        fresh: Delete earlier results.
+        dashboard: Whether a Ray that is started here has a dashboard.
+        command: What was asked, for the report.
+        watcher: Who is told.
+
+    Returns:
+        What report.json holds: ``sweeps`` and ``failed`` by router, ``best``.
+
+    Raises:
+        SchemaError: all failed; with the first reason.
+    """
+    watcher = watcher or Watcher()
+    reports: dict[str, Report] = {}
+    failed: dict[str, str] = {}
+    with mirrored(out) as folder, local_copy(data_folder) as data, ExitStack() as stack:
+        stack.enter_context(ray_session(dashboard=dashboard, threads=1))
+        for place, config in enumerate(configs):
+            watcher.step(f"{config.router} ({place + 1} of {len(configs)})")
+            own = folder / config.router
+            try:
+                reports[config.router] = run_sweep(
+                    config, data, own, fresh=fresh, command=command, watcher=watcher
+                )
+            except WaypostError as error:
+                failed[config.router] = reason(error)
+                watcher.step(f"{config.router} failed: {failed[config.router]}")
+        best = _best(reports, configs)
+        if best is not None:
+            shutil.rmtree(folder / BEST, ignore_errors=True)
+            shutil.copytree(folder / best / BEST, folder / BEST)
+        found = {"sweeps": reports, "failed": failed, "best": best, "command": command}
+        written = write_json(folder, found)
+        (folder / "report.md").write_text(render(written), encoding="utf-8")
+        return written
+
+
+def _best(reports: Mapping[str, Report], configs: Sequence[TuneConfig]) -> str | None:
+    """Return the router of the best score; None where they were judged by different metrics."""
+    done = [config for config in configs if config.router in reports]
+    if not done or any(config.metric != done[0].metric for config in done):
+        return None
+    sign = 1.0 if done[0].mode == "max" else -1.0
+    return max(reports, key=lambda name: sign * float(reports[name]["taken"]["score"]))
+
+
+def render(report: Report) -> str:
+    """Return report.md of all sweeps."""
+    rows = [_row(name, one) for name, one in report["sweeps"].items()]
+    rows += [[name, why, *[""] * 6] for name, why in report["failed"].items()]
+    heads = (
+        "router", "trials", "metric", "default", "taken", "test: default", "test: tuned",
+        "tuned less default",
+    )  # fmt: skip
+    lines = ["# Sweeps", "", *table(heads, rows), ""]
+    if report["best"]:
+        lines += [f"Best in cross-validation: {report['best']}; its artifact stands in `best`.", ""]
+    lines += [
+        "Default and taken: the metric, cross-validated in the training split. Test: quality at "
+        "lambda 0, with paired 95 % intervals. Each sweep has a report of its own.",
+    ]
+    if report.get("command"):
+        lines += ["", f"    {report['command']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, one: Report) -> list[str]:
+    taken, test = one["taken"], one.get("test") or {}
+    quality = test.get("quality") or {}
+    difference = "same settings" if taken["is_default"] else "n/a"
+    if test.get("difference") is not None:
+        difference = f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]"
+    tuned = quality.get("tuned")
+    return [
+        f"[{name}]({name}/report.md)",
+        str(one["trials"]["tried"]),
+        one["metric"]["label"],
+        _number(taken["default_score"]),
+        _number(taken["score"]),
+        _number(tuned if taken["is_default"] else quality.get("default")),
+        _number(tuned),
+        difference,
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

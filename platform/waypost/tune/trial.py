@@ -1,0 +1,93 @@
+"""Measures settings of routers that are fitted in one go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from waypost.contracts.epochs import EpochRouter
+from waypost.contracts.records import watching
+from waypost.contracts.router import TrainableRouter
+from waypost.contracts.routing_data import RoutingData
+from waypost.pipelines.evaluation.inputs import reason
+from waypost.pipelines.evaluation.lambda_curve import sweep
+from waypost.tune.folds import Choices, Problem
+from waypost.tune.journal import Row, Task
+from waypost.tune.trial_queue import SLICE_S, Desk, row_of
+
+logger = logging.getLogger(__name__)
+
+
+def measure(problem: Problem, task: Task) -> Row:
+    """Fit a setting on each fold and judge all choices together; what fails is a failed row."""
+    start = time.perf_counter()
+
+    def row(**found: object) -> Row:
+        return row_of(task, time.perf_counter() - start, **found)
+
+    try:
+        choices = Choices(len(problem.data))
+        for part in problem.parts(task.deal):
+            router = problem.router_of(task.parameters)
+            with watching(None):
+                fit(router, part.training, task.schedule)
+            choices.add(part.rows, sweep(router, part.held_out, problem.judge.lambdas))
+        return row(**judged(problem, choices))
+    # A router may be anybody's code, and one that fails must not end the sweep.
+    except Exception as error:
+        logger.debug("trial %d failed", task.number, exc_info=True)
+        return row(status="failed", score=None, error=reason(error))
+
+
+def fit(router: TrainableRouter, data: RoutingData, schedule: list[Any]) -> None:
+    """Fit a router, by a schedule where there is one (see `EpochTraining.schedule`).
+
+    Args:
+        router: Untrained.
+        data: As for `TrainableRouter.fit`.
+        schedule: ``[epoch, values]`` pairs, only of routers that train by epochs.
+    """
+    if not schedule:
+        router.fit(data)
+        return
+    changes = {int(start): dict(values) for start, values in schedule}
+    epochs = cast(EpochRouter, router)
+    epochs.set_params(**changes.get(0, {}))
+    training = epochs.fit_epochs(data)
+    while next(training, None) is not None:
+        if training.done in changes:
+            training.change(**changes[training.done])
+    training.settle()
+
+
+def judged(problem: Problem, choices: Choices) -> dict[str, object]:
+    """Return status, score and blocks of choices on all questions."""
+    score, blocks = problem.judge.judge(choices.quality, choices.cost)
+    if not np.isfinite(score):
+        why = "none of its choices was measured"
+        if problem.judge.metric.name == "cost_at_quality":
+            why = f"reaches {problem.judge.metric.share:g} of the best single LLM's quality nowhere"
+        return {"status": "failed", "score": None, "error": why}
+    numbers = [float(f"{value:.9g}") if np.isfinite(value) else None for value in blocks]
+    return {"status": "done", "score": score, "blocks": numbers}
+
+
+def until(tasks: Sequence[Task], limit_s: float) -> Iterator[Task]:
+    """Yield tasks, the first in any case, until so many seconds have passed."""
+    start = time.monotonic()
+    for place, task in enumerate(tasks):
+        if place and time.monotonic() - start >= limit_s:
+            return
+        yield task
+
+
+def measure_here(problem: Problem, desk: Desk) -> None:
+    """Measure all that a desk hands out in this process, one after another, without Ray."""
+    while tasks := desk.take():
+        for task in until(tasks, min(SLICE_S, desk.left_s)):
+            desk.bring([measure(problem, task)])
+        desk.give_back(tasks)

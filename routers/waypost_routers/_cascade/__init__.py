@@ -1,0 +1,1 @@
+"""Cascades by self-verification."""

@@ -1,0 +1,1 @@
+"""Pretrained models that routers fine-tune."""

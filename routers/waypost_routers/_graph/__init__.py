@@ -1,0 +1,1 @@
+"""The graph of GraphRouter: data, network, training, state."""

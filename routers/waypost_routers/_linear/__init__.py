@@ -1,0 +1,1 @@
+"""Linear models: ridge, logistic, support vectors, lengths of answers."""

@@ -1,0 +1,1 @@
+"""Small networks and factor models, trained by epochs in numpy."""
