@@ -71,7 +71,7 @@ ifneq ($(filter engine e2e rl,$(or $(TIERS),engine)),)
 endif
 
 soak: env ## 30,000 requests over a running graph: does anything grow? (10 minutes)
-	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
+	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/serve/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
 
 bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
 	$(VENV)/bin/waypost bench gateway

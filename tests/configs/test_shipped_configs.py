@@ -41,7 +41,7 @@ def test_the_serve_config_of_the_ray_service_is_valid(tmp_path: Path) -> None:
     assert validate_serve_config(copy).host == "0.0.0.0"
 
 
-# all.yaml names the others: tests/platform/test_tune_sweep.py reads it
+# all.yaml names the others: tests/platform/tune/test_tune_sweep.py reads it
 @pytest.mark.parametrize("path", [p for p in TUNE_CONFIGS if p.stem != "all"], ids=file_name)
 def test_a_tune_config_is_valid_and_named_after_its_router(path: Path) -> None:
     config = load_tune_config(path)

@@ -2,7 +2,7 @@
 
 3,000 requests in CI. ``WAYPOST_SOAK_REQUESTS=30000 make test TIERS=ray`` or, with the figures::
 
-    WAYPOST_SOAK_REQUESTS=30000 pytest tests/platform/test_load_soak.py -o log_cli_level=INFO \\
+    WAYPOST_SOAK_REQUESTS=30000 pytest tests/platform/serve/test_load_soak.py -o log_cli_level=INFO \\
         -o log_cli=true -o timeout=3600
 """
 

@@ -56,7 +56,7 @@ def shipped(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "tune_configs").glob("*.yaml"))
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", [n for n in shipped(ROOT) if n != "all" and n not in NEEDS])

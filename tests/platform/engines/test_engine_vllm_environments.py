@@ -35,7 +35,7 @@ def test_the_vllm_engine_passes_its_tests(name: str, root: Path, tmp_path: Path)
     command = [str(python), "-P", "-m", "pytest", "-q", "--tb=short", "-m", "engine"]
     command += ["-o", "filterwarnings=", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     done = subprocess.run(
-        [*command, "tests/platform/test_engine_vllm.py"],
+        [*command, "tests/platform/engines/test_engine_vllm.py"],
         cwd=root,
         check=False,
         stdout=subprocess.PIPE,

@@ -34,7 +34,7 @@ from waypost.serve.plan import make_plan
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHAT = "/v1/chat/completions"
 QUESTION = "How many minutes are there in three hours?"
 IN_FORCE_S = 60.0
