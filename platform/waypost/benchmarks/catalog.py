@@ -123,6 +123,15 @@ def custom_metric(name: str, plugin_paths: Sequence[Path] | None = None) -> Call
     return _score(name.removeprefix(CUSTOM), tuple(paths))
 
 
+def find_scorer(metric: str) -> str | Callable[..., float]:
+    """Return what `waypost.scorers.score` takes for a metric: its name, or a benchmark's function.
+
+    Raises:
+        RegistryError, PluginError: as `custom_metric`.
+    """
+    return custom_metric(metric) if metric.startswith(CUSTOM) else metric
+
+
 @lru_cache(maxsize=64)  # asked for with every answer that is scored
 def _score(name: str, plugin_paths: tuple[Path, ...]) -> Callable[..., float]:
     entry = _plugin(name, plugin_paths)

@@ -13,13 +13,56 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, field_validator
+
 from waypost.config import PATIENT_THREADS, set_default_environment
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, WeightsError
+from waypost.engines._lm_engine import LocalConfig, Wanted
 
 if TYPE_CHECKING:
-    from waypost.engines._lm_engine import Wanted
     from waypost.engines._lm_prompt import ModelText
-    from waypost.engines.vllm import Config
+
+_OURS = {
+    "model": "model",
+    "tokenizer": "model",
+    "dtype": "dtype",
+    "max_model_len": "context_length",
+    "max_num_seqs": "max_batch_size",
+    "tensor_parallel_size": "tensor_parallel_size",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "enforce_eager": "enforce_eager",
+}
+"""Arguments of vLLM that a setting of ours gives, and that setting."""
+
+
+class Config(LocalConfig):
+    """Settings of the `vllm` engine."""
+
+    max_batch_size: int = Field(default=32, ge=1)
+    """Requests that generate together; the key-value cache may hold fewer."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs (on a CPU: processes) that share the model."""
+
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory for weights and key-value cache together."""
+
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """On a CPU: GiB of memory for the key-value cache."""
+
+    enforce_eager: bool | None = None
+    """True compiles and captures nothing, which starts faster. None is True on a CPU only."""
+
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's AsyncEngineArgs, as the installed version names them."""
+
+    @field_validator("engine_args")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(set(value) & set(_OURS)):
+            instead = ", ".join(f"{_OURS[name]} for {name}" for name in taken)
+            raise ValueError(f"has settings of its own: give {instead}")
+        return value
 
 
 def prepare(config: Config) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from waypost.benchmarks.base import CUSTOM
 from waypost.contracts.errors import RegistryError, names
 from waypost.contracts.wording import did_you_mean
 from waypost.scorers.letters import letter_match
@@ -30,7 +29,10 @@ SCORER_VERSION = "2"
 Truth = str | Sequence[str]
 Choices = Sequence[Mapping[str, str]] | None
 
-_METRICS: dict[str, Callable[[str, Truth, Choices, str | None], float]] = {
+Scorer = Callable[[str, Truth, Choices, str | None], float]
+"""Of (response, ground_truth, choices, query) to a score in [0, 1]."""
+
+_METRICS: dict[str, Scorer] = {
     "exact_match": lambda response, truth, choices, query: exact_match(response, truth),
     "f1": lambda response, truth, choices, query: token_f1(response, truth),
     "short_answer": lambda response, truth, choices, query: short_answer(response, truth),
@@ -67,7 +69,7 @@ def metric_name(metric: str) -> str:
 
 
 def score(
-    metric: str,
+    metric: str | Scorer,
     response: str,
     ground_truth: Truth,
     choices: Choices = None,
@@ -80,8 +82,8 @@ def score(
     reasoning model puts between ``<think>`` tags is not its answer.
 
     Args:
-        metric: Name of a metric, see the module; ``custom:<task>`` is the one that the plug-in
-            of that benchmark brings.
+        metric: Name of a metric, see the module, or a function in the place of one, such as
+            `waypost.benchmarks.catalog.find_scorer` gives for a benchmark's own.
         response: What the model said, as it said it.
         ground_truth: An accepted answer or several; for ``code`` the tests.
         choices: Options with ``label`` and ``text``, for ``letter``.
@@ -95,15 +97,8 @@ def score(
         MissingExtraError: where ``math`` needs math-verify, and it is not installed.
     """
     said = without_reasoning(response)
-    return _scorer(metric)(said, ground_truth, choices, query)
+    scorer = _METRICS[metric_name(metric)] if isinstance(metric, str) else metric
+    return scorer(said, ground_truth, choices, query)
 
 
-def _scorer(metric: str) -> Callable[..., float]:
-    if metric.startswith(CUSTOM):
-        from waypost.benchmarks.catalog import custom_metric
-
-        return custom_metric(metric)
-    return _METRICS[metric_name(metric)]
-
-
-__all__ = ["METRICS", "SCORER_VERSION", "metric_name", "score"]
+__all__ = ["METRICS", "SCORER_VERSION", "Scorer", "metric_name", "score"]

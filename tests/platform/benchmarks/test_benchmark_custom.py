@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from waypost.benchmarks.catalog import custom_metric, find_benchmark, list_benchmarks
+from waypost.benchmarks.catalog import (
+    custom_metric,
+    find_benchmark,
+    find_scorer,
+    list_benchmarks,
+)
 from waypost.benchmarks.rows import load_questions
 from waypost.cli import command
 from waypost.config import settings
@@ -155,9 +160,10 @@ def test_a_python_task_with_its_own_metric(plugins):
     question = find_benchmark("counting").read({"word": "ship"})
     assert question.query_id.startswith("counting-")
     assert (question.ground_truth, question.metric) == ("4", "custom:counting")
-    assert [score(question.metric, said, "4") for said in ("4", "5", "9")] == [1.0, 0.5, 0.0]
+    own = find_scorer(question.metric)
+    assert [score(own, said, "4") for said in ("4", "5", "9")] == [1.0, 0.5, 0.0]
     with pytest.raises(PluginError, match=r"benchmark\.py, line 19: ValueError$"):
-        score(question.metric, "four", "4")
+        score(own, "four", "4")
 
 
 def test_a_python_task_with_a_metric_of_ours_and_an_instance(plugins):

@@ -2,8 +2,8 @@
 
 3,000 requests in CI. ``WAYPOST_SOAK_REQUESTS=30000 make test TIERS=ray`` or, with the figures::
 
-    WAYPOST_SOAK_REQUESTS=30000 pytest tests/platform/serve/test_load_soak.py -o log_cli_level=INFO \\
-        -o log_cli=true -o timeout=3600
+    WAYPOST_SOAK_REQUESTS=30000 pytest tests/platform/serve/test_load_soak.py \\
+        -o log_cli_level=INFO -o log_cli=true -o timeout=3600
 """
 
 from __future__ import annotations

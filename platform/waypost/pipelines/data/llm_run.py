@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from waypost.benchmarks.catalog import find_scorer
 from waypost.config import settings
 from waypost.contracts.errors import WaypostError
 from waypost.pipelines.data.assemble import ERRORS, ROWS
@@ -91,7 +92,7 @@ def score_outcomes(
 
 def _score(response: str, question: dict[str, Any]) -> float:
     truth, choices = json.loads(question["ground_truth"]), json.loads(question["choices"])
-    return score(question["metric"], response, truth, choices, query=question["query"])
+    return score(find_scorer(question["metric"]), response, truth, choices, query=question["query"])
 
 
 _CHUNK = 1024
