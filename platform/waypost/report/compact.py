@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from waypost import __version__
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.numbers import fixed, percent, table, usd, with_interval
 from waypost.report.tables import name_of, references
@@ -87,14 +92,32 @@ def check_marker(path: Path, marker: str) -> None:
 def insert(path: Path, marker: str, text: str) -> None:
     """Replace what stands between ``<!-- MARKER begin -->`` and ``<!-- MARKER end -->``.
 
+    Below the text stand date, commit and machine.
+
     Raises:
         ConfigError: as `check_marker`.
     """
     before, after = _split(path, marker)
+    text = f"{text}\n\n{_measured()}"
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
     partial.chmod(path.stat().st_mode)
     partial.replace(path)
+
+
+def _measured() -> str:
+    """Say when, at which commit and on what was measured."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, check=True, text=True
+        )
+        source = f"commit {done.stdout.strip()}"
+    except (OSError, subprocess.CalledProcessError):  # an installed package
+        source = f"version {__version__}"
+    cores, day = os.cpu_count(), datetime.now(UTC).date().isoformat()
+    python, machine = platform.python_version(), platform.machine()
+    return f"Measured {day}, {source}, on {cores} cores ({machine}), Python {python}."
 
 
 def _split(path: Path, marker: str) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import pyarrow.parquet as pq
@@ -114,6 +115,7 @@ def test_the_short_table_goes_between_its_markers(mixed):
     assert f"data digest `{report['data_digest'][:12]}`" in text
     assert "seed 3" in text
     assert "    waypost evaluate knnrouter:k=5 " in text
+    assert re.search(r"\nMeasured \d{4}-\d\d-\d\d, (commit [0-9a-f]{7,}|version )", text)
     assert "--insert" not in text
 
 

@@ -118,9 +118,10 @@ def test_insert_keeps_everything_else(tmp_path):
     path.write_text("a\n<!-- m begin --><!-- m end -->\n<!-- n begin -->keep<!-- n end -->")
     insert(path, "m", "| new |")
     insert(path, "m", "| newer |")
-    assert path.read_text() == (
-        "a\n<!-- m begin -->\n| newer |\n<!-- m end -->\n<!-- n begin -->keep<!-- n end -->"
-    )
+    before, _, after = path.read_text().partition("Measured ")
+    assert before == "a\n<!-- m begin -->\n| newer |\n\n"
+    assert "Measured" not in after
+    assert after.partition("\n")[2] == "<!-- m end -->\n<!-- n begin -->keep<!-- n end -->"
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
 
 
