@@ -17,7 +17,9 @@ from waypost_routers._linear.text import form_features, text_features, word_feat
 
 
 class LinearRouter(LearnedRouter):
-    """Ridge regression of the measured scores, one column an LLM (the mean of LinUCB).
+    """Ridge regression of the measured scores, one column an LLM.
+
+    Its prediction is the mean of LinUCB (arXiv 1003.0146).
 
     When to take it:
         Where decisions must be as quick as can be, or where there are only some hundred questions;

@@ -1,4 +1,7 @@
-"""A small neural network from the query's embedding to each LLM's score."""
+"""A small neural network from the query's embedding to each LLM's score.
+
+RouterBench (arXiv 2403.12031) has such a network regress the scores.
+"""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ GAMMA_GRID = (0.5, 1.0, 2.0, 4.0)
 class SVMRouter(HeldOutRouter):
     """One support vector regression of the measured scores for each LLM.
 
-    Squared epsilon-insensitive loss, which estimates the mean score (see `_svr`). The RBF kernel
-    is exact up to ``landmarks`` distinct questions; above it is the Nystroem approximation by as
-    many of them, drawn by seed.
+    Squared epsilon-insensitive loss in the primal (Chapelle, 2007), which estimates the mean
+    score. The RBF kernel is exact up to ``landmarks`` distinct questions; above it is the Nystroem
+    approximation by as many of them, drawn by seed.
 
     When to take it:
         With hundreds to some thousands of questions. It is smoother than neighbours, and its memory
