@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
     soak bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
-    check lint types imports validate fmt lock clean
+    check lint types imports validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -77,31 +77,31 @@ bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 mi
 	$(VENV)/bin/waypost bench gateway
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
-	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert README.md:bench-routers
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers
 
 bench-data: env ## speed and memory of `waypost data responses`, beside threads (3 minutes)
-	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert README.md:bench-data
+	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert docs/results/data.md:bench-data
 
 bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minutes)
-	$(VENV)/bin/waypost bench tune --insert README.md:bench-tune
+	$(VENV)/bin/waypost bench tune --insert docs/results/tuning.md:bench-tune
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
 JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter:weighting=plain \
     elorouter thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
     graphrouter linearrouter clusterrouter knnrouter taskrouter forestrouter automix auto
-router-tables: env ## the README's router tables, from ../shared/data (an hour)
+router-tables: env ## the router tables of docs/results, from ../shared/data (an hour)
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/llmrouter_example --encoder onnx \
-	    --resplit 0,1,2,3,4 --out runs/routers-example --insert README.md:routers-example
+	    --resplit 0,1,2,3,4 --out runs/routers-example --insert docs/results/routers.md:routers-example
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/routerbench_subset --encoder onnx \
-	    --out runs/routers-routerbench --insert README.md:routers-routerbench
+	    --out runs/routers-routerbench --insert docs/results/routers.md:routers-routerbench
 
 # The same command goes on where a run was cut off: what is in runs/tuned is not measured again.
-tuned-table: env ## the README's table of tuned routers beside their defaults (40 minutes)
+tuned-table: env ## the table of tuned routers beside their defaults (40 minutes)
 	$(VENV)/bin/waypost bench tuned --pooled $(SHARED)/llmrouter_example \
-	    --data $(SHARED)/routerbench_subset --insert README.md:tuned
+	    --data $(SHARED)/routerbench_subset --insert docs/results/tuning.md:tuned
 
-check: lint types imports validate ## lint, types, import rules, configs, manifests, layout
+check: lint types imports validate ## lint, types, import rules, configs, manifests, layout, docs
 
 lint: env
 	$(VENV)/bin/ruff check .
@@ -109,13 +109,26 @@ lint: env
 
 types: env
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy docs/reference.py docs/reference_keys.py docs/pictures.py
 
 imports: env
 	$(VENV)/bin/lint-imports
 
 validate: env
-	@$(PY) -P tests/run_tiers.py default -- tests/configs tests/k8s \
+	@$(PY) -P tests/run_tiers.py default -- tests/configs tests/docs tests/k8s \
 	    tests/platform/test_guard.py tests/platform/test_layout.py tests/platform/test_requirements.py
+
+docs: env ## build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+docs-reference: env ## write docs/reference and docs/routers from the code
+	$(PY) docs/reference.py
+
+docs-pictures: env ## draw the pictures of the documentation
+	$(PY) docs/pictures.py
+
+findings: env ## run every findings/*.sh: surprises about other people's software (needs the registry)
+	@set -e; shopt -s nullglob; for one in findings/*.sh; do echo "== $$one"; bash "$$one"; done
 
 fmt: env ## format the code and mend what can be mended
 	$(VENV)/bin/ruff check --fix-only .
@@ -143,5 +156,5 @@ lock: env ## resolve requirements/*.in anew into the locks beside them
 	@sh requirements/lock_environment.sh vllm-cpu
 
 clean: ## remove build output and tool caches; keeps .venv, runs and model caches
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find platform routers rl tests -name __pycache__ -type d -prune -exec rm -rf {} +

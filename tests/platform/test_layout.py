@@ -14,11 +14,11 @@ import waypost
 
 FOLDERS = {
     "platform", "routers", "rl", "serve_configs", "tune_configs", "k8s", "tests", "requirements",
-    ".ci",
+    "docs", "findings", ".ci",
 }  # fmt: skip
 FILES = {
     "pyproject.toml", "README.md", "CONTRIBUTING.md", "DECISIONS.md", "CHANGELOG.md", "LICENSE",
-    "Makefile", "runtime_env.yaml", ".gitignore", ".pre-commit-config.yaml",
+    "Makefile", "mkdocs.yml", "runtime_env.yaml", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 PACKAGES = {"platform": "waypost", "routers": "waypost_routers", "rl": "waypost_rl"}
 TEST_FOLDERS = {"platform", "routers", "rl", "configs", "docs", "k8s", "e2e"}

@@ -1,0 +1,355 @@
+"""Writes docs/reference and docs/routers from the code; ``--check`` says which pages are stale.
+
+    python docs/reference.py [--check]
+
+Commands come from their ``--help``, registries from the registries, keys of files from the models
+that read them, each with an example out of docs/examples. mkdocs takes this file as a hook, too:
+it lists the pages of the routers in the navigation.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import yaml
+from pydantic import BaseModel
+from reference_keys import (
+    DOCS,
+    ELSEWHERE,
+    EXAMPLES,
+    Examples,
+    Given,
+    as_json,
+    bases,
+    code,
+    doc_of,
+    example,
+    fenced,
+    keys_table,
+    named,
+    note,
+    page,
+    reached,
+    rows_of,
+    sections,
+    table,
+)
+
+PAPERS = {
+    "1003.0146": "LinUCB",
+    "2310.12963": "AutoMix",
+    "2403.12031": "RouterBench",
+    "2404.14618": "Hybrid LLM",
+    "2406.18665": "RouteLLM",
+    "2409.19886": "RouterDC",
+    "2410.02223": "EmbedLLM",
+    "2410.03834": "GraphRouter",
+    "2505.12601": "When simple kNN beats complex learned routers",
+    "2508.12631": "Avengers-Pro",
+}
+"""Names of the papers that routers cite, by arXiv number."""
+
+FAMILIES = {
+    "single-round": "one call of the LLM that is chosen",
+    "multi-round": "several calls, each decided from the answers before it",
+    "personal": "one call, chosen by who asks",
+    "agentic": "a plan of sub-questions, each routed",
+}
+
+ENGINE = "\nAn engine's `config` is on the page of [engines](engines.md)."
+
+INTROS = {
+    "commands": "What `waypost COMMAND --help` prints.",
+    "serve-file": """
+`waypost serve FILE` and Ray's `serve run FILE` read it. Ray's own keys stand around ours:
+`http_options`, `logging_config`, and of each application `name`, `route_prefix`,
+`import_path: waypost.serve.app:build` and `deployments`. Under `args` stands what
+[ServeArgs](#serveargs) has, under `user_config` of the deployments `Gateway` and `Router` what
+[UserConfig](#userconfig) has (see [serving](../serving.md#change-it-while-it-serves))."""
+    + ENGINE,
+    "data-file": """
+`waypost data run --config FILE` reads it, and so do its single phases. A benchmark's name is one of
+[benchmarks](benchmarks.md)."""
+    + ENGINE,
+    "train-file": "`waypost train --config FILE` reads it; options and `KEY=VALUE` win over it.",
+    "tune-file": """
+`waypost tune --config FILE` reads it. The shipped ones stand in `tune_configs`, one a router.
+`sweeps: [FILE, ...]` with `common: {...}` makes several sweeps of one command, as
+`tune_configs/all.yaml` does.""",
+    "evaluate-file": "`waypost evaluate --config FILE` reads it; arguments win over it.",
+    "engines": """
+An engine calls one LLM. A pool entry of a [Serve file](serve-file.md) and an LLM of a
+[data run](data-file.md) name one, and give it its `config`.""",
+    "benchmarks": """
+What may stand under `benchmarks` in the [file of a data run](data-file.md); one of your own is a
+folder, see [data](../data.md#a-benchmark-of-your-own). `max_tokens` caps an answer.""",
+    "scorers": """
+A scorer gives an answer a score from 0 to 1; higher is better. A question names it as its `metric`.
+The version stands beside every score; it is raised when any answer could score differently.""",
+    "encoders": """
+A query encoder makes a unit vector of a text. `--encoder` and the key `encoder` take a kind, an id,
+or the keys below; an artifact keeps the id of the one it was trained with.""",
+    "routers": """
+A router predicts what each LLM would score on a question, and what the call would cost; one policy,
+the same for all, turns that into a choice (see [architecture](../architecture.md#one-decision)). So
+one fitted router serves every lambda, and a changed price needs no new fit. `waypost list-routers`
+prints this table, plug-ins included; [results](../results/routers.md) compares them.""",
+    "new LLM": """
+A new LLM needs `refit` (a new fit on outcomes of all questions), `few-shot` (a fit to which its
+outcomes on some of the questions are enough) or `zero-shot` (its price or its size). One that
+leaves is left out of the choice, by every router.""",
+}
+
+ENCODERS = {
+    "static": "token vectors that were distilled from the model; a lookup and a mean",
+    "onnx": "the model in int8",
+    "torch": "the model by sentence-transformers",
+    "hashing": "hashed words; needs no weights, and knows no meaning",
+}
+
+
+def files() -> dict[str, tuple[str, list[Given]]]:
+    """Return the title of each file that users write, and what its page is made of."""
+    from waypost.pipelines.data.config import DataConfig
+    from waypost.pipelines.evaluation.run import EvaluateConfig
+    from waypost.pipelines.train import TrainConfig
+    from waypost.serve.config import ServeArgs, UserConfig
+    from waypost.tune.config import TuneConfig
+
+    args, now = "applications.0.args", "applications.0.deployments.0.user_config"
+    serve: list[Given] = [
+        (model, file, where)
+        for model, where in ((ServeArgs, args), (UserConfig, now))
+        for file in ("serve.yaml", "serve-routers.yaml")
+    ]
+    tune: list[Given] = [(TuneConfig, "tune.yaml", ""), (TuneConfig, "tune-epochs.yaml", "")]
+    return {
+        "serve-file": ("The Serve file", serve),
+        "data-file": ("The file of a data run", [(DataConfig, "data.yaml", "")]),
+        "train-file": ("The file of a training", [(TrainConfig, "train.yaml", "")]),
+        "tune-file": ("The file of a sweep", tune),
+        "evaluate-file": ("The file of a comparison", [(EvaluateConfig, "evaluate.yaml", "")]),
+    }
+
+
+def file_page(name: str, title: str, given: list[Given]) -> str:
+    """Return the page of one file that users write."""
+    examples: Examples = {}
+    models: dict[str, type[BaseModel]] = {}
+    for model, file, where in given:
+        data = example(file, where)
+        model.model_validate(data)
+        note(model, data, examples)
+        reached(model, models)
+    parts = [INTROS[name]]
+    for model in (one for one in models.values() if one.__name__ not in ELSEWHERE):
+        parts += [f"## {model.__name__}", sections(model.__doc__)[""]]
+        rows = rows_of(model, examples)
+        parts += [keys_table(rows.values())] if rows else []
+        for base in bases(model):
+            also = "And the" if rows else "The"
+            parts.append(f"{also} keys of [{base.__name__}](#{base.__name__.lower()}).")
+    parts.append("## Files with every key")
+    for file in dict.fromkeys(file for _, file, _ in given):
+        parts.append(f"[{file}](../examples/{file})")
+        parts.append(fenced((EXAMPLES / file).read_text(encoding="utf-8"), "yaml"))
+    return page(title, *parts)
+
+
+# -- registries ------------------------------------------------------------------------------------
+
+
+def engines_page() -> str:
+    """Return the page of the engines."""
+    from waypost.engines import engine_config, engine_names, make_engine
+
+    parts, given = [INTROS["engines"]], example("engines.yaml")
+    for name in engine_names():
+        model, examples = engine_config(name), Examples()
+        for config in given[name]:
+            model.model_validate(config)
+            note(model, config, examples)
+        rows = {
+            k: v for one in (*bases(model)[::-1], model) for k, v in rows_of(one, examples).items()
+        }
+        doc = doc_of(type(make_engine(name, given[name][0])))
+        entry = yaml.safe_dump({"engine": name, "config": given[name][0]}, sort_keys=False)
+        parts += [f"## {name}", doc, keys_table(rows.values()), fenced(entry, "yaml")]
+    return page("Engines", *parts)
+
+
+def benchmarks_page() -> str:
+    """Return the page of the built-in benchmarks."""
+    from waypost.benchmarks.catalog import find_benchmark, list_benchmarks
+
+    head = ["name", "what it asks", "data set of the hub", "split", "columns", "scorer"]
+    rows = []
+    for one in (find_benchmark(entry.name, []) for entry in list_benchmarks([])):
+        where = ", ".join((one.source.dataset, *one.source.configs))
+        columns = ", ".join(f"`{name}`" for name in one.columns)
+        row = [f"`{one.name}`", one.summary, where, one.source.split, columns]
+        rows.append([*row, f"[{one.metric}](scorers.md)", one.max_tokens, one.version])
+    return page("Benchmarks", INTROS["benchmarks"], table([*head, "max_tokens", "version"], rows))
+
+
+def scorers_page() -> str:
+    """Return the page of what scores answers."""
+    from waypost import scorers
+
+    said = dict(re.findall(r"^(\w+)\s{2,}(\S.*)$", scorers.__doc__ or "", re.MULTILINE))
+    rows = [[f"`{name}`", said[name]] for name in scorers.METRICS]
+    version = f"This is version {scorers.SCORER_VERSION}."
+    return page("Scorers", INTROS["scorers"], version, table(["name", "what scores 1"], rows))
+
+
+def encoders_page() -> str:
+    """Return the page of the query encoders."""
+    from waypost.encoders import EncoderSpec
+
+    examples: Examples = {}
+    for one in example("encoders.yaml"):
+        EncoderSpec.model_validate(one)
+        note(EncoderSpec, one, examples)
+    specs = [EncoderSpec.model_validate({"kind": name}) for name in ENCODERS]
+    rows = [[f"`{s.kind}`", ENCODERS[s.kind], s.model, s.max_tokens, f"`{s.id}`"] for s in specs]
+    head = ["kind", "what it is", "model", "tokens read", "id of its defaults"]
+    keys = keys_table(rows_of(EncoderSpec, examples).values())
+    return page("Encoders", INTROS["encoders"], table(head, rows), keys)
+
+
+def commands_page() -> str:
+    """Return the page of the commands."""
+    from waypost.cli import command
+
+    parts = [INTROS["commands"]]
+    settings = {**command.context_settings, "terminal_width": 80, "max_content_width": 80}
+    for context in commands(click.Context(command, info_name="waypost", **settings)):
+        path = context.command_path
+        title = f"{'#' * len(path.split())} {path}" if context.parent else ""
+        parts += [title, fenced(context.command.get_help(context), "text")]
+    return page("Commands", *parts)
+
+
+def commands(context: click.Context) -> Iterator[click.Context]:
+    """Yield a context for every command, a group's before those of its commands."""
+    yield context
+    if isinstance(group := context.command, click.Group):
+        for name in group.list_commands(context):
+            if (one := group.get_command(context, name)) is not None:
+                yield from commands(click.Context(one, info_name=name, parent=context))
+
+
+# -- routers ---------------------------------------------------------------------------------------
+
+
+def router_pages() -> dict[str, str]:
+    """Return the page of every built-in router, and the page that lists them."""
+    from waypost.registry import check_router, list_routers
+    from waypost.registry.classes import load_class
+
+    found, rows = {}, []
+    for entry in (entry for entry in list_routers([]) if entry.source == "built-in"):
+        facts = check_router(entry)
+        found[f"routers/{entry.name}.md"] = router_page(entry.name, facts, load_class(entry))
+        needs = facts.new_model_support if facts.trainable else "nothing"
+        summary = re.sub(r"^`+\w+`+: ", "", entry.summary).rstrip(".")
+        rows.append([f"[{entry.name}]({entry.name}.md)", facts.family, summary, needs])
+    listed = table(["router", "family", "what it does", "a new LLM needs"], rows)
+    families = table(["family", "what a request is"], FAMILIES.items())
+    parts = [INTROS["routers"], listed, INTROS["new LLM"], "## Families", families]
+    return {"routers/index.md": page("Routers", *parts), **found}
+
+
+def router_page(name: str, facts: Any, cls: Any) -> str:
+    """Return the page of one router: what its docstrings and its class say."""
+    doc = doc_of(cls)
+    said = sections(cls.__doc__)
+    numbers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", doc + cls.__doc__))
+    papers = [f"{PAPERS[n]} ([arXiv {n}](https://arxiv.org/abs/{n}))" for n in numbers]
+    rows = [
+        ["family", f"{facts.family}: {FAMILIES[facts.family]}"],
+        ["learns", "from routing data" if facts.trainable else "nothing"],
+        ["looks at the question's embedding", "yes" if facts.needs_embeddings else "no"],
+        ["a new LLM needs", facts.new_model_support],
+        ["papers", "; ".join(papers) or "none"],
+        ["class", f"`{cls.__module__}.{cls.__qualname__}`"],
+    ]
+    parts = [re.sub(r"^`\w+`: (\w)", lambda m: m[1].upper(), doc), table(["", ""], rows)]
+    parts += ["## When to take it", code(said["When to take it"]), "## What it computes", said[""]]
+    texts = dict(named(said.get("Args", "")))
+    rows = []
+    for one in inspect.signature(cls).parameters.values():
+        default = "required" if one.default is one.empty else as_json(one.default)
+        allowed = cls.parameter_constraints.get(one.name, "anything")
+        rows.append([f"`{one.name}`", default, allowed, texts[one.name]])
+    if rows:
+        head = ["parameter", "default", "allowed", "meaning"]
+        parts += ["## Parameters", table(head, rows)]
+    for title in (title for title in said if title.startswith("Learned by")):
+        extra = code(title).removeprefix("Learned by `fit`").strip(" ,()")
+        learned = [[f"`{attribute}`", meaning] for attribute, meaning in named(said[title], "None")]
+        parts += ["## Learned", f"{extra[:1].upper()}{extra[1:]}." if extra else ""]
+        parts.append(table(["attribute", "what it holds"], learned))
+    data = "--data serve_configs/starter/data"
+    train = f"waypost train --router {name} {data} --out artifacts/{name}"
+    parts += ["## Use it", fenced(said["Example"], "python") if "Example" in said else ""]
+    return page(name, *parts, fenced(train, "sh"))
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page: its path below docs, and its text."""
+    return {
+        "reference/commands.md": commands_page(),
+        "reference/engines.md": engines_page(),
+        "reference/benchmarks.md": benchmarks_page(),
+        "reference/scorers.md": scorers_page(),
+        "reference/encoders.md": encoders_page(),
+        **{f"reference/{name}.md": file_page(name, *one) for name, one in files().items()},
+        **router_pages(),
+    }
+
+
+def stale(made: Mapping[str, str]) -> list[str]:
+    """Return the pages that differ from those given, that are missing, or are made no more."""
+    there = {
+        file.relative_to(DOCS).as_posix(): file.read_text(encoding="utf-8")
+        for folder in ("reference", "routers")
+        for file in (DOCS / folder).glob("*.md")
+    }
+    return sorted(name for name in {*made, *there} if made.get(name) != there.get(name))
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages of the routers into the navigation (called by mkdocs)."""
+    names = sorted(file.stem for file in (DOCS / "routers").glob("*.md") if file.stem != "index")
+    for entry in config.nav:
+        if "Routers" in entry:
+            entry["Routers"] = ["routers/index.md", *({n: f"routers/{n}.md"} for n in names)]
+    return config
+
+
+def main() -> None:
+    """Write the pages, or with ``--check`` say which are stale and exit with 1."""
+    made = pages()
+    wrong = stale(made)
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"stale in docs: {', '.join(wrong)}; run make docs-reference" if wrong else 0)
+    for name in wrong:
+        file = DOCS / name
+        if name in made:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(made[name], encoding="utf-8")
+        else:
+            file.unlink()
+
+
+if __name__ == "__main__":
+    main()
