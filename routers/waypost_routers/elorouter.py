@@ -1,4 +1,8 @@
-"""Strengths of LLMs from battles two by two (Bradley and Terry, 1952)."""
+"""Rates the LLMs by battles: on each question each two are compared, ties are half a win each way.
+
+Plain, it is a Bradley-Terry ranking that is the same for all queries. Weighted by similarity
+(RouteLLM, arXiv 2406.18665), each query has ratings of its own from the questions most like it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Forests of randomized regression trees (Geurts et al., 2006), for several columns at once.
+"""Predicts each LLM's score by a forest of randomized trees.
 
-scikit-learn grows the trees; what is left of them is a few arrays, so that an artifact holds no
-code and one question's walk down all trees is a handful of array operations a level.
+Which LLM is better turns on things that hold together only in some corner: a long question, of one
+task, with numbers in it. Trees (Extra-Trees, Geurts et al., 2006) find such corners where a linear
+map and a mean over neighbours, which weigh all directions alike everywhere, do not.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ FILES = {
     "Makefile", "mkdocs.yml", "runtime_env.yaml", ".gitignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 PACKAGES = {"platform": "waypost", "routers": "waypost_routers", "rl": "waypost_rl"}
-TEST_FOLDERS = {"platform", "routers", "rl", "configs", "docs", "k8s", "e2e"}
+TEST_FOLDERS = {"platform", "routers", "rl", "configs", "docs", "k8s", "e2e", "support"}
 
 
 def entries(folder: Path) -> set[str]:

@@ -1,8 +1,14 @@
-"""What several fitted routers learned alike is held once, so that decisions compute it once.
+"""``auto``: tries the families of routers and serves the combination that is best on validation.
 
-Members of an ensemble that were fitted on one data set hold the same training vectors, and many
-predict the same lengths of answers. Who computes something of a batch with such a part keeps it by
-the part's identity (`QueryBatch.once`): where members hold one object, the first computes for all.
+1. Every member predicts every training question out of sample, by cross-validation.
+2. Candidates are the mean of the members that earn most, the mean of all, their stack
+   (`Stack`), the stack corrected by neighbours (`Correction`), each member alone,
+   and the training means.
+3. The candidate whose choices earn most on those questions is taken, over several cost weights
+   where costs are known; averages go first where they are as good within the noise.
+4. The members it needs are fitted again on all questions.
+
+Nothing but the training split is read; ``report_`` says what was tried and why it was chosen.
 """
 
 from __future__ import annotations
