@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
+    soak fuzz bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
     check lint types imports validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
@@ -72,6 +72,9 @@ endif
 
 soak: env ## 30,000 requests over a running graph: does anything grow? (10 minutes)
 	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/serve/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
+
+fuzz: env ## 10,000 generated requests, right and wrong, against the OpenAPI document (10 minutes)
+	HYPOTHESIS_PROFILE=search WAYPOST_FUZZ_CASES=800 $(VENV)/bin/pytest tests/platform/serve/test_served_schema.py -o timeout=3600
 
 bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
 	$(VENV)/bin/waypost bench gateway

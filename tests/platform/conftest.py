@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -39,7 +43,11 @@ async def engine(upstream):
 def _started_ray():
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Ray installs a wheel of py_modules with its dependencies, all of which are here
+    pip = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with mock.patch.dict(os.environ, {"PATH": path, **pip}):
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield ray
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,10 @@ from waypost.pipelines.data import responses, verdicts
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_here")]
 
 
-def write_run(folder: Path, **small: object) -> Path:
+@pytest.fixture(scope="module")
+def answered(ray_here, tmp_path_factory) -> Path:
+    """A folder with a data run whose questions are answered."""
+    folder = tmp_path_factory.mktemp("answered")
     questions = [
         {
             "query_id": f"q{n}",
@@ -32,19 +36,25 @@ def write_run(folder: Path, **small: object) -> Path:
         }
         for n in range(5)
     ]
-    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data").mkdir()
     lines = "\n".join(map(json.dumps, questions))
     (folder / "data" / "queries_train.jsonl").write_text(lines)
     llms = {
         "small": {"engine": "echo", "config": {"text": "Yes"}, "input_price": 1, "output_price": 2},
         "large": {"engine": "echo", "config": {"text": "3"}, "input_price": 5, "output_price": 5},
     }
-    llms["small"] |= small
     data = {"out": "data", "encoder": {"kind": "hashing", "dimension": 32}, "llms": llms}
     config = folder / "data.yaml"
     config.write_text(yaml.safe_dump(data, sort_keys=False))
     responses.run(config)
-    return config
+    return folder
+
+
+@pytest.fixture
+def config(answered, tmp_path) -> Path:
+    """The file of a copy of that run, in ``tmp_path``."""
+    shutil.copytree(answered, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "data.yaml"
 
 
 def columns(folder: Path, model: str) -> list[dict[str, object]]:
@@ -52,8 +62,7 @@ def columns(folder: Path, model: str) -> list[dict[str, object]]:
     return [row for row in table.to_pylist() if row["model_name"] == model]
 
 
-def test_the_run_adds_its_columns_and_changes_no_other(tmp_path):
-    config = write_run(tmp_path)
+def test_the_run_adds_its_columns_and_changes_no_other(config, tmp_path):
     path = tmp_path / "data" / "routing_train.parquet"
     table = pq.read_table(path)
     pq.write_table(table.append_column("user_id", pa.array(["u"] * len(table))), path)
@@ -76,8 +85,7 @@ def test_the_run_adds_its_columns_and_changes_no_other(tmp_path):
     assert np.isnan(data.verdict_cost_usd[:, 1]).all()
 
 
-def test_another_run_keeps_the_verdicts_of_answers_that_stay(tmp_path):
-    config = write_run(tmp_path)
+def test_another_run_keeps_the_verdicts_of_answers_that_stay(config, tmp_path):
     verdicts.run(config, samples=2)
     path = tmp_path / "data" / "routing_train.parquet"
     before = pq.read_table(path)
@@ -92,8 +100,8 @@ def test_another_run_keeps_the_verdicts_of_answers_that_stay(tmp_path):
     assert all(row["response"] == "Yes" for row in columns(tmp_path, "small"))
 
 
-def test_verdicts_are_kept_where_data_is_selected_and_written(tmp_path):
-    verdicts.run(write_run(tmp_path), samples=2)
+def test_verdicts_are_kept_where_data_is_selected_and_written(config, tmp_path):
+    verdicts.run(config, samples=2)
     data = read_routing_data(tmp_path / "data")
     write_routing_data(tmp_path / "copy", data)
     copy = read_routing_data(tmp_path / "copy").select([1, 2]).select_llms(["large", "small"])
@@ -103,9 +111,7 @@ def test_verdicts_are_kept_where_data_is_selected_and_written(tmp_path):
     np.testing.assert_allclose(copy.verdict_cost_usd, data.verdict_cost_usd[1:3, ::-1])
 
 
-def test_what_was_asked_is_not_asked_again_but_what_failed_is(tmp_path):
-    broken = {"engine": "echo", "config": {"text": "Yes"}}
-    config = write_run(tmp_path, **broken)
+def test_what_was_asked_is_not_asked_again_but_what_failed_is(config, tmp_path):
     asked: list[int] = []
     verdicts.run(config, ["llms.small.config.fail_with=timeout"], samples=2)
     assert all(row["verdicts"] is None for row in columns(tmp_path, "small"))
@@ -117,8 +123,7 @@ def test_what_was_asked_is_not_asked_again_but_what_failed_is(tmp_path):
     assert asked == []
 
 
-def test_who_is_asked_has_answers_and_is_known(tmp_path):
-    config = write_run(tmp_path)
+def test_who_is_asked_has_answers_and_is_known(config, tmp_path):
     with pytest.raises(ConfigError, match="has no tiny; it has small, large"):
         verdicts.run(config, models=["tiny"])
     with pytest.raises(ConfigError, match="is 17; expected 1 to 16"):
@@ -128,8 +133,11 @@ def test_who_is_asked_has_answers_and_is_known(tmp_path):
         verdicts.run(config)
 
 
-def test_without_prices_the_command_asks_who(tmp_path):
-    config = write_run(tmp_path, input_price=None)
+def test_without_prices_the_command_asks_who(config, tmp_path):
+    data = yaml.safe_load(config.read_text())
+    del data["llms"]["small"]["input_price"]
+    config.write_text(yaml.safe_dump(data, sort_keys=False))
+    responses.run(config)  # the tables and llms.json by that, without a question asked
     run = CliRunner().invoke
     refused = run(command, ["data", "verdicts", "--config", str(config)])
     assert refused.exit_code == 2

@@ -15,9 +15,9 @@ import pytest
 from support.distribution import acme_wheel, build_wheel
 from waypost.cli.new_router import write_plugin
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(240)]
 
-# A driver of its own: its functions travel by value, and its Ray is nobody else's.
+# A driver of its own: its functions travel by value.
 DRIVER = """
 import json, sys
 import ray
@@ -35,8 +35,7 @@ def listed():
 
 found = {"driver": listed()}
 for name, env in json.loads(sys.argv[1]).items():  # local wheels are for a whole job only
-    options = {"include_dashboard": False, "log_to_driver": False, "runtime_env": env}
-    ray.init(address="local", num_cpus=1, **options)
+    ray.init(log_to_driver=False, runtime_env=env)
     found[name] = ray.get(ray.remote(listed).remote())
     ray.shutdown()
 print(json.dumps(found))
@@ -44,7 +43,9 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def found(
+    root: Path, ray_here: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """What the driver lists, and a worker in each environment; `file` is its waypost."""
     folder = tmp_path_factory.mktemp("ray")
     (folder / "wheel").mkdir()
@@ -62,10 +63,7 @@ def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     env = {
         **os.environ,
         **plugins,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # Ray installs a wheel of py_modules with its dependencies, all of which are here
-        "PIP_NO_DEPS": "1",
-        "PIP_NO_INDEX": "1",
+        "RAY_ADDRESS": ray_here.get_runtime_context().gcs_address,
     }
     command = [sys.executable, "-P", "-c", DRIVER, json.dumps(environments)]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)

@@ -22,7 +22,6 @@ from support.load import Ask, Load, summary
 from support.served import served
 from waypost.config import read_yaml
 from waypost.contracts.artifact import read_manifest
-from waypost.contracts.errors import WeightsError
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.pipelines.train import TrainConfig, train
 from waypost.registry import list_routers, router_class
@@ -52,11 +51,11 @@ QUICK: dict[str, dict[str, Any]] = {
 ROWS = 48
 
 
-def train_one(name: str, data: Path, out: Path, *, real: bool) -> Path:
-    """Train a router; one that fine-tunes a model gets the ``real`` one, or a small stand-in."""
+def train_one(name: str, data: Path, out: Path) -> Path:
+    """Train a router; one that fine-tunes a model gets a small stand-in for it."""
     cls: Any = router_class(name)
     parameters = {**getattr(cls, "trial_parameters", {}), **QUICK.get(name, {})}
-    if fine_tunes(name) and not real:
+    if fine_tunes(name):
         parameters["model"] = stand_in(cls.needs_weights)
     config = TrainConfig(router=name, parameters=parameters, encoder=ENCODER_ID, folds=0)
     return train(config, data, out).folder
@@ -111,7 +110,7 @@ def by_tier() -> list[Any]:
 
 @pytest.mark.parametrize("name", by_tier())
 async def test_a_router_serves_by_its_path_alone(name, data, tmp_path):
-    artifact = train_one(name, data, tmp_path / "artifact", real=False)
+    artifact = train_one(name, data, tmp_path / "artifact")
     pool = {entry["name"] for entry in small_pool(router_config(artifact))}
     async with gateway(artifact) as client:
         reply = await client.post(CHAT, chat(QUESTION))
@@ -148,15 +147,9 @@ ray_noise = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def artifacts(data, tmp_path_factory) -> dict[str, Path]:
-    """Every router's artifact by name; where a model's weights cannot be had, of a stand-in."""
+    """Every router's artifact by name."""
     folder = tmp_path_factory.mktemp("artifacts")
-    found = {}
-    for name in ROUTERS:
-        try:
-            found[name] = train_one(name, data, folder / name, real=True)
-        except WeightsError:
-            found[name] = train_one(name, data, folder / name, real=False)
-    return found
+    return {name: train_one(name, data, folder / name) for name in ROUTERS}
 
 
 @pytest.fixture(scope="module")
