@@ -41,6 +41,7 @@ class Server:
                     knn_artifact(folder / "artifact"),
                     pool,
                     gateway={"graceful_shutdown_timeout_s": 2},
+                    router={"placement": "inline"},
                 )
             ],
         }
@@ -53,7 +54,7 @@ class Server:
         self.path.write_text(yaml.safe_dump(data))
 
     def with_config(self, config: dict) -> dict:
-        deployments = [{"name": name, "user_config": config} for name in ("Gateway", "Router")]
+        deployments = [{"name": "Gateway", "user_config": config}]
         (app,) = self.data["applications"]
         return {**self.data, "applications": [{**app, "deployments": deployments}]}
 
