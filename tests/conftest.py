@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from support import one_ray
 from waypost.config import Settings, settings
-from waypost.testing import one_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")

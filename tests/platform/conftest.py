@@ -10,10 +10,10 @@ from unittest import mock
 
 import pytest
 
+from support import one_ray
 from support.fake_upstream import FakeUpstream
 from waypost.engines.openai_http import Config, OpenAIEngine
 from waypost.secrets import KeyRing
-from waypost.testing import one_ray
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from support import one_ray
 from waypost.serve import launch
 from waypost.serve.config_file import ServeConfig, validate_serve_config
-from waypost.testing import one_ray
 
 IN_TIME_S = 300.0
 """Longest wait for ``waypost serve`` to say or do something, on a busy machine."""
