@@ -22,8 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._messages import last_user_text, pieces, prompt_text
-from waypost.engines._stops import StopFilter
+from waypost.engines.calls import StopFilter, last_user_text, pieces, prompt_text
 
 
 @dataclass(frozen=True, slots=True)

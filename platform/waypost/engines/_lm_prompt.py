@@ -15,7 +15,7 @@ from jinja2.exceptions import TemplateError
 
 from waypost.contracts.errors import EngineRequestError, WeightsError
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._messages import content_text
+from waypost.engines.calls import content_text
 
 _UNBOUNDED = 1 << 30
 """Context of a model whose positions have no bound (recurrent ones, ALiBi)."""

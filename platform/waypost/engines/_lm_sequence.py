@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from waypost.contracts.errors import EngineError
 from waypost.contracts.generation import Chunk, FinishReason, Usage
-from waypost.engines._stops import StopFilter
+from waypost.engines.calls import StopFilter
 
 _BROKEN = "\ufffd"
 

@@ -19,8 +19,8 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._messages import prompt_text
 from waypost.engines._openai_config import Config
+from waypost.engines.calls import prompt_text
 from waypost.secrets import KeyRing, Secret, redact
 
 NO_MONEY = "insufficient_quota"

@@ -9,8 +9,7 @@ from pydantic_core import from_json
 
 from waypost.contracts.errors import EngineServerError
 from waypost.contracts.generation import Chunk, FinishReason, GenerateRequest, Usage
-from waypost.engines._messages import content_text, prompt_text
-from waypost.engines._stops import StopFilter
+from waypost.engines.calls import StopFilter, content_text, prompt_text
 
 MAX_EVENT_BYTES = 16 * 2**20
 """Longest event that is taken; an endless line must not fill the memory."""

@@ -10,8 +10,9 @@ import asyncio
 import gc
 import logging
 import multiprocessing
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -23,7 +24,6 @@ from waypost.engines import _vllm_api as api
 from waypost.engines._lm_batch import down, full, stand_back
 from waypost.engines._lm_prompt import ModelText
 from waypost.engines._lm_sequence import LiveSequence
-from waypost.engines._process_guard import Warden
 
 logger = logging.getLogger(__name__)
 
@@ -246,3 +246,32 @@ class VllmBatch:
 
     def _down(self) -> EngineError:
         return down(self.model.name, crashed=not self._stopping)
+
+
+class Warden:
+    """Ends vLLM's processes where this one is killed.
+
+    vLLM computes in processes of its own, which do not notice that the process that started them
+    was killed (0.6.3: they wait for ever and keep the model's memory). A shell that reads a pipe of
+    ours does: the pipe ends with us, whatever ends us.
+
+    Args:
+        pids: Processes to end when this one has ended.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        # started last, so that none of them holds an end of the pipe
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -9 "$@"', "waypost-warden", *map(str, pids)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl+C at the terminal is not for it
+        )
+
+    def dismiss(self) -> None:
+        """Let the processes be: they have ended, or are about to be ended in order."""
+        self._shell.kill()
+        self._shell.wait()
+        if self._shell.stdin is not None:
+            self._shell.stdin.close()

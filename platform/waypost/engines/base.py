@@ -15,17 +15,46 @@ The contract (checked for each engine by ``waypost.testing.engine_contract``):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from typing import ClassVar
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
 
+from waypost.config import StrictModel
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
 
 
 class Engine(ABC):
-    """Calls one LLM."""
+    """Calls one LLM.
+
+    The class says what the rest of Waypost needs to know of the engine; nothing else names it.
+
+    Args:
+        config: Its settings, an instance of `config_class`.
+    """
 
     name: ClassVar[str]
-    """Registry name, equal to the module's."""
+    """Registry name: what stands under ``engine`` in configs, and the name of an entry point."""
+
+    config_class: ClassVar[type[StrictModel]]
+    """Model of its settings."""
+
+    remote: ClassVar[bool] = False
+    """Whether answers come from elsewhere (an endpoint, a file, a script). Such an engine takes no
+    CPU worth counting and may run in the gateway's process (``placement: inline``). Any other one
+    needs a deployment; its setting ``model``, where it has one, names weights (`waypost.weights`)
+    that are fetched before the start."""
+
+    multimodal: ClassVar[bool] = False
+    """Whether images and other non-text parts of a message may be sent to it."""
+
+    sends_keys: ClassVar[bool] = False
+    """Whether its setting ``service`` names whose keys (``API_KEYS``) it sends."""
+
+    data_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings of data runs (``waypost data run``) where the file gives no other."""
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the settings; load and open nothing."""
 
     @abstractmethod
     async def start(self) -> None:

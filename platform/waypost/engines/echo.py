@@ -20,10 +20,8 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._calls import Calls
-from waypost.engines._messages import last_user_text, pieces, prompt_text
-from waypost.engines._play import Script, play
 from waypost.engines.base import Engine
+from waypost.engines.calls import Calls, Script, last_user_text, pieces, play, prompt_text
 
 Failure = Literal["timeout", "429", "500", "connection", "mid_stream"]
 
@@ -86,6 +84,8 @@ class EchoEngine(Engine):
     """
 
     name: ClassVar[str] = "echo"
+    config_class: ClassVar[type[StrictModel]] = Config
+    remote: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -147,8 +147,3 @@ class EchoEngine(Engine):
         if self.config.fail_with == "500":
             return EngineServerError("echo: scripted 500", status=500)
         return EngineConnectionError(f"echo: scripted failure ({self.config.fail_with})")
-
-
-def build(config: Config) -> EchoEngine:
-    """Make the engine."""
-    return EchoEngine(config)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from waypost.config import StrictModel
 from waypost.contracts.errors import (
     ConfigError,
     EngineConnectionError,
@@ -26,7 +27,6 @@ from waypost.contracts.errors import (
     Fault,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._calls import Call, Calls, Cancelled
 from waypost.engines._openai_config import Config
 from waypost.engines._openai_errors import Retries, retry_after_s, stream_status, upstream_error
 from waypost.engines._openai_wire import (
@@ -37,6 +37,7 @@ from waypost.engines._openai_wire import (
     request_path,
 )
 from waypost.engines.base import Engine
+from waypost.engines.calls import Call, Calls, Cancelled
 from waypost.secrets import KeyRing, Secret, key_ring
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,17 @@ class OpenAIEngine(Engine):
     """
 
     name: ClassVar[str] = "openai"
+    config_class: ClassVar[type[StrictModel]] = Config
+    remote: ClassVar[bool] = True
+    multimodal: ClassVar[bool] = True
+    sends_keys: ClassVar[bool] = True
+    # In a data run nobody waits for the first token, and a minute's wait that an endpoint asks for
+    # is worth an answer.
+    data_defaults: ClassVar[Mapping[str, Any]] = {
+        "stream": False,
+        "max_retries": 5,
+        "retry_max_s": 60.0,
+    }
 
     def __init__(self, config: Config, keys: KeyRing | None = None) -> None:
         self.config = config
@@ -331,8 +343,3 @@ async def _drain(parts: AsyncGenerator[bytes, None]) -> None:
                 pass
     except (TimeoutError, EngineError):
         return
-
-
-def build(config: Config) -> OpenAIEngine:
-    """Make the engine."""
-    return OpenAIEngine(config)

@@ -22,10 +22,8 @@ from waypost.config import StrictModel, resolve_path
 from waypost.contracts.errors import EngineRequestError, SchemaError
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
-from waypost.engines._calls import Calls
-from waypost.engines._messages import last_user_text, pieces
-from waypost.engines._play import Script, play
 from waypost.engines.base import Engine
+from waypost.engines.calls import Calls, Script, last_user_text, pieces, play
 
 
 class Config(StrictModel):
@@ -63,6 +61,8 @@ class ReplayEngine(Engine):
     """
 
     name: ClassVar[str] = "replay"
+    config_class: ClassVar[type[StrictModel]] = Config
+    remote: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -169,8 +169,3 @@ def _line(line: str, where: str) -> dict[str, Any]:
         if not isinstance(row.get(key), type_):
             raise SchemaError(f"replay: {where}: `{key}` is not of type {type_}")
     return row
-
-
-def build(config: Config) -> ReplayEngine:
-    """Make the engine."""
-    return ReplayEngine(config)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from waypost.config import StrictModel
 from waypost.contracts.errors import MissingExtraError
 from waypost.engines._lm_engine import LocalConfig, LocalEngine, Wanted
 
@@ -36,6 +37,7 @@ class TransformersEngine(LocalEngine):
     """
 
     name: ClassVar[str] = "transformers"
+    config_class: ClassVar[type[StrictModel]] = Config
     _batch: BatchLoop | None
 
     def __init__(self, config: Config) -> None:
@@ -79,8 +81,3 @@ class TransformersEngine(LocalEngine):
         else:
             generator.manual_seed(wanted.seed)
         return Sampling(wanted.temperature, wanted.top_p, generator)
-
-
-def build(config: Config) -> TransformersEngine:
-    """Make the engine."""
-    return TransformersEngine(config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from waypost.config import StrictModel
 from waypost.contracts.errors import EngineRequestError
 from waypost.engines._lm_engine import LocalEngine, Wanted
 from waypost.engines._vllm_api import Config
@@ -27,6 +28,7 @@ class VllmEngine(LocalEngine):
     """
 
     name: ClassVar[str] = "vllm"
+    config_class: ClassVar[type[StrictModel]] = Config
     _batch: VllmBatch | None
 
     def __init__(self, config: Config) -> None:
@@ -69,8 +71,3 @@ class VllmEngine(LocalEngine):
                 return await asyncio.wrap_future(batch.check())
         except TimeoutError:
             return False
-
-
-def build(config: Config) -> VllmEngine:
-    """Make the engine."""
-    return VllmEngine(config)

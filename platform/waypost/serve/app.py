@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 from waypost.config import PATIENT_THREADS
-from waypost.serve.config import HTTP_ENGINES, NodeArgs, PoolEntry, ServeArgs
+from waypost.engines import engine_class
+from waypost.serve.config import NodeArgs, PoolEntry, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
@@ -87,7 +88,7 @@ def thread_variables(entry: PoolEntry, replicas: int) -> dict[str, str]:
 
 
 def _computing_replicas(entry: PoolEntry) -> int:
-    if entry.engine in HTTP_ENGINES:
+    if engine_class(entry.engine).remote:
         return 0
     if entry.autoscaling is not None:
         return entry.autoscaling.max_replicas

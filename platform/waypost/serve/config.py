@@ -9,14 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
+from waypost.contracts.errors import WaypostError
 from waypost.contracts.policy import PolicySettings
+from waypost.engines import engine_class
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
 """The ``model`` of a request that asks the default router."""
-
-HTTP_ENGINES = frozenset({"openai", "echo", "replay"})
-"""Engines light enough to run inside the gateway's process."""
 
 RESERVED_NAMES = frozenset({"Gateway", "Router"})
 """Deployment names of the graph itself."""
@@ -182,11 +181,11 @@ class PoolEntry(NodeArgs):
 
     Attributes:
         name: The name routers and clients know it by.
-        engine: How it is called: openai, transformers, vllm, replay or echo.
+        engine: How it is called: a name of `waypost.engines.engine_names`.
         config: The engine's own settings.
         input_price, output_price: Of tokens read and generated; null takes those of the router's
             artifact.
-        placement: ``inline`` runs it in the gateway's process: openai, replay and echo only.
+        placement: ``inline`` runs it in the gateway's process, if the engine is `Engine.remote`.
         environment: Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else
             ``.venv-<name>``; null is that of the graph.
         queue_timeout_s: How long a request waits for a free replica before the next model is tried.
@@ -210,13 +209,22 @@ class PoolEntry(NodeArgs):
     def _placement_is_possible(self) -> PoolEntry:
         if self.placement == "deployment":
             return self
-        if self.engine not in HTTP_ENGINES:
-            allowed = ", ".join(sorted(HTTP_ENGINES))
-            raise ValueError(f"placement inline is for {allowed}; {self.engine} needs a deployment")
+        if not _may_be_inline(self.engine):
+            raise ValueError(
+                f"placement inline is for engines whose answers come from elsewhere; {self.engine} "
+                "needs a deployment"
+            )
         replicas = {"environment", "num_replicas", "autoscaling", "ray_actor_options"}
         if given := sorted(replicas & self.model_fields_set):
             raise ValueError(f"placement inline has no replica: remove {', '.join(given)}")
         return self
+
+
+def _may_be_inline(engine: str) -> bool:
+    try:
+        return engine_class(engine).remote
+    except WaypostError:
+        return True  # told, once, by the check of the engine's settings
 
 
 class EncoderArgs(StrictModel):

@@ -22,8 +22,9 @@ from waypost.config import environment_value, resolve_path, settings
 from waypost.contracts.artifact import MANIFEST
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
+from waypost.engines import engine_class
 from waypost.loading import manifest_of
-from waypost.serve.config import HTTP_ENGINES, RESERVED_NAMES, STOP_AFTER
+from waypost.serve.config import RESERVED_NAMES, STOP_AFTER
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.gateway.app import OPEN_HEADER
 from waypost.serve.plan import Plan, Served
@@ -209,7 +210,7 @@ def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
 
 def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | None:
     model = served.config.get("model")
-    if served.engine in HTTP_ENGINES or served.unavailable or not isinstance(model, str):
+    if served.unavailable or not isinstance(model, str) or engine_class(served.engine).remote:
         return None
     try:
         resolve(model, progress=tell)

@@ -15,8 +15,15 @@ from pydantic import Field
 
 from waypost.config import StrictModel, parse, resolve_path, settings
 from waypost.contracts.artifact import Manifest
-from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, RegistryError, names
-from waypost.engines import engine_config
+from waypost.contracts.errors import (
+    ConfigError,
+    Fault,
+    MissingExtraError,
+    PoolMismatchError,
+    RegistryError,
+    names,
+)
+from waypost.engines import engine_class, engine_config
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
 from waypost.serve.config import (
@@ -50,6 +57,7 @@ class Served(StrictModel):
         max_ongoing_requests: See `PoolEntry`; enforced by Serve for a deployment.
         max_queued_requests: Likewise.
         queue_timeout_s: See `PoolEntry`.
+        multimodal: Whether images and other non-text parts of a message may be sent to it.
         unavailable: Why it cannot be served (its environment is missing, or does not fit); null
             where it can. Routers pass over it, and who asks for it by name is told.
     """
@@ -64,12 +72,8 @@ class Served(StrictModel):
     max_ongoing_requests: int
     max_queued_requests: int
     queue_timeout_s: float
+    multimodal: bool = False
     unavailable: str | None = None
-
-    @property
-    def takes_parts(self) -> bool:
-        """Whether images and other non-text parts of a message may be sent to it."""
-        return self.engine == "openai"
 
 
 class RouterPlan(StrictModel):
@@ -206,7 +210,7 @@ def engine_faults(pool: list[Any], where: str) -> list[Fault]:
         place = f"{where}: pool.{index}"
         try:
             model = engine_config(entry["engine"])
-        except RegistryError as error:
+        except (RegistryError, MissingExtraError) as error:
             found.append(Fault(f"{place}.engine", str(error)))
             continue
         try:
@@ -376,4 +380,5 @@ def served_model(
         max_ongoing_requests=entry.max_ongoing_requests,
         max_queued_requests=entry.max_queued_requests,
         queue_timeout_s=entry.queue_timeout_s,
+        multimodal=engine_class(entry.engine).multimodal,
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from waypost.engines._process_guard import Warden
+from waypost.engines._vllm_batch import Warden
 
 KILLED = """
 import os, signal, subprocess
-from waypost.engines._process_guard import Warden
+from waypost.engines._vllm_batch import Warden
 worker = subprocess.Popen(["sleep", "300"], stdout=subprocess.DEVNULL)
 warden = Warden([worker.pid])
 print(worker.pid, flush=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.engines._stops import StopFilter
+from waypost.engines.calls import StopFilter
 
 
 def run(parts: list[str], stops: list[str]) -> tuple[str, bool]:

@@ -274,7 +274,7 @@ def test_every_fault_of_config_and_questions_is_named(tmp_path):
     with pytest.raises(ConfigError) as found:
         run(config, ["llms.b.engine=none", "llms.a.config.delay_s=-1"])
     message = str(found.value)
-    assert "llms.b.engine: no engine 'none'" in message
+    assert "llms.b.engine: no engine is named 'none'" in message
     assert "llms.a.config" in message
     assert "needs input_price and output_price" in message
     keyed = ['llms.c={engine: openai, config: {base_url: "http://h/v1", model: m, service: x}}']

@@ -24,14 +24,13 @@ from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     ConfigError,
     Fault,
+    MissingExtraError,
     PipelineError,
     RegistryError,
-    WaypostError,
 )
 from waypost.contracts.tables import write_llms
-from waypost.contracts.wording import did_you_mean
 from waypost.encoders import EncoderSpec, make_encoder
-from waypost.engines import engine_config, engine_names
+from waypost.engines import engine_class
 from waypost.pipelines.data.assemble import Answers, write_tables
 from waypost.pipelines.data.calls.parallel import side_by_side
 from waypost.pipelines.data.calls.rate_limits import Ledger, Rates, Tally
@@ -49,13 +48,6 @@ logger = logging.getLogger(__name__)
 
 CELLS = ".cells"
 """Folder of the logs, inside the routing-data folder."""
-
-_REMOTE = {"openai", "replay", "echo"}
-"""Engines that take no CPU worth counting."""
-
-_PATIENT = {"stream": False, "max_retries": 5, "retry_max_s": 60.0}
-"""How endpoints are called unless the run says otherwise: nobody waits for the first token, and
-a minute's wait that an endpoint asks for is worth an answer."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ def _run(
     jobs = {
         name: Job(
             name,
-            _with_patience(candidate),
+            _with_defaults(candidate),
             cells_folder(folder, name),
             questions,
             order,
@@ -207,20 +199,17 @@ def check_candidates(config: DataConfig, where: str) -> None:
     found: list[Fault] = []
     for name, candidate in config.llms.items():
         at = f"{where}: llms.{name}"
-        if candidate.engine not in engine_names():
-            near, there = did_you_mean(candidate.engine, engine_names()), ", ".join(engine_names())
-            problem = f"no engine {candidate.engine!r}{near}; there are {there}"
-            found.append(Fault(f"{at}.engine", problem))
+        try:
+            engine = engine_class(candidate.engine)
+        except (RegistryError, MissingExtraError) as error:
+            found.append(Fault(f"{at}.engine", str(error)))
             continue
         try:
-            given = _with_patience(candidate).config
-            parse(engine_config(candidate.engine), dict(given), f"{at}.config")
+            parse(engine.config_class, dict(_with_defaults(candidate).config), f"{at}.config")
         except ConfigError as error:
             found += error.faults
-        except WaypostError as error:  # a package that the engine needs is not installed
-            found.append(Fault(at, str(error)))
         # on a cluster the keys are in the environment of its nodes
-        service = candidate.config.get("service") if candidate.engine == "openai" else None
+        service = candidate.config.get("service") if engine.sends_keys else None
         if isinstance(service, str) and _alone() and not key_ring().count(service):
             problem = f"no key for the service {service!r}: set it in API_KEYS"
             found.append(Fault(f"{at}.config.service", problem))
@@ -234,13 +223,12 @@ def actor_cpus(candidate: Candidate) -> float:
     """Return the CPUs that an actor of this LLM takes."""
     if candidate.cpus is not None:
         return candidate.cpus
-    return 0.0 if candidate.engine in _REMOTE else 1.0
+    return 0.0 if engine_class(candidate.engine).remote else 1.0
 
 
-def _with_patience(candidate: Candidate) -> Candidate:
-    if candidate.engine != "openai":
-        return candidate
-    return candidate.model_copy(update={"config": {**_PATIENT, **candidate.config}})
+def _with_defaults(candidate: Candidate) -> Candidate:
+    defaults = engine_class(candidate.engine).data_defaults
+    return candidate.model_copy(update={"config": {**defaults, **candidate.config}})
 
 
 def _ask(

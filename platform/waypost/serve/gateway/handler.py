@@ -49,7 +49,7 @@ class Answering:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._decisions = decisions
-        self._wide = frozenset(model.name for model in plan.models if model.takes_parts)
+        self._wide = frozenset(model.name for model in plan.models if model.multimodal)
 
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float

@@ -167,7 +167,7 @@ class Parser:
                 raise self._unknown(name, 400, "waypost.allowed_models", "unknown_model")
         if not has_parts:
             return wanted
-        wide = [model.name for model in self._plan.models if model.takes_parts]
+        wide = [model.name for model in self._plan.models if model.multimodal]
         able = wide if wanted is None else [name for name in wanted if name in wide]
         if not able:
             raise Problem(
