@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
-from waypost.contracts.errors import WaypostError
 from waypost.contracts.policy import PolicySettings
-from waypost.engines import engine_class
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
@@ -209,22 +207,10 @@ class PoolEntry(NodeArgs):
     def _placement_is_possible(self) -> PoolEntry:
         if self.placement == "deployment":
             return self
-        if not _may_be_inline(self.engine):
-            raise ValueError(
-                f"placement inline is for engines whose answers come from elsewhere; {self.engine} "
-                "needs a deployment"
-            )
         replicas = {"environment", "num_replicas", "autoscaling", "ray_actor_options"}
         if given := sorted(replicas & self.model_fields_set):
             raise ValueError(f"placement inline has no replica: remove {', '.join(given)}")
         return self
-
-
-def _may_be_inline(engine: str) -> bool:
-    try:
-        return engine_class(engine).remote
-    except WaypostError:
-        return True  # told, once, by the check of the engine's settings
 
 
 class EncoderArgs(StrictModel):

@@ -23,7 +23,7 @@ from waypost.contracts.errors import (
     RegistryError,
     names,
 )
-from waypost.engines import engine_class, engine_config
+from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
 from waypost.serve.config import (
@@ -209,12 +209,15 @@ def engine_faults(pool: list[Any], where: str) -> list[Fault]:
             continue  # the model of the arguments names that fault
         place = f"{where}: pool.{index}"
         try:
-            model = engine_config(entry["engine"])
+            engine = engine_class(entry["engine"])
         except (RegistryError, MissingExtraError) as error:
             found.append(Fault(f"{place}.engine", str(error)))
             continue
+        if entry.get("placement") == "inline" and not engine.remote:
+            problem = "inline is for engines whose answers come from elsewhere; "
+            found.append(Fault(f"{place}.placement", f"{problem}{engine.name} needs a deployment"))
         try:
-            parse(model, entry.get("config") or {}, f"{place}.config")
+            parse(engine.config_class, entry.get("config") or {}, f"{place}.config")
         except ConfigError as error:
             found.extend(error.faults)
     return found

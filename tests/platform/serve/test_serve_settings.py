@@ -56,7 +56,7 @@ def entry(**fields) -> dict:
         ({"pool": [entry(autoscaling={"min_replicas": 3})]}, "min_replicas is above max_replicas"),
         (
             {"pool": [entry(engine="transformers", placement="inline")]},
-            "placement inline is for engines whose answers come from elsewhere; ",
+            "args: pool.0.placement: inline is for engines whose answers come from elsewhere; ",
         ),
         (
             {"pool": [entry(placement="inline", num_replicas=2, environment="x")]},
