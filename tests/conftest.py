@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from hypothesis import settings as hypothesis_settings
 
 from support import one_ray
 from waypost.config import Settings, settings
+
+# A script's `&` starts its command with Ctrl-C ignored, and what is ignored stays so in every
+# program that is started from there. A handler that does nothing ignores it here as well, but not
+# in those that the tests start and end by Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")
