@@ -5,29 +5,122 @@
 Without a name: every tier but gpu. A test that bears several tiers' markers runs once, in the
 last of its tiers. The last line counts all tiers; the exit code is 1 where any tier failed.
 
+The tier `kernels` repeats the numeric tests of the default tier, those of the folders in NUMERIC,
+with a BLAS kernel that this processor has and does not use by itself. A processor without a second
+kernel leaves the tier out.
+
 The whole default tier runs in two processes; a part of it, which PYTEST_ARGUMENTs name, in one.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = ("ray", "engine", "rl", "browser", "gpu", "e2e")
-TIERS = ("default", *MARKED)
+TIERS = ("default", "kernels", *MARKED)
 ON_REQUEST = ("gpu",)
 WORKERS = ("-n", "2", "--dist", "loadfile")
 """Of the default tier: the others start programs that fill the machine by themselves."""
 
+NUMERIC = (
+    "tests/routers",
+    *(f"tests/platform/{of}" for of in ("contracts", "encoders", "metrics", "tune")),
+)
+"""What computes: the tier kernels repeats the tests of these folders."""
+
 NO_TESTS = 5  # pytest's exit code where nothing was collected
+SLOWEST = 10
+AT_LEAST_S = 0.5
+"""Tests that take less are not listed among the slowest of a tier."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A set of OpenBLAS kernels that a processor may have.
+
+    Attributes:
+        name: As OPENBLAS_CORETYPE takes it.
+        flags: What the processor must have for it, in the words of /proc/cpuinfo.
+        alike: Names of kernels that multiply with the same instructions, in lower case.
+        variables: The same choice for torch's own kernels, MKL and oneDNN.
+    """
+
+    name: str
+    flags: frozenset[str]
+    alike: frozenset[str]
+    variables: dict[str, str]
+
+
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
+KERNELS = (
+    Kernel(
+        "Haswell",
+        frozenset({"avx2", "fma"}),
+        frozenset({"haswell", "zen", "excavator"}),
+        {
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+        },
+    ),
+    Kernel("SkylakeX", _AVX512, frozenset({"skylakex", "cooperlake", "sapphirerapids"}), {}),
+    Kernel(
+        "Sandybridge",
+        frozenset({"avx"}),
+        frozenset({"sandybridge"}),
+        {
+            "ATEN_CPU_CAPABILITY": "default",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX",
+            "ONEDNN_MAX_CPU_ISA": "AVX",
+        },
+    ),
+    Kernel("ARMV8", frozenset({"asimd"}), frozenset({"armv8"}), {}),
+)
+"""In the order in which a second one is looked for."""
+
+
+def second_kernel(in_use: str, flags: Collection[str]) -> Kernel | None:
+    """Return kernels that the processor has beside those in use; None where there are none.
+
+    Args:
+        in_use: What OpenBLAS chose, as threadpoolctl calls it; empty where there is no OpenBLAS.
+        flags: Of the processor.
+    """
+    if not in_use:
+        return None
+    fit = (one for one in KERNELS if one.flags <= set(flags) and in_use.lower() not in one.alike)
+    return next(fit, None)
+
+
+def kernel_in_use() -> str:
+    """Return which kernels OpenBLAS takes in a new process of this environment."""
+    code = "import json, numpy, threadpoolctl; print(json.dumps(threadpoolctl.threadpool_info()))"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    found = (one for one in json.loads(said.stdout) if one["internal_api"] == "openblas")
+    return str(next(found, {}).get("architecture", ""))
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the instruction sets of this processor; none where the system does not tell."""
+    path = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not path.is_file():
+        return frozenset()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(values.split())
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +132,7 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    slowest: tuple[tuple[float, str], ...] = ()
 
     def __str__(self) -> str:
         if not self.passed + self.failed + self.skipped:
@@ -49,7 +143,7 @@ class Outcome:
 
 def expression(tier: str) -> str:
     """Return pytest's -m expression of a tier."""
-    if tier == "default":
+    if tier in ("default", "kernels"):
         return " and ".join(f"not {marker}" for marker in MARKED)
     later = MARKED[MARKED.index(tier) + 1 :]
     return " and ".join((tier, *(f"not {marker}" for marker in later)))
@@ -57,21 +151,39 @@ def expression(tier: str) -> str:
 
 def parallel(tier: str, arguments: Sequence[str]) -> bool:
     """Say whether a tier runs in several processes: to start them is dear for a part of it."""
-    return tier == "default" and not arguments
+    return tier in ("default", "kernels") and not arguments
+
+
+def variables(tier: str, arguments: Sequence[str]) -> dict[str, str] | None:
+    """Return the environment of a tier; None where this processor cannot run it."""
+    environment = dict(os.environ)
+    if tier == "kernels":
+        kernel = second_kernel(kernel_in_use(), processor_flags())
+        if kernel is None:
+            return None
+        print(f"with kernels for {kernel.name}", flush=True)
+        environment |= {"OPENBLAS_CORETYPE": kernel.name, **kernel.variables}
+    if parallel(tier, arguments):
+        environment.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
+    return environment
 
 
 def run(tier: str, arguments: Sequence[str]) -> Outcome:
     """Run one tier in a process of its own; its output goes straight to the terminal."""
     print(f"== {tier}", flush=True)
     begin = time.perf_counter()
+    environment = variables(tier, arguments)
+    if environment is None:
+        print("left out: this processor has no second BLAS kernel", flush=True)
+        return Outcome(tier, time.perf_counter() - begin)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
         command += [expression(tier), f"--junit-xml={report}", *arguments]
-        environment = dict(os.environ)
         if parallel(tier, arguments):
             command += WORKERS
-            environment.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
+        if tier == "kernels" and not arguments:
+            command += [folder for folder in NUMERIC if (ROOT / folder).is_dir()]
         code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:
@@ -82,13 +194,19 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
 def outcome(tier: str, seconds: float, code: int, report: Path) -> Outcome:
     """Count a finished tier by pytest's JUnit report, which a crash may have left unwritten."""
     passed = failed = skipped = 0
+    took: list[tuple[float, str]] = []
     if report.is_file():
-        for suite in ElementTree.parse(report).iter("testsuite"):
+        tree = ElementTree.parse(report)
+        for case in tree.iter("testcase"):  # its time is that of its fixtures, too
+            name = f"{case.get('classname', '')}::{case.get('name', '')}"
+            took.append((float(case.get("time", 0)), name))
+        for suite in tree.iter("testsuite"):
             bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             failed += bad
             skipped += int(suite.get("skipped", 0))
             passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
-    return Outcome(tier, seconds, max(passed, 0), failed or int(code != 0), skipped)
+    slowest = tuple(sorted((one for one in took if one[0] >= AT_LEAST_S), reverse=True)[:SLOWEST])
+    return Outcome(tier, seconds, max(passed, 0), failed or int(code != 0), skipped, slowest)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -103,6 +221,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     chosen = tiers or [tier for tier in TIERS if tier not in ON_REQUEST]
     outcomes = [run(tier, further) for tier in chosen]
+    for one in outcomes:
+        if one.slowest:
+            print(f"\n== {one.tier}: slowest tests")
+            print("\n".join(f"{test_s:7.1f} s  {name}" for test_s, name in one.slowest))
     print("\n== tiers")
     for one in outcomes:
         print(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,6 @@ def test_the_default_tier_takes_what_bears_no_marker(runner: ModuleType) -> None
     ("borne", "tier"),
     [
         (set(), "default"),
-        ({"ray"}, "ray"),
         ({"ray", "engine"}, "engine"),
         ({"engine", "gpu"}, "gpu"),
         ({"ray", "engine", "e2e"}, "e2e"),
@@ -44,12 +44,52 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
 ) -> None:
     flags = {marker: marker in borne for marker in MARKERS}
     taking = [one for one in runner.TIERS if eval(runner.expression(one), {}, flags)]
-    assert taking == [tier]
+    assert taking == [tier] + ["kernels"] * (tier == "default")  # of some folders, again
 
 
-def test_only_the_whole_default_tier_runs_in_two_processes(runner: ModuleType) -> None:
-    assert [tier for tier in runner.TIERS if runner.parallel(tier, [])] == ["default"]
+def test_only_whole_tiers_without_ray_run_in_two_processes(runner: ModuleType) -> None:
+    whole = [tier for tier in runner.TIERS if runner.parallel(tier, [])]
+    assert whole == ["default", "kernels"]
     assert not runner.parallel("default", ["tests/k8s"])
+
+
+@pytest.mark.parametrize(
+    ("in_use", "flags", "expected"),
+    [
+        ("SkylakeX", "avx avx2 fma avx512f", "Haswell"),
+        ("Zen", "avx avx2 fma", "Sandybridge"),
+        ("Haswell", "avx avx2 fma avx512f avx512bw avx512cd avx512dq avx512vl", "SkylakeX"),
+        ("Haswell", "avx avx2 fma avx512f", "Sandybridge"),
+        ("Sandybridge", "avx", None),
+        ("neoversen1", "fp asimd", "ARMV8"),
+        ("", "avx avx2 fma", None),
+    ],
+)
+def test_the_second_kernel_is_one_that_the_processor_has_and_does_not_use(
+    runner: ModuleType, in_use: str, flags: str, expected: str | None
+) -> None:
+    found = runner.second_kernel(in_use, flags.split())
+    assert (found.name if found else None) == expected
+
+
+def test_the_tier_kernels_multiplies_with_another_kernel(runner: ModuleType) -> None:
+    first = runner.kernel_in_use()
+    environment = runner.variables("kernels", [])
+    if environment is None:
+        pytest.skip(f"this processor has no kernel beside {first or 'that of its own BLAS'}")
+    code = "import runpy, sys; m = runpy.run_path(sys.argv[1]); print(m['kernel_in_use']())"
+    said = subprocess.check_output(
+        [sys.executable, "-c", code, runner.__file__], env=environment, text=True
+    )
+    assert said.strip() not in ("", first)
+
+
+def test_a_processor_without_a_second_kernel_leaves_the_tier_out(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "processor_flags", lambda: frozenset({"fp"}))
+    assert str(runner.run("kernels", [])) == "kernels  no tests"
+    assert "no second BLAS kernel" in capsys.readouterr().out
 
 
 def test_two_processes_of_one_core_each_are_counted_as_one_tier(
@@ -76,6 +116,19 @@ def report(folder: Path, **counts: int) -> Path:
     path = folder / "report.xml"
     path.write_text(f"<testsuites><testsuite {attributes}/></testsuites>", encoding="utf-8")
     return path
+
+
+def test_the_slowest_tests_are_listed_by_all_of_their_time(
+    runner: ModuleType, tmp_path: Path
+) -> None:
+    cases = "".join(
+        f'<testcase classname="tests.test_{i}" name="test_it" time="{i / 2}"/>' for i in range(15)
+    )
+    path = tmp_path / "report.xml"
+    path.write_text(f'<testsuites><testsuite tests="15">{cases}</testsuite></testsuites>')
+    found = runner.outcome("ray", 60.0, 0, path).slowest
+    assert found[0] == (7.0, "tests.test_14::test_it")
+    assert [seconds for seconds, _ in found] == [7 - i / 2 for i in range(10)]
 
 
 def test_errors_count_as_failed_and_the_rest_as_passed(runner: ModuleType, tmp_path: Path) -> None:
