@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def answers(base_url: str, model: str) -> bool:
-    """Say whether that model answers by now: while its weights load it is 429, or nobody."""
+    """Say whether that model answers by now: while its weights load it is 503, or nobody."""
     body = {"model": model, "max_tokens": 1, "messages": ask("hello")}
     call = urllib.request.Request(f"{base_url}/v1/chat/completions", json.dumps(body).encode())
     try:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from support import one_ray
 from waypost.serve import launch
 from waypost.serve.config_file import ServeConfig, validate_serve_config
 
-IN_TIME_S = 300.0
+STARTER = (sys.executable, "-P", "-m", "waypost.cli", "serve")
+
+IN_TIME_S = 240.0
 """Longest wait for ``waypost serve`` to say or do something, on a busy machine."""
 
 
@@ -78,7 +80,7 @@ def served(
         config = validate_serve_config(path)
         launch.update(config.data)
         launch.wait_until_running(lambda _: None)
-        launch.wait_until_answering(config)
+        launch.wait_until_ready(config)
         yield f"http://{config.host}:{config.port}"
     except BaseException:
         one_ray.end()  # what it is at is not known, and the next test may want it well
@@ -135,13 +137,16 @@ class Command:
 
 
 @contextmanager
-def command(config_data: Mapping[str, Any], folder: Path, *options: str) -> Iterator[Command]:
+def command(
+    config_data: Mapping[str, Any], folder: Path, *options: str, starter: Sequence[str] = STARTER
+) -> Iterator[Command]:
     """Run ``waypost serve`` on a config until the end of the block; it need not serve yet.
 
     Args:
         config_data: Content of a Serve file without ``http_options``: a free port is taken.
         folder: Where the file is written.
         options: Of the command.
+        starter: Another command that serves a file.
     """
     port = free_port()
     path, output = folder / "graph.yaml", folder / "said.txt"
@@ -149,9 +154,10 @@ def command(config_data: Mapping[str, Any], folder: Path, *options: str) -> Iter
     path.write_text(yaml.safe_dump({**host, **config_data}))
     # HAProxy listens on these as well; another one on this machine may have the usual ports
     own = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
-    line = [sys.executable, "-P", "-m", "waypost.cli", "serve", str(path), *options]
     with output.open("wb") as out:
-        process = subprocess.Popen(line, stdout=out, stderr=out, env={**os.environ, **own})
+        process = subprocess.Popen(
+            [*starter, str(path), *options], stdout=out, stderr=out, env={**os.environ, **own}
+        )
     try:
         yield Command(f"http://127.0.0.1:{port}", process, output)
     finally:

@@ -72,7 +72,7 @@ def command(
         signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
         reloading = _Reloading(checked)
         launch.wait_until_running(_tell, checked.args)
-        launch.wait_until_answering(checked)
+        launch.wait_until_ready(checked)
         _introduce(checked, plans)
         reloading.forever()
     except KeyboardInterrupt:

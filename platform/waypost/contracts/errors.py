@@ -23,6 +23,7 @@
         EngineTimeoutError     no answer in time
         EngineConnectionError  the endpoint or process cannot be reached, or cut the answer off
         EngineOverloadedError  429, or a full queue; may carry `retry_after_s`
+          EngineLoadingError   the LLM still loads
         EngineServerError      5xx, or generation failed
         EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
@@ -200,6 +201,10 @@ class EngineOverloadedError(EngineError):
     """The engine refuses more work for now (HTTP 429, full queue)."""
 
 
+class EngineLoadingError(EngineOverloadedError):
+    """The LLM still loads: it takes requests once it has."""
+
+
 class EngineServerError(EngineError):
     """The engine failed on its side (HTTP 5xx, a crash during generation)."""
 
@@ -231,6 +236,7 @@ _ENGINE_ERRORS: dict[str, type[EngineError]] = {
         EngineTimeoutError,
         EngineConnectionError,
         EngineOverloadedError,
+        EngineLoadingError,
         EngineServerError,
         EngineRequestError,
         ContextLengthError,

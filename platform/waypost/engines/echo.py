@@ -5,8 +5,10 @@ For tests, demonstrations and the gateway's bench. It costs a few microseconds a
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +25,8 @@ from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.engines.base import Engine
 from waypost.engines.calls import Calls, Script, last_user_text, pieces, play, prompt_text
 
+_LOAD_POLL_S = 0.05
+
 Failure = Literal["timeout", "429", "500", "connection", "mid_stream"]
 
 
@@ -34,6 +38,9 @@ class Config(StrictModel):
 
     tokens: int | None = Field(default=None, ge=0)
     """Length of the answer in tokens (words): the text is cut or repeated to it."""
+
+    load_until: str | None = None
+    """File whose appearance ends its start: until then it is as an LLM that loads for long."""
 
     delay_s: float = Field(default=0.0, ge=0)
     """Wait before the first token, or before a failure."""
@@ -93,6 +100,8 @@ class EchoEngine(Engine):
 
     async def start(self) -> None:
         """Begin the script anew: the failures of `fail_first_n` and `fail_rate` too."""
+        while not _is_there(self.config.load_until):  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(_LOAD_POLL_S)
         self.calls.open = True
         self._seen = 0
         self._random = random.Random(self.config.seed)  # noqa: S311 - a script, no secret
@@ -147,3 +156,7 @@ class EchoEngine(Engine):
         if self.config.fail_with == "500":
             return EngineServerError("echo: scripted 500", status=500)
         return EngineConnectionError(f"echo: scripted failure ({self.config.fail_with})")
+
+
+def _is_there(path: str | None) -> bool:
+    return path is None or Path(path).exists()

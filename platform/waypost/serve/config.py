@@ -352,6 +352,9 @@ class ServeArgs(StrictModel):
         default_router: The one that ``model: auto`` asks; null is the first.
         pool: The LLMs.
         route_on: What of a chat is routed on: the last message of the user, or all turns.
+        while_loading: What ``auto`` does where the LLM that it chose still loads: ``wait`` for it,
+            for at most ``limits.first_token_timeout_s``, or ``pass`` it over. Who asks for it by
+            name is told at once (503).
         feedback_dir: Where rated decisions are kept; null keeps none.
         log_queries: Keep the text that was routed on beside a rating.
         remember_decisions: How many of the latest decisions can still be rated.
@@ -368,6 +371,7 @@ class ServeArgs(StrictModel):
     router: RouterArgs = RouterArgs()
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()
+    while_loading: Literal["wait", "pass"] = "wait"
     feedback_dir: str | None = None
     log_queries: bool = False
     remember_decisions: Positive = 10_000

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import logging
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,16 +75,12 @@ def _tell_gateways(config: ServeConfig) -> None:
 
 def _is_open(config: ServeConfig, name: str) -> bool:
     """Say whether the gateway of an application was not told yet, or has requests at work."""
-    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
-    connection = HTTPConnection(host, config.port, timeout=TOLD_S)
-    try:
-        connection.request("GET", f"{urlsplit(config.url(name)).path}/healthz")
-        reply = connection.getresponse()
+    with (
+        suppress(OSError, HTTPException),
+        get(config, name, "/healthz", timeout_s=TOLD_S) as reply,
+    ):
         return reply.status == HTTPStatus.OK or reply.headers.get(OPEN_HEADER, "0") != "0"
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+    return False
 
 
 logger = logging.getLogger(__name__)
@@ -106,7 +103,6 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 _CLASS = re.compile(r"^[\w.]+\.(?=\w+: )")
 _FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
-_ENDED = _FAILED | {"RUNNING"}
 
 
 class ServeFailedError(WaypostError):
@@ -291,9 +287,9 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
                     told.add(label)
                     problem = _problem(name, deployment) if name in ours else None
                     tell(f"{label} {NOT_SERVED}: {problem}" if problem else f"{label} is ready")
-            if application.status in _FAILED and not _serves(application):
+            if application.status in _FAILED and _cannot_serve(application):
                 raise ServeFailedError(_failure(name, application))
-        if applications and all(app.status in _ENDED for app in applications.values()):
+        if applications and all(_has_ended(app) for app in applications.values()):
             for name, application in applications.items():
                 if application.status in _FAILED:
                     tell(_failure(name, application))
@@ -301,40 +297,61 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
         time.sleep(POLL_S)
 
 
-def wait_until_answering(config: ServeConfig) -> None:
-    """Wait until HTTP is served: Serve's proxies start beside the applications, not before them.
+def wait_until_ready(config: ServeConfig) -> None:
+    """Wait until every gateway says, by HTTP, that nothing loads any more.
 
     Raises:
         ServeFailedError: an application of ours does not answer in time.
     """
-    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
-    until = time.monotonic() + ANSWERING_S
     for name in config.args:
-        path = f"{urlsplit(config.url(name)).path}/healthz"
-        while not _answers(host, config.port, path):
-            if time.monotonic() > until:
-                raise ServeFailedError(
-                    f"{name} runs, but http://{host}:{config.port}{path} is mute"
-                )
+        heard = time.monotonic()
+        while (status := readiness(config, name)) in {None, "loading"}:
+            if status is not None:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + ANSWERING_S:
+                raise ServeFailedError(f"{name} runs, but {config.url(name)}/readyz is mute")
             time.sleep(POLL_S)
 
 
-def _answers(host: str, port: int, path: str) -> bool:
-    connection = HTTPConnection(host, port, timeout=ANSWERING_S)
+def readiness(config: ServeConfig, application: str) -> str | None:
+    """Ask a gateway what it says of itself (`Readiness.status`); None where it does not answer."""
+    with suppress(OSError, HTTPException, ValueError), get(config, application, "/readyz") as reply:
+        status = json.load(reply).get("status")
+        return status if isinstance(status, str) else None
+    return None
+
+
+@contextmanager
+def get(
+    config: ServeConfig, application: str, path: str, *, timeout_s: float = ANSWERING_S
+) -> Iterator[HTTPResponse]:
+    """Ask an application on this machine.
+
+    Raises:
+        OSError, HTTPException: it does not answer.
+    """
+    host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
+    connection = HTTPConnection(host, config.port, timeout=timeout_s)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, HTTPException):
-        return False
+        connection.request("GET", urlsplit(config.url(application)).path + path)
+        yield connection.getresponse()
     finally:
         connection.close()
 
 
-def _serves(application: Any) -> bool:
-    """Say whether the nodes that every request needs are up."""
+def _cannot_serve(application: Any) -> bool:
+    """Say whether a node that every request needs has failed, or was not even built."""
     found = application.deployments
     needed = [found[name] for name in RESERVED_NAMES if name in found]
-    return "Gateway" in found and all(node.status == "HEALTHY" for node in needed)
+    return "Gateway" not in found or any(node.status in _FAILED for node in needed)
+
+
+def _has_ended(application: Any) -> bool:
+    """Say whether an application runs, or all of it that can."""
+    # Serve calls an application failed as soon as one LLM is, while others still load
+    nodes = application.deployments.values()
+    failed = application.status in _FAILED and all(node.status != "UPDATING" for node in nodes)
+    return failed or application.status == "RUNNING"
 
 
 def _problem(application: str, deployment: str) -> str | None:

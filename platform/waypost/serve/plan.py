@@ -111,6 +111,7 @@ class Plan(StrictModel):
     router: RouterPlan
     router_inline: bool
     route_on: Literal["current_only", "full_context"]
+    while_loading: Literal["wait", "pass"] = "wait"
     limits: Limits
     feedback_dir: str | None
     log_queries: bool
@@ -192,6 +193,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         ),
         router_inline=args.router.placement == "inline",
         route_on=args.route_on,
+        while_loading=args.while_loading,
         limits=args.limits,
         feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
         log_queries=args.log_queries,

@@ -17,7 +17,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.engines import make_engine
-from waypost.serve.backends.base import LocalLLM
+from waypost.serve.backends.base import Loading, LocalLLM
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.failover import ExhaustedError, Failover, ask, other_model_may_answer
 from waypost.serve.backends.llm_replica import Pace
@@ -29,7 +29,8 @@ PACE = Pace(5, 5)
 class Raises:
     """An LLM that fails before its first token."""
 
-    ready = True
+    loading = Loading()
+    loading.loaded(True)
 
     def __init__(self, error: EngineError) -> None:
         self.error, self.asked = error, 0

@@ -92,16 +92,20 @@ def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("statuses", "serves"),
+    ("statuses", "serves", "ended"),
     [
-        ({}, False),  # the builder itself failed
-        ({"cook": "HEALTHY"}, False),
-        ({"Gateway": "HEALTHY", "cook": "UNHEALTHY"}, True),
-        ({"Gateway": "HEALTHY", "Router": "HEALTHY", "cook": "UNHEALTHY"}, True),
-        ({"Gateway": "HEALTHY", "Router": "UNHEALTHY", "cook": "HEALTHY"}, False),
+        ({}, False, True),  # the builder itself failed
+        ({"cook": "HEALTHY"}, False, True),
+        ({"Gateway": "HEALTHY", "cook": "UNHEALTHY"}, True, True),
+        ({"Gateway": "UPDATING", "cook": "DEPLOY_FAILED"}, True, False),
+        ({"Gateway": "HEALTHY", "cook": "DEPLOY_FAILED", "tiny": "UPDATING"}, True, False),
+        ({"Gateway": "HEALTHY", "Router": "HEALTHY", "cook": "UNHEALTHY"}, True, True),
+        ({"Gateway": "HEALTHY", "Router": "UNHEALTHY", "cook": "HEALTHY"}, False, True),
     ],
     ids=str,
 )
-def test_a_failed_application_serves_where_gateway_and_router_do(statuses, serves):
+def test_a_failed_application_serves_where_gateway_and_router_do(statuses, serves, ended):
     nodes = {name: SimpleNamespace(status=status) for name, status in statuses.items()}
-    assert launch._serves(SimpleNamespace(deployments=nodes)) is serves
+    application = SimpleNamespace(deployments=nodes, status="DEPLOY_FAILED")
+    assert launch._cannot_serve(application) is not serves
+    assert launch._has_ended(application) is ended

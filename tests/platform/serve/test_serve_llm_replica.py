@@ -82,7 +82,7 @@ async def test_an_inline_engine_that_does_not_start_is_asked_last(caplog):
     kind = type("Kind", (Reluctant,), {"tries": 0})
     llm = LocalLLM("tiny", kind(Config()), 8, 8, 1.0)
     await llm.start()
-    assert not llm.ready
+    assert (llm.loading.ready, llm.loading.loading_s) == (False, None)
     assert "tiny is not served: no such folder" in caplog.text
     for client in (llm, AbsentLLM("tiny")):
         with pytest.raises(EngineConnectionError, match="tiny is not served at present"):

@@ -277,7 +277,7 @@ async def test_half_a_surrogate_pair_from_an_engine_does_not_break_the_answer(ar
     async with running(artifact) as up:
 
         class Half:
-            ready = True
+            loading = up.llms["cook"].loading
 
             async def start(self): ...
 

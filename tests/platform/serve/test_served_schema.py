@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/route", "/v1/feedback")
-GETS = ("/v1/models", "/v1/models/{model}", "/healthz", "/metrics", "/openapi.json")
+GETS = ("/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/metrics", "/openapi.json")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 CASES = int(os.environ.get("WAYPOST_FUZZ_CASES", "80"))
 """Generated for each operation, right ones, and as many wrong ones for each POST."""

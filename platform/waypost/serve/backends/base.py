@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -28,8 +29,37 @@ from waypost.serve.plan import RouterPlan
 logger = logging.getLogger(__name__)
 
 
+class Loading:
+    """How far a router or an LLM is with its load, as its client knows.
+
+    Attributes:
+        ready: Whether it has loaded. One that could not is not ready; it may be tried again.
+    """
+
+    def __init__(self) -> None:
+        self.ready = False
+        self._begun = time.monotonic()
+        self._ended = asyncio.Event()
+
+    @property
+    def loading_s(self) -> float | None:
+        """Seconds for which it has loaded so far; None where it has ended, well or not."""
+        return None if self._ended.is_set() else time.monotonic() - self._begun
+
+    def loaded(self, ready: bool) -> None:
+        """Note that the load has ended."""
+        self.ready = ready
+        self._ended.set()
+
+    async def wait(self) -> None:
+        """Return once the load has ended."""
+        await self._ended.wait()
+
+
 class RouterClient(Protocol):
     """Decides."""
+
+    loading: Loading
 
     async def start(self) -> None:
         """Make ready to decide."""
@@ -82,13 +112,10 @@ class RouterClient(Protocol):
 class LLMClient(Protocol):
     """Asks one LLM."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether the LLM has started. One that has not is asked after all others."""
-        ...
+    loading: Loading
 
     async def start(self) -> None:
-        """Make ready to answer. An LLM that cannot be had is not ready; nothing is raised."""
+        """Begin to make ready. An LLM that cannot be had is not ready; nothing is raised."""
         ...
 
     def stream(
@@ -118,10 +145,12 @@ class LocalRouter:
 
     def __init__(self, decider: Decider) -> None:
         self.decider = decider
+        self.loading = Loading()
 
     async def start(self) -> None:
         """Load the artifacts."""
         await self.decider.start()
+        self.loading.loaded(True)
 
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
         """Decide one query; see `RouterClient.decide`."""
@@ -150,7 +179,8 @@ class AbsentLLM:
     """
 
     def __init__(self, name: str) -> None:
-        self.ready = False
+        self.loading = Loading()
+        self.loading.loaded(False)
         self._name = name
 
     async def start(self) -> None:
@@ -162,13 +192,11 @@ class AbsentLLM:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def stream(
+    def stream(
         self, request: GenerateRequest, pace: Pace, *, whole: bool
     ) -> AsyncGenerator[list[Chunk], None]:
         """Refuse one request; see `LLMClient.stream`."""
-        if not self.ready:
-            raise absent(self._name)
-        yield []  # makes this a generator
+        raise absent(self._name)
 
 
 class LocalLLM:
@@ -191,7 +219,7 @@ class LocalLLM:
         queue_timeout_s: float,
     ) -> None:
         self.engine = engine
-        self.ready = False
+        self.loading = Loading()
         self._name = name
         self._idle = asyncio.Event()
         self._idle.set()
@@ -206,8 +234,9 @@ class LocalLLM:
             await self.engine.start()
         except WaypostError as error:
             logger.error("%s is not served: %s", self._name, error)
-            return
-        self.ready = True
+            self.loading.loaded(False)
+        else:
+            self.loading.loaded(True)
 
     async def drain(self) -> None:
         """Return once no request is worked on here."""
@@ -221,7 +250,7 @@ class LocalLLM:
         self, request: GenerateRequest, pace: Pace, *, whole: bool
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
-        if not self.ready:
+        if not self.loading.ready:
             raise absent(self._name)
         if self._present >= self._most:
             raise EngineOverloadedError(f"{self._present} requests are in progress or waiting")

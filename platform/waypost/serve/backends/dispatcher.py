@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
@@ -23,6 +23,9 @@ from waypost.serve.plan import Plan, Served
 Reach = Callable[[Served], LLMClient]
 """How the client of an LLM is made."""
 
+ROUTER = "Router"
+"""What `Readiness` calls the router; no LLM may be called so."""
+
 LEAVE_AFTER_S = 5.0
 """For so long an LLM that was taken out still answers requests whose decision named it."""
 
@@ -36,6 +39,21 @@ class Decided:
 
     decision: Decision
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What has loaded, and what has not.
+
+    Attributes:
+        status: ``ready`` once all has loaded that can; ``failed`` where no LLM could.
+        loading_s: For how many seconds each LLM, or the `ROUTER`, has loaded so far.
+        failed: LLMs that could not load; those that run in a deployment are tried again.
+    """
+
+    status: Literal["ready", "loading", "failed"]
+    loading_s: dict[str, float]
+    failed: tuple[str, ...]
 
 
 class Dispatcher:
@@ -70,7 +88,8 @@ class Dispatcher:
         self._new = [name for name in self.llms if name not in same]
         self._router = router
         self._router_runs = earlier is not None
-        self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure)
+        wait = plan.while_loading == "wait"
+        self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure, wait=wait)
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
         """Return the clients that serve another plan as they serve this one."""
@@ -121,6 +140,15 @@ class Dispatcher:
             for client in left:
                 await client.drain()
 
+    def readiness(self) -> Readiness:
+        """Return what has loaded, and what has not."""
+        clients: dict[str, RouterClient | LLMClient] = {ROUTER: self._router, **self.llms}
+        loading_s = {name: client.loading.loading_s for name, client in clients.items()}
+        awaited = {name: seconds for name, seconds in loading_s.items() if seconds is not None}
+        ready = [name for name, llm in self.llms.items() if llm.loading.ready]
+        failed = tuple(name for name in self.llms if name not in {*awaited, *ready})
+        return Readiness("loading" if awaited else "ready" if ready else "failed", awaited, failed)
+
     async def decide(self, call: Call) -> Decided:
         """Decide one call.
 
@@ -143,7 +171,10 @@ class Dispatcher:
             ExhaustedError: no LLM of the ranking answered.
             EngineRequestError: the request itself is at fault.
         """
-        return await self._failover.open(decision.ranking, call.requests, whole=whole)
+        pinned = call.pinned is not None
+        return await self._failover.open(
+            decision.ranking, call.requests, whole=whole, pinned=pinned
+        )
 
     def takes_steps(self, call: Call) -> bool:
         """Say whether the router of a call works in steps."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from waypost.contracts.errors import (
@@ -16,6 +16,7 @@ from waypost.contracts.errors import (
     EngineAuthError,
     EngineConnectionError,
     EngineError,
+    EngineLoadingError,
     EngineOverloadedError,
     EngineRequestError,
     EngineServerError,
@@ -36,6 +37,7 @@ _REASONS: dict[type[EngineError], str] = {
     EngineTimeoutError: "timeout",
     EngineConnectionError: "connection",
     EngineOverloadedError: "overloaded",
+    EngineLoadingError: "loading",
     EngineServerError: "server",
     ContextLengthError: "context",
     EngineAuthError: "auth",
@@ -112,6 +114,8 @@ class Failover:
         limits: Time-outs.
         circuit: Which LLMs to pass over.
         on_failure: Told of every LLM that did not answer.
+        wait: Whether to wait for an LLM that still loads, for at most the time of a first token;
+            else it is asked after all others, which is to fail.
     """
 
     def __init__(
@@ -120,14 +124,22 @@ class Failover:
         limits: Limits,
         circuit: Circuit,
         on_failure: Callable[[Failure], None],
+        *,
+        wait: bool = True,
     ) -> None:
+        self._wait = wait
         self._llms = llms
         self._limits = limits
         self._circuit = circuit
         self._on_failure = on_failure
 
     async def open(
-        self, ranking: tuple[str, ...], requests: Sequence[GenerateRequest], *, whole: bool
+        self,
+        ranking: tuple[str, ...],
+        requests: Sequence[GenerateRequest],
+        *,
+        whole: bool,
+        pinned: bool = False,
     ) -> Opened:
         """Return the answer of the first LLM that begins one.
 
@@ -135,6 +147,7 @@ class Failover:
             ranking: Names, best first; an only one is asked again where its connection broke.
             requests: One for each answer wanted; the same LLM gives them all.
             whole: See `LLMClient.stream`.
+            pinned: The client named the LLM: it is told at once where that still loads.
 
         Raises:
             ExhaustedError: none did.
@@ -144,12 +157,14 @@ class Failover:
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
         self.check(ranking)
         order = self._order(ranking)
+        wait = self._wait and not pinned
         failures: list[Failure] = []
         turns = order if len(order) > 1 else order * 2
         for turn, model in enumerate(turns, 1):
             until = self._until(deadline, others=len(order) - turn)
             sent = self._circuit.clock()
             try:
+                await self._loaded(model, until, wait)
                 pieces = await self._begin(model, requests, whole, until, deadline)
             except EngineError as error:
                 failures.append(self._note(model, error, sent))
@@ -187,12 +202,15 @@ class Failover:
         if model not in self._llms:
             raise EngineConnectionError(f"{model} is not in the pool")
         others = tuple(name for name in others if name in self._llms)
-        starts = not self._llms[model].ready and any(self._llms[name].ready for name in others)
-        if starts or not self._circuit.admits(model, others):
-            raise EngineConnectionError(f"{model} is not asked: it failed lately, or still starts")
+        last = self._is_last(model) and not all(self._is_last(name) for name in others)
+        if last or not self._circuit.admits(model, others):
+            raise EngineConnectionError(
+                f"{model} is not asked: it failed lately, or has not loaded"
+            )
         sent = self._circuit.clock()
         until = self._until(deadline, len(others))
         try:
+            await self._loaded(model, until, self._wait)
             pieces = await self._begin(model, [request], whole, until, deadline)
         except EngineError as error:
             self._note(model, error, sent)
@@ -219,9 +237,29 @@ class Failover:
         # the router may be a moment behind a changed pool
         served = tuple(name for name in ranking if name in self._llms)
         order = self._circuit.order(served)
-        if all(self._llms[name].ready for name in order):
-            return order
-        return tuple(sorted(order, key=lambda name: not self._llms[name].ready))
+        if any(self._is_last(name) for name in order):
+            return tuple(sorted(order, key=self._is_last))
+        return order
+
+    def _is_last(self, model: str) -> bool:
+        """Say whether an LLM is asked after the others: it could not load, or is passed over."""
+        loading = self._llms[model].loading
+        return not loading.ready and not (self._wait and loading.loading_s is not None)
+
+    async def _loaded(self, model: str, until: float, wait: bool) -> None:
+        """Return once an LLM has loaded, or could not.
+
+        Raises:
+            EngineLoadingError: it still loads.
+        """
+        loading = self._llms[model].loading
+        if wait and loading.loading_s is not None:
+            left = until - asyncio.get_running_loop().time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, self._limits.first_token_timeout_s)):
+                    await loading.wait()
+        if (seconds := loading.loading_s) is not None:
+            raise EngineLoadingError(f"{model} is still loading, for {seconds:.0f} s now")
 
     def _until(self, deadline: float, others: int) -> float:
         """Return when an attempt ends: time is kept for the other models, where there are any.

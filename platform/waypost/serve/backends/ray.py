@@ -23,6 +23,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
+from waypost.serve.backends.base import Loading
 from waypost.serve.backends.llm_replica import Message, Pace, within
 from waypost.serve.backends.messages import Reply, RouterUnavailableError, read_action, read_reply
 from waypost.serve.backends.router_replica import MAX_BATCH
@@ -31,6 +32,8 @@ from waypost.serve.plan import RouterPlan
 logger = logging.getLogger(__name__)
 
 STATUS_POLL_S = 2.0
+"""Between looks at what loads. A call that waits for a replica learns nothing of one that fails."""
+
 DECISION_TIMEOUT_S = 30.0
 """Longer than the only replica of a router takes to be replaced."""
 
@@ -42,7 +45,34 @@ SLACK_S = 1.0
 """The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
 
 
-class HandleRouter:
+class _Handle:
+    """A deployment that loads; Serve starts and stops it."""
+
+    def __init__(self) -> None:
+        self.loading = Loading()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to wait for the first replica."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while not self.loading.ready:
+            await self._look()
+            if not self.loading.ready:
+                await asyncio.sleep(STATUS_POLL_S)
+
+    async def _look(self) -> None:
+        """Tell `loading` what is known of the replicas."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Stop waiting."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+class HandleRouter(_Handle):
     """Asks the router deployment.
 
     Queries that come while `CALLS` calls are on their way go together in the next: at one request
@@ -50,19 +80,19 @@ class HandleRouter:
     """
 
     def __init__(self, handle: Any) -> None:
+        super().__init__()
         self._decide = handle.options(method_name="decide")
         self._step = handle.options(method_name="step")
         self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Nothing to do: Serve starts the deployment."""
+    async def _look(self) -> None:
+        with suppress(RouterUnavailableError):
+            await _asked(self._decide, [])
+            self.loading.loaded(True)
 
     async def adopt(self, plan: RouterPlan) -> None:
         """Nothing to do: the deployment takes the same user_config."""
-
-    async def close(self) -> None:
-        """Nothing to do: Serve stops the deployment."""
 
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
         """Decide one query; see `RouterClient.decide`."""
@@ -131,7 +161,7 @@ async def _asked(method: Any, *arguments: Any) -> Any:
     raise RouterUnavailableError(f"the router cannot be reached: {problem}")
 
 
-class HandleLLM:
+class HandleLLM(_Handle):
     """Asks the deployment of one LLM.
 
     Args:
@@ -141,36 +171,34 @@ class HandleLLM:
     """
 
     def __init__(self, name: str, handle: Any, queue_timeout_s: float) -> None:
-        self.ready = False
+        super().__init__()
         self._name = name
         self._status = handle.options(method_name="status")
-        self._watching: asyncio.Task[None] | None = None
         # whole answers, too: of a call that is not a stream, gRPC tells that a replica took it only
         # with its answer, so that the wait for a place could not be told from the wait for that
         self._stream = handle.options(method_name="stream", stream=True)
         self._queue_timeout_s = queue_timeout_s
 
-    async def start(self) -> None:
-        """Begin to wait for the first replica; Serve starts the deployment."""
-        self._watching = asyncio.create_task(self._wait_for_a_replica())
+    async def _look(self) -> None:
+        from ray.serve.exceptions import DeploymentUnavailableError
 
-    async def _wait_for_a_replica(self) -> None:
-        # until then requests would wait for it, while others of the ranking answer
-        while not self.ready:
-            try:
-                self.ready = await self._status.remote() is None
-            except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-                logger.warning("%s is not ready: %s", self._name, type(error).__name__)
-            if not self.ready:
-                await asyncio.sleep(STATUS_POLL_S)
+        call = self._status.remote()
+        try:
+            async with asyncio.timeout(STATUS_POLL_S):
+                problem = await call
+        except TimeoutError:
+            _cancel(call)
+            if self._status.running_replicas_populated():
+                self.loading.loaded(True)  # it is too busy to say so
+        except DeploymentUnavailableError:  # its replicas failed, and Serve starts no further ones
+            self.loading.loaded(False)
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            logger.warning("%s is not ready: %s", self._name, type(error).__name__)
+        else:
+            self.loading.loaded(problem is None)
 
     async def drain(self) -> None:
         """Nothing to wait for: Serve lets the replicas finish."""
-
-    async def close(self) -> None:
-        """Stop waiting; Serve stops the deployment."""
-        if self._watching is not None:
-            self._watching.cancel()
 
     async def stream(
         self, request: GenerateRequest, pace: Pace, *, whole: bool

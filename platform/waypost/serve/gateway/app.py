@@ -11,6 +11,7 @@ import logging
 import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.access import ClientKeys
 from waypost.serve.gateway.admission import Gate, StoppingError
-from waypost.serve.gateway.errors import Problem, problem_of
+from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, problem_of
 from waypost.serve.gateway.feedback import Decisions, FeedbackStore
 from waypost.serve.gateway.handler import Answering
 from waypost.serve.gateway.http import Arrivals, ClientGoneError, Exchange, Receive, Send
@@ -53,7 +54,7 @@ class Graph:
         self.openapi = dumps(document(plan))
 
 
-OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Answered without a key."""
 
 SETTLE_S = 10.0
@@ -122,6 +123,7 @@ class Gateway:
             "/v1/models": {"GET": self._list_models},
             ANY_MODEL: {"GET": self._show_model},
             "/healthz": {"GET": self._health},
+            "/readyz": {"GET": self._show_readiness},
             "/metrics": {"GET": self._show_metrics},
             "/openapi.json": {"GET": self._describe},
         }
@@ -343,6 +345,15 @@ class Gateway:
             http.extra_headers[OPEN_HEADER] = len(self._at_work)
             raise StoppingError
         await http.reply_json({"status": "ok"})
+
+    async def _show_readiness(self, http: Exchange, request_id: str) -> None:
+        self._check_open()
+        found = self.dispatcher.readiness()
+        rounded = {name: round(seconds, 1) for name, seconds in found.loading_s.items()}
+        body = dumps({**asdict(found), "loading_s": rounded})
+        ready = found.status == "ready"
+        wait = {} if ready else {"retry-after": LOADING_WAIT_S}
+        await http.reply(200 if ready else 503, body, headers=wait)
 
     async def _show_metrics(self, http: Exchange, request_id: str) -> None:
         await http.reply(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")

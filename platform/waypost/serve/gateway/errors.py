@@ -10,6 +10,7 @@ from waypost.contracts.errors import (
     BudgetError,
     ContextLengthError,
     EngineError,
+    EngineLoadingError,
     EngineOverloadedError,
     EngineRequestError,
     EngineTimeoutError,
@@ -22,6 +23,8 @@ from waypost.serve.gateway.admission import StoppingError, TooBusyError
 
 MAX_MESSAGE = 2_000
 DEFAULT_WAIT_S = 1.0
+LOADING_WAIT_S = 5
+"""Advice to who asks for what still loads."""
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a failure of ours
@@ -87,6 +90,8 @@ def engine_problem(error: EngineError) -> Problem:
         return Problem(400, message, param="messages", code="context_length_exceeded")
     if isinstance(error, EngineRequestError) and error.status not in {401, 403}:
         return Problem(400, message, code="refused_by_model")
+    if isinstance(error, EngineLoadingError):
+        return _loading(message)
     if isinstance(error, EngineOverloadedError):
         return _busy(message, error.retry_after_s or DEFAULT_WAIT_S)
     if isinstance(error, EngineTimeoutError):
@@ -97,6 +102,8 @@ def engine_problem(error: EngineError) -> Problem:
 def _exhausted(error: ExhaustedError) -> Problem:
     errors = [failure.error for failure in error.failures]
     last = errors[-1]
+    if any(isinstance(each, EngineLoadingError) for each in errors):
+        return _loading(str(error))
     if all(isinstance(each, EngineOverloadedError) for each in errors):
         waits = [each.retry_after_s or DEFAULT_WAIT_S for each in errors]
         return _busy(str(error), min(waits))
@@ -106,6 +113,11 @@ def _exhausted(error: ExhaustedError) -> Problem:
     if isinstance(last, EngineTimeoutError):
         status, code = 504, "model_timeout"
     return Problem(status, str(error), code=code)
+
+
+def _loading(message: str) -> Problem:
+    wait = {"retry-after": str(LOADING_WAIT_S)}
+    return Problem(503, message, code="model_loading", headers=wait)
 
 
 def _busy(message: str, wait_s: float) -> Problem:

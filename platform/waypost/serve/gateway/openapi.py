@@ -123,7 +123,8 @@ def _paths(plan: Plan) -> dict[str, Any]:
         ),
         "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),
         "/v1/models/{model}": _one_model(plan),
-        "/healthz": _health(),
+        "/healthz": _health("Say that the gateway runs, and takes requests.", "Health"),
+        "/readyz": _ready(),
         "/metrics": _get("Prometheus metrics.", "text/plain", {"type": "string"}, plan),
         "/openapi.json": _get("This document.", _JSON, {"type": "object"}, None),
     }
@@ -147,9 +148,16 @@ def _get(summary: str, kind: str, schema: dict[str, Any], plan: Plan | None) -> 
     return {"get": {"summary": summary, **_guarded(found, ("431", "500"), plan)}}
 
 
-def _health() -> dict[str, Any]:
-    found = _get("Say that the gateway runs, and takes requests.", _JSON, ref("Health"), None)
+def _health(summary: str, schema: str) -> dict[str, Any]:
+    found = _get(summary, _JSON, ref(schema), None)
     found["get"]["responses"] |= errors("503")
+    return found
+
+
+def _ready() -> dict[str, Any]:
+    found = _health("Say whether all has loaded that can, or what is awaited.", "Readiness")
+    content = found["get"]["responses"]["503"]["content"]
+    content[_JSON] = {"schema": {"anyOf": [ref("Readiness"), ref("Error")]}}
     return found
 
 

@@ -169,6 +169,13 @@ SCHEMAS: dict[str, Any] = {
     ),
     "Models": _closed({"object": {"const": "list"}, "data": _list(ref("Model"))}),
     "Health": _closed({"status": {"const": "ok"}}),
+    "Readiness": _closed(
+        {
+            "status": {"enum": ["ready", "loading", "failed"]},
+            "loading_s": {**_by_model(_NUMBER), "description": "seconds so far of what loads"},
+            "failed": {**_list(_TEXT), "description": "LLMs that could not load"},
+        }
+    ),
 }
 
 _REQUEST_ID = {
@@ -203,7 +210,7 @@ _WHAT = {
     "431": "the headers are too long",
     "500": "a fault of the gateway's own, told by the request's id alone",
     "502": "no model of the ranking answered",
-    "503": "the router cannot be reached, or the server is stopping",
+    "503": "the router cannot be reached, models still load, or the server is stopping",
     "504": "no model answered in time",
 }
 _SECONDS = {"required": True, "schema": {"type": "integer", "minimum": 1}}
