@@ -1,0 +1,70 @@
+"""Through how many of our files a request passes: the shorter its way, the sooner it is understood."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from support import tracing
+from support.gateway import ALGEBRA, COOKING, chat, knn_artifact, running
+from support.served import application, served
+
+MOST_FILES = 28
+"""Files that one warm, whole `auto` request may pass through."""
+
+TESTS = Path(__file__).parents[2]
+
+
+async def test_a_request_through_a_gateway_with_all_inline(tmp_path):
+    seen: tracing.Seen = {}
+    async with running(knn_artifact(tmp_path / "artifact")) as up:
+        for _ in range(2):
+            await up.client.post("/v1/chat/completions", chat(ALGEBRA))
+        tracing.record(seen)
+        try:
+            reply = await up.client.post("/v1/chat/completions", chat(COOKING))
+        finally:
+            tracing.stop()
+    assert reply.status == 200
+    assert "waypost/contracts/policy.py" in seen, sorted(seen)
+    assert len(seen) <= MOST_FILES, "\n".join(sorted(seen))
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("serve")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_request_through_deployments(tmp_path):
+    notes, site = tmp_path / "notes", tmp_path / "site"
+    notes.mkdir()
+    site.mkdir()
+    begin = f"from support.tracing import record_into\nrecord_into({str(notes)!r})\n"
+    (site / "sitecustomize.py").write_text(begin)
+    path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    pool = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
+    app = application("way", knn_artifact(tmp_path / "artifact"), pool)
+    app["runtime_env"] = {"env_vars": {"PYTHONPATH": path.rstrip(os.pathsep)}}
+    with served({"applications": [app]}, tmp_path) as url:
+        for _ in range(3):
+            assert _asked(url, ALGEBRA) == 200
+        time.sleep(2 * tracing.EVERY_S)  # what ended with them has been noted
+        begin_s = time.time()
+        assert _asked(url, COOKING) == 200
+        end_s = time.time()
+        time.sleep(2 * tracing.EVERY_S)
+        found = [json.loads(file.read_text()) for file in notes.glob("*.json")]
+    seen = {name for each in found for name, at in each.items() if begin_s <= at <= end_s}
+    assert {"waypost/contracts/policy.py", "waypost/engines/echo.py"} <= seen, sorted(seen)
+    assert len(seen) <= MOST_FILES, "\n".join(sorted(seen))
+
+
+def _asked(url: str, text: str) -> int:
+    body = json.dumps(chat(text)).encode()
+    request = urllib.request.Request(f"{url}/way/v1/chat/completions", data=body)
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return reply.status
