@@ -328,6 +328,19 @@ class Prediction:
     confidence: FloatMatrix | None = None
     out_of_distribution: NDArray[np.bool_] | None = None
 
+    def spread(
+        self, rows: NDArray[np.intp], shape: tuple[int, ...]
+    ) -> tuple[FloatMatrix | None, NDArray[np.bool_]]:
+        """Return confidence and unlike-flag of its rows at their places among all of a batch."""
+        unlike = np.zeros(shape[0], bool)
+        if self.out_of_distribution is not None:
+            unlike[rows] = self.out_of_distribution
+        if self.confidence is None:
+            return None, unlike
+        confidence = np.full(shape, np.nan)
+        confidence[rows] = self.confidence
+        return confidence, unlike
+
 
 Watcher: TypeAlias = "Callable[[str, int, int], None]"
 """Told what is done, how much of it, and of how much."""

@@ -1,4 +1,13 @@
-"""What every router is, and what every router that learns shares."""
+"""The kinds of router, and what is implemented once for all of them.
+
+    MetaRouter         route_single, route_batch: enough for a plug-in
+      TrainableRouter  learns from routing data; its state goes into an artifact
+        ScoreRouter    predicts quality (and tokens) of each LLM; the policy decides
+      StepRouter       acts step by step (delegate, answer); see `step_router`
+
+A router predicts; it never calls an LLM. Parameters are stored by ``__init__`` and nothing
+else happens there; learned state ends in ``_``.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +26,6 @@ from waypost.contracts.parameters import Parametrized
 from waypost.contracts.policy import PolicySettings, Ranked
 from waypost.contracts.records import (
     Decision,
-    FloatMatrix,
     LLMInfo,
     Prediction,
     Query,
@@ -27,6 +35,9 @@ from waypost.contracts.records import (
     RouterKind,
 )
 from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.types import Floats
+
+__all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
 
 
 class StatePart(Protocol):
@@ -115,11 +126,9 @@ class TrainableRouter(Parametrized, MetaRouter):
 
     llms_: tuple[LLMInfo, ...]
     n_features_in_: int
-    mean_quality_: NDArray[np.float64]
+    mean_quality_: Floats
     cost_model_: CostModel
     report_: dict[str, Any]  # of those that validate themselves
-
-    # -- fit ----------------------------------------------------------------------------------
 
     def fit(self, data: RoutingData) -> Self:
         """Learn from measured outcomes.
@@ -171,9 +180,7 @@ class TrainableRouter(Parametrized, MetaRouter):
 
     def _require_fitted(self) -> None:
         if getattr(self, "llms_", None) is None:
-            raise NotFittedError(
-                f"{self.name or type(self).__name__} is not fitted; call fit first"
-            )
+            raise NotFittedError(f"{self.name or type(self).__name__} is not fitted; call fit")
 
     def decide(
         self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
@@ -184,9 +191,7 @@ class TrainableRouter(Parametrized, MetaRouter):
         """
         return self.route_batch(queries)
 
-    def predict_cost(
-        self, batch: QueryBatch, prediction: Prediction | None = None
-    ) -> NDArray[np.float64]:
+    def predict_cost(self, batch: QueryBatch, prediction: Prediction | None = None) -> Floats:
         """Predict dollars of one call, shape (n_queries, n_llms); NaN where unknown."""
         self._require_fitted()
         characters = np.array([len(query.text) for query in batch.queries], dtype=np.float64)
@@ -206,8 +211,6 @@ class TrainableRouter(Parametrized, MetaRouter):
         An artifact holds the source of those that are plug-in folders.
         """
         return (self.name,)
-
-    # -- state --------------------------------------------------------------------------------
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the learned state: arrays by name, and JSON-able values by name.
@@ -259,9 +262,6 @@ class TrainableRouter(Parametrized, MetaRouter):
         self.cost_model_ = self.cost_model_.with_prices(prices, self.model_names)
 
 
-__all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
-
-
 class ScoreRouter(TrainableRouter):
     """A router that predicts the score each LLM would earn; the policy does the rest.
 
@@ -280,8 +280,6 @@ class ScoreRouter(TrainableRouter):
     @abstractmethod
     def _predict(self, batch: QueryBatch) -> Prediction:
         """Predict a checked batch of at least one query; pure and deterministic."""
-
-    # -- predict ------------------------------------------------------------------------------
 
     def predict(self, batch: QueryBatch) -> Prediction:
         """Predict what each LLM would do with each query.
@@ -312,8 +310,6 @@ class ScoreRouter(TrainableRouter):
         """
         return np.asarray(self.predict(batch).quality, dtype=np.float32)
 
-    # -- route --------------------------------------------------------------------------------
-
     def route_single(self, query: QueryLike) -> Decision:
         """Decide one query; see `MetaRouter.route_single`."""
         return self.route_batch([query])[0]
@@ -339,7 +335,7 @@ class ScoreRouter(TrainableRouter):
         known = self.model_names
         allowed = policy.allowed_mask(queries, self.policy, known)
         free = np.flatnonzero(allowed.sum(axis=1) > 1)
-        prediction = None
+        confidence, unlike = None, np.zeros(len(queries), bool)
         quality = np.repeat(self.mean_quality_[None, :], len(queries), axis=0)
         cost = (
             np.empty(quality.shape)
@@ -353,6 +349,7 @@ class ScoreRouter(TrainableRouter):
             prediction = self.predict(batch)
             quality[free] = policy.decision_quality(prediction, self.mean_quality_)
             cost[free] = self.predict_cost(batch, prediction)
+            confidence, unlike = prediction.spread(free, allowed.shape)
         lam = policy.cost_weights(queries, self.policy)
         order = policy.rank(
             quality,
@@ -364,7 +361,6 @@ class ScoreRouter(TrainableRouter):
             max_cost_usd=policy.cost_limits(queries, self.policy),
         )
         order, propensity, drawn = self.explore(order, queries)
-        confidence, unlike = _spread(prediction, free, allowed.shape)
         consulted = np.zeros(len(queries), bool)
         consulted[free] = True
         return [
@@ -384,7 +380,7 @@ class ScoreRouter(TrainableRouter):
 
     def explore(
         self, order: NDArray[np.intp], queries: Sequence[Query]
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.intp], Floats, NDArray[np.bool_]]:
         """Put a drawn LLM first for this router's share of the queries; see `policy.explore`."""
         rate = max(self.policy.exploration, self.forced_exploration)
         own = getattr(self, "seed", None)
@@ -400,19 +396,3 @@ class ScoreRouter(TrainableRouter):
                 f"{self.name} has no query encoder: load it with load_router, or set .encoder"
             )
         return self.encoder.encode([query.text for query in queries])
-
-
-def _spread(
-    prediction: Prediction | None, rows: NDArray[np.intp], shape: tuple[int, ...]
-) -> tuple[FloatMatrix | None, NDArray[np.bool_]]:
-    # Confidence and the unlike-flag of the rows that were predicted, placed among all rows.
-    unlike = np.zeros(shape[0], bool)
-    if prediction is None:
-        return None, unlike
-    if prediction.out_of_distribution is not None:
-        unlike[rows] = prediction.out_of_distribution
-    if prediction.confidence is None:
-        return None, unlike
-    confidence = np.full(shape, np.nan)
-    confidence[rows] = prediction.confidence
-    return confidence, unlike

@@ -92,7 +92,7 @@ def test_every_config_fault_is_listed():
 def test_an_unexpected_error_is_one_line_without_its_message():
     result = run("fail", group=failing(KeyError("a secret of the user")))
     assert result.exit_code == 1
-    assert result.stderr.startswith("internal error: KeyError at platform/test_cli.py:")
+    assert result.stderr.startswith("internal error: KeyError at cli/test_cli.py:")
     assert "--debug" in result.stderr
     assert "secret" not in result.stderr
     assert result.stderr.count("\n") == 1

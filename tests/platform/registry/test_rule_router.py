@@ -228,7 +228,7 @@ def test_what_the_router_raises_is_named_with_its_place_and_without_its_message(
 
     with pytest.raises(PluginError) as caught:
         trainable(Broken()).fit(planted(20)).route_single(SECRET)
-    assert "router fixed: failed on a query: KeyError at platform/test_plain.py, line" in str(
+    assert "router fixed: failed on a query: KeyError at registry/test_rule_router.py, line" in str(
         caught.value
     )
     assert SECRET not in str(caught.value)
