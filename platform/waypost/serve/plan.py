@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,10 +120,11 @@ class Plan(StrictModel):
     api_keys: bool
     log: LogArgs
 
-    def takes_steps(self, router: str) -> bool:
-        """Say whether a router, or the default one (``auto``), works in steps."""
-        name = self.router_names[0] if router == AUTO else router
-        return name in self.router.step_routers
+    @cached_property
+    def stepping(self) -> frozenset[str]:
+        """Names of the routers that work in steps; ``auto`` where the default one does."""
+        default = self.router_names[0] in self.router.step_routers
+        return frozenset((*self.router.step_routers, *([AUTO] if default else ())))
 
     @property
     def router_names(self) -> tuple[str, ...]:

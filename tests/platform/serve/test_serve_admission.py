@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from waypost.serve.gateway.admission import Gate, TooBusyError
+from waypost.serve.gateway.errors import TooBusyError
+from waypost.serve.gateway.http import Gate
 
 
 async def hold(gate: Gate, until: asyncio.Event, done: list | None = None, name: str = "") -> None:

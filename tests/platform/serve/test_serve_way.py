@@ -1,4 +1,4 @@
-"""Through how many of our files a request passes: the shorter its way, the sooner it is understood."""
+"""Through how many of our files a request passes."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class Dispatcher:
 
     def takes_steps(self, call: Call) -> bool:
         """Say whether the router of a call works in steps."""
-        return call.router is not None and self.plan.takes_steps(call.router)
+        return call.router in self.plan.stepping
 
     async def episode(
         self,

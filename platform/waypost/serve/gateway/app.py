@@ -23,11 +23,17 @@ from waypost.serve.backends.failover import Failure
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.access import ClientKeys
-from waypost.serve.gateway.admission import Gate, StoppingError
-from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, problem_of
+from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, StoppingError, problem_of
 from waypost.serve.gateway.feedback import Decisions, FeedbackStore
 from waypost.serve.gateway.handler import Answering
-from waypost.serve.gateway.http import Arrivals, ClientGoneError, Exchange, Receive, Send
+from waypost.serve.gateway.http import (
+    Arrivals,
+    ClientGoneError,
+    Exchange,
+    Gate,
+    Receive,
+    Send,
+)
 from waypost.serve.gateway.metrics import Metrics
 from waypost.serve.gateway.openapi import document
 from waypost.serve.gateway.reading import read_body

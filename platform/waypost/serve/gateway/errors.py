@@ -19,12 +19,26 @@ from waypost.contracts.errors import (
 from waypost.secrets import redact
 from waypost.serve.backends.failover import ExhaustedError
 from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError
-from waypost.serve.gateway.admission import StoppingError, TooBusyError
 
 MAX_MESSAGE = 2_000
 DEFAULT_WAIT_S = 1.0
 LOADING_WAIT_S = 5
 """Advice to who asks for what still loads."""
+
+
+class TooBusyError(WaypostError):
+    """The queue is full, or the wait was too long; `retry_after_s` advises when to come back."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoppingError(WaypostError):
+    """The server stops: nothing new is begun, and what is not complete by then is ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; retry later")
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a failure of ours

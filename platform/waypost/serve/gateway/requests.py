@@ -149,7 +149,7 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        if pinned is None and self._plan.takes_steps(body.model):
+        if pinned is None and body.model in self._plan.stepping:
             _check_one_answer(body)
         fields = {
             "lambda": extras.lam,
