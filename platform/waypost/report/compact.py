@@ -29,15 +29,21 @@ def compact(report: Mapping[str, Any]) -> str:
     """Return the short table, with seed, data digest and command below it."""
     rows = [_row(name_of(key, row), row) for key, row in references(report).items()]
     rows += [_row(name, row) for name, row in report["routers"].items()]
-    width = len(_COLUMNS)
-    rows += [[name, why, *[""] * (width - 2)] for name, why in report["failed"].items()]
     seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
     facts = (
         f"{report['n_queries']:g} queries{' a seed' if len(seeds) > 1 else ''}, seed "
         f"{', '.join(map(str, seeds))}, data digest `{report['data_digest'][:12]}`; cost: "
         f"{report['cost_basis']}."
     )
-    lines = [*table(_COLUMNS, rows), "", *_curves(report), facts]
+    failed = [f"- Not measured: `{name}`: {why}" for name, why in report["failed"].items()]
+    lines = [
+        *table(_COLUMNS, rows),
+        "",
+        *_curves(report),
+        *failed,
+        *([""] if failed else []),
+        facts,
+    ]
     if report.get("command"):
         lines += ["", f"    {report['command']}"]
     return "\n".join(lines)
