@@ -14,8 +14,11 @@ from typing import Any
 EVERY_S = 0.2
 """How often a process writes down what it has run."""
 
-Seen = dict[str, float]
-"""File, relative to its source root, to the time (s since the epoch) of its last call."""
+APART_S = 0.005
+"""Calls of one file that are nearer than this are noted once."""
+
+Seen = dict[str, list[float]]
+"""File, relative to its source root, to the times (s since the epoch) of its calls."""
 
 
 def record(seen: Seen) -> None:
@@ -31,7 +34,9 @@ def record(seen: Seen) -> None:
             names[path] = f"waypost{rest}" if found and rest.endswith(".py") else None
         name = names[path]
         if name is not None and frame.f_code.co_name != "<module>":
-            seen[name] = time.time()
+            times, now = seen.setdefault(name, []), time.time()
+            if not times or now > times[-1] + APART_S:
+                times.append(now)
 
     threading.setprofile(note)
     sys.setprofile(note)
@@ -48,7 +53,7 @@ def record_into(folder: str) -> None:
             time.sleep(EVERY_S)
             if seen:
                 part = path.with_suffix(".partial")
-                part.write_text(json.dumps(dict(seen)))
+                part.write_text(json.dumps({name: times[:] for name, times in list(seen.items())}))
                 part.replace(path)
 
     threading.Thread(target=write, daemon=True).start()
