@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
     soak fuzz bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
-    check lint types imports validate fmt lock docs docs-reference docs-pictures findings clean
+    check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -104,7 +104,7 @@ tuned-table: env ## the table of tuned routers beside their defaults (40 minutes
 	$(VENV)/bin/waypost bench tuned --pooled $(SHARED)/llmrouter_example \
 	    --data $(SHARED)/routerbench_subset --insert docs/results/tuning.md:tuned
 
-check: lint types imports validate ## lint, types, import rules, configs, manifests, layout, docs
+check: lint types imports house validate ## lint, types, import rules, configs, manifests, layout, docs
 
 lint: env
 	$(VENV)/bin/ruff check .
@@ -116,6 +116,9 @@ types: env
 
 imports: env
 	$(VENV)/bin/lint-imports
+
+house: env
+	@$(PY) -P tests/support/house.py
 
 validate: env
 	@$(PY) -P tests/run_tiers.py default -- tests/configs tests/docs tests/k8s \
