@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import shutil
-import tempfile
 from pathlib import Path
 from string import Template
 
@@ -247,6 +245,7 @@ def write_plugin(name: str, kind: str, parent: Path) -> Path:
     Raises:
         ConfigError: the name cannot be used, the folder exists, or it cannot be written.
     """
+    from waypost.contracts.atomic import replacing_folder
     from waypost.contracts.errors import ConfigError, Fault
     from waypost.registry import list_routers
 
@@ -261,15 +260,9 @@ def write_plugin(name: str, kind: str, parent: Path) -> Path:
     if folder.exists():
         raise ConfigError([Fault(str(folder), "exists; take another name, or remove it")])
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
-        try:
-            partial.chmod(0o755)
+        with replacing_folder(folder) as partial:
             for file, text in plugin_files(name, kind).items():
                 (partial / file).write_text(text, encoding="utf-8")
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise ConfigError([Fault(str(folder), f"cannot be written: {error.strerror}")]) from None
     return folder

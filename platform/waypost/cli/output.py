@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -54,18 +54,17 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
+    from waypost.contracts.atomic import replacing
     from waypost.contracts.errors import ConfigError, Fault
 
     is_special = path.exists() and not path.is_file()  # a pipe, /dev/stdout
-    partial = path if is_special else path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with (
+            nullcontext(path) if is_special else replacing(path) as place,
+            place.open("w", encoding="utf-8") as file,
+        ):
             file.writelines(to_json(row) + "\n" for row in rows)
-        if not is_special:
-            partial.replace(path)
     except OSError as error:
-        if not is_special:
-            partial.unlink(missing_ok=True)
         raise ConfigError([Fault(str(path), f"cannot be written: {error.strerror}")]) from None
 
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from waypost.contracts.atomic import replacing_folder
 from waypost.contracts.errors import ArtifactDigestError, ArtifactError, ArtifactFormatError
 from waypost.contracts.records import LLMInfo, RouterKind
 
@@ -127,13 +125,11 @@ def write_artifact(
 
     folder = Path(folder)
     check_target(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise ArtifactError(f"{folder}: cannot be written: {error.strerror}") from None
-    try:
-        partial.chmod(0o755)
+
+    def failed(why: str) -> ArtifactError:
+        return ArtifactError(f"{folder}: cannot be written: {why}")
+
+    with replacing_folder(folder, failed) as partial:
         save_file(
             {name: np.ascontiguousarray(value) for name, value in arrays.items()},
             str(partial / WEIGHTS),
@@ -150,9 +146,6 @@ def write_artifact(
         data["version"] = _version(data)
         data["digest"] = _digest(data)
         (partial / MANIFEST).write_text(_text(data), encoding="utf-8")
-        _replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Manifest.model_validate(data)
 
 
@@ -192,16 +185,6 @@ def _is_whole(text: str, data: Mapping[str, Any]) -> bool:
 
 def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
-
-
-def _replace(new: Path, folder: Path) -> None:
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.replace(folder, old / "artifact")  # noqa: PTH105 - a folder, in one step
-        os.replace(new, folder)  # noqa: PTH105
-        shutil.rmtree(old)
-    else:
-        os.replace(new, folder)  # noqa: PTH105
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.tables import SPLITS
 
@@ -63,12 +64,10 @@ def read_questions(path: Path) -> list[Question]:
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """Write a file of questions, replacing it in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for question in questions:
             data = question.model_dump(exclude_none=True)
             file.write(json.dumps(data, ensure_ascii=False) + "\n")
-    partial.replace(path)
 
 
 def iter_splits(folder: Path) -> Iterator[tuple[str, Question]]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from waypost.contracts.atomic import replacing, write_text
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.records import LLMInfo
 
@@ -187,12 +188,8 @@ def write_routing_table(path: Path, columns: Mapping[str, Sequence[object]]) -> 
 def replace_table(path: Path, table: pa.Table) -> None:
     """Write a parquet file in one step, with whatever columns the table has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
+    with replacing(path) as partial:
         pq.write_table(table, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_llms(path: Path) -> tuple[LLMInfo, ...]:
@@ -247,6 +244,4 @@ def llms_from_dict(data: Mapping[str, object], where: str) -> tuple[LLMInfo, ...
 def write_llms(path: Path, llms: Sequence[LLMInfo]) -> None:
     """Write ``llms.json``, replacing it in one step."""
     data = {llm.name: llm.model_dump(exclude={"name"}, exclude_none=True) for llm in llms}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")

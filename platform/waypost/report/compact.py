@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost import __version__
+from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.numbers import fixed, percent, table, usd, with_interval
 from waypost.report.tables import name_of, references
@@ -105,10 +106,9 @@ def insert(path: Path, marker: str, text: str) -> None:
     """
     before, after = _split(path, marker)
     text = f"{text}\n\n{_measured()}"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
-    partial.chmod(path.stat().st_mode)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
+        partial.chmod(path.stat().st_mode)
 
 
 def _measured() -> str:

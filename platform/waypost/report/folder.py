@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waypost.contracts.atomic import replacing_folder
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.curve_plot import draw_curve
 from waypost.report.drawing import draw_reliability, draw_usage
@@ -50,21 +48,8 @@ def report_folder(folder: Path) -> Iterator[Path]:
         ConfigError: something else than a report is there, or the folder cannot be made.
     """
     check_place(folder)
-    folder = folder.absolute()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise ConfigError([Fault(str(folder), f"cannot be made: {error.strerror}")]) from None
-    try:
-        partial = work / "new"
-        partial.mkdir()
+    with replacing_folder(folder.absolute()) as partial:
         yield partial
-        if folder.exists():
-            os.replace(folder, work / "old")  # noqa: PTH105 - a folder, in one step
-        os.replace(partial, folder)  # noqa: PTH105
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:

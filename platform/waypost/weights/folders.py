@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from waypost.contracts.atomic import replacing_folder
+from waypost.contracts.errors import WeightsError
 
 MARKER = "waypost.json"
 """Written last into a folder of the cache; says where the folder came from."""
@@ -80,18 +82,14 @@ def publishing(folder: Path, origin: dict[str, Any]) -> Iterator[Path]:
         origin: JSON-able facts for the marker file.
     """
     scratch = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    content = scratch / "content"
-    content.mkdir(parents=True)
-    try:
+
+    def failed(why: str) -> WeightsError:
+        return WeightsError(f"{folder}: cannot be made: {why}; set WAYPOST_CACHE to another place")
+
+    with replacing_folder(folder, failed, work=scratch) as content:
         yield content
         marker = {"format": FORMAT, **origin}
         (content / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(scratch / "old")
-        content.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

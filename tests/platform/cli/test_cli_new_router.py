@@ -75,7 +75,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
 
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot be made"):
         write_plugin("mine", "score", tmp_path / "file" / "below")
 
 

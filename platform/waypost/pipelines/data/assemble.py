@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from waypost.contracts.atomic import replacing
 from waypost.contracts.tables import ROUTING_SCHEMA, VERDICT_COLUMNS, split_path
 from waypost.pipelines.data.calls.log import LogIndex
 from waypost.pipelines.data.calls.requests import Keys
@@ -66,20 +67,14 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
     unanswered = dict.fromkeys(cells, 0)
     for split, items in split_rows(questions).items():
         path = split_path(folder, split)
-        partial, kept = path.with_suffix(".partial"), _verdicts(path)
-        written = 0
-        try:
-            with pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
-                for llm, answers in cells.items():
-                    for batch in _batches(llm, answers, items, questions, unanswered, kept):
-                        writer.write_batch(batch)
-                        written += batch.num_rows
-            if written:
-                partial.replace(path)
-            else:
-                path.unlink(missing_ok=True)
-        finally:
-            partial.unlink(missing_ok=True)
+        kept, written = _verdicts(path), 0
+        with replacing(path) as partial, pq.ParquetWriter(partial, ROUTING_SCHEMA) as writer:
+            for llm, answers in cells.items():
+                for batch in _batches(llm, answers, items, questions, unanswered, kept):
+                    writer.write_batch(batch)
+                    written += batch.num_rows
+        if not written:
+            path.unlink()
     return unanswered
 
 

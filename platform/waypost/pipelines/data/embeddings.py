@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.artifact import PROBE_TEXTS
+from waypost.contracts.atomic import replacing
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import SchemaError
 
@@ -145,17 +145,8 @@ def write_kept(
     Raises:
         OSError: it cannot be written.
     """
-    partial = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            partial = Path(file.name)
-            _write(file, texts, parts, encoder)
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        raise
+    with replacing(path, unique=True) as partial, partial.open("wb") as file:
+        _write(file, texts, parts, encoder)
 
 
 def _write(

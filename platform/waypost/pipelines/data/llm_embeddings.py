@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from waypost.contracts.atomic import write_text
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.records import LLMInfo
@@ -117,6 +118,4 @@ def _others(path: Path, config: DataConfig) -> list[LLMInfo]:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(data, ensure_ascii=False) + "\n")

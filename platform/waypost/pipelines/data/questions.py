@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from waypost.benchmarks.base import Benchmark
 from waypost.benchmarks.catalog import find_benchmark
 from waypost.benchmarks.rows import data_files, load_questions
+from waypost.contracts.atomic import replacing, write_text
 from waypost.contracts.errors import ConfigError, Fault, RegistryError, names
 from waypost.contracts.questions import Question, queries_path, read_questions, write_questions
 from waypost.contracts.records import Watcher
@@ -199,16 +200,13 @@ def write_parquet(path: Path, questions: Sequence[Question]) -> None:
         if not isinstance(one.ground_truth, str):
             row["ground_truth"] = _text(one.ground_truth)
         rows.append(row)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Write what was taken from where, and how it was split."""
-    partial = folder / f".{REPORT}.partial"
-    partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / REPORT)
+    write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def _text(data: Any) -> str:

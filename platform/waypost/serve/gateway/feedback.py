@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from waypost.contracts.atomic import replacing
 from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 
@@ -164,6 +165,5 @@ class FeedbackStore:
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA), partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA), partial)
