@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.records import Query
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import hold_out
@@ -76,7 +75,7 @@ class CalibratedRouter(ScoreRouter):
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
         """Return the rows, and their final raw scores, that the LLMs' levels are set on: all."""
-        return np.arange(len(data)), self._raw(batch_of(data))
+        return np.arange(len(data)), self._raw(data.batch())
 
     def _calibrate(self, data: RoutingData, rows: NDArray[np.intp], outside: Floats) -> None:
         """Learn what raw scores mean, and how sure they are.
@@ -158,7 +157,7 @@ class HeldOutRouter(LearnedRouter):
             self._learn(data, None)
             return rows, np.empty((0, len(data.llms)))
         self._learn(training, held_out)
-        outside = self._raw(batch_of(held_out))
+        outside = self._raw(held_out.batch())
         self._learn(data, None)
         return rows, outside
 
@@ -187,11 +186,6 @@ def measured(data: RoutingData) -> RoutingData:
     """
     has_score = np.asarray((~np.isnan(data.quality)).any(axis=1))
     return data if has_score.all() else data.select(np.flatnonzero(has_score))
-
-
-def batch_of(data: RoutingData) -> QueryBatch:
-    """Return the data's questions as a router sees them."""
-    return QueryBatch(tuple(Query(text) for text in data.queries), data.embeddings)
 
 
 def earned(quality: Floats, scores: Floats) -> Floats:

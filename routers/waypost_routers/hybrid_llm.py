@@ -12,7 +12,7 @@ from waypost.contracts.parameters import Integer, OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._learned import batch_of, embeddings_of
+from waypost_routers._learned import embeddings_of
 from waypost_routers._linear.logistic import sigmoid
 from waypost_routers._neural.epochs import HeldOutEpochRouter, HeldOutTraining
 from waypost_routers._neural.networks import Networks, NetworksLearner, Training
@@ -204,7 +204,7 @@ class HybridLLM(HeldOutEpochRouter):
         pair = pair.select(np.flatnonzero(~np.isnan(pair.quality).any(axis=1)))
         if len(pair) == 0:
             raise SchemaError(f"no question measured both {self.small_} and {self.large_}")
-        return sweep_of(self.win_probability(batch_of(pair)), pair.quality)
+        return sweep_of(self.win_probability(pair.batch()), pair.quality)
 
     def threshold(
         self, data: RoutingData, *, small_share: float | None = None, quality: float | None = None

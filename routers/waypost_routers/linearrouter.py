@@ -11,7 +11,7 @@ from waypost.contracts.parameters import OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._learned import LearnedRouter, batch_of
+from waypost_routers._learned import LearnedRouter
 from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
 from waypost_routers._linear.text import form_features, text_features, word_features
 
@@ -52,7 +52,7 @@ class LinearRouter(LearnedRouter):
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
-        rows = self._features(batch_of(data))
+        rows = self._features(data.batch())
         self.ridge_, outside = fit_ridge(
             rows, data.quality, folds_of(data), penalties, contrasts=True
         )

@@ -15,7 +15,6 @@ from waypost.weights import MINILM
 from waypost_routers._finetune.base import FineTunedRouter, Weights, load_base
 from waypost_routers._finetune.dual import DualSettings, DualTraining, Questions
 from waypost_routers._finetune.split_encoder import SplitEncoder
-from waypost_routers._learned import batch_of
 from waypost_routers._linear.lengths import fit_dollars, fit_tokens
 from waypost_routers._neighbors.kmeans import fit_centroids, nearest_centroid
 from waypost_routers._shared import draw
@@ -176,7 +175,7 @@ class RouterDC(FineTunedRouter):
     def _learn_lengths(self, data: RoutingData) -> None:
         super()._learn_lengths(data)
         if not np.isnan([data.output_tokens, data.cost_usd]).all():
-            states = self._with_states(batch_of(data)).embeddings
+            states = self._with_states(data.batch()).embeddings
             assert states is not None
             known = data.with_embeddings(states, self.name)
             self.tokens_, self.dollars_ = fit_tokens(known), fit_dollars(known)

@@ -17,7 +17,7 @@ from waypost.contracts.parameters import OneOf, Real
 from waypost.contracts.router import QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost_routers._learned import LearnedRouter, batch_of
+from waypost_routers._learned import LearnedRouter
 from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
 from waypost_routers._linear.text import text_features, word_features
 
@@ -84,7 +84,7 @@ class TaskRouter(LearnedRouter):
         task = np.array([place[name] for name in data.task_names])
         member = np.eye(len(names))[task]
         if len(names) > 1:
-            self.recogniser_, scores = fit_ridge(_features(batch_of(data)), member, fold)
+            self.recogniser_, scores = fit_ridge(_features(data.batch()), member, fold)
         else:
             self.recogniser_, scores = None, member
         self.task_quality_ = self._means(member, data.quality)

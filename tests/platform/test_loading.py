@@ -26,7 +26,7 @@ from waypost.contracts.errors import (
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
 from waypost.registry import make_router
-from waypost.testing.fitted_routers import batch_of, new_router
+from waypost.testing.fitted_routers import new_router
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 DATA = planted(60)
@@ -97,9 +97,9 @@ def test_a_rebuilt_encoder_fits_again_from_the_stored_questions(saved, caplog):
     assert loaded.version.endswith("-refit")
     np.testing.assert_array_equal(loaded.memory_, DATA.embeddings[:, ::-1])
     other = planted(20, seed=5)
-    expected = saved[0].predict_quality(batch_of(other))
+    expected = saved[0].predict_quality(other.batch())
     rebuilt = other.with_embeddings(other.embeddings[:, ::-1], ENCODER_ID)
-    np.testing.assert_allclose(loaded.predict_quality(batch_of(rebuilt)), expected, atol=1e-6)
+    np.testing.assert_allclose(loaded.predict_quality(rebuilt.batch()), expected, atol=1e-6)
 
 
 def test_a_rebuilt_encoder_without_stored_questions_is_refused(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from waypost.contracts.errors import ConfigError, SchemaError
-from waypost.contracts.records import Query
-from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
 from waypost_routers.elorouter import (
@@ -15,10 +13,6 @@ from waypost_routers.elorouter import (
     fit_strengths,
     wins,
 )
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 def draws(n=400, seed=0):
@@ -109,7 +103,7 @@ def test_uneven_coverage_misleads_means_but_not_ratings():
 def test_plain_predicts_means_in_the_order_of_the_ratings():
     data = draws()
     router = EloRouter(weighting="plain").fit(data)
-    quality = router.predict(batch_of(data)).quality
+    quality = router.predict(data.batch()).quality
     assert (quality == quality[0]).all()
     assert quality[0] == pytest.approx(data.quality.mean(axis=0), abs=0.03)
 
@@ -126,7 +120,7 @@ def test_the_spread_of_the_means_by_hand():
 def test_similar_questions_decide():
     data, other = planted(160), planted(60, seed=4)
     plain, similar = (EloRouter(weighting=w).fit(data) for w in ("plain", "similarity"))
-    chosen = [r.predict(batch_of(other)).quality.argmax(axis=1) for r in (plain, similar)]
+    chosen = [r.predict(other.batch()).quality.argmax(axis=1) for r in (plain, similar)]
     assert len(set(chosen[0].tolist())) == 1
     assert (chosen[1] == np.arange(60) % 2).mean() > 0.95
 
@@ -135,8 +129,8 @@ def test_much_of_the_average_question_is_the_plain_order():
     data = planted(160)
     plain = EloRouter(weighting="plain").fit(data)
     similar = EloRouter(kappa=1e6, k=10).fit(data)
-    raw = similar._raw(batch_of(data.select([0, 1])))
-    expected = plain._raw(batch_of(data.select([0, 1])))
+    raw = similar._raw(data.select([0, 1]).batch())
+    expected = plain._raw(data.select([0, 1]).batch())
     assert raw == pytest.approx(expected, abs=1e-3)
 
 
@@ -144,14 +138,14 @@ def test_much_of_the_average_question_is_the_plain_order():
 def test_an_online_update_moves_ratings_and_choices(weighting):
     data = draws(100)
     router = EloRouter(weighting=weighting).fit(data)
-    before, quality = router.ratings_.copy(), router.predict(batch_of(data)).quality
+    before, quality = router.ratings_.copy(), router.predict(data.batch()).quality
     router.update("poor", "good", k_factor=32)
     expected = 1 / (1 + 10 ** ((before[0] - before[2]) / 400))
     assert router.ratings_[2] - before[2] == pytest.approx(32 * (1 - expected))
     assert router.ratings_.sum() == pytest.approx(before.sum())
     for _ in range(200):
         router.update("poor", "good")
-    after = router.predict(batch_of(data)).quality
+    after = router.predict(data.batch()).quality
     assert (after[:, 2] - after[:, 0] > quality[:, 2] - quality[:, 0]).all()
     assert (router.fitted_ratings_ == before).all()
 

@@ -5,16 +5,10 @@ import pytest
 
 from waypost import load_router
 from waypost.contracts.errors import MissingExtraError
-from waypost.contracts.records import Query
-from waypost.contracts.router import QueryBatch
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
 from waypost.testing.synthetic import ENCODER_ID, planted
 from waypost_routers.forestrouter import Forest, ForestRouter, fit_forest
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 def grown(n=300, **more):
@@ -101,7 +95,7 @@ def test_tasks_are_recognised_where_there_are_two():
     for names, has in ((halves, True), (("a",) * 160, False)):
         router = ForestRouter(trees=5).fit(replace(data, task_names=names))
         assert (router.recogniser_ is not None) == has
-        assert np.isfinite(router.predict_quality(batch_of(data))).all()
+        assert np.isfinite(router.predict_quality(data.batch())).all()
 
 
 def test_the_form_of_a_text_counts_where_embeddings_say_nothing():
@@ -118,7 +112,7 @@ def test_the_form_of_a_text_counts_where_embeddings_say_nothing():
         data, queries=queries, quality=quality, embeddings=vectors, task_names=("t",) * 200
     )
     router = ForestRouter(trees=40).fit(data)
-    chosen = router.predict_quality(batch_of(data)).argmax(axis=1)
+    chosen = router.predict_quality(data.batch()).argmax(axis=1)
     assert (chosen == np.where(code, 0, 1)).mean() > 0.95
 
 
@@ -129,5 +123,5 @@ def test_an_artifact_holds_the_trees(tmp_path):
     save_router(router, tmp_path / "a", data)
     again = load_router(tmp_path / "a")
     np.testing.assert_array_equal(
-        again.predict_quality(batch_of(other)), router.predict_quality(batch_of(other))
+        again.predict_quality(other.batch()), router.predict_quality(other.batch())
     )

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from waypost.contracts.errors import MissingExtraError
-from waypost.contracts.records import LLMInfo, Query
-from waypost.contracts.router import QueryBatch
+from waypost.contracts.records import LLMInfo
 from waypost.loading import save_router
 from waypost.testing.fitted_routers import new_router
 from waypost.testing.synthetic import planted, shuffled
@@ -20,10 +19,6 @@ from waypost_routers._shared import distinct
 from waypost_routers.graphrouter import GraphRouter
 
 QUICK = {"hidden": 8, "k": 4, "epochs": 6}
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 def graph_of(data):
@@ -180,7 +175,7 @@ def test_epochs_are_chosen_and_fits_repeat():
     one, two = (GraphRouter(**QUICK).fit(data) for _ in range(2))
     assert 1 <= one.epochs_ <= 6
     np.testing.assert_array_equal(
-        one.predict_quality(batch_of(data)), two.predict_quality(batch_of(data))
+        one.predict_quality(data.batch()), two.predict_quality(data.batch())
     )
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -188,7 +183,7 @@ def test_epochs_are_chosen_and_fits_repeat():
 def test_where_nothing_can_be_learned_the_means_are_kept():
     router = GraphRouter().fit(shuffled(planted(200)))
     assert router.epochs_ == 0
-    quality = router.predict_quality(batch_of(planted(9, seed=3)))
+    quality = router.predict_quality(planted(9, seed=3).batch())
     np.testing.assert_allclose(quality, router.mean_quality_[None].repeat(9, axis=0), atol=1e-5)
 
 
@@ -198,7 +193,7 @@ def test_data_without_tasks_and_with_holes_is_learned_from():
     quality[np.random.default_rng(0).random(quality.shape) < 0.5] = np.nan
     router = GraphRouter().fit(replace(data, task_names=("",) * 120, quality=quality))
     other = planted(40, seed=6)
-    best = router.predict_quality(batch_of(other)).argmax(axis=1)
+    best = router.predict_quality(other.batch()).argmax(axis=1)
     right = np.array([0 if task == "cooking" else 1 for task in other.task_names])
     assert (best == right).mean() > 0.9
 

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from waypost.contracts.errors import ConfigError, SchemaError
-from waypost.contracts.records import Query
-from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import planted
 from waypost.testing.tables import outcomes
 from waypost_routers._shared import distinct
@@ -20,10 +18,6 @@ from waypost_routers.hybrid_llm import HybridLLM
 
 QUICK = {"hidden": 0, "members": 1}
 NAN = np.nan
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 def labels_of(data, kind, large="b"):
@@ -129,7 +123,7 @@ def pair():
 
 def test_tau_for_a_share(pair):
     router, other = pair
-    probability = router.win_probability(batch_of(other))
+    probability = router.win_probability(other.batch())
     for asked in (0.0, 0.3, 0.5, 1.0):
         tau = router.threshold(other, small_share=asked)
         assert (probability >= tau).mean() <= asked
@@ -143,7 +137,7 @@ def test_tau_for_a_quality(pair):
     curve = router.sweep(other)
     floor = float(curve.quality.max()) - 0.05
     tau = router.threshold(other, quality=floor)
-    to_small = router.win_probability(batch_of(other)) >= tau
+    to_small = router.win_probability(other.batch()) >= tau
     columns = [other.names.index(name) for name in (router.small_, router.large_)]
     scores = other.quality[:, columns]
     assert np.where(to_small, scores[:, 0], scores[:, 1]).mean() >= floor
@@ -169,7 +163,7 @@ def test_every_label_learns_the_rule(label):
     router = HybridLLM(label=label, **QUICK).fit(planted(160))
     other = planted(60, seed=5)
     assert (router.small_, router.large_) == ("tiny", "prover")
-    best = router.predict_quality(batch_of(other))[:, :2].argmax(axis=1)
+    best = router.predict_quality(other.batch())[:, :2].argmax(axis=1)
     right = np.array([0 if task == "cooking" else 1 for task in other.task_names])
     assert (best == right).mean() > 0.95
 

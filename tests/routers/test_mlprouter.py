@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 
-from waypost.contracts.records import Query
-from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
 from waypost_routers._neural.networks import Network, Training, _gradients, forward
@@ -11,10 +9,6 @@ from waypost_routers._shared import distinct
 from waypost_routers.mlprouter import MLPRouter
 
 HOW = Training(learning_rate=1e-2, weight_decay=0.0, dropout=0.0, batch_size=8, epochs=60, seed=0)
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 # -- the network ----------------------------------------------------------------------------
@@ -111,16 +105,16 @@ def test_epochs_are_chosen_and_members_averaged():
     logits = router.networks_.logits(data.embeddings)
     assert logits.shape == (2, 80, 3)
     assert not np.allclose(logits[0], logits[1])
-    std = router.predict_std(batch_of(data))
+    std = router.predict_std(data.batch())
     assert std.shape == (80, 3)
     assert (std > 0).all()
-    assert (MLPRouter(hidden=8, members=1).fit(data).predict_std(batch_of(data)) == 0).all()
+    assert (MLPRouter(hidden=8, members=1).fit(data).predict_std(data.batch()) == 0).all()
 
 
 def test_seeds_differ_and_repeat():
     data = planted(60)
     one, two, other = (
-        MLPRouter(hidden=8, layers=1, seed=seed).fit(data).predict_quality(batch_of(data))
+        MLPRouter(hidden=8, layers=1, seed=seed).fit(data).predict_quality(data.batch())
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, two)

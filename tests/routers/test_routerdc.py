@@ -6,7 +6,7 @@ import pytest
 from waypost.contracts.errors import EncoderMismatchError, MissingExtraError, WeightsError
 from waypost.registry import make_router
 from waypost.testing.artifact_contract import check_loads_elsewhere
-from waypost.testing.fitted_routers import batch_of, models, new_router, scores
+from waypost.testing.fitted_routers import models, new_router, scores
 from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import SPECIALIST, planted, shuffled
 from waypost.testing.tiny_encoder import write_tiny_encoder
@@ -74,7 +74,7 @@ def test_answers_are_predicted_longer_where_they_were(tuned):
     tokens[[task == "algebra" for task in data.task_names]] *= 5
     router = new_router("routerdc", probe_steps=5, steps=0).fit(replace(data, output_tokens=tokens))
     short, long = (
-        router.predict(batch_of(planted(2, seed=9).select([i]))).output_tokens[0] for i in (0, 1)
+        router.predict(planted(2, seed=9).select([i]).batch()).output_tokens[0] for i in (0, 1)
     )
     assert (long > 2 * short).all()
 
@@ -84,7 +84,7 @@ def test_without_recorded_lengths_none_are_predicted():
     nothing = np.full(data.quality.shape, np.nan)
     data = replace(data, output_tokens=nothing, cost_usd=nothing)
     router = new_router("routerdc", probe_steps=5, steps=0).fit(data)
-    assert router.predict(batch_of(data)).output_tokens is None
+    assert router.predict(data.batch()).output_tokens is None
 
 
 def test_an_llms_first_vector_depends_on_its_name_alone():

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 
-from waypost.contracts.records import Query
-from waypost.contracts.router import QueryBatch
 from waypost.testing.synthetic import doubled, planted
 from waypost.testing.tables import outcomes
 from waypost_routers import svmrouter
@@ -17,10 +15,6 @@ from waypost_routers._linear.svr import (
 from waypost_routers.svmrouter import SVMRouter
 
 EVEN = np.full((4, 1), 0.25)
-
-
-def batch_of(data):
-    return QueryBatch(tuple(map(Query, data.queries)), data.embeddings)
 
 
 # -- the regression -------------------------------------------------------------------------
@@ -153,7 +147,7 @@ def test_a_bent_rule_needs_the_kernel():
     data = outcomes({"a": list(right * 1.0), "b": list(1.0 - right)}, vectors=vectors)
     hits = {}
     for kernel in ("rbf", "linear"):
-        quality = SVMRouter(kernel=kernel).fit(data).predict_quality(batch_of(data))
+        quality = SVMRouter(kernel=kernel).fit(data).predict_quality(data.batch())
         hits[kernel] = np.mean((quality[:, 0] > quality[:, 1]) == right)
     assert hits["rbf"] > 0.95 > hits["linear"]
 
@@ -162,10 +156,10 @@ def test_a_bent_rule_needs_the_kernel():
 def test_rows_twice_and_llms_in_another_order_change_nothing(kernel):
     data, other = planted(60), planted(20, seed=5)
     router = SVMRouter(kernel=kernel, landmarks=20)
-    one = router.fit(data).predict_quality(batch_of(other))
+    one = router.fit(data).predict_quality(other.batch())
     two = router.fit(doubled(data).select_llms(("tiny", "cook", "prover")))
     order = [two.model_names.index(name) for name in data.names]
-    np.testing.assert_allclose(two.predict_quality(batch_of(other))[:, order], one, atol=0.02)
+    np.testing.assert_allclose(two.predict_quality(other.batch())[:, order], one, atol=0.02)
 
 
 def test_support_vectors_are_no_more_than_asked_for():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
-from waypost.contracts.records import LLMInfo
+from waypost.contracts.records import LLMInfo, Query, QueryBatch
 from waypost.contracts.tables import (
     read_llms,
     read_routing_table,
@@ -227,6 +227,10 @@ class RoutingData:
             + self.verify_output_tokens * self.prices[:, 1]
         ) / 1e6
         return np.where(count > 0, dollars / np.maximum(count, 1), np.nan)
+
+    def batch(self) -> QueryBatch:
+        """Return the questions as a router sees them."""
+        return QueryBatch(tuple(map(Query, self.queries)), self.embeddings)
 
     def with_embeddings(self, embeddings: NDArray[np.float32], encoder_id: str) -> RoutingData:
         """Return the data with query embeddings, shape (n_queries, d)."""

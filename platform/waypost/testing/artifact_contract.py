@@ -12,21 +12,20 @@ import numpy as np
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.loading import save_router
-from waypost.testing.fitted_routers import batch_of, fitted
+from waypost.testing.fitted_routers import fitted
 from waypost.testing.synthetic import planted
 
 _LOAD = """
 import sys
 import numpy as np
 from waypost import load_router
-from waypost.testing.fitted_routers import batch_of
 from waypost.testing.synthetic import planted
 
 data = planted(20, seed=3)
 for folder in sys.argv[1:]:
     router = load_router(folder)
     models = [decision.model for decision in router.route_batch(data.queries)]
-    np.savez(f"{folder}.npz", scores=router.predict_quality(batch_of(data)), models=models)
+    np.savez(f"{folder}.npz", scores=router.predict_quality(data.batch()), models=models)
 """
 
 
@@ -55,7 +54,7 @@ def check_loads_elsewhere(
     for router in routers:
         with np.load(folder / f"{router.name}.npz") as there:
             np.testing.assert_allclose(
-                there["scores"], router.predict_quality(batch_of(data)), atol=1e-6
+                there["scores"], router.predict_quality(data.batch()), atol=1e-6
             )
             chosen = [decision.model for decision in router.route_batch(data.queries)]
             assert there["models"].tolist() == chosen, router.name

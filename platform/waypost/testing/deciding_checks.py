@@ -16,7 +16,6 @@ from waypost.contracts.policy import PolicySettings
 from waypost.contracts.records import Decision
 from waypost.contracts.router import QueryBatch
 from waypost.testing.fitted_routers import (
-    batch_of,
     fitted,
     models,
     new_router,
@@ -41,13 +40,13 @@ def check_prediction_has_the_agreed_form(name: str) -> None:
     """Shapes are (n, m), quality and confidence are in [0, 1], costs are not negative."""
     data = planted(30, seed=3)
     router = fitted(name)
-    prediction = router.predict(batch_of(data))
+    prediction = router.predict(data.batch())
     for matrix in (prediction.quality, prediction.confidence):
         if matrix is not None:
             assert matrix.shape == (30, 3)
             assert ((matrix >= 0) & (matrix <= 1)).all()
-    assert router.predict_quality(batch_of(data)).dtype == np.float32
-    cost = router.predict_cost(batch_of(data), prediction)
+    assert router.predict_quality(data.batch()).dtype == np.float32
+    cost = router.predict_cost(data.batch(), prediction)
     assert cost.shape == (30, 3)
     assert (cost > 0).all()
 

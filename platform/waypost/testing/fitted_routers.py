@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.records import Decision, Query
-from waypost.contracts.router import QueryBatch, ScoreRouter
+from waypost.contracts.records import Decision
+from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.encoders import make_encoder
 from waypost.registry import make_router, router_class
@@ -82,14 +82,9 @@ def _variant(name: str) -> str:
     return repr(cls.trial_parameters)
 
 
-def batch_of(data: RoutingData) -> QueryBatch:
-    """Return the data's questions as a batch."""
-    return QueryBatch(tuple(Query(text) for text in data.queries), data.embeddings)
-
-
 def scores(router: ScoreRouter, data: RoutingData) -> NDArray[np.float32]:
     """Return the predicted quality of the data's questions."""
-    return router.predict_quality(batch_of(data))
+    return router.predict_quality(data.batch())
 
 
 def models(decisions: Sequence[Decision]) -> list[str]:

@@ -14,7 +14,6 @@ from waypost.contracts.errors import ConfigError, NotFittedError, SchemaError
 from waypost.contracts.router import QueryBatch, ScoreRouter
 from waypost.registry import make_router, router_class
 from waypost.testing.fitted_routers import (
-    batch_of,
     fitted,
     models,
     new_router,
@@ -78,8 +77,8 @@ def check_not_fitted(name: str) -> None:
     """Before fit every use raises an error that is also a ValueError and an AttributeError."""
     router, data = new_router(name), planted(4)
     uses: tuple[Callable[[], Any], ...] = (
-        lambda: router.predict_quality(batch_of(data)),
-        lambda: router.predict_cost(batch_of(data)),
+        lambda: router.predict_quality(data.batch()),
+        lambda: router.predict_cost(data.batch()),
         lambda: router.route_single("a question"),
         lambda: router.model_names,
         router.get_state,
@@ -119,7 +118,7 @@ def check_unusable_data_is_refused(name: str) -> None:
     for case in wrong:
         raised(SchemaError, partial(new_router(name).fit, case))
     if new_router(name).needs_embeddings:
-        narrow = QueryBatch(batch_of(data).queries, np.ones((20, 3), np.float32))
+        narrow = QueryBatch(data.batch().queries, np.ones((20, 3), np.float32))
         raised(SchemaError, lambda: fitted(name).predict(narrow))
 
 

@@ -26,7 +26,7 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
 from waypost_routers._calibration import calibrated, fit_slope
-from waypost_routers._learned import CalibratedRouter, batch_of, split_off
+from waypost_routers._learned import CalibratedRouter, split_off
 from waypost_routers._neural.epochs import Learner
 from waypost_routers._shared import sample
 
@@ -255,7 +255,7 @@ class TuningTraining(EpochTraining):
         router, outside = self.router, np.empty((0, len(self.data.llms)))
         router._take(self._tuner)
         if self._held_out is not None:
-            outside = router._raw(batch_of(self._held_out))
+            outside = router._raw(self._held_out.batch())
         router._calibrate(self._sample, self._rows, outside)
         router._learn_lengths(self._sample)
 

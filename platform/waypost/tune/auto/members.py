@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.errors import ConfigError, Fault, WaypostError
-from waypost.contracts.records import Query, QueryBatch, report
+from waypost.contracts.records import report
 from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
@@ -131,7 +131,7 @@ def try_members(
     failed: dict[str, str] = {}
     for turn, one in enumerate(folds):
         rows = np.flatnonzero(fold == one)
-        training, batch = data.select(np.flatnonzero(fold != one)), batch_of(data.select(rows))
+        training, batch = data.select(np.flatnonzero(fold != one)), data.select(rows).batch()
         for place, outside in enumerate(found):
             report("families", turn * len(members) + place, len(folds) * len(members))
             label = outside.member.label
@@ -147,8 +147,3 @@ def try_members(
             outside.quality[rows] = prediction.quality
             outside.cost_usd[rows] = router.predict_cost(batch, prediction)
     return [one for one in found if one.member.label not in failed], failed
-
-
-def batch_of(data: RoutingData) -> QueryBatch:
-    """Return the data's questions as a router sees them."""
-    return QueryBatch(tuple(Query(text) for text in data.queries), data.embeddings)
