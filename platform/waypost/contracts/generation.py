@@ -6,7 +6,7 @@ run different versions of Python, Ray or pydantic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -140,3 +140,18 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     tool_calls: tuple[dict[str, Any], ...] = ()
+
+    def to_chunk(self) -> Chunk:
+        """Return the answer as its only chunk."""
+        return Chunk(self.text, self.tool_calls, self.finish_reason, self.usage)
+
+
+def joined(chunks: Sequence[Chunk]) -> Answer:
+    """Join the chunks of one answer; where the last one says nothing: stop, and no tokens."""
+    last = chunks[-1] if chunks else Chunk()
+    return Answer(
+        text="".join(chunk.text for chunk in chunks),
+        finish_reason=last.finish_reason or "stop",
+        usage=last.usage or Usage(),
+        tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
+    )

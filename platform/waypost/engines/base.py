@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from waypost.config import StrictModel
-from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 
 
 class Engine(ABC):
@@ -91,16 +91,4 @@ async def collect(engine: Engine, request: GenerateRequest) -> Answer:
     Raises:
         EngineError: as the engine does.
     """
-    texts: list[str] = []
-    tool_calls: list[dict[str, object]] = []
-    last = Chunk()
-    async for chunk in engine.generate(request):
-        texts.append(chunk.text)
-        tool_calls.extend(chunk.tool_calls)
-        last = chunk
-    return Answer(
-        text="".join(texts),
-        finish_reason=last.finish_reason or "stop",
-        usage=last.usage or Usage(),
-        tool_calls=tuple(tool_calls),
-    )
+    return joined([chunk async for chunk in engine.generate(request)])

@@ -19,7 +19,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
     WaypostError,
 )
-from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage, joined
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
 from waypost.contracts.steps import Call as StepCall
@@ -246,21 +246,19 @@ class Episode:
         """Let the client read an answer while it is made."""
         assert self._passed is not None  # the caller looked
         self._passing = opened.model
-        texts: list[str] = []
-        last = Chunk()
+        read: list[Chunk] = []
         try:
             async with aclosing(opened.pieces) as lists:
                 async for pieces in lists:
                     chunks = [chunk for _, chunk in pieces]
                     await self._passed(opened.model, len(set(self._asked)), chunks)
-                    texts.extend(chunk.text for chunk in chunks)
-                    last = chunks[-1]
-            if last.usage is None:
+                    read.extend(chunks)
+            if not read or read[-1].usage is None:
                 raise EngineServerError("the answer ended without its last part")
         except EngineError as error:
             raise BrokenOffError(opened.model, error) from None
         self._passing = None
-        return Answer("".join(texts), last.finish_reason or "stop", last.usage)
+        return joined(read)
 
     def _is_the_clients(self, asked: StepCall) -> bool:
         return asked.purpose == ANSWER and asked.prompt == self._query.text

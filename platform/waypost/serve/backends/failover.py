@@ -23,7 +23,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
     WaypostError,
 )
-from waypost.contracts.generation import Answer, Chunk, GenerateRequest, Usage
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 from waypost.serve.backends.base import LLMClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.llm_replica import Pace
@@ -92,8 +92,7 @@ async def read_whole(opened: Opened) -> list[Answer]:
     async with aclosing(opened.pieces) as pieces:
         async for listed in pieces:
             for index, chunk in listed:
-                usage, reason = chunk.usage or Usage(), chunk.finish_reason or "stop"
-                found[index] = Answer(chunk.text, reason, usage, chunk.tool_calls)
+                found[index] = joined([chunk])
     return [found[index] for index in sorted(found)]
 
 

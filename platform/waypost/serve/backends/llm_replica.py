@@ -18,7 +18,7 @@ from waypost.contracts.errors import (
     SchemaError,
     WaypostError,
 )
-from waypost.contracts.generation import Chunk, GenerateRequest, Usage
+from waypost.contracts.generation import Chunk, GenerateRequest, joined
 from waypost.engines.base import Engine
 from waypost.secrets import redact
 from waypost.serve.logs import where_raised
@@ -164,15 +164,8 @@ async def whole_answer(engine: Engine, request: GenerateRequest, pace: Pace) -> 
     Raises:
         EngineError: whatever fails.
     """
-    texts: list[str] = []
-    tool_calls: list[dict[str, Any]] = []
-    last = Chunk()
     async with aclosing(chunks_of(engine, request, pace)) as chunks:
-        async for last in chunks:
-            texts.append(last.text)
-            tool_calls.extend(last.tool_calls)
-    reason, usage = last.finish_reason or "stop", last.usage or Usage()
-    return [Chunk("".join(texts), tuple(tool_calls), reason, usage)]
+        return [joined([chunk async for chunk in chunks]).to_chunk()]
 
 
 class LLMHost:
