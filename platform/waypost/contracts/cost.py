@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.records import dollars
 from waypost.contracts.routing_data import RoutingData
 
 DEFAULT_OUTPUT_TOKENS = 200.0
@@ -93,7 +94,7 @@ class CostModel:
         if input_tokens is not None:
             prompt = np.where(np.isnan(input_tokens)[:, None], prompt, input_tokens[:, None])
         generated = _prefer(output_tokens, self.output_tokens, shape)
-        by_price = (prompt * self.prices[:, 0] + generated * self.prices[:, 1]) / 1e6
+        by_price = dollars(prompt, generated, (self.prices[:, 0], self.prices[:, 1]))
         recorded = _prefer(recorded_usd, self.recorded_usd, shape)
         return np.where(np.isnan(by_price), recorded, by_price)
 

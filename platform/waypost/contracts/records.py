@@ -44,6 +44,16 @@ def parse_size(text: str) -> float:
     return one * int(match["experts"] or 1)
 
 
+AmountT = TypeVar("AmountT", float, NDArray[np.float64])
+
+
+def dollars(
+    input_tokens: AmountT, output_tokens: AmountT, prices: tuple[AmountT, AmountT]
+) -> AmountT:
+    """Return what calls cost in USD: tokens times (input, output) price per million tokens."""
+    return (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
+
+
 class LLMInfo(BaseModel):
     """What is known of one candidate LLM (an entry of ``llms.json``).
 

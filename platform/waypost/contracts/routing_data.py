@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
-from waypost.contracts.records import LLMInfo, Query, QueryBatch
+from waypost.contracts.records import LLMInfo, Query, QueryBatch, dollars
 from waypost.contracts.tables import (
     read_llms,
     read_routing_table,
@@ -222,11 +222,12 @@ class RoutingData:
         count = (~np.isnan(self.verdicts)).sum(axis=2)
         assert self.verify_input_tokens is not None  # they come together
         assert self.verify_output_tokens is not None
-        dollars: Matrix = (
-            self.verify_input_tokens * self.prices[:, 0]
-            + self.verify_output_tokens * self.prices[:, 1]
-        ) / 1e6
-        return np.where(count > 0, dollars / np.maximum(count, 1), np.nan)
+        spent = dollars(
+            self.verify_input_tokens,
+            self.verify_output_tokens,
+            (self.prices[:, 0], self.prices[:, 1]),
+        )
+        return np.where(count > 0, spent / np.maximum(count, 1), np.nan)
 
     def batch(self) -> QueryBatch:
         """Return the questions as a router sees them."""

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from waypost.config import StrictModel, load_config
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.records import LLMInfo
+from waypost.contracts.records import LLMInfo, dollars
 from waypost.encoders import EncoderSpec
 from waypost.storage import Place, alone_in, mirrored, place
 
@@ -92,7 +92,7 @@ class Candidate(StrictModel):
         """Dollars of one call, or None where a price is unknown."""
         if self.input_price is None or self.output_price is None:
             return None
-        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+        return dollars(input_tokens, output_tokens, (self.input_price, self.output_price))
 
 
 class DataConfig(StrictModel):

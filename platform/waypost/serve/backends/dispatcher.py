@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from waypost.contracts.generation import Usage
-from waypost.contracts.records import Decision
+from waypost.contracts.records import Decision, dollars
 from waypost.engines import make_engine
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
@@ -203,9 +203,7 @@ class Dispatcher:
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""
         prices = self.plan.router.prices.get(model)
-        if prices is None:
-            return None
-        return (usage.input_tokens * prices[0] + usage.output_tokens * prices[1]) / 1e6
+        return None if prices is None else dollars(usage.input_tokens, usage.output_tokens, prices)
 
 
 def local_llm(model: Served) -> LLMClient:
