@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import click
 from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_describe import describe
 from waypost.cli.data_run import responses, run
-from waypost.cli.output import echo_json, echo_table, progress_bar
+from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bars
 
 
 @click.command(
@@ -168,39 +166,9 @@ def verdicts(
     """
     from waypost.pipelines.data.verdicts import run
 
-    with _bars() as progress:
+    with progress_bars() as progress:
         folder = run(config_path, overrides, models, samples, progress)
     click.echo(f"wrote {folder}")
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar an LLM; yields what is told (name, done, total)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
-        yield progress
 
 
 @command.command(epilog="Example: waypost data split DIR NEW --pool --test 0.2 --seed 1")

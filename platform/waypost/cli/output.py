@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -121,14 +121,8 @@ def progress_bar(description: str) -> Iterator[Progress]:
 
     The value is a function of (done, total), and of another description where the work changes.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    console = Console(stderr=True)
-    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bars = _bars(transient=True)
+    bars.disable = not bars.console.is_terminal
     task = bars.add_task(description, total=None)
 
     def advance(done: int, total: int, what: str = description) -> None:
@@ -140,3 +134,31 @@ def progress_bar(description: str) -> Iterator[Progress]:
     finally:
         if bars.live.is_started:
             bars.stop()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar a name on stderr; the value is a function of (name, done, total)."""
+    with _bars() as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+
+        yield progress
+
+
+def _bars(**options: Any) -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        **options,
+    )
