@@ -9,8 +9,8 @@ from waypost.contracts.records import LLMInfo
 from waypost.registry import make_router
 from waypost.testing.artifact_contract import check_loads_elsewhere
 from waypost.testing.fitted_routers import models, new_router
-from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import LLMS, SPECIALIST, planted
+from waypost.testing.tiny_model import stand_in
 from waypost_routers._finetune.base import load_base
 from waypost_routers._finetune.letter_training import letter_loss, soft_targets
 from waypost_routers._finetune.letters import LetterModel, LetterPrompt, LoraSettings, describe

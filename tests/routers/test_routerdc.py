@@ -7,9 +7,8 @@ from waypost.contracts.errors import EncoderMismatchError, MissingExtraError, We
 from waypost.registry import make_router
 from waypost.testing.artifact_contract import check_loads_elsewhere
 from waypost.testing.fitted_routers import models, new_router, scores
-from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import SPECIALIST, planted, shuffled
-from waypost.testing.tiny_encoder import write_tiny_encoder
+from waypost.testing.tiny_model import stand_in, write_tiny_encoder
 from waypost_routers._finetune.base import calibrated_loss, load_base
 from waypost_routers._finetune.split_encoder import SplitEncoder
 from waypost_routers.routerdc import first_vectors

@@ -15,8 +15,8 @@ from waypost.contracts.router import ScoreRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.encoders import make_encoder
 from waypost.registry import make_router, router_class
-from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID, planted
+from waypost.testing.tiny_model import stand_in
 
 _QUICK = {"epochs": 6, "patience": 3, "hidden": 16, "members": 2}
 """Of a router that has such parameters: few small epochs say as much as many."""

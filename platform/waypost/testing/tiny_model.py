@@ -1,10 +1,16 @@
-"""A language model that fits a test: random weights, every text in, lower-case letters out."""
+"""Models of random weights that fit a test: a language model and a sentence encoder."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from string import ascii_lowercase
-from typing import Any
+from string import ascii_lowercase, ascii_uppercase, digits
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from waypost.testing.synthetic import TOPICS
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '\n' }}{% endfor %}"
@@ -72,3 +78,64 @@ def _tokenizer() -> Any:
         eos_token="<|end|>",  # noqa: S106 - no password
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def write_tiny_encoder(folder: Path, seed: int = 0) -> Path:
+    """Write a BERT of 3 layers and width 64, and return its folder.
+
+    Reads like any model folder (config, safetensors, tokenizer). The words of `TOPICS` are tokens;
+    other words are read letter by letter.
+
+    Args:
+        folder: Made where it is missing.
+        seed: Of the weights.
+    """
+    import torch
+    from transformers import BertConfig, BertModel
+
+    tokenizer = _word_pieces()
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.05,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertModel(config, add_pooling_layer=False)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _word_pieces() -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = ascii_lowercase + digits
+    words = [word for topic in TOPICS.values() for word in topic]
+    pieces = [*_SPECIAL, *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return tokenizer
+
+
+_folders: list[TemporaryDirectory[str]] = []  # each is removed when the process ends
+
+
+@cache
+def stand_in(kind: Literal["encoder", "causal"]) -> str:
+    """Return the folder of a model of that kind, made at its first use in a process."""
+    _folders.append(TemporaryDirectory(prefix="waypost-stand-in-"))
+    folder = Path(_folders[-1].name)
+    if kind == "encoder":
+        return str(write_tiny_encoder(folder))
+    return str(write_tiny_model(folder, letters=ascii_uppercase))

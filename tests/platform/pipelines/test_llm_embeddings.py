@@ -14,7 +14,7 @@ from waypost.encoders import make_encoder
 from waypost.pipelines.data.embeddings import text_digest
 from waypost.pipelines.data.llm_embeddings import llm_text, run
 from waypost.testing.synthetic import ENCODER_ID
-from waypost.testing.tiny_encoder import write_tiny_encoder
+from waypost.testing.tiny_model import write_tiny_encoder
 
 SMALL = {
     "engine": "echo",

@@ -30,8 +30,8 @@ from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.config import AUTO, ServeArgs
 from waypost.serve.gateway.app import Gateway
 from waypost.serve.plan import make_plan
-from waypost.testing.stand_ins import stand_in
 from waypost.testing.synthetic import ENCODER_ID
+from waypost.testing.tiny_model import stand_in
 
 ROOT = Path(__file__).resolve().parents[3]
 CHAT = "/v1/chat/completions"
