@@ -6,6 +6,7 @@ python docs/pictures.py
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -111,9 +112,79 @@ def graph() -> None:
     p.save("graph.svg")
 
 
+def request() -> None:
+    """Draw the way of one request, with the file of each step."""
+    p = Picture(900, 560, "The way of one request through gateway, router and LLM")
+    p.frame(10, 10, 280, 540, "gateway process")
+    p.frame(356, 90, 254, 290, "router replica, or in the gateway")
+    p.frame(640, 300, 250, 170, "LLM replica, or in the gateway")
+    steps = (
+        (44, "gateway/http.py", "admitted, body read within bounds"),
+        (112, "gateway/requests.py", "read by schemas.py: a call, or 400"),
+        (180, "gateway/handler.py", "one call to its end"),
+        (248, "backends/dispatcher.py", "decides, then asks"),
+        (350, "backends/failover.py", "the ranking, one LLM after another"),
+        (418, "gateway/responses.py", "OpenAI's form, whole or events"),
+        (486, "gateway/metrics.py", "counted; feedback.py remembers"),
+    )
+    for y, title, line in steps:
+        p.box(26, y, 258, title, line)
+    for (y0, *_), (y1, *_) in pairwise(steps):
+        p.arrow((155, y0 + 51), (155, y1))
+    p.box(372, 124, 222, "backends/router_replica.py", "queries that wait share a batch")
+    p.box(372, 192, 222, "encoders/", "text to unit vector, cached")
+    p.box(372, 260, 222, "waypost_routers/NAME.py", "quality and tokens of each LLM")
+    p.box(372, 322, 222, "contracts/policy.py", "quality - lambda * cost: a ranking")
+    for y0, y1 in ((175, 192), (243, 260), (311, 322)):
+        p.arrow((483, y0), (483, y1))
+    p.arrow((284, 262), (328, 262), (328, 148), (372, 148), label="query", at=(309, 256))
+    p.arrow((372, 348), (328, 348), (328, 286), (284, 286), label="decision", at=(323, 364))
+    p.box(656, 334, 218, "backends/llm_replica.py", "time-outs, chunks batched")
+    p.box(656, 402, 218, "engines/NAME.py", "generates, or asks an endpoint")
+    p.arrow((765, 385), (765, 402))
+    p.arrow((284, 392), (625, 392), (625, 358), (656, 358), label="call", at=(560, 408))
+    p.arrow((656, 442), (284, 442), label="chunks", at=(560, 458))
+    p.save("request.svg")
+
+
+def row() -> None:
+    """Draw the way of one row of routing data, with the file of each step."""
+    p = Picture(900, 470, "The way of one row of routing data, from question to artifact")
+    p.frame(10, 10, 300, 356, "waypost data run: pipelines/data")
+    p.box(26, 44, 268, "questions.py", "drawn, deduplicated, split: query_id")
+    p.box(26, 112, 268, "calls/requests.py", "question x LLM: a cell and its key")
+    p.box(26, 180, 268, "responses.py", "cells without an answer, rows to write")
+    p.box(26, 304, 268, "assemble.py", "tables of the splits, llms.json")
+    p.frame(350, 90, 250, 276, "Ray Data actors and tasks")
+    p.box(366, 124, 218, "calls/worker.py", "one LLM's calls, many in flight")
+    p.box(366, 192, 218, "calls/log.py", "the answer, before all else")
+    p.box(366, 260, 218, "llm_run.py, scorers/", "a score from 0 to 1")
+    p.box(640, 76, 250, "calls/rate_limits.py", "one actor: rates, budget, shares")
+    p.box(640, 150, 250, "engines/NAME.py", "the LLM")
+    p.arrow((160, 95), (160, 112))
+    p.arrow((160, 163), (160, 180))
+    p.arrow((294, 200), (330, 200), (330, 148), (366, 148), label="cells", at=(328, 140))
+    p.arrow((475, 175), (475, 192))
+    p.arrow((475, 243), (475, 260))
+    p.arrow((584, 136), (622, 136), (622, 102), (640, 102), label="may I", at=(602, 122))
+    p.arrow((584, 162), (622, 162), (622, 176), (640, 176))
+    p.arrow((366, 286), (200, 286), (200, 231), label="scored row", at=(322, 280))
+    p.arrow((120, 231), (120, 304), label="logs", at=(100, 276))
+    y = 400
+    p.box(26, y, 268, "routing_train.parquet", "a row a question and LLM", kind="data")
+    p.box(350, y, 250, "contracts/routing_data.py", "questions x LLMs, missing is NaN")
+    p.box(640, y, 250, "pipelines/train.py", "fit, cross-validate, artifact")
+    p.arrow((160, 355), (160, y))
+    p.arrow((294, y + 26), (350, y + 26))
+    p.arrow((600, y + 26), (640, y + 26))
+    p.save("row.svg")
+
+
 def main() -> None:
     """Draw all of them."""
     graph()
+    request()
+    row()
 
 
 if __name__ == "__main__":
