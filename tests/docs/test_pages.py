@@ -15,14 +15,17 @@ import click
 import pytest
 import uvicorn
 import yaml
+from click.testing import CliRunner
 
 from support.gateway import knn_artifact, running
 from waypost.benchmarks.yaml_task import YamlTask
 from waypost.cli import command
 from waypost.config import parse
+from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.questions import Question
 from waypost.contracts.routing_data import read_routing_data
 from waypost.engines import engine_config, engine_names
+from waypost.engines.base import collect
 from waypost.pipelines.data.config import DataConfig
 from waypost.pipelines.evaluation.run import EvaluateConfig
 from waypost.pipelines.train import TrainConfig
@@ -110,6 +113,22 @@ def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
         row = {"question": "Who makes this?", "brand": "Acme"}
         assert space["Products"]().question(row).ground_truth == "Acme"
         assert space["score"]("It is acme.", "Acme", None, "") == 1.0
+    if "Briefest" in space:
+        data = read_routing_data("serve_configs/starter/data")
+        assert space["Briefest"]().fit(data).route_single("x").model in data.names
+    if "Capitals" in space:
+        row = {"country": "France", "capital": "Paris"}
+        assert space["BENCHMARK"].read(row).metric == "short_answer"
+    if "starts_with" in space:
+        said = space["starts_with"]("Paris, of course.", ["paris"])
+        assert said == 1.0 != space["starts_with"]("It is Paris.", "Paris")
+    if "ShoutEngine" in space:
+        engine = space["ShoutEngine"](space["Config"]())
+        answer = asyncio.run(collect(engine, GenerateRequest("id-1", prompt="a b")))
+        assert (answer.text, answer.usage.output_tokens) == ("A B", 2)
+    if isinstance(space.get("command"), click.Command):
+        ran = CliRunner().invoke(space["command"], ["--data", "serve_configs/starter/data"])
+        assert (ran.exit_code, ran.output) == (0, "457\n")
     if "print(" in text:
         assert capsys.readouterr().out.strip()
 
@@ -227,6 +246,17 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     local = [link for link in links if link and "://" not in link]
     assert [link for link in local if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_files_that_architecture_names_are_there() -> None:
+    found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("*/waypost*/**/*.py")}
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    pictures = (ROOT / "docs" / "pictures.py").read_text(encoding="utf-8").partition('"""')[2]
+    for name in re.findall(r"[\w/]+\.py", page + pictures):
+        known = name.endswith(("/NAME.py", "pictures.py")) or any(
+            one.endswith(f"/{name}") for one in found
+        )
+        assert known, name
 
 
 def test_each_table_that_a_target_makes_has_its_place() -> None:
