@@ -1,4 +1,4 @@
-"""Arguments that are folders: a path, or the URI of a store."""
+"""Options and arguments that commands share: folders and URIs, queries, data runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``waypost data queries``."""
+"""``waypost data``: make routing data, and exchange it."""
 
 from __future__ import annotations
 

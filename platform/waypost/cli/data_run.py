@@ -1,4 +1,4 @@
-"""How far a data run is: one line an LLM on a terminal, a line in a log every ten seconds."""
+"""``waypost data run`` and its third phase, ``waypost data responses``."""
 
 from __future__ import annotations
 

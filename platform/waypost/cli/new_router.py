@@ -1,4 +1,4 @@
-"""What ``waypost new-router`` writes: routers that work, to be changed into one's own."""
+"""``waypost new-router``: a plug-in folder to begin with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that cross borders: candidates, queries and decisions."""
+"""The records that cross borders: LLMs, queries, predictions and decisions."""
 
 from __future__ import annotations
 

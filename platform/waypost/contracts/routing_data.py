@@ -1,4 +1,4 @@
-"""The text that is routed on: a question together with its options.
+"""Routing data in memory: one frozen value that every router is fitted on.
 
 Routing data keeps the options of a multiple-choice question in a column of their own, while a
 served prompt contains them. A router must be trained on what it will see.

@@ -1,4 +1,4 @@
-"""What a routing table must hold, said with file, row and column where it does not."""
+"""The tables of a routing-data folder: columns, checks, reading and writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Choosing the next token."""
+"""The thread that generates: requests join the running batch between tokens and leave it when
+they are finished.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From tokens to text, a token at a time."""
+"""One request on its way through a batch, and its text token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream's failure means."""
+"""What an upstream's failure means, and when to try again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events, as far as OpenAI-style streams use them."""
+"""OpenAI's messages: a request to its body, and a body or a stream's event to chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray prints by itself, kept from where results go."""
+"""A Ray to work on: the one of this process, the one named, or one of its own."""
 
 from __future__ import annotations
 

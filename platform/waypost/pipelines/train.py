@@ -1,4 +1,4 @@
-"""How well a router decides on questions it was not fitted on. Never touches test data."""
+"""From a routing-data folder to an artifact, cross-validated inside the training split."""
 
 from __future__ import annotations
 

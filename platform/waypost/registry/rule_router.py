@@ -1,4 +1,4 @@
-"""Decisions of other people's code, checked before anything relies on them."""
+"""Routers that learn nothing, made fit to be saved, loaded, compared and served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends what ``waypost serve`` started, with a word to those whose answers are not complete."""
+"""Start Ray and a checked config on this machine, and stop both: what ``waypost serve`` does."""
 
 from __future__ import annotations
 

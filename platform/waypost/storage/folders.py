@@ -1,4 +1,4 @@
-"""Files from a store to this machine."""
+"""A local folder whose files are kept in a store: an output that a killed run finds again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who holds a folder: what a lock's file says, and what a second run is told."""
+"""One process at a time in an output folder: a file lock, or in a store a lease that is renewed."""
 
 from __future__ import annotations
 

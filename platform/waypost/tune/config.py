@@ -1,4 +1,4 @@
-"""What a file in ``tune_configs`` may say: fixed values, search space, searcher and budget."""
+"""What a file in ``tune_configs`` may say, checked before data is read or Ray starts."""
 
 from __future__ import annotations
 

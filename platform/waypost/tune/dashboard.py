@@ -1,4 +1,4 @@
-"""TensorBoard events: one run a trial, with its settings as hyper-parameters."""
+"""TensorBoard: events of the trials, and the program itself for as long as a block runs."""
 
 from __future__ import annotations
 

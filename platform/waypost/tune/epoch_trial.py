@@ -1,4 +1,4 @@
-"""Checkpoints of settings in the middle of their training: safetensors that Ray Tune keeps."""
+"""Train all folds of a setting side by side, epoch by epoch; checkpoints that Ray Tune keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial's choices are worth: the metric, and how much of it each block of questions gives.
+"""What a trial is measured on and by: folds, the metric, and what each block of questions gives.
 
 The questions are dealt to `BLOCKS` blocks, near-duplicates together. With theta the metric on all J
 blocks and theta_j without block j, the pseudo-value of block j is J theta - (J - 1) theta_j

@@ -1,4 +1,4 @@
-"""Ray Tune's trial without a scheduler: a batch of settings in one process.
+"""Trials as Ray Tune runs them: many settings in one process, or one that trains by epochs.
 
 A trial of Ray's costs tenths of a second and more; a fit may cost hundredths. So one of Ray's
 trials measures many settings, each reported as a row of its own. Settings of routers that train by

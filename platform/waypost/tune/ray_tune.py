@@ -1,4 +1,4 @@
-"""Ray Tune's schedulers, set up for a router's epochs."""
+"""Ray Tune around the queue of trials: starts them, gives them batches, and brings their rows."""
 
 from __future__ import annotations
 

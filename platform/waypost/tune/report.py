@@ -1,4 +1,4 @@
-"""How much each parameter matters to the score, as far as the trials tell."""
+"""What a sweep leaves for people and programs: report.json, report.md, trials.parquet, plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who proposes settings: at random, or learning from what earlier ones earned.
+"""Who proposes settings, and the trials they become: numbered, none twice, the default first.
 
 All work by ask and tell, so that one process asks for many settings before any is measured, and
 a sweep that is resumed tells a new searcher everything that the journal holds.

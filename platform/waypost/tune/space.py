@@ -1,4 +1,4 @@
-"""What a proposal is: values of the searched parameters whose conditions hold."""
+"""What a setting is: values of the searched parameters whose conditions hold."""
 
 from __future__ import annotations
 

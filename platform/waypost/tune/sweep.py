@@ -1,4 +1,4 @@
-"""After the choice: the winner is fitted on the whole training split, and tested once."""
+"""A sweep from a routing-data folder to the best artifact and a report."""
 
 from __future__ import annotations
 

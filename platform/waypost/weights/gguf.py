@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file, as the tokenizer files of a Hugging Face folder."""
+"""Turn one GGUF file into a folder in Hugging Face layout: bf16 safetensors and tokenizer files."""
 
 from __future__ import annotations
 

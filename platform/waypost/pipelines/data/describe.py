@@ -1,4 +1,4 @@
-"""What became of the calls of a routing-data folder: scores, gaps, costs, tokens, latency.
+"""What a routing-data folder holds, in numbers, gaps and all.
 
 A cell is a question and an LLM of ``llms.json``. It is missing where it has no row, failed where
 its row has an error and no score, unscored where its row has neither, and else measured.

@@ -1,4 +1,4 @@
-"""The safetensors file that keeps embeddings by the digest of their text, in parts.
+"""Query embeddings of a routing-data folder, computed once for each encoder, and their file.
 
     embeddings  float32 (n_texts, d), unit rows
     texts       uint8 (n_texts, 16), digest of each text

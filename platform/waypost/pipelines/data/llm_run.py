@@ -1,4 +1,4 @@
-"""The stage behind the askers: scores answers, as tasks on any node."""
+"""One LLM's part of a data run: the cells it lacks, their scores, and the rows of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data run asks, before it is split: draws from benchmarks, and ready questions."""
+"""The first phase of a data run: from benchmarks and ready questions to split questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time-outs and batching of a stream of chunks."""
+"""Run one engine for the gateway: whole answers, batched streams, time-outs, failures as data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How many values a JSON body may hold, and how large: a few megabytes can hold millions.
+"""Read bodies and ``x-waypost-*`` headers strictly, within bounds of size and number.
 
-Reading and checking a million of them would hold up every other request for seconds, because
-neither can be interrupted.
+A body of a few megabytes can hold millions of values. Reading and checking a million of them would
+hold up every other request for seconds, because neither can be interrupted.
 """
 
 from __future__ import annotations

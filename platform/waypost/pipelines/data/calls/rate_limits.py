@@ -1,4 +1,4 @@
-"""How LLMs share a budget: each gets through the same part of its cells."""
+"""What all workers of a run share: rates, the budget and each LLM's part of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked: a table of requests, each with the key that its answer is found again by.
+"""What is asked, and in which order: a table of requests, each with the key of its answer.
 
 Requests do not hold the prompts: those are a column of another table, where they stand once for
 all that ask them.

@@ -1,4 +1,4 @@
-"""Which file of a folder, or of a config's ``data_path``, is what."""
+"""LLMRouter's router configs (YAML) as what ``waypost train --config`` takes, and its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routing JSONL: one line to one row of a routing table, and back."""
+"""LLMRouter's files: routing JSONL and query embeddings (.pt), read and written."""
 
 from __future__ import annotations
 
