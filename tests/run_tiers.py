@@ -35,7 +35,7 @@ WORKERS = ("-n", "2", "--dist", "loadfile")
 
 NUMERIC = (
     "tests/routers",
-    *(f"tests/platform/{of}" for of in ("contracts", "encoders", "metrics", "tune")),
+    *(f"tests/platform/{of}" for of in ("encoders", "metrics", "tune")),
 )
 """What computes: the tier kernels repeats the tests of these folders."""
 

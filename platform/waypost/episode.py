@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -125,7 +124,7 @@ async def run_episode(
         WaypostError: as the router's own step does.
     """
     limits = limits or EpisodeLimits()
-    started = time.monotonic()
+    started = _now()
     deadline = started + limits.wall_s
     state = EpisodeState(query)
     cap: EndedBy | None = None
@@ -140,7 +139,7 @@ async def run_episode(
             last = state.steps[-1][0]
             if last.call.final and last.ok:
                 return _result(FinalAnswer(last.text, last.call.model), state, started, "answer")
-    deadline = time.monotonic() + limits.last_call_s
+    deadline = _now() + limits.last_call_s
     action = await _within(router.fallback, state, deadline) or FinalAnswer(None)
     if isinstance(action, Delegate):
         state = state.after(await _delegate(action, call, deadline))
@@ -149,13 +148,17 @@ async def run_episode(
     return _result(action, state, started, cap)
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 async def _within(
     decide: Callable[[EpisodeState], Action | Awaitable[Action]],
     state: EpisodeState,
     deadline: float,
 ) -> Action | None:
     """Return the router's action, or None where the time is over."""
-    if (left := deadline - time.monotonic()) <= 0:
+    if (left := deadline - _now()) <= 0:
         return None
     timer = asyncio.timeout(left)
     try:
@@ -214,7 +217,7 @@ async def _until_settled(
     action: Delegate, tasks: Sequence[asyncio.Task[CallResult]], deadline: float
 ) -> None:
     running = set(tasks)
-    while running and (left := deadline - time.monotonic()) > 0:
+    while running and (left := deadline - _now()) > 0:
         done, running = await asyncio.wait(
             running, timeout=left, return_when=asyncio.FIRST_COMPLETED
         )
@@ -246,7 +249,7 @@ def _result(
         output_tokens=sum(result.output_tokens for result in calls),
         cost_usd=_dollars(calls),
         unpriced_calls=sum(result.cost_usd is None for result in calls),
-        wall_s=time.monotonic() - started,
+        wall_s=_now() - started,
         ended_by=ended_by,
         error=nothing if action.text is None else None,
     )

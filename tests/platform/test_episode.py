@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from support.skipping_loop import SkippingLoop
 from waypost.contracts.errors import ConfigError, EngineServerError, SchemaError
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.step_router import (
@@ -44,7 +45,8 @@ class Scripted(StepRouter):
 def run(
     router: StepRouter, call: Callable[[Call], object], limits: EpisodeLimits | None = None
 ) -> EpisodeResult:
-    return asyncio.run(run_episode(router, Query("q?"), call, limits))  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        return runner.run(run_episode(router, Query("q?"), call, limits))  # type: ignore[arg-type]
 
 
 def ask(*models: str, vote: Vote | None = None, purpose: str = "answer") -> Delegate:
@@ -184,7 +186,7 @@ def test_steps_may_be_taken_elsewhere_and_are_bounded_in_time():
         async def fallback(self, state: EpisodeState) -> Action:
             return FinalAnswer("so far", "a")
 
-    result = asyncio.run(run_episode(Remote(), Query("q?"), echo, EpisodeLimits(wall_s=0.05)))
+    result = run(Remote(), echo, EpisodeLimits(wall_s=0.05))
     assert (result.text, result.ended_by) == ("so far", "time")
 
 
@@ -198,7 +200,7 @@ def test_a_fallback_that_does_not_return_is_bounded_in_time():
             raise AssertionError
 
     limits = EpisodeLimits(max_steps=1, last_call_s=0.02)
-    result = asyncio.run(run_episode(Hanging(), Query("q?"), echo, limits))
+    result = run(Hanging(), echo, limits)
     assert (result.text, result.ended_by) == (None, "steps")
 
 

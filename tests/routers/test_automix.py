@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from support.skipping_loop import SkippingLoop
 from waypost.cli import command as waypost
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import ConfigError, EmptyPoolError, EngineServerError, SchemaError
@@ -267,7 +268,8 @@ def test_verdicts_end_when_the_action_is_settled(router):
             ended.append(one.seed)
         raise AssertionError
 
-    result = asyncio.run(run_episode(router, Query("q?", lam=0.3), call))
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        result = runner.run(run_episode(router, Query("q?", lam=0.3), call))
     assert (result.text, result.model) == ("answer", "small")
     assert len(ended) == 4 - needed > 0
     assert result.wall_s < 10

@@ -106,7 +106,7 @@ class Connection:
         self._news.set()
         await asyncio.sleep(0)
 
-    async def part(self, count: int, timeout_s: float = 5.0) -> None:
+    async def part(self, count: int, timeout_s: float = 60.0) -> None:
         """Wait until that many messages of the body came."""
         async with asyncio.timeout(timeout_s):
             while len(self.reply.parts) < count:
@@ -117,7 +117,7 @@ class Connection:
         """Disconnect."""
         self._gone.set()
 
-    async def end(self, timeout_s: float = 10.0) -> Reply:
+    async def end(self, timeout_s: float = 60.0) -> Reply:
         """Wait until the application is done."""
         async with asyncio.timeout(timeout_s):
             await self.task

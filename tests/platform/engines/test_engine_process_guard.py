@@ -5,8 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from waypost.engines._vllm_batch import Warden
 
 KILLED = """
@@ -30,7 +28,7 @@ def lives(pid: int) -> bool:
 def test_the_processes_of_one_that_is_killed_end_too():
     done = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, check=False)
     worker = int(done.stdout)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while lives(worker):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -39,9 +37,8 @@ def test_the_processes_of_one_that_is_killed_end_too():
 def test_a_dismissed_warden_ends_nothing():
     worker = subprocess.Popen(["sleep", "300"])
     try:
-        Warden([worker.pid]).dismiss()
-        with pytest.raises(subprocess.TimeoutExpired):
-            worker.wait(0.3)
+        Warden([worker.pid]).dismiss()  # which waits for the end of what would kill
+        assert worker.poll() is None
     finally:
         worker.kill()
         worker.wait()

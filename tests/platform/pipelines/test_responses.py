@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -308,10 +307,8 @@ def test_a_whole_run_ends_in_a_folder_that_train_takes(tmp_path):
     config = write_run(
         tmp_path, {"a": PRICED, "b": PRICED | {"config": {}}}, questions=["mine.jsonl"]
     )
-    began = time.monotonic()
     done = CliRunner().invoke(command, ["data", "run", "--config", str(config)])
     assert done.exit_code == 0, done.output
-    assert time.monotonic() - began < 60
     train = ["train", "--router", "knnrouter", "--encoder", "hashing", "--folds", "0"]
     out = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "artifact")]
     done = CliRunner().invoke(command, [*train, *out])

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from support.skipping_loop import skips_waits
 from waypost.serve.gateway.errors import TooBusyError
 from waypost.serve.gateway.http import Gate
 
@@ -34,6 +35,7 @@ async def test_the_queue_is_served_in_order_and_the_next_one_is_turned_away():
     assert (gate.in_flight, gate.waiting) == (0, 0)
 
 
+@skips_waits
 async def test_a_wait_that_is_too_long_is_turned_away_and_leaves_the_queue():
     gate, until = Gate(1, 1, 0.02), asyncio.Event()
     task = asyncio.create_task(hold(gate, until))

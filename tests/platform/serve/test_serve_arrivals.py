@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from support.skipping_loop import skips_waits
 from waypost.serve.gateway.http import Arrivals
 
 
+@skips_waits
 async def test_of_too_many_that_arrive_the_slowest_gives_way():
     arrivals, ended = Arrivals(2), []
 
@@ -30,6 +32,7 @@ async def test_of_too_many_that_arrive_the_slowest_gives_way():
     await asyncio.gather(slow[1], return_exceptions=True)
 
 
+@skips_waits
 async def test_an_arrival_has_its_time():
     with pytest.raises(TimeoutError):
         async with Arrivals(1).within(0.01):

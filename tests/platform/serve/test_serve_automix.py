@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from support.gateway import chat, echo_pool, running
+from support.skipping_loop import skips_waits
 from waypost.contracts.verdicts import MAX_VERDICTS
 from waypost.loading import save_router
 from waypost.registry import make_trainable
@@ -50,6 +51,7 @@ async def test_automix_accepts_what_the_cheap_model_supports(automix, says, mode
     assert 'waypost_episode_calls_total{model="tiny",purpose="other"}' in metrics
 
 
+@skips_waits
 async def test_an_answer_that_ends_the_episode_is_streamed_as_it_is_made(automix):
     slow = {"tokens": 6, "tokens_per_s": 20}
     async with running(automix, pool=echo_pool(tiny={"text": "No."}, prover=slow)[1:]) as found:
@@ -78,6 +80,7 @@ async def test_one_that_breaks_off_ends_with_an_error_event(automix):
     assert 'waypost_broken_streams_total{model="prover"} 1.0' in metrics
 
 
+@skips_waits
 async def test_one_that_takes_all_the_time_does_so_too(automix):
     limits = {"total_timeout_s": 1.0, "first_token_timeout_s": 0.5}
     slow = {"tokens": 100, "tokens_per_s": 20}
@@ -86,6 +89,7 @@ async def test_one_that_takes_all_the_time_does_so_too(automix):
     assert reply.events()[-1]["error"]["code"] == "model_timeout"
 
 
+@skips_waits
 async def test_what_has_begun_is_not_begun_again_by_another_router(automix, monkeypatch):
     limits = {"total_timeout_s": 1.0, "first_token_timeout_s": 0.5}
     slow = {"tokens": 100, "tokens_per_s": 20}

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from support.fake_upstream import Reply
 from support.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
+from support.skipping_loop import skips_waits
 from waypost.cli import command
 from waypost.contracts.records import Query
 from waypost.contracts.steps import Delegate, EpisodeState
@@ -78,6 +79,7 @@ async def test_one_that_is_rejected_goes_to_the_next_tier(artifact):
     assert reply.json()["usage"]["waypost"]["calls"] >= 4  # a settled vote may end a call
 
 
+@skips_waits
 async def test_a_stream_begins_when_an_answer_is_accepted(artifact):
     slow = {"text": "no", "delay_s": 0.2}
     async with up(artifact, echo_pool(cook=slow, tiny={"text": "wrong"})) as found:
@@ -129,13 +131,13 @@ async def test_where_no_tier_answers_that_is_said(artifact):
     assert reply.headers["x-waypost-attempts"] == "2"
 
 
+@skips_waits
 async def test_a_client_that_leaves_ends_the_calls(artifact):
     slow = {"tokens": 1000, "tokens_per_s": 20}
     async with up(artifact, echo_pool(cook=slow)) as found:
         opened = found.client.open("POST", CHAT, chat())
-        async with asyncio.timeout(5):
-            while len(found.echo("cook").calls) < 3:
-                await asyncio.sleep(0.01)
+        while len(found.echo("cook").calls) < 3:
+            await asyncio.sleep(0.01)
         opened.go_away()
         await opened.end()
         assert len(found.echo("cook").calls) == 0
@@ -144,6 +146,7 @@ async def test_a_client_that_leaves_ends_the_calls(artifact):
     assert f'waypost_tokens_total{{direction="output",model="tiny"}} {WORDS}.0' in metrics
 
 
+@skips_waits
 async def test_a_step_is_concurrent(artifact):
     slow = {"text": "yes", "delay_s": 0.3}
     async with up(artifact, echo_pool(cook=slow)) as found:
@@ -175,6 +178,7 @@ async def test_money_and_tokens_end_an_episode(artifact, knobs, limits, ended_by
     assert (told["ended_by"], told["calls"], told["model"]) == (ended_by, 1, "tiny")
 
 
+@skips_waits
 async def test_the_time_of_the_request_is_that_of_all_its_calls(artifact):
     limits = {"total_timeout_s": 0.6, "first_token_timeout_s": 0.3}
     slow = {"text": "no", "delay_s": 5}

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
+from support.skipping_loop import skips_waits
 from waypost.contracts.errors import (
     ContextLengthError,
     EngineAuthError,
@@ -136,6 +137,7 @@ async def test_a_pinned_model_is_asked_again_only_where_its_connection_broke():
         assert llm.asked == times
 
 
+@skips_waits
 async def test_a_model_that_never_answers_is_left_at_the_end_of_the_whole_time():
     hangs = Hangs()
     with pytest.raises(ExhaustedError, match="whole answer is over"):
@@ -145,6 +147,7 @@ async def test_a_model_that_never_answers_is_left_at_the_end_of_the_whole_time()
     assert hangs.let_go == 1
 
 
+@skips_waits
 async def test_a_model_that_dribbles_does_not_use_up_the_time_of_the_others():
     llms = {"slow": await echo(tokens=100, tokens_per_s=20), "quick": await echo()}
     walk = failover(llms, total_timeout_s=1.0, first_token_timeout_s=0.5)
@@ -153,6 +156,7 @@ async def test_a_model_that_dribbles_does_not_use_up_the_time_of_the_others():
     assert len(llms["slow"].engine.calls) == 0
 
 
+@skips_waits
 async def test_a_stream_has_all_the_time_once_it_has_begun():
     llms = {"slow": await echo(tokens=9, tokens_per_s=10), "quick": await echo()}
     walk = failover(llms, total_timeout_s=1.2, first_token_timeout_s=1.0)
@@ -171,6 +175,7 @@ async def test_a_model_whose_streams_break_is_passed_over():
     assert (opened.model, await text_of(opened)) == ("b", "one two three")
 
 
+@skips_waits
 async def test_a_client_that_reads_slowly_says_nothing_of_the_model():
     circuit = Circuit()
     llms = {"a": await echo()}
@@ -184,6 +189,7 @@ async def test_a_client_that_reads_slowly_says_nothing_of_the_model():
     assert circuit.resting() == ()
 
 
+@skips_waits
 async def test_a_slow_first_token_fails_over():
     llms = {"slow": await echo(delay_s=5.0), "quick": await echo()}
     walk = failover(llms, first_token_timeout_s=0.05)
@@ -193,6 +199,7 @@ async def test_a_slow_first_token_fails_over():
     await opened.pieces.aclose()
 
 
+@skips_waits
 async def test_a_whole_answer_that_stalls_half_way_fails_over():
     llms = {"stalls": await echo(tokens_per_s=2.0), "quick": await echo()}
     walk = failover(llms, first_token_timeout_s=5.0, between_tokens_timeout_s=0.05)
@@ -224,6 +231,7 @@ async def test_a_model_that_lost_its_connection_is_passed_over_next_time():
         await opened.pieces.aclose()
 
 
+@skips_waits
 async def test_letting_an_opened_answer_go_stops_the_generation():
     llm = await echo(tokens=1000, tokens_per_s=200)
     opened = await failover({"a": llm}).open(("a",), [request()], whole=False)
@@ -232,6 +240,7 @@ async def test_letting_an_opened_answer_go_stops_the_generation():
     assert len(llm.engine.calls) == 0
 
 
+@skips_waits
 async def test_cancelling_before_the_first_token_lets_the_model_go():
     hangs = Hangs()
     task = asyncio.create_task(failover({"a": hangs}).open(("a",), [request()], whole=True))
@@ -242,6 +251,7 @@ async def test_cancelling_before_the_first_token_lets_the_model_go():
     assert hangs.let_go == 1
 
 
+@skips_waits
 async def test_several_answers_are_made_at_the_same_time_and_told_apart():
     llm = await echo(tokens_per_s=100)
     requests = [request("a b"), request("c d")]
@@ -260,6 +270,7 @@ async def test_several_whole_answers_come_as_one_list():
     assert lists == [[(i, Chunk(text, (), "stop", Usage(1, 1))) for i, text in enumerate("ab")]]
 
 
+@skips_waits
 async def test_where_one_of_several_answers_fails_the_others_are_ended():
     llm = await echo(tokens=1000, tokens_per_s=100, fail_with="500", fail_first_n=1)
     with pytest.raises(EngineServerError):
@@ -268,6 +279,7 @@ async def test_where_one_of_several_answers_fails_the_others_are_ended():
     assert len(llm.engine.calls) == 0
 
 
+@skips_waits
 async def test_a_full_queue_of_an_inline_engine_is_an_overload():
     llm = LocalLLM(
         "echo", make_engine("echo", {"delay_s": 30}), max_ongoing=1, max_queued=0, queue_timeout_s=1
@@ -281,6 +293,7 @@ async def test_a_full_queue_of_an_inline_engine_is_an_overload():
     await asyncio.gather(first, return_exceptions=True)
 
 
+@skips_waits
 async def test_a_long_wait_for_an_inline_engine_is_an_overload():
     llm = LocalLLM(
         "echo",

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
+from support.skipping_loop import skips_waits
 from waypost.contracts.errors import EngineServerError, EngineTimeoutError
 from waypost.serve.backends.llm_replica import MOST_HELD, batched, only_engine_errors, within
 
@@ -25,10 +26,12 @@ async def gathered(source) -> list:
         return [item async for item in source]
 
 
+@skips_waits
 async def test_within_passes_every_item_on():
     assert await gathered(within(numbers(3), 1.0, 1.0)) == [0, 1, 2]
 
 
+@skips_waits
 async def test_within_names_a_first_token_that_is_late_and_closes_the_source():
     closed: list[bool] = []
     with pytest.raises(EngineTimeoutError, match=r"no first token within 0\.02 s"):
@@ -36,6 +39,7 @@ async def test_within_names_a_first_token_that_is_late_and_closes_the_source():
     assert closed == [True]
 
 
+@skips_waits
 async def test_within_allows_a_slow_first_token_and_no_slow_second():
     async with aclosing(within(numbers(2, pause_s=1.0, first_s=0.05), 1.0, 0.02)) as items:
         assert await anext(items) == 0
@@ -51,13 +55,13 @@ async def test_batched_gives_what_is_there_at_once_as_one_list():
     assert await gathered(batched(at_once(), 10.0)) == [[0, 1, 2, 3, 4]]
 
 
+@skips_waits
 async def test_batched_passes_the_first_item_at_once_and_gathers_the_next_ones():
-    lists = await gathered(batched(numbers(8, pause_s=0.004), 0.2))
-    assert lists[0] == [0]
-    assert [item for items in lists for item in items] == list(range(8))
-    assert len(lists) < 6
+    lists = await gathered(batched(numbers(8, pause_s=0.004), 0.022))
+    assert lists == [[0], [1, 2, 3, 4, 5], [6, 7]]
 
 
+@skips_waits
 async def test_batched_sends_a_full_list_before_its_time():
     async def burst():
         yield "first"
@@ -66,9 +70,10 @@ async def test_batched_sends_a_full_list_before_its_time():
             yield number
         await asyncio.sleep(30)
 
-    async with aclosing(batched(burst(), 20.0)) as lists, asyncio.timeout(5):
+    async with aclosing(batched(burst(), 20.0)) as lists:
         assert await anext(lists) == ["first"]
         assert len(await anext(lists)) == MOST_HELD
+        assert asyncio.get_running_loop().time() < 1
 
 
 async def test_batched_gives_what_came_before_an_error_then_the_error():
@@ -82,6 +87,7 @@ async def test_batched_gives_what_came_before_an_error_then_the_error():
             await anext(lists)
 
 
+@skips_waits
 async def test_closing_batched_closes_the_source():
     closed: list[bool] = []
     async with aclosing(batched(numbers(100, 0.01, closed=closed), 0.01)) as lists:

@@ -236,7 +236,7 @@ def test_lock_waits_for_its_holder(machine):
         thread.start()
         time.sleep(0.1)
         order.append("first")
-    thread.join(5)
+    thread.join(60)
     assert order == ["first", "second"]
 
 
