@@ -1,137 +1,87 @@
-"""`waypost bench encoder`: what each encoder costs and what routing on it earns.
+"""Time query encoders, compare their vectors, and what routing on them earns.
 
-Quality is that of masked nearest neighbours on scores, lambda 0: it needs no training beyond k,
-so it compares the vectors and not a router. Only the training split is read.
+Milliseconds a query alone and in batches, cosine between encoders, and the quality of nearest
+neighbours on validation splits of the training data: masked, on scores, at lambda 0. That needs no
+training beyond k, so it compares the vectors and not a router.
+
+Example: waypost bench encoder --data DIR --encoder static --encoder onnx
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import DirectoryPath, Field
 
+from waypost.bench import harness
+from waypost.bench.harness import Result, Table, Tell, figure
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.routing_data import RoutingData, read_routing_data
 from waypost.contracts.types import Floats
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.encoders.structure import join, structure_features
+from waypost.report.numbers import UNKNOWN
 
-DEFAULT_ENCODERS = ("hashing", "static", "onnx", "torch")
 NEIGHBOURS = (5, 10, 20, 40, 80, 160)
-REPEATS = 5
 _FOLDS = 5
 _VALIDATION = 0.2
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds a query; p50 and p99 of one text at a time, means in batches."""
-
-    p50_ms: float
-    p99_ms: float
-    batch16_ms: float
-    batch64_ms: float
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Mean score earned on the validation parts, over the repeats.
+class Options(harness.Options):
+    """What is compared.
 
     Attributes:
-        mean: Mean over the repeats.
-        standard_error: Of that mean, from the spread of the repeats. They share queries, so it
-            understates what another data set would show.
-        gain: Mean difference to the best single LLM of each training part.
-        gain_standard_error: Of the gain, likewise; the pairing removes what all share.
-        neighbours: The k that cross-validation chose in each repeat.
+        structure_weights: Each encoder is measured with each; 0 is without structure features.
+        timed_queries: Queries drawn for the timing.
     """
 
-    mean: float
-    standard_error: float
-    gain: float
-    gain_standard_error: float
-    neighbours: tuple[int, ...]
+    data: DirectoryPath = Field(description="Routing-data folder; only its training split is read.")
+    encoder: tuple[str, ...] = Field(
+        ("hashing", "static", "onnx", "torch"),
+        description="Kind or id; may be given many times. Its structure setting is overruled.",
+    )
+    seed: int = Field(100, ge=0, description="Of the first split.")
+    repeats: int = Field(5, ge=1, description="Splits, with the seeds that follow.")
+    structure_weights: tuple[float, ...] = (0.0, 0.5)
+    timed_queries: int = 192
 
 
-def run(
-    data_dir: str | Path,
-    split_seed: int = 100,
-    encoders: Sequence[str | EncoderSpec] = DEFAULT_ENCODERS,
-    out_json: str | Path | None = None,
-    *,
-    structure_weights: Sequence[float] = (0.0, 0.5),
-    repeats: int = REPEATS,
-    timed_queries: int = 192,
-    progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+def run(options: Options, tell: Tell) -> Result:
     """Compare encoders on the training split of routing data.
 
-    Args:
-        data_dir: Folder of routing data.
-        split_seed: Seed of the first of `repeats` random splits, by task, into four fifths to
-            learn from and one fifth to score on; the following seeds make the others.
-        encoders: Kinds, ids or specs. Their structure setting is overruled by the next.
-        structure_weights: Each encoder is measured with each; 0 is without structure features.
-        out_json: Where to write the result as well; None is nowhere.
-        repeats: Number of splits.
-        timed_queries: Queries drawn for the timing.
-        progress: Told what is being measured.
+    Each of the splits is by task: four fifths to learn from, one fifth to score on.
 
     Returns:
-        JSON-able data: ``folder``, ``queries``, ``llms``, ``splits``, ``best_single`` and
-        ``oracle`` (mean scores), ``rows`` (one an encoder and weight, with ``timing`` and
-        ``quality``), ``cosine`` (pairs of encoders of one model, mean and least over the
-        queries) and ``neighbours_shared`` (every pair: mean share of the 10 nearest neighbours
-        in common).
+        Figures: ``folder``, ``queries``, ``llms``, ``splits``, ``best_single`` and ``oracle``
+        (mean scores), ``rows`` (one an encoder and weight, with ``timing`` and ``quality``; see
+        `_time` and `_quality`), ``cosine`` (pairs of encoders of one model, mean and least over
+        the queries) and ``neighbours_shared`` (every pair: mean share of the 10 nearest
+        neighbours in common).
 
     Raises:
-        SchemaError: where the data is not routing data.
-        RegistryError: where an encoder is unknown.
-        WeightsError: where a model cannot be had.
+        SchemaError: the data is not routing data.
+        RegistryError: an encoder is unknown.
+        WeightsError: a model cannot be had.
     """
-    data = read_routing_data(data_dir, "train")
-    options: dict[str, Any] = {
-        "structure_weights": structure_weights,
-        "repeats": repeats,
-        "timed_queries": timed_queries,
-        "progress": progress,
-    }
-    result = {"folder": Path(data_dir).name, **compare(data, split_seed, encoders, **options)}
-    if out_json is not None:
-        Path(out_json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
-
-
-def compare(
-    data: RoutingData,
-    split_seed: int,
-    encoders: Sequence[str | EncoderSpec],
-    *,
-    structure_weights: Sequence[float],
-    repeats: int,
-    timed_queries: int,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """Compare encoders on routing data in memory; see `run`."""
-    splits = [_split(data, split_seed + repeat) for repeat in range(repeats)]
-    specs = [EncoderSpec.of(item) if isinstance(item, str) else item for item in encoders]
-    bases = [spec.model_copy(update={"structure": False, "cache_mb": 0.0}) for spec in specs]
+    data = read_routing_data(options.data, "train")
+    splits = [_split(data, options.seed + repeat) for repeat in range(options.repeats)]
+    bases = [
+        EncoderSpec.of(one).model_copy(update={"structure": False, "cache_mb": 0.0})
+        for one in options.encoder
+    ]
     form = structure_features(data.queries)
     rows, vectors = [], {}
     for base in bases:
-        progress(f"{base.id}: embedding {len(data)} queries")
+        tell(f"{base.id}: embedding {len(data)} queries")
         vectors[base.id] = make_encoder(base).encode(data.queries)
-        for weight in structure_weights:
+        for weight in options.structure_weights:
             full = base.model_copy(
                 update={"structure": weight > 0, "structure_weight": weight or 0.5}
             )
-            progress(f"{full.id}: timing and neighbours")
+            tell(f"{full.id}: timing and neighbours")
             joined = join(vectors[base.id], form, weight) if weight else vectors[base.id]
             rows.append(
                 {
@@ -139,21 +89,27 @@ def compare(
                     "kind": base.kind,
                     "dimension": joined.shape[1],
                     "structure_weight": weight,
-                    "timing": asdict(_time(make_encoder(full), data.queries, timed_queries)),
-                    "quality": asdict(_quality(joined, data.quality, splits)),
+                    "timing": _time(make_encoder(full), data.queries, options.timed_queries),
+                    "quality": _quality(joined, data.quality, splits),
                 }
             )
     best = [_best_single(data.quality, learn)[score] for learn, score in splits]
-    return {
+    figures = {
+        "folder": options.data.name,
         "queries": len(data),
         "llms": len(data.llms),
-        "splits": {"first_seed": split_seed, "repeats": repeats, "validation": _VALIDATION},
+        "splits": {
+            "first_seed": options.seed,
+            "repeats": options.repeats,
+            "validation": _VALIDATION,
+        },
         "best_single": float(np.mean([np.nanmean(scores) for scores in best])),
         "oracle": float(np.mean([np.nanmax(data.quality[s], axis=1).mean() for _, s in splits])),
         "rows": rows,
         "cosine": _cosines(dict(zip(bases, vectors.values(), strict=True))),
         "neighbours_shared": _shared(vectors),
     }
+    return _result(figures)
 
 
 def _split(data: RoutingData, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -170,35 +126,38 @@ def _split(data: RoutingData, seed: int) -> tuple[NDArray[np.intp], NDArray[np.i
     return np.flatnonzero(~scored), np.flatnonzero(scored)
 
 
-def _time(encoder: Encoder, queries: Sequence[str], count: int) -> Timing:
-    """Time an encoder on queries drawn with a fixed seed, after one warm-up."""
+def _time(encoder: Encoder, queries: Sequence[str], count: int) -> dict[str, float]:
+    """Return milliseconds a query: p50 and p99 of one text at a time, means in batches."""
     drawn = np.random.default_rng(0).permutation(len(queries))[:count]
     texts = [queries[position] for position in drawn]
     encoder.encode(texts[:2])
-    single = [_milliseconds(encoder, [text]) for text in texts]
-    batched = {
-        size: sum(_milliseconds(encoder, texts[i : i + size]) for i in range(0, len(texts), size))
-        for size in (16, 64)
+
+    def times(size: int) -> list[float]:
+        parts = [texts[i : i + size] for i in range(0, len(texts), size)]
+        return harness.milliseconds(lambda i: encoder.encode(parts[i]), len(parts), 0)
+
+    single = harness.percentiles(times(1))
+    return {
+        "p50_ms": single["p50"],
+        "p99_ms": single["p99"],
+        "batch16_ms": sum(times(16)) / len(texts),
+        "batch64_ms": sum(times(64)) / len(texts),
     }
-    return Timing(
-        p50_ms=float(np.median(single)),
-        p99_ms=float(np.quantile(single, 0.99)),
-        batch16_ms=batched[16] / len(texts),
-        batch64_ms=batched[64] / len(texts),
-    )
-
-
-def _milliseconds(encoder: Encoder, texts: Sequence[str]) -> float:
-    start = time.perf_counter()
-    encoder.encode(texts)
-    return (time.perf_counter() - start) * 1e3
 
 
 def _quality(
     vectors: NDArray[np.float32],
     scores: Floats,
     splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
-) -> Quality:
+) -> dict[str, Any]:
+    """Return what neighbours earn on the validation parts, over the repeats.
+
+    Returns:
+        ``mean`` score; ``gain``, its mean difference to the best single LLM of each training
+        part; ``standard_error`` and ``gain_standard_error`` from the spread of the repeats (they
+        share queries, so it understates what another data set would show); ``neighbours``, the k
+        that cross-validation chose in each repeat.
+    """
     means, gains, chosen = [], [], []
     for seed, (learn, score) in enumerate(splits):
         neighbours = _choose(vectors[learn], scores[learn], seed)
@@ -207,13 +166,13 @@ def _quality(
         means.append(float(np.nanmean(earned[neighbours])))
         gains.append(float(np.nanmean(earned[neighbours] - best)))
         chosen.append(neighbours)
-    return Quality(
-        mean=float(np.mean(means)),
-        standard_error=_standard_error(means),
-        gain=float(np.mean(gains)),
-        gain_standard_error=_standard_error(gains),
-        neighbours=tuple(chosen),
-    )
+    return {
+        "mean": float(np.mean(means)),
+        "standard_error": _standard_error(means),
+        "gain": float(np.mean(gains)),
+        "gain_standard_error": _standard_error(gains),
+        "neighbours": chosen,
+    }
 
 
 def _standard_error(values: Sequence[float]) -> float:
@@ -305,43 +264,41 @@ def _shared(vectors: dict[str, NDArray[np.float32]], count: int = 10) -> list[di
     ]
 
 
-def render(result: dict[str, Any], console: Any) -> None:
-    """Print a result of `run` as tables.
-
-    Args:
-        result: What `run` returned.
-        console: A ``rich.console.Console``.
-    """
-    from rich.table import Table
-
-    table = Table(
-        title=f"{result['folder']}: {result['queries']} queries, {result['llms']} LLMs; "
-        f"best single {result['best_single']:.4f}, oracle {result['oracle']:.4f}"
-    )
-    table.add_column("encoder", no_wrap=True)
-    for head in ("d", "p50 ms", "p99 ms", "x16", "x64", "kNN score", "gain"):
-        table.add_column(head, justify="right", no_wrap=True)
-    labels = {row["encoder"]: _label(row["encoder"]) for row in result["rows"]}
-    for row in result["rows"]:
+def _result(figures: Mapping[str, Any]) -> Result:
+    rows = []
+    for row in figures["rows"]:
         timing, quality = row["timing"], row["quality"]
-        table.add_row(
-            labels[row["encoder"]],
-            str(row["dimension"]),
-            *(f"{timing[key]:.3g}" for key in ("p50_ms", "p99_ms", "batch16_ms", "batch64_ms")),
-            f"{quality['mean']:.4f}±{quality['standard_error']:.4f}",
-            f"{quality['gain']:+.4f}±{quality['gain_standard_error']:.4f}",
+        rows.append(
+            [
+                _label(row["encoder"]),
+                str(row["dimension"]),
+                *(figure(timing[key]) for key in ("p50_ms", "p99_ms", "batch16_ms", "batch64_ms")),
+                f"{quality['mean']:.4f} ± {quality['standard_error']:.4f}",
+                f"{quality['gain']:+.4f} ± {quality['gain_standard_error']:.4f}",
+                row["encoder"],
+            ]
         )
-    console.print(table)
-    for item in result["cosine"]:
-        console.print(
-            f"cosine {' and '.join(map(_label, item['pair']))}: "
-            f"mean {item['mean']:.5f}, least {item['least']:.5f}"
-        )
-    for item in result["neighbours_shared"]:
-        pair = " and ".join(map(_label, item["pair"]))
-        console.print(f"nearest 10 in common, {pair}: {item['share']:.2f}")
-    for encoder, label in labels.items():
-        console.print(f"{label}: {encoder}", soft_wrap=True)
+    title = (
+        f"{figures['folder']}: {figures['queries']} queries, {figures['llms']} LLMs; best single "
+        f"{figures['best_single']:.4f}, oracle {figures['oracle']:.4f}"
+    )
+    heads = ("encoder", "d", "p50 ms", "p99 ms", "x16", "x64", "kNN score", "gain", "id")
+    pairs: dict[str, list[str]] = {}
+    for item in figures["neighbours_shared"]:
+        name = " and ".join(map(_label, item["pair"]))
+        pairs[name] = [f"{item['share']:.2f}", UNKNOWN, UNKNOWN]
+    for item in figures["cosine"]:
+        name = " and ".join(map(_label, item["pair"]))
+        pairs[name][1:] = [f"{item['mean']:.5f}", f"{item['least']:.5f}"]
+    tables = [Table(title, heads, rows)]
+    if pairs:
+        two = ("encoders", "nearest 10 in common", "mean cosine", "least")
+        tables.append(Table("Vectors of two", two, [[name, *row] for name, row in pairs.items()]))
+    facts = (
+        "Milliseconds a query: alone (p50, p99), and in batches of 16 and 64. Scores with the "
+        "standard error over the splits; gain over the best single LLM of each training part."
+    )
+    return Result(tables, facts, figures=figures)
 
 
 def _label(encoder: str) -> str:

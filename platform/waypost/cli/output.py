@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import click
 
-_PIPE_WIDTH = 160
+_PIPE_WIDTH = 200
 
 
 class _EchoHandler(logging.Handler):

@@ -105,14 +105,14 @@ def insert(path: Path, marker: str, text: str) -> None:
         ConfigError: as `check_marker`.
     """
     before, after = _split(path, marker)
-    text = f"{text}\n\n{_measured()}"
+    text = f"{text}\n\n{measured(machine())}"
     with replacing(path) as partial:
         partial.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
         partial.chmod(path.stat().st_mode)
 
 
-def _measured() -> str:
-    """Say when, at which commit and on what was measured."""
+def machine() -> dict[str, Any]:
+    """Return when, at which commit and on what something is measured: JSON-able facts."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -121,9 +121,21 @@ def _measured() -> str:
         source = f"commit {done.stdout.strip()}"
     except (OSError, subprocess.CalledProcessError):  # an installed package
         source = f"version {__version__}"
-    cores, day = os.cpu_count(), datetime.now(UTC).date().isoformat()
-    python, machine = platform.python_version(), platform.machine()
-    return f"Measured {day}, {source}, on {cores} cores ({machine}), Python {python}."
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "source": source,
+        "cores": len(os.sched_getaffinity(0)),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def measured(facts: Mapping[str, Any]) -> str:
+    """Write what `machine` returned as a sentence."""
+    return (
+        f"Measured {facts['date']}, {facts['source']}, on {facts['cores']} cores "
+        f"({facts['architecture']}), Python {facts['python']}."
+    )
 
 
 def _split(path: Path, marker: str) -> tuple[str, str]:

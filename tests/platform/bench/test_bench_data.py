@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from click.testing import CliRunner
 
-from waypost.bench.data import report, run, watched
-from waypost.bench.data.aims import aims, growth, ratios
-from waypost.bench.data.threads import ask
-from waypost.bench.data.traffic import take, traffic
-from waypost.bench.gateway.processes import BenchError, listening
-from waypost.cli.bench import command
-
-ENDPOINT = "waypost.bench.data.endpoint"
+from waypost.bench import _processes as processes
+from waypost.bench import data
+from waypost.bench._asking import ANSWER, ask
+from waypost.bench.data import aims, growth, ratios, take, traffic
+from waypost.bench.harness import BenchError
+from waypost.cli import command
 
 
 def way(per_s: float, steady: float = 600.0) -> dict[str, object]:
@@ -33,19 +30,8 @@ def memory(cells: int, askers: float, driver: float) -> dict[str, float]:
     }  # fmt: skip
 
 
-WAYS = {run.PIPELINE: way(544.0), run.POOL: way(600.0), run.SEQUENTIAL: way(9.7)}
-
-
-def result() -> dict[str, object]:
-    rows = [memory(100_000, 240, 300), memory(1000, 200, 200)]
-    return {
-        "options": {"in_flight": 64, "latency_s": 0.1, "cells_latency_s": 0.005},
-        "machine": {"cores": 2, "load": [0.5, 2.25], "python": "3.11.2"},
-        "ways": WAYS,
-        "ratios": ratios(WAYS),
-        "memory": rows,
-        "aims": [vars(aim) for aim in aims(WAYS, rows)],
-    }
+WAYS = {data.PIPELINE: way(544.0), data.POOL: way(600.0), data.SEQUENTIAL: way(9.7)}
+ROWS = [memory(100_000, 240, 300), memory(1000, 200, 200)]
 
 
 def test_traffic_by_hand():
@@ -67,37 +53,31 @@ def test_the_steady_rate_leaves_a_slow_start_and_a_slow_end_out():
 
 
 def test_aims_and_ratios_by_hand():
-    found = {aim["aim"].partition(":")[0]: aim for aim in result()["aims"]}
-    assert found["waypost data responses, share of the ideal rate"]["value"] == 0.85
-    assert not found["waypost data responses, share of the ideal rate"]["reached"]
-    assert found["waypost data responses, the same of the middle 80 %"]["reached"]
-    assert ratios(WAYS)[run.SEQUENTIAL] == pytest.approx(56.08, abs=0.01)
-    assert found["askers"] == {
-        "aim": "askers: memory grows at most 1.25 times", "value": 1.2, "reached": True,
-    }  # fmt: skip
-    assert (found["driver"]["value"], found["driver"]["reached"]) == (1.5, False)
+    found = {aim.aim.partition(":")[0]: (aim.value, aim.reached) for aim in aims(WAYS, ROWS)}
+    assert found["waypost data responses, share of the ideal rate"] == (0.85, False)
+    assert found["waypost data responses, the same of the middle 80 %"][1]
+    assert ratios(WAYS)[data.SEQUENTIAL] == pytest.approx(56.08, abs=0.01)
+    assert found["askers, times that memory grows"] == (1.2, True)
+    assert found["driver, times that memory grows"] == (1.5, False)
     assert growth([memory(1000, 1, 1)], "askers_mb") is None
     assert aims(WAYS, [])[-1].reached is None
 
 
-def test_the_tables_name_every_way_and_every_row(capsys):
-    text = report.markdown(result(), "waypost bench data --quick")
-    assert (
-        "| waypost data responses | 6,400 | 544.0 | 85.0 % | 600.0 | 93.8 % | 1.00 | 60.5 | 64 | "
-        "1.25 | 20.0 | 18.0 |" in text
-    )
-    assert "| 100,000 | 240 | 300 | 3 | 900 | 500 | 30 |" in text
-    assert "make 640 calls/s at best" in text
-    assert text.endswith("\n\n    waypost bench data --quick")
-    report.render(result())
-    shown = capsys.readouterr().out
-    assert "one after another" in shown
-    assert "not reached" in shown
+def test_the_tables_name_every_way_and_every_row():
+    found = data.result(WAYS, ROWS, data.Options())
+    ways, rows = found.tables
+    assert ways.rows[0] == [
+        "waypost data responses", "6,400", "544.0", "85.0 %", "600.0", "93.8 %", "1.00", "60.5",
+        "64", "1.25", "20.0", "18.0",
+    ]  # fmt: skip
+    assert ways.rows[2][0] == "one after another"
+    assert rows.rows[0] == ["100,000", "240", "300", "3", "900", "500", "30"]
+    assert "make 640 calls/s at best" in found.facts
 
 
 def test_the_endpoint_holds_answers_back_and_forgets_what_it_has_told():
-    with listening("the endpoint", ENDPOINT, "--latency", "0.05") as port:
-        assert ask(port, 24, 8) == 24 * len("The answer is 7.")
+    with processes.upstream("--text", ANSWER, "--latency", "0.05") as port:
+        assert ask(port, 24, 8) == 24 * len(ANSWER)
         pool = take(port)
         assert (pool.calls, pool.answered) == (24, 24)
         assert 4 <= pool.most_at_once <= 8
@@ -120,7 +100,7 @@ def test_a_watched_command_is_counted_with_its_children(tmp_path, monkeypatch):
         "print('a warning'); print('{\"a\": 1}')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    seen = watched.watched("busy", [], 0.02)
+    seen = processes.watched("busy", [], 0.02)
     assert seen.said == {"a": 1}
     assert seen.cpu_s[-1] >= 0.25
     assert seen.driver_mb > 60
@@ -129,14 +109,13 @@ def test_a_watched_command_is_counted_with_its_children(tmp_path, monkeypatch):
     halves = seen.cpu_between(seen.times[0], middle), seen.cpu_between(middle, seen.times[-1])
     assert sum(halves) == pytest.approx(seen.cpu_s[-1])
     with pytest.raises(BenchError, match=r"(?s)busy ended with 1.*wrong argument"):
-        watched.watched("busy", ["x"], 0.02)
-    assert os.getpid() in {one.pid for one in watched.descendants(os.getpid())}
+        processes.watched("busy", ["x"], 0.02)
 
 
 def test_cells_that_are_no_numbers_are_refused():
-    done = CliRunner().invoke(command, ["data", "--cells", "1000,x"])
+    done = CliRunner().invoke(command, ["bench", "data", "--cells", "1000,x"])
     assert done.exit_code == 2
-    assert "--cells: expected whole numbers" in done.output
+    assert "cells: expected whole numbers from 1 and commas, got '1000,x'" in done.output
 
 
 @pytest.mark.ray
@@ -145,16 +124,16 @@ def test_the_command_measures_tells_and_inserts(tmp_path):
     readme.write_text("before\n<!-- asking begin -->\nold\n<!-- asking end -->\nafter\n")
     few = ["--quick", "--calls", "48", "--in-flight", "8", "--latency", "0.02"]
     where = ["--insert", f"{readme}:asking", "--out", str(out)]
-    done = CliRunner().invoke(command, ["data", *few, *where])
+    done = CliRunner().invoke(command, ["bench", "data", *few, *where])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert list(found["ways"]) == [run.PIPELINE, run.POOL, run.SEQUENTIAL]
+    assert list(found["ways"]) == [data.PIPELINE, data.POOL, data.SEQUENTIAL]
     for name, one in found["ways"].items():
-        assert sum(one["timeline"]) == one["calls"] == (10 if name == run.SEQUENTIAL else 48)
+        assert sum(one["timeline"]) == one["calls"] == (10 if name == data.SEQUENTIAL else 48)
         assert 0 < one["of_ideal"] <= 1
         assert 0 < one["cpu_s_per_1k"] / 1000 * one["calls"] <= one["cpu_s"]
-        assert one["most_at_once"] in ([1] if name == run.SEQUENTIAL else range(3, 9))
-    assert found["ratios"][run.SEQUENTIAL] > 1
+        assert one["most_at_once"] in ([1] if name == data.SEQUENTIAL else range(3, 9))
+    assert found["ratios"][data.SEQUENTIAL] > 1
     text = readme.read_text()
     assert text.startswith("before\n<!-- asking begin -->\n")
     assert "old" not in text

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from waypost.bench import encoder
+from waypost.bench.harness import Tell
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData, write_routing_data
 
@@ -62,15 +61,22 @@ def test_unmeasured_scores_are_left_out_of_the_neighbours_mean():
 
 def test_bench_finds_that_the_words_tell_which_model_is_right(tmp_path):
     write_routing_data(tmp_path / "data", make_data())
-    out = tmp_path / "bench.json"
-    result = encoder.run(tmp_path / "data", 100, ["hashing"], out, repeats=2, timed_queries=20)
-    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
-    plain, structured = result["rows"]
+    options = encoder.Options(
+        data=tmp_path / "data", encoder=("hashing",), repeats=2, timed_queries=20
+    )
+    result = encoder.run(options, Tell())
+    found = json.loads(json.dumps(result.figures))
+    plain, structured = found["rows"]
     assert plain["quality"]["mean"] == pytest.approx(1.0)
-    assert result["best_single"] == pytest.approx(0.5, abs=0.05)
-    assert result["oracle"] == pytest.approx(1.0)
+    assert found["best_single"] == pytest.approx(0.5, abs=0.05)
+    assert found["oracle"] == pytest.approx(1.0)
     assert structured["structure_weight"] == 0.5
     assert 0 < plain["timing"]["p50_ms"] <= plain["timing"]["p99_ms"]
-    page = io.StringIO()
-    encoder.render(result, Console(file=page, width=180))
-    assert "hashing+d512+t512+s1w0.5" in page.getvalue()
+    (table,) = result.tables
+    assert "hashing+d512+t512+s1w0.5" in table.rows[1]
+
+
+def test_the_vectors_of_two_encoders_are_compared():
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    (pair,) = encoder._shared({"a": vectors, "b": vectors})
+    assert pair == {"pair": ["a", "b"], "share": 1.0}

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import random
 from itertools import islice
 
 import openai
 import pytest
-from rich.console import Console
 
-from waypost.bench.gateway import aims, figures, report, run
-from waypost.bench.gateway.load import (
+from waypost.bench import gateway
+from waypost.bench._client import (
     Endpoint,
     Job,
     Load,
     Pair,
     Sample,
     Slice,
-    job_from_json,
-    job_to_json,
-    samples_from_json,
-    samples_to_json,
+    from_json,
+    to_json,
 )
-from waypost.bench.gateway.processes import free_ports, measure, upstream
-from waypost.bench.gateway.prompts import chat, prompts
-from waypost.bench.gateway.upstream import PROMPT_TOKENS, TOKEN, listen
+from waypost.bench._processes import free_ports, measure, upstream
+from waypost.bench._upstream import PROMPT_TOKENS, TOKEN, chat, listen, prompts
+from waypost.bench.harness import over_rounds
 
 TOKENS = 5
 
 
 @pytest.fixture
 async def port():
-    server = await listen(TOKENS)
+    server = await listen([TOKEN] * TOKENS)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -75,7 +71,7 @@ async def test_pairs_against_the_upstream_itself_add_nothing(port, stream):
     (sample,) = await Load(job(port, Slice("pairs", 2, stream, 0.3), warm_up_s=0.05)).run()
     assert sample.errors == 0
     assert len(sample.pairs) > 20
-    found = figures.latency([sample.pairs], stream=stream)
+    found = gateway.latency([sample.pairs], stream=stream)
     assert found["pairs"] == len(sample.pairs)
     assert abs(found["added_ms"]["p50"]["median"]) < found["direct_ms"]["p50"]["median"]
     assert 0 < found["direct_ms"]["p50"]["median"] < 100
@@ -101,13 +97,13 @@ async def test_a_target_that_nobody_listens_on_gives_errors_and_no_figures(port)
     pairs, saturation = await Load(work).run()
     assert pairs.errors > 0
     assert pairs.pairs == []
-    found = figures.summary([pairs, saturation])
+    found = gateway.summary([pairs, saturation])
     assert "added_ms" not in found["latency"][0]
     assert found["throughput"][0]["requests_per_s"]["most"] == 0
 
 
 def test_client_and_upstream_run_in_processes_of_their_own():
-    with upstream(TOKENS) as port:
+    with upstream("--tokens", str(TOKENS)) as port:
         (sample,) = measure(job(port, Slice("pairs", 1, True, 0.2)))
     assert sample.errors == 0
     assert sample.pairs
@@ -115,9 +111,9 @@ def test_client_and_upstream_run_in_processes_of_their_own():
 
 def test_jobs_and_samples_survive_json():
     work = job(7, Slice("pairs", 8, True, 1.5), warm_up_s=1.0)
-    assert job_from_json(job_to_json(work)) == work
+    assert from_json(to_json(work), Job) == work
     samples = [Sample(work.slices[0], [Pair(4.0, 1.0, 2.0, 0.5)], errors=1, client_busy=0.25)]
-    assert samples_from_json(samples_to_json(samples)) == samples
+    assert from_json(to_json(samples), list[Sample]) == samples
 
 
 def test_prompts_are_all_different_repeat_with_the_seed_and_need_no_escaping():
@@ -141,14 +137,9 @@ def pair(added: float, direct: float = 1.0) -> Pair:
 def test_added_latency_is_through_minus_direct_pair_by_pair():
     # the medians alone would say 10 - 6 = 4; pair by pair it is 2
     pairs = [Pair(3, 1, 1, 1), Pair(10, 8, 1, 1), Pair(16, 6, 1, 1)]
-    found = figures.latency([pairs], stream=False)
+    found = gateway.latency([pairs], stream=False)
     assert found["added_ms"]["p50"] == {"median": 2, "least": 2, "most": 2}
     assert "added_first_ms" not in found
-
-
-def test_percentiles_are_taken_in_each_round_and_spread_over_the_rounds():
-    rounds = [[1.0, 2.0, 3.0], [10.0], [4.0, 6.0]]
-    assert figures.percentiles(rounds)["p50"] == {"median": 5, "least": 2, "most": 10}
 
 
 def samples(added: float, rate: float) -> list[Sample]:
@@ -161,40 +152,38 @@ def samples(added: float, rate: float) -> list[Sample]:
     return found
 
 
-def result(**changes):
-    targets = {
-        "inline/haproxy": figures.summary(samples(2.0, 700)),
-        "deployments/plain": figures.summary(samples(12.0, 90)),
-        "litellm": figures.summary(samples(16.0, 60)),
-    }
-    decision = {"count": 9, "ms": figures.percentiles([[0.4, 0.5], [0.5, 0.6]])}
-    plain = {
-        "format": run.FORMAT,
-        "machine": run.machine(),
-        "options": {**run.Options().__dict__, "concurrency": (1, 8), "saturation": (32,)},
-        "decision": decision,
-        "direct": figures.summary(samples(0, 9000))["throughput"],
+TARGETS = {
+    "inline/haproxy": gateway.summary(samples(2.0, 700)),
+    "deployments/plain": gateway.summary(samples(12.0, 90)),
+    "litellm": gateway.summary(samples(16.0, 60)),
+}
+DECISION = {"count": 9, "ms": over_rounds([[0.4, 0.5], [0.5, 0.6]])}
+
+
+def result(targets):
+    figures = {
+        "decision": DECISION,
+        "direct": gateway.summary(samples(0, 9000))["throughput"] if targets else [],
         "targets": targets,
-        "ratios": aims.ratios(targets),
-        "aims": aims.aims(decision, targets),
-        "failed": {},
+        "ratios": gateway.ratios(targets),
+        "litellm": "1.2.3",
     }
-    return plain | changes
+    return gateway.result(figures, gateway.Options(concurrency=(1, 8), saturation=(32,)), {})
 
 
 def test_ratios_are_over_litellm_of_the_same_run():
-    inline, deployments = result()["ratios"]
-    assert inline["target"] == "inline/haproxy"
-    assert inline["added_p50"] == pytest.approx(2 / 16)
-    assert inline["throughput"] == pytest.approx(700 / 60)
-    assert deployments["added_p50"] == pytest.approx(12 / 16)
+    ratios = gateway.ratios(TARGETS)
+    assert list(ratios) == ["inline/haproxy", "deployments/plain"]
+    assert ratios["inline/haproxy"]["added_p50"] == pytest.approx(2 / 16)
+    assert ratios["inline/haproxy"]["throughput"] == pytest.approx(700 / 60)
+    assert ratios["deployments/plain"]["added_p50"] == pytest.approx(12 / 16)
 
 
 def test_aims_say_what_was_reached():
-    told = {(aim["target"], aim["aim"].split(",")[0]): aim["reached"] for aim in result()["aims"]}
+    told = {tuple(aim.aim.split(": ")[:2]): aim.reached for aim in gateway.aims(DECISION, TARGETS)}
     assert told == {
-        ("decision", "text to decision p50"): True,
-        ("inline/haproxy", "added p50"): True,
+        ("decision", "text to decision p50, ms"): True,
+        ("inline/haproxy", "added p50, ms"): True,
         ("inline/haproxy", "throughput / LiteLLM's"): True,
         ("deployments/plain", "added p50 / LiteLLM's"): False,
         ("deployments/plain", "throughput / LiteLLM's"): False,
@@ -202,35 +191,33 @@ def test_aims_say_what_was_reached():
 
 
 def test_without_litellm_its_ratios_are_missing_and_not_invented():
-    targets = {"inline/plain": figures.summary(samples(4.0, 500))}
-    assert aims.ratios(targets)[0]["throughput"] is None
-    added, throughput = aims.aims(None, targets)
-    assert (added["value"], added["reached"]) == (4.0, False)
-    assert (throughput["value"], throughput["reached"]) == (None, None)
+    targets = {"inline/plain": gateway.summary(samples(4.0, 500))}
+    assert gateway.ratios(targets)["inline/plain"]["throughput"] is None
+    added, throughput = gateway.aims(None, targets)
+    assert (added.value, added.reached) == (4.0, False)
+    assert (throughput.value, throughput.reached) == (None, None)
 
 
 def test_every_round_holds_each_slice_once_in_an_order_of_its_own():
-    options = run.Options(rounds=2, concurrency=(1, 8), saturation=(32,))
-    found = run.slices(options, random.Random(0))
+    options = gateway.Options(rounds=2, concurrency=(1, 8), saturation=(32,))
+    found = gateway.slices(options, random.Random(0))
     assert len(found) == 2 * 6
     assert set(found[:6]) == set(found[6:])
     assert found[:6] != found[6:]
 
 
-def test_the_tables_are_markdown_and_hold_the_figures():
-    console = Console(file=io.StringIO(), width=200)
-    report.render(result(failed={"inline/plain": "it did not [start]"}), console)
-    text = console.file.getvalue()
-    assert "| inline/haproxy " in text
-    assert "2.00 [2.00, 2.00] / 2.00 / 2.00" in text
-    assert "0.12 x" in text
-    assert "11.67 x" in text
-    assert "text to decision: p50 0.50 [0.45, 0.55] ms" in text
-    assert "not reached" in text
-    assert "inline/plain was not measured to the end: it did not [start]" in text
+def test_the_tables_hold_the_figures():
+    found = result(TARGETS)
+    whole, first, _, throughput, over = found.tables
+    assert whole.rows[0][:2] == ["inline/haproxy", "2.00 [2.00, 2.00] / 2.00 / 2.00"]
+    assert first.rows[0][1] == "1.50 [1.50, 1.50] / 1.50 / 1.50"
+    assert throughput.rows[-1][0] == "the upstream alone"
+    assert over.rows[0][1] == "0.12 x"
+    assert over.rows[0][3] == "11.67 x"
+    assert "Text to decision: p50 0.500 [0.450, 0.550] ms" in found.facts
 
 
-def test_a_result_without_targets_is_rendered_too():
-    console = Console(file=io.StringIO(), width=200)
-    report.render(result(targets={}, ratios=[], aims=[], direct=[]), console)
-    assert "text to decision" in console.file.getvalue()
+def test_a_result_without_targets_has_no_tables():
+    found = result({})
+    assert found.tables == []
+    assert "Text to decision" in found.facts

@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.bench.gateway.http1 import (
-    Connection,
-    ProtocolError,
-    ResponseParser,
-    connect,
-    post,
-)
+from waypost.bench._client import Connection, ProtocolError, ResponseParser, connect, post
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello lorem"
 CHUNKED = (

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from waypost.bench.routers import report, run
-from waypost.bench.routers.aims import aims
-from waypost.bench.routers.data import made_up
-from waypost.bench.routers.large import Large
-from waypost.bench.routers.reference import NEIGHBOURS
-from waypost.bench.routers.timing import Subject, Timing, timings
-from waypost.cli.bench import command
+from waypost.bench import routers as bench
+from waypost.bench._made_up import made_up
+from waypost.bench.harness import Tell
+from waypost.bench.routers import NEIGHBOURS, Subject, Timing, aims, timings
+from waypost.cli import command
 from waypost.contracts.errors import RegistryError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.registry import make_router
@@ -51,8 +49,7 @@ def test_aims_by_hand():
         "knnrouter": timing(fit_s=1, per_s=6000, p50_ms=1.5),
     }
     theirs = {f"{NEIGHBOURS}, a": timing(per_s=4000), f"{NEIGHBOURS}, b": timing(per_s=8000)}
-    one = Large(1.0, 2.0, 7.0, 1.0, 5, 1.0, 1.0)
-    found = reached(routers, theirs, {"index": one})
+    found = reached(routers, theirs, {"index": {"p50_ms": 2.0, "p99_ms": 7.0}})
     assert found["fits of all routers in all, s"] == (132.0, False)
     assert found["fits of all routers but auto in all, s"] == (32.0, True)
     assert found["linear routers, the slowest, decisions/s"] == (2e5, True)
@@ -70,7 +67,7 @@ def test_what_was_not_measured_is_neither_reached_nor_missed():
 
 
 def test_all_score_routers_but_those_that_fine_tune_are_measured():
-    names = run.measured_routers()
+    names = bench.measured_routers()
     assert {"auto", "knnrouter", "linearrouter", "best_single"} <= set(names)
     assert not {"routerdc", "causallm_router", "automix"} & set(names)
 
@@ -78,7 +75,7 @@ def test_all_score_routers_but_those_that_fine_tune_are_measured():
 @pytest.mark.parametrize("name", ["routerdc", "automix"])
 def test_a_router_that_cannot_be_measured_is_refused(name):
     with pytest.raises(RegistryError, match=name):
-        run.measured_routers([name])
+        bench.measured_routers([name])
 
 
 def test_batches_are_timed_in_turn_and_queries_one_by_one():
@@ -98,7 +95,7 @@ def test_the_command_measures_tells_and_inserts(tmp_path):
     readme.write_text("before\n<!-- speed begin -->\nold\n<!-- speed end -->\nafter\n")
     names = ["--router", "knnrouter", "--router", "linearrouter"]
     where = ["--insert", f"{readme}:speed", "--out", str(out)]
-    done = CliRunner().invoke(command, ["routers", *TINY, *names, *where])
+    done = CliRunner().invoke(command, ["bench", "routers", *TINY, *names, *where])
     assert done.exit_code == 0, done.output
     result = json.loads(out.read_text())
     assert set(result["routers"]) == {"knnrouter", "linearrouter"}
@@ -122,19 +119,21 @@ def test_the_command_measures_tells_and_inserts(tmp_path):
 
 
 def test_given_data_is_fitted(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "ENCODER", "hashing+d64+t512")
+    monkeypatch.setattr(bench, "ENCODER", "hashing+d64+t512")
     write_routing_data(tmp_path, planted(40))
-    options = run.Options(batch=64, repeats=1, alone=8, large_n=0)
-    result = run.run(["best_single"], options, tmp_path, lambda line: None)
-    assert result["data"] == {
+    options = bench.Options(
+        data=tmp_path, router=("best_single",), batch=64, repeats=1, alone=8, large=False
+    )
+    result = bench.run(options, Tell())
+    assert result.figures["data"] == {
         "made_up": False, "queries": 40, "llms": 3, "dimension": 64, "k": 320,
     }  # fmt: skip
-    assert result["large"] == {}
-    assert "40 questions x 3 LLMs" in report.markdown(result, "x")
+    assert result.figures["large"] == {}
+    assert result.tables[0].title.startswith("40 questions x 3 LLMs")
 
 
 def test_a_place_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
     (tmp_path / "r.md").write_text("no marker")
-    done = CliRunner().invoke(command, ["routers", "--insert", f"{tmp_path}/r.md:speed"])
-    assert done.exit_code != 0
-    assert "speed begin" in str(done.exception)
+    done = CliRunner().invoke(command, ["bench", "routers", "--insert", f"{tmp_path}/r.md:speed"])
+    assert done.exit_code == 2
+    assert "speed begin" in done.output

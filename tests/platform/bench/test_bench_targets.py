@@ -8,8 +8,10 @@ import sys
 import pytest
 import yaml
 
-from waypost.bench.gateway import litellm, run, targets
-from waypost.bench.gateway.processes import BenchError, Server, free_ports
+from waypost.bench import _targets as targets
+from waypost.bench._processes import Server, free_ports
+from waypost.bench.gateway import ARTIFACT
+from waypost.bench.harness import BenchError, Tell
 from waypost.config import settings
 from waypost.contracts.errors import ConfigError
 from waypost.serve.config_file import validate_serve_config
@@ -18,7 +20,7 @@ from waypost.serve.plan import make_plan
 
 @pytest.fixture
 def scene(root, tmp_path):
-    return targets.Scene(4000, root / run.ARTIFACT, tmp_path)
+    return targets.Scene(4000, root / ARTIFACT, tmp_path)
 
 
 @pytest.mark.parametrize("placement", targets.PLACEMENTS)
@@ -51,19 +53,19 @@ def test_targets_are_chosen_by_name_and_by_placement():
 
 
 def test_the_lock_of_litellm_names_versions_and_nothing_else(root):
-    lock = root / litellm.LOCK
+    lock = root / targets.LOCK
     lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][a-z0-9.]*", line)] == []
     assert lines == sorted(lines)
-    assert litellm.version(lock) == "1.106.2"
+    assert targets.litellm_version(lock) == "1.106.2"
 
 
 def test_a_lock_that_is_missing_or_without_litellm_is_told(tmp_path):
     with pytest.raises(BenchError, match="runs from a checkout"):
-        litellm.version(tmp_path / "gone.txt")
+        targets.litellm_version(tmp_path / "gone.txt")
     (tmp_path / "other.txt").write_text("aiohttp==3.9\n")
     with pytest.raises(BenchError, match="names no version"):
-        litellm.version(tmp_path / "other.txt")
+        targets.litellm_version(tmp_path / "other.txt")
 
 
 def test_nothing_is_downloaded_offline(root, tmp_path, monkeypatch):
@@ -72,11 +74,11 @@ def test_nothing_is_downloaded_offline(root, tmp_path, monkeypatch):
     monkeypatch.setenv("WAYPOST_OFFLINE", "1")
     settings.cache_clear()
     with pytest.raises(BenchError, match="forbids"):
-        litellm.environment(lambda _: None)
+        targets.litellm_environment(Tell())
 
 
 def test_litellm_is_given_the_same_upstream_without_retries():
-    found = litellm.config(4000, ["a", "b"])
+    found = targets.litellm_config(4000, ["a", "b"])
     assert [entry["model_name"] for entry in found["model_list"]] == ["a", "b"]
     assert found["model_list"][0]["litellm_params"]["api_base"] == "http://127.0.0.1:4000/v1"
     assert found["router_settings"]["num_retries"] == 0

@@ -7,20 +7,22 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from waypost.bench.tuned import report, run
-from waypost.bench.tuned.data import Source, check_names, prepared
-from waypost.bench.tuned.rows import (
+from waypost.bench import tuned
+from waypost.bench.tuned import (
     BETTER,
     EQUAL,
     HIGHER,
     LOWER,
     SAME,
     WORSE,
+    Source,
+    check_names,
     counted,
+    prepared,
     row_of,
     verdict,
 )
-from waypost.cli.bench import command
+from waypost.cli import command
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.testing.synthetic import planted
@@ -79,27 +81,22 @@ def test_counts():
     assert counted(rows) == {"rows": 8, "not_worse": 6, "higher": 3, "better": 1, "kept": 1}
 
 
-def made_up_result() -> dict:
+def test_the_table_shows_differences_and_who_failed(tmp_path):
     rows = {"knnrouter": row_of(sweep_report()), "auto": row_of(sweep_report(is_default=True))}
     one = {"train": 100, "test": 40, "llms": 3, "rows": rows, "failed": {"mlprouter": "no torch"}}
-    return {
-        "machine": {"cores": 2, "load": [0.5, 1.0]},
-        "options": {"encoder": "onnx", "overrides": [], "seeds": {"example-seed-0": 0}},
-        "data": {"example-seed-0": one},
-        "counts": counted(list(rows.values())),
-    }
-
-
-def test_the_table_shows_differences_and_who_failed(capsys):
-    text = report.markdown(made_up_result(), "waypost bench tuned")
-    assert "example-seed-0: 100 training and 40 test questions x 3 LLMs:" in text
-    assert "| 0.6500 | 0.6600 | +0.0100 [-0.0020, +0.0200] | higher, within the interval |" in text
-    assert "| auto | 20 | 0.6600 | 0.6600 | 0 | default kept |" in text
-    assert "| mlprouter | n/a |" in text
-    assert "Of 2 routers tuned, 2 are not worse on test" in text
-    assert "split anew with seed 0" in text
-    report.render(made_up_result())
-    assert "mlprouter was not compared: no torch" in capsys.readouterr().err
+    figures = {"data": {"example-seed-0": one}, "counts": counted(list(rows.values()))}
+    found = tuned.result(figures, tuned.Options(pooled=(tmp_path,)))
+    (table,) = found.tables
+    assert table.title == "example-seed-0: 100 training and 40 test questions x 3 LLMs"
+    knn, auto, mlp = table.rows
+    assert knn[2:6] == [
+        "0.6500", "0.6600", "+0.0100 [-0.0020, +0.0200]", "higher, within the interval",
+    ]  # fmt: skip
+    assert auto[:6] == ["auto", "20", "0.6600", "0.6600", "0", "default kept"]
+    assert mlp[:2] == ["mlprouter", "n/a"]
+    assert "Of 2 routers tuned, 2 are not worse on test" in found.facts
+    assert "split anew with seed 0" in found.facts
+    assert found.failed == {"example-seed-0: mlprouter": "no torch"}
 
 
 @pytest.fixture
@@ -136,14 +133,16 @@ def test_faults_of_all_files_are_named_at_once(tmp_path):
     for name in ("knnrouter", "linearrouter"):
         text = f"router: {name}\nspace: {{nothing: {{type: choice, values: [1]}}}}\n"
         (tmp_path / f"{name}.yaml").write_text(f"{text}budget: {{trials: 2}}\n", encoding="utf-8")
-    options = run.Options((), ("knnrouter", "linearrouter"), tmp_path, "hashing")
+    options = tuned.Options(
+        data=(tmp_path,), router=("knnrouter", "linearrouter"), configs=tmp_path, encoder="hashing"
+    )
     with pytest.raises(ConfigError) as caught:
-        run.read_configs(options)
+        tuned.read_configs(options)
     assert len({fault.where.partition(":")[0] for fault in caught.value.faults}) == 2
 
 
 def test_data_must_be_named():
-    result = CliRunner().invoke(command, ["tuned"])
+    result = CliRunner().invoke(command, ["bench", "tuned"])
     assert result.exit_code == 2
     assert "name routing data" in result.output
 
@@ -157,7 +156,7 @@ def test_a_comparison_goes_on_where_it_ended(folder, tmp_path, ray_here):
     (configs / "knnrouter.yaml").write_text(f"router: knnrouter\n{space}", encoding="utf-8")
     readme.write_text("<!-- here begin -->\n<!-- here end -->\n", encoding="utf-8")
     words = [
-        "tuned", "--data", str(folder), "--router", "knnrouter", "--configs", str(configs),
+        "bench", "tuned", "--data", str(folder), "--router", "knnrouter", "--configs", str(configs),
         "--encoder", "hashing", "--out", str(out), "--insert", f"{readme}:here", "repeats=0",
     ]  # fmt: skip
     first = CliRunner().invoke(command, words, catch_exceptions=False)

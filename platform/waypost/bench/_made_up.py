@@ -1,4 +1,4 @@
-"""Made-up outcomes of any size, with topics, words and costs, for measuring speed alone."""
+"""Made-up outcomes of any size, with topics, words and costs: for measuring speed alone."""
 
 from __future__ import annotations
 

@@ -1,0 +1,399 @@
+"""The client that measures: closed loops over kept HTTP/1.1 connections, a process of its own.
+
+``python -m waypost.bench._client`` reads a `Job` as JSON on its standard input and writes a list of
+`Sample` as JSON. HTTP/1.1 is as little as measuring needs: keep-alive, lengths and chunks. A
+library's client costs more than the gateways that are measured, on the same cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from waypost.bench._upstream import PATH, TOKEN, chat, prompts
+from waypost.contracts.errors import WaypostError
+
+ANSWER_TIMEOUT_S = 30.0
+MARK = TOKEN.strip().encode()
+_DONE = b"data: [DONE]\n\n"
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
+
+
+class ProtocolError(WaypostError):
+    """A server sent what is not HTTP/1.1, or closed a connection in the middle of an answer."""
+
+
+class ResponseParser:
+    """Takes the bytes of one answer, cut anywhere.
+
+    Attributes:
+        status: HTTP status; 0 until the head is complete.
+        body: What has come of it, without the framing of chunks.
+        done: The answer is complete.
+        reusable: The server keeps the connection.
+    """
+
+    def __init__(self) -> None:
+        self.status, self.done, self.reusable = 0, False, True
+        self.body, self._held = bytearray(), bytearray()
+        self._left: int | None = None  # of a body with a length; None is chunked
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            ProtocolError: they are not HTTP/1.1 with a length or chunks.
+        """
+        if self.done:
+            raise ProtocolError("bytes came after the end of an answer")
+        if self._left is not None and self.status:
+            self._take(data)
+            return
+        self._held += data
+        if not self.status:
+            self._read_head()
+        if self.status and self._left is None and not self.done:
+            self._read_chunks()
+
+    def _read_head(self) -> None:
+        end = self._held.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self._held[: end + 2])
+        status = _STATUS.match(head)
+        if status is None:
+            raise ProtocolError("an answer does not begin with an HTTP/1.1 status line")
+        del self._held[: end + 4]
+        self.status = int(status[1])
+        self.reusable = _CLOSE.search(head) is None
+        if _CHUNKED.search(head):
+            return
+        length = _LENGTH.search(head)
+        if length is None:
+            raise ProtocolError("an answer has neither a content-length nor chunks")
+        self._left = int(length[1])
+        rest, self._held = bytes(self._held), bytearray()
+        self._take(rest)
+
+    def _take(self, data: bytes) -> None:
+        assert self._left is not None
+        if len(data) > self._left:
+            raise ProtocolError("an answer is longer than its content-length")
+        self._left -= len(data)
+        self.body += data
+        self.done = self._left == 0
+
+    def _read_chunks(self) -> None:
+        held, at = self._held, 0
+        while (line := held.find(b"\r\n", at)) >= 0:
+            try:
+                size = int(held[at:line].partition(b";")[0], 16)
+            except ValueError:
+                raise ProtocolError("a chunk does not begin with its size") from None
+            begin = line + 2
+            if len(held) < begin + size + 2:
+                break
+            if held[begin + size : begin + size + 2] != b"\r\n":
+                raise ProtocolError("a chunk does not end where its size says")
+            at = begin + size + 2
+            if size == 0:
+                self.done = True
+                break
+            self.body += held[begin : begin + size]
+        del held[:at]
+        if self.done and held:
+            raise ProtocolError("bytes came after the end of an answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        status: HTTP status.
+        first_s: Seconds from the sending to the first mark in the body (see `Connection`); NaN
+            where it has none.
+        total_s: Seconds from the sending to the end of the answer.
+        body: The answer's.
+    """
+
+    status: int
+    first_s: float
+    total_s: float
+    body: bytes
+
+
+class Connection(asyncio.Protocol):
+    """One connection that is kept, with one request at a time.
+
+    Args:
+        mark: Bytes whose first appearance in a body is timed.
+    """
+
+    def __init__(self, mark: bytes) -> None:
+        self._mark = mark
+        self._parser = ResponseParser()
+        self._first = float("nan")
+        self._seen = False
+        self._end = 0.0
+        self._waiter: asyncio.Future[None] | None = None
+        self.open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        self._finish(ProtocolError("the server closed the connection before the answer's end"))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the answer."""
+        now = time.perf_counter()
+        parser = self._parser
+        try:
+            parser.feed(data)
+        except ProtocolError as error:
+            self._finish(error)
+            self.close()
+            return
+        if not self._seen and self._mark in parser.body:
+            self._seen = True
+            self._first = now
+        if parser.done:
+            self._end = now
+            self._finish(None)
+            if not parser.reusable:
+                self.close()
+
+    def _finish(self, error: ProtocolError | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None) if error is None else waiter.set_exception(error)
+
+    async def exchange(self, request: bytes) -> Exchange:
+        """Send a request and wait for the end of its answer.
+
+        Raises:
+            ProtocolError: the connection broke, or what came is not HTTP.
+        """
+        if not self.open:
+            raise ProtocolError("the connection is closed")
+        self._parser = parser = ResponseParser()
+        self._first, self._seen = float("nan"), False
+        self._waiter = asyncio.get_running_loop().create_future()
+        begin = time.perf_counter()
+        self._transport.write(request)
+        await self._waiter
+        return Exchange(parser.status, self._first - begin, self._end - begin, bytes(parser.body))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.open = False
+        self._transport.close()
+
+
+async def connect(port: int, mark: bytes) -> Connection:
+    """Connect to a port of 127.0.0.1.
+
+    Raises:
+        OSError: nobody listens.
+    """
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(lambda: Connection(mark), "127.0.0.1", port))[1]
+
+
+def post(port: int, path: str, body: bytes) -> bytes:
+    """Return a POST request of a JSON body to 127.0.0.1."""
+    return (
+        b"POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%s" % (path.encode(), port, len(body), body)
+    )
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Who is asked: a port of 127.0.0.1, and the model named there."""
+
+    port: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One stretch of measuring.
+
+    Attributes:
+        kind: ``pairs`` asks the target and the upstream in turn, in an order drawn anew for each
+            pair; ``saturation`` asks the target only.
+        concurrency: Workers, each with one request in flight.
+        stream: Whether answers are streams.
+        seconds: How long; requests begun are finished.
+    """
+
+    kind: Literal["pairs", "saturation"]
+    concurrency: int
+    stream: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process of the client does.
+
+    Attributes:
+        target: The gateway that is measured.
+        upstream: What is behind it.
+        slices: In this order.
+        seed: Of prompts and of the order within pairs.
+        warm_up_s: Seconds of saturation before the first slice, not measured.
+    """
+
+    target: Endpoint
+    upstream: Endpoint
+    slices: tuple[Slice, ...]
+    seed: int
+    warm_up_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Milliseconds of one request through the target and one straight to the upstream.
+
+    The times to the first token are those of streams; of a whole answer they say nothing.
+    """
+
+    through_ms: float
+    direct_ms: float
+    through_first_ms: float
+    direct_first_ms: float
+
+
+@dataclass
+class Sample:
+    """What a slice gave.
+
+    Attributes:
+        slice: Which.
+        pairs: Of a slice of pairs.
+        answered: Requests that the target answered in a slice of saturation.
+        seconds: From the first request to the last answer.
+        errors: Requests that were not answered with 200 and a complete body.
+        client_busy: Share of one core that this client took.
+    """
+
+    slice: Slice
+    pairs: list[Pair] = field(default_factory=list)
+    answered: int = 0
+    seconds: float = 0.0
+    errors: int = 0
+    client_busy: float = 0.0
+
+
+class _Wire:
+    """A worker's connection to one endpoint, opened again where the server closed it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._connection: Connection | None = None
+
+    async def ask(self, prompt: str, *, stream: bool) -> Exchange | None:
+        """Return the exchange; None where it was not answered in full."""
+        request = post(self.endpoint.port, PATH, chat(self.endpoint.model, prompt, stream=stream))
+        try:
+            if self._connection is None or not self._connection.open:
+                self._connection = await connect(self.endpoint.port, MARK)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                done = await self._connection.exchange(request)
+        except (ProtocolError, OSError):  # TimeoutError is an OSError
+            self.close()
+            return None
+        complete = done.body.endswith(_DONE) if stream else MARK in done.body
+        return done if done.status == 200 and complete else None
+
+    def close(self) -> None:
+        if self._connection is not None and self._connection.open:
+            self._connection.close()
+        self._connection = None
+
+
+class Load:
+    """Runs the slices of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._prompts = prompts(job.seed)
+        self._rng = random.Random(job.seed)  # noqa: S311 - no secret
+
+    async def run(self) -> list[Sample]:
+        """Run all slices, one after another."""
+        if self._job.warm_up_s > 0:
+            most = max(part.concurrency for part in self._job.slices)
+            await self._measure(Slice("saturation", most, False, self._job.warm_up_s / 2))
+            await self._measure(Slice("saturation", most, True, self._job.warm_up_s / 2))
+        return [await self._measure(part) for part in self._job.slices]
+
+    async def _measure(self, part: Slice) -> Sample:
+        sample, job = Sample(part), self._job
+        asked = (job.target, job.upstream) if part.kind == "pairs" else (job.target,)
+        workers = [[_Wire(endpoint) for endpoint in asked] for _ in range(part.concurrency)]
+        everyone = [wire for wires in workers for wire in wires]
+        for wire in everyone:  # connections are opened before the clock runs
+            await wire.ask(next(self._prompts), stream=part.stream)
+        gc.collect()
+        gc.disable()
+        cpu, begin = time.process_time(), time.perf_counter()
+        until = begin + part.seconds
+        await asyncio.gather(*(self._work(sample, wires, until) for wires in workers))
+        # To the last answer: the target is busy until then. A count at a fixed moment would be
+        # wrong by up to as many answers as are in flight, which is much for a slow target.
+        sample.seconds = time.perf_counter() - begin
+        sample.client_busy = (time.process_time() - cpu) / sample.seconds
+        gc.enable()
+        for wire in everyone:
+            wire.close()
+        return sample
+
+    async def _work(self, sample: Sample, wires: Sequence[_Wire], until: float) -> None:
+        while time.perf_counter() < until:
+            prompt = next(self._prompts)
+            done: dict[_Wire, Exchange | None] = {}
+            for wire in self._rng.sample(wires, len(wires)):
+                done[wire] = await wire.ask(prompt, stream=sample.slice.stream)
+            through, direct = done[wires[0]], done[wires[-1]]
+            if through is None or direct is None:
+                sample.errors += 1
+                await asyncio.sleep(0.01)  # a target that refuses at once is not to be hammered
+            elif sample.slice.kind == "saturation":
+                sample.answered += 1
+            else:
+                times = (through.total_s, direct.total_s, through.first_s, direct.first_s)
+                sample.pairs.append(Pair(*(1e3 * seconds for seconds in times)))
+
+
+def to_json(value: Job | list[Sample]) -> str:
+    """Return a job or samples as JSON."""
+    return json.dumps(value, default=asdict)
+
+
+def from_json(text: str | bytes, kind: Any) -> Any:
+    """Read what `to_json` wrote: a ``Job`` or a ``list[Sample]``."""
+    return TypeAdapter(kind).validate_python(json.loads(text))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_json(asyncio.run(Load(from_json(sys.stdin.read(), Job)).run())))

@@ -1,0 +1,313 @@
+"""Processes that a bench starts: servers, modules that run to their end, and what these take."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import psutil
+
+from waypost.bench._client import Job, Sample, from_json, to_json
+from waypost.bench._upstream import PATH, chat
+from waypost.bench.harness import BenchError
+
+STOP_S = 60.0
+_OWN = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB", re.MULTILINE)
+_TAIL = 15
+_NAP_S = 0.02
+_POLL_S = 0.2
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines()[-_TAIL:])
+
+
+# -- servers --------------------------------------------------------------------------------------
+
+
+class Server:
+    """A process that listens on a port of 127.0.0.1, with its output in a file.
+
+    Args:
+        name: For messages.
+        command: What to run.
+        port: Where it will listen.
+        log: The file.
+        environment: Added to this process's; None removes a variable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        log: Path,
+        environment: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.name, self.port = name, port
+        self._command, self._log = list(command), log
+        changes = environment or {}
+        kept = {key: value for key, value in os.environ.items() if key not in changes}
+        self._environment = kept | {k: v for k, v in changes.items() if v is not None}
+
+    def __enter__(self) -> Server:
+        # a session of its own: Ctrl-C reaches the bench, and the bench stops its servers
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self, models: Sequence[str], within_s: float) -> None:
+        """Wait until every model answers a chat.
+
+        Raises:
+            BenchError: the process ended, or the time is over.
+        """
+        until = time.monotonic() + within_s
+        left = list(models)
+        while left:
+            problem = _ask(self.port, left[0])
+            if not problem:
+                left.pop(0)
+                continue
+            log = _last_lines(self._log.read_text(encoding="utf-8", errors="replace"))
+            if self._process.poll() is not None:
+                raise BenchError(f"{self.name} ended at its start:\n{log}")
+            if time.monotonic() > until:
+                told = f"{self.name} did not answer within {within_s:g} s ({problem})"
+                raise BenchError(f"{told}:\n{log}")
+            time.sleep(_POLL_S)
+
+
+def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Return status and body of one request to 127.0.0.1.
+
+    Raises:
+        OSError, http.client.HTTPException: it is not answered.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    finally:
+        connection.close()
+
+
+def _ask(port: int, model: str) -> str:
+    """Ask for one answer; return what is wrong with it, or nothing."""
+    try:
+        status, _ = fetch(port, "POST", PATH, chat(model, "Is anybody there?", stream=False))
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+    return "" if status == 200 else f"HTTP {status} for {model}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@contextmanager
+def upstream(*arguments: str) -> Iterator[int]:
+    """Run `waypost.bench._upstream` with these arguments; the value is its port.
+
+    Raises:
+        BenchError: it does not start.
+    """
+    command = [sys.executable, "-m", "waypost.bench._upstream", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.strip().isdecimal():
+            raise BenchError("the upstream did not start; its messages stand above")
+        yield int(line)
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def measure(job: Job) -> list[Sample]:
+    """Run a job of the client in a process of its own.
+
+    Raises:
+        BenchError: the process failed.
+    """
+    command = [sys.executable, "-m", "waypost.bench._client"]
+    done = subprocess.run(command, input=to_json(job), capture_output=True, check=False, text=True)
+    if done.returncode:
+        raise BenchError(f"the client failed:\n{done.stderr}")
+    found: list[Sample] = from_json(done.stdout, list[Sample])
+    return found
+
+
+# -- modules that run to their end, watched -------------------------------------------------------
+
+
+@dataclass
+class Watched:
+    """What a command printed and took.
+
+    Memory is a process's own: anonymous pages, resident or swapped out. Neither pages of files,
+    which the system may drop, nor those of Ray's object store, which is counted by itself.
+
+    Attributes:
+        said: The JSON that it wrote on stdout.
+        wall_s: From its start to its end.
+        times: Monotonic seconds of the samples.
+        cpu_s: CPU seconds of all its processes, ended ones too, at each of them.
+        driver_mb: Most memory of the command's own process.
+        askers_mb: The same of Ray Data's actors together.
+        tree_mb: The same of all its processes together.
+    """
+
+    said: dict[str, Any] = field(default_factory=dict)
+    wall_s: float = 0.0
+    times: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    driver_mb: float = 0.0
+    askers_mb: float = 0.0
+    tree_mb: float = 0.0
+
+    def cpu_between(self, begin: float, end: float) -> float:
+        """Return the CPU seconds taken between two moments, interpolated."""
+        low, high = np.interp([begin, end], self.times, self.cpu_s)
+        return float(high - low)
+
+
+def watched(
+    module: str,
+    arguments: Sequence[str],
+    every_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> Watched:
+    """Run a module of the bench to its end.
+
+    Args:
+        module: Its name; it writes one JSON object on stdout.
+        arguments: Of it.
+        every_s: Seconds between two samples.
+        environment: Set where this process's does not say otherwise.
+
+    Raises:
+        BenchError: it failed; the message has its last lines.
+    """
+    began = time.monotonic()
+    seen = Watched(times=[began], cpu_s=[0.0])
+    taken: dict[int, float] = {}
+    own = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={**(environment or {}), **own},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        try:
+            ended = False
+            while not ended:
+                ended = _ends(process.pid, every_s)
+                seen.wall_s = time.monotonic() - began
+                _sample(seen, process.pid, taken)  # the last one, too: its CPU time still stands
+        finally:
+            process.terminate()  # after Ctrl-C; Ray's processes end with their driver
+            process.wait()
+        out.seek(0)
+        text = out.read().decode("utf-8", "replace")
+    if process.returncode or not text:
+        raise BenchError(f"{module} ended with {process.returncode}:\n{_last_lines(text)}")
+    seen.said = json.loads(text.splitlines()[-1])
+    return seen
+
+
+def _ends(pid: int, within_s: float) -> bool:
+    """Wait for a child's end, at most so long; say whether it ended. It stays to be waited for."""
+    until = time.monotonic() + within_s
+    while True:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(min(_NAP_S, within_s))
+
+
+def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:
+    """Add one sample.
+
+    Args:
+        seen: To which.
+        root: Number of the command's process.
+        taken: CPU seconds by process, kept between samples so that ended ones still count.
+    """
+    driver = psutil.Process(root)
+    driver_mb = askers_mb = tree_mb = 0.0
+    for one in (driver, *driver.children(recursive=True)):
+        try:
+            times, own = one.cpu_times(), _own_mb(one.pid)
+            asks = one.cmdline()[:1] and one.cmdline()[0].startswith("ray::MapWorker")
+        except (psutil.Error, OSError):  # it has ended, or is ending: then its CPU time stands
+            if one.pid != root:
+                continue
+            times, own, asks = one.cpu_times(), 0.0, False
+        taken[one.pid] = times.user + times.system
+        tree_mb += own
+        driver_mb += own * (one.pid == root)
+        askers_mb += own * bool(asks)
+    seen.times.append(time.monotonic())
+    seen.cpu_s.append(sum(taken.values()))
+    seen.driver_mb = max(seen.driver_mb, driver_mb)
+    seen.askers_mb = max(seen.askers_mb, askers_mb)
+    seen.tree_mb = max(seen.tree_mb, tree_mb)
+
+
+def _own_mb(pid: int) -> float:
+    """Return a process's own memory, which psutil does not tell; 0 of one that is ending."""
+    status = Path(f"/proc/{pid}/status").read_bytes()
+    return sum(map(int, _OWN.findall(status))) * 1024 / 1e6

@@ -1,0 +1,394 @@
+"""Time sweeps on Ray beside a plain loop over the same fits.
+
+Many cheap trials show what a sweep adds to each; trials whose fits take over a second show what
+more workers earn. Each way runs in a process of its own, with a Ray of its own.
+
+Example: waypost bench tune --quick; waypost bench tune --costly none
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from waypost.bench import harness
+from waypost.bench._made_up import made_up
+from waypost.bench._processes import Watched, watched
+from waypost.bench.harness import Aim, BenchError, Result, Table, Tell, at_least, at_most
+from waypost.contracts.errors import RegistryError
+from waypost.report.numbers import fixed, percent
+from waypost.tune.config import TuneConfig, check_sweep, defaults_of
+from waypost.tune.folds import Problem
+from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.searchers import Proposals, make_searcher
+from waypost.tune.space import SearchSpace
+from waypost.tune.trial_queue import Desk
+
+SPACES: dict[str, dict[str, Any]] = {
+    "knnrouter": {
+        "k": {"type": "randint", "low": 5, "high": 60},
+        "weights": {"type": "choice", "values": ["uniform", "softmax"]},
+        "kappa": {"type": "uniform", "low": 0, "high": 10},
+    },
+    "linearrouter": {"penalty": {"type": "loguniform", "low": 0.01, "high": 100}},
+    "mlprouter": {"weight_decay": {"type": "loguniform", "low": 0.05, "high": 1}},
+    "graphrouter": {"weight_decay": {"type": "loguniform", "low": 0.0001, "high": 0.01}},
+}
+"""Searched parameters that change how long a fit takes little: what is measured is the sweep."""
+
+LOOP = "plain loop"
+NONE = "none"
+_EVERY_S = 0.2
+
+Figures = dict[str, float]
+
+
+class Options(harness.Options):
+    """What is measured.
+
+    Attributes:
+        cheap_n, costly_n: Made-up questions.
+        cheap_folds, costly_folds: Fits of a trial.
+        llms, dim: Size of the made-up data.
+    """
+
+    cheap: str = Field("knnrouter", description="Router of the cheap trials, or none.")
+    cheap_trials: int = Field(200, ge=2, description="How many.")
+    costly: str = Field("mlprouter", description="Router of the costly trials, or none.")
+    costly_trials: int = Field(16, ge=2, description="How many.")
+    workers: int = Field(2, ge=1, description="Of Ray.")
+    cheap_n: int = 1000
+    cheap_folds: int = 5
+    costly_n: int = 3000
+    costly_folds: int = 2
+    llms: int = 9
+    dim: int = 384
+
+
+QUICK = {
+    "cheap_trials": 12, "costly_trials": 4, "cheap_n": 150, "costly_n": 150, "cheap_folds": 2,
+    "llms": 3, "dim": 16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """Fits to make: a router, made-up data, and settings that take about the same time.
+
+    Attributes:
+        router: One of `SPACES`.
+        n, llms, dimension: Size of the made-up data.
+        trials: Settings.
+        folds: Fits of each.
+        seed: Of data and settings.
+    """
+
+    router: str
+    n: int
+    trials: int
+    folds: int
+    llms: int = 9
+    dimension: int = 384
+    seed: int = 0
+
+    def config(self) -> TuneConfig:
+        """Return the sweep."""
+        return check_sweep(
+            {
+                "router": self.router,
+                "space": SPACES[self.router],
+                "budget": {"trials": self.trials},
+                "folds": self.folds,
+                "repeats": 0,
+                "encoder": "hashing",  # vectors are given
+                "seed": self.seed,
+            },
+            "bench tune",
+        )
+
+    def problem(self) -> Problem:
+        """Make the data and deal the questions."""
+        data = made_up(self.n, self.llms, self.dimension, self.seed)
+        return Problem.of(self.config(), data, ())
+
+    def tasks(self, folder: Path) -> list[Task]:
+        """Propose all settings, the same each time."""
+        config = self.config()
+        space = SearchSpace(config, defaults_of(config))
+        journal = Journal(folder / "proposed.jsonl", {})
+        proposals = Proposals(space, make_searcher(config, space), journal, self.trials, 1.0)
+        found = []
+        while (task := proposals.next()) is not None:
+            found.append(task)
+        journal.close()
+        return found
+
+
+def run(options: Options, tell: Tell) -> Result:
+    """Measure both cases, each in a plain loop and on Ray, one process after another.
+
+    Returns:
+        Figures: ``cases`` (``cheap`` and ``costly``: ``case``, ``ways`` by name and ``compared``
+        with the loop).
+
+    Raises:
+        BenchError: a process failed, or the ways' scores differ.
+        RegistryError: a router that the bench has no settings for.
+    """
+    given, size = options.model_dump(), {"llms": options.llms, "dimension": options.dim}
+    cases = {
+        name: Case(given[name], *(given[name + of] for of in ("_n", "_trials", "_folds")), **size)
+        for name in ("cheap", "costly")
+        if given[name] != NONE
+    }
+    for case in cases.values():
+        if case.router not in SPACES:
+            known = ", ".join(SPACES)
+            raise RegistryError(f"{case.router}: no settings to measure; expected one of {known}")
+    return result({name: _case(name, case, options.workers, tell) for name, case in cases.items()})
+
+
+def _case(name: str, case: Case, workers: int, tell: Tell) -> dict[str, Any]:
+    counts = {LOOP: 0}
+    for count in sorted({1, workers}):
+        counts[f"Ray Tune, {count} worker{'s' if count > 1 else ''}"] = count
+    seen: dict[str, Watched] = {}
+    for way, count in counts.items():
+        tell(f"{name}: {case.trials} trials of {case.router}, {way}")
+        words = ["--case", json.dumps(asdict(case)), "--workers", str(count)]
+        one_thread = {"OMP_NUM_THREADS": "1"}
+        seen[way] = watched("waypost.bench.tune", words, _EVERY_S, one_thread)
+    check_same(seen)
+    ways = {way: figures(one, max(counts[way], 1)) for way, one in seen.items()}
+    return {
+        "case": asdict(case),
+        "ways": ways,
+        "compared": {way: compared(ways[LOOP], one) for way, one in ways.items() if way != LOOP},
+    }
+
+
+# -- one way, a process of its own ----------------------------------------------------------------
+
+
+def measure(case: Case, workers: int, folder: Path) -> dict[str, Any]:
+    """Measure all settings of a case; 0 workers is a plain loop.
+
+    Returns:
+        Monotonic seconds: ``ready``, data and settings are there; ``first``, when workers began
+        to fit, their mean; ``last``, the last row was known; ``end``, Ray is gone.
+        ``fit_seconds`` of all trials, ``trials`` done, ``scores`` by setting.
+    """
+    from waypost.pipelines.ray_session import ray_session
+    from waypost.tune.ray_tune import measure_packed
+    from waypost.tune.trial import measure_here
+
+    problem, tasks = case.problem(), case.tasks(folder)
+    journal = Journal(folder / "trials.jsonl", {})
+    ready = time.monotonic()
+    desk, began = timed_desk(journal, max(workers, 1), tasks)
+    if workers:
+        with ray_session(threads=1):
+            measure_packed(problem, desk, case.config().resources, folder / "ray")
+            last = time.monotonic()
+    else:
+        measure_here(problem, desk)
+        last = time.monotonic()
+    end = time.monotonic()
+    rows = journal.search()
+    journal.close()
+    if failed := [row.error for row in rows if row.status != "done"]:
+        raise SystemExit(f"{len(failed)} trials failed; the first: {failed[0]}")
+    return {
+        "ready": ready,
+        "first": sum(began) / len(began),
+        "last": last,
+        "end": end,
+        "trials": len(rows),
+        "fit_seconds": sum(row.seconds for row in rows),
+        "scores": {row.key: row.score for row in rows},
+    }
+
+
+def timed_desk(
+    journal: Journal,
+    workers: int,
+    tasks: Sequence[Task],
+    now: Callable[[], float] = time.monotonic,
+) -> tuple[Desk, list[float]]:
+    """Return a desk, and a list that fills with the moment of each worker's first fit.
+
+    The first batches, one a worker, go to different ones. A worker began when its first rows
+    came, less the seconds of their fits.
+    """
+    batches: list[set[tuple[str, int]]] = []
+    began: list[float] = []
+
+    class TimedDesk(Desk):
+        def take(self) -> list[Task]:
+            found = super().take()
+            if found and len(began) + len(batches) < workers:
+                batches.append({task.place for task in found})
+            return found
+
+        def bring(self, rows: Iterable[Row]) -> None:
+            rows = list(rows)
+            for batch in list(batches):
+                own = [row.seconds for row in rows if row.place in batch]
+                if own:
+                    began.append(now() - sum(own))
+                    batches.remove(batch)
+            super().bring(rows)
+
+    return TimedDesk(journal, workers, tasks), began
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def figures(seen: Watched, workers: int) -> Figures:
+    """Return what one way took.
+
+    Args:
+        seen: Of the way's process; see `measure`.
+        workers: Processes that fit; 1 for the loop.
+
+    Returns:
+        ``trials``; ``seconds`` from data at hand to Ray's end, ``start_s`` of these until the
+        workers began to fit (their mean), ``fitting_s`` from then to the last row; ``per_s`` and
+        ``fitting_per_s``, trials over the first and the last of these; ``idle_ms``, what a
+        worker does beside fitting while there are trials, for each; ``cpu_s`` over
+        ``seconds`` and ``fitting_cpu_s`` over ``fitting_s``, of all processes; ``trial_ms``, the
+        mean time of a trial's fits.
+    """
+    said = seen.said
+    trials, fits = said["trials"], said["fit_seconds"]
+    seconds, fitting = said["end"] - said["ready"], said["last"] - said["first"]
+    return {
+        "trials": trials,
+        "workers": workers,
+        "seconds": seconds,
+        "start_s": said["first"] - said["ready"],
+        "fitting_s": fitting,
+        "per_s": trials / seconds,
+        "fitting_per_s": trials / fitting,
+        "idle_ms": 1000 * (workers * fitting - fits) / trials,
+        "trial_ms": 1000 * fits / trials,
+        "cpu_s": seen.cpu_between(said["ready"], said["end"]),
+        "fitting_cpu_s": seen.cpu_between(said["first"], said["last"]),
+    }
+
+
+def check_same(ways: Mapping[str, Watched]) -> None:
+    """See that every way found the same scores.
+
+    Raises:
+        BenchError: naming one that did not: then the fits were not the same.
+    """
+    first, *others = ways
+    known = ways[first].said["scores"]
+    for name in others:
+        scores = ways[name].said["scores"]
+        if scores.keys() != known.keys() or any(
+            abs(scores[key] - score) > 1e-6 for key, score in known.items()
+        ):
+            raise BenchError(f"{name}: its scores are not those of the {first}")
+
+
+def compared(loop: Figures, ray: Figures) -> Figures:
+    """Return a way on Ray over the loop.
+
+    Returns:
+        ``ratio`` of seconds, start-up included, and ``fitting_ratio`` without; ``speed_up``, one
+        over that, and ``of_linear``, its share of the number of workers;
+        ``overhead_ms`` of CPU time a trial without start-up, ``start_cpu_s`` of the start-up.
+    """
+    speed_up = loop["fitting_s"] / ray["fitting_s"]
+    extra = ray["fitting_cpu_s"] - loop["fitting_cpu_s"]
+    return {
+        "ratio": ray["seconds"] / loop["seconds"],
+        "fitting_ratio": 1 / speed_up,
+        "speed_up": speed_up,
+        "of_linear": speed_up / ray["workers"],
+        "overhead_ms": 1000 * extra / ray["trials"],
+        "start_cpu_s": ray["cpu_s"] - ray["fitting_cpu_s"],
+    }
+
+
+def aims(cases: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
+    """Compare what was measured with the aims.
+
+    Args:
+        cases: ``cheap`` and ``costly``, each with ``compared`` by way, the one of most workers
+            last; one that was not measured is missing.
+    """
+
+    def last(name: str, key: str) -> float | None:
+        return list(cases[name]["compared"].values())[-1][key] if name in cases else None
+
+    ratio, share = last("cheap", "ratio"), last("costly", "of_linear")
+    return [
+        at_most("cheap trials: Ray's time, start-up included, over the loop's", ratio, 1.15),
+        at_least("costly trials: speed-up over the number of workers", share, 0.8),
+    ]
+
+
+COLUMNS = (
+    ("s", "seconds", 1),
+    ("of loop's", "ratio", 2),
+    ("trials/s", "per_s", 2),
+    ("start-up s", "start_s", 1),
+    ("without it: of loop's", "fitting_ratio", 2),
+    ("trials/s", "fitting_per_s", 2),
+    ("speed-up", "speed_up", 2),
+    ("of linear", "of_linear", None),
+    ("CPU s", "cpu_s", 1),
+    ("of start-up", "start_cpu_s", 1),
+    ("CPU ms/trial over loop", "overhead_ms", 1),
+    ("idle ms/trial", "idle_ms", 1),
+)
+"""Head, key of `figures` or of `compared`, decimals (none: per cent)."""
+
+
+def result(cases: Mapping[str, Mapping[str, Any]]) -> Result:
+    """Return the result of these figures."""
+    tables = []
+    for name, one in cases.items():
+        case, ways = one["case"], one["ways"]
+        each = next(iter(ways.values()))["trial_ms"]
+        title = (
+            f"{case['trials']} {name} trials of {case['router']}, {case['folds']} fits each, "
+            f"{case['n']} made-up questions x {case['llms']} LLMs; a trial takes {each:.0f} ms"
+        )
+        found = {way: {**own, **one["compared"].get(way, {})} for way, own in ways.items()}
+        rows = [[way, *(_cell(f, *rest) for _, *rest in COLUMNS)] for way, f in found.items()]
+        tables.append(Table(title, ("way", *(head for head, *_ in COLUMNS)), rows))
+    facts = (
+        "One thread of linear algebra in each process. The loop makes the same fits on the same "
+        "folds in one process, and every way finds the same scores. Time runs from data at hand to "
+        "the last row, with Ray's start and end; without start-up it runs from when the workers "
+        "began to fit, their mean. Idle is a worker's time beside its fits."
+    )
+    return Result(tables, facts, aims(cases), {"cases": cases})
+
+
+def _cell(one: Mapping[str, float], key: str, places: int | None) -> str:
+    value = one.get(key)
+    return percent(value) if places is None else fixed(value, places)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="waypost-bench-") as place:
+        json.dump(measure(Case(**json.loads(given.case)), given.workers, Path(place)), sys.stdout)

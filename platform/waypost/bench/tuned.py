@@ -1,0 +1,380 @@
+"""Compare tuned routers with their defaults on questions that no sweep has seen.
+
+Each router is tuned on the training split by its file of tune_configs, then both are asked the test
+questions. KEY=VALUE changes a key of every file. The same command again goes on where the last one
+ended.
+
+Example: waypost bench tuned --pooled DIR --data DIR --router knnrouter budget.trials=20
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import DirectoryPath, Field, model_validator
+
+from waypost.bench import harness
+from waypost.bench.harness import Result, Table, Tell
+from waypost.contracts.atomic import new_folder
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, WaypostError
+from waypost.contracts.routing_data import read_routing_data
+from waypost.pipelines.data.split import split_folder
+from waypost.pipelines.evaluation.inputs import reason
+from waypost.pipelines.evaluation.resplit import SHARE
+from waypost.pipelines.ray_session import ray_session
+from waypost.report.numbers import UNKNOWN, fixed, plain, usd
+from waypost.tune.config import TuneConfig, read_sweep
+from waypost.tune.journal import Row
+from waypost.tune.sweep import Watcher, run_sweep
+
+SAME = "default kept"
+"""No setting was found that the sweep could tell from the default."""
+
+BETTER, HIGHER = "better", "higher, within the interval"
+EQUAL = "equal"
+LOWER, WORSE = "lower, within the interval", "worse"
+_SOURCE = "source.json"
+
+
+class Options(harness.Options):
+    """What is compared."""
+
+    pooled: tuple[DirectoryPath, ...] = Field(
+        (),
+        description="Routing-data folder whose training and test questions are pooled and split "
+        "anew, as evaluate --resplit does. May be given many times.",
+    )
+    data: tuple[DirectoryPath, ...] = Field(
+        (),
+        description="Routing-data folder whose own test split is taken. May be given many times.",
+    )
+    router: tuple[str, ...] = Field(
+        ("knnrouter", "mlprouter", "mfrouter", "graphrouter", "auto"),
+        description="May be given many times.",
+    )
+    configs: DirectoryPath = Field(
+        Path("tune_configs"), description="Folder with ROUTER.yaml, the sweep of each."
+    )
+    encoder: str = Field("onnx", description="Query encoder.")
+    seed: int = Field(0, ge=0, description="Of the splits of --pooled.")
+    out: Path = Field(
+        Path("runs/tuned"),
+        description="Folder of the sweeps and the result; what it holds already is not measured "
+        "again.",
+    )
+    fresh: bool = Field(False, description="Delete earlier results there and begin anew.")
+    overrides: tuple[str, ...] = Field(
+        (),
+        description="Settings of every file.",
+        json_schema_extra={"argument": "[KEY=VALUE]..."},
+    )
+
+    @model_validator(mode="after")
+    def _are_named(self) -> Options:
+        if not self.pooled and not self.data:
+            raise ValueError("name routing data: --pooled DIR, --data DIR, or both")
+        return self
+
+
+@dataclass(frozen=True)
+class Source:
+    """Routing data as it was named.
+
+    Attributes:
+        folder: With a training and a test split.
+        seed: Of the split of both together, as ``waypost evaluate --resplit`` makes it; None
+            takes the folder's own.
+    """
+
+    folder: Path
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables and folders of results call it."""
+        name = self.folder.resolve().name
+        return name if self.seed is None else f"{name}-seed-{self.seed}"
+
+
+def run(options: Options, tell: Tell) -> Result:
+    """Compare; what the folder of results holds already is not measured again.
+
+    Returns:
+        Figures: ``data`` (by name: questions, rows by router, failed routers with the reason) and
+        ``counts``. They are written to ``result.json`` there, too.
+
+    Raises:
+        ConfigError: faults of all the sweeps' files, or ``out`` holds results of something else.
+        SchemaError, WeightsError: data or encoder cannot be had.
+    """
+    configs, out = read_configs(options), options.out
+    sources = [*(Source(one, options.seed) for one in options.pooled), *map(Source, options.data)]
+    check_names(sources)
+    data: dict[str, Any] = {}
+    with ExitStack() as stack:
+        session = _Session(stack)
+        for source in sources:
+            if options.fresh:
+                shutil.rmtree(out / source.name, ignore_errors=True)
+            folder = prepared(source, out)
+            splits = [read_routing_data(folder, name) for name in ("train", "test")]
+            found = data[source.name] = {
+                "train": len(splits[0]),
+                "test": len(splits[1]),
+                "llms": len(splits[0].llms),
+                "digests": [one.digest for one in splits],
+                "rows": {},
+                "failed": {},
+            }
+            for name, config in configs.items():
+                what = f"{source.name}: {name}"
+                try:
+                    row = _row(config, folder, out / source.name, what, session, tell)
+                    found["rows"][name] = row
+                # One router that fails, its data wanting, must not end the others.
+                except WaypostError as error:
+                    found["failed"][name] = reason(error)
+    rows = [row for one in data.values() for row in one["rows"].values()]
+    figures = plain({"data": data, "counts": counted(rows)})
+    _write_json(out / "result.json", {"options": options.model_dump(mode="json"), **figures})
+    return result(figures, options)
+
+
+def read_configs(options: Options) -> dict[str, TuneConfig]:
+    """Read the sweeps' files.
+
+    Raises:
+        ConfigError: with every fault of all files.
+    """
+    overrides = [f"encoder={options.encoder}", *options.overrides]
+    found: dict[str, TuneConfig] = {}
+    faults: list[Fault] = []
+    for name in dict.fromkeys(options.router):
+        try:
+            found[name] = read_sweep(options.configs / f"{name}.yaml", overrides)
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+@dataclass
+class _Session:
+    """A Ray that is started for the first sweep that needs it, and serves all."""
+
+    stack: ExitStack
+    is_there: bool = field(default=False)
+
+    def begin(self) -> None:
+        if not self.is_there:
+            self.stack.enter_context(ray_session(threads=1))
+            self.is_there = True
+
+
+def _row(
+    config: TuneConfig, folder: Path, place: Path, what: str, session: _Session, tell: Tell
+) -> dict[str, Any]:
+    """Return a router's row: the one kept, if it is of the same sweep, else a new one."""
+    kept, asked = place / f"{config.router}.json", plain(config.model_dump(mode="json"))
+    if (row := _kept(kept, asked)) is not None:
+        tell(f"{what}: there already")
+        return row
+    tell(f"{what}: up to {config.budget.trials} trials")
+    session.begin()
+
+    def tried(row: Row, total: int) -> None:
+        if row.deal == 0:
+            tell.bar(row.number + 1, total, "trials")
+
+    watcher = Watcher(embedded=tell.bar, row=tried, step=tell)
+    report = run_sweep(config, folder, place / config.router, watcher=watcher)
+    if "quality" not in (report.get("test") or {}):
+        failed = (report.get("test") or {}).get("failed") or "no test split"
+        raise SchemaError(f"{config.router}: could not be tested: {failed}")
+    found: dict[str, Any] = plain(row_of(report))
+    _write_json(kept, {"asked": asked, "row": found})
+    return found
+
+
+def _kept(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None  # torn by a kill
+    return found["row"] if found["asked"] == asked else None
+
+
+def _write_json(path: Path, data: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+# -- data: a copy of each folder, which keeps embeddings ------------------------------------------
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """See that every source has a name of its own.
+
+    Raises:
+        ConfigError: naming those that stand twice.
+    """
+    found = [one.name for one in sources]
+    faults = [Fault(n, "stands twice") for n in dict.fromkeys(found) if found.count(n) > 1]
+    if faults:
+        raise ConfigError(faults)
+
+
+def prepared(source: Source, out: Path) -> Path:
+    """Return the copy of a source in a folder of results, made where it is missing.
+
+    Raises:
+        ConfigError: the copy there is of other data.
+        SchemaError: the source is no routing data, or has no test split.
+    """
+    splits = [read_routing_data(source.folder, name) for name in ("train", "test")]
+    digests: dict[str, Any] = {"digests": [one.digest for one in splits]}
+    target, note = out / source.name / "data", out / source.name / _SOURCE
+    if target.is_dir() and note.is_file():
+        if json.loads(note.read_text(encoding="utf-8")) != digests:
+            problem = "holds results on other data; give another --out"
+            raise ConfigError([Fault(str(out / source.name), problem)])
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.seed is None:
+        with new_folder(target) as folder:
+            files = ("llms.json", "routing_*.parquet", "query_embeddings-*.safetensors")
+            for path in (path for pattern in files for path in source.folder.glob(pattern)):
+                shutil.copyfile(path, folder / path.name)
+    else:
+        split_folder(source.folder, target, test=SHARE, seed=source.seed, pooled=True)
+    note.write_text(json.dumps(digests), encoding="utf-8")
+    return target
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+def row_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Take from a sweep's report what the comparison says of its router.
+
+    Args:
+        report: What `run_sweep` returned, of data with a test split.
+
+    Returns:
+        JSON-able: ``quality`` and ``cost_usd_per_1k`` (default, tuned, best single LLM) on the
+        test split at lambda 0, ``difference`` with ``low`` and ``high`` of its paired 95 %
+        interval (all 0 where the default was kept: it is the same router), ``verdict``,
+        ``trials``, ``seconds`` of the search, ``fit_seconds`` of all its fits, ``cross_validated``
+        (default, taken), ``setting``, ``why`` it was taken, ``queries``.
+    """
+    taken, test = report["taken"], report["test"]
+    same = taken["is_default"]
+    row: dict[str, Any] = {
+        "queries": test["queries"],
+        "trials": report["trials"]["tried"],
+        "failed": report["trials"]["failed"],
+        "seconds": report["seconds"],
+        "fit_seconds": report["fit_seconds"],
+        "cross_validated": {"default": taken["default_score"], "taken": taken["score"]},
+        "setting": taken["setting"],
+        "why": taken["why"],
+    }
+    for key in ("quality", "cost_usd_per_1k"):
+        found = test[key]
+        row[key] = {
+            "default": found["tuned"] if same else found.get("default"),
+            "tuned": found["tuned"],
+            "best_single": found["best single LLM"],
+        }
+    for key in ("difference", "low", "high"):
+        row[key] = 0.0 if same else test.get(key)
+    row["verdict"] = SAME if same else verdict(row["difference"], row["low"], row["high"])
+    return row
+
+
+def verdict(difference: float | None, low: float | None, high: float | None) -> str | None:
+    """Say what a difference and its interval come to; None where one is unknown."""
+    if difference is None or low is None or high is None:
+        return None
+    if low > 0:
+        return BETTER
+    if high < 0:
+        return WORSE
+    if difference == 0:
+        return EQUAL
+    return HIGHER if difference > 0 else LOWER
+
+
+def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count rows: all, those not worse within the interval, higher, better, default kept."""
+    known = [row["verdict"] for row in rows if row["verdict"] is not None]
+    return {
+        "rows": len(rows),
+        "not_worse": sum(one != WORSE for one in known),
+        "higher": sum(one in (BETTER, HIGHER) for one in known),
+        "better": known.count(BETTER),
+        "kept": known.count(SAME),
+    }
+
+
+HEADS = (
+    "router", "trials", "default", "tuned", "tuned less default", "verdict", "USD per 1k: default",
+    "tuned", "search s",
+)  # fmt: skip
+
+
+def result(figures: Mapping[str, Any], options: Options) -> Result:
+    """Return the result of these figures."""
+    tables, counts = [], figures["counts"]
+    failed: dict[str, str] = {}
+    for name, one in figures["data"].items():
+        title = f"{name}: {one['train']} training and {one['test']} test questions x {one['llms']}"
+        rows = [_cells(router, row) for router, row in one["rows"].items()]
+        rows += [[router, *[UNKNOWN] * (len(HEADS) - 1)] for router in one["failed"]]
+        tables.append(Table(f"{title} LLMs", HEADS, rows))
+        failed |= {f"{name}: {router}": why for router, why in one["failed"].items()}
+    split = ""
+    if options.pooled:
+        split = f", questions pooled and split anew with seed {options.seed}"
+    facts = (
+        f"Of {counts['rows']} routers tuned, {counts['not_worse']} are not worse on test within "
+        f"the interval; {counts['higher']} are higher, {counts['better']} of them beyond the "
+        f"interval, and {counts['kept']} kept the default. Quality of the choices at lambda 0 on "
+        "the test split, which no sweep has seen; differences with paired 95 % bootstrap "
+        "intervals. Settings are chosen by cross-validation in the training split, and the "
+        "default stays unless another is better beyond the noise: then both are one router. "
+        f"Encoder {options.encoder}{split}."
+    )
+    return Result(tables, facts, figures=figures, failed=failed)
+
+
+def _cells(router: str, row: Mapping[str, Any]) -> list[str]:
+    quality, cost = row["quality"], row["cost_usd_per_1k"]
+    difference = fixed(row["difference"], 4, sign=True)
+    if row["difference"] == 0 and row["low"] == row["high"] == 0:
+        difference = "0"
+    elif row["low"] is not None and row["high"] is not None:
+        low, high = (fixed(row[key], 4, sign=True) for key in ("low", "high"))
+        difference += f" [{low}, {high}]"
+    return [
+        router,
+        str(row["trials"]),
+        fixed(quality["default"], 4),
+        fixed(quality["tuned"], 4),
+        difference,
+        row["verdict"] or UNKNOWN,
+        usd(cost["default"]),
+        usd(cost["tuned"]),
+        fixed(row["seconds"], 0),
+    ]
