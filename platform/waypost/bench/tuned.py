@@ -21,7 +21,7 @@ from pydantic import DirectoryPath, Field, model_validator
 
 from waypost.bench import harness
 from waypost.bench.harness import Result, Table, Tell
-from waypost.contracts.atomic import new_folder
+from waypost.contracts.atomic import new_folder, write_text
 from waypost.contracts.errors import ConfigError, Fault, SchemaError, WaypostError
 from waypost.contracts.routing_data import read_routing_data
 from waypost.pipelines.data.split import split_folder
@@ -214,9 +214,7 @@ def _kept(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 # -- data: a copy of each folder, which keeps embeddings ------------------------------------------

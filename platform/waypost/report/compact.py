@@ -7,10 +7,10 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from waypost import __version__
 from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.report.numbers import fixed, percent, table, usd, with_interval
@@ -120,7 +120,7 @@ def machine() -> dict[str, Any]:
         )
         source = f"commit {done.stdout.strip()}"
     except (OSError, subprocess.CalledProcessError):  # an installed package
-        source = f"version {__version__}"
+        source = f"version {version('waypost')}"
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "source": source,
