@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_the_lazy_names_are_the_public_ones() -> None:
     assert set(waypost._HOMES) | {"__version__"} == set(waypost.__all__)
+
+
+def test_private_names_of_ray_stand_in_one_file(root: Path) -> None:
+    private = re.compile(
+        r"(?:from|import) ray[\w.]*\._|from ray[\w.]* import .*\b_[a-z]|\bray(?:\.\w+)*\._[a-z]"
+        r"|\bhandle\._|\bcall\._"
+    )
+    sources = [p for name in ("platform", "routers", "rl") for p in (root / name).rglob("*.py")]
+    found = {p.name for p in sources if private.search(p.read_text(encoding="utf-8"))}
+    assert found == {"ray_compat.py"}

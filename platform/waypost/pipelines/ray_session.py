@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waypost import ray_compat
 from waypost.config import environment_value, set_default_environment
 from waypost.contracts.errors import ClusterError
 
@@ -111,7 +112,7 @@ def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Itera
 
     with results_only():
         if ray.is_initialized():
-            yield _dashboard()
+            yield ray_compat.dashboard_url()
             return
         if address is not None:
             _begin(address=address)
@@ -119,7 +120,7 @@ def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Itera
             cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
             _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
         try:
-            yield _dashboard()
+            yield ray_compat.dashboard_url()
         finally:
             ray.shutdown()
 
@@ -148,12 +149,6 @@ def _threads(count: int | None) -> dict[str, dict[str, str]] | None:
     if count is None or environment_value("OMP_NUM_THREADS") is not None:
         return None
     return {"env_vars": {"OMP_NUM_THREADS": str(count)}}
-
-
-def _dashboard() -> str | None:
-    from ray._private.worker import get_dashboard_url
-
-    return get_dashboard_url() or None
 
 
 def _set_up(own: bool) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from waypost import ray_compat
 from waypost.config import environment_value, resolve_path, settings
 from waypost.contracts.artifact import MANIFEST
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
@@ -228,23 +229,13 @@ def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> N
     """
     try:
         import ray
-        from ray.serve._private.api import serve_start
-        from ray.serve.schema import ServeDeploySchema
+        import ray.serve
     except ImportError:
         raise MissingExtraError("ray", "serve") from None
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
     # address "local": never an older Ray of this machine, which might be someone else's
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
-    schema = ServeDeploySchema.model_validate(_quiet(config.data))
-    # The public serve.run builds in this process and ignores the `deployments` of a file. What
-    # follows is what Ray's own `serve run` does with a file.
-    client = serve_start(
-        http_options=schema.http_options.model_dump(),
-        proxy_location=schema.proxy_location,
-        grpc_options=schema.grpc_options.model_dump(),
-        global_logging_config=schema.logging_config,
-    )
-    client.deploy_apps(schema, _blocking=False)
+    ray_compat.start_serve(_quiet(config.data))
 
 
 def _quiet(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,10 +248,7 @@ def update(data: Mapping[str, Any]) -> None:
 
     A changed ``user_config`` is applied by the replicas that run; changed arguments restart them.
     """
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
-    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(_quiet(data)))
+    ray_compat.update_serve(_quiet(data))
 
 
 def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -> None:
@@ -362,9 +350,7 @@ def _problem(application: str, deployment: str) -> str | None:
         return None
 
     handle: Any = serve.get_deployment_handle(deployment, application)
-    if not handle.is_initialized:
-        # in throughput mode handles would work inside of an event loop only, which is not here
-        handle._init(_run_router_in_separate_loop=True)
+    ray_compat.detach_handle(handle)
     try:
         problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 - a border: a node that dies now is Serve's to tell

@@ -13,6 +13,7 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict
 from typing import Any
 
+from waypost import ray_compat
 from waypost.contracts.errors import (
     EngineConnectionError,
     EngineError,
@@ -224,12 +225,11 @@ class HandleLLM(_Handle):
                 _cancel(call)
 
     async def _assigned(self, call: Any) -> None:
-        # Serve's public calls cannot tell the wait for a replica from the wait for its answer;
-        # without a bound on the first, a request to an LLM whose only replica is being
+        # Without a bound on this wait a request to an LLM whose only replica is being
         # restarted would wait for it instead of going to the next model.
         try:
             async with asyncio.timeout(self._queue_timeout_s):
-                await call._fetch_future_result_async()
+                await ray_compat.assigned(call)
         except TimeoutError:
             raise EngineOverloadedError(
                 f"no replica was free within {self._queue_timeout_s:g} s"
