@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,13 +12,16 @@ from waypost.cli.arguments import Folder
 from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
 from waypost.storage.uri import Place, is_uri, place
 
+if TYPE_CHECKING:
+    from waypost.report.tables import Report
 
-class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
-    """Numbers with commas between them; what they may be is said by the config."""
 
-    name = "numbers"
+class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
+    """Values with commas between them; the config says what they may be."""
 
-    def __init__(self, kind: type[int] | type[float]) -> None:
+    name = "list"
+
+    def __init__(self, kind: type[int] | type[float] | type[str]) -> None:
         self.kind = kind
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
@@ -50,7 +53,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="YAML with routers, split, encoder, seed, resplit, lambdas; arguments win over it.",
+    help="YAML with these options and routers as keys; arguments win over it.",
 )
 @click.option(
     "--split",
@@ -64,15 +67,21 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg] # generic from click 
 @click.option("--seed", type=click.IntRange(min=0), help="Of fits and draws.  [default: 0]")
 @click.option(
     "--resplit",
-    type=_Numbers(int),
+    type=_List(int),
     metavar="SEEDS",
     help="Pool train with the unseen test queries and split anew for each seed: 0,1,2,3,4.",
 )
 @click.option(
     "--lambdas",
-    type=_Numbers(float),
+    type=_List(float),
     metavar="NUMBERS",
     help="Cost weights.  [default: 0, a log scale that reaches the cheapest LLM, cost alone]",
+)
+@click.option(
+    "--metrics",
+    type=_List(str),
+    metavar="KEYS",
+    help="Metrics that take long, to compute besides the others, with commas between them.",
 )
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in artifacts.")
 @click.option(
@@ -94,6 +103,7 @@ def command(
     seed: int | None,
     resplit: tuple[int, ...] | None,
     lambdas: tuple[float, ...] | None,
+    metrics: tuple[str, ...] | None,
     allow_plugin_code: bool,
     insert_at: str | None,
     as_json: bool,
@@ -118,6 +128,7 @@ def command(
         "seed": seed,
         "resplit": resplit,
         "lambdas": lambdas,
+        "metrics": metrics,
         "allow_plugin_code": allow_plugin_code or None,
     }
     settings = {} if config_path is None else read_yaml(config_path)
@@ -152,30 +163,24 @@ def _command(ctx: click.Context) -> str:
             continue
         words.append(option.opts[0])
         if isinstance(value, tuple):
-            words.append(",".join(f"{number:g}" for number in value))
+            words.append(",".join(v if isinstance(v, str) else f"{v:g}" for v in value))
         elif not isinstance(value, bool):
             words.append(str(value))
     return shlex.join(words)
 
 
-def _show(report: dict[str, Any], out: Place) -> None:
-    from waypost.report.numbers import fixed, usd, with_interval
-    from waypost.report.tables import REFERENCES, references
+def _show(report: Report, out: Place) -> None:
+    from waypost.metrics.table import BY_KEY
+    from waypost.report.tables import REFERENCES, references, written
 
-    def cells(name: str, row: Any) -> tuple[str, ...]:
-        return (
-            name,
-            fixed(row["quality"]),
-            with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
-            usd(row["cost_usd_per_1k"]),
-            fixed(row.get("aiq")),
-            fixed(row.get("decision_ms_p50"), 2),
-        )
-
-    columns = ("router", "quality", "vs best single", "USD per 1k", "AIQ", "ms")
-    rows = [cells(f"({REFERENCES[key]})", row) for key, row in references(report).items()]
-    rows += [cells(name, row) for name, row in report["routers"].items()]
-    echo_table(columns, rows)
+    keys = ("quality", "delta_best_single", "cost_usd_per_1k", "aiq", "decision_ms_p50")
+    metrics = [BY_KEY[key] for key in keys]
+    named = {f"({REFERENCES[key]})": row for key, row in references(report).items()}
+    rows = [
+        (name, *(written(one, row, interval=one.signed) for one in metrics))
+        for name, row in (*named.items(), *report["routers"].items())
+    ]
+    echo_table(("router", *(one.title for one in metrics)), rows)
     seen = report["leaks"]["count"]
     click.echo(
         f"{report['n_queries']:g} queries, {seen:g} of them seen in training; cost: "

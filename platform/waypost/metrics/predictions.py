@@ -1,4 +1,4 @@
-"""Are predicted scores what is earned: Brier score, log loss, calibration error, reliability."""
+"""How good predictions are: calibration, the order of LLMs, and whom to route by them."""
 
 from __future__ import annotations
 
@@ -131,6 +131,10 @@ class Coverage:
         n = max(len(self.rows), 1)
         return np.r_[0.0, np.cumsum(mass[0]) / n], np.r_[0.0, np.cumsum(gained[0]) / n]
 
+    def at(self, shares: ArrayLike) -> Floats:
+        """Return the mean gain of all queries at these coverages."""
+        return np.interp(np.asarray(shares, np.float64), *self.curve())
+
     def first_reaching(self, target: float) -> float:
         """Return the smallest coverage with this mean gain or more; NaN where it never has."""
         x, y = self.curve()
@@ -150,11 +154,6 @@ class Coverage:
             return own, gained
         mass, sums = (np.add.reduceat(part, self.starts, axis=1) for part in (own, gained))
         return mass, sums
-
-
-def at(coverage: Coverage, shares: ArrayLike) -> Floats:
-    """Return the mean gain at these coverages."""
-    return np.interp(np.asarray(shares, np.float64), *coverage.curve())
 
 
 _BLOCK = 2_000_000

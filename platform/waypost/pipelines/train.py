@@ -25,9 +25,9 @@ from waypost.contracts.step_router import StepRouter
 from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
+from waypost.metrics.comparison import look_up_names
 from waypost.pipelines.data.embeddings import Progress, query_embeddings
 from waypost.pipelines.evaluation.lambda_curve import sweep
-from waypost.pipelines.evaluation.replay import look_up_names
 from waypost.registry import make_trainable, router_class
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored, place

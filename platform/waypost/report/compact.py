@@ -13,23 +13,24 @@ from typing import Any
 
 from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.report.numbers import fixed, percent, table, usd, with_interval
-from waypost.report.tables import name_of, references
+from waypost.metrics.table import BY_KEY
+from waypost.report.numbers import fixed, table
+from waypost.report.tables import Report, named, written
 
-_COLUMNS = (
-    "router", "quality", "vs best single", "USD per 1k", "cost saved", "AIQ", "decision ms",
-    "fit s",
+COLUMNS = (
+    "quality", "delta_best_single", "cost_usd_per_1k", "cost_save", "aiq", "decision_ms_p50",
+    "fit_s",
 )  # fmt: skip
-
+"""Metrics of the short table."""
 
 _SHARES = (10, 25, 50, 75, 100)
 _CURVES = 6
 
 
-def compact(report: Mapping[str, Any]) -> str:
+def compact(report: Report) -> str:
     """Return the short table, with seed, data digest and command below it."""
-    rows = [_row(name_of(key, row), row) for key, row in references(report).items()]
-    rows += [_row(name, row) for name, row in report["routers"].items()]
+    metrics = [BY_KEY[key] for key in COLUMNS]
+    rows = [[name, *(written(one, row) for one in metrics)] for name, row in named(report)]
     seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
     facts = (
         f"{report['n_queries']:g} queries{' a seed' if len(seeds) > 1 else ''}, seed "
@@ -38,7 +39,7 @@ def compact(report: Mapping[str, Any]) -> str:
     )
     failed = [f"- Not measured: `{name}`: {why}" for name, why in report["failed"].items()]
     lines = [
-        *table(_COLUMNS, rows),
+        *table(("router", *(one.title for one in metrics)), rows),
         "",
         *_curves(report),
         *failed,
@@ -50,7 +51,7 @@ def compact(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _curves(report: Mapping[str, Any]) -> list[str]:
+def _curves(report: Report) -> list[str]:
     """Return a table of the curves: best quality within a share of the best single LLM's cost."""
     spent = report["reference"]["best_single"]["cost_usd_per_1k"]
     judged = [(name, row) for name, row in report["routers"].items() if row["aiq"] is not None]
@@ -72,19 +73,6 @@ def _curves(report: Mapping[str, Any]) -> list[str]:
 def _within(curve: Sequence[Sequence[float | None]], most: float) -> str:
     inside = [q for _, q, cost in curve if q is not None and cost is not None and cost <= most]
     return fixed(max(inside)) if inside else "n/a"
-
-
-def _row(name: str, row: Mapping[str, Any]) -> list[str]:
-    return [
-        name,
-        with_interval(row, "quality", "quality_low", "quality_high"),
-        with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
-        usd(row.get("cost_usd_per_1k")),
-        percent(row.get("cost_save")),
-        fixed(row.get("aiq")),
-        fixed(row.get("decision_ms_p50"), 2),
-        fixed(row.get("fit_s"), 2),
-    ]
 
 
 def check_marker(path: Path, marker: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from waypost.report.drawing import GREY, figure, literal, look, save
+from waypost.report.tables import Report
 
 _DECADE = 10.0
 _NAMED = 12
@@ -18,7 +19,7 @@ _NAMED = 12
 _OFFSETS = ((9, 0), (8, 7), (8, -7), (-9, 0), (-8, 7), (-8, -7), (0, 13), (0, -13))
 
 
-def draw_curve(report: Mapping[str, Any], path: Path) -> None:
+def draw_curve(report: Report, path: Path) -> None:
     """Draw the cost-quality plane; without costs, quality at lambda 0 alone."""
     if any(row["cost_usd_per_1k"] is not None for row in report["llms"].values()):
         _plane(report, path)
@@ -26,7 +27,7 @@ def draw_curve(report: Mapping[str, Any], path: Path) -> None:
         _bars(report, path)
 
 
-def _plane(report: Mapping[str, Any], path: Path) -> None:
+def _plane(report: Report, path: Path) -> None:
     made = figure(11, 6.2)
     axis = made.subplots()
     singles = {
@@ -147,7 +148,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-def _bars(report: Mapping[str, Any], path: Path) -> None:
+def _bars(report: Report, path: Path) -> None:
     rows = {**report["routers"]}
     for key in ("oracle", "task_oracle", "best_single", "random"):
         rows[key.replace("_", " ")] = report["reference"][key]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from waypost.contracts.errors import MissingExtraError
+from waypost.report.tables import Report
 
 _COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6A3D9A", "#8C564B",
@@ -90,7 +91,7 @@ _LLM_COLORS = (
 )  # fmt: skip
 
 
-def draw_usage(report: Mapping[str, Any], path: Path) -> None:
+def draw_usage(report: Report, path: Path) -> None:
     """Draw who answers at each lambda, as stacked shares; LLMs used least are one in grey."""
     routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
     made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
@@ -130,7 +131,7 @@ def _legend(made: Any, labels: Sequence[str], colors: Sequence[str]) -> None:
     )
 
 
-def draw_reliability(report: Mapping[str, Any], path: Path) -> None:
+def draw_reliability(report: Report, path: Path) -> None:
     """Draw measured against predicted scores in bins of equal mass; the diagonal is right."""
     routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
     names = list(routers) or ["no router predicts scores"]

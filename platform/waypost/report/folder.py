@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from waypost.contracts.atomic import replacing_folder
 from waypost.contracts.errors import ConfigError, Fault
@@ -14,10 +14,11 @@ from waypost.report.curve_plot import draw_curve
 from waypost.report.drawing import draw_reliability, draw_usage
 from waypost.report.markdown import render
 from waypost.report.numbers import plain
+from waypost.report.tables import Report
 
 REPORT = "report.json"
 
-Draw = Callable[[Mapping[str, Any], Path], None]
+Draw = Callable[[Report, Path], None]
 
 PLOTS: dict[str, Draw] = {
     "curve.png": draw_curve,
@@ -61,13 +62,13 @@ def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def write_report(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+def write_report(folder: Path, report: Report) -> Report:
     """Write report.json, report.md and the plots. Returns what report.json holds.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    data = write_json(folder, report)
+    data = cast(Report, write_json(folder, report))
     (folder / "report.md").write_text(render(data), encoding="utf-8")
     for name, draw in PLOTS.items():
         draw(data, folder / name)

@@ -25,9 +25,9 @@ def fixed(value: float | None, places: int = 3, *, sign: bool = False) -> str:
     return UNKNOWN if value is None else f"{value:{'+' if sign else ''}.{places}f}"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, *, sign: bool = False) -> str:
     """Write a share as per cent."""
-    return UNKNOWN if value is None else f"{100 * value:.1f} %"
+    return UNKNOWN if value is None else f"{100 * value:{'+' if sign else ''}.1f} %"
 
 
 def usd(value: float | None) -> str:

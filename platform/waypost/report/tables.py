@@ -1,13 +1,46 @@
-"""Who stands in a report's tables, and what the references are called there."""
+"""The tables of a report, made from the table of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
+from waypost.metrics.measure import HEADLINE, Metric, Numbers
+from waypost.metrics.table import BY_KEY, MATCHED, METRICS, PAIRED, PREDICTIONS, ROUTERS, TWO
 from waypost.report.numbers import UNKNOWN, fixed, percent, table, usd, with_interval
 
-Report = Mapping[str, Any]
+
+class Leaks(TypedDict):
+    """Evaluated queries with a near-duplicate in training."""
+
+    count: float
+    query_ids: list[str]
+
+
+class Report(TypedDict):
+    """What report.json holds; null where a number cannot be computed."""
+
+    data_digest: str
+    train_digest: str | None
+    split: str
+    n_queries: float
+    n_train: float
+    seed: int | list[int]
+    cost_basis: str
+    cost_ref_usd_per_1k: float | None
+    leaks: Leaks
+    llms: dict[str, Numbers]
+    tasks: dict[str, float]
+    two_models: dict[str, str] | None
+    top: str | None
+    reference: dict[str, Numbers]
+    routers: dict[str, Numbers]
+    failed: dict[str, str]
+    how: dict[str, float]
+    command: NotRequired[str]
+
+
+Row = Mapping[str, Any]
 
 REFERENCES = {
     "random": "random",
@@ -22,73 +55,105 @@ REFERENCES = {
 """Reference policies and what people call them, in the order of the table."""
 
 
-def name_of(key: str, row: Mapping[str, Any]) -> str:
-    """Return what a reference is called in a table, with the LLM where it is one."""
-    model = row.get("model_name")
-    return f"*{REFERENCES[key]}*" + (f" ({model})" if model else "")
-
-
-def references(report: Report) -> dict[str, Mapping[str, Any]]:
+def references(report: Report) -> dict[str, Row]:
     """Return the references there are, in the order of the table."""
     return {key: report["reference"][key] for key in REFERENCES if key in report["reference"]}
 
 
-def named(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
+def named(report: Report) -> list[tuple[str, Row]]:
     """Return every row, references first, by the name it has in a table."""
-    named = [(name_of(key, row), row) for key, row in references(report).items()]
-    return [*named, *report["routers"].items()]
+    found: list[tuple[str, Row]] = []
+    for key, row in references(report).items():
+        model = row.get("model_name")
+        found.append((f"*{REFERENCES[key]}*" + (f" ({model})" if model else ""), row))
+    return [*found, *report["routers"].items()]
 
 
-_COLUMNS = (
-    "router", "quality", "USD per 1k", "vs best single", "CostSave@100 %", "CostSave@95 %",
-    "PerfGain", "AIQ", "AIQ vs zero", "Gap@Oracle", "headroom", "decision ms p50 / p99",
-    "usage entropy", "collapse", "flips", "fit s",
-)  # fmt: skip
+_FORMS: dict[str, Callable[[Any], str]] = {
+    "share": percent,
+    "USD per 1,000 queries": usd,
+    "USD per million tokens": usd,
+    "ms": lambda value: fixed(value, 2),
+    "s": lambda value: fixed(value, 2),
+    "p": lambda value: UNKNOWN if value is None else f"{value:.2g}",
+    "%": lambda value: UNKNOWN if value is None else f"{value:+.0f} %",
+    "yes or no": lambda value: {True: "yes", False: "no"}.get(value, UNKNOWN),
+    **dict.fromkeys(
+        ("queries", "LLMs", "steps"), lambda value: UNKNOWN if value is None else f"{value:g}"
+    ),
+}
+"""How a value is written, by its unit; other units with three decimals."""
+
+
+def written(metric: Metric, row: Row, *, interval: bool = True) -> str:
+    """Write a metric's value of a row, with its interval where it has one."""
+    if metric.interval is not None and interval:
+        return with_interval(row, metric.key, *metric.interval, sign=metric.signed)
+    text = _written(metric, row.get(metric.key))
+    if metric.key == "delta_ibc" and row.get("dominates_cheapest"):
+        return "dominates"
+    if metric.key == "auroc" and text != UNKNOWN:
+        known = [one["auroc"] for one in row["by_llm"].values() if one["auroc"] is not None]
+        return f"{text} ({fixed(min(known))} to {fixed(max(known))})"
+    return text
+
+
+def _written(metric: Metric, value: Any) -> str:
+    if metric.unit == "share" and metric.signed:
+        return percent(value, sign=True)
+    form = _FORMS.get(metric.unit)
+    return fixed(value, sign=metric.signed) if form is None else form(value)
+
+
+def of_metrics(
+    metrics: Iterable[Metric], rows: Sequence[tuple[str, Row]], titles: Mapping[str, str] | None
+) -> list[str]:
+    """Return a table with a row for each name and a column for each metric.
+
+    A metric whose value is a mapping has a column for each of its keys. One that is computed on
+    request has a column where it was.
+    """
+    heads, columns = ["router"], [[name for name, _ in rows]]
+    for metric in metrics:
+        title = (titles or {}).get(metric.key, metric.title)
+        values = [row.get(metric.key) for _, row in rows]
+        if metric.on_request and values.count(None) == len(values):
+            continue
+        parts = next((list(value) for value in values if isinstance(value, Mapping)), None)
+        if parts is None:
+            heads.append(title)
+            columns.append([written(metric, row) for _, row in rows])
+            continue
+        for part in parts:
+            heads.append(title.format(part))
+            inner = [value[part] for value in values if value is not None]
+            numbers = [one["recall"] if isinstance(one, Mapping) else one for one in inner]
+            columns.append([_written(metric, number) for number in numbers])
+    return table(heads, list(zip(*columns, strict=True)))
+
+
+def _section(
+    heading: str, rows: Iterable[tuple[str, Row]], titles: Mapping[str, str] | None = None
+) -> list[str]:
+    return of_metrics([row for row in METRICS if row.table == heading], list(rows), titles)
 
 
 def routers(report: Report) -> list[str]:
     """The minimal report: one row a router, references first."""
-    rows = [_row(name_of(key, row), row) for key, row in references(report).items()]
-    rows += [_row(name, row) for name, row in report["routers"].items()]
     note = (
         "Quality and cost at lambda 0; 95 % intervals in brackets. References in italics; "
         "n/a: cannot be computed, or not reached."
     )
-    return [*table(_COLUMNS, rows), "", note, *_foreign(report)]
-
-
-def _foreign(report: Report) -> list[str]:
     trained = report["train_digest"]
     others = [n for n, row in report["routers"].items() if row["trained_on"] != trained]
-    if trained is None or not others:  # over seeds there is no one training split
-        return []
-    return [
-        "",
-        f"Not trained on this folder's training split: {', '.join(others)}. What they saw of these "
-        "queries is not known here.",
-    ]
-
-
-def _row(name: str, row: Mapping[str, Any]) -> list[str]:
-    p50, p99 = row.get("decision_ms_p50"), row.get("decision_ms_p99")
-    return [
-        name,
-        with_interval(row, "quality", "quality_low", "quality_high"),
-        usd(row.get("cost_usd_per_1k")),
-        with_interval(row, "delta_best_single", "delta_low", "delta_high", sign=True),
-        percent(row.get("cost_save")),
-        percent(row.get("cost_save_95")),
-        percent(row.get("perf_gain")),
-        with_interval(row, "aiq", "aiq_low", "aiq_high"),
-        with_interval(row, "delta_aiq", "delta_aiq_low", "delta_aiq_high", sign=True),
-        percent(row.get("gap_oracle")),
-        percent(row.get("recovered_headroom")),
-        UNKNOWN if p50 is None else f"{p50:.2f} / {p99:.2f}",
-        fixed(row.get("usage_entropy"), 2),
-        fixed(row.get("collapse_index"), 2, sign=True),
-        percent(row.get("flip_rate")),
-        fixed(row.get("fit_s"), 2),
-    ]
+    lines = [*_section(ROUTERS, named(report)), "", note]
+    if trained is not None and others:  # over seeds there is no one training split
+        lines += [
+            "",
+            f"Not trained on this folder's training split: {', '.join(others)}. What they saw of "
+            "these queries is not known here.",
+        ]
+    return lines
 
 
 def by_seed(report: Report) -> list[str]:
@@ -126,22 +191,14 @@ def unseen(report: Report) -> list[str]:
     if not count:
         return [*lines, "None: no query has a near-duplicate in the training split."]
     shown = ", ".join(map(str, ids[:30])) + (f" and {len(ids) - 30} more" if len(ids) > 30 else "")
-    rows = [
-        [
-            name,
-            with_interval(row["unseen"], "quality", "quality_low", "quality_high"),
-            with_interval(row["unseen"], "delta_best_single", "delta_low", "delta_high", sign=True),
-        ]
-        for name, row in named(report)
-        if "unseen" in row
-    ]
-    head = f"quality on the {report['n_queries'] - count:g} others"
+    rows = [(name, row["unseen"]) for name, row in named(report) if "unseen" in row]
+    titles = {"quality": f"quality on the {report['n_queries'] - count:g} others"}
     return [
         *lines,
         f"{count:g} of {report['n_queries']:g} queries have a near-duplicate in the training "
         f"split: query_id {shown}. Without them:",
         "",
-        *table(("router", head, "vs best single"), rows),
+        *of_metrics([BY_KEY[key] for key in HEADLINE], rows, titles),
     ]
 
 
@@ -214,85 +271,33 @@ def matched(report: Report) -> list[str]:
     spent = report["reference"]["best_single"]["cost_usd_per_1k"]
     if spent is None:
         return ["No costs are known."]
-    shares = next((list(row["quality_at_cost"]) for row in report["routers"].values()), [])
-    heads = ["router", *(f"best quality within {share} % of its cost" for share in shares)]
-    heads += ["CostSave@99 %", "CostSave@90 %", "hypervolume", "arena score"]
-    rows = [
-        [
-            name,
-            *(fixed(row["quality_at_cost"][share]) for share in shares),
-            percent(row["cost_save_99"]),
-            percent(row["cost_save_90"]),
-            fixed(row["hypervolume"]),
-            fixed(row["arena_score"]),
-        ]
-        for name, row in report["routers"].items()
-    ]
-    return [*table(heads, rows), "", f"The best single LLM costs {usd(spent)} USD per 1k."]
+    lines = _section(MATCHED, report["routers"].items())
+    return [*lines, "", f"The best single LLM costs {usd(spent)} USD per 1k."]
 
 
 def predictions(report: Report) -> list[str]:
     """How good predicted scores, confidence and dollars are; one row a router that predicts."""
-    heads = (
-        "router", "Brier", "log loss", "ECE", "AUROC (worst to best LLM)", "Kendall tau", "NDCG",
-        "by confidence: quality over coverage", "over random order",
-        "by predicted gain: quality over coverage", "over random order",
-        "cost error", "cost too low",
-    )  # fmt: skip
-    rows = [
-        [
-            name,
-            fixed(row["brier"]),
-            fixed(row["log_loss"]),
-            fixed(row["ece"]),
-            _auroc(row),
-            with_interval(row, "kendall_tau", "kendall_tau_low", "kendall_tau_high", sign=True),
-            fixed(row["ndcg"]),
-            *_fallback(row, "selective"),
-            *_fallback(row, "margin"),
-            percent(row["cost_error"]),
-            percent(row["cost_too_low"]),
-        ]
-        for name, row in report["routers"].items()
-        if row["brier"] is not None
-    ]
-    return table(heads, rows) if rows else ["No router predicts scores."]
-
-
-def _fallback(row: Mapping[str, Any], order: str) -> tuple[str, str]:
-    gain = f"{order}_gain"
-    over = with_interval(row, gain, f"{gain}_low", f"{gain}_high", sign=True)
-    return fixed(row[f"{order}_area"]), over
-
-
-def _auroc(row: Mapping[str, Any]) -> str:
-    known = [one["auroc"] for one in row["by_llm"].values() if one["auroc"] is not None]
-    if row["auroc"] is None or not known:
-        return UNKNOWN
-    return f"{fixed(row['auroc'])} ({fixed(min(known))} to {fixed(max(known))})"
+    rows = [item for item in report["routers"].items() if item[1]["brier"] is not None]
+    return _section(PREDICTIONS, rows) if rows else ["No router predicts scores."]
 
 
 def two_models(report: Report) -> list[list[str]]:
     """RouteLLM's numbers; nothing where no router has them."""
     names = report["two_models"]
-    judged = {name: row for name, row in report["routers"].items() if row["apgr"] is not None}
-    if names is None or not judged:
+    rows = [item for item in report["routers"].items() if item[1]["apgr"] is not None]
+    if names is None or not rows:
         return []
-    calls = [key for key in next(iter(judged.values())) if key.startswith("cpt_")]
-    heads = ("router", "APGR", *(f"CPT({key.removeprefix('cpt_')} %)" for key in calls))
-    rows = [
-        [
-            name,
-            with_interval(row, "apgr", "apgr_low", "apgr_high"),
-            *(percent(row[k]) for k in calls),
-        ]
-        for name, row in judged.items()
-    ]
     note = (
         f"Two LLMs alone: {names['weak']}, or {names['strong']} for the queries that it is "
         "predicted to gain most on."
     )
-    return [["## With two LLMs", "", note, "", *table(heads, rows)]]
+    return [[f"## {TWO}", "", note, "", *_section(TWO, rows)]]
+
+
+def paired(report: Report) -> list[str]:
+    """Paired tests, hard questions, and what else a policy must not do."""
+    titles = {"delta_top": f"vs {report['top'] or 'the best'}"}
+    return _section(PAIRED, report["routers"].items(), titles)
 
 
 def episodes(report: Report) -> list[list[str]]:
@@ -310,41 +315,3 @@ def episodes(report: Report) -> list[list[str]]:
         return []
     heads = ("router", "calls a query", "escalated", "wrong of those kept", "right of those left")
     return [["## Routers of several calls", "", *table(heads, rows)]]
-
-
-def paired(report: Report) -> list[str]:
-    """Paired tests, hard questions, and what else a policy must not do."""
-    heads = [
-        "router",
-        f"vs {report['top'] or 'the best'}",
-        "wins / ties / losses",
-        "McNemar p (Holm)",
-    ]
-    groups = next((list(row["solver_recall"]) for row in report["routers"].values()), [])
-    heads += ["picks a best LLM", *(f"solver picked, {g} solve it" for g in groups)]
-    heads += ["not worse by 2 points", "beats single LLMs", "delta IBC", "cost rises"]
-    heads += ["not measured"]
-    rows = []
-    for name, row in report["routers"].items():
-        holm = row["mcnemar_p_holm"]
-        recall = [row["solver_recall"][g]["recall"] for g in groups]
-        rows.append(
-            [
-                name,
-                with_interval(row, "delta_top", "delta_top_low", "delta_top_high", sign=True),
-                f"{row['wins']:g} / {row['ties']:g} / {row['losses']:g}",
-                UNKNOWN if holm is None else f"{holm:.2g}",
-                percent(row["picks_best"]),
-                *map(percent, recall),
-                {True: "yes", False: "no", None: UNKNOWN}[row["non_inferior"]],
-                UNKNOWN if row["beats_singles"] is None else f"{row['beats_singles']:g}",
-                "dominates" if row["dominates_cheapest"] else _ibc(row["delta_ibc"]),
-                UNKNOWN if row["cost_rises"] is None else f"{row['cost_rises']:g}",
-                f"{row['not_measured']:g}",
-            ]
-        )
-    return table(heads, rows)
-
-
-def _ibc(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+.0f} %"

@@ -24,10 +24,9 @@ from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.contracts.types import Floats
+from waypost.metrics.comparison import MOST_UNKNOWN, Sweep, lambda_grid
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import Hull, Singles, hull
-from waypost.pipelines.evaluation.comparison import MOST_UNKNOWN
-from waypost.pipelines.evaluation.lambda_curve import Sweep, lambda_grid
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class, searching
 from waypost.tune.config import Metric, TuneConfig

@@ -20,8 +20,8 @@ from waypost.contracts.routing_data import read_routing_data
 from waypost.contracts.tables import split_path
 from waypost.encoders import make_encoder
 from waypost.metrics.intervals import interval
+from waypost.metrics.measure import Measured
 from waypost.pipelines.data.embeddings import Progress, query_embeddings
-from waypost.pipelines.evaluation.headline import Card
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.pipelines.ray_session import ray_session
 from waypost.pipelines.train import TrainConfig, train
@@ -99,22 +99,28 @@ def on_test(
     )
     done = evaluate(asked, data)
     labels = ("tuned", "default")
-    cards: dict[str, Card] = dict(zip(labels, done.cards.values(), strict=False))
-    if done.report["failed"] or len(cards) < len(artifacts):
-        return {"queries": len(done.ground.test), "trials": trials, "failed": done.report["failed"]}
-    found: dict[str, Any] = {"queries": len(done.ground.test), "trials": trials}
-    shown = {name: card.numbers for name, card in cards.items()}
+    routers: dict[str, Measured] = dict(zip(labels, done.routers.values(), strict=False))
+    if done.report["failed"] or len(routers) < len(artifacts):
+        return {
+            "queries": len(done.comparison.test),
+            "trials": trials,
+            "failed": done.report["failed"],
+        }
+    found: dict[str, Any] = {"queries": len(done.comparison.test), "trials": trials}
+    shown = {name: one.numbers for name, one in routers.items()}
     single = done.reference["best_single"].numbers
     for key in ("quality", "aiq", "cost_usd_per_1k"):
         found[key] = {name: numbers.get(key) for name, numbers in shown.items()}
         found[key]["best single LLM"] = single.get(key)
     if default is not None:
         for key, prefix in (("quality", ""), ("aiq", "aiq_")):
-            found |= _difference(cards["tuned"], cards["default"], key, prefix)
+            found |= _difference(routers["tuned"], routers["default"], key, prefix)
     return found
 
 
-def _difference(tuned: Card, default: Card, key: str, prefix: str) -> dict[str, float | None]:
+def _difference(
+    tuned: Measured, default: Measured, key: str, prefix: str
+) -> dict[str, float | None]:
     """Return tuned less default; draws are of the same questions, so they are paired."""
     found: dict[str, float | None] = {
         f"{prefix}difference": tuned.numbers[key] - default.numbers[key],

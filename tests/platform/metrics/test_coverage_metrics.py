@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from waypost.metrics.intervals import Bootstrap
-from waypost.metrics.predictions import Coverage, at
+from waypost.metrics.predictions import Coverage
 
 GAIN = np.array([1.0, 0.0, -1.0, 1.0])
 VALUE = np.array([0.9, 0.6, 0.1, 0.8])
@@ -15,7 +15,7 @@ def test_by_hand():
     assert coverage == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert gain == pytest.approx([0, 0.25, 0.5, 0.5, 0.25])
     assert found.means() == (pytest.approx([np.trapezoid(gain, coverage)]), [0.25])
-    assert at(found, [0.125, 0.6]) == pytest.approx([0.125, 0.5])
+    assert found.at([0.125, 0.6]) == pytest.approx([0.125, 0.5])
 
 
 def test_equals_enter_together_as_at_random():

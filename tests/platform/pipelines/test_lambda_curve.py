@@ -4,8 +4,8 @@ import pytest
 from waypost.contracts.records import Decision, Query
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import Call, Delegate, FinalAnswer, StepRouter
-from waypost.pipelines.evaluation.lambda_curve import COST_ALONE, lambda_grid, sweep
-from waypost.pipelines.evaluation.replay import look_up, look_up_names
+from waypost.metrics.comparison import COST_ALONE, lambda_grid, look_up, look_up_names
+from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.registry import make_trainable
 from waypost.registry.rule_router import trainable
 from waypost.testing.fitted_routers import fitted

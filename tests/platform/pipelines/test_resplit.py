@@ -55,7 +55,7 @@ def test_a_seed_keeps_a_fifth_of_the_pool_back_and_nothing_leaks(folder):
         assert (one.report["n_train"], one.report["n_queries"]) == (80, 20)
         assert one.report["leaks"]["count"] == 0
         assert one.report["tasks"] == {"algebra": 10, "cooking": 10}
-    kept = [set(one.ground.test.query_ids) for one in by_seed.values()]
+    kept = [set(one.comparison.test.query_ids) for one in by_seed.values()]
     assert kept[0] != kept[1]
     assert report["data_digest"] not in {one.report["data_digest"] for one in by_seed.values()}
 

@@ -1,10 +1,10 @@
-"""Embeddings of one run: each text once for each encoder, however many routers share it."""
+"""What a comparison starts from: routers by name or artifact, and embeddings, each text once."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from waypost.contracts.errors import (
     WaypostError,
     raised_at,
 )
+from waypost.contracts.records import Query
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.loading import load_router
@@ -61,7 +62,14 @@ class Vectors:
         encoder = self._encoder_of(router)
         return data if encoder is None else self.embedded(data, encoder)
 
-    def of_texts(self, router: TrainableRouter, texts: Sequence[str]) -> NDArray[np.float32] | None:
+    def choose(self, router: TrainableRouter, texts: Sequence[str]) -> list[str]:
+        """Return the name of the LLM that a router chooses for each text, at lambda 0."""
+        queries = [Query(text) for text in texts]
+        return [one.model for one in router.decide(queries, self._of_texts(router, texts))]
+
+    def _of_texts(
+        self, router: TrainableRouter, texts: Sequence[str]
+    ) -> NDArray[np.float32] | None:
         """Embed texts that no folder keeps; None where the router needs none."""
         encoder = self._encoder_of(router)
         if encoder is None:
@@ -102,11 +110,13 @@ class Ready:
         router: Fitted or loaded.
         fit_s: Seconds of its fit, embedding apart; of an artifact as it was noted, or None.
         trained_on: Digest of the data that it was fitted on.
+        refit: Fit it again with the next seed; None for an artifact, and where it has no seed.
     """
 
     router: TrainableRouter
     fit_s: float | None
     trained_on: str
+    refit: Callable[[], TrainableRouter] | None = None
 
 
 def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
@@ -187,14 +197,22 @@ def prepare(
         noted = manifest.metrics.get("fit_s")
         fit_s = float(noted) if isinstance(noted, int | float) else None
         return Ready(loaded, fit_s, manifest.data_digest)
-    router = make_trainable(one.router, one.parameters)
-    data = train
-    if router.needs_embeddings:
-        router.encoder = vectors.encoder
-        data = vectors.embedded(train, vectors.encoder)
-    start = time.perf_counter()
-    router.fit(data)
-    return Ready(router, time.perf_counter() - start, train.digest)
+
+    def fitted(parameters: dict[str, Any]) -> tuple[TrainableRouter, float]:
+        router = make_trainable(one.router, parameters)
+        data = train
+        if router.needs_embeddings:
+            router.encoder = vectors.encoder
+            data = vectors.embedded(train, vectors.encoder)
+        start = time.perf_counter()
+        router.fit(data)
+        return router, time.perf_counter() - start
+
+    def refit() -> TrainableRouter:
+        return fitted({**one.parameters, "seed": one.parameters["seed"] + 1})[0]
+
+    router, fit_s = fitted(one.parameters)
+    return Ready(router, fit_s, train.digest, refit if "seed" in one.parameters else None)
 
 
 def reason(error: Exception) -> str:

@@ -1,9 +1,8 @@
-"""A router's outcomes over a range of cost weights, whatever kind of router it is."""
+"""Decide measured questions at each of a range of cost weights, by any kind of router."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,55 +12,10 @@ from waypost.contracts.records import Prediction, Query
 from waypost.contracts.router import QueryBatch, ScoreRouter, TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import StepRouter
+from waypost.metrics.comparison import Outcomes, Sweep, look_up, look_up_names
 from waypost.pipelines.evaluation import replay
-from waypost.pipelines.evaluation.replay import Outcomes, look_up, look_up_names
 
-COST_ALONE = 1e9
-"""A lambda at which cost decides and quality only breaks ties; unlike infinity it is JSON."""
-
-POINTS = 60
-_LOW = 5e-3
 _FEW = 9
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """What a router did with n queries at each of its cost weights.
-
-    Attributes:
-        lambdas: The weights, ascending; the first is 0.
-        outcomes: One for each weight.
-        predicted: Predicted scores (n, m), columns as in the data, NaN where the router does
-            not know the LLM; None for routers that predict none.
-        expected_usd: Mean predicted dollars of the choices at each weight; None likewise.
-        predicted_usd: Predicted dollars of a call, as ``predicted``; None likewise.
-        confidence: The router's, of its choices at the first weight, shape (n,); NaN for a query
-            unlike the training data; None where the router has no notion of it.
-    """
-
-    lambdas: tuple[float, ...]
-    outcomes: tuple[Outcomes, ...]
-    predicted: NDArray[np.float64] | None = None
-    expected_usd: NDArray[np.float64] | None = None
-    predicted_usd: NDArray[np.float64] | None = None
-    confidence: NDArray[np.float64] | None = None
-
-
-def lambda_grid(mean_usd: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return 0, weights on a log scale, and `COST_ALONE`.
-
-    The highest weight of the scale is the one at which a full point of quality does not pay for
-    the step from the cheapest LLM to the next.
-
-    Args:
-        mean_usd: Mean dollars of each LLM on training data, shape (n_llms,), NaN where unknown.
-    """
-    known = np.unique(mean_usd[~np.isnan(mean_usd)])
-    top = 10.0
-    if len(known) > 1:
-        top = min(max(top, 2 * known[-1] / (known[1] - known[0])), 1e5)
-    scale = [float(f"{lam:.4g}") for lam in np.geomspace(_LOW, top, POINTS)]
-    return (0.0, *scale, COST_ALONE)
 
 
 def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:

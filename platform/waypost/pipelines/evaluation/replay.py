@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,44 +14,7 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import ANSWER, Call, CallResult, StepRouter
 from waypost.contracts.verdicts import VERIFY
 from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
-
-
-@dataclass(frozen=True, eq=False)
-class Outcomes:
-    """One setting of a router over n queries; each vector has shape (n,).
-
-    Attributes:
-        quality: Score earned; NaN where the choice was not measured.
-        cost_usd: Dollars spent; NaN where not recorded.
-        model: Column of the LLM whose answer counts; -1 where it is none of the data's.
-        calls: Calls made, verdicts included; None where each query is one call.
-        first: Column of the LLM that was asked for an answer first, -1 likewise; None likewise.
-    """
-
-    quality: NDArray[np.float64]
-    cost_usd: NDArray[np.float64]
-    model: NDArray[np.intp]
-    calls: NDArray[np.intp] | None = None
-    first: NDArray[np.intp] | None = None
-
-
-def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:
-    """Return what the LLMs in these columns, shape (n,), earned; -1 is not measured."""
-    columns = np.asarray(columns, np.intp)
-    return Outcomes(_cells(data.quality, columns), _cells(data.cost_usd, columns), columns)
-
-
-def look_up_names(data: RoutingData, chosen: Sequence[str]) -> Outcomes:
-    """Return what the LLMs of these names earned; a name the data lacks is not measured."""
-    place = {name: j for j, name in enumerate(data.names)}
-    return look_up(data, np.array([place.get(name, -1) for name in chosen], np.intp))
-
-
-def _cells(matrix: NDArray[np.float64], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    # One more column of NaN, which index -1 finds.
-    padded = np.column_stack([matrix, np.full(len(matrix), np.nan)])
-    return padded[np.arange(len(matrix)), columns]
-
+from waypost.metrics.comparison import Outcomes, look_up
 
 _LIMITS = EpisodeLimits(max_steps=64, wall_s=3600.0)
 """Nothing waits here, so that a cap on time or money would only hide what a router does."""
@@ -81,9 +42,8 @@ def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
     done = asyncio.run(_episodes(router, data, lam))
     names = {name: j for j, name in enumerate(data.names)}
     model = np.array([names.get(result.model or "", -1) for result in done], np.intp)
-    padded = np.column_stack([data.quality, np.full(len(data), np.nan)])
     return Outcomes(
-        quality=padded[np.arange(len(data)), model],
+        quality=look_up(data, model).quality,
         cost_usd=np.array([np.nan if r.unpriced_calls else r.cost_usd for r in done], np.float64),
         model=model,
         calls=np.array([len(result.calls) for result in done], np.intp),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,17 +13,18 @@ from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.routing_data import read_routing_data
 from waypost.contracts.splits import pool, stratified_split
 from waypost.encoders import make_encoder
+from waypost.metrics.comparison import Comparison, draws_for, lambda_grid
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import hull
 from waypost.metrics.intervals import Bootstrap, interval, nested
+from waypost.metrics.measure import Measured, compare_quality
 from waypost.metrics.predictions import merged
+from waypost.metrics.subject_metrics import at_costs, non_inferior
+from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.data.embeddings import Progress
-from waypost.pipelines.evaluation.comparison import Ground, draws_for
-from waypost.pipelines.evaluation.headline import INTERVALS, Card, add_versus
 from waypost.pipelines.evaluation.inputs import Vectors, read_contenders
-from waypost.pipelines.evaluation.lambda_curve import lambda_grid
-from waypost.pipelines.evaluation.router_metrics import at_costs, non_inferior
 from waypost.pipelines.evaluation.run import EvaluateConfig, Evaluation, Told, compare
+from waypost.report.tables import Report
 
 SHARE = 0.2
 """Of the pool that each split keeps back."""
@@ -37,7 +38,7 @@ def evaluate_resplit(
     data_folder: str | Path,
     progress: Progress | None = None,
     told: Told | None = None,
-) -> tuple[dict[str, Any], dict[int, Evaluation]]:
+) -> tuple[Report, dict[int, Evaluation]]:
     """Split the pool of train and unseen test queries for each seed, fit, compare.
 
     Returns:
@@ -66,7 +67,7 @@ def evaluate_resplit(
                 told(before * count + done, total)
 
         train, test = stratified_split(pooled, SHARE, seed)
-        ground = Ground.of(
+        comparison = Comparison.of(
             pooled.select(train),
             pooled.select(test),
             seed,
@@ -75,14 +76,16 @@ def evaluate_resplit(
             bootstrap=Bootstrap.of_groups(pooled.groups, draws_for(len(pooled)), rows=test),
         )
         one = config.model_copy(update={"seed": seed})
-        found[seed] = compare(one, contenders[seed], ground, vectors, told_all)
-    report = mean_report([one.report for one in found.values()])
-    for part in ("reference", "routers"):
-        for name, numbers in report[part].items():
-            _over_seeds(numbers, [_cards(one, part)[name] for one in found.values()])
+        found[seed] = compare(one, contenders[seed], comparison, vectors, told_all)
+    report = cast(Report, mean_report([one.report for one in found.values()]))
+    for name, numbers in report["reference"].items():
+        _over_seeds(numbers, [one.reference[name] for one in found.values()])
+    for name, numbers in report["routers"].items():
+        _over_seeds(numbers, [one.routers[name] for one in found.values()])
     _compare_means(report, list(found.values()))
     report["reference"]["zero_router"]["hull"] = _hull(report["llms"])
-    report |= {"data_digest": pooled.digest, "train_digest": None, "seed": list(seeds)}
+    report["data_digest"], report["train_digest"] = pooled.digest, None
+    report["seed"] = list(seeds)
     report["failed"] = {
         name: f"seed {seed}: {why}"
         for seed, one in reversed(found.items())
@@ -99,31 +102,28 @@ def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
     return [[float(q), float(c)] for q, c in dict.fromkeys(found)]
 
 
-def _compare_means(report: dict[str, Any], done: Sequence[Evaluation]) -> None:
+def _compare_means(report: Report, done: Sequence[Evaluation]) -> None:
     """Replace what compares means by the same of the means over the seeds."""
     routers = report["routers"]
-    drawn = {name: nested([one.cards[name].draws["quality"] for one in done]) for name in routers}
-    report["top"] = add_versus(routers, drawn)
+    drawn = {name: nested([one.routers[name].draws["quality"] for one in done]) for name in routers}
+    report["top"] = compare_quality(routers, drawn, BY_KEY["delta_top"])
     usd = report["reference"]["best_single"]["cost_usd_per_1k"]
     for row in routers.values():
         row["quality_at_cost"] = at_costs(row["curve"], usd)
 
 
-def _cards(one: Evaluation, part: str) -> Mapping[str, Card]:
-    return one.reference if part == "reference" else one.cards
-
-
-def _over_seeds(numbers: dict[str, Any], cards: Sequence[Card]) -> None:
+def _over_seeds(numbers: dict[str, Any], measured: Sequence[Measured]) -> None:
     """Replace the intervals by nested ones, and add each seed's headline and its spread."""
-    for key, ends in INTERVALS.items():
+    for row in METRICS:
         for prefix, target in (("", numbers), ("unseen.", numbers.get("unseen"))):
-            if target is not None and all(f"{prefix}{key}" in card.draws for card in cards):
-                drawn = nested([card.draws[f"{prefix}{key}"] for card in cards])
-                target.update(zip(ends, interval(drawn), strict=True))
+            key = f"{prefix}{row.key}"
+            if row.interval and target is not None and all(key in one.draws for one in measured):
+                ends = interval(nested([one.draws[key] for one in measured]))
+                target.update(zip(row.interval, ends, strict=True))
     if "non_inferior" in numbers:
         numbers["non_inferior"] = non_inferior(numbers["delta_low"])
         numbers["mcnemar_p"] = numbers["mcnemar_p_holm"] = None
-    by_seed = {key: [card.numbers[key] for card in cards] for key in SPREAD if key in numbers}
+    by_seed = {key: [one.numbers[key] for one in measured] for key in SPREAD if key in numbers}
     numbers["seeds"] = by_seed
     numbers["sd"] = {
         key: float(np.std(values, ddof=1)) if len(values) > 1 else np.nan

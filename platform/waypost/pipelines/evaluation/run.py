@@ -1,4 +1,4 @@
-"""The report as data: what report.json holds, NaN where a number cannot be computed."""
+"""Compare routers on routing data: fit or load each, replay its choices, measure them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.routing_data import read_routing_data
 from waypost.encoders import EncoderSpec, make_encoder
+from waypost.metrics.comparison import COST_ALONE, CURVE_DRAWS, MOST_UNKNOWN, Comparison
 from waypost.metrics.intervals import holm
+from waypost.metrics.latency_and_flips import REWRITTEN, TIMED, Live
+from waypost.metrics.measure import Measured, Subject, compare_quality, measure
+from waypost.metrics.subject_metrics import LEAST_ERRORS, pair
+from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation import baselines
-from waypost.pipelines.evaluation.comparison import CURVE_DRAWS, MOST_UNKNOWN, Ground
-from waypost.pipelines.evaluation.headline import Card, add_versus, task_rows
 from waypost.pipelines.evaluation.inputs import (
     Contender,
     Ready,
@@ -28,83 +33,8 @@ from waypost.pipelines.evaluation.inputs import (
     read_contenders,
     reason,
 )
-from waypost.pipelines.evaluation.lambda_curve import COST_ALONE, sweep
-from waypost.pipelines.evaluation.latency_and_flips import (
-    REWRITTEN,
-    TIMED,
-    decision_ms,
-    flip_rate,
-    sample,
-)
-from waypost.pipelines.evaluation.router_metrics import LEAST_ERRORS, card, pair
-
-
-class _Config(Protocol):
-    @property
-    def split(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-
-def assemble(
-    ground: Ground,
-    config: _Config,
-    reference: Mapping[str, Card],
-    cards: Mapping[str, Card],
-    failed: Mapping[str, str],
-) -> dict[str, Any]:
-    """Put a comparison's numbers into the form of report.json.
-
-    Dollars are those of 1,000 queries, in curves, too. ``cost_ref_usd_per_1k`` is the mean cost of
-    the training split's dearest LLM, C_ref of the utility quality - lambda * cost / C_ref.
-    """
-    test = ground.test
-    seen = [q for q, new in zip(test.query_ids, ground.unseen, strict=True) if not new]
-    return {
-        "data_digest": ground.digest,
-        "train_digest": ground.train.digest,
-        "split": config.split,
-        "n_queries": len(test),
-        "n_train": len(ground.train),
-        "seed": config.seed,
-        "cost_basis": ground.basis,
-        "cost_ref_usd_per_1k": 1000 * ground.cost_ref,
-        "leaks": {"count": len(seen), "query_ids": seen},
-        "llms": _llms(ground),
-        "tasks": {task: len(rows) for task, rows in task_rows(ground).items()},
-        "two_models": pair(ground),
-        "top": add_versus(
-            {name: one.numbers for name, one in cards.items()},
-            {name: one.draws["quality"] for name, one in cards.items()},
-        ),
-        "reference": {name: one.numbers for name, one in reference.items()},
-        "routers": {name: one.numbers for name, one in cards.items()},
-        "failed": dict(failed),
-        "how": {
-            "bootstrap_draws": ground.bootstrap.draws,
-            "curve_draws": CURVE_DRAWS,
-            "most_unknown_cost": MOST_UNKNOWN,
-            "least_gap_errors": LEAST_ERRORS,
-            "timed": min(TIMED, len(test)),
-            "rewritten": min(REWRITTEN, len(test)),
-        },
-    }
-
-
-def _llms(ground: Ground) -> dict[str, dict[str, Any]]:
-    rows = zip(
-        ground.test.names,
-        ground.singles.quality[0],
-        ground.singles.cost[0],
-        ground.prices,
-        strict=True,
-    )
-    return {
-        name: {"quality": float(q), "cost_usd_per_1k": 1000 * float(c), "list_price": float(p)}
-        for name, q, c, p in rows
-    }
-
+from waypost.pipelines.evaluation.lambda_curve import sweep
+from waypost.report.tables import Report
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +53,7 @@ class EvaluateConfig(StrictModel):
         resplit: Seeds of splits; see `waypost.pipelines.evaluation.resplit`. None takes the
             folder's splits.
         lambdas: Cost weights; None takes a scale that reaches the cheapest LLM.
+        metrics: Keys of metrics that take long, to compute besides the others.
         allow_plugin_code: Run plug-in code packed in artifacts.
     """
 
@@ -132,6 +63,7 @@ class EvaluateConfig(StrictModel):
     seed: int = Field(default=0, ge=0)
     resplit: tuple[int, ...] | None = Field(default=None, min_length=1)
     lambdas: tuple[float, ...] | None = None
+    metrics: tuple[str, ...] = ()
     allow_plugin_code: bool = False
 
     @field_validator("resplit")
@@ -140,6 +72,13 @@ class EvaluateConfig(StrictModel):
         if seeds is not None and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
             raise ValueError("expected different whole numbers of at least 0")
         return seeds
+
+    @field_validator("metrics")
+    @classmethod
+    def _of_the_table(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [key for key in metrics if key not in BY_KEY]:
+            raise ValueError(f"{unknown[0]!r} is no metric; `docs/reference/metrics.md` lists them")
+        return metrics
 
     @field_validator("lambdas")
     @classmethod
@@ -158,14 +97,14 @@ class Evaluation:
     Attributes:
         report: What report.json holds; NaN where a number cannot be computed.
         reference: Of the reference policies, by key.
-        cards: Of the routers that were measured, by label.
-        ground: What they were measured against.
+        routers: Of the routers that were measured, by label.
+        comparison: What they were measured against.
     """
 
-    report: dict[str, Any]
-    reference: dict[str, Card] = field(repr=False)
-    cards: dict[str, Card] = field(repr=False)
-    ground: Ground = field(repr=False)
+    report: Report
+    reference: dict[str, Measured] = field(repr=False)
+    routers: dict[str, Measured] = field(repr=False)
+    comparison: Comparison = field(repr=False)
 
 
 def evaluate(
@@ -192,14 +131,14 @@ def evaluate(
     train = read_routing_data(folder, "train")
     test = read_routing_data(folder, config.split)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
-    ground = Ground.of(train, test, config.seed, config.lambdas)
-    return compare(config, contenders, ground, vectors, told)
+    comparison = Comparison.of(train, test, config.seed, config.lambdas)
+    return compare(config, contenders, comparison, vectors, told)
 
 
 def compare(
     config: EvaluateConfig,
     contenders: Sequence[Contender],
-    ground: Ground,
+    comparison: Comparison,
     vectors: Vectors,
     told: Told | None = None,
 ) -> Evaluation:
@@ -208,53 +147,112 @@ def compare(
     Args:
         config: What to compare.
         contenders: The routers.
-        ground: Splits, costs and draws.
+        comparison: Splits, costs and draws.
         vectors: Embeds the queries.
         told: Told (done, total) routers.
     """
-    cards: dict[str, Card] = {}
+    routers: dict[str, Measured] = {}
     failed: dict[str, str] = {}
     for done, one in enumerate(contenders):
         if told is not None:
             told(done, len(contenders))
         try:
-            ready = prepare(one, ground.train, vectors, allow_plugin_code=config.allow_plugin_code)
-            cards[one.label] = _measure(config, ready, ground, vectors)
+            ready = prepare(
+                one, comparison.train, vectors, allow_plugin_code=config.allow_plugin_code
+            )
+            routers[one.label] = _measure(config, ready, comparison, vectors)
         # A router may be anybody's code, and one that fails must not end the others.
         except Exception as error:
             logger.debug("%s failed", one.label, exc_info=True)
             failed[one.label] = reason(error).removeprefix(f"{one.router}: ")
-    _correct(cards)
-    reference = baselines.all_of(ground)
-    report = assemble(ground, config, reference, cards, failed)
-    return Evaluation(report, reference, cards, ground)
+    _correct(routers)
+    reference = baselines.all_of(comparison)
+    report = assemble(comparison, config, reference, routers, failed)
+    return Evaluation(report, reference, routers, comparison)
 
 
-def _measure(config: EvaluateConfig, ready: Ready, ground: Ground, vectors: Vectors) -> Card:
-    data = vectors.for_router(ready.router, ground.test)
-    swept = sweep(ready.router, data, ground.lambdas)
-    found = card(ground, swept)
-    if found.numbers["not_measured"] == len(ground.test):
-        raise SchemaError("none of its choices was measured in the data")
-    queries = ground.test.queries
-    p50, p99 = decision_ms(ready.router, sample(queries, TIMED, config.seed))
-    rewritten = sample(queries, REWRITTEN, config.seed)
-    flips = flip_rate(ready.router, rewritten, vectors, config.seed)
-    found.numbers.update(
-        decision_ms_p50=p50,
-        decision_ms_p99=p99,
-        flip_rate=sum(flips.values()) / len(flips),
-        flips=flips,
-        fit_s=ready.fit_s,
-        trained_on=ready.trained_on,
-        router=ready.router.name,
-        version=ready.router.version,
+def _measure(
+    config: EvaluateConfig, ready: Ready, comparison: Comparison, vectors: Vectors
+) -> Measured:
+    router, again = ready.router, ready.refit
+    data = vectors.for_router(router, comparison.test)
+    live = Live(
+        router.route_single,
+        partial(vectors.choose, router),
+        config.seed,
+        ready.fit_s,
+        None if again is None else lambda: partial(vectors.choose, again()),
     )
+    subject = Subject(comparison, sweep(router, data, comparison.lambdas), live)
+    if np.isnan(subject.first.quality).all():
+        raise SchemaError("none of its choices was measured in the data")
+    found = measure(subject, METRICS, config.metrics)
+    found.numbers.update(trained_on=ready.trained_on, router=router.name, version=router.version)
     return found
 
 
-def _correct(cards: Mapping[str, Card]) -> None:
-    tested = {name: c.numbers["mcnemar_p"] for name, c in cards.items()}
+def _correct(routers: Mapping[str, Measured]) -> None:
+    tested = {name: c.numbers["mcnemar_p"] for name, c in routers.items()}
     corrected = holm({name: p for name, p in tested.items() if not math.isnan(p)})
-    for name, one in cards.items():
+    for name, one in routers.items():
         one.numbers["mcnemar_p_holm"] = corrected.get(name)
+
+
+def assemble(
+    comparison: Comparison,
+    config: EvaluateConfig,
+    reference: Mapping[str, Measured],
+    routers: Mapping[str, Measured],
+    failed: Mapping[str, str],
+) -> Report:
+    """Put a comparison's numbers into the form of report.json.
+
+    Dollars are those of 1,000 queries, in curves, too. ``cost_ref_usd_per_1k`` is the mean cost of
+    the training split's dearest LLM, C_ref of the utility quality - lambda * cost / C_ref.
+    """
+    test = comparison.test
+    seen = [q for q, new in zip(test.query_ids, comparison.unseen, strict=True) if not new]
+    return {
+        "data_digest": comparison.digest,
+        "train_digest": comparison.train.digest,
+        "split": config.split,
+        "n_queries": len(test),
+        "n_train": len(comparison.train),
+        "seed": config.seed,
+        "cost_basis": comparison.basis,
+        "cost_ref_usd_per_1k": 1000 * comparison.cost_ref,
+        "leaks": {"count": len(seen), "query_ids": seen},
+        "llms": _llms(comparison),
+        "tasks": {task: len(rows) for task, rows in comparison.task_rows.items()},
+        "two_models": pair(comparison),
+        "top": compare_quality(
+            {name: one.numbers for name, one in routers.items()},
+            {name: one.draws["quality"] for name, one in routers.items()},
+            BY_KEY["delta_top"],
+        ),
+        "reference": {name: one.numbers for name, one in reference.items()},
+        "routers": {name: one.numbers for name, one in routers.items()},
+        "failed": dict(failed),
+        "how": {
+            "bootstrap_draws": comparison.bootstrap.draws,
+            "curve_draws": CURVE_DRAWS,
+            "most_unknown_cost": MOST_UNKNOWN,
+            "least_gap_errors": LEAST_ERRORS,
+            "timed": min(TIMED, len(test)),
+            "rewritten": min(REWRITTEN, len(test)),
+        },
+    }
+
+
+def _llms(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    rows = zip(
+        comparison.test.names,
+        comparison.singles.quality[0],
+        comparison.singles.cost[0],
+        comparison.prices,
+        strict=True,
+    )
+    return {
+        name: {"quality": float(q), "cost_usd_per_1k": 1000 * float(c), "list_price": float(p)}
+        for name, q, c, p in rows
+    }

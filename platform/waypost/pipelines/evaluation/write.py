@@ -1,21 +1,20 @@
-"""The per-query log: what each router chose, so that every number can be worked out again."""
+"""Write a comparison: its report, and each router's choices, from which every number follows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from waypost.metrics.comparison import Comparison, Sweep
 from waypost.pipelines.data.embeddings import Progress
-from waypost.pipelines.evaluation.comparison import Ground
-from waypost.pipelines.evaluation.lambda_curve import Sweep
 from waypost.pipelines.evaluation.resplit import evaluate_resplit
 from waypost.pipelines.evaluation.run import EvaluateConfig, Evaluation, Told, evaluate
 from waypost.report.drawing import require_matplotlib
 from waypost.report.folder import check_place, report_folder, write_json, write_report
+from waypost.report.tables import Report
 from waypost.storage import Place, local_copy, mirrored
 
 SCHEMA = pa.schema(
@@ -39,38 +38,40 @@ scores by LLM; null where there is none.
 
 def write_decisions(path: Path, done: Evaluation) -> None:
     """Write the log of all routers that were measured."""
-    sweeps = {name: card.sweep for name, card in done.cards.items()}
-    parts = [_table(name, done.ground, s) for name, s in sweeps.items() if s is not None]
+    sweeps = {name: one.sweep for name, one in done.routers.items()}
+    parts = [_table(name, done.comparison, s) for name, s in sweeps.items() if s is not None]
     table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
     pq.write_table(table, path)
 
 
-def _table(name: str, ground: Ground, sweep: Sweep) -> pa.Table:
-    test, first = ground.test, sweep.outcomes[0]
+def _table(name: str, comparison: Comparison, sweep: Sweep) -> pa.Table:
+    test, first = comparison.test, sweep.outcomes[0]
     chosen = [test.names[j] if j >= 0 else None for j in first.model]
     return pa.table(
         {
             "router": [name] * len(test),
             "query_id": list(test.query_ids),
             "task_name": [task or None for task in test.task_names],
-            "seen_in_train": ~ground.unseen,
+            "seen_in_train": ~comparison.unseen,
             "model_name": chosen,
             "quality": pa.array(first.quality, from_pandas=True),
             "cost_usd": pa.array(first.cost_usd, from_pandas=True),
-            "predicted": _scores(ground, sweep),
+            "predicted": _scores(comparison, sweep),
         },
         schema=SCHEMA,
     )
 
 
-def _scores(ground: Ground, sweep: Sweep) -> pa.Array:
+def _scores(comparison: Comparison, sweep: Sweep) -> pa.Array:
     if sweep.predicted is None:
-        return pa.nulls(len(ground.test), SCHEMA.field("predicted").type)
+        return pa.nulls(len(comparison.test), SCHEMA.field("predicted").type)
     known = np.asarray(~np.isnan(sweep.predicted).all(axis=0))
-    names = [name for name, k in zip(ground.test.names, known, strict=True) if k]
-    offsets = np.arange(len(ground.test) + 1, dtype=np.int32) * len(names)
+    names = [name for name, k in zip(comparison.test.names, known, strict=True) if k]
+    offsets = np.arange(len(comparison.test) + 1, dtype=np.int32) * len(names)
     values = sweep.predicted[:, known].astype(np.float32).ravel()
-    return pa.MapArray.from_arrays(offsets, pa.array(names * len(ground.test)), pa.array(values))
+    return pa.MapArray.from_arrays(
+        offsets, pa.array(names * len(comparison.test)), pa.array(values)
+    )
 
 
 DECISIONS = "decisions.parquet"
@@ -83,7 +84,7 @@ def evaluate_to(
     command: str = "",
     progress: Progress | None = None,
     told: Told | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Compare routers and write report.json, report.md, the plots and the decision log.
 
     With ``config.resplit`` each seed's report.json and log stand in ``seed-N``.
@@ -109,25 +110,14 @@ def evaluate_to(
     with mirrored(out) as target:
         check_place(target)
         with local_copy(data_folder) as data:
-            return _evaluate_to(config, data, target, command, progress, told)
-
-
-def _evaluate_to(
-    config: EvaluateConfig,
-    data_folder: Path,
-    out: Path,
-    command: str,
-    progress: Progress | None,
-    told: Told | None,
-) -> dict[str, Any]:
-    if config.resplit is None:
-        done = evaluate(config, data_folder, progress, told)
-        with report_folder(out) as folder:
-            write_decisions(folder / DECISIONS, done)
-            return write_report(folder, {**done.report, "command": command})
-    mean, by_seed = evaluate_resplit(config, data_folder, progress, told)
-    with report_folder(out) as folder:
-        for seed, one in by_seed.items():
-            write_json(folder / f"seed-{seed}", {**one.report, "command": command})
-            write_decisions(folder / f"seed-{seed}" / DECISIONS, one)
-        return write_report(folder, {**mean, "command": command})
+            if config.resplit is None:
+                done = evaluate(config, data, progress, told)
+                with report_folder(target) as folder:
+                    write_decisions(folder / DECISIONS, done)
+                    return write_report(folder, {**done.report, "command": command})
+            mean, by_seed = evaluate_resplit(config, data, progress, told)
+        with report_folder(target) as folder:
+            for seed, one in by_seed.items():
+                write_json(folder / f"seed-{seed}", {**one.report, "command": command})
+                write_decisions(folder / f"seed-{seed}" / DECISIONS, one)
+            return write_report(folder, {**mean, "command": command})

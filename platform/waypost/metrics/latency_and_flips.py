@@ -1,19 +1,17 @@
-"""What shows only by asking a router anew: how long it takes, and what makes it change its mind."""
+"""What shows only by asking a router anew: its latency, and which changes flip its choice."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import numpy as np
 
 from waypost.contracts.errors import WaypostError
-from waypost.contracts.records import Query
-from waypost.contracts.router import TrainableRouter
-from waypost.pipelines.evaluation.inputs import Vectors
 
 TIMED = 200
 REWRITTEN = 100
@@ -22,6 +20,28 @@ REWRITTEN = 100
 _turns = count()
 _SECONDS = 2.0
 _LEAST = 20
+
+Choose = Callable[[Sequence[str]], list[str]]
+"""Name of the LLM that a router chooses for each text, at lambda 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A fitted router that can be asked anew.
+
+    Attributes:
+        route: Decide one text, embedding included; what is timed.
+        choose: Decide texts together.
+        seed: Of samples of the texts, and of what they are rewritten to.
+        fit_s: Seconds of the fit; None where not known.
+        refit: Fit the router again with the next seed; None where no seed or no fit is known.
+    """
+
+    route: Callable[[str], object]
+    choose: Choose
+    seed: int
+    fit_s: float | None = None
+    refit: Callable[[], Choose] | None = None
 
 
 def sample(texts: Sequence[str], most: int, seed: int) -> list[str]:
@@ -32,21 +52,21 @@ def sample(texts: Sequence[str], most: int, seed: int) -> list[str]:
     return [texts[i] for i in np.sort(rows)]
 
 
-def decision_ms(router: TrainableRouter, texts: Sequence[str]) -> tuple[float, float]:
+def decision_ms(route: Callable[[str], object], texts: Sequence[str]) -> tuple[float, float]:
     """Time single decisions, text to decision, embedding included.
 
-    Returns p50 and p99 in milliseconds of these texts, of fewer of them where a router takes
-    its time; NaN twice where it does not decide alone.
+    Returns p50 and p99 in milliseconds of these texts, of fewer of them where a decision takes
+    long; NaN twice where the router does not decide alone.
     """
     taken: list[float] = []
     try:
         for text in texts[:3]:  # what loads at the first call is not a decision's time
-            router.route_single(f"{text} -")
+            route(f"{text} -")
         begun = time.perf_counter()
         for text in texts:
             asked = f"{text} {next(_turns)}"  # no cache knows it, nor what another router was asked
             start = time.perf_counter()
-            router.route_single(asked)
+            route(asked)
             end = time.perf_counter()
             taken.append(1000 * (end - start))
             if len(taken) >= _LEAST and end - begun > _SECONDS:
@@ -56,28 +76,25 @@ def decision_ms(router: TrainableRouter, texts: Sequence[str]) -> tuple[float, f
     return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
 
 
-def flip_rate(
-    router: TrainableRouter, texts: Sequence[str], vectors: Vectors, seed: int
-) -> dict[str, float]:
-    """Share of queries whose choice at lambda 0 changes with how they are written.
+def apart(one: Sequence[str], other: Sequence[str]) -> float:
+    """Return the share of choices that differ."""
+    return float(np.mean([a != b for a, b in zip(one, other, strict=True)]))
+
+
+def flips(choose: Choose, texts: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the share of queries whose choice changes with how they are written.
 
     Returns one share for each of `PERTURBATIONS`; NaN where the router does not decide alone.
     """
     try:
-        plain = _choices(router, texts, vectors)
+        plain = choose(texts)
         found = {}
         for name, change in PERTURBATIONS.items():
             draw = np.random.default_rng(seed)
-            changed = _choices(router, [change(text, draw) for text in texts], vectors)
-            found[name] = float(np.mean([a != b for a, b in zip(plain, changed, strict=True)]))
+            found[name] = apart(plain, choose([change(text, draw) for text in texts]))
     except WaypostError:
         return dict.fromkeys(PERTURBATIONS, np.nan)
     return found
-
-
-def _choices(router: TrainableRouter, texts: Sequence[str], vectors: Vectors) -> list[str]:
-    queries = [Query(text) for text in texts]
-    return [one.model for one in router.decide(queries, vectors.of_texts(router, texts))]
 
 
 def _case(text: str, draw: Any) -> str:

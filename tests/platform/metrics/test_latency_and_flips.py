@@ -1,14 +1,16 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
 from waypost.encoders import make_encoder
-from waypost.pipelines.evaluation.inputs import Vectors
-from waypost.pipelines.evaluation.latency_and_flips import (
+from waypost.metrics.latency_and_flips import (
     PERTURBATIONS,
     decision_ms,
-    flip_rate,
+    flips,
     sample,
 )
+from waypost.pipelines.evaluation.inputs import Vectors
 from waypost.testing.fitted_routers import fitted
 from waypost.testing.synthetic import ENCODER_ID, planted
 
@@ -36,14 +38,18 @@ def vectors(tmp_path):
     return Vectors(make_encoder(ENCODER_ID), tmp_path)
 
 
+def choose(name, vectors):
+    return partial(vectors.choose, fitted(name))
+
+
 def test_what_ignores_the_text_never_flips(vectors):
-    assert flip_rate(fitted("best_single"), TEXTS, vectors, 0) == dict.fromkeys(PERTURBATIONS, 0.0)
+    assert flips(choose("best_single", vectors), TEXTS, 0) == dict.fromkeys(PERTURBATIONS, 0.0)
 
 
 def test_what_draws_by_the_text_flips(vectors):
-    found = flip_rate(fitted("randomrouter"), TEXTS, vectors, 0)
+    found = flips(choose("randomrouter", vectors), TEXTS, 0)
     assert min(found.values()) > 0.2
-    assert found == flip_rate(fitted("randomrouter"), TEXTS, vectors, 0)
+    assert found == flips(choose("randomrouter", vectors), TEXTS, 0)
 
 
 def test_a_sample_is_seeded_and_in_order():
@@ -61,10 +67,10 @@ def test_decisions_are_timed_one_by_one(monkeypatch):
     monkeypatch.setattr(
         type(router), "route_single", lambda self, text: asked.append(text) or real(self, text)
     )
-    p50, p99 = decision_ms(router, TEXTS)
+    p50, p99 = decision_ms(router.route_single, TEXTS)
     assert 0 < p50 <= p99
     assert len(asked) == len(TEXTS) + 3
     assert not set(asked) & set(TEXTS)  # nothing that a cache may know
     first = set(asked[3:])
-    decision_ms(router, TEXTS)
+    decision_ms(router.route_single, TEXTS)
     assert not first & set(asked[len(TEXTS) + 6 :])  # nor from the router before

@@ -1,7 +1,8 @@
-"""What every router of one comparison is measured against."""
+"""What routers are compared on: measured outcomes, choices at each lambda, shared draws."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,8 +19,6 @@ from waypost.contracts.types import Floats
 from waypost.metrics.costs import costs_of, list_prices
 from waypost.metrics.curves import Singles
 from waypost.metrics.intervals import Bootstrap
-from waypost.pipelines.evaluation.lambda_curve import Sweep, lambda_grid
-from waypost.pipelines.evaluation.replay import Outcomes, look_up
 
 DRAWS = 10_000
 CURVE_DRAWS = 1_000
@@ -27,12 +26,95 @@ MOST_CELLS = 200_000_000
 """Draws times queries up to which there are `DRAWS`; larger splits have fewer, at least
 `CURVE_DRAWS`."""
 
+COST_ALONE = 1e9
+"""A lambda at which cost decides and quality only breaks ties; unlike infinity it is JSON."""
+
+POINTS = 60
+_LOW = 5e-3
+
 MOST_UNKNOWN = 0.05
 """Largest share of choices without a known cost for which a mean cost is still stated."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class Outcomes:
+    """One setting of a router over n queries; each vector has shape (n,).
+
+    Attributes:
+        quality: Score earned; NaN where the choice was not measured.
+        cost_usd: Dollars spent; NaN where not recorded.
+        model: Column of the LLM whose answer counts; -1 where it is none of the data's.
+        calls: Calls made, verdicts included; None where each query is one call.
+        first: Column of the LLM that was asked for an answer first, -1 likewise; None likewise.
+    """
+
+    quality: Floats
+    cost_usd: Floats
+    model: NDArray[np.intp]
+    calls: NDArray[np.intp] | None = None
+    first: NDArray[np.intp] | None = None
+
+
+def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:
+    """Return what the LLMs in these columns, shape (n,), earned; -1 is not measured."""
+    columns = np.asarray(columns, np.intp)
+    return Outcomes(_cells(data.quality, columns), _cells(data.cost_usd, columns), columns)
+
+
+def look_up_names(data: RoutingData, chosen: Sequence[str]) -> Outcomes:
+    """Return what the LLMs of these names earned; a name the data lacks is not measured."""
+    place = {name: j for j, name in enumerate(data.names)}
+    return look_up(data, np.array([place.get(name, -1) for name in chosen], np.intp))
+
+
+def _cells(matrix: Floats, columns: NDArray[np.intp]) -> Floats:
+    # One more column of NaN, which index -1 finds.
+    padded = np.column_stack([matrix, np.full(len(matrix), np.nan)])
+    return padded[np.arange(len(matrix)), columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a router did with n queries at each of its cost weights.
+
+    Attributes:
+        lambdas: The weights, ascending; the first is 0.
+        outcomes: One for each weight.
+        predicted: Predicted scores (n, m), columns as in the data, NaN where the router does
+            not know the LLM; None for routers that predict none.
+        expected_usd: Mean predicted dollars of the choices at each weight; None likewise.
+        predicted_usd: Predicted dollars of a call, as ``predicted``; None likewise.
+        confidence: The router's, of its choices at the first weight, shape (n,); NaN for a query
+            unlike the training data; None where the router has no notion of it.
+    """
+
+    lambdas: tuple[float, ...]
+    outcomes: tuple[Outcomes, ...]
+    predicted: Floats | None = None
+    expected_usd: Floats | None = None
+    predicted_usd: Floats | None = None
+    confidence: Floats | None = None
+
+
+def lambda_grid(mean_usd: Floats) -> tuple[float, ...]:
+    """Return 0, weights on a log scale, and `COST_ALONE`.
+
+    The highest weight of the scale is the one at which a full point of quality does not pay for
+    the step from the cheapest LLM to the next.
+
+    Args:
+        mean_usd: Mean dollars of each LLM on training data, shape (n_llms,), NaN where unknown.
+    """
+    known = np.unique(mean_usd[~np.isnan(mean_usd)])
+    top = 10.0
+    if len(known) > 1:
+        top = min(max(top, 2 * known[-1] / (known[1] - known[0])), 1e5)
+    scale = [float(f"{lam:.4g}") for lam in np.geomspace(_LOW, top, POINTS)]
+    return (0.0, *scale, COST_ALONE)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
     """Test outcomes, what training knew, and the draws that all intervals share.
 
     All vectors over LLMs have shape (m,), in the order of ``test``.
@@ -70,7 +152,7 @@ class Ground:
         lambdas: tuple[float, ...] | None = None,
         unseen: NDArray[np.bool_] | None = None,
         bootstrap: Bootstrap | None = None,
-    ) -> Ground:
+    ) -> Comparison:
         """Put together what a comparison needs.
 
         Args:
@@ -110,6 +192,29 @@ class Ground:
     def best(self) -> int:
         """Column of the best single LLM, by training mean."""
         return int(np.nanargmax(self.mean_quality))
+
+    @cached_property
+    def single_columns(self) -> dict[str, int]:
+        """Columns of the best single, the cheapest, the smallest and the largest LLM.
+
+        Best and cheapest are chosen by training means (cheapest by list price where no cost is
+        known), never by the evaluated split; one that nothing is known for is left out.
+        """
+        sizes = np.array([np.nan if m.size_b is None else m.size_b for m in self.test.llms])
+        price = self.mean_usd if self.has_costs else self.prices
+        columns = {"best_single": self.best}
+        for name, values in (("cheapest", price), ("smallest", sizes), ("largest", -sizes)):
+            if not np.isnan(values).all():
+                # Of equal ones the cheaper, then the lower name: as the policy chooses.
+                order = np.lexsort((np.array(self.test.names), price, values))
+                columns[name] = int(order[0])
+        return columns
+
+    @cached_property
+    def task_rows(self) -> dict[str, NDArray[np.intp]]:
+        """Rows of each task, by name; rows without a task are one of their own."""
+        names = np.array([name or "(no task)" for name in self.test.task_names])
+        return {str(task): np.flatnonzero(names == task) for task in np.unique(names)}
 
     @property
     def has_costs(self) -> bool:

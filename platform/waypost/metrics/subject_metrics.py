@@ -1,0 +1,419 @@
+"""Metrics of one subject: the functions that rows of the table of metrics call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from waypost.contracts.types import Floats
+from waypost.metrics import predictions
+from waypost.metrics.behaviour import (
+    collapse_index,
+    cost_rises,
+    delta_ibc,
+    escalation,
+    usage_shares,
+)
+from waypost.metrics.comparison import CURVE_DRAWS, Comparison, mean, mean_usd, with_known_mean
+from waypost.metrics.costs import Costs, cost_error
+from waypost.metrics.curves import best_within, cheapest_reaching, hull, hypervolume
+from waypost.metrics.intervals import is_binary, mcnemar
+from waypost.metrics.latency_and_flips import (
+    REWRITTEN,
+    TIMED,
+    Live,
+    decision_ms,
+    flips,
+    sample,
+)
+from waypost.metrics.measure import Subject, curve_draws
+from waypost.metrics.predictions import Coverage
+
+By = Callable[[Subject], Coverage | None]
+"""An order in which queries go by the router; None where it has none."""
+
+SHARES = (10, 25, 50, 75, 100)
+"""Per cent of the best single LLM's cost at which the best quality is told."""
+
+COVERAGES = tuple(k / 20 for k in range(21))
+"""Where curves over coverage are given."""
+
+LEAST_ERRORS = 2.0
+"""Standard errors that the gap of two LLMs must have; of a smaller one no part can be told."""
+
+MARGIN = 0.02
+"""Loss of quality that still counts as the same (non-inferiority), fixed beforehand."""
+
+
+def ratio(part: float, whole: float) -> float:
+    """Divide; NaN where the whole is not above 0."""
+    return part / whole if whole > 0 else np.nan
+
+
+def non_inferior(delta_low: float) -> bool | None:
+    """Say whether quality is at most `MARGIN` below the best single LLM's; None if unknown."""
+    return None if np.isnan(delta_low) else bool(delta_low > -MARGIN)
+
+
+def mcnemar_p(s: Subject) -> float:
+    """P of McNemar's test against the best single LLM; NaN unless all scores are 0 or 1."""
+    own, best = s.first.quality, s.comparison.best_outcomes.quality
+    binary = is_binary(own, best) and not np.isnan(s.difference).all()
+    return mcnemar(own, best) if binary else np.nan
+
+
+# -- costs and the curve ---------------------------------------------------------------------------
+
+
+def best_usd(s: Subject) -> float:
+    """Mean dollars of the best single LLM."""
+    return mean_usd(s.comparison.best_outcomes.cost_usd)
+
+
+def best_quality(s: Subject) -> float:
+    """Mean score of the best single LLM."""
+    return mean(s.comparison.best_outcomes.quality)
+
+
+def oracle_quality(s: Subject) -> float:
+    """Mean score of the oracle at lambda 0."""
+    return mean(s.comparison.oracle.outcomes[0].quality)
+
+
+def highest(s: Subject) -> float:
+    """Highest mean score of a setting."""
+    return float(np.nanmax(s.curve.quality, initial=-np.inf))
+
+
+def gain(s: Subject, base: Callable[[Subject], float]) -> float:
+    """Quality over that of a base, minus 1."""
+    return ratio(float(s.curve.quality[0]), base(s)) - 1
+
+
+def count(s: Subject, sign: int) -> int:
+    """Queries whose difference to the best single LLM has this sign."""
+    return int((np.sign(s.difference) == sign).sum())
+
+
+def random_quality(s: Subject) -> float:
+    """Mean score of a uniform draw among the LLMs that were measured."""
+    return mean([mean(row) for row in s.scores])
+
+
+def aiq(s: Subject, *, log: bool = False) -> float:
+    """Area below the hull of (cost, quality); NaN without costs."""
+    return float(s.comparison.singles.aiq(s.curve.cost_usd, s.curve.quality, log=log)[0])
+
+
+def zero_aiq(s: Subject) -> float:
+    """`aiq` of mixing single LLMs."""
+    single = s.comparison.singles
+    return float(single.aiq(single.cost, single.quality)[0])
+
+
+def aiq_draws(s: Subject) -> Floats | None:
+    """Draws of `aiq`; None without costs."""
+    if np.isnan(aiq(s)):
+        return None
+    done, draws = s.sweep.outcomes, s.comparison.bootstrap
+    cost = draws.means(with_known_mean(np.column_stack([o.cost_usd for o in done])), CURVE_DRAWS)
+    quality = draws.means(np.column_stack([one.quality for one in done]), CURVE_DRAWS)
+    return s.comparison.singles_drawn.aiq(cost, quality)
+
+
+def delta_aiq_draws(s: Subject) -> Floats | None:
+    """Draws of `aiq` less that of the zero router."""
+    drawn = s.once(aiq_draws)
+    return None if drawn is None else drawn - s.comparison.zero_aiq_drawn
+
+
+def cost_save(s: Subject, share: float) -> float:
+    """Part of the best single LLM's cost that a setting of this share of its quality saves."""
+    spent = cheapest_reaching(s.curve.cost_usd, s.curve.quality, share * best_quality(s))
+    return 1 - ratio(spent, best_usd(s))
+
+
+def at_costs(points: Sequence[Sequence[float]], usd: float) -> dict[str, float]:
+    """Return the best quality of a setting within each of `SHARES` of a cost.
+
+    Args:
+        points: ``[lambda, quality, cost]`` of each setting.
+        usd: The whole cost, in the points' unit.
+    """
+    _, quality, cost = np.array(points, np.float64).T
+    return {str(share): best_within(cost, quality, usd * share / 100) for share in SHARES}
+
+
+def at_prices(s: Subject) -> list[list[float]]:
+    """Return ``[price, best quality within it, the same by mixing]`` of each list price."""
+    price, quality, known = s.curve.price, s.curve.quality, s.comparison.prices
+    mixed = hull(price, quality)
+    return [
+        [float(p), best_within(price, quality, p), float(mixed.at(p * (1 + 1e-9))[0])]
+        for p in np.unique(known[~np.isnan(known)])
+    ]
+
+
+def beats_singles(s: Subject) -> int | None:
+    """Count the single LLMs that the hull beats at their own cost."""
+    single = s.comparison.singles
+    if np.isnan(s.curve.cost_usd).all() or np.isnan(single.cost).any():
+        return None
+    own = hull(s.curve.cost_usd, s.curve.quality)
+    points = zip(single.cost[0], single.quality[0], strict=True)
+    return sum(bool(own.at(c)[0] > q) for c, q in points)
+
+
+def dominated(s: Subject) -> float:
+    """`hypervolume` of the settings above random quality."""
+    dearest = float(np.nanmax(s.comparison.singles.cost, initial=-np.inf))
+    return hypervolume(s.curve.cost_usd, s.curve.quality, dearest, random_quality(s))
+
+
+def _ibc(s: Subject) -> float | str:
+    """Delta IBC at lambda 0, against the line from the cheapest to the best single LLM."""
+    ground, usd = s.comparison, float(s.curve.cost_usd[0])
+    if np.isnan(ground.mean_usd).any() or np.isnan(usd):
+        return "unknown"
+    ends = [ground.always(j) for j in (int(np.argmin(ground.mean_usd)), ground.best)]
+    small, large = ((mean(one.quality), mean_usd(one.cost_usd)) for one in ends)
+    return delta_ibc(float(s.curve.quality[0]), usd, small, large)
+
+
+def delta_ibc_of(s: Subject) -> float:
+    """Delta IBC in percent; NaN where it is no number."""
+    found = s.once(_ibc)
+    return np.nan if isinstance(found, str) else found
+
+
+def dominates_cheapest(s: Subject) -> bool | None:
+    """Say whether it costs no more than the cheapest LLM and is not worse."""
+    found = s.once(_ibc)
+    return None if found == "unknown" else found == "dominates"
+
+
+# -- two LLMs --------------------------------------------------------------------------------------
+
+
+def pair(comparison: Comparison) -> dict[str, str] | None:
+    """Name the cheapest LLM and the best single one, by training; None if one LLM is both."""
+    columns = comparison.single_columns
+    weak, strong = columns.get("cheapest"), columns["best_single"]
+    if weak is None or weak == strong:
+        return None
+    return {"weak": comparison.test.names[weak], "strong": comparison.test.names[strong]}
+
+
+def _gap(s: Subject) -> tuple[Coverage, float, float] | None:
+    """Order the queries by what the strong LLM is predicted to gain; None where it says nothing.
+
+    Returns the order, the area below its curve, and the gap between the two LLMs.
+    """
+    names, test = pair(s.comparison), s.comparison.test
+    if names is None:
+        return None
+    ends = [test.names.index(names[end]) for end in ("weak", "strong")]
+    expected, scores = s.predicted[:, ends], s.scores[:, ends]
+    if np.isnan(expected).all(axis=0).any():  # one that the router does not know
+        return None
+    order = Coverage.of(scores[:, 1] - scores[:, 0], expected[:, 1] - expected[:, 0])
+    area, gap = (float(one[0]) for one in order.means())
+    n = len(order.rows)
+    if n < 2 or not gap > LEAST_ERRORS * float(order.gain.std(ddof=1)) / n**0.5:
+        return None
+    return order, area, gap
+
+
+def apgr(s: Subject) -> float:
+    """Mean part of the gap between the two LLMs that is closed."""
+    found = s.once(_gap)
+    return np.nan if found is None else found[1] / found[2]
+
+
+def apgr_draws(s: Subject) -> Floats | None:
+    """Draws of `apgr`."""
+    found = s.once(_gap)
+    if found is None:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold no gap
+        return curve_draws(s, lambda weights: np.divide(*found[0].means(weights)))
+
+
+def cpt(s: Subject, part: float) -> float:
+    """Least share of strong calls that closes this part of the gap."""
+    found = s.once(_gap)
+    return np.nan if found is None else found[0].first_reaching(part * found[2])
+
+
+# -- predictions -----------------------------------------------------------------------------------
+
+
+def bins(s: Subject) -> list[list[float]]:
+    """Bins of equal mass of all measured cells."""
+    return predictions.reliability(s.predicted, s.scores)
+
+
+def _ece(predicted: Floats, scores: Floats) -> float:
+    return predictions.calibration_error(predictions.reliability(predicted, scores))
+
+
+_OF_AN_LLM = {
+    "brier": predictions.brier,
+    "log_loss": predictions.log_loss,
+    "ece": _ece,
+    "auroc": predictions.auroc,
+}
+
+
+def by_llm(s: Subject) -> dict[str, dict[str, float]]:
+    """Return Brier score, log loss, ECE and AUROC of each LLM."""
+    columns = zip(s.comparison.test.names, s.predicted.T, s.scores.T, strict=True)
+    return {name: {key: of(p, m) for key, of in _OF_AN_LLM.items()} for name, p, m in columns}
+
+
+def kendall(s: Subject) -> Floats:
+    """Kendall's tau-b of each query, shape (n,)."""
+    return predictions.kendall_tau(s.predicted, s.scores)
+
+
+def dollars(s: Subject) -> tuple[float, float]:
+    """Median error of predicted dollars, and the share that is too low."""
+    usd = s.comparison.test.cost_usd
+    # The whole call is predicted, which cannot be compared with the cost of a part of it.
+    if s.sweep.predicted_usd is None or not Costs(s.comparison.basis, usd).whole:
+        return np.nan, np.nan
+    return cost_error(s.sweep.predicted_usd, usd)
+
+
+def _order(s: Subject, value: Floats | None) -> Coverage | None:
+    if value is None or np.isnan(value).all():
+        return None
+    order = Coverage.of(s.difference, value)
+    return order if len(order.rows) else None
+
+
+def by_confidence(s: Subject) -> Coverage | None:
+    """Order queries by the router's confidence."""
+    return _order(s, s.sweep.confidence)
+
+
+def by_margin(s: Subject) -> Coverage | None:
+    """Order queries by what the choice is predicted to gain over the best single LLM."""
+    model = s.first.model
+    chosen = np.where(model >= 0, s.predicted[np.arange(len(model)), model], np.nan)
+    return _order(s, chosen - s.predicted[:, s.comparison.best])
+
+
+def _over_random(order: Coverage, weights: Floats | None = None) -> Floats:
+    area, whole = order.means(weights)
+    return area - whole / 2
+
+
+def _fallback(s: Subject, order: Coverage) -> float:
+    """Mean score of the best single LLM on the queries of an order."""
+    return float(s.comparison.best_outcomes.quality[order.rows].mean())
+
+
+def selective_area(s: Subject, by: By) -> float:
+    """Mean quality while queries in this order go by the router, the others to the best single."""
+    order = s.once(by)
+    return np.nan if order is None else _fallback(s, order) + float(order.means()[0][0])
+
+
+def selective_gain(s: Subject, by: By) -> float:
+    """`selective_area` less the same in a random order."""
+    order = s.once(by)
+    return np.nan if order is None else float(_over_random(order)[0])
+
+
+def selective_draws(s: Subject, by: By) -> Floats | None:
+    """Draws of `selective_gain`."""
+    order = s.once(by)
+    return None if order is None else curve_draws(s, lambda w: _over_random(order, w))
+
+
+def selective_curve(s: Subject, by: By) -> list[list[float]]:
+    """Return ``[coverage, quality]`` at `COVERAGES`."""
+    order = s.once(by)
+    if order is None:
+        return []
+    low, gains = _fallback(s, order), order.at(COVERAGES)
+    return [[x, low + float(more)] for x, more in zip(COVERAGES, gains, strict=True)]
+
+
+# -- behaviour -------------------------------------------------------------------------------------
+
+
+def shares(s: Subject) -> Floats:
+    """Share of the queries that each LLM answers at lambda 0."""
+    return usage_shares(s.first.model, len(s.comparison.test.llms))
+
+
+def usage(s: Subject) -> dict[str, float]:
+    """Return `shares` by LLM."""
+    return dict(zip(s.comparison.test.names, map(float, s.once(shares)), strict=True))
+
+
+def usage_curve(s: Subject) -> list[list[float]]:
+    """Shares at each lambda."""
+    m = len(s.comparison.test.llms)
+    return [usage_shares(one.model, m).tolist() for one in s.sweep.outcomes]
+
+
+def collapse(s: Subject) -> float:
+    """Largest share less the oracle's largest."""
+    oracle = s.comparison.oracle.outcomes[0].model
+    return collapse_index(s.once(shares), usage_shares(oracle, len(s.comparison.test.llms)))
+
+
+def rises(s: Subject) -> int | None:
+    """Steps of a rising lambda at which the expected cost rises."""
+    expected = s.sweep.expected_usd
+    return None if expected is None or np.isnan(expected).any() else cost_rises(expected)
+
+
+def tasks(s: Subject) -> dict[str, float]:
+    """Mean score of each task."""
+    return {t: mean(s.first.quality[rows]) for t, rows in s.comparison.task_rows.items()}
+
+
+def episodes(s: Subject) -> list[dict[str, float]]:
+    """Return what each setting's episodes were like; nothing for routers of one call."""
+    return [
+        {
+            "lambda": lam,
+            "calls": float(one.calls.mean()),
+            **escalation(s.scores, one.first, one.model),
+        }
+        for lam, one in zip(s.sweep.lambdas, s.sweep.outcomes, strict=True)
+        if one.calls is not None and one.first is not None
+    ]
+
+
+def _live(s: Subject) -> Live:
+    if s.live is None:
+        raise ValueError("expected a router: this subject is a reference")
+    return s.live
+
+
+def latency(s: Subject) -> tuple[float, float]:
+    """p50 and p99 of a decision's time, ms."""
+    live = _live(s)
+    return decision_ms(live.route, sample(s.comparison.test.queries, TIMED, live.seed))
+
+
+def decision(s: Subject, place: int) -> float:
+    """One of the two of `latency`."""
+    return s.once(latency)[place]
+
+
+def flip_rates(s: Subject) -> dict[str, float]:
+    """Share of queries whose choice changes, by how they are rewritten."""
+    live = _live(s)
+    return flips(live.choose, sample(s.comparison.test.queries, REWRITTEN, live.seed), live.seed)
+
+
+def fit_s(s: Subject) -> float | None:
+    """Seconds of the fit."""
+    return _live(s).fit_s
