@@ -30,7 +30,7 @@ pytestmark = [
 WORKERS = 100
 STEADY = {"tokens": 20, "tokens_per_s": 20}
 WIDE = {"max_ongoing_requests": 500, "max_queued_requests": 500}
-IN_FORCE_S = 60.0
+IN_FORCE_S = 240.0
 
 
 def echo(name: str, **fields: Any) -> dict[str, Any]:

@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 STATUS_POLL_S = 2.0
 """Between looks at what loads. A call that waits for a replica learns nothing of one that fails."""
 
+BUSY_S = 30.0
+"""Longest wait for a replica that runs to say whether its engine does."""
+
 DECISION_TIMEOUT_S = 30.0
 """Longer than the only replica of a router takes to be replaced."""
 
@@ -184,13 +187,14 @@ class HandleLLM(_Handle):
         from ray.serve.exceptions import DeploymentUnavailableError
 
         call = self._status.remote()
+        runs = self._status.running_replicas_populated()
         try:
-            async with asyncio.timeout(STATUS_POLL_S):
+            async with asyncio.timeout(BUSY_S if runs else STATUS_POLL_S):
                 problem = await call
         except TimeoutError:
             _cancel(call)
-            if self._status.running_replicas_populated():
-                self.loading.loaded(True)  # it is too busy to say so
+            if runs:
+                self.loading.loaded(True)  # it is too busy with requests to say so
         except DeploymentUnavailableError:  # its replicas failed, and Serve starts no further ones
             self.loading.loaded(False)
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
