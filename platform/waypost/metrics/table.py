@@ -20,7 +20,7 @@ from waypost.metrics.behaviour import picks_best, solver_recall, usage_entropy
 from waypost.metrics.comparison import CURVE_DRAWS, mean
 from waypost.metrics.curves import arena_score
 from waypost.metrics.intervals import interval
-from waypost.metrics.measure import Metric, headline_draws
+from waypost.metrics.measure import Metric, Need, headline_draws
 
 ROUTERS = "Routers"
 MATCHED = "At the best single LLM's cost"
@@ -33,6 +33,9 @@ _ROUTELLM = "RouteLLM, arXiv 2406.18665"
 _ROUTERBENCH = "RouterBench, arXiv 2403.12031"
 _AUTOMIX = "AutoMix, arXiv 2310.12963"
 
+_COSTS: tuple[Need, ...] = ("scores", "costs")
+_PREDICTED: tuple[Need, ...] = ("scores", "predictions")
+
 METRICS = (
     # The main table: quality and cost at lambda 0, the curve, how the router behaves.
     Metric(
@@ -41,8 +44,8 @@ METRICS = (
     ),
     Metric(
         "cost_usd_per_1k", "USD per 1k", "1000 C",
-        lambda s: 1000 * float(s.curve.cost_usd[0]), "USD per 1,000 queries", "lower",
-        ("costs",), ROUTERS,
+        lambda s: 1000 * float(s.curve.cost_usd[0]), "USD per 1,000 queries",
+        "lower", ("costs",), ROUTERS,
     ),
     Metric(
         "delta_best_single", "vs best single",
@@ -56,7 +59,7 @@ METRICS = (
             f"1 - cost of the cheapest setting of at least {share} % of the best single LLM's "
             "quality / that LLM's cost; n/a is not reached",
             partial(of.cost_save, share=share / 100),
-            "share", "higher", ("scores", "costs"), table, source=_BENCH,
+            "share", "higher", _COSTS, table, source=_BENCH,
         )
         for key, share, table in (
             ("", 100, ROUTERS), ("_95", 95, ROUTERS), ("_99", 99, MATCHED), ("_90", 90, MATCHED),
@@ -73,18 +76,17 @@ METRICS = (
         "aiq", "AIQ",
         "area below the non-decreasing convex hull of (C, Q) over lambda, from the cheapest to the "
         "dearest single LLM's mean cost, divided by that range; the hull starts at the cheapest "
-        "single LLM and goes on flat to the right",
-        of.aiq, "score", "higher", ("scores", "costs"), ROUTERS,
+        "single LLM and goes on flat to the right", of.aiq, "score", "higher", _COSTS, ROUTERS,
         draws=lambda s: s.once(of.aiq_draws), source=_ROUTERBENCH,
     ),
     Metric(
         "delta_aiq", "AIQ vs zero", "AIQ less that of the zero router",
-        lambda s: of.aiq(s) - of.zero_aiq(s), "score", "higher", ("scores", "costs"), ROUTERS,
+        lambda s: of.aiq(s) - of.zero_aiq(s), "score", "higher", _COSTS, ROUTERS,
         draws=of.delta_aiq_draws, source=_ROUTERBENCH, signed=True,
     ),
     Metric(
         "aiq_log", "AIQ, log cost", "AIQ over the logarithm of cost",
-        lambda s: of.aiq(s, log=True), "score", "higher", ("scores", "costs"),
+        lambda s: of.aiq(s, log=True), "score", "higher", _COSTS,
     ),
     Metric(
         "gap_oracle", "Gap@Oracle", "1 - Q / Q of the oracle",
@@ -120,13 +122,11 @@ METRICS = (
     Metric(
         "flip_rate", "flips",
         "share of at most 100 questions whose choice changes, mean over case, blanks, punctuation "
-        "and typos",
-        lambda s: sum(s.once(of.flip_rates).values()) / len(s.once(of.flip_rates)),
+        "and typos", lambda s: sum(s.once(of.flip_rates).values()) / len(s.once(of.flip_rates)),
         "share", "lower", ("router",), ROUTERS,
     ),
     Metric(
-        "flips", "flips by kind",
-        "`flip_rate` of each change",
+        "flips", "flips by kind", "`flip_rate` of each change",
         lambda s: s.once(of.flip_rates), "share", "lower", ("router",),
     ),
     Metric(
@@ -137,37 +137,34 @@ METRICS = (
         "quality_at_cost", "best quality within {} % of its cost",
         "best Q of a setting within 10, 25, 50, 75 and 100 % of the best single LLM's cost",
         lambda s: of.at_costs(s.curve.points(s.curve.cost_usd), of.best_usd(s)),
-        "score", "higher", ("scores", "costs"), MATCHED,
+        "score", "higher", _COSTS, MATCHED,
     ),
     Metric(
         "hypervolume", "hypervolume",
         "share of the box from cost 0 to the dearest single LLM's and from the random choice's "
         "quality to 1 that the settings dominate, without mixing",
-        of.dominated, "0 to 1", "higher", ("scores", "costs"), MATCHED,
-        source="Zitzler and Thiele, 1999",
+        of.dominated, "0 to 1", "higher", _COSTS, MATCHED, source="Zitzler and Thiele, 1999",
     ),
     Metric(
         "arena_score", "arena score",
         "(1 + b) Q K / (b Q + K), b = .1, K = log(200 / c) / log(200 / .0044), c the USD per 1,000 "
         "questions within [.0044, 200]",
         lambda s: arena_score(float(s.curve.quality[0]), 1000 * float(s.curve.cost_usd[0])),
-        "0 to 1", "higher", ("scores", "costs"), MATCHED, source="RouterArena, arXiv 2510.00202",
+        "0 to 1", "higher", _COSTS, MATCHED, source="RouterArena, arXiv 2510.00202",
     ),
     # Two LLMs alone.
     Metric(
         "apgr", "APGR",
         "mean over all shares of strong calls of the part of the gap between two LLMs (the "
         "cheapest and the best single one) that is closed; about .5 at random; n/a for a gap below "
-        "two standard errors",
-        of.apgr, "share", "higher", ("scores", "predictions"), TWO, draws=of.apgr_draws,
+        "two standard errors", of.apgr, "share", "higher", _PREDICTED, TWO, draws=of.apgr_draws,
         source=_ROUTELLM,
     ),
     *(
         Metric(
             f"cpt_{part}", f"CPT({part} %)",
             f"least share of strong calls that closes {part} % of the gap",
-            partial(of.cpt, part=part / 100),
-            "share", "lower", ("scores", "predictions"), TWO, source=_ROUTELLM,
+            partial(of.cpt, part=part / 100), "share", "lower", _PREDICTED, TWO, source=_ROUTELLM,
         )
         for part in (50, 80, 95)
     ),
@@ -175,39 +172,36 @@ METRICS = (
     Metric(
         "brier", "Brier", "mean of (p - s)^2 over the measured cells",
         lambda s: predictions.brier(s.predicted, s.scores), "score squared", "lower",
-        ("scores", "predictions"), PREDICTIONS, source="Brier, 1950",
+        _PREDICTED, PREDICTIONS, source="Brier, 1950",
     ),
     Metric(
-        "log_loss", "log loss",
-        "mean of -(s log p + (1 - s) log(1 - p)), p kept 1e-6 from 0 and 1",
+        "log_loss", "log loss", "mean of -(s log p + (1 - s) log(1 - p)), p kept 1e-6 from 0 and 1",
         lambda s: predictions.log_loss(s.predicted, s.scores), "nats", "lower",
-        ("scores", "predictions"), PREDICTIONS,
+        _PREDICTED, PREDICTIONS,
     ),
     Metric(
         "ece", "ECE", "mean distance of predicted and measured over 15 bins of equal mass",
         lambda s: predictions.calibration_error(s.once(of.bins)), "score", "lower",
-        ("scores", "predictions"), PREDICTIONS,
+        _PREDICTED, PREDICTIONS,
     ),
     Metric(
         "auroc", "AUROC (worst to best LLM)",
         "mean over LLMs of the area below the ROC curve for a score of at least .5",
         lambda s: mean([one["auroc"] for one in s.once(of.by_llm).values()]),
-        "0 to 1", "higher", ("scores", "predictions"), PREDICTIONS,
+        "0 to 1", "higher", _PREDICTED, PREDICTIONS,
     ),
     Metric(
         "kendall_tau", "Kendall tau",
         "mean over questions, whose scores differ, of tau-b between predicted and measured order "
-        "of the LLMs",
-        lambda s: mean(s.once(of.kendall)), "-1 to 1", "higher", ("scores", "predictions"),
+        "of the LLMs", lambda s: mean(s.once(of.kendall)), "-1 to 1", "higher", _PREDICTED,
         PREDICTIONS, signed=True, source="Kendall, 1945",
         draws=lambda s: s.comparison.bootstrap.means(s.once(of.kendall), CURVE_DRAWS)[:, 0],
     ),
     Metric(
         "ndcg", "NDCG",
         "mean over questions, whose scores differ, of DCG by falling prediction / DCG of the best "
-        "order",
-        lambda s: mean(predictions.ndcg(s.predicted, s.scores)), "0 to 1", "higher",
-        ("scores", "predictions"), PREDICTIONS, source="Järvelin and Kekäläinen, 2002",
+        "order", lambda s: mean(predictions.ndcg(s.predicted, s.scores)), "0 to 1", "higher",
+        _PREDICTED, PREDICTIONS, source="Järvelin and Kekäläinen, 2002",
     ),
     *(
         row
@@ -221,20 +215,17 @@ METRICS = (
                 f"mean quality over all shares of questions that go by the router, those of high "
                 f"{order} first; the others go to the best single LLM",
                 partial(of.selective_area, by=by), "score", "higher",
-                ("scores", "predictions"), PREDICTIONS, source=source,
+                _PREDICTED, PREDICTIONS, source=source,
             ),
             Metric(
                 f"{key}_gain", f"by {order}: over random order",
                 f"`{key}_area` less the same of a random order; above 0 the order tells where the "
-                "router helps",
-                partial(of.selective_gain, by=by), "score", "higher",
-                ("scores", "predictions"), PREDICTIONS, signed=True,
-                draws=partial(of.selective_draws, by=by),
+                "router helps", partial(of.selective_gain, by=by), "score", "higher",
+                _PREDICTED, PREDICTIONS, signed=True, draws=partial(of.selective_draws, by=by),
             ),
             Metric(
                 f"{key}_curve", "", f"`{key}_area` at each coverage",
-                partial(of.selective_curve, by=by),
-                needs=("scores", "predictions"), unknown=[],
+                partial(of.selective_curve, by=by), needs=_PREDICTED, unknown=[],
             ),
         )
     ),
@@ -246,23 +237,21 @@ METRICS = (
     ),
     Metric(
         "cost_too_low", "cost too low", "share of calls predicted below what was spent",
-        lambda s: s.once(of.dollars)[1], "share", needs=("costs", "predictions"),
-        table=PREDICTIONS,
+        lambda s: s.once(of.dollars)[1], "share", needs=("costs", "predictions"), table=PREDICTIONS,
     ),
     Metric(
         "reliability", "", "predicted, measured and number of cells of each of the bins of `ece`",
-        lambda s: s.once(of.bins), needs=("scores", "predictions"), unknown=[],
+        lambda s: s.once(of.bins), needs=_PREDICTED, unknown=[],
     ),
     Metric(
         "by_llm", "", "`brier`, `log_loss`, `ece` and `auroc` of each LLM",
-        lambda s: s.once(of.by_llm), needs=("scores", "predictions"), unknown={},
+        lambda s: s.once(of.by_llm), needs=_PREDICTED, unknown={},
     ),
     # Paired tests, and what a policy must not do.
     Metric(
         "delta_top", "vs the best",
         "Q less the highest Q of a router on this split; where the interval holds 0 the two cannot "
-        "be told apart",
-        None, "score", "higher", ("scores", "other routers"), PAIRED, signed=True,
+        "be told apart", None, "score", "higher", ("scores", "other routers"), PAIRED, signed=True,
         ends=("delta_top_low", "delta_top_high"),
     ),
     Metric(
@@ -294,8 +283,7 @@ METRICS = (
     Metric(
         "solver_recall", "solver picked, {} solve it",
         "of the questions that 1, 2, 3 to 5, 6 or more LLMs solve, the share whose choice solves "
-        "them",
-        lambda s: solver_recall(s.scores, s.first.model), "share", "higher", table=PAIRED,
+        "them", lambda s: solver_recall(s.scores, s.first.model), "share", "higher", table=PAIRED,
     ),
     Metric(
         "non_inferior", "not worse by 2 points",
@@ -306,18 +294,18 @@ METRICS = (
     Metric(
         "beats_singles", "beats single LLMs",
         "single LLMs that the hull of (C, Q) beats at their own cost", of.beats_singles, "LLMs",
-        "higher", ("scores", "costs"), PAIRED,
+        "higher", _COSTS, PAIRED,
     ),
     Metric(
         "delta_ibc", "delta IBC",
         "100 (slope / slope of the best single LLM - 1), slope = (Q - Q of the cheapest LLM) / (C "
         "- C of the cheapest LLM); above 0 lies above the line between the two LLMs",
-        of.delta_ibc_of, "%", "higher", ("scores", "costs"), PAIRED, source=_AUTOMIX,
+        of.delta_ibc_of, "%", "higher", _COSTS, PAIRED, source=_AUTOMIX,
     ),
     Metric(
         "dominates_cheapest", "dominates the cheapest",
         "costs no more than the cheapest LLM and is not worse", of.dominates_cheapest,
-        "yes or no", needs=("scores", "costs"), source=_AUTOMIX,
+        "yes or no", needs=_COSTS, source=_AUTOMIX,
     ),
     Metric(
         "cost_rises", "cost rises", "steps of a rising lambda at which the expected cost rises",
@@ -330,8 +318,7 @@ METRICS = (
     # In report.json, and in tables of their own.
     *(
         Metric(
-            f"gain_{key}", f"Gain@{key}", f"Q / Q of the {name} - 1",
-            partial(of.gain, base=base),
+            f"gain_{key}", f"Gain@{key}", f"Q / Q of the {name} - 1", partial(of.gain, base=base),
             "share", "higher", source=_BENCH,
         )
         for key, name, base in (
@@ -363,14 +350,13 @@ METRICS = (
         "of routers of several calls, at each lambda: `calls` a question, verdicts included; "
         "`escalated`, share answered by another LLM than the first; `kept_wrong`, share of the "
         "others whose answer is wrong; `left_right`, share of the escalated whose first answer was "
-        "right",
-        of.episodes, source=_AUTOMIX,
+        "right", of.episodes, source=_AUTOMIX,
     ),
     Metric("usage", "", "share of the questions that each LLM answers", of.usage, "share"),
     Metric("usage_curve", "", "`usage` at each lambda, in the order of the LLMs", of.usage_curve),
     Metric(
         "curve", "", "lambda, Q and USD per 1,000 questions of each setting",
-        lambda s: s.curve.points(1000 * s.curve.cost_usd), needs=("scores", "costs"),
+        lambda s: s.curve.points(1000 * s.curve.cost_usd), needs=_COSTS,
     ),
     Metric(
         "curve_price", "", "lambda, Q and list price of each setting",
