@@ -14,13 +14,15 @@ from functools import partial
 
 import numpy as np
 
+from waypost.contracts.errors import WaypostError
 from waypost.metrics import predictions
 from waypost.metrics import subject_metrics as of
 from waypost.metrics.behaviour import picks_best, solver_recall, usage_entropy
 from waypost.metrics.comparison import CURVE_DRAWS, mean
 from waypost.metrics.curves import arena_score
 from waypost.metrics.intervals import interval
-from waypost.metrics.measure import Metric, Need, headline_draws
+from waypost.metrics.latency_and_flips import apart
+from waypost.metrics.measure import Metric, Need, Subject, headline_draws
 
 ROUTERS = "Routers"
 MATCHED = "At the best single LLM's cost"
@@ -35,6 +37,18 @@ _AUTOMIX = "AutoMix, arXiv 2310.12963"
 
 _COSTS: tuple[Need, ...] = ("scores", "costs")
 _PREDICTED: tuple[Need, ...] = ("scores", "predictions")
+
+
+def seed_disagreement(s: Subject) -> float:
+    """Return the share of questions that two fit seeds route apart; NaN without a seed."""
+    if s.live is None or s.live.refit is None:
+        return np.nan
+    texts = s.comparison.test.queries
+    try:
+        return apart(s.live.choose(texts), s.live.refit()(texts))
+    except WaypostError:  # the router does not decide alone
+        return np.nan
+
 
 METRICS = (
     # The main table: quality and cost at lambda 0, the curve, how the router behaves.
@@ -128,6 +142,12 @@ METRICS = (
     Metric(
         "flips", "flips by kind", "`flip_rate` of each change",
         lambda s: s.once(of.flip_rates), "share", "lower", ("router",),
+    ),
+    Metric(
+        "seed_disagreement", "seeds apart",
+        "share of questions that two fits, with this seed and with the next, route apart; n/a "
+        "where the fit has no seed",
+        seed_disagreement, "share", "lower", ("router",), ROUTERS, on_request=True,
     ),
     Metric(
         "fit_s", "fit s", "time of the fit, embedding apart", of.fit_s, "s", "lower", ("router",),
