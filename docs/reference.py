@@ -279,9 +279,12 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
         ["papers", "; ".join(papers) or "none"],
         ["class", f"`{cls.__module__}.{cls.__qualname__}`"],
     ]
-    parts = [re.sub(r"^`\w+`: (\w)", lambda m: m[1].upper(), doc), table(["", ""], rows)]
+    parts = [
+        re.sub(r"^`\w+`: (\w)", lambda m: m[1].upper(), doc),
+        table(["property", "value"], rows),
+    ]
     parts += ["## When to take it", code(said["When to take it"]), "## What it computes", said[""]]
-    texts = dict(named(said.get("Args", "")))
+    texts = parameters_of(cls)
     rows = []
     for one in inspect.signature(cls).parameters.values():
         default = "required" if one.default is one.empty else as_json(one.default)
@@ -299,6 +302,17 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
     train = f"waypost train --router {name} {data} --out artifacts/{name}"
     parts += ["## Use it", fenced(said["Example"], "python") if "Example" in said else ""]
     return page(name, *parts, fenced(train, "sh"))
+
+
+def parameters_of(cls: Any) -> dict[str, str]:
+    """Return what a class says of each parameter; "As NAME's." is what that router says."""
+    from waypost.registry import router_class
+
+    texts = dict(named(sections(cls.__doc__).get("Args", "")))
+    for name, text in texts.items():
+        if other := re.fullmatch(r"As (\w+)'s\.", text):
+            texts[name] = parameters_of(router_class(other[1]))[name]
+    return texts
 
 
 # -- the whole -------------------------------------------------------------------------------------
