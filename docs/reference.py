@@ -54,6 +54,8 @@ PAPERS = {
 }
 """Names of the papers that routers cite, by arXiv number."""
 
+ARXIV = r"[arXiv \1](https://arxiv.org/abs/\1)"
+
 FAMILIES = {
     "single-round": "one call of the LLM that is chosen",
     "multi-round": "several calls, each decided from the answers before it",
@@ -91,6 +93,12 @@ folder, see [data](../data.md#a-benchmark-of-your-own). `max_tokens` caps an ans
     "scorers": """
 A scorer gives an answer a score from 0 to 1; higher is better. A question names it as its `metric`.
 The version stands beside every score; it is raised when any answer could score differently.""",
+    "metrics": """
+What `waypost evaluate` measures; see [evaluation](../evaluation.md). `s[i,j]` is the measured score
+of LLM j on question i and `p[i,j]` the predicted one; Q and C are the mean score and the mean
+dollars of the router's choices at lambda 0. Cells that were not measured are left out; what cannot be
+computed is null in report.json, n/a in tables. The ends of an interval are `KEY_low` and `KEY_high`
+(`delta_low` and `delta_high` for `delta_best_single`).""",
     "encoders": """
 A query encoder makes a unit vector of a text. `--encoder` and the key `encoder` take a kind, an id,
 or the keys below; an artifact keeps the id of the one it was trained with.""",
@@ -222,6 +230,25 @@ def encoders_page() -> str:
     return page("Encoders", INTROS["encoders"], table(head, rows), keys)
 
 
+def metrics_page() -> str:
+    """Return the page of the metrics of evaluations, a table for each table of the report."""
+    from waypost.metrics.table import METRICS
+
+    parts = [INTROS["metrics"]]
+    for name in dict.fromkeys(metric.table for metric in METRICS):
+        rows = []
+        for one in (metric for metric in METRICS if metric.table == name):
+            interval = "95 %" if one.interval else ""
+            source = re.sub(r"arXiv (\d{4}\.\d{5})", ARXIV, one.source)
+            better = "" if one.better == "none" else one.better
+            rows.append(
+                [f"`{one.key}`", one.title, one.formula, one.unit, better, interval, source]
+            )
+        head = ["in report.json", "in tables", "formula", "unit", "better", "interval", "source"]
+        parts += [f"## {name or 'In report.json alone'}", table(head, rows)]
+    return page("Metrics", *parts)
+
+
 def commands_page() -> str:
     """Return the page of the commands."""
     from waypost.cli import command
@@ -326,6 +353,7 @@ def pages() -> dict[str, str]:
         "reference/benchmarks.md": benchmarks_page(),
         "reference/scorers.md": scorers_page(),
         "reference/encoders.md": encoders_page(),
+        "reference/metrics.md": metrics_page(),
         **{f"reference/{name}.md": file_page(name, *one) for name, one in files().items()},
         **router_pages(),
     }
