@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak fuzz bench-gateway bench-routers bench-data bench-tune router-tables tuned-table \
+    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder router-tables tuned-table \
     check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
@@ -77,7 +77,7 @@ fuzz: env ## 10,000 generated requests, right and wrong, against the OpenAPI doc
 	HYPOTHESIS_PROFILE=search WAYPOST_FUZZ_CASES=800 $(VENV)/bin/pytest tests/platform/serve/test_served_schema.py -o timeout=3600
 
 bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
-	$(VENV)/bin/waypost bench gateway
+	$(VENV)/bin/waypost bench gateway --insert docs/results/gateway.md:bench-gateway
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers
@@ -87,6 +87,10 @@ bench-data: env ## speed and memory of `waypost data responses`, beside threads 
 
 bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minutes)
 	$(VENV)/bin/waypost bench tune --insert docs/results/tuning.md:bench-tune
+
+bench-encoder: env ## time of query encoders, and what routing on them earns, from ../shared/data
+	$(VENV)/bin/waypost bench encoder --data $(SHARED)/llmrouter_example \
+	    --insert docs/results/encoders.md:bench-encoder
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data

@@ -96,9 +96,9 @@ The version stands beside every score; it is raised when any answer could score 
     "metrics": """
 What `waypost evaluate` measures; see [evaluation](../evaluation.md). `s[i,j]` is the measured score
 of LLM j on question i and `p[i,j]` the predicted one; Q and C are the mean score and the mean
-dollars of the router's choices at lambda 0. Cells that were not measured are left out; what cannot be
-computed is null in report.json, n/a in tables. The ends of an interval are `KEY_low` and `KEY_high`
-(`delta_low` and `delta_high` for `delta_best_single`).""",
+dollars of the router's choices at lambda 0. Cells that were not measured are left out; what cannot
+be computed is null in report.json, n/a in tables. The ends of an interval are `KEY_low` and
+`KEY_high` (`delta_low` and `delta_high` for `delta_best_single`).""",
     "encoders": """
 A query encoder makes a unit vector of a text. `--encoder` and the key `encoder` take a kind, an id,
 or the keys below; an artifact keeps the id of the one it was trained with.""",

@@ -6,9 +6,11 @@ import asyncio
 import json
 import re
 import shlex
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import click
@@ -18,6 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from support.gateway import knn_artifact, running
+from waypost.bench.harness import Tell
 from waypost.benchmarks.yaml_task import YamlTask
 from waypost.cli import command
 from waypost.config import parse
@@ -104,7 +107,9 @@ def served(tmp_path: Path) -> Iterator[str]:
 def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
     text = block.text.replace(LOCAL, served)
-    space: dict[str, Any] = {"__name__": "docs"}
+    module = ModuleType("block_of_docs")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    space = vars(module)
     exec(compile(text, str(block), "exec"), space)
     if "ByLength" in space:
         router = space["ByLength"](limit=20).fit(read_routing_data("serve_configs/starter/data"))
@@ -126,6 +131,9 @@ def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
         engine = space["ShoutEngine"](space["Config"]())
         answer = asyncio.run(collect(engine, GenerateRequest("id-1", prompt="a b")))
         assert (answer.text, answer.usage.output_tokens) == ("A B", 2)
+    if "QUICK" in space:
+        options = space["Options"](data="serve_configs/starter/data", **space["QUICK"])
+        assert len(space["run"](options, Tell()).figures["ms"]) == 1
     if isinstance(space.get("command"), click.Command):
         ran = CliRunner().invoke(space["command"], ["--data", "serve_configs/starter/data"])
         assert (ran.exit_code, ran.output) == (0, "457\n")
