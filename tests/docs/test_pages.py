@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
+import numpy as np
 import pytest
 import uvicorn
 import yaml
@@ -131,6 +132,9 @@ def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
         engine = space["ShoutEngine"](space["Config"]())
         answer = asyncio.run(collect(engine, GenerateRequest("id-1", prompt="a b")))
         assert (answer.text, answer.usage.output_tokens) == ("A B", 2)
+    if "ROW" in space:
+        gained = SimpleNamespace(difference=np.array([0.5, 0.0, -1.0, 1.0]))
+        assert space["ROW"].of(gained) == 0.5
     if "QUICK" in space:
         options = space["Options"](data="serve_configs/starter/data", **space["QUICK"])
         assert len(space["run"](options, Tell()).figures["ms"]) == 1

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from waypost.metrics.table import BY_KEY
 from waypost.registry import list_routers
 
 
@@ -77,3 +78,11 @@ def test_pictures_are_those_of_their_script(
     drawn = {file.name: file.read_text() for file in tmp_path.iterdir()}
     kept = {file.name: file.read_text() for file in (root / "docs" / "images").iterdir()}
     assert drawn == kept, "run make docs-pictures"
+
+
+def test_the_metrics_that_the_guide_names_are_in_the_table(root: Path) -> None:
+    page = (root / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    assert len(named) > 20
+    assert named <= set(BY_KEY)
