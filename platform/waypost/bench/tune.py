@@ -27,11 +27,11 @@ from waypost.bench.harness import Aim, BenchError, Result, Table, Tell, at_least
 from waypost.contracts.errors import RegistryError
 from waypost.report.numbers import fixed, percent
 from waypost.tune.config import TuneConfig, check_sweep, defaults_of
-from waypost.tune.folds import Problem
+from waypost.tune.folds import CrossValidation
 from waypost.tune.journal import Journal, Row, Task
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.space import SearchSpace
-from waypost.tune.trial_queue import Desk
+from waypost.tune.trial_queue import TrialQueue
 
 SPACES: dict[str, dict[str, Any]] = {
     "knnrouter": {
@@ -115,10 +115,10 @@ class Case:
             "bench tune",
         )
 
-    def problem(self) -> Problem:
+    def problem(self) -> CrossValidation:
         """Make the data and deal the questions."""
         data = made_up(self.n, self.llms, self.dimension, self.seed)
-        return Problem.of(self.config(), data, ())
+        return CrossValidation.of(self.config(), data, ())
 
     def tasks(self, folder: Path) -> list[Task]:
         """Propose all settings, the same each time."""
@@ -194,13 +194,13 @@ def measure(case: Case, workers: int, folder: Path) -> dict[str, Any]:
     problem, tasks = case.problem(), case.tasks(folder)
     journal = Journal(folder / "trials.jsonl", {})
     ready = time.monotonic()
-    desk, began = timed_desk(journal, max(workers, 1), tasks)
+    queue, began = timed_queue(journal, max(workers, 1), tasks)
     if workers:
         with ray_session(threads=1):
-            measure_packed(problem, desk, case.config().resources, folder / "ray")
+            measure_packed(problem, queue, case.config().resources, folder / "ray")
             last = time.monotonic()
     else:
-        measure_here(problem, desk)
+        measure_here(problem, queue)
         last = time.monotonic()
     end = time.monotonic()
     rows = journal.search()
@@ -218,13 +218,13 @@ def measure(case: Case, workers: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def timed_desk(
+def timed_queue(
     journal: Journal,
     workers: int,
     tasks: Sequence[Task],
     now: Callable[[], float] = time.monotonic,
-) -> tuple[Desk, list[float]]:
-    """Return a desk, and a list that fills with the moment of each worker's first fit.
+) -> tuple[TrialQueue, list[float]]:
+    """Return a trial queue, and a list that fills with the moment of each worker's first fit.
 
     The first batches, one a worker, go to different ones. A worker began when its first rows
     came, less the seconds of their fits.
@@ -232,23 +232,23 @@ def timed_desk(
     batches: list[set[tuple[str, int]]] = []
     began: list[float] = []
 
-    class TimedDesk(Desk):
+    class TimedTrialQueue(TrialQueue):
         def take(self) -> list[Task]:
             found = super().take()
             if found and len(began) + len(batches) < workers:
                 batches.append({task.place for task in found})
             return found
 
-        def bring(self, rows: Iterable[Row]) -> None:
+        def record(self, rows: Iterable[Row]) -> None:
             rows = list(rows)
             for batch in list(batches):
                 own = [row.seconds for row in rows if row.place in batch]
                 if own:
                     began.append(now() - sum(own))
                     batches.remove(batch)
-            super().bring(rows)
+            super().record(rows)
 
-    return TimedDesk(journal, workers, tasks), began
+    return TimedTrialQueue(journal, workers, tasks), began
 
 
 # -- figures --------------------------------------------------------------------------------------

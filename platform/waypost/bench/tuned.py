@@ -31,7 +31,7 @@ from waypost.pipelines.ray_session import ray_session
 from waypost.report.numbers import UNKNOWN, fixed, plain, usd
 from waypost.tune.config import TuneConfig, read_sweep
 from waypost.tune.journal import Row
-from waypost.tune.sweep import Watcher, run_sweep
+from waypost.tune.sweep import SweepCallbacks, run_sweep
 
 SAME = "default kept"
 """No setting was found that the sweep could tell from the default."""
@@ -193,8 +193,8 @@ def _row(
         if row.deal == 0:
             tell.bar(row.number + 1, total, "trials")
 
-    watcher = Watcher(embedded=tell.bar, row=tried, step=tell)
-    report = run_sweep(config, folder, place / config.router, watcher=watcher)
+    watcher = SweepCallbacks(embedded=tell.bar, row=tried, step=tell)
+    report = run_sweep(config, folder, place / config.router, callbacks=watcher)
     if "quality" not in (report.get("test") or {}):
         failed = (report.get("test") or {}).get("failed") or "no test split"
         raise SchemaError(f"{config.router}: could not be tested: {failed}")

@@ -69,7 +69,7 @@ def command(
     where the last one ended. Trials run on Ray: the one of RAY_ADDRESS, else one of their own.
     """
     from waypost.tune.config import read_sweep
-    from waypost.tune.sweep import Watcher, run_sweep
+    from waypost.tune.sweep import SweepCallbacks, run_sweep
     from waypost.tune.sweeps import is_many, read_many, run_many
 
     if encoder is not None:
@@ -82,7 +82,7 @@ def command(
         work = partial(run_sweep, read_sweep(config_path, overrides))
     with ExitStack() as stack:
         show = _Display(stack, dashboard, many)
-        watcher = Watcher(show.embedded, show.begun, show.row, show.epoch, show.step)
+        watcher = SweepCallbacks(show.embedded, show.begun, show.row, show.epoch, show.step)
         report = work(
             data_folder,
             out,

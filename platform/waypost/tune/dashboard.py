@@ -1,4 +1,4 @@
-"""TensorBoard: events of the trials, and the program itself for as long as a block runs."""
+"""TensorBoard: event files with a run for each trial, and the process that shows them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from waypost.contracts.errors import MissingExtraError
 from waypost.tune.journal import Row
 
 FLUSH_S = 2
-"""A trial's values are seen in TensorBoard so many seconds later."""
+"""Seconds after which TensorBoard sees new values."""
+
+START_S = 60.0
+"""Longest wait for TensorBoard to answer, in seconds."""
 
 
-class Events:
-    """Writes each row as it comes, and trials that train by epochs as they go.
+class EventWriter:
+    """Writes finished trials, and the epochs of running ones, as TensorBoard events.
 
     Args:
-        folder: Log folder; runs are folders in it. Those of finished trials stay.
-        label: Of the metric.
+        folder: Log folder, with a folder for each trial.
+        label: Name of the metric.
 
     Raises:
         MissingExtraError: tensorboardX is not installed.
@@ -41,12 +44,12 @@ class Events:
         self._folder, self._label = folder, label
         self._open: dict[int, tuple[Any, Row | None]] = {}
 
-    def grow(self, row: Row) -> None:
-        """Write the epochs of a trial that goes on, as far as they are not written."""
+    def write_epochs(self, row: Row) -> None:
+        """Write the epochs of a running trial that are not written yet."""
         if row.deal:
             return
         if row.number not in self._open:
-            # What a killed command left of this trial is written again, from its first epoch.
+            # Replace the run of a killed command, from its first epoch.
             run = self._folder / f"trial-{row.number:04d}"
             shutil.rmtree(run, ignore_errors=True)
             made = self._library.SummaryWriter(str(run), flush_secs=FLUSH_S)
@@ -58,17 +61,20 @@ class Events:
         self._open[row.number] = writer, row
 
     def write(self, row: Row) -> None:
-        """Write the row's run; rows that failed and those measured again have none."""
+        """Write the run of a finished trial; failed and repeated trials have none."""
         if row.score is None or row.deal:
             if not row.deal and row.number in self._open:
                 self._open.pop(row.number)[0].close()
             return
         from tensorboardX.summary import hparams
 
-        self.grow(row)
+        self.write_epochs(row)
         writer, _ = self._open.pop(row.number)
         steps = max(len(row.epochs), 1)
-        values = {key: _plain(value) for key, value in row.setting.items()}
+        values = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in row.setting.items()
+        }
         for summary in hparams(values, {"metric": row.score}):
             writer.file_writer.add_summary(summary)
         writer.add_scalar("metric", row.score, steps)
@@ -78,22 +84,15 @@ class Events:
 
 
 def _curve(writer: Any, tag: str, values: Sequence[float | None], known: int) -> None:
-    """Add the values of the epochs after those that are known; epochs count from 1."""
+    """Add the values of the epochs after the first ``known``; epochs count from 1."""
     for epoch, value in enumerate(values[known:], known + 1):
         if value is not None:
             writer.add_scalar(tag, value, epoch)
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-START_S = 60.0
-
-
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[str]:
-    """Show a log folder; the value is the address, which may take some seconds to answer.
+    """Run TensorBoard on a log folder and yield its address, which answers after some seconds.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -122,7 +121,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 
 def answers(address: str, within_s: float = START_S) -> bool:
-    """Wait until something listens at an address; False where nothing does in time."""
+    """Wait until a server listens at an address; return False after the time limit."""
     host, _, port = address.rpartition("/")[2].partition(":")
     end = time.monotonic() + within_s
     while time.monotonic() < end:

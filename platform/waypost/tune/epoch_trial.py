@@ -1,4 +1,7 @@
-"""Train all folds of a setting side by side, epoch by epoch; checkpoints that Ray Tune keeps."""
+"""Train one setting on all folds epoch by epoch: evaluation interval, rows and checkpoints.
+
+A checkpoint is a folder of safetensors files that Ray Tune stores.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +21,28 @@ from waypost.contracts.epochs import Arrays, EpochRouter, EpochTraining
 from waypost.contracts.errors import ArtifactFormatError, WaypostError
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.evaluation.lambda_curve import sweep
-from waypost.tune.folds import Choices, Part, Problem
+from waypost.tune.folds import Choices, CrossValidation, Fold
 from waypost.tune.journal import Row, Task
-from waypost.tune.trial import judged
+from waypost.tune.trial import evaluate_choices
 from waypost.tune.trial_queue import row_of
 
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int]
-"""What is measured: key of the setting, and deal."""
+"""Key of the setting, and number of the deal."""
 
 _PROGRESS = ".progress.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """A setting in the middle of its training.
+class Checkpoint:
+    """State of a partly trained setting.
 
     Attributes:
-        place: Which setting, on which deal.
-        states: Of the folds' trainings, in order; see `EpochTraining.state`.
-        epochs: The metric after each epoch; None where it was not looked at.
-        seconds: That they took.
+        place: Setting and deal.
+        states: Training state of each fold, in order; see `EpochTraining.state`.
+        epochs: The metric after each epoch; None where it was not evaluated.
+        seconds: Training time so far.
     """
 
     place: Place
@@ -48,7 +51,7 @@ class Kept:
     seconds: float
 
     def write(self, folder: Path) -> None:
-        """Write it as safetensors and one JSON, whose name says what it is of."""
+        """Write safetensors files and one JSON file, whose name holds setting and deal."""
         from safetensors.numpy import save_file
 
         for number, state in enumerate(self.states):
@@ -59,8 +62,8 @@ class Kept:
         (folder / f"{key}-{deal}{_PROGRESS}").write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Kept:
-        """Read what `write` wrote.
+    def read(cls, folder: Path) -> Checkpoint:
+        """Read a folder written by `write`.
 
         Raises:
             ArtifactFormatError: a file is missing or torn.
@@ -78,10 +81,10 @@ class Kept:
             raise ArtifactFormatError(f"{folder}: is no checkpoint: {error}") from None
 
 
-def left_behind(folder: Path) -> dict[Place, list[Path]]:
-    """Return the checkpoints in Ray's folder by what they are of, the newest first.
+def find_checkpoints(folder: Path) -> dict[Place, list[Path]]:
+    """Return the checkpoint folders below Ray's folder by setting and deal, the newest first.
 
-    Those of this command's own run, and of runs that were killed.
+    Checkpoints of killed runs are included.
     """
     found: dict[Place, list[tuple[int, Path]]] = {}
     for path in folder.glob(f"*/*/checkpoint_*/*{_PROGRESS}"):
@@ -93,50 +96,50 @@ def left_behind(folder: Path) -> dict[Place, list[Path]]:
     return {place: [one for _, one in sorted(ages, reverse=True)] for place, ages in found.items()}
 
 
-def first_whole(folders: Sequence[str]) -> Kept | None:
-    """Return the first checkpoint that can be read; a kill may have torn the newest."""
+def newest_checkpoint(folders: Sequence[str]) -> Checkpoint | None:
+    """Return the first readable checkpoint; a kill can leave the newest one incomplete."""
     for folder in folders:
         try:
-            return Kept.read(Path(folder))
+            return Checkpoint.read(Path(folder))
         except ArtifactFormatError as error:
-            logger.warning("a checkpoint is passed over: %s", error)
+            logger.warning("skipping a checkpoint: %s", error)
     return None
 
 
-def send(found: Mapping[str, Any], kept: Kept | None = None) -> None:
-    """Report to Ray Tune from a trial, with a checkpoint where there is one.
+def report_to_ray(found: Mapping[str, Any], checkpoint: Checkpoint | None = None) -> None:
+    """Report to Ray Tune from inside a trial, with a checkpoint where given.
 
-    Where the machines of a cluster share no disk Ray refuses a checkpoint: then it is done
-    without, and a trial that is cut off is trained again from the beginning.
+    Ray refuses checkpoints on clusters without a shared disk. The report is then sent without one,
+    and an interrupted trial restarts from its first epoch.
     """
     from ray import tune
 
-    if kept is None:
+    if checkpoint is None:
         tune.report(dict(found))
         return
     with tempfile.TemporaryDirectory() as folder:
-        kept.write(Path(folder))
+        checkpoint.write(Path(folder))
         try:
             tune.report(dict(found), checkpoint=tune.Checkpoint.from_directory(folder))
         except (RuntimeError, OSError) as error:
-            logger.warning("no checkpoint was kept: %s", error)
+            logger.warning("no checkpoint was stored: %s", error)
             tune.report(dict(found))
 
 
 SHARE = 0.05
-"""Most of a training's time that looks at it take, where nobody decides by them."""
+"""Largest share of the training time spent on evaluations, where no scheduler needs them."""
 
 FIRST_S = 5.0
-"""Training before the first look, when nobody knows what a look costs."""
+"""Seconds of training before the first evaluation, whose cost is still unknown."""
 
 
-class Pace:
-    """When to look at a training: seldom enough that looking takes at most `SHARE` of the time.
+class EvaluationInterval:
+    """Space evaluations so that they take at most `SHARE` of the time.
 
-    To look is to settle all folds, to judge them, and to keep a checkpoint.
+    An evaluation settles all folds, computes the metric and stores a checkpoint.
 
     Attributes:
-        wait_s: Training between two looks, in seconds.
+        wait_s: Seconds of training between two evaluations.
     """
 
     def __init__(self) -> None:
@@ -144,78 +147,78 @@ class Pace:
         self._since = time.perf_counter()
 
     def begin(self) -> None:
-        """Count from now."""
+        """Restart the clock."""
         self._since = time.perf_counter()
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time."""
+        """Whether the next evaluation is due."""
         return time.perf_counter() - self._since >= self.wait_s
 
-    def looked(self, cost_s: float) -> None:
-        """Take note of what a look cost, which ends now."""
+    def evaluated(self, cost_s: float) -> None:
+        """Set the interval from the seconds that an evaluation took, and restart the clock."""
         self.wait_s = cost_s / SHARE
         self.begin()
 
 
-class Lockstep:
-    """One setting on all folds.
+class EpochTrial:
+    """Training of one setting on all folds at once.
 
     Args:
-        problem: What it is measured on.
+        cv: Data and folds.
         task: The setting.
-        pace: When to look; None looks after every epoch.
-        changed: Parameters that may be others from one epoch to the next, as they are now.
-        kept: Where it goes on; None begins.
+        interval: Spacing of evaluations; None evaluates after every epoch.
+        changed: Current values of the parameters that can change between epochs.
+        checkpoint: State to resume from; None starts anew.
 
     Raises:
-        WaypostError: it cannot be built, or ``kept`` is of another setting or other data.
+        WaypostError: the router cannot be built, or the checkpoint is of other settings or data.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        cv: CrossValidation,
         task: Task,
-        pace: Pace | None = None,
+        interval: EvaluationInterval | None = None,
         changed: Mapping[str, Any] | None = None,
-        kept: Kept | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self._problem, self._task, self._pace = problem, task, pace
-        self._began = time.perf_counter() - (kept.seconds if kept else 0.0)
-        self._epochs: list[float | None] = list(kept.epochs) if kept else []
+        self._cv, self._task, self._interval = cv, task, interval
+        self._began = time.perf_counter() - (checkpoint.seconds if checkpoint else 0.0)
+        self._epochs: list[float | None] = list(checkpoint.epochs) if checkpoint else []
         self._schedule = {int(start): dict(values) for start, values in task.schedule}
         held = [start for start in self._schedule if start <= len(self._epochs)]
         given = {**task.parameters, **(self._schedule[max(held)] if held else {})}
         given |= changed or {}
-        self._folds: list[tuple[Part, EpochRouter, EpochTraining]] = []
-        for place, part in enumerate(problem.parts(task.deal)):
-            router = cast(EpochRouter, problem.router_of(given))
-            state = kept.states[place] if kept else None
+        self._folds: list[tuple[Fold, EpochRouter, EpochTraining]] = []
+        for place, part in enumerate(cv.split(task.deal)):
+            router = cast(EpochRouter, cv.router_of(given))
+            state = checkpoint.states[place] if checkpoint else None
             self._folds.append((part, router, router.fit_epochs(part.training, state)))
 
     def __iter__(self) -> Iterator[Row]:
-        """Train, and judge at the pace; the last row alone is done, and may come twice."""
-        row, pace = None, self._pace
-        if pace is not None:
-            pace.begin()
+        """Train and yield a row per evaluation; the last row is final."""
+        row, interval = None, self._interval
+        if interval is not None:
+            interval.begin()
         while self._advance():
             self._epochs.append(None)
-            if pace is not None and (self._has_ended or not pace.is_due):
+            if interval is not None and (self._has_ended or not interval.is_due):
                 row = None
                 continue
             start = time.perf_counter()
-            row = self._judge()
+            row = self._evaluate()
             yield row
-            if pace is not None:
-                pace.looked(time.perf_counter() - start)
-        row = row or self._judge()
+            if interval is not None:
+                interval.evaluated(time.perf_counter() - start)
+        row = row or self._evaluate()
         yield Row(**{**row.__dict__, "status": "done" if row.score is not None else "failed"})
 
-    def kept(self) -> Kept:
-        """Return all that is needed to go on."""
+    def checkpoint(self) -> Checkpoint:
+        """Return the state to resume from."""
         states = [training.state() for _, _, training in self._folds]
         seconds = time.perf_counter() - self._began
-        return Kept(self._task.place, states, list(self._epochs), seconds)
+        return Checkpoint(self._task.place, states, list(self._epochs), seconds)
 
     @property
     def _has_ended(self) -> bool:
@@ -223,19 +226,19 @@ class Lockstep:
         return all(one.stopped or one.done >= one.total for one in trainings)
 
     def _advance(self) -> bool:
-        """Train every fold that has not ended one epoch more; False where all have."""
+        """Train each unfinished fold for one epoch; return False where all are finished."""
         for _, _, training in self._folds:
             if training.done and training.done in self._schedule:
                 training.change(**self._schedule[training.done])
         done = [next(training, None) for _, _, training in self._folds]
         return any(one is not None for one in done)
 
-    def _judge(self) -> Row:
-        choices = Choices(len(self._problem.data))
+    def _evaluate(self) -> Row:
+        choices = Choices(len(self._cv.data))
         for part, router, training in self._folds:
             training.settle()
-            choices.add(part.rows, sweep(router, part.held_out, self._problem.judge.lambdas))
-        found = judged(self._problem, choices)
+            choices.add(part.rows, sweep(router, part.held_out, self._cv.evaluator.lambdas))
+        found = evaluate_choices(self._cv, choices)
         score = cast("float | None", found["score"])
         if self._epochs:
             self._epochs[-1] = score
@@ -250,34 +253,34 @@ class Lockstep:
         )
 
     def _losses(self) -> list[float]:
-        """Return the mean loss over the folds that made an epoch, after each epoch."""
+        """Return the loss after each epoch, mean over the folds that reached it."""
         rows = zip_longest(*(training.losses for _, _, training in self._folds))
         return [float(np.mean([one for one in row if one is not None])) for row in rows]
 
 
-def trained(
-    problem: Problem,
+def run_epoch_trial(
+    cv: CrossValidation,
     task: Task,
-    pace: Pace | None = None,
+    interval: EvaluationInterval | None = None,
     changed: Mapping[str, Any] | None = None,
-    kept: Kept | None = None,
-) -> Iterator[tuple[Row, Kept | None]]:
-    """Yield the rows of a setting, those before the last with a checkpoint; see `Lockstep`.
+    checkpoint: Checkpoint | None = None,
+) -> Iterator[tuple[Row, Checkpoint | None]]:
+    """Yield the rows of a setting, all but the last with a checkpoint; see `EpochTrial`.
 
-    What fails is a failed row; a checkpoint that does not fit is as if there were none.
+    A failure yields a failed row. A checkpoint that does not fit is ignored.
     """
     start = time.perf_counter()
     try:
         try:
-            trial = Lockstep(problem, task, pace, changed, kept)
+            trial = EpochTrial(cv, task, interval, changed, checkpoint)
         except WaypostError as error:
-            if kept is None:
+            if checkpoint is None:
                 raise
-            logger.warning("trial %d begins anew: %s", task.number, error)
-            trial = Lockstep(problem, task, pace, changed)
+            logger.warning("trial %d restarts: %s", task.number, error)
+            trial = EpochTrial(cv, task, interval, changed)
         for row in trial:
-            yield row, trial.kept() if row.status == "stopped" else None
-    # A router may be anybody's code, and one that fails must not end the sweep.
+            yield row, trial.checkpoint() if row.status == "stopped" else None
+    # Routers can be third-party code; one that fails must not end the sweep.
     except Exception as error:
         logger.debug("trial %d failed", task.number, exc_info=True)
         seconds = time.perf_counter() - start

@@ -1,10 +1,10 @@
-"""What a trial is measured on and by: folds, the metric, and what each block of questions gives.
+"""Cross-validation of a sweep: folds of the training split, and the metric with pseudo-values.
 
-The questions are dealt to `BLOCKS` blocks, near-duplicates together. With theta the metric on all J
-blocks and theta_j without block j, the pseudo-value of block j is J theta - (J - 1) theta_j
-(Quenouille, 1956; Tukey, 1958). For a mean it is the mean of the block; it exists for areas
-under curves just as well, so that every metric has standard errors, paired differences and
-bootstraps by the same few lines.
+Questions are grouped into `BLOCKS` blocks that keep near-duplicates together. With theta the metric
+on all J blocks and theta_j without block j, the pseudo-value of block j is
+J theta - (J - 1) theta_j (Quenouille, 1956; Tukey, 1958). For a mean it is the mean of the block.
+It is defined for areas under curves too, so every metric gets standard errors, paired differences
+and bootstraps from the same code.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ BLOCKS = 50
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """Computes the metric of choices.
+class MetricEvaluator:
+    """Computes the metric of the LLMs chosen for the questions.
 
     Attributes:
-        metric: Which.
-        lambdas: Cost weights that choices are needed at.
-        block: Of each question, (n,).
+        metric: The metric.
+        lambdas: Cost weights at which choices are needed.
+        block: Block of each question, (n,).
         quality: (n, n_llms) measured scores.
         usd: (n, n_llms) dollars of each call, NaN where unknown.
         cost_ref: Mean dollars of the dearest LLM; NaN where no cost is known.
@@ -57,8 +57,8 @@ class Judge:
     best: int
 
     @classmethod
-    def of(cls, data: RoutingData, metric: Metric, seed: int) -> Judge:
-        """Take from the training split what judging needs.
+    def of(cls, data: RoutingData, metric: Metric, seed: int) -> MetricEvaluator:
+        """Build it from the training split.
 
         Raises:
             SchemaError: the metric needs costs, and the data has none, or not of all calls.
@@ -86,7 +86,7 @@ class Judge:
             best=int(np.nanargmax(column_mean(data.quality))),
         )
 
-    def judge(self, quality: Floats, cost: Floats) -> tuple[float, Floats]:
+    def evaluate(self, quality: Floats, cost: Floats) -> tuple[float, Floats]:
         """Return the metric of choices, and the pseudo-value of each block, (n_blocks,).
 
         Args:
@@ -115,7 +115,7 @@ class Judge:
         return _cost_reaching(hull(c, q), self.metric.share * singles[:, self.best])
 
     def _means(self, values: Floats) -> Floats:
-        """Mean of each column over all rows, then without each block: (1 + n_blocks, k)."""
+        """Return column means over all rows, then without each block, (1 + n_blocks, k)."""
         known = ~np.isnan(values)
         count = int(self.block.max()) + 1
         sums = np.zeros((count, values.shape[1]))
@@ -128,7 +128,7 @@ class Judge:
 
 
 def _cost_reaching(curves: Hull, quality: Floats) -> Floats:
-    """Return the least cost at which each hull has this quality; NaN where it never has."""
+    """Return the least cost at which each hull reaches a quality; NaN where it never does."""
     found = np.full(len(quality), np.nan)
     for row, (x, y, wanted) in enumerate(zip(curves.cost, curves.quality, quality, strict=True)):
         rising = np.concatenate([[True], np.diff(y) > 0]) & ~np.isnan(y)
@@ -139,18 +139,18 @@ def _cost_reaching(curves: Hull, quality: Floats) -> Floats:
 
 
 MOST_KEPT_BYTES = 400_000_000
-"""Folds of a deal are kept from trial to trial where they are smaller: with them what routers
-compute of a training split once, such as its near-duplicates."""
+"""Folds of a deal below this size are cached between trials, and with them what routers compute
+once per training split, such as near-duplicates."""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Fold:
     """One fold of a deal.
 
     Attributes:
-        rows: Numbers of the questions kept back.
-        training: The others.
-        held_out: They; their ``cost_usd`` is what the judge counts.
+        rows: Row numbers of the held-out questions.
+        training: All other questions.
+        held_out: The held-out questions, with ``cost_usd`` as the metric counts it.
     """
 
     rows: NDArray[np.intp]
@@ -159,39 +159,43 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """A training split, its folds, and the judge.
+class CrossValidation:
+    """A training split, its folds, and the metric: what every trial is measured on.
+
+    A deal is one assignment of the questions to folds.
 
     Attributes:
         router: Registry name.
-        data: The training split, embedded where the router needs it.
-        judge: Of the choices.
-        folds: Of each question, (1 + repeats, n): row 0 is the search's deal, the others those of
-            the finalists.
-        seed: Of routers that have one.
-        plugin_paths: Where plug-ins are searched for.
+        data: The training split, with embeddings where the router needs them.
+        evaluator: Computes the metric.
+        folds: Fold of each question, (1 + repeats, n); row 0 is the deal of the search, the others
+            those of the finalists.
+        seed: Of routers that take one.
+        plugin_paths: Folders searched for plug-ins.
         by_epochs: Whether the router trains by epochs.
     """
 
     router: str
     data: RoutingData
-    judge: Judge
+    evaluator: MetricEvaluator
     folds: NDArray[np.intp]
     seed: int
     plugin_paths: tuple[str, ...]
     by_epochs: bool
-    _kept: dict[int, list[Part]] = field(default_factory=dict, repr=False)
+    _kept: dict[int, list[Fold]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the folds: every process cuts its own."""
+        """Leave out the cached folds: every process builds its own."""
         return {**self.__dict__, "_kept": {}}
 
     @classmethod
-    def of(cls, config: TuneConfig, data: RoutingData, plugin_paths: tuple[Path, ...]) -> Problem:
-        """Deal the questions.
+    def of(
+        cls, config: TuneConfig, data: RoutingData, plugin_paths: tuple[Path, ...]
+    ) -> CrossValidation:
+        """Assign the questions to folds.
 
         Raises:
-            SchemaError: too few questions to leave some out, or see `Judge.of`.
+            SchemaError: too few questions for the folds, or see `MetricEvaluator.of`.
         """
         deals = [
             fold_of(data.queries, config.folds, config.seed + deal, data.groups)
@@ -207,14 +211,14 @@ class Problem:
         return cls(
             router=config.router,
             data=data,
-            judge=Judge.of(data, config.metric, config.seed),
+            evaluator=MetricEvaluator.of(data, config.metric, config.seed),
             folds=np.stack(deals),
             seed=config.seed,
             plugin_paths=tuple(str(path) for path in plugin_paths),
             by_epochs=issubclass(router_class(config.router), EpochRouter),
         )
 
-    def parts(self, deal: int) -> Iterator[Part]:
+    def split(self, deal: int) -> Iterator[Fold]:
         """Yield the folds of a deal."""
         if deal in self._kept:
             yield from self._kept[deal]
@@ -231,12 +235,12 @@ class Problem:
             self._kept.clear()
             self._kept[deal] = parts
 
-    def _cut(self, deal: int) -> Iterator[Part]:
+    def _cut(self, deal: int) -> Iterator[Fold]:
         fold = self.folds[deal]
         for one in range(int(fold.max()) + 1):
             rows = np.flatnonzero(fold == one)
-            held_out = replace(self.data.select(rows), cost_usd=self.judge.usd[rows])
-            yield Part(rows, self.data.select(np.flatnonzero(fold != one)), held_out)
+            held_out = replace(self.data.select(rows), cost_usd=self.evaluator.usd[rows])
+            yield Fold(rows, self.data.select(np.flatnonzero(fold != one)), held_out)
 
     def router_of(self, parameters: Mapping[str, Any]) -> TrainableRouter:
         """Build an untrained router.
@@ -250,7 +254,7 @@ class Problem:
 
 
 class Choices:
-    """What choices on all questions came to, filled fold by fold.
+    """Outcomes of the LLMs chosen for all questions, filled fold by fold.
 
     Args:
         n: Questions.
@@ -262,7 +266,7 @@ class Choices:
         self.cost: Floats = np.empty((n, 0))
 
     def add(self, rows: NDArray[np.intp], swept: Sweep) -> None:
-        """Take the choices of some questions, at each weight."""
+        """Add the outcomes of some questions at each cost weight."""
         if not self.quality.size:
             shape = (self._n, len(swept.outcomes))
             self.quality, self.cost = np.full(shape, np.nan), np.full(shape, np.nan)

@@ -1,7 +1,6 @@
-"""trials.jsonl: one line a finished trial, written as soon as it is known, never changed.
+"""trials.jsonl: an append-only journal with a line for each finished trial.
 
-It is what a sweep is resumed from. A process that is killed leaves at most its last line torn;
-that line is dropped.
+Sweeps resume from it. A killed process can leave its last line incomplete; that line is dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FORMAT = "waypost-trials/1"
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement to make.
+    """A measurement to make.
 
     Attributes:
         number: Of the trial; 0 is the default.
@@ -30,7 +29,7 @@ class Task:
         setting: The searched values.
         parameters: All that the router is given.
         deal: Which deal of the questions to folds.
-        schedule: Changes of parameters while it is trained; see `measuring.fit`.
+        schedule: Changes of parameters while it is trained; see `trial.fit`.
     """
 
     number: int
@@ -42,28 +41,28 @@ class Task:
 
     @property
     def place(self) -> tuple[str, int]:
-        """What is measured: setting and deal."""
+        """Setting and deal."""
         return self.key, self.deal
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement made.
+    """A finished measurement.
 
     Attributes:
         number: As in `Task`; so are key, setting and deal.
         status: ``done``; ``stopped`` early by the scheduler; ``failed``.
-        score: The metric; None where it failed, or where the metric cannot be had of it.
-        blocks: Pseudo-values; see `judging`. Empty where it failed.
+        score: The metric; None where the trial failed or the metric is undefined.
+        blocks: Pseudo-values; see `folds`. Empty where the trial failed.
         error: Why it failed.
         seconds: Of fitting and deciding.
-        at_s: When it was known, in seconds of the sweep's own time.
-        epochs: The metric after each epoch, of routers that train by epochs; None where it was
-            not looked at.
+        at_s: Time of recording, in seconds of the sweep's own time.
+        epochs: The metric after each epoch, for routers that train by epochs; None where it was
+            not evaluated.
         losses: Their loss on held-out questions after each epoch, mean over the folds; see
             `EpochTraining.losses`.
         schedule: Changes of parameters while it was trained (pbt); see `EpochTraining`.
-        trained: What the router was given, where pbt made it another one than the setting says.
+        trained: Parameters of the router, where pbt changed them from the setting.
     """
 
     number: int
@@ -83,7 +82,7 @@ class Row:
 
     @property
     def place(self) -> tuple[str, int]:
-        """What it is a measurement of: setting and deal."""
+        """Setting and deal."""
         return self.key, self.deal
 
 
@@ -91,15 +90,15 @@ _FIELDS = {one.name for one in fields(Row)}
 
 
 class Journal:
-    """The rows of a sweep, in memory and in the file.
+    """The rows of a sweep, in memory and in a file.
 
     Args:
-        path: trials.jsonl; made where it is missing.
-        subject: What rows are measurements of; JSON-able. Another subject is another sweep.
+        path: trials.jsonl; created where missing.
+        subject: Identity of the sweep, JSON-able; a different subject is a different sweep.
 
     Raises:
-        ConfigError: the file is of another subject, or another process writes it.
-        SchemaError: the file is none.
+        ConfigError: the file has another subject, or another process writes it.
+        SchemaError: the file is no journal.
     """
 
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
@@ -115,14 +114,14 @@ class Journal:
             raise
 
     def add(self, row: Row) -> None:
-        """Write a row, at once; a measurement that is there already stays."""
+        """Append a row to the file; an existing measurement stays."""
         if row.place in self.rows:
             return
         self.rows[row.place] = row
         self._write(plain(asdict(row)))
 
     def close(self) -> None:
-        """Let others have the file."""
+        """Close the file and release its lock."""
         self._file.close()
 
     @property

@@ -1,8 +1,8 @@
-"""Trials as Ray Tune runs them: many settings in one process, or one that trains by epochs.
+"""Trainable functions of Ray Tune: a batch of settings without a scheduler, or one by epochs.
 
-A trial of Ray's costs tenths of a second and more; a fit may cost hundredths. So one of Ray's
-trials measures many settings, each reported as a row of its own. Settings of routers that train by
-epochs are reported on the way, too, with a checkpoint, as often as `Pace` says.
+Starting a Ray trial costs tenths of a second or more, while a fit can cost hundredths. So one trial
+without a scheduler measures many settings and reports a row for each. Routers that train by epochs
+also report intermediate rows with a checkpoint, spaced by `EvaluationInterval`.
 """
 
 from __future__ import annotations
@@ -15,93 +15,103 @@ from pathlib import Path
 from typing import Any
 
 from waypost.report.numbers import plain
-from waypost.tune.epoch_trial import Kept, Pace, first_whole, send, trained
-from waypost.tune.folds import Problem
+from waypost.tune.epoch_trial import (
+    Checkpoint,
+    EvaluationInterval,
+    newest_checkpoint,
+    report_to_ray,
+    run_epoch_trial,
+)
+from waypost.tune.folds import CrossValidation
 from waypost.tune.journal import Row, Task
 from waypost.tune.trial import measure, until
 
 REPORT_S = 1.0
-"""Rows that come faster are reported together: a report waits for the driver to take it."""
+"""Rows that arrive faster share a report, because each report waits for the driver."""
 
 
-def packed_trial(config: Mapping[str, Any], problem: Problem) -> None:
-    """Measure a batch; what does not fit into its time is left to others.
+def packed_trial(config: Mapping[str, Any], cv: CrossValidation) -> None:
+    """Measure a batch; tasks that exceed its time limit stay unmeasured.
 
     Args:
-        config: ``tasks``; ``limit_s``, after which no further one is begun; ``resume`` holds, for
-            each task, the folders that an earlier run left of it, newest first.
-        problem: What they are measured on.
+        config: ``tasks``; ``limit_s``, after which no further task starts; ``resume``, for each
+            task its checkpoint folders, newest first.
+        cv: Data and folds.
     """
     waiting: list[Row] = []
     reported = time.monotonic()
-    for row, kept in _rows(config, problem):
+    for row, checkpoint in _rows(config, cv):
         waiting.append(row)
-        if kept is not None or time.monotonic() - reported >= REPORT_S:
-            send({"rows": write_rows(waiting)}, kept)
+        if checkpoint is not None or time.monotonic() - reported >= REPORT_S:
+            report_to_ray({"rows": write_rows(waiting)}, checkpoint)
             waiting, reported = [], time.monotonic()
-    send({"rows": write_rows(waiting)})
+    report_to_ray({"rows": write_rows(waiting)})
 
 
-def _rows(config: Mapping[str, Any], problem: Problem) -> Iterator[tuple[Row, Kept | None]]:
+def _rows(
+    config: Mapping[str, Any], cv: CrossValidation
+) -> Iterator[tuple[Row, Checkpoint | None]]:
     tasks, folders = read_tasks(config["tasks"]), json.loads(config["resume"])
-    pace = Pace()
+    interval = EvaluationInterval()
     for place, task in enumerate(until(tasks, config["limit_s"])):
-        if problem.by_epochs:
-            yield from trained(problem, task, pace, kept=first_whole(folders[place]))
+        if cv.by_epochs:
+            yield from run_epoch_trial(
+                cv, task, interval, checkpoint=newest_checkpoint(folders[place])
+            )
         else:
-            yield measure(problem, task), None
+            yield measure(cv, task), None
 
 
 def write_tasks(tasks: Sequence[Task]) -> str:
-    """Return tasks as text; Ray writes and flattens what is not."""
+    """Return tasks as JSON text; Ray would write and flatten a mapping."""
     return json.dumps([asdict(task) for task in tasks])
 
 
 def read_tasks(text: str) -> list[Task]:
-    """Return what `write_tasks` wrote."""
+    """Read the text of `write_tasks`."""
     return [Task(**one) for one in json.loads(text)]
 
 
 def write_rows(rows: Sequence[Row]) -> str:
-    """Return rows as text."""
+    """Return rows as JSON text."""
     return json.dumps([plain(asdict(row)) for row in rows])
 
 
 def read_rows(text: str) -> list[Row]:
-    """Return what `write_rows` wrote."""
+    """Read the text of `write_rows`."""
     return [Row(**one) for one in json.loads(text)]
 
 
 WORST = 1e9
-"""Reported, with the metric's sign, where an epoch has no metric."""
+"""Value reported, with the sign of a bad score, for an epoch without a metric."""
 
 
-def epoch_trial(config: Mapping[str, Any], problem: Problem, sign: float) -> None:
-    """Train a setting and report each epoch; goes on from Ray's checkpoint, or one of before.
+def epoch_trial(config: Mapping[str, Any], cv: CrossValidation, sign: float) -> None:
+    """Train a setting and report each epoch, resuming from a checkpoint where there is one.
 
     Args:
-        config: Its only key is ``trial``. There ``tasks`` holds one; ``changed`` are its parameters
-            that may change; ``resume`` are folders that an earlier run left of it, newest first.
-        problem: What it is measured on.
+        config: Its only key is ``trial``. There ``tasks`` holds one task; ``changed`` its
+            changeable parameters; ``resume`` its checkpoint folders, newest first.
+        cv: Data and folds.
         sign: 1 where a high metric is good, -1 where a low one is.
     """
     config = config["trial"]
     (task,) = read_tasks(config["tasks"])
-    kept = _of_ray() or first_whole(config["resume"])
-    for row, now in trained(problem, task, changed=config["changed"], kept=kept):
+    checkpoint = _of_ray() or newest_checkpoint(config["resume"])
+    for row, now in run_epoch_trial(cv, task, changed=config["changed"], checkpoint=checkpoint):
         found = {
             "rows": write_rows([row]),
             "score": -sign * WORST if row.score is None else row.score,
             "epoch": len(row.epochs),
         }
-        send(found, now)
+        report_to_ray(found, now)
 
 
-def _of_ray() -> Kept | None:
+def _of_ray() -> Checkpoint | None:
     from ray import tune
 
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        return Kept.read(Path(folder))
+        return Checkpoint.read(Path(folder))

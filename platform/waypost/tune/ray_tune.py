@@ -1,10 +1,11 @@
-"""Ray Tune around the queue of trials: starts them, gives them batches, and brings their rows."""
+"""Run the trials of a search on Ray Tune: schedulers, searcher, and the Tuner itself."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,16 +20,16 @@ from waypost.contracts.epochs import EpochRouter
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.router import TrainableRouter
 from waypost.tune.config import Dimension, Range, Resources, TuneConfig
-from waypost.tune.epoch_trial import left_behind
-from waypost.tune.folds import Problem
+from waypost.tune.epoch_trial import find_checkpoints
+from waypost.tune.folds import CrossValidation
 from waypost.tune.journal import Row, Task
 from waypost.tune.ray_trial import epoch_trial, packed_trial, read_rows, read_tasks, write_tasks
 from waypost.tune.trial import measure as measure_one
-from waypost.tune.trial_queue import SLICE_S, Desk, row_of
+from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
 
 REDUCTION = 3
 GRACE = 9
-"""A trial is judged first after a ninth of the most epochs."""
+"""The first early-stopping decision comes after this fraction (1/9) of the most epochs."""
 
 PERTURBATIONS = 4
 RESAMPLED = 0.25
@@ -36,7 +37,7 @@ DEFAULT_EPOCHS = 100
 
 
 def most_epochs(config: TuneConfig, defaults: Mapping[str, Any]) -> int:
-    """Return the most epochs of any trial, by the parameter of that name."""
+    """Return the largest value of the parameter ``epochs`` over all trials."""
     if "epochs" in config.space:
         return max(int(value) for value in config.space["epochs"].extremes)
     found = {**defaults, **config.fixed}.get("epochs", DEFAULT_EPOCHS)
@@ -78,7 +79,7 @@ def make_scheduler(config: TuneConfig, epochs: int, changeable: Sequence[str]) -
 
 
 def _near(dimension: Dimension, value: Any, draw: np.random.Generator) -> Any:
-    """Return a value near another one, inside the space; sometimes any."""
+    """Perturb a value inside its dimension; with probability `RESAMPLED` draw a new one."""
     if not isinstance(dimension, Range):
         values = dimension.values
         if draw.random() < RESAMPLED:
@@ -97,26 +98,24 @@ def _near(dimension: Dimension, value: Any, draw: np.random.Generator) -> Any:
 
 
 _ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl and our events say it all
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; the same again goes on
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl and our event files replace them
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command, which can be resumed
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
 CRASHES = 2
-"""How often a trial whose worker died goes on from its last checkpoint."""
+"""Restarts from the last checkpoint of a trial whose worker died."""
 
 
 def workers_of(resources: Resources) -> int:
     """Return how many trials run at a time on the Ray that is initialised.
 
-    Of a Ray of this machine alone at most as many as there are real cores.
+    On a single machine the number of real cores is the upper bound.
 
     Raises:
-        ConfigError: not even one fits.
+        ConfigError: no trial fits.
     """
-    import os
-
     import ray
 
     there = ray.cluster_resources()
@@ -133,15 +132,15 @@ def workers_of(resources: Resources) -> int:
     return int(min(fits))
 
 
-def measurer(
+def trial_runner(
     config: TuneConfig, router: TrainableRouter, folder: Path
-) -> Callable[[Problem, Desk], None]:
-    """Return what measures the trials of a search on Ray.
+) -> Callable[[CrossValidation, TrialQueue], None]:
+    """Return the function that runs the trials of a search on Ray.
 
     Args:
         config: The sweep.
-        router: Any of its routers; it says how many epochs there are and what may change.
-        folder: Where Ray keeps its own record.
+        router: Any of its routers: gives the number of epochs and the changeable parameters.
+        folder: Folder of Ray's own files.
     """
     if config.scheduler == "fifo":
         return partial(measure_packed, resources=config.resources, folder=folder)
@@ -150,25 +149,25 @@ def measurer(
     scheduler = make_scheduler(config, most_epochs(config, router.get_params()), changeable)
     sign = 1.0 if config.mode == "max" else -1.0
 
-    def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
+    def suggestion(tasks: Sequence[Task], queue: TrialQueue) -> dict[str, Any]:
         (task,) = tasks
         changed = {key: value for key, value in task.setting.items() if key in changeable}
         (resume,) = _left(folder, tasks)
         return {"trial": {"tasks": write_tasks(tasks), "changed": changed, "resume": resume}}
 
-    def measure(problem: Problem, desk: Desk) -> None:
+    def measure(cv: CrossValidation, queue: TrialQueue) -> None:
         from ray import tune
 
-        desk.most = 1
-        trial = tune.with_parameters(epoch_trial, problem=problem, sign=sign)
-        # Hyperband and pbt set trials aside for others, so that more are begun than can run.
-        workers = desk.workers if config.scheduler == "asha" else None
-        searcher = desk_searcher(desk, suggestion)
+        queue.max_batch = 1
+        trial = tune.with_parameters(epoch_trial, cv=cv, sign=sign)
+        # Hyperband and pbt pause trials, so more must be started than can run at once.
+        workers = queue.workers if config.scheduler == "asha" else None
+        searcher = queue_searcher(queue, suggestion)
         if config.scheduler == "pbt":
-            # the default is no member of the population: it might end as another one's copy
-            first = desk.take()
-            desk.bring([measure_one(problem, task) for task in first if task.number == 0])
-            desk.give_back(first)
+            # The default runs outside the population, where it could become a copy of a member.
+            first = queue.take()
+            queue.record([measure_one(cv, task) for task in first if task.number == 0])
+            queue.give_back(first)
             fit_population(trial, searcher, config.resources, folder, scheduler)
             return
         fit(trial, searcher, workers, config.resources, folder, scheduler, crashes=CRASHES)
@@ -176,31 +175,33 @@ def measurer(
     return measure
 
 
-def measure_packed(problem: Problem, desk: Desk, resources: Resources, folder: Path) -> None:
-    """Measure all that a desk hands out, many settings in each of Ray Tune's trials.
+def measure_packed(
+    cv: CrossValidation, queue: TrialQueue, resources: Resources, folder: Path
+) -> None:
+    """Run all tasks of a queue, many settings in each Ray Tune trial.
 
     Args:
-        problem: What they are measured on; put into the object store once.
-        desk: Hands out and takes in.
+        cv: Data and folds; put into the object store once.
+        queue: The tasks.
         resources: Of one trial.
-        folder: Where Ray keeps its own record.
+        folder: Folder of Ray's own files.
     """
     from ray import tune
 
-    def suggestion(tasks: Sequence[Task], desk: Desk) -> dict[str, Any]:
+    def suggestion(tasks: Sequence[Task], queue: TrialQueue) -> dict[str, Any]:
         return {
             "tasks": write_tasks(tasks),
-            "limit_s": min(SLICE_S, desk.left_s),
+            "limit_s": min(SLICE_S, queue.left_s),
             "resume": json.dumps(_left(folder, tasks)),
         }
 
-    trial = tune.with_parameters(packed_trial, problem=problem)
-    fit(trial, desk_searcher(desk, suggestion), desk.workers, resources, folder)
+    trial = tune.with_parameters(packed_trial, cv=cv)
+    fit(trial, queue_searcher(queue, suggestion), queue.workers, resources, folder)
 
 
 def _left(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
-    """Return the checkpoints of each task, as text."""
-    found = left_behind(folder)
+    """Return the checkpoint folders of each task, as text."""
+    found = find_checkpoints(folder)
     return [[str(path.absolute()) for path in found.get(task.place, [])] for task in tasks]
 
 
@@ -215,18 +216,18 @@ def fit(
     space: dict[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
 ) -> None:
-    """Run Ray Tune until the searcher has nothing more.
+    """Run Ray Tune until the searcher is exhausted.
 
     Args:
         trial: Trainable function.
-        searcher: One of Ray's kind.
-        workers: Trials that have begun and not ended; None is any number.
+        searcher: A Ray Tune searcher.
+        workers: Most concurrent trials; None is no limit.
         resources: Of one trial.
-        folder: Where Ray keeps its own record, in a folder of this run.
-        scheduler: One of Ray's kind; None runs all to their end.
-        crashes: How often Ray itself starts a trial again from its checkpoint.
+        folder: Parent of the folder that Ray writes for this run.
+        scheduler: A Ray Tune scheduler; None runs every trial to its end.
+        crashes: How often Ray restarts a trial from its checkpoint.
         space: Ray's parameter space, where there is no searcher.
-        callbacks: Ray's.
+        callbacks: Ray Tune callbacks.
     """
     from ray import tune
 
@@ -259,13 +260,13 @@ def fit(
 def fit_population(
     trial: Any, searcher: Any, resources: Resources, folder: Path, scheduler: Any
 ) -> None:
-    """Run Ray Tune for pbt, which takes no searcher: all trials are there from the beginning.
+    """Run Ray Tune for pbt, which takes no searcher: all trials exist from the start.
 
     Args:
         trial: Trainable function.
-        searcher: `desk_searcher`; it is asked for all trials, and told by a callback.
+        searcher: A `queue_searcher`: suggests all trials, gets results through a callback.
         resources: As in `fit`; so are the others.
-        folder: Where Ray keeps its own record.
+        folder: Parent of the folder that Ray writes for this run.
         scheduler: Population based training.
     """
     from ray import tune
@@ -276,9 +277,9 @@ def fit_population(
     member_of = {one["tasks"]: name for name, one in wanted.items()}
     names: dict[str, str] = {}
 
-    class Telling(tune.Callback):  # type: ignore[misc]
+    class Forward(tune.Callback):  # type: ignore[misc]
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            # the first time; later it may have another one's config
+            # At the first start only: pbt may later give it the config of another trial.
             names.setdefault(trial.trial_id, member_of[trial.config["trial"]["tasks"]])
 
         def on_trial_result(
@@ -290,14 +291,14 @@ def fit_population(
             searcher.on_trial_complete(names[trial.trial_id])
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            # Ray has begun it again as often as it may
+            # Ray has used up its restarts.
             searcher.fail(names[trial.trial_id])
 
         def __reduce__(self) -> tuple[type, tuple[str]]:
-            return str, ("desk",)
+            return str, ("queue",)
 
     space = {"trial": tune.grid_search(list(wanted.values()))}
-    fit(trial, None, None, resources, folder, scheduler, CRASHES, space, [Telling()])
+    fit(trial, None, None, resources, folder, scheduler, CRASHES, space, [Forward()])
 
 
 def _folder_name(trial: Any) -> str:
@@ -305,16 +306,18 @@ def _folder_name(trial: Any) -> str:
     return f"{first.key}-{trial.trial_id}"
 
 
-def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[str, Any]]) -> Any:
-    """Return the desk as a searcher of Ray Tune's: what it suggests is a batch.
+def queue_searcher(
+    queue: TrialQueue, suggestion: Callable[[Sequence[Task], TrialQueue], dict[str, Any]]
+) -> Any:
+    """Return a Ray Tune searcher over a trial queue; each suggestion is a batch of tasks.
 
     Args:
-        desk: Hands out and takes in.
-        suggestion: The config of a trial of Ray's, from the batch.
+        queue: The tasks.
+        suggestion: Makes the config of a Ray trial from a batch.
     """
     from ray.tune.search import Searcher
 
-    class DeskSearcher(Searcher):  # type: ignore[misc]
+    class QueueSearcher(Searcher):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.batches: dict[str, list[Task]] = {}
@@ -324,17 +327,17 @@ def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[
             return True
 
         def suggest(self, trial_id: str) -> Any:
-            tasks = desk.take()
+            tasks = queue.take()
             if not tasks:
-                return Searcher.FINISHED if desk.is_done else None
+                return Searcher.FINISHED if queue.is_done else None
             self.batches[trial_id] = tasks
-            return suggestion(tasks, desk)
+            return suggestion(tasks, queue)
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             rows = own_rows(read_rows(result.get("rows", "[]")), self.batches.get(trial_id, []))
-            desk.bring([row for row in rows if row.status != "stopped"])
+            queue.record([row for row in rows if row.status != "stopped"])
             self.unfinished[trial_id] = [row for row in rows if row.status == "stopped"]
-            desk.hear(self.unfinished[trial_id])
+            queue.report_progress(self.unfinished[trial_id])
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -342,18 +345,18 @@ def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[
             if result is not None:
                 self.on_trial_result(trial_id, result)
             if not error:
-                desk.bring(self.unfinished.pop(trial_id, []))
+                queue.record(self.unfinished.pop(trial_id, []))
             died = "it was killed, or ran out of memory" if error else None
-            desk.give_back(self.batches.pop(trial_id, []), died)
+            queue.give_back(self.batches.pop(trial_id, []), died)
 
         def fail(self, trial_id: str) -> None:
-            """Write down that a trial cannot be measured."""
+            """Record a trial as failed."""
             error = "its worker died again and again"
             rows = [
                 row_of(task, 0.0, status="failed", score=None, error=error)
                 for task in self.batches.pop(trial_id, [])
             ]
-            desk.bring(rows)
+            queue.record(rows)
 
         def save(self, checkpoint_path: str) -> None:
             """Write nothing: trials.jsonl is the record."""
@@ -362,20 +365,20 @@ def desk_searcher(desk: Desk, suggestion: Callable[[Sequence[Task], Desk], dict[
             """Read nothing."""
 
         def __reduce__(self) -> tuple[type, tuple[str]]:
-            # Tuner pickles itself for a restore of its own; the desk stays in this process.
-            return str, ("desk",)
+            # Tuner pickles itself for its own restore; the queue stays in this process.
+            return str, ("queue",)
 
-        def __deepcopy__(self, memo: Any) -> DeskSearcher:
+        def __deepcopy__(self, memo: Any) -> QueueSearcher:
             return self
 
-    return DeskSearcher()
+    return QueueSearcher()
 
 
 def own_rows(rows: Sequence[Row], batch: Sequence[Task]) -> list[Row]:
-    """Return rows as those of the batch.
+    """Return rows under the identity of their batch.
 
-    Under pbt a trial goes on with another one's settings and state: the row is still its own, and
-    says what was trained.
+    Under pbt a trial can continue with the setting and state of another one. Its row keeps its own
+    number and setting; ``trained`` holds the setting that was trained.
     """
     known = {task.place for task in batch}
     if len(batch) != 1 or all(row.place in known for row in rows):

@@ -1,7 +1,7 @@
-"""Who proposes settings, and the trials they become: numbered, none twice, the default first.
+"""Searchers propose settings: random search, Optuna's TPE, or Hyperopt's TPE.
 
-All work by ask and tell, so that one process asks for many settings before any is measured, and
-a sweep that is resumed tells a new searcher everything that the journal holds.
+All have an ask-and-tell interface, so one process can ask for many settings before any is measured,
+and a resumed sweep replays the journal into a new searcher.
 """
 
 from __future__ import annotations
@@ -16,22 +16,31 @@ import numpy as np
 from waypost.contracts.errors import MissingExtraError
 from waypost.tune.config import Dimension, Range, TuneConfig
 from waypost.tune.journal import Journal, Row, Task
-from waypost.tune.space import SearchSpace, Setting, same
+from waypost.tune.space import SearchSpace, Setting, hyperopt_tree, same
+
+LEARNING_SHARE = 0.05
+"""Most pending settings of a learning searcher, as a share of all trials."""
+
+SAME_AGAIN = 300
+"""Repeated proposals in a row after which a space counts as exhausted."""
+
+RowCallback = Callable[[Row], None]
+"""Called with each new row."""
 
 
 class Searcher(Protocol):
     """Proposes settings."""
 
     learns: bool
-    """Whether proposals depend on what it is told: then few are asked for at once."""
+    """Whether proposals depend on earlier scores; then few are pending at once."""
 
     def ask(self) -> Setting | None:
-        """Return the next setting, None where there is no other."""
+        """Return the next setting; None when exhausted."""
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """Say what a setting earned, the more the better; None where it failed.
+        """Record the score of a setting, higher is better; None where it failed.
 
-        Settings that it did not propose itself are told, too.
+        Settings from elsewhere are recorded too.
         """
 
 
@@ -49,9 +58,9 @@ def make_searcher(config: TuneConfig, space: SearchSpace) -> Searcher:
 
 
 class RandomSearch:
-    """Draws independently; goes through the grid parameters' combinations in turn.
+    """Independent random draws; grid parameters go through their combinations in turn.
 
-    The n-th proposal depends on seed and n alone.
+    The n-th proposal depends only on seed and n.
     """
 
     learns = False
@@ -62,7 +71,7 @@ class RandomSearch:
         self._grid = space.grid()
 
     def ask(self) -> Setting | None:
-        """Return the next one; None after the last of a pure grid."""
+        """Return the next setting; None after the last of a pure grid."""
         point = next(self._grid, None)
         if point is None:
             if self._space.is_grid:
@@ -112,7 +121,7 @@ class OptunaSearch:
         self._asked: list[tuple[Setting, Any]] = []
 
     def ask(self) -> Setting | None:
-        """Return what the sampler suggests."""
+        """Return the suggestion of the sampler."""
         trial = self._study.ask()
 
         def pick(name: str, dimension: Dimension) -> Any:
@@ -125,14 +134,14 @@ class OptunaSearch:
             log = dimension.type == "loguniform"
             return trial.suggest_float(name, float(low), float(high), log=log, step=dimension.q)
 
-        with warnings.catch_warnings():  # where high is no multiple of q optuna lowers it, aloud
+        with warnings.catch_warnings():  # optuna warns where it lowers high to a multiple of q
             warnings.simplefilter("ignore", UserWarning)
             setting = self._space.build(pick)
         self._asked.append((setting, trial))
         return setting
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """Pass it on; settings of elsewhere are added as finished trials."""
+        """Pass the score on; settings from elsewhere are added as finished trials."""
         from optuna.trial import TrialState, create_trial
 
         for place, (asked, trial) in enumerate(self._asked):
@@ -163,7 +172,7 @@ def _distribution(dimension: Dimension) -> Any:
 
 
 def _place(dimension: Dimension, value: Any) -> Any:
-    """Return a value as optuna knows it: of a choice, its place in the list."""
+    """Return a value in Optuna's form: for a choice, its index."""
     if isinstance(dimension, Range):
         return value
     return next(i for i, one in enumerate(dimension.values) if same(one, value))
@@ -172,8 +181,8 @@ def _place(dimension: Dimension, value: Any) -> Any:
 class HyperoptSearch:
     """Hyperopt's TPE.
 
-    Hyperopt has no condition on a value that another parameter happened to get, so a parameter
-    with a condition is a nested choice there: under each way its conditions can turn out.
+    Hyperopt has no conditions on the value of another parameter. A conditional parameter becomes a
+    nested choice with a branch for each outcome of its conditions.
     """
 
     learns = True
@@ -183,18 +192,17 @@ class HyperoptSearch:
             import hyperopt
         except ImportError:
             raise MissingExtraError("hyperopt", "tune") from None
-        from waypost.tune.space import nested
 
         logging.getLogger("hyperopt").setLevel(logging.ERROR)
         self._space, self._seed = space, seed
-        self._tree = nested(space)
+        self._tree = hyperopt_tree(space)
         self._domain = hyperopt.Domain(lambda _: 0.0, self._tree.expression)
         self._trials = hyperopt.Trials()
         self._asked: list[tuple[Setting, Any]] = []
         self._count = 0
 
     def ask(self) -> Setting | None:
-        """Return what TPE suggests."""
+        """Return the suggestion of TPE."""
         from hyperopt import tpe
 
         ids = self._trials.new_trial_ids(1)
@@ -210,7 +218,7 @@ class HyperoptSearch:
         return setting
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """Pass it on; settings of elsewhere are added as finished trials."""
+        """Pass the score on; settings from elsewhere are added as finished trials."""
         import hyperopt
 
         status = hyperopt.STATUS_FAIL if score is None else hyperopt.STATUS_OK
@@ -238,21 +246,14 @@ class HyperoptSearch:
         self._trials.refresh()
 
 
-LEARNING_SHARE = 0.05
-"""Most settings that are asked at once of a searcher that learns, as a share of all trials."""
-
-SAME_AGAIN = 300
-"""Proposals in a row that were there already, after which there are no others."""
-
-
 class Proposals:
-    """What a sweep is to measure, in the order in which it is proposed.
+    """The tasks of a search in order: the default first, then the searcher's distinct settings.
 
     Args:
         space: The search space.
-        searcher: Who proposes; it is told what the journal holds.
+        searcher: Proposes settings; the rows of the journal are replayed into it.
         journal: Of the sweep.
-        trials: Most of them, the default with them.
+        trials: Most trials, with the default.
         sign: 1 where a high metric is good, -1 where a low one is.
     """
 
@@ -269,16 +270,16 @@ class Proposals:
 
     @property
     def left(self) -> int:
-        """Settings still to be proposed, as far as is known."""
+        """Number of settings still to be proposed, as far as known."""
         return 0 if self._exhausted else max(self._trials - len(self._proposed), 0)
 
     @property
     def at_once(self) -> int:
-        """Most settings that should be out with one worker."""
+        """Most settings of one batch."""
         return max(1, int(self._trials * LEARNING_SHARE)) if self._searcher.learns else self._trials
 
     def next(self) -> Task | None:
-        """Return the next task, None where there is no other."""
+        """Return the next task; None when exhausted."""
         if self.left and self._space.key({}) not in self._proposed:
             return self._task({}, 0)
         for _ in range(SAME_AGAIN + len(self._proposed)):
@@ -295,7 +296,7 @@ class Proposals:
         return None
 
     def tell(self, row: Row) -> None:
-        """Let the searcher know what a setting earned."""
+        """Pass the score of a row to the searcher."""
         self._searcher.tell(row.setting, self._earned(row))
 
     def _task(self, setting: Setting, number: int) -> Task:
@@ -305,7 +306,3 @@ class Proposals:
 
     def _earned(self, row: Row) -> float | None:
         return None if row.score is None else self._sign * row.score
-
-
-Told = Callable[[Row], None]
-"""Told of each new row."""

@@ -1,4 +1,7 @@
-"""What a setting is: values of the searched parameters whose conditions hold."""
+"""The search space: settings, their keys, and the space as a Hyperopt graph.
+
+A setting holds the values of the searched parameters whose conditions hold.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ import numpy as np
 from waypost.tune.config import Dimension, Range, TuneConfig, Values, in_order
 
 Setting = dict[str, Any]
-"""Values by parameter; a searched parameter whose condition does not hold is not in it."""
+"""Values by parameter, without parameters whose condition does not hold."""
 
 Pick = Callable[[str, Dimension], Any]
-"""Chooses a value of a parameter."""
+"""Chooses the value of a parameter."""
 
 
 class SearchSpace:
-    """The searched parameters of a sweep, and what the others are.
+    """The searched parameters of a sweep, and the values of all others.
 
     Args:
         config: The sweep.
-        defaults: The router's parameters by default.
+        defaults: The router's default parameters.
     """
 
     def __init__(self, config: TuneConfig, defaults: Mapping[str, Any]) -> None:
@@ -42,7 +45,7 @@ class SearchSpace:
         return found
 
     def holds(self, dimension: Dimension, setting: Mapping[str, Any]) -> bool:
-        """Say whether a parameter is searched beside the values chosen so far."""
+        """Say whether the condition of a parameter holds for the values chosen so far."""
         values = self.full(setting)
         return all(
             any(same(values.get(other), one) for one in (w if isinstance(w, list) else [w]))
@@ -50,24 +53,24 @@ class SearchSpace:
         )
 
     def parameters(self, setting: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the router is given; the rest it has by default."""
+        """Return the parameters given to the router; the others keep their defaults."""
         return {**self.fixed, **setting}
 
     def full(self, setting: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters of the router that a setting makes."""
+        """Return all parameters of the router for a setting."""
         return {**self._base, **setting}
 
     def unsearched(self, name: str) -> Any:
-        """Return what a parameter is where it is not searched: fixed, or the router's default."""
+        """Return the value of a parameter that is not searched: fixed, or the router's default."""
         return self._base.get(name)
 
     def key(self, setting: Mapping[str, Any]) -> str:
-        """Return the key of a setting: the same for two that make the same router."""
+        """Return the key of a setting; settings of equal routers have equal keys."""
         text = json.dumps(self.full(setting), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def grid(self) -> Iterator[Setting]:
-        """Yield every combination of the grid parameters, one after another."""
+        """Yield every combination of the grid parameters."""
         names = [name for name, one in self.space.items() if one.type == "grid"]
         values = [self.space[name].extremes for name in names]
         for chosen in itertools.product(*values):
@@ -75,11 +78,11 @@ class SearchSpace:
 
     @property
     def is_grid(self) -> bool:
-        """Whether nothing is drawn: every parameter is tried at each of its values."""
+        """Whether every parameter is a grid parameter."""
         return all(one.type == "grid" for one in self.space.values())
 
     def contains(self, setting: Mapping[str, Any]) -> bool:
-        """Whether a setting could be proposed: each value inside, each condition kept."""
+        """Say whether a setting is in the space: every value inside, every condition satisfied."""
         try:
             built = self.build(lambda name, one: _inside(one, setting[name]))
         except (KeyError, ValueError):
@@ -99,18 +102,18 @@ def _inside(dimension: Dimension, value: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Say whether two values are equal, where true is not 1."""
+    """Say whether two values are equal; true differs from 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """The graph, and the way between hyperopt's values and settings.
+    """A space as a Hyperopt graph, and the conversion between its values and settings.
 
     Attributes:
-        expression: What hyperopt draws from.
+        expression: The Hyperopt expression.
         space: The search space.
-        listed: Values of the parameters that hyperopt knows by their place in a list.
+        listed: Values of the parameters that Hyperopt stores as an index.
     """
 
     expression: Any
@@ -131,7 +134,7 @@ class Tree:
         return self.space.build(value)
 
     def values(self, setting: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Return the ``vals`` of a setting; of a parameter that is not in it there are none."""
+        """Return the ``vals`` of a setting; the list of a missing parameter is empty."""
 
         def place(name: str) -> Any:
             if name not in self.listed:
@@ -141,8 +144,8 @@ class Tree:
         return {name: [place(name)] if name in setting else [] for name in self.space.space}
 
 
-def nested(space: SearchSpace) -> Tree:
-    """Build the graph; a whole number that conditions name counts as a choice of its values."""
+def hyperopt_tree(space: SearchSpace) -> Tree:
+    """Build the graph; an integer parameter that conditions name becomes a choice of its values."""
     from hyperopt import hp
 
     gates = {other for one in space.space.values() for other in one.when}
@@ -172,7 +175,7 @@ def _range(hp: Any, name: str, one: Any) -> Any:
 
 
 class _Switch:
-    """Conditions as switches on the parameters that they name."""
+    """Expresses conditions as switches on the parameters that they name."""
 
     def __init__(
         self, space: SearchSpace, nodes: Mapping[str, Any], listed: Mapping[str, tuple[Any, ...]]

@@ -1,4 +1,7 @@
-"""A sweep from a routing-data folder to the best artifact and a report."""
+"""Run a sweep: search, choice, fit of the winner on the training split, and one test.
+
+`run_sweep` is the entry point. `refit` and `on_test` are the steps after the choice.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,24 @@ from waypost.report.drawing import require_matplotlib
 from waypost.storage import Place, local_copy, mirrored
 from waypost.tune import report as reports
 from waypost.tune.config import TuneConfig, defaults_of
-from waypost.tune.dashboard import Events
-from waypost.tune.folds import Problem
+from waypost.tune.dashboard import EventWriter
+from waypost.tune.folds import CrossValidation
 from waypost.tune.journal import Journal, Row, Task
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.select import choose, finalists, given
 from waypost.tune.space import SearchSpace
 from waypost.tune.trial import fit
-from waypost.tune.trial_queue import Desk
+from waypost.tune.trial_queue import TrialQueue
+
+logger = logging.getLogger(__name__)
 
 BEST = "best"
+TRIALS = "trials.jsonl"
+TENSORBOARD = "tensorboard"
+RAY = "ray"
+
+_NOT_SUBJECT = {"budget", "resources", "finalists", "repeats", "encoder"}
+"""Config keys that can change between two runs of the same sweep."""
 
 
 def refit(
@@ -54,10 +65,10 @@ def refit(
     Args:
         config: The sweep.
         parameters: Of the router.
-        tuning: What the manifest's metrics say of the sweep; JSON-able.
+        tuning: Facts of the sweep for the manifest's metrics; JSON-able.
         data: Routing data.
         target: The artifact.
-        schedule: Changes of parameters while it is trained; see `measuring.fit`.
+        schedule: Changes of parameters while it is trained; see `trial.fit`.
 
     Raises:
         WaypostError: as `train`.
@@ -76,18 +87,18 @@ def refit(
 def on_test(
     config: TuneConfig, data: Path, tuned: Path, default: Path | None, trials: int
 ) -> dict[str, Any] | None:
-    """Measure the tuned router and, where it is another one, the default on the test split.
+    """Measure the tuned router, and the default where it differs, on the test split.
 
     Args:
         config: The sweep.
         data: Routing data.
         tuned: Artifact of the winner.
         default: Artifact of the default; None where the default won.
-        trials: How many were tried.
+        trials: Number of trials of the search.
 
     Returns:
-        Numbers by router, and tuned less default with paired 95 % intervals; None where the
-        folder holds no test split.
+        Numbers by router, and tuned less default with paired 95 % intervals; None without a test
+        split.
     """
     if not split_path(data, "test").is_file():
         return None
@@ -121,7 +132,7 @@ def on_test(
 def _difference(
     tuned: Measured, default: Measured, key: str, prefix: str
 ) -> dict[str, float | None]:
-    """Return tuned less default; draws are of the same questions, so they are paired."""
+    """Return tuned less default; bootstrap draws are paired, as they hold the same questions."""
     found: dict[str, float | None] = {
         f"{prefix}difference": tuned.numbers[key] - default.numbers[key],
         f"{prefix}low": None,
@@ -133,27 +144,17 @@ def _difference(
     return found
 
 
-logger = logging.getLogger(__name__)
-
-TRIALS = "trials.jsonl"
-TENSORBOARD = "tensorboard"
-RAY = "ray"
-
-Measure = Callable[[Problem, Desk], None]
-"""Measures all that a desk hands out."""
-
-
 @dataclass(frozen=True)
-class Watcher:
-    """Who is told how a sweep goes.
+class SweepCallbacks:
+    """Progress callbacks of a sweep.
 
     Attributes:
-        embedded: Told (done, total) texts.
-        begun: Told the folder, the address of Ray's dashboard, what was measured before, and
-            whether a high metric is good ("max"), before the first trial.
-        row: Told each row, and how many trials there will be at most.
-        epoch: Told the same of a trial that goes on: its row so far.
-        step: Told what is done beside the search, in words.
+        embedded: Called with (done, total) texts.
+        begun: Called before the first trial with the folder, the address of Ray's dashboard, the
+            rows of earlier runs, and the mode ("max" or "min").
+        row: Called with each row, and the most trials of the sweep.
+        epoch: Called with the intermediate row of a running trial, and the most trials.
+        step: Called with the name of a step outside the search.
     """
 
     embedded: Progress | None = None
@@ -171,33 +172,33 @@ def run_sweep(
     fresh: bool = False,
     dashboard: bool = False,
     command: str = "",
-    watcher: Watcher | None = None,
+    callbacks: SweepCallbacks | None = None,
 ) -> dict[str, Any]:
-    """Search, choose, fit the winner, test it once, and write all of it.
+    """Search, choose, fit the winner, test it once, and write the results.
 
-    What ``out`` holds of the same sweep is not measured again.
+    Rows in ``out`` of the same sweep are not measured again.
 
     Args:
         config: Checked; see `read_sweep`.
         data_folder: Routing data; a path or URI.
         out: Folder of the results; a path or URI.
-        fresh: Delete an earlier sweep's results there and begin anew.
-        dashboard: Whether a Ray that is started here has a dashboard.
-        command: What was asked, for the report.
-        watcher: Who is told.
+        fresh: Delete an earlier sweep's results there and start anew.
+        dashboard: Whether a Ray started here has a dashboard.
+        command: Command line, for the report.
+        callbacks: Progress callbacks.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
         ConfigError: ``out`` holds another sweep or something else, or no trial fits this Ray.
-        SchemaError: the data is wrong, too little, or every trial failed; with the first reason.
+        SchemaError: the data is wrong or too little, or every trial failed (with the first reason).
         MissingExtraError, WeightsError, StorageError: see their docstrings.
     """
     require_matplotlib()
     with mirrored(out) as folder, local_copy(data_folder) as data:
         _clear(folder, fresh)
-        sweep = _Sweep(config, data, folder, command, watcher or Watcher())
+        sweep = _Sweep(config, data, folder, command, callbacks or SweepCallbacks())
         try:
             return sweep.run(dashboard)
         finally:
@@ -205,7 +206,7 @@ def run_sweep(
 
 
 def _clear(folder: Path, fresh: bool) -> None:
-    """See that the folder is a sweep's or empty; with ``fresh`` delete the sweep."""
+    """Check that the folder is empty or holds a sweep; with ``fresh`` delete the sweep."""
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / TRIALS).is_file():
@@ -221,10 +222,10 @@ def _clear(folder: Path, fresh: bool) -> None:
 
 class _Sweep:
     def __init__(
-        self, config: TuneConfig, data: Path, folder: Path, command: str, watcher: Watcher
+        self, config: TuneConfig, data: Path, folder: Path, command: str, callbacks: SweepCallbacks
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.command, self.watcher = command, watcher
+        self.command, self.callbacks = command, callbacks
         self.sign = 1.0 if config.mode == "max" else -1.0
         self.space = SearchSpace(config, defaults_of(config))
         encoder = make_encoder(config.encoder)
@@ -236,10 +237,10 @@ class _Sweep:
         }
         self.journal = Journal(folder / TRIALS, subject)
         try:
-            vectors = query_embeddings(training.queries, encoder, data, watcher.embedded)
+            vectors = query_embeddings(training.queries, encoder, data, callbacks.embedded)
             training = training.with_embeddings(vectors, encoder.id)
-            self.problem = Problem.of(config, training, settings().plugin_paths)
-            self.events = Events(folder / TENSORBOARD, config.metric.label)
+            self.cv = CrossValidation.of(config, training, settings().plugin_paths)
+            self.events = EventWriter(folder / TENSORBOARD, config.metric.label)
         except BaseException:
             self.journal.close()
             raise
@@ -267,61 +268,63 @@ class _Sweep:
             "chosen_gain": choice.chosen_gain,
             "why": choice.why,
             "setting": choice.row.setting,
-            "data_digest": self.problem.data.digest,
+            "data_digest": self.cv.data.digest,
         }
         facts = {
-            "data_digest": self.problem.data.digest,
-            "queries": len(self.problem.data),
-            "llms": list(self.problem.data.names),
+            "data_digest": self.cv.data.digest,
+            "queries": len(self.cv.data),
+            "llms": list(self.cv.data.names),
             "command": self.command,
         }
         found = reports.describe(self.config, self.space, rows, choice, facts)
         found["test"] = self._finish(found["taken"], tuning)
-        self.watcher.step("writing the report")
+        self.callbacks.step("writing the report")
         return reports.write(
             self.folder, found, self.config, self.space, list(self.journal.rows.values())
         )
 
     def _measure(self, dashboard: bool) -> None:
-        """Make all measurements that the journal lacks."""
+        """Run all trials that the journal lacks."""
         limit = self.config.budget.time_s
-        search = Desk(self.journal, 1, proposals=self.proposals, time_s=limit)
+        search = TrialQueue(self.journal, 1, proposals=self.proposals, time_s=limit)
         if search.is_done and not self._finalist_tasks():
             self._begun(None)
             return
         threads = max(int(self.config.resources.cpu), 1)
         with ray_session(dashboard=dashboard, threads=threads) as address:
-            from waypost.tune.ray_tune import measure_packed, measurer, workers_of
+            from waypost.tune.ray_tune import measure_packed, trial_runner, workers_of
 
             workers, folder = workers_of(self.config.resources), self.folder / RAY
             self._begun(address)
-            desk = self._desk(workers)
-            if not desk.is_done:
-                untrained = self.problem.router_of(self.config.fixed)
-                measurer(self.config, untrained, folder)(self.problem, desk)
+            queue = self._desk(workers)
+            if not queue.is_done:
+                untrained = self.cv.router_of(self.config.fixed)
+                trial_runner(self.config, untrained, folder)(self.cv, queue)
             if tasks := self._begin_final():
-                desk = Desk(self.journal, workers, tasks, told=self._told, heard=self._heard)
-                measure_packed(self.problem, desk, self.config.resources, folder)
+                queue = TrialQueue(
+                    self.journal, workers, tasks, on_row=self._on_row, on_epoch=self._on_epoch
+                )
+                measure_packed(self.cv, queue, self.config.resources, folder)
         shutil.rmtree(self.folder / RAY, ignore_errors=True)
 
-    def _desk(self, workers: int) -> Desk:
-        """Return the desk of the search; of fifo, whose trials are packed, the finalists' too."""
-        return Desk(
+    def _desk(self, workers: int) -> TrialQueue:
+        """Return the queue of the search; for fifo it also holds the finalists' tasks."""
+        return TrialQueue(
             self.journal,
             workers,
             proposals=self.proposals,
             time_s=self.config.budget.time_s,
             after=self._begin_final if self.config.scheduler == "fifo" else None,
-            told=self._told,
-            heard=self._heard,
+            on_row=self._on_row,
+            on_epoch=self._on_epoch,
         )
 
     def _begun(self, address: str | None) -> None:
-        self.watcher.begun(self.folder, address, self.journal.search(), self.config.mode)
+        self.callbacks.begun(self.folder, address, self.journal.search(), self.config.mode)
 
     def _begin_final(self) -> list[Task]:
         if tasks := self._finalist_tasks():
-            self.watcher.step("measuring the best ones and the default again")
+            self.callbacks.step("measuring the best ones and the default again")
         return tasks
 
     def _finalist_tasks(self) -> list[Task]:
@@ -334,25 +337,25 @@ class _Sweep:
         ]
 
     def _trained(self, row: Row) -> dict[str, Any]:
-        """Return what the router of a row was given."""
+        """Return the parameters of the router of a row."""
         return self.space.parameters(given(row))
 
-    def _told(self, row: Row) -> None:
+    def _on_row(self, row: Row) -> None:
         self.events.write(row)
-        self.watcher.row(row, self.config.budget.trials)
+        self.callbacks.row(row, self.config.budget.trials)
 
-    def _heard(self, row: Row) -> None:
-        self.events.grow(row)
-        self.watcher.epoch(row, self.config.budget.trials)
+    def _on_epoch(self, row: Row) -> None:
+        self.events.write_epochs(row)
+        self.callbacks.epoch(row, self.config.budget.trials)
 
     def _finish(self, taken: dict[str, Any], tuning: dict[str, Any]) -> dict[str, Any] | None:
-        """Fit the winner, unless the artifact is it already, and test it beside the default."""
+        """Fit the winner, unless its artifact exists, and test it beside the default."""
         best = self.folder / BEST
         if not _is_of(best, tuning):
-            self.watcher.step("fitting the winner on the whole training split")
+            self.callbacks.step("fitting the winner on the whole training split")
             schedule = taken["schedule"]
             refit(self.config, taken["parameters"], tuning, self.data, best, schedule)
-        self.watcher.step("testing it")
+        self.callbacks.step("testing it")
         if taken["is_default"]:
             return on_test(self.config, self.data, best, None, tuning["trials"])
         with tempfile.TemporaryDirectory() as work:
@@ -363,10 +366,6 @@ class _Sweep:
                 logger.warning("the default cannot be fitted: %s", error)
                 return on_test(self.config, self.data, best, None, tuning["trials"])
             return on_test(self.config, self.data, best, default, tuning["trials"])
-
-
-_NOT_SUBJECT = {"budget", "resources", "finalists", "repeats", "encoder"}
-"""What may change from one run of a sweep to the next."""
 
 
 def _is_of(artifact: Path, tuning: dict[str, Any]) -> bool:

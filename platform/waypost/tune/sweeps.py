@@ -1,4 +1,4 @@
-"""Several sweeps in one: each in a folder of its own, and one report over all of them."""
+"""Run several sweeps, each into its own folder, and write one report over all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from waypost.report.folder import write_json
 from waypost.report.numbers import table
 from waypost.storage import Place, local_copy, mirrored
 from waypost.tune.config import TuneConfig, check_sweep
-from waypost.tune.sweep import BEST, Watcher, run_sweep
+from waypost.tune.sweep import BEST, SweepCallbacks, run_sweep
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ Report = dict[str, Any]
 
 
 class ManySweeps(StrictModel):
-    """A file that names others.
+    """A config file that names the files of several sweeps.
 
     Attributes:
-        sweeps: Files of one sweep each, relative to this one; no router twice.
-        common: Keys that replace those of every file, such as ``metric`` or ``budget``; of a
-            mapping those that are given.
+        sweeps: Files of one sweep each, relative to this one; each router once.
+        common: Keys that override those of every file, such as ``metric`` or ``budget``; mappings
+            are merged.
     """
 
     sweeps: tuple[str, ...] = Field(min_length=1)
@@ -40,12 +40,12 @@ class ManySweeps(StrictModel):
 
 
 def is_many(path: str | Path) -> bool:
-    """Say whether a file names others."""
+    """Say whether a config file names several sweeps."""
     return "sweeps" in read_yaml(path)
 
 
 def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfig]:
-    """Read a file that names others, and all of those.
+    """Read a file of several sweeps, and the files it names.
 
     Args:
         path: The file.
@@ -87,43 +87,43 @@ def run_many(
     fresh: bool = False,
     dashboard: bool = False,
     command: str = "",
-    watcher: Watcher | None = None,
+    callbacks: SweepCallbacks | None = None,
 ) -> Report:
-    """Run sweeps one after another; one that fails does not end the others.
+    """Run sweeps one after another; a failing sweep does not end the others.
 
-    Where all have one metric, the artifact of the router that scored best in cross-validation is
-    copied to ``best``.
+    Where all sweeps have the same metric, the artifact of the router with the best
+    cross-validated score is copied to ``best``.
 
     Args:
         configs: Checked; see `read_many`.
         data_folder: As in `run_sweep`; so are the others.
-        out: Each sweep's results stand in a folder named after its router.
+        out: Parent of the result folders, each named after its router.
         fresh: Delete earlier results.
-        dashboard: Whether a Ray that is started here has a dashboard.
-        command: What was asked, for the report.
-        watcher: Who is told.
+        dashboard: Whether a Ray started here has a dashboard.
+        command: Command line, for the report.
+        callbacks: Progress callbacks.
 
     Returns:
-        What report.json holds: ``sweeps`` and ``failed`` by router, ``best``.
+        The content of report.json: ``sweeps`` and ``failed`` by router, ``best``.
 
     Raises:
-        SchemaError: all failed; with the first reason.
+        SchemaError: all sweeps failed; with the first reason.
     """
-    watcher = watcher or Watcher()
+    callbacks = callbacks or SweepCallbacks()
     reports: dict[str, Report] = {}
     failed: dict[str, str] = {}
     with mirrored(out) as folder, local_copy(data_folder) as data, ExitStack() as stack:
         stack.enter_context(ray_session(dashboard=dashboard, threads=1))
         for place, config in enumerate(configs):
-            watcher.step(f"{config.router} ({place + 1} of {len(configs)})")
+            callbacks.step(f"{config.router} ({place + 1} of {len(configs)})")
             own = folder / config.router
             try:
                 reports[config.router] = run_sweep(
-                    config, data, own, fresh=fresh, command=command, watcher=watcher
+                    config, data, own, fresh=fresh, command=command, callbacks=callbacks
                 )
             except WaypostError as error:
                 failed[config.router] = reason(error)
-                watcher.step(f"{config.router} failed: {failed[config.router]}")
+                callbacks.step(f"{config.router} failed: {failed[config.router]}")
         best = _best(reports, configs)
         if best is not None:
             shutil.rmtree(folder / BEST, ignore_errors=True)
@@ -135,7 +135,7 @@ def run_many(
 
 
 def _best(reports: Mapping[str, Report], configs: Sequence[TuneConfig]) -> str | None:
-    """Return the router of the best score; None where they were judged by different metrics."""
+    """Return the router with the best score; None where the sweeps have different metrics."""
     done = [config for config in configs if config.router in reports]
     if not done or any(config.metric != done[0].metric for config in done):
         return None

@@ -1,4 +1,4 @@
-"""Measures settings of routers that are fitted in one go."""
+"""Measure settings of routers without epochs, in this process."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.evaluation.lambda_curve import sweep
-from waypost.tune.folds import Choices, Problem
+from waypost.tune.folds import Choices, CrossValidation
 from waypost.tune.journal import Row, Task
-from waypost.tune.trial_queue import SLICE_S, Desk, row_of
+from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
 
 logger = logging.getLogger(__name__)
 
 
-def measure(problem: Problem, task: Task) -> Row:
-    """Fit a setting on each fold and judge all choices together; what fails is a failed row."""
+def measure(cv: CrossValidation, task: Task) -> Row:
+    """Fit a setting on each fold and score all choices together; a failure is a failed row."""
     start = time.perf_counter()
 
     def row(**found: object) -> Row:
         return row_of(task, time.perf_counter() - start, **found)
 
     try:
-        choices = Choices(len(problem.data))
-        for part in problem.parts(task.deal):
-            router = problem.router_of(task.parameters)
+        choices = Choices(len(cv.data))
+        for part in cv.split(task.deal):
+            router = cv.router_of(task.parameters)
             with watching(None):
                 fit(router, part.training, task.schedule)
-            choices.add(part.rows, sweep(router, part.held_out, problem.judge.lambdas))
-        return row(**judged(problem, choices))
-    # A router may be anybody's code, and one that fails must not end the sweep.
+            choices.add(part.rows, sweep(router, part.held_out, cv.evaluator.lambdas))
+        return row(**evaluate_choices(cv, choices))
+    # Routers can be third-party code; one that fails must not end the sweep.
     except Exception as error:
         logger.debug("trial %d failed", task.number, exc_info=True)
         return row(status="failed", score=None, error=reason(error))
@@ -49,7 +49,7 @@ def fit(router: TrainableRouter, data: RoutingData, schedule: list[Any]) -> None
     Args:
         router: Untrained.
         data: As for `TrainableRouter.fit`.
-        schedule: ``[epoch, values]`` pairs, only of routers that train by epochs.
+        schedule: ``[epoch, values]`` pairs; empty for routers that do not train by epochs.
     """
     if not schedule:
         router.fit(data)
@@ -64,20 +64,20 @@ def fit(router: TrainableRouter, data: RoutingData, schedule: list[Any]) -> None
     training.settle()
 
 
-def judged(problem: Problem, choices: Choices) -> dict[str, object]:
-    """Return status, score and blocks of choices on all questions."""
-    score, blocks = problem.judge.judge(choices.quality, choices.cost)
+def evaluate_choices(cv: CrossValidation, choices: Choices) -> dict[str, object]:
+    """Return status, score and pseudo-values of the choices on all questions."""
+    score, blocks = cv.evaluator.evaluate(choices.quality, choices.cost)
     if not np.isfinite(score):
         why = "none of its choices was measured"
-        if problem.judge.metric.name == "cost_at_quality":
-            why = f"reaches {problem.judge.metric.share:g} of the best single LLM's quality nowhere"
+        if cv.evaluator.metric.name == "cost_at_quality":
+            why = f"reaches {cv.evaluator.metric.share:g} of the best single LLM's quality nowhere"
         return {"status": "failed", "score": None, "error": why}
     numbers = [float(f"{value:.9g}") if np.isfinite(value) else None for value in blocks]
     return {"status": "done", "score": score, "blocks": numbers}
 
 
 def until(tasks: Sequence[Task], limit_s: float) -> Iterator[Task]:
-    """Yield tasks, the first in any case, until so many seconds have passed."""
+    """Yield the first task, then further ones until ``limit_s`` seconds have passed."""
     start = time.monotonic()
     for place, task in enumerate(tasks):
         if place and time.monotonic() - start >= limit_s:
@@ -85,9 +85,9 @@ def until(tasks: Sequence[Task], limit_s: float) -> Iterator[Task]:
         yield task
 
 
-def measure_here(problem: Problem, desk: Desk) -> None:
-    """Measure all that a desk hands out in this process, one after another, without Ray."""
-    while tasks := desk.take():
-        for task in until(tasks, min(SLICE_S, desk.left_s)):
-            desk.bring([measure(problem, task)])
-        desk.give_back(tasks)
+def measure_here(cv: CrossValidation, queue: TrialQueue) -> None:
+    """Measure all tasks of a queue in this process, one after another, without Ray."""
+    while tasks := queue.take():
+        for task in until(tasks, min(SLICE_S, queue.left_s)):
+            queue.record([measure(cv, task)])
+        queue.give_back(tasks)

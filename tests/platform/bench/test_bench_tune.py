@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from waypost.bench import tune
 from waypost.bench._processes import Watched
 from waypost.bench.harness import BenchError
-from waypost.bench.tune import SPACES, Case, aims, check_same, compared, figures, timed_desk
+from waypost.bench.tune import SPACES, Case, aims, check_same, compared, figures, timed_queue
 from waypost.cli import command
 from waypost.tune.journal import Journal, Task
 from waypost.tune.trial_queue import row_of
@@ -66,16 +66,16 @@ def test_a_worker_begins_when_its_first_rows_came_less_their_fits(tmp_path):
     clock = [0.0]
     journal = Journal(tmp_path / "trials.jsonl", {})
     tasks = [Task(i, f"key{i}", {}, {}) for i in range(8)]
-    desk, began = timed_desk(journal, 2, tasks, lambda: clock[0])
+    queue, began = timed_queue(journal, 2, tasks, lambda: clock[0])
 
     def bring(tasks, at, each):
         clock[0] = at
-        desk.bring([row_of(task, each, status="done", score=0.0) for task in tasks])
+        queue.record([row_of(task, each, status="done", score=0.0) for task in tasks])
 
-    first, second = desk.take(), desk.take()
+    first, second = queue.take(), queue.take()
     bring(second[:1], 5.0, 1.0)
     assert began == [4.0]
-    third = desk.take()
+    third = queue.take()
     bring(first, 10.0, 2.0)
     assert began == [4.0, 10 - 2.0 * len(first)]
     bring([*second[1:], *third], 20.0, 1.0)

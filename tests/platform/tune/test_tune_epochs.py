@@ -16,9 +16,16 @@ from waypost.contracts.errors import ArtifactFormatError
 from waypost.testing.synthetic import planted
 from waypost.tune import dashboard, epoch_trial
 from waypost.tune.config import check_sweep
-from waypost.tune.dashboard import Events
-from waypost.tune.epoch_trial import SHARE, Kept, Pace, first_whole, left_behind, trained
-from waypost.tune.folds import Problem
+from waypost.tune.dashboard import EventWriter
+from waypost.tune.epoch_trial import (
+    SHARE,
+    Checkpoint,
+    EvaluationInterval,
+    find_checkpoints,
+    newest_checkpoint,
+    run_epoch_trial,
+)
+from waypost.tune.folds import CrossValidation
 from waypost.tune.journal import Row, Task
 from waypost.tune.plots import draw_curves
 from waypost.tune.trial import measure
@@ -28,12 +35,12 @@ GIVEN = {"hidden": 8, "members": 1, "epochs": EPOCHS, "patience": EPOCHS}
 
 
 @pytest.fixture(scope="module")
-def problem() -> Problem:
+def cv() -> CrossValidation:
     space = {"hidden": {"type": "choice", "values": [4, 8]}}
     config = check_sweep(
         {"router": "mlprouter", "space": space, "budget": {"trials": 2}, "folds": 2}, "x"
     )
-    return Problem.of(config, planted(160), ())
+    return CrossValidation.of(config, planted(160), ())
 
 
 @pytest.fixture
@@ -49,21 +56,21 @@ def task(**more) -> Task:
 
 
 def test_the_pace_keeps_looks_to_their_share(clock):
-    pace = Pace()
-    assert not pace.is_due
+    interval = EvaluationInterval()
+    assert not interval.is_due
     clock[0] = 5.0
-    assert pace.is_due
+    assert interval.is_due
     clock[0] = 5.5
-    pace.looked(0.5)
+    interval.evaluated(0.5)
     clock[0] = 5.5 + 0.5 / SHARE - 0.01
-    assert not pace.is_due
+    assert not interval.is_due
     clock[0] += 0.02
-    assert pace.is_due
-    pace.begin()  # the next trial: as long again
-    assert not pace.is_due
+    assert interval.is_due
+    interval.begin()  # the next trial: as long again
+    assert not interval.is_due
 
 
-class Looks(Pace):
+class Looks(EvaluationInterval):
     """Looks after the epochs that are named."""
 
     def __init__(self, epochs: set[int]) -> None:
@@ -76,71 +83,75 @@ class Looks(Pace):
         return self.asked in self.epochs
 
 
-def test_epoch_by_epoch_or_seldom_the_end_is_that_of_a_fit(problem):
-    whole = measure(problem, task())
-    for pace, looked in (
+def test_epoch_by_epoch_or_seldom_the_end_is_that_of_a_fit(cv):
+    whole = measure(cv, task())
+    for interval, evaluated in (
         (None, {1, 2, 3, 4, 5, 6}),
         (Looks({2, 4}), {2, 4, 6}),
         (Looks(set()), {6}),
     ):
-        found = list(trained(problem, task(), pace))
-        *before, (last, kept) = found
+        found = list(run_epoch_trial(cv, task(), interval))
+        *before, (last, checkpoint) = found
         assert (last.status, last.score, last.blocks) == ("done", whole.score, whole.blocks)
-        assert kept is None
-        assert {n for n, one in enumerate(last.epochs, 1) if one is not None} == looked
+        assert checkpoint is None
+        assert {n for n, one in enumerate(last.epochs, 1) if one is not None} == evaluated
         assert last.epochs[-1] == last.score
-        assert [len(row.epochs) for row, _ in before] == sorted(looked - ({6} if pace else set()))
+        assert [len(row.epochs) for row, _ in before] == sorted(
+            evaluated - ({6} if interval else set())
+        )
         assert all(row.status == "stopped" and one is not None for row, one in before)
         assert len(last.losses) == EPOCHS
         assert np.isfinite(last.losses).all()
 
 
-def test_a_schedule_of_changes_is_followed_and_gone_on_with(problem):
+def test_a_schedule_of_changes_is_followed_and_gone_on_with(cv):
     changing = replace(
         task(), schedule=[[0, {"learning_rate": 1e-2}], [3, {"learning_rate": 1e-4}]]
     )
-    whole = measure(problem, changing)
-    rows = list(trained(problem, changing))
+    whole = measure(cv, changing)
+    rows = list(run_epoch_trial(cv, changing))
     assert rows[-1][0].blocks == whole.blocks
-    assert rows[-1][0].losses != measure_losses(problem, task())
-    kept = kept_after(problem, changing, 4)
-    again = list(trained(problem, changing, kept=kept))
+    assert rows[-1][0].losses != measure_losses(cv, task())
+    checkpoint = kept_after(cv, changing, 4)
+    again = list(run_epoch_trial(cv, changing, checkpoint=checkpoint))
     assert len(again[0][0].epochs) == 5
     assert again[-1][0].blocks == whole.blocks
 
 
-def kept_after(problem: Problem, one: Task, epochs: int) -> Kept | None:
+def kept_after(cv: CrossValidation, one: Task, epochs: int) -> Checkpoint | None:
     """Return a checkpoint as a trial reports it; later epochs train on in its arrays."""
-    return next(kept for row, kept in trained(problem, one) if len(row.epochs) == epochs)
+    return next(
+        checkpoint for row, checkpoint in run_epoch_trial(cv, one) if len(row.epochs) == epochs
+    )
 
 
-def measure_losses(problem: Problem, one: Task) -> list[float | None]:
-    return list(trained(problem, one))[-1][0].losses
+def measure_losses(cv: CrossValidation, one: Task) -> list[float | None]:
+    return list(run_epoch_trial(cv, one))[-1][0].losses
 
 
-def test_a_checkpoint_is_read_gone_on_with_and_passed_over_where_it_is_torn(problem, tmp_path):
+def test_a_checkpoint_is_read_gone_on_with_and_passed_over_where_it_is_torn(cv, tmp_path):
     run = tmp_path / "ray" / "a" / "k-1"
-    whole, _ = list(trained(problem, task()))[-1]
+    whole, _ = list(run_epoch_trial(cv, task()))[-1]
     for number in range(2):
         folder = run / f"checkpoint_{number}"
         folder.mkdir(parents=True)
-        kept_after(problem, task(), number + 1).write(folder)
+        kept_after(cv, task(), number + 1).write(folder)
         for path in folder.iterdir():
             os.utime(path, (number, number))
     (tmp_path / "ray" / "a" / "k-2").mkdir()
-    left = left_behind(tmp_path / "ray")
+    left = find_checkpoints(tmp_path / "ray")
     assert left == {("k", 0): [run / "checkpoint_1", run / "checkpoint_0"]}
     folders = [str(path) for path in left["k", 0]]
-    assert len(first_whole(folders).epochs) == 2
+    assert len(newest_checkpoint(folders).epochs) == 2
     torn = run / "checkpoint_1" / "fold-1.safetensors"
     torn.write_bytes(torn.read_bytes()[:-9])
     with pytest.raises(ArtifactFormatError, match="checkpoint_1: is no checkpoint"):
-        Kept.read(run / "checkpoint_1")
-    kept = first_whole(folders)
-    rows = [row for row, _ in trained(problem, task(), kept=kept)]
+        Checkpoint.read(run / "checkpoint_1")
+    checkpoint = newest_checkpoint(folders)
+    rows = [row for row, _ in run_epoch_trial(cv, task(), checkpoint=checkpoint)]
     assert [len(row.epochs) for row in rows] == [2, 3, 4, 5, 6, 6]
     assert (rows[-1].epochs, rows[-1].losses) == (whole.epochs, whole.losses)
-    assert first_whole([]) is None
+    assert newest_checkpoint([]) is None
 
 
 def test_a_factorisation_goes_on_with_the_losses_it_has_seen():
@@ -148,25 +159,25 @@ def test_a_factorisation_goes_on_with_the_losses_it_has_seen():
     config = check_sweep(
         {"router": "mfrouter", "space": space, "budget": {"trials": 1}, "folds": 2}, "x"
     )
-    factored = Problem.of(config, planted(160), ())
+    factored = CrossValidation.of(config, planted(160), ())
     one = Task(1, "k", {"width": 4}, {"width": 4, "steps": 60})
-    whole, _ = list(trained(factored, one))[-1]
-    rows = list(trained(factored, one, kept=kept_after(factored, one, 2)))
+    whole, _ = list(run_epoch_trial(factored, one))[-1]
+    rows = list(run_epoch_trial(factored, one, checkpoint=kept_after(factored, one, 2)))
     assert len(whole.losses) == len(whole.epochs) > 2
     assert rows[-1][0].losses == whole.losses
     assert rows[-1][0].blocks == whole.blocks
 
 
-def test_a_checkpoint_of_another_setting_is_as_if_there_were_none(problem):
-    kept = kept_after(problem, task(hidden=4), 1)
-    rows = [row for row, _ in trained(problem, task(), kept=kept)]
+def test_a_checkpoint_of_another_setting_is_as_if_there_were_none(cv):
+    checkpoint = kept_after(cv, task(hidden=4), 1)
+    rows = [row for row, _ in run_epoch_trial(cv, task(), checkpoint=checkpoint)]
     assert len(rows[0].epochs) == 1
-    assert rows[-1].score == measure(problem, task()).score
+    assert rows[-1].score == measure(cv, task()).score
 
 
-def test_what_fails_on_the_way_is_a_row(problem):
-    ((row, kept),) = trained(problem, task(hidden=-1))
-    assert (row.status, kept) == ("failed", None)
+def test_what_fails_on_the_way_is_a_row(cv):
+    ((row, checkpoint),) = run_epoch_trial(cv, task(hidden=-1))
+    assert (row.status, checkpoint) == ("failed", None)
     assert "hidden: is -1" in row.error
 
 
@@ -192,16 +203,16 @@ def scalars(run: Path) -> dict[tuple[str, int], float]:
 def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(dashboard, "FLUSH_S", 0.05)
     begun = Row(3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3])
-    killed = Events(tmp_path, "quality")
-    killed.grow(begun)
+    killed = EventWriter(tmp_path, "quality")
+    killed.write_epochs(begun)
     expected = {("metric_by_epoch", 2): 0.25, ("held_out_loss", 1): 4, ("held_out_loss", 2): 3}
     end = time.monotonic() + 60
     while scalars(tmp_path / "trial-0003") != expected:
         assert time.monotonic() < end
         time.sleep(0.05)
-    after = Events(tmp_path, "quality")  # another process: the first one wrote no end
+    after = EventWriter(tmp_path, "quality")  # another process: the first one wrote no end
     more = replace(begun, epochs=[None, 0.25, 0.5], losses=[4, 3, 2])
-    after.grow(more)
+    after.write_epochs(more)
     done = replace(
         more, status="done", epochs=[*more.epochs, 0.75], losses=[4, 3, 2, 1], score=0.75
     )
@@ -211,7 +222,7 @@ def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkey
     found = scalars(tmp_path / "trial-0003")
     assert expected.items() <= found.items()
     assert found["metric", 4] == 0.75
-    after.grow(replace(begun, deal=1))  # those measured again have no run
+    after.write_epochs(replace(begun, deal=1))  # those measured again have no run
     after.write(Row(4, "l", {}, 0, "failed", None, 1.0))
     assert [path.name for path in tmp_path.iterdir()] == ["trial-0003"]
 

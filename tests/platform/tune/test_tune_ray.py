@@ -87,15 +87,15 @@ def knn(**more):
 
 def test_a_trial_reads_the_data_where_it_lies(ray):
     from waypost.config import settings
-    from waypost.tune.folds import Problem
+    from waypost.tune.folds import CrossValidation
 
     data = planted(400)
     wide = np.zeros((400, 1000), np.float32)
-    problem = Problem.of(knn(), data.with_embeddings(wide, "x"), settings().plugin_paths)
+    problem = CrossValidation.of(knn(), data.with_embeddings(wide, "x"), settings().plugin_paths)
 
     @ray.remote
-    def looked(found: Problem) -> list[bool]:
-        arrays = (found.data.embeddings, found.data.quality, found.judge.usd)
+    def looked(found: CrossValidation) -> list[bool]:
+        arrays = (found.data.embeddings, found.data.quality, found.evaluator.usd)
         return [array.flags.owndata or array.flags.writeable for array in arrays]
 
     assert ray.get(looked.remote(ray.put(problem))) == [False, False, False]

@@ -153,7 +153,7 @@ def test_without_a_shared_disk_a_trial_goes_on_without_checkpoints(ray_here, tmp
     from ray import tune
 
     from waypost.tune.config import Resources
-    from waypost.tune.epoch_trial import Kept, left_behind, send
+    from waypost.tune.epoch_trial import Checkpoint, find_checkpoints, report_to_ray
     from waypost.tune.journal import Task
     from waypost.tune.ray_trial import write_tasks
     from waypost.tune.ray_tune import fit
@@ -163,7 +163,7 @@ def test_without_a_shared_disk_a_trial_goes_on_without_checkpoints(ray_here, tmp
     def trial(config: dict) -> None:
         (marker,) = tmp_path.glob("*/.validate_storage_marker")
         marker.unlink()  # another machine does not see what the driver wrote
-        send({"at": 7}, Kept(("k", 0), [], [], 1.0))
+        report_to_ray({"at": 7}, Checkpoint(("k", 0), [], [], 1.0))
 
     class Hears(tune.Callback):
         def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
@@ -176,7 +176,7 @@ def test_without_a_shared_disk_a_trial_goes_on_without_checkpoints(ray_here, tmp
     space, hears = {"tasks": tune.grid_search([tasks])}, [Hears()]
     fit(trial, None, None, Resources(), tmp_path, space=space, callbacks=hears)
     assert heard == [7]
-    assert left_behind(tmp_path) == {}
+    assert find_checkpoints(tmp_path) == {}
 
 
 def rows(out: Path) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Settings, searchers and the desk: what is proposed, in which batches, and what is kept."""
+"""Settings, searchers and the trial queue: what is proposed, in which batches, and what is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from waypost.tune.config import TuneConfig, in_order
 from waypost.tune.journal import Journal, Row, Task
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.space import SearchSpace
-from waypost.tune.trial_queue import MOST_DEATHS, Desk, row_of
+from waypost.tune.trial_queue import MOST_DEATHS, TrialQueue, row_of
 
 DEFAULTS = {"k": None, "weights": "softmax", "tau": 0.1, "depth": 1, "step": 0.5}
 SPACE = {
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
         Journal(tmp_path / "trials.jsonl", {})
 
 
-# -- desk ---------------------------------------------------------------------------------------
+# -- trial queue --------------------------------------------------------------------------------
 
 
 def proposals(made: TuneConfig, journal: Journal, trials: int) -> Proposals:
@@ -206,18 +206,18 @@ def journal(tmp_path):
     with_file.close()
 
 
-def measure(desk: Desk, limit: int = 1000) -> list[str]:
+def measure(queue: TrialQueue, limit: int = 1000) -> list[str]:
     keys = []
-    while len(keys) < limit and (tasks := desk.take()):
-        desk.bring([done(task, 0.5) for task in tasks])
+    while len(keys) < limit and (tasks := queue.take()):
+        queue.record([done(task, 0.5) for task in tasks])
         keys += [task.key for task in tasks]
     return keys
 
 
 def test_the_default_comes_first_and_nothing_twice(journal):
-    desk = Desk(journal, 2, proposals=proposals(config(), journal, 30))
-    keys = measure(desk)
-    assert desk.is_done
+    queue = TrialQueue(journal, 2, proposals=proposals(config(), journal, 30))
+    keys = measure(queue)
+    assert queue.is_done
     assert len(keys) == len(set(keys)) == 30
     assert journal.search()[0].number == 0
     assert journal.search()[0].setting == {}
@@ -226,18 +226,18 @@ def test_the_default_comes_first_and_nothing_twice(journal):
 
 def test_a_small_space_ends_when_all_of_it_was_tried(journal):
     made = config({"k": SPACE["k"]})
-    assert len(measure(Desk(journal, 2, proposals=proposals(made, journal, 50)))) == 3
+    assert len(measure(TrialQueue(journal, 2, proposals=proposals(made, journal, 50)))) == 3
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna", "hyperopt"])
 def test_resumed_it_measures_what_is_missing_and_no_more(tmp_path, searcher):
     made = config(searcher=searcher)
     with closing(Journal(tmp_path / "whole.jsonl", {})) as whole:
-        all_keys = measure(Desk(whole, 1, proposals=proposals(made, whole, 24)))
+        all_keys = measure(TrialQueue(whole, 1, proposals=proposals(made, whole, 24)))
     with closing(Journal(tmp_path / "cut.jsonl", {})) as cut:
-        first = measure(Desk(cut, 1, proposals=proposals(made, cut, 24)), limit=9)
+        first = measure(TrialQueue(cut, 1, proposals=proposals(made, cut, 24)), limit=9)
     with closing(Journal(tmp_path / "cut.jsonl", {})) as again:
-        second = measure(Desk(again, 1, proposals=proposals(made, again, 24)))
+        second = measure(TrialQueue(again, 1, proposals=proposals(made, again, 24)))
         numbers = [row.number for row in again.search()]
     assert not set(first) & set(second)
     assert numbers == list(range(24))
@@ -246,45 +246,45 @@ def test_resumed_it_measures_what_is_missing_and_no_more(tmp_path, searcher):
 
 
 def test_batches_are_large_first_and_hold_seconds_of_work(journal):
-    desk = Desk(journal, 2, proposals=proposals(config(), journal, 200))
+    queue = TrialQueue(journal, 2, proposals=proposals(config(), journal, 200))
     sizes = []
-    while tasks := desk.take():
+    while tasks := queue.take():
         sizes.append(len(tasks))
-        desk.bring([done(task, seconds=0.01) for task in tasks])
+        queue.record([done(task, seconds=0.01) for task in tasks])
     # half an even share, but at least the rest's even share where that is 2 s of work or less
     assert sizes == [50, 75, 38, 19, 9, 5, 2, 1, 1]
 
 
 def test_a_searcher_that_learns_is_asked_for_few_at_once(journal):
-    desk = Desk(journal, 2, proposals=proposals(config(searcher="optuna"), journal, 100))
-    assert len(desk.take()) == 5
+    queue = TrialQueue(journal, 2, proposals=proposals(config(searcher="optuna"), journal, 100))
+    assert len(queue.take()) == 5
 
 
 def test_what_a_batch_did_not_get_to_is_handed_out_again_in_order(journal):
-    desk = Desk(journal, 1, proposals=proposals(config(), journal, 8))
-    tasks = desk.take()
-    desk.bring([done(tasks[0])])
-    assert not desk.is_done
-    desk.give_back(tasks)
-    assert desk.take()[: len(tasks) - 1] == tasks[1:]
+    queue = TrialQueue(journal, 1, proposals=proposals(config(), journal, 8))
+    tasks = queue.take()
+    queue.record([done(tasks[0])])
+    assert not queue.is_done
+    queue.give_back(tasks)
+    assert queue.take()[: len(tasks) - 1] == tasks[1:]
 
 
 def test_a_trial_that_kills_its_worker_fails_and_the_others_go_on(journal):
-    desk = Desk(journal, 1, proposals=proposals(config(), journal, 8))
+    queue = TrialQueue(journal, 1, proposals=proposals(config(), journal, 8))
     for _ in range(MOST_DEATHS):
-        tasks = desk.take()
-        desk.give_back(tasks, died="out of memory")
+        tasks = queue.take()
+        queue.give_back(tasks, died="out of memory")
     (failed,) = journal.search()
     assert (failed.status, failed.number) == ("failed", 0)
     assert "out of memory" in failed.error
-    measure(desk)
+    measure(queue)
     assert len(journal.search()) == 8
 
 
 def test_time_ends_a_search_and_counts_over_all_its_runs(journal):
     journal.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
-    assert Desk(journal, 1, proposals=proposals(config(), journal, 8), time_s=91).left > 0
-    assert Desk(journal, 1, proposals=proposals(config(), journal, 8), time_s=89).is_done
+    assert TrialQueue(journal, 1, proposals=proposals(config(), journal, 8), time_s=91).left > 0
+    assert TrialQueue(journal, 1, proposals=proposals(config(), journal, 8), time_s=89).is_done
 
 
 def test_what_comes_after_is_asked_when_all_is_done_or_the_time_is_over(tmp_path, journal):
@@ -293,18 +293,18 @@ def test_what_comes_after_is_asked_when_all_is_done_or_the_time_is_over(tmp_path
         return [Task(0, "again", {}, {}, deal=1)]
 
     asked: list[int] = []
-    desk = Desk(journal, 1, proposals=proposals(config(), journal, 5), after=after)
-    assert len(measure(desk)) == 6
+    queue = TrialQueue(journal, 1, proposals=proposals(config(), journal, 5), after=after)
+    assert len(measure(queue)) == 6
     assert asked == [5]
-    assert desk.is_done
+    assert queue.is_done
     with closing(Journal(tmp_path / "late.jsonl", {})) as late:
         late.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
         made = proposals(config(), late, 8)
-        assert measure(Desk(late, 1, proposals=made, time_s=89, after=after)) == ["again"]
+        assert measure(TrialQueue(late, 1, proposals=made, time_s=89, after=after)) == ["again"]
 
 
 def test_the_default_is_trial_0_also_where_a_kill_lost_it(journal):
     journal.add(Row(4, "k", {"k": 5}, 0, "done", 0.5, 1.0))
-    tasks = Desk(journal, 1, proposals=proposals(config(), journal, 8)).take()
+    tasks = TrialQueue(journal, 1, proposals=proposals(config(), journal, 8)).take()
     assert [task.number for task in tasks] == [0, 5, 6, 7]
     assert tasks[0].setting == {}

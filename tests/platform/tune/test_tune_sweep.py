@@ -26,7 +26,7 @@ from waypost.tune.config import (
     defaults_of,
     read_sweep,
 )
-from waypost.tune.folds import Judge, Problem
+from waypost.tune.folds import CrossValidation, MetricEvaluator
 from waypost.tune.journal import Row, Task
 from waypost.tune.report import importance
 from waypost.tune.select import choose, corrected_gain, finalists
@@ -55,9 +55,9 @@ def sweep_of(**more) -> TuneConfig:
 # -- judging ------------------------------------------------------------------------------------
 
 
-def judge_of(metric: dict, blocks=(0, 0, 1, 1), usd=None) -> Judge:
+def evaluator_of(metric: dict, blocks=(0, 0, 1, 1), usd=None) -> MetricEvaluator:
     quality = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
-    return Judge(
+    return MetricEvaluator(
         metric=parse(Metric, metric),
         lambdas=(0.0,),
         block=np.array(blocks),
@@ -70,18 +70,18 @@ def judge_of(metric: dict, blocks=(0, 0, 1, 1), usd=None) -> Judge:
 
 def test_the_pseudo_values_of_a_mean_are_the_means_of_the_blocks():
     quality, cost = np.array([[1.0], [0.5], [0.0], [0.25]]), np.array([[3.0], [3.0], [1.0], [1.0]])
-    score, blocks = judge_of({"name": "quality"}).judge(quality, cost)
+    score, blocks = evaluator_of({"name": "quality"}).evaluate(quality, cost)
     assert score == pytest.approx(1.75 / 4)
     assert blocks == pytest.approx([0.75, 0.125])
-    score, blocks = judge_of({"name": "cost"}).judge(quality, cost)
+    score, blocks = evaluator_of({"name": "cost"}).evaluate(quality, cost)
     assert (score, list(blocks)) == (2.0, [3.0, 1.0])
-    score, _ = judge_of({"name": "utility", "lambda": 0.5}).judge(quality, cost)
+    score, _ = evaluator_of({"name": "utility", "lambda": 0.5}).evaluate(quality, cost)
     assert score == pytest.approx(1.75 / 4 - 0.5 * 2 / 3)
 
 
 def test_what_was_not_measured_is_left_out():
     quality = np.array([[1.0], [np.nan], [0.0], [0.0]])
-    score, blocks = judge_of({"name": "quality"}).judge(quality, np.ones((4, 1)))
+    score, blocks = evaluator_of({"name": "quality"}).evaluate(quality, np.ones((4, 1)))
     assert score == pytest.approx(1 / 3)
     assert blocks == pytest.approx([2 / 3 - 0, 2 / 3 - 1])  # J theta - (J - 1) theta_j
 
@@ -91,14 +91,14 @@ def test_the_area_under_a_curve_and_the_cost_at_matched_quality():
     # and between them the right choice everywhere for 1.5 USD on average.
     quality = np.array([[1, 1, 0.0], [1, 1, 1], [0, 1, 1], [1, 1, 1.0]])
     cost = np.array([[1, 1, 3.0], [1, 1, 3], [1, 3, 3], [1, 1, 3.0]])
-    score, blocks = judge_of({"name": "aiq"}).judge(quality, cost)
+    score, blocks = evaluator_of({"name": "aiq"}).evaluate(quality, cost)
     # from 1 to 1.5 USD it rises from 0.75 to 1, and stays there up to 3 USD
     assert score == pytest.approx((0.5 * 0.875 + 1.5 * 1.0) / 2)
     assert len(blocks) == 2
     half = {"name": "cost_at_quality", "share": 7 / 6}  # 0.875, half way up
-    assert judge_of(half).judge(quality, cost)[0] == pytest.approx(1.25)
+    assert evaluator_of(half).evaluate(quality, cost)[0] == pytest.approx(1.25)
     never = {"name": "cost_at_quality", "share": 1.5}
-    assert np.isnan(judge_of(never).judge(quality, cost)[0])
+    assert np.isnan(evaluator_of(never).evaluate(quality, cost)[0])
 
 
 def test_a_metric_of_costs_needs_costs():
@@ -106,23 +106,23 @@ def test_a_metric_of_costs_needs_costs():
     nothing = np.full_like(data.quality, np.nan)
     blind = replace(data, cost_usd=nothing, input_tokens=nothing, output_tokens=nothing)
     with pytest.raises(SchemaError, match="metric aiq: 100 % of the training split's calls"):
-        Judge.of(blind, parse(Metric, {"name": "aiq"}), 0)
-    assert Judge.of(blind, parse(Metric, {}), 0).lambdas == (0.0,)
-    assert len(Judge.of(data, parse(Metric, {"name": "aiq"}), 0).lambdas) > 50
+        MetricEvaluator.of(blind, parse(Metric, {"name": "aiq"}), 0)
+    assert MetricEvaluator.of(blind, parse(Metric, {}), 0).lambdas == (0.0,)
+    assert len(MetricEvaluator.of(data, parse(Metric, {"name": "aiq"}), 0).lambdas) > 50
 
 
 def test_near_duplicates_share_fold_and_block():
     data = planted(30)
     twice = replace(data, queries=tuple(data.queries[i - i % 2].upper() for i in range(30)))
-    problem = Problem.of(sweep_of(), twice, ())
+    problem = CrossValidation.of(sweep_of(), twice, ())
     assert (problem.folds[:, ::2] == problem.folds[:, 1::2]).all()
-    assert (problem.judge.block[::2] == problem.judge.block[1::2]).all()
+    assert (problem.evaluator.block[::2] == problem.evaluator.block[1::2]).all()
     assert not np.array_equal(problem.folds[0], problem.folds[1])  # another deal
 
 
 def test_too_few_questions_for_the_folds_are_said():
     with pytest.raises(SchemaError, match="too few for 50 folds"):
-        Problem.of(sweep_of(folds=50), planted(12), ())
+        CrossValidation.of(sweep_of(folds=50), planted(12), ())
 
 
 # -- measuring ----------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_too_few_questions_for_the_folds_are_said():
 
 def test_a_setting_is_measured_and_one_that_fails_is_a_row_with_its_reason():
     data = planted(60)
-    problem = copy.deepcopy(Problem.of(sweep_of(), data, ()))  # as Ray: without its folds
+    problem = copy.deepcopy(CrossValidation.of(sweep_of(), data, ()))  # as Ray: without its folds
     row = measure(problem, Task(1, "a", {"k": 3}, {"k": 3}))
     assert row.status == "done"
     assert 0.9 < row.score <= 1  # the specialists, but for a question or two
@@ -317,9 +317,9 @@ def here(monkeypatch):
     monkeypatch.setattr(sweep, "ray_session", session)
     monkeypatch.setattr("waypost.tune.sweeps.ray_session", session)
     monkeypatch.setattr(ray_tune, "workers_of", lambda resources: 2)
-    monkeypatch.setattr(ray_tune, "measurer", lambda *settings: measure_here)
+    monkeypatch.setattr(ray_tune, "trial_runner", lambda *settings: measure_here)
     monkeypatch.setattr(
-        ray_tune, "measure_packed", lambda p, desk, *settings: measure_here(p, desk)
+        ray_tune, "measure_packed", lambda p, queue, *settings: measure_here(p, queue)
     )
     return begun
 
