@@ -260,6 +260,15 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
     assert [link for link in local if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
+def test_files_that_pages_name_are_there() -> None:
+    tops = "docs|findings|k8s|platform|requirements|rl|routers|serve_configs|tests|tune_configs"
+    pages = [page for page in {block.page for block in BLOCKS} if "/reference/" not in page]
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for path in re.findall(rf"`((?:{tops})/[^\s`]*)`", text):
+            assert list(ROOT.glob(re.sub("NAME|<[^>]*>", "*", path).rstrip("/"))), f"{page}: {path}"
+
+
 def test_files_that_architecture_names_are_there() -> None:
     found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("*/waypost*/**/*.py")}
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
