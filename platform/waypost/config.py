@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def named_plugin_paths(self) -> tuple[Path, ...]:
-        """Those of ``WAYPOST_PLUGINS``: somebody expects them to exist."""
+        """Folders of ``WAYPOST_PLUGINS``, which are expected to exist."""
         return self.plugin_paths[2:]
 
     @classmethod

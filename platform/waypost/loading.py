@@ -156,7 +156,7 @@ def load_router(
         PoolMismatchError: ``llms`` are not the artifact's, in its order.
         EncoderMismatchError: the encoder has another id or width, or gives other vectors and
             the artifact holds no training data to fit again.
-        WeightsError: the encoder's weights cannot be had.
+        WeightsError: the encoder's weights cannot be obtained.
         StorageError: a URI cannot be read.
     """
     with local_copy(folder) as here:

@@ -35,24 +35,24 @@ ANY_SERVICE = "*"
 """The service under which keys stand that serve every service."""
 
 HIDDEN = "[secret]"
-"""What stands in a text where a key stood."""
+"""Replacement of a key in a text."""
 
 SHORTEST_REDACTED = 8
 """Keys of fewer characters are placeholders (``EMPTY``, ``none``): taking them out of every
 text would garble it, so `redact` leaves them."""
 
 REFUSED_REST_S = 300.0
-"""How long a key is passed over after the service refused it (HTTP 401, 403)."""
+"""Seconds without use of a key after the service refused it (HTTP 401, 403)."""
 
 LIMITED_REST_S = 20.0
-"""How long a key is passed over after a 429 that named no waiting time."""
+"""Seconds without use of a key after a 429 that named no waiting time."""
 
 _known: dict[str, str] = {}  # every spelling of every key -> its replacement; grows only
 _known_lock = threading.Lock()
 
 
 class Secret:
-    """A key that shows itself only to `reveal`.
+    """A key that only `reveal` returns.
 
     ``repr``, ``str`` and every format give ``[secret]``; JSON and pickle refuse it. Two secrets
     are equal when their values are.

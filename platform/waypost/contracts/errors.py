@@ -14,9 +14,9 @@
       NotFittedError           also a ValueError and an AttributeError, as in scikit-learn
       RegistryError            no such router, engine, encoder or benchmark
         PluginError            one plug-in does not load or decide as agreed; the others do
-      WeightsError             model weights cannot be had from any source
+      WeightsError             model weights cannot be obtained from any source
       StorageError             an input or output cannot be read or written
-        StorageSchemeError     nobody here knows that kind of store
+        StorageSchemeError     unknown kind of store
         StorageMissingError    nothing is there: no such file, folder or bucket
         StorageAccessError     the store refuses the credentials, or what they may not do
       EngineError              an LLM call failed; `retryable` says whether another try may help
@@ -135,7 +135,7 @@ class PluginError(RegistryError):
 
 
 class WeightsError(WaypostError):
-    """Model weights cannot be had from any source; the message lists what was tried."""
+    """Model weights cannot be obtained from any source; the message lists what was tried."""
 
 
 class StorageError(WaypostError):

@@ -27,7 +27,7 @@ def locate(model: str, dimension: int, *, progress: Progress | None = None) -> P
         progress: Told what is done; the default logs it.
 
     Raises:
-        WeightsError: where the model cannot be had.
+        WeightsError: where the model cannot be obtained.
         MissingExtraError: where it must be distilled and model2vec or torch is missing.
     """
     folder = _folder(model, dimension)
@@ -57,7 +57,7 @@ def distill(
         The folder, in model2vec's form.
 
     Raises:
-        WeightsError: where the sentence encoder cannot be had.
+        WeightsError: where the sentence encoder cannot be obtained.
         MissingExtraError: without model2vec's distillation or torch.
     """
     say = _log.info if progress is None else progress

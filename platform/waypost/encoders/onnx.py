@@ -46,7 +46,7 @@ class OnnxEncoder:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be had.
+            WeightsError: where the model cannot be obtained.
             MissingExtraError: without ONNX Runtime.
         """
         tokenizer, session, dimension, typed = self._load()

@@ -1,4 +1,4 @@
-"""What an encoder is made of, as a config says it and as an id names it."""
+"""Specification of an encoder, from a config or from an encoder id."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class StaticEncoder:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be had.
+            WeightsError: where the model cannot be obtained.
             SchemaError: where its table is narrower than `dimension`.
         """
         tokenizer, table, unknown = self._load()

@@ -1,4 +1,4 @@
-"""What all encoders do with texts and vectors alike."""
+"""Steps that all encoders share: cutting texts, unit vectors, batches."""
 
 from __future__ import annotations
 

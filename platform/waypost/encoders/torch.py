@@ -57,7 +57,7 @@ class TorchEncoder:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be had.
+            WeightsError: where the model cannot be obtained.
             MissingExtraError: without sentence-transformers.
         """
         short = prepare(texts, self.max_tokens)

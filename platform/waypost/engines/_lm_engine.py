@@ -23,7 +23,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._lm_sequence import Item, LiveSequence
+from waypost.engines._lm_batch import Item, LiveSequence
 from waypost.engines.base import Engine
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class LocalConfig(StrictModel):
     """CPU threads of a forward pass; None leaves them to the library (all cores)."""
 
     nice: int = Field(default=10, ge=0, le=19)
-    """How far the threads that compute stand back (Unix priority) behind the event loops and
-    servers they share the cores with. On a CPU only."""
+    """Niceness (Unix priority) of the computing threads: event loops and servers on the same cores
+    run first. On a CPU only."""
 
     max_batch_size: int = Field(default=8, ge=1)
     """Requests that generate together."""
@@ -65,7 +65,7 @@ class LocalConfig(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one answer shall be: a request with the model's defaults and the engine's bounds.
+    """Parameters of one answer: the request's, with the model's defaults and the engine's bounds.
 
     Attributes:
         temperature: 0 is greedy.
@@ -101,7 +101,7 @@ class LocalEngine(Engine):
 
     @abstractmethod
     def _sampling(self, wanted: Wanted) -> Any:
-        """Return what the batch is told of how to choose tokens.
+        """Return the sampling parameters for the batch.
 
         Raises:
             EngineRequestError: where it cannot choose so.
@@ -121,7 +121,7 @@ class LocalEngine(Engine):
         """Load the weights.
 
         Raises:
-            WeightsError: where they cannot be had or read.
+            WeightsError: where they cannot be obtained or read.
             MissingExtraError: where the engine's library is not installed.
         """
         self._events = asyncio.get_running_loop()

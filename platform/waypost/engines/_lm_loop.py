@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from waypost.contracts.errors import EngineError
-from waypost.engines._lm_batch import down, full, stand_back
+from waypost.engines._lm_batch import LiveSequence, down, full, stand_back
 from waypost.engines._lm_cache import RowCache
 from waypost.engines._lm_model import LanguageModel
-from waypost.engines._lm_sequence import LiveSequence
 
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy; dividing by less overflows nothing but says nothing."""

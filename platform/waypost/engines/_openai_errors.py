@@ -19,7 +19,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._openai_config import Config
+from waypost.engines._openai_wire import Config
 from waypost.engines.calls import prompt_text
 from waypost.secrets import KeyRing, Secret, redact
 
@@ -170,7 +170,7 @@ class Retries:
         return max(wait, asked) if asked <= self._config.retry_max_s else None
 
     def _rests(self, error: EngineError, key: Secret) -> bool:
-        """Let a refused or limited key rest; say whether another one can be tried at once."""
+        """Set a refused or limited key aside; return whether another one can be tried at once."""
         if isinstance(error, EngineAuthError):
             self._ring.refused(key)
         elif isinstance(error, EngineOverloadedError):

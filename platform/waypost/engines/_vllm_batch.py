@@ -21,9 +21,8 @@ from typing import Any
 
 from waypost.contracts.errors import ContextLengthError, EngineError, EngineServerError
 from waypost.engines import _vllm_api as api
-from waypost.engines._lm_batch import down, full, stand_back
+from waypost.engines._lm_batch import LiveSequence, down, full, stand_back
 from waypost.engines._lm_prompt import ModelText
-from waypost.engines._lm_sequence import LiveSequence
 
 logger = logging.getLogger(__name__)
 

@@ -61,7 +61,7 @@ class Engine(ABC):
         """Load weights or open connections.
 
         Raises:
-            WaypostError: where the model cannot be had; the message says what to do.
+            WaypostError: where the model cannot be obtained; the message says what to do.
         """
 
     @abstractmethod

@@ -27,10 +27,10 @@ from waypost.contracts.errors import (
     Fault,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._openai_config import Config
 from waypost.engines._openai_errors import Retries, retry_after_s, stream_status, upstream_error
 from waypost.engines._openai_wire import (
     AnswerReader,
+    Config,
     EventParser,
     parse_json,
     request_body,
@@ -322,10 +322,10 @@ class OpenAIEngine(Engine):
 
 @dataclass
 class _Patience:
-    """How much longer the upstream is waited for.
+    """Remaining wait for the upstream.
 
     Attributes:
-        left_s: Seconds of waiting; those in which nobody asks for the next part do not count.
+        left_s: Seconds of waiting left; time between two reads of the caller does not count.
     """
 
     left_s: float

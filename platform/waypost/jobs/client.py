@@ -41,7 +41,7 @@ def connect(address: str | None) -> Any:
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ClusterUnreachableError, ClusterAuthError: nobody answers, or refuses the token.
+        ClusterUnreachableError, ClusterAuthError: no answer, or the token is refused.
     """
     if address is not None:
         os.environ[_ADDRESS[0]] = address  # Ray lets its variable win over the argument

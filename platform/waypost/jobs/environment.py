@@ -1,7 +1,7 @@
-"""What a job takes along: the working directory, our packages, the locked requirements.
+"""Runtime environment of a job: working directory, our packages, locked requirements.
 
 A cluster may have all of it (an image with Waypost), the libraries only, or nothing but Ray. It is
-asked by a job of its own, `waypost.jobs.probe`, in the environment that it has.
+inspected by a job of its own, which runs the source of `waypost.jobs.probe` there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process gives up for good before it runs a program; nothing here needs privileges.
+"""Restrict a process for good before it runs a program. No privileges are needed.
 
 Runs inside the sandbox, beside ``_harness``; nothing of Waypost is imported here. Each function
 says whether the system has what it asks for, so that the caller can refuse or go on.

@@ -1,4 +1,4 @@
-"""What runs inside the sandbox: the checker with the tests, and its child with the program.
+"""Code inside the sandbox: the checker, which has the tests, and its child, the program.
 
 Handed to a fresh interpreter by ``sandbox.run_tests``; of Waypost only its neighbours come
 along. The program runs in a forked child, which never sees the tests: the checker sends it

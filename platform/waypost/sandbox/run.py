@@ -1,4 +1,4 @@
-"""Runs generated Python against tests in a process of its own.
+"""Run generated Python against tests in a process of its own.
 
 What stands between a program and the machine: an isolated interpreter (``-I``) without
 environment, a temporary folder as its working directory, limits on processor time, memory,

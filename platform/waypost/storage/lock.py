@@ -49,7 +49,7 @@ def is_gone(holder: Mapping[str, Any]) -> bool:
 
 
 def refusal(folder: Place, holder: Mapping[str, Any]) -> str:
-    """Return what a second run is told."""
+    """Return the message for a second run."""
     facts = [str(holder.get(key, "?")) for key in ("pid", "host", "since")]
     who = "process {} on {}, since {}".format(*facts) if holder else "another process"
     return (

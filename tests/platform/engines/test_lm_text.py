@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from waypost.engines._lm_sequence import Detokenizer
+from waypost.engines._lm_batch import Detokenizer
 
 
 def decode_bytes(ids) -> str:
