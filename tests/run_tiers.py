@@ -9,7 +9,7 @@ The tier `kernels` repeats the numeric tests of the default tier, those of the f
 with a BLAS kernel that this processor has and does not use by itself. A processor without a second
 kernel leaves the tier out.
 
-The whole default tier runs in two processes; a part of it, which PYTEST_ARGUMENTs name, in one.
+The whole default and ray tiers run in two processes; a part of one, which PYTEST_ARGUMENTs name, in one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKED = ("ray", "engine", "rl", "browser", "gpu", "e2e")
 TIERS = ("default", "kernels", *MARKED)
 ON_REQUEST = ("gpu",)
-WORKERS = ("-n", "2", "--dist", "loadfile")
-"""Of the default tier: the others start programs that fill the machine by themselves."""
+WORKERS = {
+    "default": ("-n", "2", "--dist", "loadfile"),
+    "kernels": ("-n", "2", "--dist", "loadfile"),
+    # much of it waits; tests of one `xdist_group` share a Ray, and heavy groups come first
+    "ray": ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"),
+}
+"""Of the tiers that run in two processes; the others fill the machine by themselves."""
 
 NUMERIC = (
     "tests/routers",
@@ -151,7 +156,7 @@ def expression(tier: str) -> str:
 
 def parallel(tier: str, arguments: Sequence[str]) -> bool:
     """Say whether a tier runs in several processes: to start them is dear for a part of it."""
-    return tier in ("default", "kernels") and not arguments
+    return tier in WORKERS and not arguments
 
 
 def variables(tier: str, arguments: Sequence[str]) -> dict[str, str] | None:
@@ -181,7 +186,7 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
         command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
         command += [expression(tier), f"--junit-xml={report}", *arguments]
         if parallel(tier, arguments):
-            command += WORKERS
+            command += WORKERS[tier]
         if tier == "kernels" and not arguments:
             command += [folder for folder in NUMERIC if (ROOT / folder).is_dir()]
         code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode

@@ -47,9 +47,9 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
     assert taking == [tier] + ["kernels"] * (tier == "default")  # of some folders, again
 
 
-def test_only_whole_tiers_without_ray_run_in_two_processes(runner: ModuleType) -> None:
+def test_only_whole_tiers_that_leave_a_core_free_run_in_two_processes(runner: ModuleType) -> None:
     whole = [tier for tier in runner.TIERS if runner.parallel(tier, [])]
-    assert whole == ["default", "kernels"]
+    assert whole == ["default", "kernels", "ray"]
     assert not runner.parallel("default", ["tests/k8s"])
 
 
