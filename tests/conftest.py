@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadScopeScheduling
 
-from support import one_ray
+from support import one_ray, ray_groups
 from waypost.config import Settings, settings
 
 # A script's `&` starts its command with Ctrl-C ignored, and what is ignored stays so in every
@@ -39,6 +40,7 @@ for _name, _value in {
     "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # not 15: a test must not wait for whatever else runs
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }.items():
@@ -64,28 +66,29 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the Ray that tests shared after the last of them."""
+    yield
+    if nextitem is None or ray_groups.group(item.nodeid) != ray_groups.group(nextitem.nodeid):
+        one_ray.end()
+
+
+def pytest_sessionfinish() -> None:
+    """End what is left of it where the tests were broken off."""
+    one_ray.end()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring tests that share a Ray together, in one process where there are several.
-
-    The group is that of the `xdist_group` marker; other files that start a Ray are groups alone.
-    """
-    for item in items:
-        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=_group)
+    """Bring tests that share a Ray together."""
+    items.sort(key=lambda item: ray_groups.place(item.nodeid))
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    return str(marker.args[0]) if marker else ""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _shared_ray() -> Iterator[None]:
-    """End what is left of a Ray that tests shared."""
-    yield
-    one_ray.end()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    """Keep tests that share a Ray in one process."""
+    return ray_groups.Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ The tier `kernels` repeats the numeric tests of the default tier, those of the f
 with a BLAS kernel that this processor has and does not use by itself. A processor without a second
 kernel leaves the tier out.
 
-The whole default and ray tiers run in two processes; a part of one, which PYTEST_ARGUMENTs name, in one.
+The whole default tier, and the ray tier, run in two processes; a part of them, which
+PYTEST_ARGUMENTs name, in one.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ ON_REQUEST = ("gpu",)
 WORKERS = {
     "default": ("-n", "2", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
-    # much of it waits; tests of one `xdist_group` share a Ray, and heavy groups come first
-    "ray": ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"),
+    # much of it waits; the scopes are those of tests/support/ray_groups.py, in their order
+    "ray": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
 }
 """Of the tiers that run in two processes; the others fill the machine by themselves."""
 

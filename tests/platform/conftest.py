@@ -58,9 +58,3 @@ def _started_ray():
 def ray_here():
     """A Ray that the tests of several modules share; commands called in this process use it."""
     return one_ray.shared("ray", _started_ray())
-
-
-@pytest.fixture
-def no_ray() -> None:
-    """End the Ray that earlier tests share: the test starts one by itself."""
-    one_ray.end()

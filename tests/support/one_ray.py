@@ -1,4 +1,4 @@
-"""The Ray that the tests of this process share: it runs until a test needs another one, or none."""
+"""The Ray that tests share: it runs until one needs another, or their group (`ray_groups`) ends."""
 
 from __future__ import annotations
 

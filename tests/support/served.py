@@ -59,7 +59,7 @@ def served(
     """Serve the applications of a config; yields ``http://127.0.0.1:<port>``.
 
     A Ray with Serve that an earlier test has left, with the same mode, CPUs and keys, is taken
-    again: its applications are replaced. It is left to the next test in turn; see `one_ray`.
+    again: its applications are replaced. It is left to the next one of the group (`ray_groups`).
 
     Args:
         config_data: Content of a Serve file; its ``http_options`` are those of the shared Serve.

@@ -148,7 +148,6 @@ def test_data_must_be_named():
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 def test_a_comparison_goes_on_where_it_ended(folder, tmp_path, ray_here):
     configs, out, readme = tmp_path / "configs", tmp_path / "out", tmp_path / "README.md"
     configs.mkdir()

@@ -52,7 +52,7 @@ def test_what_was_said_is_there_after_a_failure(capfd):
 
 
 @pytest.mark.ray
-def test_a_worker_that_dies_is_not_on_standard_output(no_ray, capfd, caplog):
+def test_a_worker_that_dies_is_not_on_standard_output(capfd, caplog):
     caplog.set_level(logging.DEBUG, logger="waypost.pipelines.ray_session")
     with ray_session():
         import ray

@@ -24,7 +24,6 @@ from waypost.pipelines.data.responses import run
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.usefixtures("ray_here"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

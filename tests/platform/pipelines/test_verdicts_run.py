@@ -18,7 +18,7 @@ from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
 from waypost.pipelines.data import responses, verdicts
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_here")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
 
 @pytest.fixture(scope="module")

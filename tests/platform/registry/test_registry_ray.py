@@ -15,7 +15,7 @@ import pytest
 from support.distribution import acme_wheel, build_wheel
 from waypost.cli.new_router import write_plugin
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 # A driver of its own: its functions travel by value.
 DRIVER = """

@@ -20,7 +20,6 @@ from waypost.serve import launch
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("serve"),
     pytest.mark.asyncio(loop_scope="module"),
     # Ray leaves sockets and log files of its own to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -45,13 +45,7 @@ most of them the start of a Python process."""
 APPS = {"plain": ("apart", "pair", "remote", "tight"), "throughput": ("apart", "remote", "tight")}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("plain", marks=pytest.mark.xdist_group("serve")),
-        pytest.param("throughput", marks=pytest.mark.xdist_group("serve-throughput")),
-    ],
-)
+@pytest.fixture(scope="module", params=APPS)
 def mode(request) -> str:
     return request.param
 

@@ -27,7 +27,6 @@ from support.slopes import slope
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("serve-throughput"),
     pytest.mark.asyncio(loop_scope="module"),
     # Ray leaves sockets and log files of its own to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -21,11 +21,7 @@ from support.served import application, command, served
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT = "/v1/chat/completions"
-MODES = (
-    pytest.param("plain", marks=pytest.mark.xdist_group("serve")),
-    pytest.param("throughput", marks=pytest.mark.xdist_group("serve-throughput")),
-    "haproxy",
-)
+MODES = ("plain", "throughput", "haproxy")
 SLOW_S = 25.0
 QUEUE_S = 20.0
 ECHO = {"engine": "echo", "config": {"delay_s": SLOW_S}, "queue_timeout_s": QUEUE_S}

@@ -22,7 +22,6 @@ from support.served import application, served, session_folder
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("serve-keys"),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(600),
     # Ray leaves sockets and log files of its own to the garbage collector

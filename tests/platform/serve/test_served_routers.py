@@ -185,7 +185,6 @@ async def until_decided_by(http: aiohttp.ClientSession, url: str, router: str) -
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("serve")
 @ray_noise
 async def test_all_of_them_serve_side_by_side(url, config, artifacts):
     pool = {entry["name"] for entry in small_pool(config)}
@@ -204,7 +203,6 @@ async def test_all_of_them_serve_side_by_side(url, config, artifacts):
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("serve")
 @ray_noise
 async def test_one_path_changes_to_a_router_of_each_kind_under_load(url, config, artifacts):
     kinds = {read_manifest(path).kind: name for name, path in artifacts.items()}

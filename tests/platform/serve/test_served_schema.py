@@ -27,7 +27,6 @@ from support.served import application, served, session_folder
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.xdist_group("serve-keys"),
     pytest.mark.timeout(900),
     # Ray leaves sockets and log files of its own to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

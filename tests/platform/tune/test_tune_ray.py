@@ -21,7 +21,7 @@ from waypost.tune.dashboard import answers, tensorboard
 from waypost.tune.journal import Journal
 from waypost.tune.sweep import run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 TINY = {
     "auto": ["fixed={members: [best_single, linearrouter]}"],

@@ -18,7 +18,7 @@ from waypost.contracts.routing_data import write_routing_data
 from waypost.testing.synthetic import planted
 from waypost.tune.epoch_trial import FIRST_S
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 EPOCHS, FOLDS, WAITS_IN = 6, 2, 4
 

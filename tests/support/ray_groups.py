@@ -1,0 +1,48 @@
+"""Which tests of the ray tier share a Ray, and so belong into one process, one after another.
+
+Groups are told apart by test ids and not by the marker `xdist_group`, which pytest-xdist 3.8 does
+not see under pytest 9.2.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from xdist.scheduler import LoadScopeScheduling
+
+GROUPS = {
+    "ray": (
+        "test_bench_tuned", "test_registry_ray", "test_responses", "test_tune_ray",
+        "test_tune_resume", "test_verdicts_run",
+    ),
+    "plain": ("test_load_changes", "test_serve_ray", "test_served_routers"),
+    "throughput": ("test_load_soak",),
+    "keys": ("test_served_hostile", "test_served_schema"),
+}  # fmt: skip
+"""Files by what they share: `ray_here`; or `served` in one of its modes, or with keys. The order is
+that of their times, so that two processes end together."""
+
+MODES = re.compile(r"\[.*\b(plain|throughput)\b.*\]$")
+"""Tests of files that serve in several modes."""
+
+
+def group(test: str) -> str:
+    """Return the group of a test id; a file that shares with no other is one by itself."""
+    path, _, name = test.partition("::")
+    stem = PurePosixPath(path).stem
+    found = next((group for group, files in GROUPS.items() if stem in files), None)
+    mode = MODES.search(name) if "serve" in path else None
+    return found or (mode[1] if mode else path)
+
+
+def place(test: str) -> int:
+    """Return where a test's group comes; those by themselves come last, as they were."""
+    return list(GROUPS).index(found) if (found := group(test)) in GROUPS else len(GROUPS)
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out group by group."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
