@@ -46,9 +46,10 @@ def _started_ray():
     # Ray installs a wheel of py_modules with its dependencies, all of which are here
     pip = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with mock.patch.dict(os.environ, {"PATH": path, **pip}):
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     try:
+        with mock.patch.dict(os.environ, {"PATH": path, **pip}):
+            ray.init(num_cpus=4, **options)
         yield ray
     finally:
         ray.shutdown()
@@ -57,4 +58,4 @@ def _started_ray():
 @pytest.fixture(scope="module")
 def ray_here():
     """A Ray that the tests of several modules share; commands called in this process use it."""
-    return one_ray.shared("ray", _started_ray())
+    return one_ray.shared("ray", _started_ray)

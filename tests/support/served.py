@@ -72,7 +72,7 @@ def served(
         ServeFailedError: an application does not start.
     """
     kind = ("serve", throughput, num_cpus, os.environ.get("API_KEYS"))
-    port = one_ray.shared(kind, _serve(throughput, num_cpus))
+    port = one_ray.shared(kind, lambda: _serve(throughput, num_cpus))
     path = folder / "graph.yaml"
     data = {**config_data, "http_options": {"host": "127.0.0.1", "port": port}}
     path.write_text(yaml.safe_dump(data))
@@ -99,7 +99,10 @@ def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
         launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
         yield port
     finally:
+        import ray
+
         launch.stop()
+        ray.shutdown()  # also one that did not come up
         for name in variables:
             os.environ.pop(name, None)
 

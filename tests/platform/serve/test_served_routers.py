@@ -36,7 +36,7 @@ from waypost.testing.tiny_model import stand_in
 ROOT = Path(__file__).resolve().parents[3]
 CHAT = "/v1/chat/completions"
 QUESTION = "How many minutes are there in three hours?"
-IN_FORCE_S = 60.0
+IN_FORCE_S = 240.0
 WORKERS = 20
 
 ROUTERS = [entry.name for entry in list_routers([]) if entry.source == "built-in"]
