@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ def _endpoint(latency_s: float) -> Any:
 
 def _one(
     name: str, calls: int, options: Options, port: int, every_s: float
-) -> tuple[Watched, Traffic]:
+) -> tuple[Watched, dict[str, Any]]:
     threads = 1 if name == SEQUENTIAL else options.in_flight
     words = ["--port", str(port), "--calls", str(calls), "--in-flight", str(threads)]
     with tempfile.TemporaryDirectory(prefix="waypost-bench-") as folder:
@@ -170,38 +169,32 @@ def _one(
     if seen.said.get("unanswered"):
         raise BenchError(f"{name}: {seen.said['unanswered']} of {calls} cells have no answer")
     found = take(port)
-    if (found.calls, found.answered) != (calls, calls):
-        told = f"the endpoint saw {found.calls} calls and answered {found.answered}"
+    if (found["calls"], found["answered"]) != (calls, calls):
+        told = f"the endpoint saw {found['calls']} calls and answered {found['answered']}"
         raise BenchError(f"{name}: {told}, expected {calls} of both")
     return seen, found
 
 
-def _figures(seen: Watched, calls: Traffic, options: Options) -> dict[str, Any]:
+def _figures(seen: Watched, calls: dict[str, Any], options: Options) -> dict[str, Any]:
     ideal = options.in_flight / options.latency
-    asking = seen.cpu_between(calls.begin, calls.end)
     return {
-        "calls": calls.calls,
-        "per_s": calls.per_s,
-        "of_ideal": calls.per_s / ideal,
-        "steady_per_s": calls.steady_per_s,
-        "steady_of_ideal": calls.steady_per_s / ideal,
-        "most_at_once": calls.most_at_once,
-        "mean_at_once": calls.mean_at_once,
-        "cpu_s_per_1k": asking / calls.calls * 1000,
+        **calls,
+        "of_ideal": calls["per_s"] / ideal,
+        "steady_of_ideal": calls["steady_per_s"] / ideal,
+        "cpu_s_per_1k": seen.cpu_between(calls["begin"], calls["end"]) / calls["calls"] * 1000,
         "cpu_s": seen.cpu_s[-1],
         "wall_s": seen.wall_s,
-        "timeline": list(calls.timeline),
     }
 
 
-def _memory(seen: Watched, calls: Traffic) -> dict[str, Any]:
+def _memory(seen: Watched, calls: dict[str, Any]) -> dict[str, Any]:
     return {
-        "cells": calls.calls,
+        "cells": calls["calls"],
         "driver_mb": seen.driver_mb,
         "askers_mb": seen.askers_mb,
         "store_mb": seen.said["store_mb"],
         "tree_mb": seen.tree_mb,
-        "per_s": calls.per_s,
+        "per_s": calls["per_s"],
         "wall_s": seen.wall_s,
     }
 
@@ -209,35 +202,15 @@ def _memory(seen: Watched, calls: Traffic) -> dict[str, Any]:
 # -- figures --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Calls at the endpoint.
-
-    Attributes:
-        calls: Begun.
-        answered: Whose answer was sent.
-        begin: Monotonic second of the first call.
-        end: Of the last answer.
-        per_s: Answers a second between the two.
-        steady_per_s: The same over the middle 80 % of the answers, without start and end.
-        most_at_once: Calls in flight.
-        mean_at_once: The same on average, from `begin` to `end`.
-        timeline: Answers in each tenth of a second.
-    """
-
-    calls: int
-    answered: int
-    begin: float
-    end: float
-    per_s: float
-    steady_per_s: float
-    most_at_once: int
-    mean_at_once: float
-    timeline: tuple[int, ...]
-
-
-def traffic(begins: Sequence[float], ends: Sequence[float]) -> Traffic:
+def traffic(begins: Sequence[float], ends: Sequence[float]) -> dict[str, Any]:
     """Sum up a record of calls and answers, in monotonic seconds.
+
+    Returns:
+        ``calls`` begun and ``answered``; ``begin``, the second of the first call, and ``end``, of
+        the last answer; ``per_s``, answers a second between the two, and ``steady_per_s``, the
+        same over the middle 80 % of the answers, without start and end; ``most_at_once``, calls
+        in flight, and ``mean_at_once`` from begin to end; ``timeline``, answers in each tenth of
+        a second.
 
     Raises:
         ValueError: nothing was answered.
@@ -250,28 +223,23 @@ def traffic(begins: Sequence[float], ends: Sequence[float]) -> Traffic:
     middle = float(went[high] - went[low]) if high > low else 0.0
     # calls that came up to each moment, less the answers that went before it
     at_once = np.arange(1, len(came) + 1) - np.searchsorted(went, came, side="right")
-    slots = np.bincount(((went - begin) / _SLOT_S).astype(int))
     seconds = end - begin
     unanswered = (len(came) - len(went)) * end
-    return Traffic(
-        calls=len(came),
-        answered=len(went),
-        begin=begin,
-        end=end,
-        per_s=len(went) / seconds,
-        steady_per_s=(high - low) / middle if middle else len(went) / seconds,
-        most_at_once=int(at_once.max()),
-        mean_at_once=float(went.sum() + unanswered - came.sum()) / seconds,
-        timeline=tuple(slots.tolist()),
-    )
+    return {
+        "calls": len(came),
+        "answered": len(went),
+        "begin": begin,
+        "end": end,
+        "per_s": len(went) / seconds,
+        "steady_per_s": (high - low) / middle if middle else len(went) / seconds,
+        "most_at_once": int(at_once.max()),
+        "mean_at_once": float(went.sum() + unanswered - came.sum()) / seconds,
+        "timeline": np.bincount(((went - begin) / _SLOT_S).astype(int)).tolist(),
+    }
 
 
-def take(port: int) -> Traffic:
-    """Ask the endpoint for its record, which begins anew there.
-
-    Raises:
-        ValueError: nothing was answered.
-    """
+def take(port: int) -> dict[str, Any]:
+    """Ask the endpoint for its record, which begins anew there; see `traffic`."""
     record = json.loads(fetch(port, "GET", "/traffic")[1])
     return traffic(record["begins"], record["ends"])
 

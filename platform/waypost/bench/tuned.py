@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def run(options: Options, tell: Tell) -> Result:
     check_names(sources)
     data: dict[str, Any] = {}
     with ExitStack() as stack:
-        session = _Session(stack)
+        # a Ray that is started for the first sweep that needs it, and serves all
+        begin = cache(lambda: stack.enter_context(ray_session(threads=1)))
         for source in sources:
             if options.fresh:
                 shutil.rmtree(out / source.name, ignore_errors=True)
@@ -135,7 +137,7 @@ def run(options: Options, tell: Tell) -> Result:
             for name, config in configs.items():
                 what = f"{source.name}: {name}"
                 try:
-                    row = _row(config, folder, out / source.name, what, session, tell)
+                    row = _row(config, folder, out / source.name, what, begin, tell)
                     found["rows"][name] = row
                 # One router that fails, its data wanting, must not end the others.
                 except WaypostError as error:
@@ -165,21 +167,13 @@ def read_configs(options: Options) -> dict[str, TuneConfig]:
     return found
 
 
-@dataclass
-class _Session:
-    """A Ray that is started for the first sweep that needs it, and serves all."""
-
-    stack: ExitStack
-    is_there: bool = field(default=False)
-
-    def begin(self) -> None:
-        if not self.is_there:
-            self.stack.enter_context(ray_session(threads=1))
-            self.is_there = True
-
-
 def _row(
-    config: TuneConfig, folder: Path, place: Path, what: str, session: _Session, tell: Tell
+    config: TuneConfig,
+    folder: Path,
+    place: Path,
+    what: str,
+    begin: Callable[[], object],
+    tell: Tell,
 ) -> dict[str, Any]:
     """Return a router's row: the one kept, if it is of the same sweep, else a new one."""
     kept, asked = place / f"{config.router}.json", plain(config.model_dump(mode="json"))
@@ -187,7 +181,7 @@ def _row(
         tell(f"{what}: there already")
         return row
     tell(f"{what}: up to {config.budget.trials} trials")
-    session.begin()
+    begin()
 
     def tried(row: Row, total: int) -> None:
         if row.deal == 0:

@@ -37,17 +37,17 @@ ROWS = [memory(100_000, 240, 300), memory(1000, 200, 200)]
 def test_traffic_by_hand():
     # one call of 1 s, and in its second half another of 0.25 s; a third without an answer
     seen = traffic([10.0, 10.5, 10.8], [10.75, 11.0])
-    assert (seen.calls, seen.answered, seen.most_at_once) == (3, 2, 2)
-    assert (seen.begin, seen.end, seen.per_s) == (10.0, 11.0, 2.0)
-    assert seen.mean_at_once == pytest.approx(1.0 + 0.25 + 0.2)
-    assert seen.timeline == (0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1)
+    assert (seen["calls"], seen["answered"], seen["most_at_once"]) == (3, 2, 2)
+    assert (seen["begin"], seen["end"], seen["per_s"]) == (10.0, 11.0, 2.0)
+    assert seen["mean_at_once"] == pytest.approx(1.0 + 0.25 + 0.2)
+    assert seen["timeline"] == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1]
 
 
 def test_the_steady_rate_leaves_a_slow_start_and_a_slow_end_out():
     ends = [0.0, *(5 + n / 10 for n in range(18)), 50.0]
     seen = traffic([0.0] * 20, ends)
-    assert seen.per_s == pytest.approx(20 / 50)
-    assert seen.steady_per_s == pytest.approx(10)
+    assert seen["per_s"] == pytest.approx(20 / 50)
+    assert seen["steady_per_s"] == pytest.approx(10)
     with pytest.raises(ValueError, match="no call was answered"):
         traffic([1.0], [])
 
@@ -79,14 +79,14 @@ def test_the_endpoint_holds_answers_back_and_forgets_what_it_has_told():
     with processes.upstream("--text", ANSWER, "--latency", "0.05") as port:
         assert ask(port, 24, 8) == 24 * len(ANSWER)
         pool = take(port)
-        assert (pool.calls, pool.answered) == (24, 24)
-        assert 4 <= pool.most_at_once <= 8
-        assert pool.end - pool.begin >= 3 * 0.05  # three rounds of eight
-        assert sum(pool.timeline) == 24
+        assert (pool["calls"], pool["answered"]) == (24, 24)
+        assert 4 <= pool["most_at_once"] <= 8
+        assert pool["end"] - pool["begin"] >= 3 * 0.05  # three rounds of eight
+        assert sum(pool["timeline"]) == 24
         ask(port, 3, 1)
         alone = take(port)
-        assert (alone.calls, alone.most_at_once) == (3, 1)
-        assert alone.begin > pool.end
+        assert (alone["calls"], alone["most_at_once"]) == (3, 1)
+        assert alone["begin"] > pool["end"]
 
 
 def test_a_watched_command_is_counted_with_its_children(tmp_path, monkeypatch):
