@@ -284,7 +284,7 @@ def router_pages() -> dict[str, str]:
         facts = check_router(entry)
         found[f"routers/{entry.name}.md"] = router_page(entry.name, facts, load_class(entry))
         needs = facts.new_model_support if facts.trainable else "nothing"
-        summary = re.sub(r"^`+\w+`+: ", "", entry.summary).rstrip(".")
+        summary = entry.summary.rstrip(".")
         rows.append([f"[{entry.name}]({entry.name}.md)", facts.family, summary, needs])
     listed = table(["router", "family", "what it does", "a new LLM needs"], rows)
     families = table(["family", "what a request is"], FAMILIES.items())

@@ -1,4 +1,4 @@
-"""``auto``: tries the families of routers and serves the combination that is best on validation.
+"""Tries other routers, and serves the combination of them that is best on validation.
 
 1. Every member predicts every training question out of sample, by cross-validation.
 2. Candidates are the mean of the members that earn most, the mean of all, their stack
