@@ -63,9 +63,6 @@ def mcnemar_p(s: Subject) -> float:
     return mcnemar(own, best) if binary else np.nan
 
 
-# -- costs and the curve ---------------------------------------------------------------------------
-
-
 def best_usd(s: Subject) -> float:
     """Mean dollars of the best single LLM."""
     return mean_usd(s.comparison.best_outcomes.cost_usd)
@@ -193,9 +190,6 @@ def dominates_cheapest(s: Subject) -> bool | None:
     return None if found == "unknown" else found == "dominates"
 
 
-# -- two LLMs --------------------------------------------------------------------------------------
-
-
 def pair(comparison: Comparison) -> dict[str, str] | None:
     """Name the cheapest LLM and the best single one, by training; None if one LLM is both."""
     columns = comparison.single_columns
@@ -244,9 +238,6 @@ def cpt(s: Subject, part: float) -> float:
     """Least share of strong calls that closes this part of the gap."""
     found = s.once(_gap)
     return np.nan if found is None else found[0].first_reaching(part * found[2])
-
-
-# -- predictions -----------------------------------------------------------------------------------
 
 
 def bins(s: Subject) -> list[list[float]]:
@@ -342,9 +333,6 @@ def selective_curve(s: Subject, by: By) -> list[list[float]]:
     return [[x, low + float(more)] for x, more in zip(COVERAGES, gains, strict=True)]
 
 
-# -- behaviour -------------------------------------------------------------------------------------
-
-
 def shares(s: Subject) -> Floats:
     """Share of the queries that each LLM answers at lambda 0."""
     return usage_shares(s.first.model, len(s.comparison.test.llms))
@@ -403,17 +391,7 @@ def latency(s: Subject) -> tuple[float, float]:
     return decision_ms(live.route, sample(s.comparison.test.queries, TIMED, live.seed))
 
 
-def decision(s: Subject, place: int) -> float:
-    """One of the two of `latency`."""
-    return s.once(latency)[place]
-
-
 def flip_rates(s: Subject) -> dict[str, float]:
     """Share of queries whose choice changes, by how they are rewritten."""
     live = _live(s)
     return flips(live.choose, sample(s.comparison.test.queries, REWRITTEN, live.seed), live.seed)
-
-
-def fit_s(s: Subject) -> float | None:
-    """Seconds of the fit."""
-    return _live(s).fit_s

@@ -14,7 +14,7 @@ from waypost.report.tables import Report
 
 _DECADE = 10.0
 _NAMED = 12
-"""Single LLMs whose names are written, the best ones; of more the plot would be black."""
+"""Best single LLMs whose names are written; others have a number, and the legend names it."""
 
 _OFFSETS = ((9, 0), (8, 7), (8, -7), (-9, 0), (-8, 7), (-8, -7), (0, 13), (0, -13))
 
@@ -61,11 +61,16 @@ def _plane(report: Report, path: Path) -> None:
     )
     if min(costs) > 0 and dear / min(costs) > _DECADE:
         axis.set_xscale("log")
+        _log_ticks(axis)
     axis.set_xlabel(f"USD per 1,000 queries ({report['cost_basis']})", fontsize=9)
     axis.set_ylabel("mean score")
     axis.grid(alpha=0.25)
     axis.margins(x=0.09, y=0.07)
-    columns = 1 if len(report["routers"]) <= 20 else 2
+    labels = _labels(singles)
+    for name, text in labels.items():
+        if text.isdecimal():
+            axis.plot([], [], ls="", marker=f"${text}$", mew=0, color="black", label=_short(name))
+    columns = 1 + len(axis.get_legend_handles_labels()[0]) // 38
     made.legend(
         *axis.get_legend_handles_labels(),
         loc="outside right upper",
@@ -75,16 +80,43 @@ def _plane(report: Report, path: Path) -> None:
         title="dot: lambda 0; diamond: single LLM",
         title_fontsize=8,
     )
-    _label(made, axis, singles)
+    _label(made, axis, singles, labels)
     save(made, path)
+
+
+def _log_ticks(axis: Any) -> None:
+    """Write ticks at 1, 2 and 5 times powers of ten, or at powers alone over many decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_xlim()
+    wide = high / low > 1e3
+    axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=20))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda usd, _: f"{usd:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _points(curve: Sequence[Sequence[float | None]]) -> list[tuple[float, float]]:
     return [(c, q) for _, q, c in curve if q is not None and c is not None]
 
 
-def _label(made: Any, axis: Any, singles: Mapping[str, tuple[float, float]]) -> None:
-    """Write each single LLM's name where it covers least: names, diamonds, lines, the frame."""
+def _short(name: str) -> str:
+    return literal(name.rpartition("/")[2])
+
+
+def _labels(singles: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Return what is written beside each LLM, the best one first: its name, or a number."""
+    ordered = sorted(singles, key=lambda name: -singles[name][1])
+    numbered = {name: str(place) for place, name in enumerate(ordered[_NAMED:], 1)}
+    return {name: _short(name) for name in ordered[:_NAMED]} | numbered
+
+
+def _label(
+    made: Any,
+    axis: Any,
+    singles: Mapping[str, tuple[float, float]],
+    labels: Mapping[str, str],
+) -> None:
+    """Write each single LLM's label where it covers least: labels, diamonds, lines, the frame."""
     from matplotlib.patheffects import withStroke
 
     made.canvas.draw()
@@ -93,10 +125,10 @@ def _label(made: Any, axis: Any, singles: Mapping[str, tuple[float, float]]) -> 
     taken = [(*(spot - 7), *(spot + 7)) for spot in spots]
     lines = _beads(axis)
     inside = axis.get_window_extent(renderer)
-    by_quality = sorted(singles.items(), key=lambda item: -item[1][1])
-    for name, spot in by_quality[:_NAMED]:
+    for name, label in labels.items():
+        spot = singles[name]
         text = axis.annotate(
-            literal(name.rpartition("/")[2]),
+            label,
             spot,
             (0, 0),
             textcoords="offset points",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from waypost.contracts.errors import MissingExtraError
+from waypost.metrics.comparison import COST_ALONE
 from waypost.report.tables import Report
 
 _COLORS = (
@@ -118,7 +119,10 @@ def draw_usage(report: Report, path: Path) -> None:
 
 
 def _short(lam: float) -> str:
-    return f"{lam:.0e}".replace("e-0", "e-").replace("e+0", "e") if lam >= 1000 else f"{lam:.2g}"
+    """Write a lambda; the one at which cost alone decides is no number that anyone sets."""
+    if lam >= COST_ALONE:
+        return "cost\nalone"
+    return f"{lam:.2g}" if lam < 1000 else f"{lam:.0e}".replace("e+0", "e")
 
 
 def _legend(made: Any, labels: Sequence[str], colors: Sequence[str]) -> None:
@@ -131,19 +135,29 @@ def _legend(made: Any, labels: Sequence[str], colors: Sequence[str]) -> None:
     )
 
 
+def _cells(cells: Sequence[float]) -> str:
+    low, high = min(cells), max(cells)
+    number = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+    return f"{len(cells)} bins of {number} cells"
+
+
 def draw_reliability(report: Report, path: Path) -> None:
-    """Draw measured against predicted scores in bins of equal mass; the diagonal is right."""
+    """Draw measured against predicted scores in bins; the diagonal is right.
+
+    A dot's area is the number of cells of its bin; the numbers stand in the panel.
+    """
     routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
     names = list(routers) or ["no router predicts scores"]
     made, axes = panels(names, "predicted score", "measured score")
     for axis, row in zip(axes, routers.values(), strict=False):
-        predicted, measured, _ = np.array(row["reliability"], float).T
+        predicted, measured, cells = np.array(row["reliability"], float).T
         axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
-        axis.plot(predicted, measured, "o-", ms=3, lw=1, color="#0072B2")
+        axis.plot(predicted, measured, "-", lw=1, color="#0072B2")
+        axis.scatter(predicted, measured, s=30 * cells / cells.max(), color="#0072B2", zorder=3)
         axis.text(
             0.04,
             0.96,
-            f"ECE {row['ece']:.3f}\nBrier {row['brier']:.3f}",
+            f"ECE {row['ece']:.3f}\nBrier {row['brier']:.3f}\n{_cells(cells)}",
             transform=axis.transAxes,
             fontsize=8,
             va="top",

@@ -26,31 +26,47 @@ def draw_progress(rows: Sequence[Row], label: str, sign: float, taken: int, path
     done = sorted(
         (row for row in rows if row.score is not None and row.deal == 0), key=lambda row: row.at_s
     )
-    minutes = np.array([row.at_s / 60 for row in done])
+    unit, seconds = _unit(max((row.at_s for row in done), default=0.0))
+    times = np.array([row.at_s / seconds for row in done])
     scores = np.array([row.score for row in done], float)
     kinds = {"done": (BLUE, "trial"), "stopped": (GREY, "stopped early")}
     for status, (color, name) in kinds.items():
         of = np.array([row.status == status for row in done], bool)
         if of.any():
-            axis.plot(minutes[of], scores[of], "o", ms=4, alpha=0.6, color=color, label=name)
+            axis.plot(times[of], scores[of], "o", ms=4, alpha=0.6, color=color, label=name)
     whole = np.array([row.status == "done" for row in done], bool)
     if whole.any():
         best = sign * np.maximum.accumulate(sign * scores[whole])
-        axis.step(minutes[whole], best, where="post", color="black", lw=1.4, label="best so far")
+        axis.step(times[whole], best, where="post", color="black", lw=1.4, label="best so far")
     default = next((row for row in done if row.number == 0), None)
     if default is not None and default.score is not None:
         axis.axhline(default.score, color=ORANGE, lw=1, ls="--", label="default")
     won = next((row for row in done if row.number == taken), None)
     if won is not None:
         axis.plot(
-            won.at_s / 60, won.score, "*", ms=14, mfc="none", mec=ORANGE, mew=1.5, label="taken"
+            won.at_s / seconds,
+            won.score,
+            "*",
+            ms=14,
+            mfc="none",
+            mec=ORANGE,
+            mew=1.5,
+            label="taken",
         )
-    axis.set_xlabel("minutes of the sweep")
+    axis.set_xlabel(f"{unit} of the sweep")
     axis.set_ylabel(label, wrap=True)
     axis.set_ylim(*limits(scores))
     axis.grid(alpha=0.25)
     made.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     save(made, path)
+
+
+def _unit(most_s: float) -> tuple[str, float]:
+    """Return the unit in which times up to this many seconds are written, and its seconds."""
+    for unit, seconds in (("hours", 3600.0), ("minutes", 60.0)):
+        if most_s >= 2 * seconds:
+            return unit, seconds
+    return "seconds", 1.0
 
 
 def limits(scores: Any) -> tuple[float, float]:
@@ -176,18 +192,18 @@ def _legend(made: Any, best: int, taken: int) -> None:
     )
 
 
-def draw_importance(shares: Mapping[str, float] | None, path: Path) -> None:
-    """Draw the share of each parameter, the largest first; without shares, say why not."""
+def draw_importance(shares: Mapping[str, float] | None, path: Path) -> bool:
+    """Draw the share of each parameter, the largest first.
+
+    Returns:
+        Whether there is anything to draw; where there is not, an earlier file is deleted.
+    """
     named = sorted((shares or {}).items(), key=lambda item: item[1])
+    if not named:
+        path.unlink(missing_ok=True)
+        return False
     made = figure(6.5, 1.1 + 0.38 * max(len(named), 2))
     axis = made.subplots()
-    if not named:
-        axis.text(
-            0.5, 0.5, "too few trials to tell, or no parameter matters", ha="center", va="center"
-        )
-        axis.set_axis_off()
-        save(made, path)
-        return
     axis.barh([literal(name) for name, _ in named], [share for _, share in named], color=BLUE)
     for place, (_, share) in enumerate(named):
         axis.text(share + 0.008, place, f"{100 * share:.0f} %", va="center", fontsize=8)
@@ -196,6 +212,7 @@ def draw_importance(shares: Mapping[str, float] | None, path: Path) -> None:
     axis.tick_params(labelsize=9)
     axis.grid(alpha=0.25, axis="x")
     save(made, path)
+    return True
 
 
 _SHOWN_CURVES = 3

@@ -163,10 +163,12 @@ def write(
     label = config.metric.label
     draw_progress(search, label, sign, taken, folder / "progress.png")
     draw_parallel(search, space.space, label, sign, taken, folder / "parallel.png")
-    draw_importance(report["importance"], folder / "importance.png")
     write_trials(folder / "trials.parquet", rows, space)
-    has_curves = draw_curves(search, label, sign, taken, folder / "curves.png")
-    plots = ["progress", "parallel", "importance", *(["curves"] if has_curves else [])]
+    plots = ["progress", "parallel"]
+    if draw_importance(report["importance"], folder / "importance.png"):
+        plots.append("importance")
+    if draw_curves(search, label, sign, taken, folder / "curves.png"):
+        plots.append("curves")
     data = write_json(folder, {**report, "plots": plots})
     (folder / "report.md").write_text(render(data), encoding="utf-8")
     return data

@@ -9,8 +9,8 @@ from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.report.compact import _curves, compact, insert
-from waypost.report.curve_plot import draw_curve
-from waypost.report.drawing import draw_usage, literal, look
+from waypost.report.curve_plot import _labels, draw_curve
+from waypost.report.drawing import _cells, _short, draw_usage, literal, look
 from waypost.report.folder import check_place, report_folder, write_report
 from waypost.report.markdown import render
 from waypost.report.numbers import fixed, percent, plain, table, usd, with_interval
@@ -89,6 +89,23 @@ def test_a_pool_too_large_for_the_plots_is_drawn(tmp_path):
     draw_curve(report, tmp_path / "curve.png")
     assert (tmp_path / "usage.png").is_file()
     assert (tmp_path / "curve.png").is_file()
+
+
+def test_every_llm_of_a_large_pool_is_named_or_numbered():
+    labels = _labels({f"vendor/llm-{i:02d}": (1.0, i / 100) for i in range(14)})
+    assert list(labels.values())[:2] == ["llm-13", "llm-12"]
+    assert {name: text for name, text in labels.items() if text.isdecimal()} == {
+        "vendor/llm-01": "1",
+        "vendor/llm-00": "2",
+    }
+
+
+def test_what_plots_say_of_lambdas_and_bins():
+    assert [_short(lam) for lam in (0.0, 0.0352, 2.2, 12345.0, 1e9)] == [
+        "0", "0.035", "2.2", "1e4", "cost\nalone",
+    ]  # fmt: skip
+    assert _cells([500.0, 1500.0, 500.0]) == "3 bins of 500 to 1,500 cells"
+    assert _cells([300.0, 300.0]) == "2 bins of 300 cells"
 
 
 def test_numbers():

@@ -28,6 +28,7 @@ from waypost.tune.config import (
 )
 from waypost.tune.folds import CrossValidation, MetricEvaluator
 from waypost.tune.journal import Row, Task
+from waypost.tune.plots import _unit, draw_importance
 from waypost.tune.report import importance
 from waypost.tune.select import choose, corrected_gain, finalists
 from waypost.tune.space import SearchSpace
@@ -213,7 +214,13 @@ def test_the_corrected_gain_by_hand():
     assert corrected_gain(rows, rows[0], 1.0, 0) == pytest.approx(-0.25, abs=0.02)
 
 
-def test_importance_finds_the_parameter_that_matters():
+def test_the_sweeps_time_is_drawn_in_a_unit_that_fits():
+    assert [_unit(seconds)[0] for seconds in (0.0, 45.0, 119.0, 120.0, 7199.0, 7200.0)] == [
+        "seconds", "seconds", "seconds", "minutes", "minutes", "hours",
+    ]  # fmt: skip
+
+
+def test_importance_finds_the_parameter_that_matters(tmp_path):
     config = sweep_of()
     space = SearchSpace(config, defaults_of(config))
     draw = np.random.default_rng(0)
@@ -228,6 +235,10 @@ def test_importance_finds_the_parameter_that_matters():
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["k"] > 0.9
     assert importance(rows[:5], space, 0) is None
+    assert draw_importance(shares, tmp_path / "importance.png")
+    assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
+    assert not draw_importance(None, tmp_path / "importance.png")
+    assert not (tmp_path / "importance.png").exists()
 
 
 # -- reading ------------------------------------------------------------------------------------
@@ -339,8 +350,9 @@ def test_a_sweep_leaves_artifact_report_table_plots_and_events(data, tmp_path, h
     assert load_router(out / "best").route_single("garlic butter oven").model in report["llms"]
     assert report["test"]["queries"] == 30
     assert report["test"]["trials"] == 6
-    for name in ("progress.png", "parallel.png", "importance.png"):
+    for name in ("progress.png", "parallel.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert not (out / "importance.png").exists()  # too few trials to tell
     text = (out / "report.md").read_text()
     assert "6 trials: 6 measured" in text
     assert "waypost tune ..." in text
