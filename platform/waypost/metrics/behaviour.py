@@ -1,11 +1,15 @@
-"""How a router behaves: who is used, does cost fall with lambda, are hard questions found."""
+"""Which LLMs a router uses, how a cascade goes on, and what a choice could gain at most."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from waypost.contracts.cost import column_mean
+from waypost.contracts.types import Floats
 
 SOLVED = 0.5
 """A score from here on counts as solving the question, for recall by rarity."""
@@ -14,13 +18,13 @@ RARITY = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6+": (6, 10**9)}
 """Groups of questions by how many LLMs solve them."""
 
 
-def usage_shares(model: NDArray[np.intp], n_llms: int) -> NDArray[np.float64]:
+def usage_shares(model: NDArray[np.intp], n_llms: int) -> Floats:
     """Share of the queries each LLM answers, shape (n_llms,); choices outside are left out."""
     counts = np.bincount(model[model >= 0], minlength=n_llms).astype(np.float64)
     return counts / counts.sum() if counts.sum() else np.full(n_llms, np.nan)
 
 
-def usage_entropy(shares: NDArray[np.float64]) -> float:
+def usage_entropy(shares: Floats) -> float:
     """Entropy over its maximum: 0 one LLM for all, 1 all alike; NaN for a pool of one."""
     if len(shares) < 2 or np.isnan(shares).any():
         return np.nan
@@ -28,18 +32,18 @@ def usage_entropy(shares: NDArray[np.float64]) -> float:
     return abs(float(-(used * np.log(used)).sum() / np.log(len(shares))))
 
 
-def collapse_index(shares: NDArray[np.float64], oracle: NDArray[np.float64]) -> float:
+def collapse_index(shares: Floats, oracle: Floats) -> float:
     """Largest share minus the oracle's largest; above 0 the choice has collapsed."""
     return float(shares.max() - oracle.max())
 
 
-def cost_rises(expected_usd: NDArray[np.float64]) -> int:
+def cost_rises(expected_usd: Floats) -> int:
     """Count the steps of an ascending lambda at which the expected cost rises; 0 is right."""
     scale = np.nanmax(np.abs(expected_usd), initial=0.0)
     return int((np.diff(expected_usd) > 1e-9 * scale).sum())
 
 
-def picks_best(quality: NDArray[np.float64], model: NDArray[np.intp]) -> float:
+def picks_best(quality: Floats, model: NDArray[np.intp]) -> float:
     """Share of queries whose choice has the query's highest measured score (routing accuracy).
 
     Ties count as right, so that it is high where LLMs often agree; quality says more. Choices
@@ -55,9 +59,7 @@ def picks_best(quality: NDArray[np.float64], model: NDArray[np.intp]) -> float:
     return float((chosen[known] >= highest[known]).mean()) if known.any() else np.nan
 
 
-def solver_recall(
-    quality: NDArray[np.float64], model: NDArray[np.intp]
-) -> dict[str, dict[str, float]]:
+def solver_recall(quality: Floats, model: NDArray[np.intp]) -> dict[str, dict[str, float]]:
     """For questions that few or many LLMs solve, how often a solver is picked.
 
     Args:
@@ -114,7 +116,7 @@ def delta_ibc(
 
 
 def escalation(
-    quality: NDArray[np.float64], first: NDArray[np.intp], last: NDArray[np.intp]
+    quality: Floats, first: NDArray[np.intp], last: NDArray[np.intp]
 ) -> dict[str, float]:
     """Return how often a cascade goes on to another LLM, and how often wrongly so.
 
@@ -142,3 +144,69 @@ def escalation(
 
 def _share(values: NDArray[np.bool_]) -> float:
     return float(values.mean()) if len(values) else np.nan
+
+
+@dataclass(frozen=True)
+class Ties:
+    """How often a question does not tell LLMs apart.
+
+    Attributes:
+        questions: Those with at least two measured scores; the shares are of these, and NaN
+            where there are none.
+        several_best: Share where two LLMs or more have the best score.
+        all_equal: Share where all measured scores are equal.
+        none_scores: Share where every measured score is 0.
+    """
+
+    questions: int
+    several_best: float
+    all_equal: float
+    none_scores: float
+
+
+def ties(quality: Floats) -> Ties:
+    """Count ties in measured scores (n_queries, n_llms), NaN where not measured."""
+    measured = ~np.isnan(quality)
+    rows = quality[measured.sum(axis=1) >= 2]
+    if not len(rows):
+        return Ties(0, np.nan, np.nan, np.nan)
+    best, worst = np.nanmax(rows, axis=1), np.nanmin(rows, axis=1)
+    return Ties(
+        questions=len(rows),
+        several_best=float(((rows == best[:, None]).sum(axis=1) >= 2).mean()),
+        all_equal=float((best == worst).mean()),
+        none_scores=float((best == 0).mean()),
+    )
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """The best single LLM beside the choice of the best LLM for each question.
+
+    Attributes:
+        best: Column of the LLM with the highest mean score, in hindsight.
+        questions: Those that this LLM was measured on; the means are over these.
+        best_mean: Its mean score.
+        oracle_mean: Mean of the highest measured score of each question.
+    """
+
+    best: int
+    questions: int
+    best_mean: float
+    oracle_mean: float
+
+    @property
+    def headroom(self) -> float:
+        """What choosing could win at most."""
+        return self.oracle_mean - self.best_mean
+
+
+def headroom(quality: Floats) -> Headroom | None:
+    """Compare the best single LLM with the oracle; None where nothing was measured."""
+    means = column_mean(quality)
+    if np.isnan(means).all():
+        return None
+    best = int(np.nanargmax(means))
+    rows = quality[~np.isnan(quality[:, best])]
+    oracle = float(np.nanmax(rows, axis=1).mean())
+    return Headroom(best, len(rows), float(means[best]), oracle)

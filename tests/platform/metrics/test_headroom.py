@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from waypost.metrics.headroom import headroom, ties
+from waypost.metrics.behaviour import headroom, ties
 
 NAN = np.nan
 

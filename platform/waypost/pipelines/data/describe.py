@@ -25,8 +25,8 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData, from_table
 from waypost.contracts.splits import leaks
 from waypost.contracts.tables import SPLITS, read_llms, read_routing_table, split_path
+from waypost.metrics.behaviour import headroom, ties
 from waypost.metrics.costs import costs_of
-from waypost.metrics.headroom import headroom, ties
 from waypost.pipelines.data.embeddings import stored_embeddings, text_digest
 from waypost.pipelines.data.llm_embeddings import llm_text
 from waypost.report.numbers import plain

@@ -49,13 +49,23 @@ class Vectors:
 
     def embedded(self, data: RoutingData, encoder: Encoder) -> RoutingData:
         """Return the data with embeddings by this encoder; the folder keeps new ones."""
+
+        def kept(texts: list[str]) -> NDArray[np.float32]:
+            return query_embeddings(texts, encoder, self._folder, self._progress)
+
+        return data.with_embeddings(self._of(data.queries, encoder, kept), encoder.id)
+
+    def _of(
+        self,
+        texts: Sequence[str],
+        encoder: Encoder,
+        embed: Callable[[list[str]], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
         known = self._rows.setdefault(encoder.id, {})
-        new = list(dict.fromkeys(text for text in data.queries if text not in known))
+        new = list(dict.fromkeys(text for text in texts if text not in known))
         if new:
-            rows = query_embeddings(new, encoder, self._folder, self._progress)
-            known.update(zip(new, rows, strict=True))
-        rows = np.stack([known[text] for text in data.queries])
-        return data.with_embeddings(rows, encoder.id)
+            known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[text] for text in texts])
 
     def for_router(self, router: TrainableRouter, data: RoutingData) -> RoutingData:
         """Return the data as this router is to be asked: with its encoder's embeddings, if any."""
@@ -63,22 +73,13 @@ class Vectors:
         return data if encoder is None else self.embedded(data, encoder)
 
     def choose(self, router: TrainableRouter, texts: Sequence[str]) -> list[str]:
-        """Return the name of the LLM that a router chooses for each text, at lambda 0."""
-        queries = [Query(text) for text in texts]
-        return [one.model for one in router.decide(queries, self._of_texts(router, texts))]
+        """Return the name of the LLM that a router chooses for each text, at lambda 0.
 
-    def _of_texts(
-        self, router: TrainableRouter, texts: Sequence[str]
-    ) -> NDArray[np.float32] | None:
-        """Embed texts that no folder keeps; None where the router needs none."""
+        The folder keeps no embeddings of these texts.
+        """
         encoder = self._encoder_of(router)
-        if encoder is None:
-            return None
-        known = self._rows.setdefault(encoder.id, {})
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        if new:
-            known.update(zip(new, encoder.encode(new), strict=True))
-        return np.stack([known[text] for text in texts])
+        rows = None if encoder is None else self._of(texts, encoder, encoder.encode)
+        return [one.model for one in router.decide([Query(text) for text in texts], rows)]
 
     @staticmethod
     def _encoder_of(router: TrainableRouter) -> Encoder | None:
