@@ -109,7 +109,7 @@ async def test_an_llm_is_killed(url, mode):
         await load.finished(2 * WORKERS)
         slow_s = 1.25 * max(sample.seconds for sample in load.samples)
         fault, begun_s = await kill(load, "apart", "cook")
-        await until(lambda: load.samples[-1].model == "cook")
+        await until(lambda: load.samples[-1].model == "cook", 120)
     recovered = recovery_s(load.samples, fault, slow_s)
     logger.info("%s: LLM killed: %s; recovered in %.1f s", mode, summary(load.samples), recovered)
     assert not load.failed
