@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import openai
 import pytest
 import pytest_asyncio
 
+from support import processes
 from support.gateway import ALGEBRA, COOKING, chat, knn_artifact
+from support.load_graph import gauges
 from support.served import application, served
 from waypost.serve import launch
 from waypost.testing.steps import tiers_artifact
@@ -42,7 +43,7 @@ def graph(artifact: Path, steps: Path) -> dict[str, Any]:
          "max_queued_requests": 1},
         inside[2],
     ]  # fmt: skip
-    tight = [{**inside[0], "config": {"delay_s": 1.0}}]
+    tight = [{**inside[0], "config": SLOW}]
     inline = {"router": {"placement": "inline"}}
     limits = {"max_in_flight": 1, "max_queued": 1}
     judged = [{**apart[0], "config": {"delay_s": 0.2}}, *inside[1:]]
@@ -102,6 +103,22 @@ def kill(app: str, deployment: str) -> None:
     assert found
     for actor in found:
         ray.kill(actor)
+
+
+async def until_at_work(app: str, deployment: str) -> None:
+    """Wait until a replica works on a request: then its title has a method's name."""
+    async with asyncio.timeout(60):
+        while not any(
+            title.startswith(f"ray::ServeReplica:{app}:{deployment}.")
+            for _, title in processes.descendants()
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def until_in_flight(url: str, count: int) -> None:
+    async with asyncio.timeout(60):
+        while (await gauges(url))["waypost_in_flight"] < count:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("app", ["apart", "inside"])
@@ -171,34 +188,39 @@ async def test_the_asynchronous_openai_client(url, app):
 
 
 async def test_tokens_come_as_they_are_made(http, url):
-    begin = time.perf_counter()
-    body = chat("a b", model="cook", stream=True, max_tokens=50)
-    async with http.post(f"{url}/slow{CHAT}", json=body) as reply:
-        times = [time.perf_counter() - begin async for _ in reply.content.iter_any()]
-    assert times[-1] > 0.9  # 50 tokens at 50 a second
-    assert times[0] < 0.5
-    assert len(times) > 10
+    body = chat("a b", model="cook", stream=True)
+    async with asyncio.timeout(30), http.post(f"{url}/slow{CHAT}", json=body) as reply:
+        for _ in range(10):  # parts of an answer whose making takes 40 s
+            assert await reply.content.readany()
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_frees_the_models_only_place(http, url, stream):
     body = chat("a b", model="cook", stream=stream)
     for _ in range(3):
-        request = http.post(f"{url}/slow{CHAT}", json=body, timeout=aiohttp.ClientTimeout(0.7))
-        with pytest.raises(TimeoutError):
-            async with request as reply:
-                await reply.read()
+        asked = asyncio.create_task(post(http, f"{url}/slow{CHAT}", body))
+        await until_at_work("slow", "cook")
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
     quick = chat("a b", model="cook", max_tokens=2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         status, _, _ = await post(http, f"{url}/slow{CHAT}", quick)
     assert status == 200
 
 
 async def test_a_model_with_a_full_queue_is_passed_over(http, url):
-    bodies = [chat(COOKING, max_tokens=50) for _ in range(6)]
-    replies = await asyncio.gather(*(post(http, f"{url}/slow{CHAT}", body) for body in bodies))
+    body = chat(COOKING, max_tokens=1)
+    held = chat(COOKING, model="cook", stream=True)
+    async with http.post(f"{url}/slow{CHAT}", json=held) as reply:
+        await reply.content.readany()
+        asked = {asyncio.create_task(post(http, f"{url}/slow{CHAT}", body)) for _ in range(6)}
+        async with asyncio.timeout(60):
+            while len(waiting := {one for one in asked if not one.done()}) > 1:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    replies = [await one for one in asked]
     assert {status for status, _, _ in replies} == {200}
-    assert {headers["x-waypost-model"] for _, headers, _ in replies} == {"cook", "tiny"}
+    models = sorted(headers["x-waypost-model"] for _, headers, _ in replies)
+    assert models == ["cook", *["tiny"] * 5]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -224,7 +246,7 @@ async def test_no_episode_is_lost_when_its_router_dies(http, url):
         asyncio.create_task(post(http, f"{url}/steps{CHAT}", chat(f"question {i}")))
         for i in range(10)
     ]
-    await asyncio.sleep(0.1)
+    await until_in_flight(f"{url}/steps", 1)
     kill("steps", "Router")
     async with asyncio.timeout(60):
         replies = await asyncio.gather(*asked)
@@ -234,11 +256,17 @@ async def test_no_episode_is_lost_when_its_router_dies(http, url):
 
 
 async def test_more_than_the_gateway_takes_is_429(http, url):
-    replies = await asyncio.gather(*(post(http, f"{url}/tight{CHAT}", chat()) for _ in range(5)))
-    refused = [(headers, body) for status, headers, body in replies if status == 429]
-    assert sorted(status for status, _, _ in replies) == [200, 200, 429, 429, 429]
-    assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused), refused
-    assert refused[0][1]["error"]["code"] == "overloaded"
+    async with http.post(f"{url}/tight{CHAT}", json=chat(stream=True)) as reply:
+        await reply.content.readany()
+        waiting = asyncio.create_task(post(http, f"{url}/tight{CHAT}", chat(max_tokens=1)))
+        async with asyncio.timeout(60):
+            while not (await gauges(f"{url}/tight"))["waypost_queued"]:
+                await asyncio.sleep(0.01)
+        for _ in range(3):
+            status, headers, body = await post(http, f"{url}/tight{CHAT}", chat())
+            assert (status, body["error"]["code"]) == (429, "overloaded")
+            assert int(headers["retry-after"]) >= 1
+    assert (await waiting)[0] == 200
 
 
 async def test_policy_and_prices_change_without_a_restart(http, running):
@@ -255,7 +283,7 @@ async def test_policy_and_prices_change_without_a_restart(http, running):
     ]
     for content, wanted in ((changed, "tiny"), (data, before[1]["x-waypost-model"])):
         launch.update(content)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 status, headers, body = await post(http, f"{url}/apart{CHAT}", chat(COOKING))
                 assert status == 200
@@ -269,7 +297,7 @@ async def test_policy_and_prices_change_without_a_restart(http, running):
 
 async def test_a_whole_answer_survives_the_death_of_its_model(http, url):
     asked = asyncio.create_task(post(http, f"{url}/slow{CHAT}", chat(COOKING)))
-    await asyncio.sleep(0.7)
+    await until_at_work("slow", "cook")
     kill("slow", "cook")
     status, headers, _ = await asked
     assert (status, headers["x-waypost-model"]) == (200, "tiny")
@@ -277,10 +305,9 @@ async def test_a_whole_answer_survives_the_death_of_its_model(http, url):
 
 
 async def test_while_its_replica_comes_back_a_model_is_passed_over(http, url):
-    begin = time.perf_counter()
     status, headers, _ = await post(http, f"{url}/slow{CHAT}", chat(COOKING))
     assert (status, headers["x-waypost-model"]) == (200, "tiny")
-    assert time.perf_counter() - begin < 5
+    assert headers["x-waypost-attempts"] == "1"
 
 
 async def test_a_stream_whose_model_dies_ends_with_an_error_event(http, url):

@@ -32,7 +32,7 @@ pytestmark = [
 CHAT = "/v1/chat/completions"
 BODY = json.dumps(chat("hello", model="cook")).encode()
 BODY_TIMEOUT_S = 2.0
-LONGEST_HEALTH_S = 2.0
+LONGEST_HEALTH_S = 10.0
 """Of /healthz beside one hostile request: 100 ms on an idle machine, this on a busy one."""
 
 
@@ -204,7 +204,7 @@ async def test_a_body_that_does_not_come_is_408(url):
     reply = await one(url, longer)
     assert reply.status == 408
     check_error(408, reply.body)
-    assert time.perf_counter() - begin < BODY_TIMEOUT_S + 10
+    assert time.perf_counter() - begin < BODY_TIMEOUT_S + 60
 
 
 async def test_a_body_that_drips_is_408(url):
@@ -219,7 +219,7 @@ async def test_a_body_that_drips_is_408(url):
 
     dripping = asyncio.create_task(drip())
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S + 10):
+        async with asyncio.timeout(BODY_TIMEOUT_S + 60):
             assert b" 408 " in await reader.readline()
     finally:
         dripping.cancel()
@@ -357,7 +357,7 @@ async def test_an_upstream_that_tells_its_key_tells_it_to_nobody(url, upstream, 
 async def test_afterwards_it_serves_and_holds_nothing(url, http):
     status, _ = await send(http, url, BODY)
     assert status == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             async with http.get(f"{url}/metrics") as reply:
                 metrics = await reply.text()
