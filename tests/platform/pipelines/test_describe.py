@@ -209,9 +209,9 @@ def test_many_llms_are_numbered_and_shared_out_over_tables(tmp_path):
     write_llms(tmp_path / "llms.json", [LLMInfo(name=name) for name in names])
     lines = show(tmp_path).output.splitlines()
     heads = [line.split()[2:] for line in lines if line.startswith("task  n ")]
-    assert [len(head) for head in heads] == [17, 17, 16]
+    assert [len(head) for head in heads] == [25, 25]
     assert [head for part in heads for head in part] == [str(number) for number in range(1, 51)]
-    assert max(map(len, lines)) <= 160
+    assert max(map(len, lines)) <= 200
 
 
 @pytest.mark.parametrize(

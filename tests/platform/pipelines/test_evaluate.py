@@ -5,6 +5,7 @@ import pytest
 
 from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.contracts.routing_data import write_routing_data
+from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.pipelines.train import TrainConfig, train
 from waypost.testing.synthetic import ENCODER_ID, planted
@@ -78,6 +79,19 @@ def test_routers_by_hand(by_hand):
     assert np.isnan(cheap["cost_save"])  # never as good: not reached, not 0
     assert cheap["mcnemar_p"] == pytest.approx(1)
     assert cheap["non_inferior"] is False
+
+
+def test_a_routers_row_holds_the_metrics_of_the_table_and_nothing_unnamed(by_hand):
+    ends = {end for metric in METRICS for end in metric.interval or ()}
+    assert len(BY_KEY) == len(METRICS)
+    expected = {*BY_KEY, *ends, "unseen", "router", "version", "trained_on"}
+    assert set(by_hand["routers"]["best_single"]) == expected
+    assert all(metric.formula for metric in METRICS)
+
+
+def test_a_metric_that_the_table_lacks_is_refused():
+    with pytest.raises(ValueError, match="'speed' is no metric"):
+        EvaluateConfig(routers=("best_single",), metrics=("speed",))
 
 
 def test_predictions_by_hand(by_hand):
