@@ -1,4 +1,4 @@
-"""``waypost data``: make routing data, and exchange it."""
+"""``waypost data``: the group and its small subcommands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from waypost.cli.data_run import responses, run
 from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bars
 
 
-@click.command(
+@click.group("data")
+def command() -> None:
+    """Make routing data: who answers what, how well, for how much."""
+
+
+@command.command(
     "queries", epilog="Example: waypost data queries --config data.yaml benchmarks.gsm8k.n=100"
 )
 @CONFIG
@@ -45,7 +50,7 @@ def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> Non
     click.echo(f"wrote {found['folder']}")
 
 
-@click.command(
+@command.command(
     "llm-embeddings", epilog="Example: waypost data llm-embeddings --config data.yaml encoder=onnx"
 )
 @CONFIG
@@ -68,7 +73,7 @@ def llm_embeddings(config_path: Path, overrides: tuple[str, ...], as_json: bool)
     click.echo(f"wrote {found['folder']}")
 
 
-@click.command(
+@command.command(
     "import-llmrouter",
     epilog="Example: waypost data import-llmrouter LLMRouter/data/example_data routing-data",
 )
@@ -106,7 +111,7 @@ def import_llmrouter(source: Path, target: Path, as_json: bool) -> None:
     click.echo(f"wrote {target}")
 
 
-@click.command(
+@command.command(
     "export-llmrouter",
     epilog="Example: waypost data export-llmrouter routing-data for-llmrouter --encoder static",
 )
@@ -138,11 +143,6 @@ def export_llmrouter(source: Path, target: Path, encoder: str | None, as_json: b
 def _show_splits(found: dict[str, Any], keys: tuple[str, ...]) -> None:
     rows = [(name, *(one[key] for key in keys)) for name, one in found["splits"].items()]
     echo_table(["split", *(key.replace("_", " ") for key in keys)], rows)
-
-
-@click.group("data")
-def command() -> None:
-    """Make routing data: who answers what, how well, for how much."""
 
 
 @command.command(epilog="Example: waypost data verdicts --config serve_configs/starter/data.yaml")
@@ -225,10 +225,5 @@ def split(
     click.echo(f"wrote {target}")
 
 
-command.add_command(run)
-command.add_command(queries)
-command.add_command(responses)
-command.add_command(import_llmrouter)
-command.add_command(export_llmrouter)
-command.add_command(llm_embeddings)
-command.add_command(describe)
+for one in (run, responses, describe):
+    command.add_command(one)

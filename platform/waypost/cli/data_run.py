@@ -1,4 +1,7 @@
-"""``waypost data run`` and its third phase, ``waypost data responses``."""
+"""``waypost data run`` and ``waypost data responses``: ask the LLMs, with a progress display.
+
+The display has one line for each LLM on a terminal, and a log line every ten seconds elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from waypost.cli.errors import FAILED
 from waypost.cli.output import echo_json, echo_table, progress_bar
 
 if TYPE_CHECKING:
-    from waypost.pipelines.data.responses import State, Summary, Watcher
+    from waypost.pipelines.data.responses import LLMProgress, RunWatcher, Summary
 
 _LOG_EVERY_S = 10.0
 
 
 @contextmanager
-def run_display() -> Iterator[Watcher]:
-    """Show the states that a run tells."""
+def run_display() -> Iterator[RunWatcher]:
+    """Show the progress of a run."""
     from rich.console import Console
     from rich.live import Live
 
@@ -38,7 +41,7 @@ class _Lines:
         self._next = 0.0
         self._finished = False
 
-    def __call__(self, states: Sequence[State], seconds: float) -> None:
+    def __call__(self, states: Sequence[LLMProgress], seconds: float) -> None:
         finished = all(state.tally.done == state.total for state in states)
         if self._finished or (seconds < self._next and not finished):
             return
@@ -55,13 +58,13 @@ class _Lines:
         )
 
 
-def answers(state: State) -> int:
-    """Count what was answered: neither what failed nor what the budget left."""
+def answers(state: LLMProgress) -> int:
+    """Return the number of answered cells, without failed and left-out ones."""
     return state.tally.done - state.tally.failed - state.tally.left
 
 
-def table(states: Sequence[State], seconds: float) -> Any:
-    """Return the states as a table to be drawn."""
+def table(states: Sequence[LLMProgress], seconds: float) -> Any:
+    """Return the progress as a table for rich."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -83,8 +86,8 @@ def table(states: Sequence[State], seconds: float) -> Any:
     return drawn
 
 
-def _time_left(states: Sequence[State], seconds: float) -> str:
-    """Say how long what is left takes at the rate so far."""
+def _time_left(states: Sequence[LLMProgress], seconds: float) -> str:
+    """Estimate the remaining time at the rate so far."""
     longest = 0.0
     for state in states:
         asked = state.tally.done - state.tally.cached
@@ -133,18 +136,23 @@ def run(
     All three phases (queries, llm-embeddings, responses) of one YAML. May be ended at any moment;
     the same command continues where it was and pays for no answer twice.
     """
-    from waypost.pipelines.data import responses
-    from waypost.pipelines.data import run as data_run
+    from waypost.pipelines.data import llm_embeddings, questions, responses
+    from waypost.pipelines.data.config import load_data_config, locked, run_folder
+    from waypost.pipelines.data.llmrouter.exporting import export_llmrouter
 
-    with _may_be_ended(), data_run.whole_run(config_path, overrides):
+    config = load_data_config(config_path, overrides)
+    responses.check_llms(config, str(config_path))  # before the phases that take time
+    with _may_be_ended(), locked(config_path, config):
         with progress_bar("questions") as progress:
-            data_run.prepare(
+            questions.run(
                 config_path, overrides, lambda what, done, total: progress(done, total, what)
             )
+        llm_embeddings.run(config_path, overrides)
         with run_display() as watcher:
             summary = responses.run(config_path, overrides, watcher)
         if llmrouter is not None:
-            data_run.export(config_path, overrides, llmrouter)
+            with run_folder(config_path, config) as folder:
+                export_llmrouter(folder, llmrouter)
     _tell(summary, as_json)
 
 

@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster: submitted once, followed to their end."""
+"""Client of Ray jobs: submit a command once, follow it to its end, stop it."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def connect(address: str | None) -> Any:
     """Return ``ray.job_submission.JobSubmissionClient`` of a cluster that answers.
 
     Args:
-        address: Of its dashboard, ``http://host:port``; None is what Ray's own variables say, else
-            this machine's.
+        address: Of its dashboard, ``http://host:port``; None takes Ray's environment variables,
+            else this machine.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ClusterUnreachableError, ClusterAuthError: no answer, or the token is refused.
     """
     if address is not None:
-        os.environ[_ADDRESS[0]] = address  # Ray lets its variable win over the argument
+        os.environ[_ADDRESS[0]] = address  # Ray's variable overrides the argument
     if any(environment_value(name) for name in _TOKEN):
         set_default_environment({"RAY_AUTH_MODE": "token"})
     try:
@@ -52,7 +52,7 @@ def connect(address: str | None) -> Any:
     except ImportError:
         raise MissingExtraError("ray", "tune") from None
     for handler in logging.getLogger("ray").handlers:
-        handler.setLevel(logging.WARNING)  # not what it packs and uploads
+        handler.setLevel(logging.WARNING)  # hides the progress of uploads
     asked = next((value for name in _ADDRESS if (value := environment_value(name))), None)
     with cluster_errors(asked or "http://127.0.0.1:8265"):
         return JobSubmissionClient(asked)
@@ -60,10 +60,10 @@ def connect(address: str | None) -> Any:
 
 @contextmanager
 def cluster_errors(address: str) -> Iterator[None]:
-    """Translate what Ray's client raises.
+    """Translate the exceptions of Ray's client.
 
     Raises:
-        ClusterUnreachableError, ClusterAuthError, JobError: by what went wrong.
+        ClusterUnreachableError, ClusterAuthError, JobError: by cause.
     """
     from ray.exceptions import AuthenticationError
 
@@ -74,7 +74,7 @@ def cluster_errors(address: str) -> Iterator[None]:
             f"{address}: refuses the token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file, "
             "to the one that its head was started with"
         ) from None
-    except OSError:  # the requests library's errors are of this kind
+    except OSError:  # includes the errors of requests
         raise ClusterUnreachableError(
             f"{address}: no Ray head answers there; give --address http://HOST:8265, its dashboard"
         ) from None
@@ -83,21 +83,21 @@ def cluster_errors(address: str) -> Iterator[None]:
 
 
 def job_key(words: Sequence[str]) -> str:
-    """Return what the ids of this command's jobs begin with."""
+    """Return the prefix of the job ids of a command."""
     digest = hashlib.sha256("\0".join(words).encode()).hexdigest()
     name = words[0] if words and words[0].isidentifier() else "job"
     return f"{PREFIX}{name}-{digest[:10]}"
 
 
 def submit(client: Any, words: Sequence[str], runtime_env: Callable[[], dict[str, Any]]) -> str:
-    """Start ``python -m waypost.cli`` with these words, or find the job that does so already.
+    """Start ``python -m waypost.cli`` with these words, or find its running job.
 
-    An id serves once on a cluster, so the next try of a command that ended gets the next number.
+    A cluster accepts a job id once, so another run of a finished command gets the next number.
 
     Args:
         client: See `connect`.
         words: Of the command, without ``waypost``.
-        runtime_env: Makes the environment; asked only where a job is started.
+        runtime_env: Makes the environment; called only if a job is started.
 
     Returns:
         The job's id.
@@ -120,7 +120,7 @@ def submit(client: Any, words: Sequence[str], runtime_env: Callable[[], dict[str
 
 
 def running(client: Any, words: Sequence[str]) -> str | None:
-    """Return the id of the job that does this command now; None where there is none."""
+    """Return the id of the running job of a command; None without one."""
     with cluster_errors(client.get_address()):
         last = _last_try(client, words)
     return None if last is None or last.status.is_terminal() else str(last.submission_id)
@@ -138,7 +138,7 @@ def _last_try(client: Any, words: Sequence[str]) -> Any:
 
 
 def _submit(client: Any, **job: Any) -> str:
-    """Submit, with patience for a head that has just started and takes no job yet."""
+    """Submit a job, retrying while a new cluster head accepts none yet."""
     deadline = time.monotonic() + _START_S
     while True:
         try:
@@ -153,8 +153,8 @@ def follow(client: Any, job: str, write: Callable[[str], None]) -> int:
     """Write a job's log as it grows, and return its exit code.
 
     Raises:
-        KeyboardInterrupt: the user wants no more of it; the job goes on.
-        ClusterUnreachableError: the cluster is gone.
+        KeyboardInterrupt: from the user; the job continues.
+        ClusterUnreachableError: the cluster stopped answering.
     """
     with cluster_errors(client.get_address()):
         asyncio.run(_tail(client, job, write))
@@ -172,14 +172,14 @@ async def _tail(client: Any, job: str, write: Callable[[str], None]) -> None:
     while True:
         seen = 0
         try:
-            # a new connection begins at the log's beginning
+            # a new connection starts at the beginning of the log
             async for text in client.tail_job_logs(job):
                 new = text[max(written - seen, 0) :]
                 seen += len(text)
                 if new:
                     write(new)
                     written += len(new)
-        except RuntimeError as error:  # the connection broke; the status says whether that is all
+        except RuntimeError as error:  # the connection broke; the status tells the end
             logger.debug("%s: %s", job, error)
         if client.get_job_status(job).is_terminal():
             return
@@ -187,7 +187,7 @@ async def _tail(client: Any, job: str, write: Callable[[str], None]) -> None:
 
 
 def run_quietly(client: Any, entrypoint: str, timeout_s: float = 120.0) -> str:
-    """Run a short job in the environment that the cluster has, and return its log.
+    """Run a short job in the cluster's own environment and return its log.
 
     Raises:
         JobError: it failed or took too long.
@@ -206,9 +206,9 @@ def run_quietly(client: Any, entrypoint: str, timeout_s: float = 120.0) -> str:
 
 
 def stop(client: Any, job: str) -> bool:
-    """End a job; return whether it had ended when this returns.
+    """Stop a job and return whether it has ended.
 
-    Ray asks its process to end and kills it some seconds later.
+    Ray sends its process a signal and kills it some seconds later.
     """
     with cluster_errors(client.get_address()):
         client.stop_job(job)

@@ -20,11 +20,11 @@ from waypost.jobs import probe
 PACKAGES = ("waypost", "waypost_routers", "waypost_rl")
 
 EXCLUDES = (".venv*/", ".git/", "/runs/", "/artifacts/", "/dist/", "/tests/")
-"""Of a working directory, beside what .gitignore and .rayignore say."""
+"""Excluded from a working directory, beside .gitignore and .rayignore."""
 
 REQUIREMENTS = "requirements/jobs.txt"
 
-# Unbuffered, so that the log shows a line when it is written.
+# Unbuffered, so the log shows each line at once.
 ENV_VARS = {"PYTHONUNBUFFERED": "1"}
 
 Ship: TypeAlias = Literal["all", "package", "nothing"]
@@ -32,11 +32,11 @@ Ship: TypeAlias = Literal["all", "package", "nothing"]
 
 @dataclass(frozen=True)
 class Probe:
-    """What a cluster has.
+    """Packages of a cluster.
 
     Attributes:
         digest: Of the sources of `PACKAGES` there.
-        other: Locked packages that it lacks or has in another version.
+        other: Locked packages that are missing or of another version.
     """
 
     digest: str
@@ -44,7 +44,7 @@ class Probe:
 
 
 def probe_command(requirements: Sequence[str]) -> list[str]:
-    """Return what to run on a cluster; `read_probe` reads what it prints."""
+    """Return the command to run on a cluster; `read_probe` reads its output."""
     pinned = (re.fullmatch(r"([A-Za-z0-9._-]+)==([^;\s+]+).*", line) for line in requirements)
     lock = [match.groups() for match in pinned if match]
     script = Path(probe.__file__).read_text(encoding="utf-8")
@@ -52,10 +52,10 @@ def probe_command(requirements: Sequence[str]) -> list[str]:
 
 
 def read_probe(log: str) -> Probe:
-    """Read what the probe printed.
+    """Read the output of the probe.
 
     Raises:
-        JobError: it printed nothing of the kind.
+        JobError: the output has no result.
     """
     for line in log.splitlines():
         if line.startswith(probe.MARK):
@@ -65,7 +65,7 @@ def read_probe(log: str) -> Probe:
 
 
 def to_ship(there: Probe) -> Ship:
-    """Choose the least that makes the job run this very code on the locked versions."""
+    """Return the smallest upload with which the job runs this code on the locked versions."""
     if there.other:
         return "all"
     return "nothing" if there.digest == probe.digest(list(PACKAGES)) else "package"
@@ -77,9 +77,9 @@ def runtime_env(
     """Return Ray's ``runtime_env`` of a job.
 
     Args:
-        working_dir: Folder that travels; relative paths of the command are in it.
-        ship: What travels beside it.
-        requirements: Lines for pip, installed on each machine once and kept.
+        working_dir: Folder to upload; relative paths of the command refer to it.
+        ship: Further uploads.
+        requirements: Lines for pip, installed once on each machine.
         env_vars: Of the job's processes.
     """
     found: dict[str, Any] = {
@@ -88,8 +88,8 @@ def runtime_env(
         "env_vars": {**ENV_VARS, **env_vars},
     }
     if ship != "nothing":
-        # Folders, not a wheel: Ray installs a wheel with all of its dependencies, in whatever
-        # version, ahead of the locked ones, and knows it by its file name alone.
+        # Folders, not a wheel: Ray would install a wheel's dependencies unlocked, and identifies it
+        # by its file name alone.
         found["py_modules"] = [str(folder) for folder in package_folders()]
     if ship == "all":
         found["pip"] = {
@@ -101,7 +101,7 @@ def runtime_env(
 
 
 def package_folders() -> list[Path]:
-    """Return where our packages are installed.
+    """Return the folders of our installed packages.
 
     Raises:
         JobError: one is not a plain folder, as in a zip file.
@@ -125,8 +125,8 @@ def find_requirements(given: Path | None, working_dir: Path) -> list[str]:
     checkout = package_folders()[0].parent.parent
     for file in [given] if given else [working_dir / REQUIREMENTS, checkout / REQUIREMENTS]:
         if file.is_file():
-            # As Ray reads the file for runtime_env.yaml, comments included: both ways then share
-            # one environment on the cluster.
+            # Comments included, as Ray reads the file for runtime_env.yaml, so both share one
+            # environment on the cluster.
             return file.read_text(encoding="utf-8").strip().split("\n")
     raise JobError(
         f"{given or REQUIREMENTS}: no such file; run in a checkout, name a file with "

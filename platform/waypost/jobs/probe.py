@@ -1,4 +1,4 @@
-"""What an environment has: sent as text to a cluster, so nothing but the standard library."""
+"""Report the packages of an environment; sent as text to a cluster, so standard library only."""
 
 import hashlib
 import importlib.metadata
@@ -11,7 +11,7 @@ MARK = "waypost-probe "
 
 
 def digest(names: list[str]) -> str:
-    """Return the sha256 of these packages' sources; of nothing, where none is installed."""
+    """Return the sha256 of the sources of these packages; missing packages are skipped."""
     found = hashlib.sha256()
     for name in names:
         spec = importlib.util.find_spec(name)
@@ -23,7 +23,7 @@ def digest(names: list[str]) -> str:
 
 
 def other(lock: list[tuple[str, str]]) -> list[str]:
-    """Return which packages are not installed in that version; a build (+cpu) does not count."""
+    """Return the packages not installed in that version; a build tag (+cpu) is ignored."""
     found = []
     for name, version in lock:
         try:

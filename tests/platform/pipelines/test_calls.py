@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waypost.pipelines.data.calls.log import AppendLog, LogIndex
-from waypost.pipelines.data.calls.parallel import side_by_side
-from waypost.pipelines.data.calls.rate_limits import Ledger, Pace, Rates, Tally
+from waypost.pipelines.data.calls.parallel import run_parallel
+from waypost.pipelines.data.calls.rate_limits import LeakyBucket, RateLimiter, RateLimits, Tally
 from waypost.pipelines.data.calls.requests import (
     cell_id,
     first_of_each,
@@ -24,7 +24,7 @@ from waypost.pipelines.data.calls.requests import (
     mixed,
     request_table,
 )
-from waypost.pipelines.data.config import Candidate
+from waypost.pipelines.data.config import LLMConfig
 from waypost.pipelines.data.questions_table import (
     Texts,
     question_table,
@@ -77,7 +77,7 @@ def test_a_log_that_is_not_there_is_empty_and_an_unused_one_leaves_no_file(tmp_p
 
 
 REQUEST = {"prompt": "2 + 2?", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "seed": 0}
-LLM = Candidate(engine="openai", config={"model": "m", "base_url": "http://one"})
+LLM = LLMConfig(engine="openai", config={"model": "m", "base_url": "http://one"})
 
 
 def test_a_cell_is_model_revision_prompt_sampling_and_seed_and_nothing_else():
@@ -183,36 +183,36 @@ def test_what_is_in_flight_together_is_of_one_length_and_nothing_moves_far(n, in
         assert set(order[at : at + piece]) == set(rows[at : at + piece])
 
 
-def spend(wishes: dict[str, float], calls: dict[str, tuple[float, float, int]], usd: float):
+def spend(max_costs: dict[str, float], calls: dict[str, tuple[float, float, int]], usd: float):
     """Have LLMs ask in turns; a call is booked at its first figure, costs the second, and of the
     third there are so many a turn. Returns cells that were answered, and dollars spent."""
-    ledger = Ledger({}, usd, wishes)
+    limiter = RateLimiter({}, usd, max_costs)
     done = dict.fromkeys(calls, 0)
-    left = {name: round(wishes[name] / booked) for name, (booked, _, _) in calls.items()}
+    left = {name: round(max_costs[name] / booked) for name, (booked, _, _) in calls.items()}
     spent, idle = 0.0, False
     while not idle:
         idle = True
         for name, (booked, cost, a_turn) in calls.items():
             admitted = 0
             while admitted < min(a_turn, left[name]):
-                if ledger.admit(name, 1, booked) is None:
+                if limiter.admit(name, 1, booked) is None:
                     break
                 admitted += 1
             for _ in range(admitted):
-                ledger.settle(name, 1, booked, 1, cost)
+                limiter.settle(name, 1, booked, 1, cost)
             done[name] += admitted
             left[name] -= admitted
             spent += admitted * cost
             idle = idle and not admitted
             if not left[name]:
-                ledger.end(name)
+                limiter.end(name)
     return done, spent
 
 
 def test_a_budget_buys_every_llm_the_same_part_of_its_cells():
     # 1,000 cells each; the dear one is slow, and the cheap one gives half the tokens it may
-    wishes = {"dear": 10.0, "cheap": 1.0}
-    done, spent = spend(wishes, {"dear": (0.01, 0.008, 1), "cheap": (0.001, 0.0005, 40)}, 4.0)
+    max_costs = {"dear": 10.0, "cheap": 1.0}
+    done, spent = spend(max_costs, {"dear": (0.01, 0.008, 1), "cheap": (0.001, 0.0005, 40)}, 4.0)
     assert spent == pytest.approx(4.0, abs=0.011)
     assert done["dear"] / done["cheap"] == pytest.approx(1.0, abs=0.05)
     assert done["dear"] == pytest.approx(4.0 / 0.0085, rel=0.05)
@@ -229,52 +229,54 @@ def test_what_one_leaves_is_for_the_others_and_no_share_holds_money_back():
 
 @given(st.lists(st.floats(0, 40), min_size=2, max_size=60), st.integers(1, 100))
 def test_no_minute_sees_more_calls_than_the_limit(gaps, per_minute):
-    pace, now, begins = Pace(per_minute), 0.0, []
+    bucket, now, begins = LeakyBucket(per_minute), 0.0, []
     for gap in gaps:
         now += gap
-        begins.append(pace.take(1, now))
+        begins.append(bucket.take(1, now))
     for begin in begins:
         # half-open, less what sums of binary fractions lose
         assert sum(begin <= other < begin + 60 - 1e-6 for other in begins) <= per_minute
 
 
 def test_what_was_booked_and_not_used_is_given_back():
-    pace = Pace(600)
-    assert pace.take(100, 0.0) == 0.0
-    assert pace.take(1, 0.0) == pytest.approx(10.0)
-    pace.give_back(90)
-    assert pace.take(1, 0.0) == pytest.approx(1.1)
+    bucket = LeakyBucket(600)
+    assert bucket.take(100, 0.0) == 0.0
+    assert bucket.take(1, 0.0) == pytest.approx(10.0)
+    bucket.give_back(90)
+    assert bucket.take(1, 0.0) == pytest.approx(1.1)
 
 
 def test_a_budget_is_never_overdrawn_and_what_is_not_spent_can_be_spent():
-    ledger = Ledger({}, budget_usd=1.0)
-    assert ledger.admit("a", 10, 0.6) == 0.0
-    assert ledger.admit("a", 10, 0.6) is None
-    assert ledger.waiting()
-    ledger.settle("a", 10, 0.6, 5, 0.1)
-    assert not ledger.waiting()
-    assert ledger.admit("b", 10, 0.9) == 0.0
-    ledger.settle("b", 10, 0.9, 5, 0.9)
-    assert ledger.admit("b", 10, 0.01) is None
+    limiter = RateLimiter({}, budget_usd=1.0)
+    assert limiter.admit("a", 10, 0.6) == 0.0
+    assert limiter.admit("a", 10, 0.6) is None
+    assert limiter.waiting()
+    limiter.settle("a", 10, 0.6, 5, 0.1)
+    assert not limiter.waiting()
+    assert limiter.admit("b", 10, 0.9) == 0.0
+    limiter.settle("b", 10, 0.9, 5, 0.9)
+    assert limiter.admit("b", 10, 0.01) is None
 
 
 def test_rates_are_kept_by_llm_with_the_later_of_both_limits():
-    rates = {"a": Rates(requests_per_minute=60, tokens_per_minute=600), "b": Rates()}
-    ledger = Ledger(rates, clock=lambda: 5.0)
-    assert ledger.admit("a", 100, 0.0) == 0.0
-    assert ledger.admit("a", 100, 0.0) == pytest.approx(10.0)  # 100 tokens take 10 s, a call 1 s
-    ledger.settle("a", 100, 0.0, 50, 0.0)
-    assert ledger.admit("a", 1, 0.0) == pytest.approx(15.0)
-    assert [ledger.admit("b", 1e9, 0.0) for _ in range(3)] == [0.0] * 3
+    rates = {"a": RateLimits(requests_per_minute=60, tokens_per_minute=600), "b": RateLimits()}
+    limiter = RateLimiter(rates, clock=lambda: 5.0)
+    assert limiter.admit("a", 100, 0.0) == 0.0
+    assert limiter.admit("a", 100, 0.0) == pytest.approx(10.0)  # 100 tokens take 10 s, a call 1 s
+    limiter.settle("a", 100, 0.0, 50, 0.0)
+    assert limiter.admit("a", 1, 0.0) == pytest.approx(15.0)
+    assert [limiter.admit("b", 1e9, 0.0) for _ in range(3)] == [0.0] * 3
 
 
 def test_tallies_add_up():
-    ledger = Ledger({})
+    limiter = RateLimiter({})
     one = Tally(done=2, failed=1, usd=0.5)
     one.errors["EngineTimeoutError"] += 1
     for _ in range(2):
-        ledger.tell("a", one)
-    assert ledger.tallies()["a"] == Tally(done=4, failed=2, usd=1.0, errors=one.errors + one.errors)
+        limiter.add_tally("a", one)
+    assert limiter.tallies()["a"] == Tally(
+        done=4, failed=2, usd=1.0, errors=one.errors + one.errors
+    )
 
 
 def test_llms_run_side_by_side_as_far_as_there_are_cpus_and_one_that_fails_ends_alone():
@@ -298,7 +300,7 @@ def test_llms_run_side_by_side_as_far_as_there_are_cpus_and_one_that_fails_ends_
     work |= {"x": lambda: met.wait() and None, "y": lambda: met.wait() and None}
     work["bad"] = lambda: 1 / 0
     polls: list[int] = []
-    failed = side_by_side(work, wanted, 2.0, lambda: polls.append(1), every_s=0.01)
+    failed = run_parallel(work, wanted, 2.0, lambda: polls.append(1), every_s=0.01)
     assert {name: type(error) for name, error in failed.items()} == {"bad": ZeroDivisionError}
     assert peak == 2.0
     assert polls
@@ -327,5 +329,5 @@ def test_what_interrupts_a_run_ends_its_threads_before_it_goes_on():
 
     names = ["a", "b", "waits for their CPUs"]
     with pytest.raises(KeyboardInterrupt):
-        side_by_side({n: work(n) for n in names}, dict.fromkeys(names, 1.0), 2.0, interrupt, 0.01)
+        run_parallel({n: work(n) for n in names}, dict.fromkeys(names, 1.0), 2.0, interrupt, 0.01)
     assert sorted(ended) == ["a", "b"]

@@ -257,7 +257,7 @@ def test_a_killed_asker_loses_what_it_had_in_flight_and_no_more(tmp_path):
         def kill(states, seconds) -> None:
             if len(upstream.calls) > 60 and not killed:
                 mine = psutil.Process(os.getpid()).children(recursive=True)
-                killed.extend(p.pid for p in mine if "Asker" in " ".join(p.cmdline()))
+                killed.extend(p.pid for p in mine if "CallWorker" in " ".join(p.cmdline()))
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
 

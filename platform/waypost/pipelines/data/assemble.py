@@ -1,4 +1,4 @@
-"""From the logs of a run to the tables of a routing-data folder, a batch of rows at a time."""
+"""Assemble the tables of a routing-data folder from the logs of a run, in batches of rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ROWS = "rows"
 """Kind of the log of scored answers."""
 
 ERRORS = "errors"
-"""Kind of the log of cells that have none, with the reason of the last try."""
+"""Kind of the log of cells without a scored answer, with the reason of the last try."""
 
 Verdicts = Mapping[tuple[str, str], tuple[str, dict[str, Any]]]
-"""By LLM and question: the answer that was judged, and the columns that say how."""
+"""By LLM and question: the answer, and the columns with the verdicts on it."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ _BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Where the answers of one LLM are.
+class AnswerLog:
+    """Location of the answers of an LLM.
 
     Attributes:
         logs: Folder of its logs.
         keys: Row key of each question, 16 bytes.
-        cost_usd: Dollars of a call, by its tokens: at the prices of ``llms.json``, which may have
-            changed since the call.
+        cost_usd: Dollars of a call by its input and output tokens, at the current prices of
+            ``llms.json``.
     """
 
     logs: Path
@@ -49,12 +49,14 @@ class Answers:
     cost_usd: Callable[[int, int], float | None]
 
 
-def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table) -> dict[str, int]:
-    """Write ``routing_<split>.parquet`` of what the logs hold, each in one step.
+def write_tables(
+    folder: Path, cells: Mapping[str, AnswerLog], questions: pa.Table
+) -> dict[str, int]:
+    """Write ``routing_<split>.parquet`` from the logs, each file atomically.
 
-    A cell whose call failed is a row with ``error`` and without ``performance``; one that was
-    never asked has no row. A split without rows has no file. What `waypost data verdicts` recorded
-    of an answer stays beside it, as long as it is the same answer.
+    A cell whose call failed is a row with ``error`` and without ``performance``. A cell without a
+    call has no row, and a split without rows has no file. Verdicts of `waypost data verdicts` stay
+    with an answer as long as the answer is the same.
 
     Args:
         folder: Routing data.
@@ -62,7 +64,7 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
         questions: Columns of `QUESTIONS`.
 
     Returns:
-        Cells without an answer, by LLM.
+        Number of cells without an answer, by LLM.
     """
     unanswered = dict.fromkeys(cells, 0)
     for split, items in split_rows(questions).items():
@@ -80,7 +82,7 @@ def write_tables(folder: Path, cells: Mapping[str, Answers], questions: pa.Table
 
 def _batches(
     llm: str,
-    answers: Answers,
+    answers: AnswerLog,
     items: range,
     questions: pa.Table,
     unanswered: dict[str, int],
@@ -108,7 +110,7 @@ def _batches(
 
 
 def _verdicts(path: Path) -> Verdicts:
-    """Read what a table that is replaced says of its answers, of those alone that have verdicts."""
+    """Read the verdicts of the table that is about to be replaced."""
     if not path.is_file():
         return {}
     wanted = ("model_name", "query_id", "response", *VERDICT_COLUMNS)
@@ -122,13 +124,13 @@ def _verdicts(path: Path) -> Verdicts:
                     columns = {name: row[name] for name in VERDICT_COLUMNS}
                     found[row["model_name"], row["query_id"]] = row["response"], columns
     except pa.ArrowInvalid as error:
-        logger.warning("%s: cannot be read and is written anew: %s", path, error)
+        logger.warning("%s: not readable, writing it anew: %s", path, error)
         return {}
     return found
 
 
 def _row(
-    llm: str, question: Mapping[str, Any], record: Mapping[str, Any], answers: Answers
+    llm: str, question: Mapping[str, Any], record: Mapping[str, Any], answers: AnswerLog
 ) -> dict[str, Any]:
     truth = json.loads(question["ground_truth"])
     choices = question["choices"]

@@ -1,4 +1,4 @@
-"""What the one YAML of a data run may say: benchmarks, LLMs, sampling, limits, budget."""
+"""Configuration of a data run, and the folder it writes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from waypost.encoders import EncoderSpec
 from waypost.storage import Place, alone_in, mirrored, place
 
 _KEEP_S = 10.0
-"""Seconds between two copies to a store: what a kill loses of answers that cost money."""
+"""Seconds between two copies to a store: the most work that a kill can lose."""
 
 
 class BenchmarkChoice(StrictModel):
-    """How much of one benchmark, and from where.
+    """Source and sample size of a benchmark.
 
     Attributes:
         path: File or folder with rows of the hub's schema (parquet, JSONL, JSONL.gz, CSV),
             relative to the config file; None loads the hub's own data set.
         split: Of the hub's data set; None is the benchmark's own choice.
         revision: Of the hub's data set; None is its newest.
-        n: Questions drawn, by seed; None takes all.
+        n: Number of questions, drawn by seed; None takes all.
         max_tokens: Cap of an answer; None is the benchmark's own.
     """
 
@@ -38,22 +38,22 @@ class BenchmarkChoice(StrictModel):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
-class Candidate(StrictModel):
-    """One LLM of the run: how it is called, and what ``llms.json`` will say of it.
+class LLMConfig(StrictModel):
+    """An LLM of the run: how it is called, and its facts for ``llms.json``.
 
     Attributes:
         engine: Name of an engine (`waypost.engines.engine_names`).
         config: Its settings.
-        revision: Of the model, or of whoever serves it; part of what an answer is known by.
+        revision: Of the model or its provider; part of the key of an answer.
         concurrency: Requests in flight, over all actors.
-        actors: Processes that ask; a local model is loaded in each.
-        cpus: CPUs that an actor takes; None: none for remote endpoints, else one.
-        gpus: GPUs that an actor takes.
-        requests_per_minute: Most calls begun in a minute, over all actors.
-        tokens_per_minute: Most tokens of prompts and answers in a minute, over all actors.
-        timeout_s: Longest whole call, tries included.
-        size: Parameters as people write them, such as ``7B`` or ``8x22B``.
-        feature: What it is good at, in words; read by routers that embed the LLMs.
+        actors: Worker processes; each loads a local model of its own.
+        cpus: CPUs of an actor; None is 0 for remote endpoints, else 1.
+        gpus: GPUs of an actor.
+        requests_per_minute: Most calls started per minute, over all actors.
+        tokens_per_minute: Most tokens of prompts and answers per minute, over all actors.
+        timeout_s: Time limit of a call, including retries.
+        size: Number of parameters, such as ``7B`` or ``8x22B``.
+        feature: Description of its strengths; used by routers that embed the LLMs.
         input_price: USD per million tokens read.
         output_price: USD per million tokens generated.
         context_length: Most tokens of prompt and answer together.
@@ -89,7 +89,7 @@ class Candidate(StrictModel):
         )
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Dollars of one call, or None where a price is unknown."""
+        """Return the dollars of a call; None where a price is unknown."""
         if self.input_price is None or self.output_price is None:
             return None
         return dollars(input_tokens, output_tokens, (self.input_price, self.output_price))
@@ -100,19 +100,19 @@ class DataConfig(StrictModel):
 
     Attributes:
         out: Routing-data folder to write: a path relative to the config file, or a URI.
-        benchmarks: Which, by name (``waypost list-benchmarks``), and how much of each.
-        questions: JSONL files of questions that are ready to be asked, relative to the config
-            file (`waypost.contracts.questions.Question`).
+        benchmarks: Sources and sample sizes by benchmark name (``waypost list-benchmarks``).
+        questions: JSONL files of further questions (`waypost.contracts.questions.Question`),
+            relative to the config file.
         test_share: Share of the questions of each task held out as the test split.
-        validation_share: The same of the validation split.
+        validation_share: The same for the validation split.
         seed: Of the sample, the split, and the LLMs' sampling.
         encoder: Of the embeddings of queries and LLMs: a kind, an id, or its keys.
-        llms: The candidates by name.
+        llms: The LLMs by name.
         temperature: 0 is greedy.
         top_p: Nucleus mass.
-        budget_usd: Most that the answers of one run may cost; None is no limit. Every LLM then
-            needs prices. What it buys is the same part of each LLM's cells, of all splits and
-            tasks.
+        budget_usd: Most dollars for the answers of one run; None is no limit. With a budget every
+            LLM needs prices. The budget covers the same share of each LLM's cells, across splits
+            and tasks.
     """
 
     out: str
@@ -122,7 +122,7 @@ class DataConfig(StrictModel):
     validation_share: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     encoder: str | EncoderSpec = "static"
-    llms: dict[str, Candidate] = Field(min_length=1)
+    llms: dict[str, LLMConfig] = Field(min_length=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     budget_usd: float | None = Field(default=None, gt=0)
@@ -130,7 +130,7 @@ class DataConfig(StrictModel):
     @field_validator("benchmarks", mode="before")
     @classmethod
     def _all_of_it(cls, value: Any) -> Any:
-        # `gsm8k:` without anything under it is all of that benchmark
+        # `gsm8k:` without keys takes all of that benchmark
         if not isinstance(value, dict):
             return value
         return {key: {} if one is None else one for key, one in value.items()}
@@ -147,33 +147,33 @@ def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
 
 @contextmanager
 def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
-    """Give the local folder of a run's output; where ``out`` is a URI, a copy that is kept there.
+    """Yield the local folder of a run's output; for a URI, a copy synchronised with the store.
 
-    It is this run's alone (`waypost.storage.lock`); blocks of one run may be nested.
+    The folder is locked for this run (`waypost.storage.lock`); blocks of one run can be nested.
 
     Args:
         path: The config file.
-        config: What it says.
+        config: Its content.
 
     Raises:
-        ConfigError: a path that is no folder and cannot be made one.
+        ConfigError: the path is no folder and cannot become one.
         FolderInUseError: another process works in it.
         StorageError: the store cannot be written.
     """
-    with held(path, config) as where, mirrored(where, _KEEP_S) as folder:
+    with locked(path, config) as where, mirrored(where, _KEEP_S) as folder:
         yield folder
 
 
 @contextmanager
-def held(path: Path, config: DataConfig) -> Iterator[Place]:
-    """Keep other runs out of where ``out`` is, and nothing else; see `run_folder`."""
+def locked(path: Path, config: DataConfig) -> Iterator[Place]:
+    """Lock the place of ``out`` and yield it; see `run_folder`."""
     where = _out(path, config)
     with alone_in(where):
         yield where
 
 
 def _out(path: Path, config: DataConfig) -> Place:
-    """Return where the output is; a path is a folder afterwards."""
+    """Return the place of the output; a local folder is created."""
     where = place(config.out)
     if not isinstance(where, Path):
         return where

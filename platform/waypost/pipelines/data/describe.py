@@ -1,7 +1,7 @@
-"""What a routing-data folder holds, in numbers, gaps and all.
+"""Describe a routing-data folder: scores, missing cells, costs, tokens and latency.
 
-A cell is a question and an LLM of ``llms.json``. It is missing where it has no row, failed where
-its row has an error and no score, unscored where its row has neither, and else measured.
+A cell is a pair of a question and an LLM of ``llms.json``. It is missing without a row, failed if
+its row has an error and no score, unscored if its row has neither, and otherwise measured.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ MISSING, FAILED, UNSCORED, MEASURED = range(4)
 
 _FACTS = {"size", "input_price", "output_price", "context_length"}
 _KIND_LENGTH = 40
+_MATRICES = ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s")
 
 
 def call_table(table: pa.Table) -> pa.Table:
-    """Keep of a routing table what is counted here: ``model_name``, ``performance``, ``error``,
-    ``scorer_version``, and whether there is a ``response`` and ``verdicts``.
+    """Reduce a routing table to ``model_name``, ``performance``, ``error``, ``scorer_version``, and
+    whether ``response`` and ``verdicts`` are set.
     """
     nothing = pa.nulls(table.num_rows, pa.string())
 
@@ -59,7 +60,7 @@ def call_table(table: pa.Table) -> pa.Table:
 
 
 def cell_states(table: pa.Table, data: RoutingData) -> NDArray[np.int8]:
-    """Return what became of each cell, shape (n_queries, n_llms): `MISSING` to `MEASURED`.
+    """Return the state of each cell, shape (n_queries, n_llms): `MISSING` to `MEASURED`.
 
     Args:
         table: A routing table.
@@ -135,7 +136,7 @@ def calls(table: pa.Table, llms: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def money(data: RoutingData, llms: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Add up what the calls cost, and say where that is known from."""
+    """Return the total cost of the calls, and the basis of it."""
     known = [usd for one in llms.values() if not np.isnan(usd := one["cost_usd"])]
     return {
         "basis": costs_of(data).basis,
@@ -145,13 +146,10 @@ def money(data: RoutingData, llms: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _kinds(errors: pa.ChunkedArray) -> dict[str, int]:
-    """Count errors by what stands before the first colon; the most frequent first."""
+    """Count errors by the text before the first colon, the most frequent first."""
     texts = errors.drop_null().to_pylist()
     kinds = Counter(text.partition(":")[0].strip()[:_KIND_LENGTH] or "unnamed" for text in texts)
     return dict(kinds.most_common())
-
-
-_MATRICES = ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +159,7 @@ class _Split:
     Attributes:
         calls: Its rows, see `call_table`.
         data: The same as matrices, with a column for every LLM of ``llms.json``.
-        states: What became of each cell, (n_queries, n_llms), see `cell_states`.
+        states: State of each cell, (n_queries, n_llms), see `cell_states`.
     """
 
     calls: pa.Table
@@ -170,7 +168,7 @@ class _Split:
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """Say what a routing-data folder holds.
+    """Describe the content of a routing-data folder.
 
     Near-duplicates are those of `duplicate_groups`, leaks those of `leaks`; the best single LLM
     is chosen in hindsight.
@@ -259,14 +257,14 @@ def _unasked(folder: Path, splits: Mapping[str, RoutingData]) -> dict[str, int]:
 
 
 def _pooled(splits: Mapping[str, RoutingData]) -> RoutingData:
-    """Join the splits, without what only some of them have."""
+    """Join the splits, without fields that only some of them have."""
     parts = list(splits.values())
     matrices: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in parts]) for name in _MATRICES
     }
     return replace(
         parts[0],
-        # an id may stand in two splits, which is no reason to describe neither
+        # an id can occur in two splits
         query_ids=tuple(f"{name}/{key}" for name, one in splits.items() for key in one.query_ids),
         queries=tuple(text for one in parts for text in one.queries),
         task_names=tuple(task for one in parts for task in one.task_names),

@@ -1,11 +1,11 @@
-"""Query embeddings of a routing-data folder, computed once for each encoder, and their file.
+"""Embeddings of texts, stored in a safetensors file by the digest of their text.
 
     embeddings  float32 (n_texts, d), unit rows
     texts       uint8 (n_texts, 16), digest of each text
     probe       float32 (n_probes, d), embeddings of the artifact's probe texts
 
-A file is mapped and not loaded: pages that were looked at are the system's to drop again. It is
-written by hand, because safetensors writes what is in memory as a whole.
+Files are memory-mapped for reading. They are written part by part, because the safetensors library
+writes from memory as a whole.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ from waypost.contracts.errors import SchemaError
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[int, int], None]
+"""Called with (done, total) texts."""
+
 Digests = NDArray[np.uint8]
-"""Of (n, `DIGEST_BYTES`)."""
+"""Shape (n, `DIGEST_BYTES`)."""
 
 DIGEST_BYTES = 16
 PART = 4096
-"""Rows that are looked at together."""
+"""Rows that are checked or copied together."""
 
+_CHUNK = 256
 _MIN_PROBE_COSINE = 0.9999
 
 
-class Kept:
-    """Embeddings and where each text's is.
+class EmbeddingTable:
+    """Embeddings, indexed by the digest of their text.
 
     Args:
         rows: float32 (n_texts, d).
@@ -54,7 +58,7 @@ class Kept:
         self._sorted = whole[self._order]
 
     def find(self, texts: Digests) -> NDArray[np.int64]:
-        """Return the row of each text, -1 where there is none."""
+        """Return the row of each text; -1 where it is missing."""
         wanted = _whole(texts)
         at = np.searchsorted(self._sorted, wanted)
         there = at < len(self._sorted)
@@ -65,7 +69,7 @@ class Kept:
 
 
 def first_rows(texts: Digests) -> NDArray[np.int64]:
-    """Return the row of each distinct text's first place, in order."""
+    """Return the first row of each distinct text, in order."""
     return np.sort(np.unique(_whole(texts), return_index=True)[1])
 
 
@@ -73,11 +77,11 @@ def _whole(texts: Digests) -> NDArray[Any]:
     return np.ascontiguousarray(texts).view(f"V{DIGEST_BYTES}").ravel()
 
 
-def read_kept(path: Path, encoder: Encoder) -> Kept | None:
-    """Map a file; None where there is none, or its encoder was built differently.
+def read_embeddings(path: Path, encoder: Encoder) -> EmbeddingTable | None:
+    """Map a file; return None where it is missing or of a different build of the encoder.
 
     Raises:
-        SchemaError: it is not readable, or not of that encoder's width.
+        SchemaError: it is not readable, or its width is not the encoder's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -112,11 +116,11 @@ def read_kept(path: Path, encoder: Encoder) -> Kept | None:
     if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
         logger.warning("%s: made by an encoder that was built differently; embedding again", path)
         return None
-    return Kept(rows, texts)
+    return EmbeddingTable(rows, texts)
 
 
 def _place(path: Path, name: str) -> tuple[str, tuple[int, ...], int]:
-    """Return kind, shape and first byte of a tensor."""
+    """Return dtype, shape and byte offset of a tensor."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         told = json.loads(file.read(length))[name]
@@ -131,16 +135,16 @@ def _not_finite(rows: NDArray[np.float32]) -> str:
     return ""
 
 
-def write_kept(
+def write_embeddings(
     path: Path, texts: Digests, parts: Iterable[NDArray[np.float32]], encoder: Encoder
 ) -> None:
-    """Write embeddings, replacing the file in one step.
+    """Write embeddings, replacing the file atomically.
 
     Args:
         path: Of the file.
         texts: Digests, (n, `DIGEST_BYTES`).
-        parts: The rows of their embeddings, one array after the other.
-        encoder: Whose they are.
+        parts: Rows of the embeddings, in consecutive arrays.
+        encoder: That computed them.
 
     Raises:
         OSError: it cannot be written.
@@ -171,12 +175,8 @@ def _write(
     file.write(np.ascontiguousarray(texts).tobytes())
 
 
-Progress = Callable[[int, int], None]
-_CHUNK = 256
-
-
 def embeddings_path(folder: Path, encoder_id: str) -> Path:
-    """Return the file that keeps a folder's embeddings by one encoder."""
+    """Return the path of a folder's query embeddings by one encoder."""
     return folder / f"query_embeddings-{encoder_id}.safetensors"
 
 
@@ -186,86 +186,88 @@ def query_embeddings(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Embed texts, taking what the folder keeps and keeping there what is new.
+    """Embed texts; take stored embeddings from the folder and store new ones there.
 
     Args:
         texts: Of the queries.
         encoder: Query encoder.
-        folder: Routing-data folder; None, or one that cannot be written, keeps nothing.
-        progress: Told (done, total) texts.
+        folder: Routing-data folder; nothing is stored for None or a read-only folder.
+        progress: Called with (done, total) texts.
 
     Returns:
         float32 (n_texts, d), unit rows.
 
     Raises:
-        SchemaError: the file kept there is not readable or of another width.
+        SchemaError: the stored file is not readable or of another width.
     """
     if folder is not None and _is_meant_to_change(folder):
         try:
-            kept = keep_embeddings(texts, encoder, folder, progress)
-        except OSError as error:  # a shared folder may be read-only: then nothing is kept
+            stored = keep_embeddings(texts, encoder, folder, progress)
+        except OSError as error:  # a read-only folder stores nothing
             path, why = embeddings_path(folder, encoder.id), error.strerror
             logger.info("%s: not written (%s); embeddings are computed each time", path, why)
         else:
-            return kept.rows[kept.find(text_digests(texts))]
+            return stored.rows[stored.find(text_digests(texts))]
     digests = text_digests(texts)
-    kept = _kept(folder, encoder)
-    new = _new(digests, kept)
+    stored = _stored(folder, encoder)
+    new = _new(digests, stored)
     parts = [np.empty((0, encoder.dimension), np.float32), *_encoded(texts, new, encoder, progress)]
-    fresh = Kept(np.concatenate(parts), digests[new])
-    old, here = kept.find(digests), fresh.find(digests)
+    fresh = EmbeddingTable(np.concatenate(parts), digests[new])
+    old, here = stored.find(digests), fresh.find(digests)
     rows = np.empty((len(digests), encoder.dimension), np.float32)
-    rows[old >= 0] = kept.rows[old[old >= 0]]
+    rows[old >= 0] = stored.rows[old[old >= 0]]
     rows[old < 0] = fresh.rows[here[old < 0]]
     return rows
 
 
 def keep_embeddings(
     texts: Sequence[str], encoder: Encoder, folder: Path, progress: Progress | None = None
-) -> Kept:
-    """Have a folder keep the embeddings of all texts; a part of them is in memory at a time.
+) -> EmbeddingTable:
+    """Store the embeddings of all texts in a folder, with only a part of them in memory.
 
     Args:
         texts: Of the queries; read one by one.
         encoder: Query encoder.
         folder: Routing-data folder.
-        progress: Told (done, total) new texts.
+        progress: Called with (done, total) new texts.
 
     Returns:
-        What the folder keeps now, of other texts, too.
+        All embeddings of the folder.
 
     Raises:
-        SchemaError: the file kept there is not readable or of another width.
+        SchemaError: the stored file is not readable or of another width.
         OSError: it cannot be written.
     """
     digests = text_digests(texts)
-    kept = _kept(folder, encoder)
-    new = _new(digests, kept)
+    stored = _stored(folder, encoder)
+    new = _new(digests, stored)
     if not len(new):
-        return kept
+        return stored
     path = embeddings_path(folder, encoder.id)
 
     def parts() -> Iterator[NDArray[np.float32]]:
-        for at in range(0, len(kept.rows), PART):
-            yield kept.rows[at : at + PART]
+        for at in range(0, len(stored.rows), PART):
+            yield stored.rows[at : at + PART]
         yield from _encoded(texts, new, encoder, progress)
 
-    write_kept(path, np.concatenate([kept.texts, digests[new]]), parts(), encoder)
-    return _kept(folder, encoder)
+    write_embeddings(path, np.concatenate([stored.texts, digests[new]]), parts(), encoder)
+    return _stored(folder, encoder)
 
 
-def _kept(folder: Path | None, encoder: Encoder) -> Kept:
-    found = None if folder is None else read_kept(embeddings_path(folder, encoder.id), encoder)
+def _stored(folder: Path | None, encoder: Encoder) -> EmbeddingTable:
+    found = (
+        None if folder is None else read_embeddings(embeddings_path(folder, encoder.id), encoder)
+    )
     if found is not None:
         return found
     nothing = np.empty((0, encoder.dimension), np.float32)
-    return Kept(nothing, np.empty((0, DIGEST_BYTES), np.uint8))
+    return EmbeddingTable(nothing, np.empty((0, DIGEST_BYTES), np.uint8))
 
 
-def _new(digests: Digests, kept: Kept) -> NDArray[np.int64]:
-    """Return the rows of texts that are not kept, of equal ones the first."""
+def _new(digests: Digests, stored: EmbeddingTable) -> NDArray[np.int64]:
+    """Return the rows of texts that are not stored; of equal texts the first."""
     first = first_rows(digests)
-    return first[kept.find(digests[first]) < 0]
+    return first[stored.find(digests[first]) < 0]
 
 
 def _encoded(
@@ -279,7 +281,7 @@ def _encoded(
 
 
 def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]]:
-    """Return which texts a folder keeps embeddings of, without reading the vectors.
+    """Return the texts with stored embeddings, without reading the vectors.
 
     Args:
         folder: Routing-data folder.
@@ -307,7 +309,7 @@ def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]
 
 
 def text_digest(text: str) -> bytes:
-    """Return the 16 bytes by which a text's embedding is kept."""
+    """Return the 16 bytes that identify a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -320,5 +322,5 @@ def text_digests(texts: Sequence[str]) -> Digests:
 
 
 def _is_meant_to_change(folder: Path) -> bool:
-    # Root may write anywhere; a folder without any write bit was still set to stay as it is.
+    # Root can write anywhere; a folder without any write bit must still stay unchanged.
     return folder.is_dir() and bool(folder.stat().st_mode & 0o222)

@@ -1,14 +1,14 @@
-"""The second phase of a data run: what is known of each LLM, in words and as a vector.
+"""Second phase of a data run: embed a description of each LLM.
 
 The routing-data folder gets
 
-    llms.json                               the candidates' facts
-    llm_embeddings.json                     encoder, and text and embedding of each candidate
-    llm_embeddings-<encoder>.safetensors    the same vectors, in the form of the queries' file
+    llms.json                               facts of the LLMs
+    llm_embeddings.json                     encoder, and text and embedding of each LLM
+    llm_embeddings-<encoder>.safetensors    the same vectors, in the format of the query embeddings
                                             (`pipelines.data.embeddings`), rows as in the JSON
 
-Texts and vectors depend on the config and the encoder alone, so the same run writes the same
-bytes. Each file is replaced in one step, the JSON last of the two.
+Texts and vectors depend only on config and encoder, so equal runs write equal bytes. Each file is
+replaced atomically, the JSON last.
 """
 
 from __future__ import annotations
@@ -19,21 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from waypost.contracts.atomic import write_text
-from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import read_llms, write_llms
 from waypost.encoders import make_encoder
 from waypost.pipelines.data.config import DataConfig, load_data_config, run_folder
-from waypost.pipelines.data.embeddings import first_rows, text_digests, write_kept
+from waypost.pipelines.data.embeddings import first_rows, text_digests, write_embeddings
 from waypost.storage.uri import Uri, is_uri
 
 
 def llm_text(llm: LLMInfo) -> str:
-    """Return the text that stands for an LLM: its name, and a sentence for each known fact.
-
-    What is unknown is left out, so two LLMs differ in no words that say nothing.
-    """
+    """Return the description of an LLM: its name, and a sentence for each known fact."""
     facts = [f"{llm.name}."]
     if feature := llm.feature.strip():
         facts.append(feature if feature.endswith((".", "!", "?")) else f"{feature}.")
@@ -47,13 +43,8 @@ def llm_text(llm: LLMInfo) -> str:
     return " ".join(facts)
 
 
-def llm_embeddings_path(folder: Path, encoder_id: str) -> Path:
-    """Return the file of a folder's LLM embeddings by one encoder."""
-    return folder / f"llm_embeddings-{encoder_id}.safetensors"
-
-
 def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Embed the candidates of a data run and write them into its routing-data folder.
+    """Embed the LLMs of a data run and write them into its routing-data folder.
 
     Args:
         config_path: YAML of a `DataConfig`.
@@ -69,8 +60,11 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
-    encoder = _encoder(config, config_path)
-    llms = [candidate.info(name) for name, candidate in config.llms.items()]
+    try:
+        encoder = make_encoder(config.encoder)
+    except RegistryError as error:
+        raise ConfigError([Fault(f"{config_path}: encoder", str(error))]) from None
+    llms = [llm_config.info(name) for name, llm_config in config.llms.items()]
     texts = [llm_text(llm) for llm in llms]
     rows = encoder.encode(texts)
     data = {
@@ -85,13 +79,14 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
     with run_folder(config_path, config) as folder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_kept(
-                llm_embeddings_path(folder, encoder.id),
+            write_embeddings(
+                folder / f"llm_embeddings-{encoder.id}.safetensors",
                 digests[distinct],
                 [rows[distinct]],
                 encoder,
             )
-            _write_json(folder / "llm_embeddings.json", data)
+            text = json.dumps(data, ensure_ascii=False) + "\n"
+            write_text(folder / "llm_embeddings.json", text)
             write_llms(folder / "llms.json", [*llms, *_others(folder / "llms.json", config)])
         except OSError as error:
             problem = f"cannot be written: {error.strerror}"
@@ -104,18 +99,7 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
     }
 
 
-def _encoder(config: DataConfig, path: Path) -> Encoder:
-    try:
-        return make_encoder(config.encoder)
-    except RegistryError as error:
-        raise ConfigError([Fault(f"{path}: encoder", str(error))]) from None
-
-
 def _others(path: Path, config: DataConfig) -> list[LLMInfo]:
-    """Return the LLMs that the run no longer asks: its tables may still have rows of them."""
+    """Return LLMs of ``llms.json`` that left the config; the tables can still hold their rows."""
     known = read_llms(path) if path.is_file() else ()
     return [llm for llm in known if llm.name not in config.llms]
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    write_text(path, json.dumps(data, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""One LLM's part of a data run: the cells it lacks, their scores, and the rows of its log."""
+"""The run of one LLM: its missing cells, the order of its calls, and the scoring stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from waypost.pipelines.data.calls.rate_limits import Tally
 from waypost.pipelines.data.calls.requests import (
     KEY_BYTES,
     Keys,
-    Rows,
+    RowNumbers,
     cell_id,
     first_of_each,
     key_array,
@@ -31,22 +31,23 @@ from waypost.pipelines.data.calls.requests import (
 )
 from waypost.pipelines.data.calls.stream import Stream
 from waypost.pipelines.data.calls.worker import CHARACTERS_A_TOKEN, LEFT, OUTCOME
-from waypost.pipelines.data.config import Candidate, DataConfig
+from waypost.pipelines.data.config import DataConfig, LLMConfig
 from waypost.pipelines.data.questions_table import row_key
 from waypost.registry import searching
 from waypost.scorers import score
 
 SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
-"""An outcome with its score; null where there is no answer, or none could be given."""
+"""An outcome with its score; null without an answer, or where scoring failed."""
 
 _NEEDED = ("metric", "ground_truth", "choices", "query")
+_DECIDING = ("query", "max_tokens", "query_id", "metric", "ground_truth", "choices")
+_CHUNK = 1024
 
 
 def start_scorers(count: int) -> None:
-    """Have processes of Ray ready to score: to import all that takes each a second of CPU.
+    """Start Ray processes for scoring ahead of time, and return at once.
 
-    Without it they start when the first answers come, and take the CPU from who asks. Returns at
-    once.
+    Their imports take a second of CPU each, which would otherwise delay the first calls.
     """
     import ray
 
@@ -64,14 +65,14 @@ def score_outcomes(
 ) -> pa.Table:
     """Score a table of outcomes.
 
-    An answer that cannot be scored (tests that are no Python, no sandbox) keeps its text and has
-    an error that begins with ``not scored``; the next run tries again and calls nobody.
+    An answer that cannot be scored (invalid tests, no sandbox) keeps its text and gets an error
+    that begins with ``not scored``. The next run scores it again without a call.
 
     Args:
         outcomes: Columns of `OUTCOME`.
         questions: Object reference of the questions; an outcome's ``item`` is their row.
-        plugin_paths: Where custom tasks with a metric of their own are; those of this process
-            come first, because a job finds them in its working directory.
+        plugin_paths: Folders of custom tasks with their own metric; those of this process come
+            first, because a job finds them in its working directory.
     """
     import ray
 
@@ -95,41 +96,37 @@ def _score(response: str, question: dict[str, Any]) -> float:
     return score(find_scorer(question["metric"]), response, truth, choices, query=question["query"])
 
 
-_CHUNK = 1024
-_DECIDING = ("query", "max_tokens", "query_id", "metric", "ground_truth", "choices")
-
-
-class Job:
-    """What is to be done for one LLM, and what was done.
+class LLMRun:
+    """Work and progress of one LLM in a run.
 
     Args:
         llm: Name.
-        candidate: How it is called.
+        llm_config: Its configuration.
         folder: Of its logs.
         questions: Columns of `questions_table.QUESTIONS`.
-        order: Rows of the questions, as they should be asked.
+        order: Row numbers of the questions, in the order of the calls.
         config: The run.
-        scorer_version: Of the scores; rows of another are not taken.
+        scorer_version: Of the scores; rows of other versions are ignored.
 
     Attributes:
         row_keys: Key of each question's row, (n, 16).
-        todo: Cells without a row.
-        wish_usd: Dollars that they cost at most; 0 where a price is unknown.
-        tally: What this run did.
-        reasons: By kind of error, the first one in its own words.
+        todo: Number of cells without a row.
+        max_cost_usd: Upper bound of their cost in dollars; 0 where a price is unknown.
+        tally: Counts of this run.
+        reasons: By kind of error, the first message.
     """
 
     def __init__(
         self,
         llm: str,
-        candidate: Candidate,
+        llm_config: LLMConfig,
         folder: Path,
         questions: pa.Table,
-        order: Rows,
+        order: RowNumbers,
         config: DataConfig,
         scorer_version: str,
     ) -> None:
-        self.llm, self.candidate, self.folder = llm, candidate, folder
+        self.llm, self.llm_config, self.folder = llm, llm_config, folder
         self.tally = Tally()
         self.reasons: dict[str, str] = {}
         self._sampling = {
@@ -139,15 +136,14 @@ class Job:
         self._cells, self.row_keys = self._keys(questions, scorer_version)
         with LogIndex(folder, ROWS) as written:
             lacking = ~written.has(self.row_keys)
-        todo = longest_first(order[lacking[order]], self._max_tokens, candidate.concurrency)
-        # A cell that several questions share is asked once: the others follow when its answer is
-        # in the cache.
+        todo = longest_first(order[lacking[order]], self._max_tokens, llm_config.concurrency)
+        # A cell shared by several questions is asked once; the second round finds it in the cache.
         first = first_of_each(self._cells[todo])
         self._rounds = [todo[first], todo[~first]]
         self.todo = len(todo)
         characters = pc.utf8_length(questions["query"]).to_numpy()[self._rounds[0]].sum()
         tokens = int(self._max_tokens[self._rounds[0]].sum(dtype=np.int64))
-        self.wish_usd = candidate.cost_usd(int(characters / CHARACTERS_A_TOKEN), tokens) or 0.0
+        self.max_cost_usd = llm_config.cost_usd(int(characters / CHARACTERS_A_TOKEN), tokens) or 0.0
 
     def _keys(self, questions: pa.Table, scorer_version: str) -> tuple[Keys, Keys]:
         cells, rows = (np.empty((len(questions), KEY_BYTES), np.uint8) for _ in range(2))
@@ -156,7 +152,7 @@ class Job:
             part: tuple[list[bytes], list[bytes]] = ([], [])
             for question in batch.to_pylist():
                 request = {"prompt": question["query"], "max_tokens": question["max_tokens"]}
-                cell = cell_id(self.llm, self.candidate, {**request, **self._sampling})
+                cell = cell_id(self.llm, self.llm_config, {**request, **self._sampling})
                 part[0].append(cell)
                 part[1].append(row_key(cell, question, scorer_version))
             end = at + batch.num_rows
@@ -164,17 +160,17 @@ class Job:
             at = end
         return cells, rows
 
-    def run(self, ledger: Any, booked: bool, cpus: float, questions: Any, scorers: int) -> None:
-        """Make every row that is missing.
+    def run(self, limiter: Any, booked: bool, cpus: float, questions: Any, scorers: int) -> None:
+        """Make the missing rows.
 
         Args:
-            ledger: Handle of the run's `Ledger`.
+            limiter: Handle of the run's `RateLimiter`.
             booked: Whether each call is booked there.
             cpus: CPUs of an actor.
             questions: Object reference of the questions.
-            scorers: Most processes that score at once; each costs a second of CPU to start.
+            scorers: Most concurrent scoring processes; each costs a second of CPU to start.
         """
-        stream = Stream(self.llm, self.candidate, self.folder, ledger, booked, cpus, scorers)
+        stream = Stream(self.llm, self.llm_config, self.folder, limiter, booked, cpus, scorers)
         stage = partial(score_outcomes, questions=questions, plugin_paths=settings().plugin_paths)
         rows, errors = AppendLog(self.folder, ROWS), AppendLog(self.folder, ERRORS)
         try:
@@ -187,7 +183,7 @@ class Job:
         finally:
             rows.close()
             errors.close()
-            ledger.end.remote(self.llm)
+            limiter.end.remote(self.llm)
 
     def _keep(self, table: pa.Table, rows: AppendLog, errors: AppendLog) -> None:
         good: list[tuple[bytes, Mapping[str, Any]]] = []

@@ -1,4 +1,7 @@
-"""The first phase of a data run: from benchmarks and ready questions to split questions."""
+"""First phase of a data run: draw questions from benchmarks and files, and split them.
+
+Writes the questions of each split as JSONL and parquet, and a report as ``queries.json``.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,23 @@ from waypost.contracts.tables import SPLITS
 from waypost.pipelines.data.config import BenchmarkChoice, DataConfig, load_data_config, run_folder
 from waypost.storage.uri import Uri, is_uri
 
+logger = logging.getLogger(__name__)
+
+REPORT = "queries.json"
+
+_SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("task_name", pa.string()),
+        ("query", pa.large_string()),
+        ("choices", pa.large_string()),
+        ("ground_truth", pa.large_string()),
+        ("metric", pa.string()),
+        ("max_tokens", pa.int32()),
+        ("version", pa.string()),
+    ]
+)
+
 
 @dataclass
 class Gathered:
@@ -34,9 +54,9 @@ class Gathered:
 
     Attributes:
         questions: By id.
-        sources: What each benchmark or file gave, for the report.
-        doubled: Questions left out since one of the same id is there.
-        warnings: What is not as was asked for, in words.
+        sources: Facts of each benchmark and file, for the report.
+        doubled: Number of questions left out because their id is taken.
+        warnings: Deviations from the config, in words.
     """
 
     questions: dict[str, Question] = field(default_factory=dict)
@@ -46,7 +66,7 @@ class Gathered:
 
 
 def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]:
-    """Find the benchmarks of a run and look whether every file is there.
+    """Find the benchmarks of a run and check that every file exists.
 
     Args:
         config: The run.
@@ -94,10 +114,10 @@ def gather(
         config: The run.
         base: Folder that its paths are relative to.
         benchmarks: See `find_all`.
-        progress: Told of (what is read, how many are done, how many there are).
+        progress: Called with (source, finished sources, all sources).
 
     Raises:
-        ConfigError: with every fault of the files of ready questions; or nothing is to be asked.
+        ConfigError: with every fault of the files of ready questions; or there is no question.
         SchemaError, MissingExtraError: a benchmark cannot be loaded.
     """
     gathered = Gathered()
@@ -161,7 +181,7 @@ def _add_ready(
 
 
 def _sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Question]:
-    """Return the first ``n`` in an order drawn by seed and id, so that more only adds to fewer."""
+    """Return the first ``n`` in an order by seed and id; larger draws contain smaller ones."""
 
     def draw(question: Question) -> tuple[bytes, str]:
         key = f"{seed}\x1f{question.query_id}".encode()
@@ -170,68 +190,40 @@ def _sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Que
     return sorted(questions, key=draw)[:n]
 
 
-REPORT = "queries.json"
-
-_SCHEMA = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("task_name", pa.string()),
-        ("query", pa.large_string()),
-        ("choices", pa.large_string()),
-        ("ground_truth", pa.large_string()),
-        ("metric", pa.string()),
-        ("max_tokens", pa.int32()),
-        ("version", pa.string()),
-    ]
-)
-
-
 def parquet_path(folder: Path, split: str) -> Path:
     """Return the table of one split's questions in a routing-data folder."""
     return folder / f"queries_{split}.parquet"
 
 
 def write_parquet(path: Path, questions: Sequence[Question]) -> None:
-    """Write questions as a table in one step; choices and several truths are JSON text."""
+    """Write questions as a table atomically; choices and lists of truths are JSON text."""
     rows = []
     for one in questions:
         row = one.model_dump()
-        row["choices"] = None if one.choices is None else _text(one.choices)
+        row["choices"] = (
+            None if one.choices is None else json.dumps(one.choices, ensure_ascii=False)
+        )
         if not isinstance(one.ground_truth, str):
-            row["ground_truth"] = _text(one.ground_truth)
+            row["ground_truth"] = json.dumps(one.ground_truth, ensure_ascii=False)
         rows.append(row)
     with replacing(path) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
 
 
-def write_report(folder: Path, report: dict[str, Any]) -> None:
-    """Write what was taken from where, and how it was split."""
-    write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-
-
-def _text(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False)
-
-
-logger = logging.getLogger(__name__)
-
-Progress = Watcher
-
-
 def run(
-    config_path: str | Path, overrides: Sequence[str] = (), progress: Progress | None = None
+    config_path: str | Path, overrides: Sequence[str] = (), progress: Watcher | None = None
 ) -> dict[str, Any]:
     """Gather and split the questions of a data run, and write them.
 
-    Files of an earlier run that this one does not write are removed.
+    Files of splits that this run does not have are removed.
 
     Args:
         config_path: YAML of a `DataConfig`.
         overrides: ``key=value`` settings on top of it.
-        progress: Told of (what is read, how many are done, how many there are).
+        progress: Called with (source, finished sources, all sources).
 
     Returns:
-        What ``queries.json`` holds, and ``folder``: the path, or the URI of a store.
+        The content of ``queries.json``, and ``folder``: the path, or the URI of a store.
 
     Raises:
         ConfigError: with every fault of the config and of the files of ready questions.
@@ -250,15 +242,15 @@ def run(
             else:
                 lines.unlink(missing_ok=True)
                 table.unlink(missing_ok=True)
-        write_report(folder, report)
-    # Of a store the local folder is a copy that is gone by now.
+        write_text(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    # For a store the local folder was a temporary copy.
     return {"folder": str(Uri(config.out)) if is_uri(config.out) else str(folder), **report}
 
 
 def build(
-    config: DataConfig, base: Path, progress: Progress | None = None
+    config: DataConfig, base: Path, progress: Watcher | None = None
 ) -> dict[str, list[Question]]:
-    """Gather the questions of a data run and split them; nothing is written.
+    """Gather and split the questions of a data run without writing them.
 
     Args:
         config: The run.
@@ -275,7 +267,7 @@ def build(
 
 
 def _build(
-    config: DataConfig, base: Path, where: str, progress: Progress | None
+    config: DataConfig, base: Path, where: str, progress: Watcher | None
 ) -> tuple[dict[str, list[Question]], dict[str, Any]]:
     benchmarks = find_all(config, base, where)
     gathered = gather(config, base, benchmarks, progress or (lambda *_: None))

@@ -1,4 +1,4 @@
-"""The questions of a run as a table: it lies in a file that is mapped, not in the memory."""
+"""The questions of a run as an Arrow table in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ QUESTIONS = pa.schema(
 """``choices`` and ``ground_truth`` are JSON."""
 
 _CHUNK = 1024
-"""Questions that are held as objects at a time: they take several times what their text does."""
+"""Questions held as Python objects at a time; they take several times the memory of their text."""
 
 
 def question_table(folder: Path) -> pa.Table:
     """Read the questions of a folder, the splits in the order of `SPLITS`.
 
-    The table's memory is that of a file without a name, which the system drops when it likes and
-    reads again; the file goes with the table, and with a process that is killed.
+    The table is memory-mapped from an unnamed file, whose pages the system can drop and reload. The
+    file is removed with the table or with the process.
 
     Raises:
         ConfigError: see `waypost.contracts.questions.iter_splits`.
@@ -70,7 +70,7 @@ def _row(split: str, question: Question) -> dict[str, Any]:
 
 
 def split_rows(questions: pa.Table) -> dict[str, range]:
-    """Return the rows of each split, which stand together."""
+    """Return the row range of each split; the rows of a split are contiguous."""
     found, at = {}, 0
     for split in SPLITS:
         count = pc.sum(pc.equal(questions["split"], split)).as_py() or 0
@@ -80,7 +80,7 @@ def split_rows(questions: pa.Table) -> dict[str, range]:
 
 
 def strata(questions: pa.Table) -> NDArray[np.int64]:
-    """Return a number for each row: of its split and task together."""
+    """Return a number for each row that identifies its split and task."""
     split, task = (_numbers(questions[name]) for name in ("split", "task_name"))
     return split * (int(task.max(initial=0)) + 1) + task
 
@@ -91,7 +91,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 class Texts(Sequence[str]):
-    """A column of texts, of which one at a time becomes a string."""
+    """A column of texts as a sequence; texts become strings one at a time."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -110,7 +110,7 @@ class Texts(Sequence[str]):
 
 
 def row_key(cell: bytes, question: Mapping[str, Any], scorer_version: str) -> bytes:
-    """Return the key of a scored answer: of the answer, the question, and how it is scored."""
+    """Return the key of a scored answer: a hash of the answer's key, question and scorer."""
     decides = [cell.hex(), scorer_version]
     decides += [question[key] for key in ("query_id", "metric", "ground_truth", "choices")]
     return digest(decides)

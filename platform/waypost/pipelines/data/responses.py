@@ -1,9 +1,9 @@
-"""The third phase of a data run: every LLM answers every question, answers are scored and priced.
+"""Third phase of a data run: every LLM answers every question, and answers are scored and priced.
 
-Inside the routing-data folder, ``.cells/<llm>`` holds two logs. ``answers`` is written by whoever
-asked, at the moment of the answer: a cache of responses by cell id. ``rows`` is written here, with
-the scores. A run asks for what has no row (the anti-join); what has an answer and no row is scored
-and not asked again. At the end the rows become the tables, which until then stay as they were.
+Inside the routing-data folder, ``.cells/<llm>`` holds two logs. ``answers`` is a cache of responses
+by cell id, written by the worker at the moment of the answer. ``rows`` holds the scored answers.
+A run makes the missing rows (an anti-join); an answer without a row is scored and not asked again.
+At the end the rows replace the tables of the folder.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from waypost.contracts.errors import (
 from waypost.contracts.tables import write_llms
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.engines import engine_class
-from waypost.pipelines.data.assemble import Answers, write_tables
-from waypost.pipelines.data.calls.parallel import side_by_side
-from waypost.pipelines.data.calls.rate_limits import Ledger, Rates, Tally
+from waypost.pipelines.data.assemble import AnswerLog, write_tables
+from waypost.pipelines.data.calls.parallel import run_parallel
+from waypost.pipelines.data.calls.rate_limits import RateLimiter, RateLimits, Tally
 from waypost.pipelines.data.calls.requests import mixed
-from waypost.pipelines.data.config import Candidate, DataConfig, load_data_config, run_folder
+from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_config, run_folder
 from waypost.pipelines.data.embeddings import Progress, keep_embeddings
-from waypost.pipelines.data.llm_run import Job, start_scorers
+from waypost.pipelines.data.llm_run import LLMRun, start_scorers
 from waypost.pipelines.data.questions_table import Texts, question_table, strata
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
 from waypost.scorers import SCORER_VERSION, metric_name
@@ -51,13 +51,13 @@ CELLS = ".cells"
 
 
 @dataclass(frozen=True)
-class State:
-    """How far a run is.
+class LLMProgress:
+    """Progress of one LLM in a run.
 
     Attributes:
         llm: Name.
-        total: Cells of this LLM that the run has to do.
-        tally: What was done of them.
+        total: Cells of this LLM in this run.
+        tally: Counts so far.
     """
 
     llm: str
@@ -65,21 +65,21 @@ class State:
     tally: Tally
 
 
-Watcher = Callable[[Sequence[State], float], None]
-"""Told the states of all LLMs and the seconds since the start, about twice a second."""
+RunWatcher = Callable[[Sequence[LLMProgress], float], None]
+"""Called about twice a second with the progress of all LLMs and the seconds since the start."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run left.
+    """Result of a run.
 
     Attributes:
         folder: Routing data, as the config names it.
-        cells: Of questions and LLMs.
-        llms: What this run did, by LLM.
-        reasons: By LLM and kind of error (`Tally.errors`), the first one in its own words.
-        unanswered: Cells without an answer after it, by LLM.
-        seconds: It took.
+        cells: Number of pairs of question and LLM.
+        llms: Counts of this run, by LLM.
+        reasons: By LLM and kind of error (`Tally.errors`), the first message.
+        unanswered: Cells without an answer after the run, by LLM.
+        seconds: Duration.
     """
 
     folder: str
@@ -98,78 +98,78 @@ class Summary:
 def run(
     config_path: str | Path,
     overrides: Sequence[str] = (),
-    watcher: Watcher | None = None,
+    watcher: RunWatcher | None = None,
     embedding: Progress | None = None,
 ) -> Summary:
-    """Answer what is not answered yet, then write the tables of the routing-data folder.
+    """Get the missing answers, then write the tables of the routing-data folder.
 
     Args:
         config_path: YAML of a `DataConfig`; its folder holds the questions of the first phase.
         overrides: ``key=value`` settings on top of it.
-        watcher: Told how far the answers are.
-        embedding: Told how far the embeddings of the questions are.
+        watcher: Called with the progress of the answers.
+        embedding: Called with the progress of the question embeddings.
 
     Raises:
         ConfigError: with every fault of the config and of the questions.
-        StorageError, WeightsError: the store, or the encoder, cannot be had.
-        PipelineError: no cell at all could be answered.
+        StorageError, WeightsError: the store or the encoder is not available.
+        PipelineError: no cell was answered.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
-    check_candidates(config, str(config_path))
+    check_llms(config, str(config_path))
     with run_folder(config_path, config) as folder:
         return _run(folder, config, watcher, embedding)
 
 
 def _run(
-    folder: Path, config: DataConfig, watcher: Watcher | None, embedding: Progress | None
+    folder: Path, config: DataConfig, watcher: RunWatcher | None, embedding: Progress | None
 ) -> Summary:
     began = time.monotonic()
     encoder = _encoder_without_cache(config)
     questions = question_table(folder)
     _check_metrics(folder, questions)
     order = mixed(strata(questions), config.seed)
-    jobs = {
-        name: Job(
+    llm_runs = {
+        name: LLMRun(
             name,
-            _with_defaults(candidate),
+            _with_defaults(llm_config),
             cells_folder(folder, name),
             questions,
             order,
             config,
             SCORER_VERSION,
         )
-        for name, candidate in config.llms.items()
+        for name, llm_config in config.llms.items()
     }
-    if any(job.todo for job in jobs.values()):
+    if any(llm_run.todo for llm_run in llm_runs.values()):
         with ray_session():
             quiet_ray_data()
-            _ask(jobs, questions, config, watcher, began)
+            _ask(llm_runs, questions, config, watcher, began)
     cells = {
-        name: Answers(job.folder, job.row_keys, job.candidate.cost_usd)
-        for name, job in jobs.items()
+        name: AnswerLog(llm_run.folder, llm_run.row_keys, llm_run.llm_config.cost_usd)
+        for name, llm_run in llm_runs.items()
     }
     unanswered = write_tables(folder, cells, questions)
     write_llms(folder / "llms.json", [llm.info(name) for name, llm in config.llms.items()])
     keep_embeddings(Texts(questions["query"]), encoder, folder, embedding)
-    n_cells = questions.num_rows * len(jobs)
+    n_cells = questions.num_rows * len(llm_runs)
     if n_cells and sum(unanswered.values()) == n_cells:
-        raise PipelineError(f"{folder}: no call was answered: {_why(jobs)}")
-    tallies = {name: job.tally for name, job in jobs.items()}
+        raise PipelineError(f"{folder}: no call was answered: {_why(llm_runs)}")
+    tallies = {name: llm_run.tally for name, llm_run in llm_runs.items()}
     shown = str(Uri(config.out)) if is_uri(config.out) else config.out  # without secrets
-    reasons = {name: job.reasons for name, job in jobs.items()}
+    reasons = {name: llm_run.reasons for name, llm_run in llm_runs.items()}
     return Summary(shown, n_cells, tallies, reasons, unanswered, time.monotonic() - began)
 
 
 def _encoder_without_cache(config: DataConfig) -> Encoder:
-    # every text is embedded once: a cache would be memory for nothing
+    # Each text is embedded once, so a cache would only take memory.
     one = config.encoder
     spec = EncoderSpec.of(one) if isinstance(one, str) else one
     return make_encoder(spec.model_copy(update={"cache_mb": 0}))
 
 
 def _alone() -> bool:
-    """Say whether the run has a Ray of its own on this machine."""
+    """Return whether the run starts its own Ray on this machine."""
     return environment_value("RAY_ADDRESS") is None
 
 
@@ -186,88 +186,91 @@ def _check_metrics(folder: Path, questions: pa.Table) -> None:
 
 
 def cells_folder(folder: Path, llm: str) -> Path:
-    """Return the folder of an LLM's logs; names such as ``org/model`` are one folder, too."""
+    """Return the folder of an LLM's logs; a name such as ``org/model`` is quoted to one folder."""
     return folder / CELLS / quote(llm, safe=" ").replace(".", "%2E", not llm.strip("."))
 
 
-def check_candidates(config: DataConfig, where: str) -> None:
-    """Check the settings of every engine, and that a budget can be kept.
+def check_llms(config: DataConfig, where: str) -> None:
+    """Check the settings of every engine, and the prices that a budget needs.
 
     Raises:
         ConfigError: with every fault.
     """
     found: list[Fault] = []
-    for name, candidate in config.llms.items():
+    for name, llm_config in config.llms.items():
         at = f"{where}: llms.{name}"
         try:
-            engine = engine_class(candidate.engine)
+            engine = engine_class(llm_config.engine)
         except (RegistryError, MissingExtraError) as error:
             found.append(Fault(f"{at}.engine", str(error)))
             continue
         try:
-            parse(engine.config_class, dict(_with_defaults(candidate).config), f"{at}.config")
+            parse(engine.config_class, dict(_with_defaults(llm_config).config), f"{at}.config")
         except ConfigError as error:
             found += error.faults
-        # on a cluster the keys are in the environment of its nodes
-        service = candidate.config.get("service") if engine.sends_keys else None
+        # On a cluster the keys are in the environment of its nodes.
+        service = llm_config.config.get("service") if engine.sends_keys else None
         if isinstance(service, str) and _alone() and not key_ring().count(service):
             problem = f"no key for the service {service!r}: set it in API_KEYS"
             found.append(Fault(f"{at}.config.service", problem))
-        if config.budget_usd is not None and candidate.cost_usd(1, 1) is None:
+        if config.budget_usd is not None and llm_config.cost_usd(1, 1) is None:
             found.append(Fault(at, "needs input_price and output_price: the run has budget_usd"))
     if found:
         raise ConfigError(found)
 
 
-def actor_cpus(candidate: Candidate) -> float:
-    """Return the CPUs that an actor of this LLM takes."""
-    if candidate.cpus is not None:
-        return candidate.cpus
-    return 0.0 if engine_class(candidate.engine).remote else 1.0
+def actor_cpus(llm_config: LLMConfig) -> float:
+    """Return the CPUs of an actor of this LLM."""
+    if llm_config.cpus is not None:
+        return llm_config.cpus
+    return 0.0 if engine_class(llm_config.engine).remote else 1.0
 
 
-def _with_defaults(candidate: Candidate) -> Candidate:
-    defaults = engine_class(candidate.engine).data_defaults
-    return candidate.model_copy(update={"config": {**defaults, **candidate.config}})
+def _with_defaults(llm_config: LLMConfig) -> LLMConfig:
+    defaults = engine_class(llm_config.engine).data_defaults
+    return llm_config.model_copy(update={"config": {**defaults, **llm_config.config}})
 
 
 def _ask(
-    jobs: Mapping[str, Job],
+    llm_runs: Mapping[str, LLMRun],
     questions: pa.Table,
     config: DataConfig,
-    watcher: Watcher | None,
+    watcher: RunWatcher | None,
     began: float,
 ) -> None:
     import ray
 
     rates = {
-        name: Rates(llm.requests_per_minute, llm.tokens_per_minute)
+        name: RateLimits(llm.requests_per_minute, llm.tokens_per_minute)
         for name, llm in config.llms.items()
     }
-    wishes = {name: job.wish_usd for name, job in jobs.items()}
-    ledger = ray.remote(num_cpus=0)(Ledger).remote(rates, config.budget_usd, wishes)
-    # askers and scorers may be on other machines, which the mapped file is not
+    max_costs = {name: llm_run.max_cost_usd for name, llm_run in llm_runs.items()}
+    limiter = ray.remote(num_cpus=0)(RateLimiter).remote(rates, config.budget_usd, max_costs)
+    # Workers and scorers can run on machines without the mapped file.
     shared = ray.put(questions)
     if _alone():
         start_scorers(os.cpu_count() or 1)
-    # a Ray of our own has more logical CPUs than cores, so that its stages need not queue
+    # Our own Ray has more logical CPUs than cores, so that its stages need not queue.
     cpus = float(os.cpu_count() or 1) if _alone() else ray.cluster_resources().get("CPU", 1.0)
-    todo = {name: job for name, job in jobs.items() if job.todo}
+    todo = {name: llm_run for name, llm_run in llm_runs.items() if llm_run.todo}
 
-    def work(job: Job) -> Callable[[], None]:
-        limited = rates[job.llm] != Rates() or config.budget_usd is not None
-        taken = min(actor_cpus(job.candidate), cpus)
-        return lambda: job.run(ledger, limited, taken, shared, max(1, int(cpus)))
+    def work(llm_run: LLMRun) -> Callable[[], None]:
+        limited = rates[llm_run.llm] != RateLimits() or config.budget_usd is not None
+        taken = min(actor_cpus(llm_run.llm_config), cpus)
+        return lambda: llm_run.run(limiter, limited, taken, shared, max(1, int(cpus)))
 
     def poll() -> None:
         if watcher is not None:
-            live = ray.get(ledger.tallies.remote())
-            states = [State(n, j.todo, live.get(n, Tally())) for n, j in todo.items()]
+            live = ray.get(limiter.tallies.remote())
+            states = [LLMProgress(n, j.todo, live.get(n, Tally())) for n, j in todo.items()]
             watcher(states, time.monotonic() - began)
 
-    failed = side_by_side(
-        {name: work(job) for name, job in todo.items()},
-        {name: actor_cpus(job.candidate) * job.candidate.actors for name, job in todo.items()},
+    failed = run_parallel(
+        {name: work(llm_run) for name, llm_run in todo.items()},
+        {
+            name: actor_cpus(llm_run.llm_config) * llm_run.llm_config.actors
+            for name, llm_run in todo.items()
+        },
         cpus,
         poll,
     )
@@ -276,9 +279,11 @@ def _ask(
         todo[name].reasons.setdefault(type(error).__name__, str(error))
 
 
-def _why(jobs: Mapping[str, Job]) -> str:
-    """Return the first thing that went wrong with each LLM, for a message."""
+def _why(llm_runs: Mapping[str, LLMRun]) -> str:
+    """Return the first error of each LLM, for a message."""
     found = [
-        f"{name}: {next(iter(job.reasons.values()))}" for name, job in jobs.items() if job.reasons
+        f"{name}: {next(iter(llm_run.reasons.values()))}"
+        for name, llm_run in llm_runs.items()
+        if llm_run.reasons
     ]
     return "; ".join(found) or "the budget holds no call"

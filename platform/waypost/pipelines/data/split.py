@@ -1,4 +1,4 @@
-"""From one routing-data folder to another that is split anew, by task and without leaks."""
+"""Split a routing-data folder anew, by task and without leaks."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def split_folder(
         test: Share of the questions, above 0.
         validation: Share of the questions; 0 writes no such split.
         seed: Of the split.
-        pooled: Take the source's test questions in, too, but for those that stand in train.
+        pooled: Include the source's test questions, without those that train contains.
 
     Returns:
         JSON-able: ``seed``, ``queries``, ``groups`` (of near-duplicates), ``left_out`` (test
-        questions that train has), ``leaked`` (source's test questions with a near-duplicate in
-        its train; null where not pooled), ``leaks`` (the same in the result: always 0),
+        questions that train contains), ``leaked`` (test questions of the source with a
+        near-duplicate in its train; null where not pooled), ``leaks`` (the same in the result, 0),
         ``splits`` (name -> queries, groups) and ``tasks`` (task -> split -> queries).
 
     Raises:
-        SchemaError: the source is no routing data, or has one question only.
+        SchemaError: the source is no routing data, or has a single question.
         ConfigError: the shares leave nothing for training, or the target exists.
     """
     if not (test > 0 and validation >= 0 and test + validation < 1):

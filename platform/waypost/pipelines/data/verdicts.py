@@ -1,22 +1,22 @@
-"""Asks LLMs whether their recorded answers are correct, several times each: what AutoMix needs.
+"""Ask LLMs several times whether their recorded answers are correct, for the router AutoMix.
 
-Writes the columns ``verdicts``, ``verify_input_tokens`` and ``verify_output_tokens`` into the
-routing data that ``waypost data responses`` made, and leaves every other column as it is. The run
-may be ended at any moment and started again (see `waypost.pipelines.data.calls`). `waypost data
-responses` writes the tables without these columns; run after it, this asks nothing twice.
+Adds the columns ``verdicts``, ``verify_input_tokens`` and ``verify_output_tokens`` to the routing
+data of ``waypost data responses`` and leaves every other column unchanged. An interrupted run can
+be resumed (see `waypost.pipelines.data.calls`), and no call is repeated.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
+from waypost.contracts.records import Watcher
 from waypost.contracts.routing_data import with_choices
 from waypost.contracts.tables import (
     ROUTING_SCHEMA,
@@ -28,11 +28,11 @@ from waypost.contracts.tables import (
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
 from waypost.pipelines.data.calls.log import LogIndex
-from waypost.pipelines.data.calls.rate_limits import Ledger, Rates
+from waypost.pipelines.data.calls.rate_limits import RateLimiter, RateLimits
 from waypost.pipelines.data.calls.requests import PROMPT, REQUESTS, cell_id
 from waypost.pipelines.data.calls.stream import Stream
 from waypost.pipelines.data.calls.worker import ANSWERS
-from waypost.pipelines.data.config import Candidate, DataConfig, load_data_config, run_folder
+from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_config, run_folder
 from waypost.pipelines.data.responses import actor_cpus, cells_folder
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
 from waypost.storage import place
@@ -42,31 +42,28 @@ logger = logging.getLogger(__name__)
 Cells = dict[tuple[str, int], list[dict[str, Any]]]
 """The requests of each answer, by split and row."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with an LLM's name, its verdicts so far, and how many there will be."""
-
 
 def run(
     config_path: str | Path,
     overrides: Sequence[str] = (),
     models: Sequence[str] = (),
     samples: int = 4,
-    progress: Progress | None = None,
+    progress: Watcher | None = None,
 ) -> str:
-    """Ask for what is not recorded yet, then write the columns.
+    """Ask for the missing verdicts, then write the columns.
 
     Args:
         config_path: YAML of the `DataConfig` that the answers were made with.
         overrides: ``key=value`` settings on top of it.
-        models: Who is asked; none given: all but the dearest, which has nobody to pass on to.
+        models: LLMs to ask; empty asks all but the most expensive, which cannot pass on.
         samples: Verdicts on each answer, at most `MAX_VERDICTS`.
-        progress: Told about every verdict.
+        progress: Called with an LLM's name, and its finished and total verdicts.
 
     Returns:
         The folder, as the config names it.
 
     Raises:
-        ConfigError: in the config, or in what is asked.
+        ConfigError: the config, ``models`` or ``samples`` is wrong.
         SchemaError: the folder holds no routing data, or no answer of one of the models.
         WaypostError: an engine cannot start.
     """
@@ -94,7 +91,7 @@ def _record(
     config: DataConfig,
     models: Sequence[str],
     samples: int,
-    progress: Progress | None,
+    progress: Watcher | None,
 ) -> None:
     tables = _read(folder)
     found: dict[str, dict[int, dict[str, Any]]] = {split: {} for split in tables}
@@ -103,7 +100,7 @@ def _record(
         problem = f"holds no answer of {names(lacking)}; run `waypost data responses`"
         raise SchemaError(f"{folder}: {problem}")
     known = {name: _known(cells_folder(folder, name), cells) for name, cells in asked.items()}
-    # The verdicts of one answer stand together, so that an engine reads their prompt once.
+    # The verdicts of an answer are adjacent, so an engine can reuse the prefix of their prompt.
     todo = {
         name: {
             one["key"]: one for of in cells.values() for one in of if one["key"] not in known[name]
@@ -147,7 +144,7 @@ def _read(folder: Path) -> dict[str, pa.Table]:
     return tables
 
 
-def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samples: int) -> Cells:
+def _cells(name: str, llm_config: LLMConfig, tables: Mapping[str, pa.Table], samples: int) -> Cells:
     cells: Cells = {}
     for split, table in tables.items():
         n = len(table)
@@ -157,13 +154,13 @@ def _cells(name: str, candidate: Candidate, tables: Mapping[str, pa.Table], samp
             if model == name and response is not None and error is None:
                 text = with_choices(query, choices[row])
                 cells[split, row] = [
-                    _request(name, candidate, text, response, sample) for sample in range(samples)
+                    _request(name, llm_config, text, response, sample) for sample in range(samples)
                 ]
     return cells
 
 
 def _request(
-    name: str, candidate: Candidate, question: str, answer: str, sample: int
+    name: str, llm_config: LLMConfig, question: str, answer: str, sample: int
 ) -> dict[str, Any]:
     call = verdict_call(name, question, answer, sample)
     request = {
@@ -173,25 +170,21 @@ def _request(
         "top_p": 1.0,
         "seed": call.seed,
     }
-    return {"key": cell_id(name, candidate, request), **request}
-
-
-def _requests(cells: Cells) -> dict[bytes, dict[str, Any]]:
-    return {one["key"]: one for asked in cells.values() for one in asked}
+    return {"key": cell_id(name, llm_config, request), **request}
 
 
 def _known(folder: Path, cells: Cells) -> dict[bytes, Mapping[str, Any]]:
     with LogIndex(folder, ANSWERS) as cache:
-        found = {key: cache.get(key) for key in _requests(cells)}
+        found = {one["key"]: cache.get(one["key"]) for asked in cells.values() for one in asked}
     return {key: record for key, record in found.items() if record is not None}
 
 
 def _ask(
     name: str,
-    candidate: Candidate,
+    llm_config: LLMConfig,
     folder: Path,
     requests: Sequence[Mapping[str, Any]],
-    progress: Progress | None,
+    progress: Watcher | None,
 ) -> dict[bytes, Mapping[str, Any]]:
     import ray
 
@@ -203,9 +196,11 @@ def _ask(
         for one in requests
     ]
     table = pa.Table.from_pylist(rows, schema=REQUESTS)
-    rates = Rates(candidate.requests_per_minute, candidate.tokens_per_minute)
-    ledger = ray.remote(num_cpus=0)(Ledger).remote({name: rates})
-    stream = Stream(name, candidate, folder, ledger, rates != Rates(), actor_cpus(candidate))
+    rates = RateLimits(llm_config.requests_per_minute, llm_config.tokens_per_minute)
+    limiter = ray.remote(num_cpus=0)(RateLimiter).remote({name: rates})
+    stream = Stream(
+        name, llm_config, folder, limiter, rates != RateLimits(), actor_cpus(llm_config)
+    )
     records: dict[bytes, Mapping[str, Any]] = {}
     for outcomes in stream.outcomes(table, prompts):
         for outcome in outcomes.to_pylist():

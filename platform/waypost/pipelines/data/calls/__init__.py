@@ -1,4 +1,4 @@
-"""Asks LLMs many things through Ray Data: in parallel, within limits, never twice.
+"""Call LLMs many times through Ray Data: in parallel, within limits, and resumable.
 
-`stream.answers` is the way in. Imports run downwards: stream > asker > ledger, logs.
+`stream.Stream` is the entry point. Imports run downwards: stream, worker, rate_limits and log.
 """

@@ -1,9 +1,9 @@
-"""Append-only JSONL files that survive a kill, and an index that finds a line again by its key.
+"""Append-only JSONL files that survive a kill, with an index by key.
 
-Every line begins with a key of 32 hexadecimal digits. A process appends to a file of its own, so
-that lines of two processes never mix; the last line of a killed one may be torn, and is not taken.
-The index keeps 18 bytes a line, not the lines: a run of 100,000 answers fits in 2 MB. Outside of
-the files a key is its 16 bytes.
+Each line begins with a key of 32 hexadecimal digits. Every process appends to its own file, so
+lines of two processes never mix. The last line of a killed process can be incomplete and is
+skipped. The index holds 18 bytes a line, which is 2 MB for 100,000 answers. Outside the files a
+key is its 16 bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FROM, _TO = len(_PREFIX), len(_PREFIX) + KEY_LENGTH
 
 
 class AppendLog:
-    """One process's file of a log; each line is with the system when `append`, `extend` return.
+    """Log file of one process; lines are handed to the system when `append` or `extend` returns.
 
     Args:
         folder: Of the log.
@@ -48,12 +48,12 @@ class AppendLog:
         self.extend([(key, record)])
 
     def extend(self, lines: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
-        """Add lines, in one step of the system as a rule."""
+        """Add lines, normally in one system call."""
         text = "".join(
             _ENCODER.encode({"key": key.hex(), **record}) + "\n" for key, record in lines
         )
         data = memoryview(text.encode("utf-8", "surrogatepass"))
-        if data and self._fd < 0:  # no file where nothing is said
+        if data and self._fd < 0:  # no file without lines
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         while data:
             data = data[os.write(self._fd, data) :]
@@ -66,7 +66,7 @@ class AppendLog:
 
 
 class LogIndex:
-    """Where the lines of a log are, by key; of several with one key, the last of the last file.
+    """Index of the lines of a log by key; of equal keys, the last line of the newest file counts.
 
     Args:
         folder: Of the log; it need not exist.
@@ -89,7 +89,7 @@ class LogIndex:
         self._homes = np.frombuffer(homes, np.uint16)[order]
 
     def has(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Say of each key, a row of 16 bytes, whether a line has it."""
+        """Return for each key, a row of 16 bytes, whether the log has a line for it."""
         wanted = np.ascontiguousarray(keys[:, :8]).view(">u8").ravel().astype(np.uint64)
         at = np.searchsorted(self._keys, wanted)
         there = at < len(self._keys)
@@ -97,7 +97,7 @@ class LogIndex:
         return there
 
     def get(self, key: bytes) -> dict[str, Any] | None:
-        """Return the record of a key, or None."""
+        """Return the record of a key; None where the log has none."""
         if not len(self._keys):
             return None
         wanted = np.uint64(int.from_bytes(key[:8], "big"))

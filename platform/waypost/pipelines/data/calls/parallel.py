@@ -1,4 +1,4 @@
-"""Many LLMs side by side, as many at once as there are CPUs for."""
+"""Run LLMs in parallel, as many at once as there are CPUs for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 Poll = Callable[[], None]
 
 _PATIENCE_S = 10.0
-"""For threads to end after Ctrl-C: they cancel what is in flight, and Ray must be there for it."""
+"""Time for threads to cancel their calls after Ctrl-C, while Ray still runs."""
 
 
 class _Stopped(BaseException):
-    """Raised inside a thread that is to end; nothing that catches errors catches it."""
+    """Raised inside a thread to end it; a BaseException, so that no handler catches it."""
 
 
-class _Places:
-    """CPUs to hand out; a wish for more than there are gets all of them."""
+class _CpuSlots:
+    """Pool of CPUs; a request for more than exist gets all of them."""
 
     def __init__(self, cpus: float) -> None:
         self._cpus, self._free = cpus, cpus
@@ -45,32 +45,30 @@ class _Places:
             self._changed.notify_all()
 
 
-def side_by_side(
+def run_parallel(
     work: Mapping[str, Callable[[], None]],
     wanted: Mapping[str, float],
     cpus: float,
     poll: Poll | None = None,
     every_s: float = 0.5,
 ) -> dict[str, Exception]:
-    """Run one thread an LLM.
+    """Run one thread for each LLM.
 
-    What interrupts this thread (Ctrl-C) interrupts them: each ends its work before this returns,
-    unless it takes longer than a few seconds.
+    An interrupt of this thread (Ctrl-C) interrupts the others too; they get some seconds to end.
 
     Args:
-        work: By LLM.
-        wanted: CPUs that each takes; those that take none all run at once, the others when
-            there is room, in the given order.
-        cpus: There are.
+        work: Function of each LLM.
+        wanted: CPUs of each LLM. Those with 0 start at once, the others in order as CPUs get free.
+        cpus: Number of CPUs.
         poll: Called every ``every_s`` seconds, and at the end.
-        every_s: Seconds.
+        every_s: Seconds between two polls.
 
     Returns:
-        What ended a thread, by LLM; the others are not disturbed by it.
+        The exception of each failed thread, by LLM; other threads continue.
     """
-    places = _Places(cpus)
+    places = _CpuSlots(cpus)
     failed: dict[str, Exception] = {}
-    # a `join` that Ctrl-C interrupts takes the thread for ended (Python 3.11)
+    # events: a `join` interrupted by Ctrl-C takes the thread for ended (Python 3.11)
     ended = {llm: threading.Event() for llm in work}
 
     def run(llm: str) -> None:
@@ -80,14 +78,14 @@ def side_by_side(
                 work[llm]()
             finally:
                 places.give_back(taken)
-        except Exception as error:  # noqa: BLE001 - told to the caller, who knows what to do
+        except Exception as error:  # noqa: BLE001 - returned to the caller
             failed[llm] = error
         except _Stopped:
             return
         finally:
             ended[llm].set()
 
-    # daemons: one that does not end in time does not hold up the process
+    # daemons, so a thread that does not end in time cannot block the process
     threads = {llm: threading.Thread(target=run, args=(llm,), daemon=True) for llm in work}
     try:
         for thread in threads.values():
@@ -106,10 +104,10 @@ def side_by_side(
 
 
 def _stop(threads: Mapping[threading.Thread, threading.Event]) -> None:
-    """Have threads end where they are, and wait for them.
+    """Raise `_Stopped` in threads, and wait for them to end.
 
-    Ray Data has no call that ends a stream from another thread. But whoever waits for its next
-    block looks every few milliseconds, and an exception there ends it in order.
+    Ray Data cannot end a stream from another thread. The thread waiting for its next block wakes
+    every few milliseconds, and an exception there ends the stream cleanly.
     """
     for thread in threads:
         number = ctypes.c_ulong(thread.ident or 0)

@@ -1,4 +1,4 @@
-"""What all workers of a run share: rates, the budget and each LLM's part of it."""
+"""Rate limits and budget of a run: leaky buckets, shares of the budget, tallies of the calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class _Account:
     """Dollars of one LLM.
 
     Attributes:
-        wish: All its cells, at their dearest.
-        booked: Calls that are not settled, at their dearest.
-        settled: Calls that are, at their dearest.
-        spent: What those took.
-        ended: Whether it asks no more.
+        max_cost: Upper bound for all its cells.
+        booked: Upper bound for its calls in flight.
+        settled: Upper bound for its finished calls.
+        spent: Actual cost of the finished calls.
+        ended: Whether it makes no further calls.
     """
 
-    wish: float
+    max_cost: float
     booked: float = 0.0
     settled: float = 0.0
     spent: float = 0.0
@@ -32,25 +32,25 @@ class _Account:
         return self.spent + self.booked
 
 
-class Shares:
-    """Says whose turn it is where money is short.
+class BudgetShares:
+    """Divides a budget among LLMs in proportion to the expected cost of their cells.
 
-    An LLM's share is that part of the budget which its cells are of all cells in dollars. What
-    calls take of what is booked for them is seen of those that were made, so that an LLM of short
-    answers is not given the money for long ones. What an LLM leaves goes to those that still ask,
-    and whoever is farthest behind is never refused, so that the shares hold no money back.
+    The expected cost is the upper bound times the ratio of actual to booked cost of the finished
+    calls, so an LLM with short answers gets no money for long ones. The rest of an LLM that ended
+    goes to the others. The LLM with the least relative spending is never refused, so no money stays
+    unused.
 
     Args:
-        wishes: By LLM, dollars that its cells cost at most.
-        budget_usd: To share; infinity shares nothing.
+        max_costs: By LLM, upper bound for all its cells in dollars.
+        budget_usd: The budget; infinity means no limit.
     """
 
-    def __init__(self, wishes: Mapping[str, float], budget_usd: float) -> None:
+    def __init__(self, max_costs: Mapping[str, float], budget_usd: float) -> None:
         self._budget = budget_usd
-        self._of = {llm: _Account(wish) for llm, wish in wishes.items()}
+        self._of = {llm: _Account(max_cost) for llm, max_cost in max_costs.items()}
 
     def allow(self, llm: str, usd: float) -> bool:
-        """Say whether an LLM may book a call of that much; True where nothing is known of it."""
+        """Say whether the share of an LLM covers a call; True for unknown LLMs."""
         mine = self._of.get(llm)
         if mine is None:
             return True
@@ -65,34 +65,34 @@ class Shares:
         return llm in parts and parts[llm] <= min(parts.values())
 
     def book(self, llm: str, usd: float) -> None:
-        """Note that a call is made."""
+        """Book a call."""
         if one := self._of.get(llm):
             one.booked += usd
 
     def settle(self, llm: str, usd: float, spent: float) -> None:
-        """Note what a call took of what was booked for it."""
+        """Replace the booking of a call by its actual cost."""
         if one := self._of.get(llm):
             one.booked -= usd
             one.spent += spent
-            one.settled += usd if spent else 0.0  # a failed call says nothing about the others
+            one.settled += usd if spent else 0.0  # a failed call is no estimate for others
 
     def end(self, llm: str) -> None:
-        """Note that an LLM asks no more."""
+        """Release the share of an LLM that makes no further calls."""
         if one := self._of.get(llm):
             one.ended = True
 
     def _need(self, llm: str) -> float:
         one = self._of[llm]
         if one.settled:
-            return one.wish * one.spent / one.settled
+            return one.max_cost * one.spent / one.settled
         spent = sum(other.spent for other in self._of.values())
         settled = sum(other.settled for other in self._of.values())
-        return one.wish * (spent / settled if settled else 1.0)
+        return one.max_cost * (spent / settled if settled else 1.0)
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Most that may begin in a minute, over all askers; None is no limit."""
+class RateLimits:
+    """Most calls and tokens started per minute, over all workers; None is no limit."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -100,13 +100,13 @@ class Rates:
 
 @dataclass
 class Tally:
-    """What was done for one LLM so far.
+    """Counts of one LLM's cells so far.
 
     Attributes:
-        done: Cells that ended: answered, taken from the cache, failed or left.
-        cached: Answers that were there and cost nothing.
-        failed: Calls that failed in the end.
-        left: Cells that the budget left unasked.
+        done: Finished cells: answered, cached, failed or left out.
+        cached: Answers from the log, without cost.
+        failed: Failed calls, after retries.
+        left: Cells left out because of the budget.
         usd: Dollars of this run's answers.
         errors: Failed calls by kind of error.
     """
@@ -119,7 +119,7 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
-        """Add what was done meanwhile."""
+        """Add the counts of another tally."""
         self.done += other.done
         self.cached += other.cached
         self.failed += other.failed
@@ -128,12 +128,11 @@ class Tally:
         self.errors.update(other.errors)
 
 
-class Pace:
-    """Spreads units evenly over time: the bucket of a leaky-bucket meter, holding no burst.
+class LeakyBucket:
+    """Spreads units evenly over time: a leaky-bucket meter without burst (GCRA, ITU-T I.371).
 
-    A unit may begin when those before it have had their share of the minute (GCRA, ITU-T I.371).
-    With requests as units no minute sees more than the limit; with tokens the last request may
-    reach over it.
+    With requests as units no minute exceeds the limit. With tokens the last request of a minute can
+    exceed it.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -141,43 +140,43 @@ class Pace:
         self._free_at = float("-inf")
 
     def take(self, units: float, now: float) -> float:
-        """Book units; returns the second from which they may be used."""
+        """Book units and return the time in seconds from which they are available."""
         begin = max(self._free_at, now)
         self._free_at = begin + units * self._seconds
         return begin
 
     def give_back(self, units: float) -> None:
-        """Return units that were booked and not used (negative: used beyond what was booked)."""
+        """Return unused units; negative for units used beyond the booking."""
         self._free_at -= units * self._seconds
 
 
-class Ledger:
-    """Rates, budget and progress of one run.
+class RateLimiter:
+    """Rate limits, budget and tallies of a run.
 
     Args:
-        rates: By LLM.
-        budget_usd: Most that answers may cost; None is no limit.
-        wishes: By LLM, what its cells cost at most: the budget is shared by it (`Shares`). None
-            gives it to whoever comes.
-        clock: Seconds; for tests.
+        rates: Limits by LLM.
+        budget_usd: Most dollars for answers; None is no limit.
+        max_costs: Upper bound of the cost of each LLM's cells, by which the budget is shared
+            (`BudgetShares`); None serves calls in order.
+        clock: Returns seconds; for tests.
     """
 
     def __init__(
         self,
-        rates: Mapping[str, Rates],
+        rates: Mapping[str, RateLimits],
         budget_usd: float | None = None,
-        wishes: Mapping[str, float] | None = None,
+        max_costs: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._requests = {
-            n: Pace(r.requests_per_minute) for n, r in rates.items() if r.requests_per_minute
+            n: LeakyBucket(r.requests_per_minute) for n, r in rates.items() if r.requests_per_minute
         }
         self._tokens = {
-            n: Pace(r.tokens_per_minute) for n, r in rates.items() if r.tokens_per_minute
+            n: LeakyBucket(r.tokens_per_minute) for n, r in rates.items() if r.tokens_per_minute
         }
         self._left_usd = float("inf") if budget_usd is None else budget_usd
         self._booked_usd = 0.0
-        self._shares = Shares(wishes or {}, self._left_usd)
+        self._shares = BudgetShares(max_costs or {}, self._left_usd)
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
 
@@ -190,8 +189,8 @@ class Ledger:
             usd: What it may cost at most.
 
         Returns:
-            Seconds to wait before it, or None where the budget, or the LLM's share of it, does not
-            hold it. A call that was booked must be settled.
+            Seconds to wait before the call; None where the budget or the LLM's share is too small.
+            A booked call must be settled.
         """
         if usd > self._left_usd or not self._shares.allow(llm, usd):
             return None
@@ -200,29 +199,29 @@ class Ledger:
         self._booked_usd += usd
         now = self._clock()
         begin = now
-        if pace := self._requests.get(llm):
-            begin = max(begin, pace.take(1, now))
-        if pace := self._tokens.get(llm):
-            begin = max(begin, pace.take(tokens, now))
+        if bucket := self._requests.get(llm):
+            begin = max(begin, bucket.take(1, now))
+        if bucket := self._tokens.get(llm):
+            begin = max(begin, bucket.take(tokens, now))
         return begin - now
 
     def settle(self, llm: str, tokens: float, usd: float, used_tokens: float, spent: float) -> None:
-        """Put what a call took in place of what was booked for it."""
+        """Replace the booking of a call by its actual tokens and cost."""
         self._left_usd += usd - spent
         self._booked_usd -= usd
         self._shares.settle(llm, usd, spent)
-        if pace := self._tokens.get(llm):
-            pace.give_back(tokens - used_tokens)
+        if bucket := self._tokens.get(llm):
+            bucket.give_back(tokens - used_tokens)
 
     def waiting(self) -> bool:
-        """Say whether calls are booked and not settled: a refused one may fit in later."""
+        """Say whether calls are in flight, after which a refused one can fit."""
         return self._booked_usd > 1e-12
 
     def end(self, llm: str) -> None:
-        """Note that an LLM asks no more: what is left of its share is for the others."""
+        """Release the share of an LLM that makes no further calls."""
         self._shares.end(llm)
 
-    def tell(self, llm: str, tally: Tally) -> None:
+    def add_tally(self, llm: str, tally: Tally) -> None:
         """Add to an LLM's tally."""
         self._tallies.setdefault(llm, Tally()).add(tally)
 

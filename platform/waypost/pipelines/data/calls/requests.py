@@ -1,7 +1,6 @@
-"""What is asked, and in which order: a table of requests, each with the key of its answer.
+"""Tables of requests, the keys of their answers, and the order of calls.
 
-Requests do not hold the prompts: those are a column of another table, where they stand once for
-all that ask them.
+A request refers to its prompt by row number in another table, so each prompt is stored once.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from waypost.pipelines.data.config import Candidate
+from waypost.pipelines.data.config import LLMConfig
 
 KEY_BYTES = 16
 
@@ -37,28 +36,28 @@ PROMPT = "query"
 _DECIDING = ("prompt", "max_tokens", "temperature", "top_p", "seed")
 
 Keys = NDArray[np.uint8]
-"""Of (n, `KEY_BYTES`): what 100,000 keys take is 1.6 MB, a fifth of what strings would."""
+"""Shape (n, `KEY_BYTES`): 1.6 MB for 100,000 keys, a fifth of the memory of strings."""
 
 
-def cell_id(name: str, candidate: Candidate, request: Mapping[str, Any]) -> bytes:
+def cell_id(name: str, llm_config: LLMConfig, request: Mapping[str, Any]) -> bytes:
     """Return the key of an answer: a hash of model, revision, prompt, sampling and seed.
 
     Args:
-        name: Of the LLM, where its config names no model.
-        candidate: The LLM.
+        name: Of the LLM; used where its config names no model.
+        llm_config: Of the LLM.
         request: ``prompt``, and columns of `REQUESTS`.
     """
     decides = {
-        "engine": candidate.engine,
-        "model": candidate.config.get("model", name),
-        "revision": candidate.revision or candidate.config.get("revision"),
+        "engine": llm_config.engine,
+        "model": llm_config.config.get("model", name),
+        "revision": llm_config.revision or llm_config.config.get("revision"),
         **{column: request[column] for column in _DECIDING},
     }
     return digest(decides)
 
 
 def digest(data: Any) -> bytes:
-    """Return `KEY_BYTES` bytes that stand for JSON data."""
+    """Return a hash of JSON data, `KEY_BYTES` bytes."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
 
@@ -69,7 +68,7 @@ def key_array(keys: Iterable[bytes]) -> Keys:
 
 
 def first_of_each(keys: Keys) -> NDArray[np.bool_]:
-    """Say of each key whether it stands there for the first time."""
+    """Return for each key whether it is its first occurrence."""
     first = np.zeros(len(keys), bool)
     if len(keys):
         whole = np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
@@ -80,7 +79,7 @@ def first_of_each(keys: Keys) -> NDArray[np.bool_]:
 def request_table(
     keys: Keys, items: NDArray[np.int64], max_tokens: NDArray[np.int32], sampling: Mapping[str, Any]
 ) -> pa.Table:
-    """Make the table of requests that are all sampled alike.
+    """Build the table of requests with equal sampling.
 
     Args:
         keys: Of (n, `KEY_BYTES`).
@@ -103,24 +102,24 @@ def request_table(
     return pa.table(columns, schema=REQUESTS)
 
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 _BLOCK = 8
-"""Rounds of calls in flight that are sorted by length, at most."""
+"""Most rounds of concurrent calls sorted together by length."""
 
 _PIECES = 16
-"""Pieces of a run that are sorted by length, at least, if a piece then holds a round: where a run
-ends early, only its last piece has more of the long ones than their share."""
+"""Least number of pieces of a run that are sorted by length, as long as a piece holds a round of
+calls. In a run that ends early, only the last piece has too many long answers."""
 
 
-def mixed(strata: NDArray[Any], seed: int) -> Rows:
-    """Return all rows in an order of which each beginning holds its share of every stratum.
+def mixed(strata: NDArray[Any], seed: int) -> RowNumbers:
+    """Return all rows in an order whose every prefix holds its share of each stratum.
 
     Each stratum is shuffled and spread evenly over the whole (systematic sampling with a random
     start): of the first k of n rows, a stratum of s has k s / n, less or more than one.
 
     Args:
-        strata: What each row is counted as.
+        strata: Stratum of each row.
         seed: Of the order.
     """
     generator = np.random.default_rng(seed)
@@ -131,8 +130,8 @@ def mixed(strata: NDArray[Any], seed: int) -> Rows:
     return np.argsort(place, kind="stable")
 
 
-def longest_first(rows: Rows, lengths: NDArray[np.int32], in_flight: int) -> Rows:
-    """Sort pieces of an order by length: a batch then holds answers of one length, and stays full.
+def longest_first(rows: RowNumbers, lengths: NDArray[np.int32], in_flight: int) -> RowNumbers:
+    """Sort pieces of an order by length, so that a batch holds answers of similar length.
 
     Args:
         rows: In order.

@@ -1,4 +1,4 @@
-"""From a table of requests to a stream of outcomes, on Ray Data."""
+"""Stream the outcomes of a table of requests, on Ray Data."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Any
 import pyarrow as pa
 
 from waypost.config import PATIENT_THREADS
-from waypost.pipelines.data.calls.worker import Asker, Asking
-from waypost.pipelines.data.config import Candidate
+from waypost.pipelines.data.calls.worker import CallWorker, WorkerConfig
+from waypost.pipelines.data.config import LLMConfig
 
 Stage = Callable[[pa.Table], pa.Table]
-"""A stage behind the asker: from a table with the columns of `OUTCOME` to one of its own."""
+"""A stage after the worker: maps a table with the columns of `OUTCOME` to another table."""
 
 _HANDS = 8
-"""Blocks in an asker's hands. One is given on when all its calls have ended, so that each slow call
-holds one back; and while the stages around move blocks, an asker must not run dry."""
+"""Blocks in work at a worker. A block is passed on when all its calls have ended, so each slow call
+delays one, and further blocks keep the worker busy while stages exchange blocks."""
 
 _ROUNDS = 4
-"""Most rounds of calls in flight that are a block: a block costs 30 ms of CPU whatever it holds."""
+"""Most rounds of concurrent calls in a block; each block costs 30 ms of CPU."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """How the outcomes of one LLM are made.
+    """Source of the outcomes of one LLM.
 
     Attributes:
         llm: Its name.
-        candidate: How it is called.
+        llm_config: Its configuration.
         log_folder: Of its answers.
-        ledger: Handle of the run's `Ledger` actor.
+        limiter: Handle of the run's `RateLimiter` actor.
         booked: Whether each call is booked there.
         cpus: CPUs of an actor.
         stage_tasks: Most tasks of a further stage at once.
     """
 
     llm: str
-    candidate: Candidate
+    llm_config: LLMConfig
     log_folder: Path
-    ledger: Any
+    limiter: Any
     booked: bool
     cpus: float
     stage_tasks: int = 1
@@ -50,11 +50,11 @@ class Stream:
     def outcomes(
         self, requests: pa.Table, prompts: Any, stage: Stage | None = None
     ) -> Iterator[pa.Table]:
-        """Yield what comes of the requests, in no order, as it comes.
+        """Yield the outcomes of the requests as they arrive, in any order.
 
         Args:
             requests: Columns of `REQUESTS`.
-            prompts: Object reference of the table that their ``item`` counts the rows of.
+            prompts: Object reference of the table whose rows their ``item`` numbers.
             stage: A further stage, run by tasks on any node.
         """
         import ray
@@ -62,16 +62,18 @@ class Stream:
 
         if requests.num_rows == 0:
             return
-        actors = min(self.candidate.actors, requests.num_rows)
-        concurrency = math.ceil(self.candidate.concurrency / actors)
-        asking = Asking(self.llm, self.candidate, concurrency, str(self.log_folder), self.booked)
+        actors = min(self.llm_config.actors, requests.num_rows)
+        concurrency = math.ceil(self.llm_config.concurrency / actors)
+        config = WorkerConfig(
+            self.llm, self.llm_config, concurrency, str(self.log_folder), self.booked
+        )
         block = min(_ROUNDS * concurrency, math.ceil(requests.num_rows / (actors * _HANDS)))
         n = requests.num_rows
         parts = [{"begin": at, "end": min(at + block, n)} for at in range(0, n, block)]
-        # from_items makes its blocks here; from_arrow has a task look at each of them
+        # from_items makes its blocks in this process; from_arrow starts a task for each
         data = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
-            Asker,
-            fn_constructor_args=(asking, ray.put(requests), prompts, self.ledger),
+            CallWorker,
+            fn_constructor_args=(config, ray.put(requests), prompts, self.limiter),
             batch_size=None,
             compute=ActorPoolStrategy(
                 size=actors,
@@ -79,7 +81,7 @@ class Stream:
                 max_concurrent_calls_per_actor=_HANDS,
             ),
             num_cpus=self.cpus,
-            num_gpus=self.candidate.gpus,
+            num_gpus=self.llm_config.gpus,
             runtime_env={"env_vars": PATIENT_THREADS},
         )
         if stage is not None:

@@ -1,8 +1,8 @@
-"""The stage of the pipeline that calls an LLM: an async callable that lives in Ray Data's actors.
+"""The worker that calls an LLM: an async callable in an actor of Ray Data.
 
-Many batches are in its hands at once and one semaphore bounds the calls over all of them, so that
-a slow answer holds up nothing but itself. An answer is in the log before anything else is done
-with it but to begin the next call: who kills this process loses the calls in flight and no more.
+Many batches are in work at once and one semaphore bounds the calls over all of them, so a slow
+answer delays nothing else. An answer is logged before further work on it, so a killed process loses
+only the calls in flight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from waypost.engines.base import Engine, collect
 from waypost.pipelines.data.calls.log import AppendLog, LogIndex
 from waypost.pipelines.data.calls.rate_limits import Tally
 from waypost.pipelines.data.calls.requests import PROMPT
-from waypost.pipelines.data.config import Candidate
+from waypost.pipelines.data.config import LLMConfig
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ ANSWERS = "answers"
 """Kind of the log of answers: the response cache."""
 
 LEFT = "left"
-"""In place of an error's text: the budget did not hold the call, which was not made."""
+"""Error text of a call that was not made because of the budget."""
 
 _TELL_S = 0.5
 _SPREAD_S = 0.1
 _LOOK_AGAIN_S = 0.25
 CHARACTERS_A_TOKEN = 3.0
-"""A low guess, so that what is booked for a prompt is rather too much than too little."""
+"""A low estimate, so that bookings for a prompt are too large rather than too small."""
 
 ANSWER = ("error", "response", "input_tokens", "output_tokens", "cost_usd", "latency_s")
 OUTCOME = pa.schema(
@@ -54,54 +54,54 @@ OUTCOME = pa.schema(
         ("latency_s", pa.float32()),
     ]
 )
-"""What comes of a request: its row number, its item, and the answer, or why there is none."""
+"""Outcome of a request: its row number, its item, and the answer or the error."""
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What an asker needs to know; plain data, because it travels to other processes.
+class WorkerConfig:
+    """Configuration of a worker; plain data, sent to other processes.
 
     Attributes:
         llm: Name.
-        candidate: How it is called and what it costs.
-        concurrency: Calls in flight of one asker.
+        llm_config: Its configuration and prices.
+        concurrency: Concurrent calls of one worker.
         log_folder: Of the answers.
-        booked: Whether each call is booked at the ledger: there are rates or a budget.
+        booked: Whether calls are booked at the rate limiter: there are rates or a budget.
     """
 
     llm: str
-    candidate: Candidate
+    llm_config: LLMConfig
     concurrency: int
     log_folder: str
     booked: bool
 
 
-class Asker:
+class CallWorker:
     """Answers rows of a table of requests (`requests.REQUESTS`), by their numbers.
 
     Args:
-        asking: What to call, and how.
+        config: Of the worker.
         requests: Object reference of the table.
-        prompts: Of a table with the column `PROMPT`, whose rows are the items of the requests.
-        ledger: Handle of the run's `Ledger`.
+        prompts: The same of a table with the column `PROMPT`; items number its rows.
+        limiter: Handle of the run's `RateLimiter`.
     """
 
-    def __init__(self, asking: Asking, requests: Any, prompts: Any, ledger: Any) -> None:
+    def __init__(self, config: WorkerConfig, requests: Any, prompts: Any, limiter: Any) -> None:
         import ray
 
-        self._asking = asking
+        self._config = config
         self._requests: pa.Table = ray.get(requests)
         self._prompts: pa.ChunkedArray = ray.get(prompts)[PROMPT]
-        self._ledger = ledger
-        folder = Path(asking.log_folder)
+        self._limiter = limiter
+        folder = Path(config.log_folder)
         self._cache = LogIndex(folder, ANSWERS)
         self._log = AppendLog(folder, ANSWERS)
-        self._slots = asyncio.Semaphore(asking.concurrency)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
         self._cannot_start: str | None = None
         self._tally = Tally()
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._begun = 0
 
     async def __call__(self, batch: dict[str, Any]) -> pa.Table:
@@ -112,7 +112,7 @@ class Asker:
         for request in requests:
             request["prompt"] = self._prompts[request["item"]].as_py()
         outcomes = await asyncio.gather(*map(self._outcome, numbers, requests))
-        self._tell(0.0)
+        self._report(0.0)
         return pa.Table.from_pylist(outcomes, schema=OUTCOME)
 
     async def _outcome(self, number: int, request: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +122,7 @@ class Asker:
             async with self._slots:
                 await self._spread()
                 record = await self._asked(request)
-            # Who waits for the slot begins its call first; this answer's own work is done while
-            # that call is under way.
+            # Let the call that waits for this slot start before this answer is processed.
             await asyncio.sleep(0)
             if record["error"] is None:
                 self._log.append(request["key"], record)
@@ -132,9 +131,9 @@ class Asker:
         return {"request": number, "item": request["item"], "cached": cached, **answer}
 
     async def _spread(self) -> None:
-        # Calls that begin together end together, and then each waits for those before it to be
-        # taken in, round after round. So the first ones begin one after another.
-        number, most = self._begun, self._asking.concurrency
+        # Calls that start together also end together and then queue for processing, round after
+        # round. So the first ones start one after another.
+        number, most = self._begun, self._config.concurrency
         self._begun += 1
         if number < most:
             await asyncio.sleep(_SPREAD_S * number / most)
@@ -142,21 +141,21 @@ class Asker:
     async def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
         if not await self._started():
             return {"error": self._cannot_start}
-        if not self._asking.booked:
+        if not self._config.booked:
             return await self._call(request)
-        candidate = self._asking.candidate
+        llm_config = self._config.llm_config
         prompt = len(request["prompt"]) / CHARACTERS_A_TOKEN
         tokens = prompt + request["max_tokens"]
-        usd = candidate.cost_usd(int(prompt), request["max_tokens"]) or 0.0
-        while (wait := await self._ledger.admit.remote(self._asking.llm, tokens, usd)) is None:
-            if not await self._ledger.waiting.remote():
+        usd = llm_config.cost_usd(int(prompt), request["max_tokens"]) or 0.0
+        while (wait := await self._limiter.admit.remote(self._config.llm, tokens, usd)) is None:
+            if not await self._limiter.waiting.remote():
                 return {"error": LEFT}
             await asyncio.sleep(_LOOK_AGAIN_S)
         await asyncio.sleep(wait)
         record = await self._call(request)
         used = (record.get("input_tokens") or 0) + (record.get("output_tokens") or 0)
         spent = record.get("cost_usd") or 0.0
-        self._ledger.settle.remote(self._asking.llm, tokens, usd, used, spent)
+        self._limiter.settle.remote(self._config.llm, tokens, usd, used, spent)
         return record
 
     async def _call(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +167,7 @@ class Asker:
             temperature=request["temperature"],
             top_p=request["top_p"],
             seed=request["seed"],
-            timeout_s=self._asking.candidate.timeout_s,
+            timeout_s=self._config.llm_config.timeout_s,
         )
         began = time.perf_counter()
         try:
@@ -176,29 +175,29 @@ class Asker:
         except EngineError as error:
             return {"error": f"{type(error).__name__}: {error}"}
         except Exception as error:
-            logger.exception("%s: the engine failed in a way it should not", self._asking.llm)
+            logger.exception("%s: unexpected engine failure", self._config.llm)
             return {"error": f"{type(error).__name__}: {error}"}
         usage = answer.usage
         return {
             "error": None,
-            # lone surrogates are in no column of a table
+            # Arrow columns cannot hold lone surrogates
             "response": answer.text.encode("utf-8", "replace").decode(),
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
-            "cost_usd": self._asking.candidate.cost_usd(usage.input_tokens, usage.output_tokens),
+            "cost_usd": self._config.llm_config.cost_usd(usage.input_tokens, usage.output_tokens),
             "latency_s": round(time.perf_counter() - began, 4),
         }
 
     async def _started(self) -> bool:
         async with self._starting:
             if self._engine is None and self._cannot_start is None:
-                candidate = self._asking.candidate
+                llm_config = self._config.llm_config
                 try:
-                    engine = make_engine(candidate.engine, candidate.config, self._asking.llm)
+                    engine = make_engine(llm_config.engine, llm_config.config, self._config.llm)
                     await engine.start()
                     self._engine = engine
-                    # Modules and weights stay: a collection that goes through them again holds
-                    # all calls up for 0.1 to 0.2 s.
+                    # Freeze modules and weights: a collection over them would block all calls
+                    # for 0.1 to 0.2 s.
                     gc.collect()
                     gc.freeze()
                 except WaypostError as error:
@@ -217,10 +216,10 @@ class Asker:
             tally.errors[error.partition(":")[0]] += 1
         else:
             tally.usd += record.get("cost_usd") or 0.0
-        self._tell(_TELL_S)
+        self._report(_TELL_S)
 
-    def _tell(self, after_s: float) -> None:
+    def _report(self, after_s: float) -> None:
         now = time.monotonic()
-        if self._tally.done and now - self._told_at >= after_s:
-            self._ledger.tell.remote(self._asking.llm, self._tally)
-            self._tally, self._told_at = Tally(), now
+        if self._tally.done and now - self._reported_at >= after_s:
+            self._limiter.add_tally.remote(self._config.llm, self._tally)
+            self._tally, self._reported_at = Tally(), now

@@ -15,7 +15,7 @@ from waypost.contracts.routing_data import read_routing_data, with_choices
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
 from waypost.encoders import make_encoder
 from waypost.pipelines.data.embeddings import Progress, query_embeddings
-from waypost.pipelines.data.llmrouter.formats import kept, line_of, write_pt
+from waypost.pipelines.data.llmrouter.formats import line_of, stored_vectors, write_pt
 
 LLM_FILE = "llm_candidates/default_llm.json"
 VECTOR_FILE = "routing_data/query_embeddings.pt"
@@ -59,7 +59,7 @@ def export_llmrouter(
     if encoder is not None:
         made = make_encoder(encoder)
         origin, vectors = made.id, query_embeddings(texts, made, source, progress)
-    elif (known := kept(source, texts)) is not None:
+    elif (known := stored_vectors(source, texts)) is not None:
         origin, vectors = known
     number = {text: i for i, text in enumerate(texts)}
     with new_folder(target) as folder:

@@ -246,7 +246,7 @@ def _torch() -> Any:
     return torch
 
 
-def keep(folder: Path, texts: Sequence[str], vectors: Sequence[Vectors]) -> None:
+def store_vectors(folder: Path, texts: Sequence[str], vectors: Sequence[Vectors]) -> None:
     """Write the vectors of some texts into a routing-data folder; of equal texts the first."""
     from safetensors.numpy import save_file
 
@@ -262,7 +262,7 @@ def keep(folder: Path, texts: Sequence[str], vectors: Sequence[Vectors]) -> None
     path.chmod(0o644)
 
 
-def kept(folder: Path, texts: Sequence[str]) -> tuple[str, Vectors] | None:
+def stored_vectors(folder: Path, texts: Sequence[str]) -> tuple[str, Vectors] | None:
     """Return (origin, vectors) where a file of the folder has them for every text, else None.
 
     LLMRouter's own come first, then those of the encoder that is first by name.

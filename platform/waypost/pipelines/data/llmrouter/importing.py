@@ -20,7 +20,7 @@ from waypost.contracts.tables import (
     write_routing_table,
 )
 from waypost.pipelines.data.llmrouter.configs import find_files, map_config, write_config
-from waypost.pipelines.data.llmrouter.formats import FURTHER, keep, read_lines, read_pt
+from waypost.pipelines.data.llmrouter.formats import FURTHER, read_lines, read_pt, store_vectors
 
 _BESIDE = (*FURTHER, "token_num")
 
@@ -68,7 +68,9 @@ def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
             write_routing_table(split_path(folder, split), _columns(one.rows))
         write_llms(folder / "llms.json", llms)
         if vectors:
-            keep(folder, [with_choices(row["query"], row["choices"]) for _, row in rows], vectors)
+            store_vectors(
+                folder, [with_choices(row["query"], row["choices"]) for _, row in rows], vectors
+            )
         for config in configs:
             if config.router is not None:
                 write_config(folder / config.file_name, config)
