@@ -152,9 +152,9 @@ def _scores(report: Report) -> None:
 def _columns(
     llms: list[str], names: list[tuple[str, str]], body: list[list[str]]
 ) -> tuple[list[str], int]:
-    """Return the heads of the LLMs' columns, and how many of these a table has room for.
+    """Return the headers of the LLM columns, and how many columns fit into a table.
 
-    Heads are names where all fit, else the LLMs' numbers.
+    Headers are names where all fit, else numbers.
     """
     taken = sum(max(map(len, column)) + _GAP for column in zip(("task", "n"), *names, strict=True))
     room = table_width() - taken
@@ -210,13 +210,13 @@ def _embeddings(report: Report) -> None:
 
 
 def _by_split(report: Report, key: str) -> list[tuple[str, Any]]:
-    """Return an entry for each split and for all, which says nothing new of a single one."""
+    """Return an entry for each split, and for ``all`` where there are several."""
     only = len(report["splits"]) == 1
     return [(split, one) for split, one in report[key].items() if not (only and split == "all")]
 
 
 def _numbered(report: Report) -> list[tuple[tuple[int, str], Report]]:
-    """Return the LLMs with the numbers that may head their columns among the scores."""
+    """Return the LLMs with their numbers, which can head the columns of the scores."""
     return [((i, name), one) for i, (name, one) in enumerate(report["llms"].items(), start=1)]
 
 

@@ -1,4 +1,4 @@
-"""From exceptions to what a user reads and to exit codes."""
+"""Turn exceptions into messages for the user and exit codes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def reporting(debug: bool) -> Iterator[None]:
             raise
         click.echo(message(error), err=True)
         raise click.exceptions.Exit(exit_code(error)) from None
-    # The process edge: whatever is not a WaypostError is a fault of ours.
+    # The process edge: any other exception is a bug of ours.
     except Exception as error:
         if debug:
             raise
-        # Not its message: that may hold a user's text or a key.
+        # Not its message, which can hold a user's text or a key.
         click.echo(
             f"internal error: {type(error).__name__} at {_place(error)}; "
             "run again with --debug (before the command) for the traceback",
@@ -47,13 +47,13 @@ def reporting(debug: bool) -> Iterator[None]:
 
 
 def exit_code(error: WaypostError) -> int:
-    """Return 2 where what was asked for is wrong (a config, a name), 1 where it failed."""
+    """Return 2 for wrong input (a config, a name), else 1."""
     named_wrongly = isinstance(error, RegistryError) and not isinstance(error, PluginError)
     return WRONG_INPUT if named_wrongly or isinstance(error, ConfigError) else FAILED
 
 
 def message(error: WaypostError) -> str:
-    """Say what is wrong; every fault of a config on a line of its own."""
+    """Return the message of an error; every fault of a config on its own line."""
     if isinstance(error, ConfigError) and len(error.faults) > 1:
         lines = [f"{len(error.faults)} things are wrong:", *(f"  {f}" for f in error.faults)]
         return "\n".join(lines)

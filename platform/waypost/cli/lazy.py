@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when they are called, not when they are listed."""
+"""A click group whose commands are imported when called, not when listed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ class LazyGroup(click.Group):
     """A group over modules that each hold a ``command``.
 
     Args:
-        commands_by_name: Command -> (module, short help). The short help stands here so that
-            ``--help`` imports nothing.
-        entry_point_group: Where other distributions add commands; an entry point is the
-            ``command`` itself.
+        commands_by_name: Command -> (module, short help). With the short help here ``--help``
+            imports nothing.
+        entry_point_group: Entry points of other distributions; each is a click command.
         **attributes: Of ``click.Group``.
     """
 
@@ -37,7 +36,7 @@ class LazyGroup(click.Group):
         return [*own, *sorted(set(self._entry_points()) - set(own))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return one command, imported if need be; None where there is none of that name."""
+        """Import and return a command; None for an unknown name."""
         if cmd_name in self.commands_by_name:
             loaded: Any = import_module(self.commands_by_name[cmd_name][0]).command
         elif (point := self._entry_points().get(cmd_name)) is not None:
@@ -49,7 +48,7 @@ class LazyGroup(click.Group):
         return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing any."""
+        """Write the list of commands without imports."""
         points = self._entry_points()
         rows = []
         for name in self.list_commands(ctx):

@@ -31,7 +31,7 @@ def start_logging(debug: bool) -> None:
 
 
 def to_json(data: Any, *, indent: int | None = None) -> str:
-    """Return strict JSON; an infinite or undefined number becomes its name as text."""
+    """Return strict JSON; infinite and NaN numbers become text."""
     return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -69,7 +69,7 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 
 
 def insert_target(text: str) -> tuple[Path, str]:
-    """Read FILE:MARKER, the place where a command puts a table.
+    """Split FILE:MARKER, the place of a generated table.
 
     Raises:
         click.UsageError: it is not of that form.
@@ -81,7 +81,7 @@ def insert_target(text: str) -> tuple[Path, str]:
 
 
 def table_width() -> int:
-    """Return how many characters wide a table may be: the terminal's width, more in a pipe."""
+    """Return the width of tables in characters: the terminal's width, more in a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 

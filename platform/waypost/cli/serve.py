@@ -86,7 +86,7 @@ def _tell(line: str) -> None:
 
 
 def _prepare(config: ServeConfig) -> dict[str, Plan]:
-    """Resolve every application here, where a fault is a message and not a log of Ray's."""
+    """Resolve every application in this process, where a fault becomes a plain message."""
     from waypost.serve import launch
     from waypost.serve.plan import make_plan
 
@@ -98,10 +98,10 @@ def _prepare(config: ServeConfig) -> dict[str, Plan]:
 
 
 class _Reloading:
-    """Brings the changed file into force on SIGHUP.
+    """Applies the changed file on SIGHUP.
 
     Attributes:
-        config: What is in force.
+        config: The active config.
     """
 
     def __init__(self, config: ServeConfig) -> None:
@@ -113,7 +113,7 @@ class _Reloading:
         self._asked = True
 
     def forever(self) -> NoReturn:
-        """Wait for signals; the one that ends the server raises."""
+        """Wait for signals; SIGINT and SIGTERM raise KeyboardInterrupt."""
         while True:
             # not signal.pause: a SIGHUP between test and pause would wait for another one
             time.sleep(POLL_S)
@@ -123,7 +123,7 @@ class _Reloading:
 
 
 def _reload(config: ServeConfig) -> ServeConfig:
-    """Return the config that is in force after the file was read again."""
+    """Read the file again, apply it, and return the active config."""
     from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
 

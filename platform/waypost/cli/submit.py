@@ -97,7 +97,7 @@ def command(
             return
         code = jobs.follow(client, job, _write)
     except KeyboardInterrupt:
-        # The cluster says whether it has the job: Ctrl-C may come at any moment of submitting it.
+        # Ask the cluster for the job: Ctrl-C can come at any moment of the submission.
         _interrupted(client, given, stop_on_interrupt)
         raise
     ctx.exit(code)
@@ -126,7 +126,7 @@ def _write(text: str) -> None:
 
 
 def _command_of(words: Sequence[str]) -> list[str]:
-    """Return the command's words without ``waypost``, after a look at them.
+    """Check the words of a command and return them without ``waypost``.
 
     Raises:
         click.UsageError: it is no command, would write into the job's own folder, or holds

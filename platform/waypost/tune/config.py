@@ -1,4 +1,4 @@
-"""What a file in ``tune_configs`` may say, checked before data is read or Ray starts."""
+"""Configuration of a sweep: fixed values, search space, metric, searcher, budget, and checks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from waypost.encoders import EncoderSpec
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class
 
+T = TypeVar("T")
+
 
 class Range(StrictModel):
     """Numbers between two bounds.
 
     Attributes:
-        type: ``uniform``; ``loguniform``, even in the logarithm; ``quniform``, uniform and
-            rounded to multiples of q; ``randint``, whole numbers without ``high`` itself.
+        type: ``uniform``; ``loguniform``, uniform in the logarithm; ``quniform``, uniform and
+            rounded to multiples of q; ``randint``, integers below ``high``.
         low: Lower bound; above 0 for loguniform.
         high: Upper bound.
         q: Step of quniform.
-        when: Other parameters and the value, or list of values, they must have for this one to
-            be searched; otherwise it keeps the router's default.
+        when: Condition: other parameters with the value, or list of values, they must have.
+            Otherwise this parameter keeps the router's default.
     """
 
     type: Literal["uniform", "loguniform", "quniform", "randint"]
@@ -60,11 +62,11 @@ class Range(StrictModel):
 
 
 class Values(StrictModel):
-    """A few values.
+    """A list of values.
 
     Attributes:
         type: ``choice`` draws one; ``grid`` tries each.
-        values: What may be drawn.
+        values: The values.
         when: As in `Range`.
     """
 
@@ -82,15 +84,15 @@ Dimension: TypeAlias = Range | Values
 
 
 class Metric(StrictModel):
-    """What a trial is judged by, cross-validated inside the training split.
+    """The objective of a sweep, cross-validated inside the training split.
 
     Attributes:
-        name: ``quality``, mean score of the choice; ``utility``, quality less lambda times
-            relative cost; ``cost``, mean dollars of the choice; ``aiq``, area under the curve of
-            quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
+        name: ``quality``, mean score of the chosen LLM; ``utility``, quality less lambda times
+            relative cost; ``cost``, mean dollars of the chosen LLM; ``aiq``, area under the curve
+            of quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
             ``share`` of the best single LLM's quality.
-        lam: Cost weight of the decisions (``lambda`` in the file); the curves take them all.
-        share: Of ``cost_at_quality``.
+        lam: Cost weight of the decisions (``lambda`` in the file); unused by the curve metrics.
+        share: Quality target of ``cost_at_quality``.
     """
 
     name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality"] = "quality"
@@ -99,17 +101,17 @@ class Metric(StrictModel):
 
     @property
     def mode(self) -> Literal["max", "min"]:
-        """Whether it is to be high or low."""
+        """Direction of improvement."""
         return "min" if self.name in ("cost", "cost_at_quality") else "max"
 
     @property
     def needs_cost(self) -> bool:
-        """Whether it can be had only where the data says what calls cost."""
+        """Whether it needs costs in the data."""
         return self.name not in ("quality", "utility") or (self.name == "utility" and self.lam > 0)
 
     @property
     def label(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         if self.name == "aiq":
             return "AIQ"
         if self.name == "cost_at_quality":
@@ -119,11 +121,11 @@ class Metric(StrictModel):
 
 
 class Budget(StrictModel):
-    """When a sweep ends.
+    """Budget of a sweep.
 
     Attributes:
-        trials: Settings that are measured.
-        time_s: Seconds after which no further trial begins; None is no limit.
+        trials: Number of settings to measure.
+        time_s: Seconds after which no further trial starts; None is no limit.
     """
 
     trials: int = Field(ge=1)
@@ -131,7 +133,7 @@ class Budget(StrictModel):
 
 
 class Resources(StrictModel):
-    """What one trial takes.
+    """Resources of a trial.
 
     Attributes:
         cpu: CPUs.
@@ -149,16 +151,16 @@ class TuneConfig(StrictModel):
         router: Registry name.
         fixed: Parameters with one value.
         space: Parameters that are searched.
-        metric: What a trial is judged by.
-        mode: Whether the metric is to be high or low.
-        searcher: Who proposes trials.
-        scheduler: Who stops them early; all but fifo need a router that trains by epochs.
-        budget: When the sweep ends.
+        metric: Objective of the trials.
+        mode: Direction of improvement of the metric.
+        searcher: Proposes the settings.
+        scheduler: Stops trials early; all but fifo need a router that trains by epochs.
+        budget: Of the sweep.
         resources: Of one trial.
         encoder: Query encoder.
-        folds: Parts of the cross-validation.
-        finalists: How many of the best trials are measured again before one is taken.
-        repeats: On how many further deals of the questions to folds.
+        folds: Number of folds of the cross-validation.
+        finalists: Number of best trials that are measured again before the choice.
+        repeats: Number of further assignments of questions to folds for the finalists.
         seed: Of folds, searcher and routers.
     """
 
@@ -185,7 +187,9 @@ class TuneConfig(StrictModel):
         grids = [name for name, one in self.space.items() if one.type == "grid"]
         if grids and self.searcher != "random":
             wrong.append(f"{', '.join(grids)}: grid goes with the random searcher only; use choice")
-        if circle := _circle(self.space):
+        if circle := sorted(
+            set(self.space) - set(in_order(self.space)), key=list(self.space).index
+        ):
             wrong.append(f"the conditions of {', '.join(circle)} wait for one another")
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -193,7 +197,7 @@ class TuneConfig(StrictModel):
 
 
 def in_order(space: Mapping[str, Dimension]) -> list[str]:
-    """Return the searched parameters, each after those that its condition names."""
+    """Return the searched parameters in topological order of their conditions."""
     found: list[str] = []
     waiting = dict(space)
     while ready := [n for n, one in waiting.items() if not set(one.when) & set(waiting)]:
@@ -202,16 +206,11 @@ def in_order(space: Mapping[str, Dimension]) -> list[str]:
     return found
 
 
-def _circle(space: Mapping[str, Dimension]) -> list[str]:
-    ordered = in_order(space)
-    return [name for name in space if name not in ordered]
-
-
 def load_tune_config(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
     """Read a sweep.
 
     Raises:
-        ConfigError: with every fault of the file's form; `check_against` knows the router.
+        ConfigError: with every fault of the file's form; `check_against` checks parameters.
     """
     return load_config(TuneConfig, path, overrides)
 
@@ -225,9 +224,8 @@ def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], whe
         where: The file, for messages.
 
     Raises:
-        ConfigError: naming every unknown parameter, every bound or value out of range, every
-            parameter both fixed and searched, and every condition on a parameter that cannot
-            have the value.
+        ConfigError: with every unknown parameter, bound or value out of range, parameter both
+            fixed and searched, and condition that can never hold.
     """
     if found := faults_against(config.fixed, config.space, constraints, where):
         raise ConfigError(found)
@@ -239,7 +237,7 @@ def faults_against(
     constraints: Mapping[str, Constraint],
     where: str,
 ) -> list[Fault]:
-    """Return the faults that `check_against` names."""
+    """Return the faults of `check_against`."""
     found = check_parameters(fixed, constraints, f"{where}: fixed")
     for name, dimension in space.items():
         if name in fixed:
@@ -253,9 +251,6 @@ def faults_against(
     return list(dict.fromkeys(found))
 
 
-T = TypeVar("T")
-
-
 def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
     """Read a file of ``tune_configs``.
 
@@ -267,7 +262,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
 
 
 def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
-    """Check a sweep as plain data; see `read_sweep`."""
+    """Check a sweep given as plain data; see `read_sweep`."""
     found: list[Fault] = []
 
     def attempt(call: Callable[[], T]) -> T | None:
@@ -297,12 +292,12 @@ def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
 
 
 def defaults_of(config: TuneConfig) -> dict[str, Any]:
-    """Return the router's parameters as they are without a sweep, its seed set."""
+    """Return the router's default parameters, with the seed of the sweep."""
     return new_router(TrainConfig(router=config.router, seed=config.seed)).get_params()
 
 
 def _against(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
-    """Return the faults of those parts of the file that have their form."""
+    """Return the faults of the well-formed parts of the file."""
     fixed, space = data.get("fixed") or {}, data.get("space") or {}
     if not isinstance(fixed, Mapping) or not isinstance(space, Mapping):
         return []
@@ -312,7 +307,7 @@ def _against(cls: Any, data: Mapping[str, Any], where: str) -> list[Fault]:
         try:
             read[name] = adapter.validate_python(one)
         except ValidationError:
-            continue  # said by the file's own check
+            continue  # reported by the check of the file's form
     return faults_against(fixed, read, cls.parameter_constraints, where)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: best so far, parallel coordinates, importance of each parameter."""
+"""Plots of a sweep: best so far, parallel coordinates, parameter importance, learning curves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from waypost.tune.select import ranked
 from waypost.tune.space import same
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
+_SHOWN_CURVES = 3
+_UNSET = -0.12
 _SHOWN_BEST = 0.1
-"""Share of the trials that stand out in the parallel coordinates."""
+"""Share of the trials highlighted in the parallel coordinates."""
 
 
 def draw_progress(rows: Sequence[Row], label: str, sign: float, taken: int, path: Path) -> None:
@@ -70,7 +72,7 @@ def _unit(most_s: float) -> tuple[str, float]:
 
 
 def limits(scores: Any) -> tuple[float, float]:
-    """Return limits that show the better trials well: far outliers are cut off."""
+    """Return axis limits that cut off far outliers."""
     if not len(scores):
         return 0.0, 1.0
     low, middle, high = np.percentile(scores, [0, 50, 100])
@@ -87,7 +89,7 @@ def draw_parallel(
     taken: int,
     path: Path,
 ) -> None:
-    """Draw each trial as a line over one axis a parameter; the best tenth stands out."""
+    """Draw parallel coordinates: a line for each trial, the best tenth highlighted."""
     done = [row for row in rows if row.status == "done" and row.score is not None and row.number]
     names = list(space)
     made = figure(max(6.5, 1.75 * (len(names) + 1)), 4.8)
@@ -100,7 +102,7 @@ def draw_parallel(
     for place in order:
         row = done[place]
         heights = [_height(space[name], row.setting, name) for name in names]
-        # Lines through one value of a choice would lie on one another.
+        # Jitter, or lines through one value of a choice would overlap.
         heights = [h + draw.uniform(-0.012, 0.012) for h in heights]
         heights.append(float(np.clip((scores[place] - low) / (high - low or 1), 0, 1)))
         won, is_best = row.number == taken, place in best
@@ -114,15 +116,14 @@ def draw_parallel(
         )
     for x, name in enumerate(names):
         _axis(axis, x, space[name])
-        unset = any(name not in row.setting for row in done)
-        if unset:
+        if any(name not in row.setting for row in done):
             _tick(axis, x, _UNSET, "unset")
     axis.axvline(len(names), color="black", lw=0.8)
     for share in (0.0, 0.5, 1.0):
         axis.text(
             len(names) + 0.06, share, f"{low + share * (high - low):.4g}", fontsize=8, va="center"
         )
-    heads = [literal(name) for name in names] + [literal(_wrapped(label))]
+    heads = [literal(name) for name in names] + [literal(label if len(label) <= 20 else "score")]
     axis.set_xticks(range(len(heads)), heads, fontsize=9)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
@@ -133,9 +134,6 @@ def draw_parallel(
         side.set_visible(False)
     _legend(made, len(best), taken)
     save(made, path)
-
-
-_UNSET = -0.12
 
 
 def _height(dimension: Dimension, setting: Mapping[str, Any], name: str) -> float:
@@ -172,10 +170,6 @@ def _tick(axis: Any, x: int, y: float, text: str) -> None:
         x + 0.05, y, text, fontsize=8, va="center", zorder=6,
         bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
     )  # fmt: skip
-
-
-def _wrapped(label: str) -> str:
-    return label if len(label) <= 20 else "score"
 
 
 def _legend(made: Any, best: int, taken: int) -> None:
@@ -215,18 +209,15 @@ def draw_importance(shares: Mapping[str, float] | None, path: Path) -> bool:
     return True
 
 
-_SHOWN_CURVES = 3
-
-
 def draw_curves(rows: Sequence[Row], label: str, sign: float, taken: int, path: Path) -> bool:
-    """Draw the held-out loss and the metric over the epochs; a panel without values is left out.
+    """Draw the held-out loss and the metric over the epochs, leaving out panels without values.
 
     Args:
         rows: Of the search.
         label: Of the metric.
         sign: 1 where a high metric is good, -1 where a low one is.
         taken: Number of the trial that was taken.
-        path: The file; an earlier one goes where there is nothing to draw.
+        path: The file; deleted where there is nothing to draw.
 
     Returns:
         Whether there is anything to draw.
@@ -278,7 +269,7 @@ def _look(row: Row, best: set[int], taken: int) -> dict[str, Any]:
 
 
 def _draw(axis: Any, row: Row, curve: Sequence[float | None], look: dict[str, Any]) -> None:
-    """Draw the epochs that have a value, and mark the last one."""
+    """Draw the epochs with a value, and mark the last one."""
     known = [(epoch, value) for epoch, value in enumerate(curve, 1) if value is not None]
     if known:
         epochs, values = zip(*known, strict=True)

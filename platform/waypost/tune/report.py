@@ -1,4 +1,4 @@
-"""What a sweep leaves for people and programs: report.json, report.md, trials.parquet, plots."""
+"""Report of a sweep: report.json, report.md, trials.parquet, plots, importance of parameters."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from waypost.tune.select import Choice, compared, given, number, ranked, render_
 from waypost.tune.space import SearchSpace
 
 FEWEST = 12
-"""With fewer trials nothing can be told."""
+"""Fewest trials for an estimate of importance."""
 
 _TREES = 80
+_LISTED = 15
+
+Report = dict[str, Any]
 
 
 def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, float] | None:
-    """Return each parameter's share of what a forest explains of the scores (they sum to 1).
+    """Return each parameter's share of permutation importance; the shares sum to 1.
 
-    A random forest predicts the score from the setting; a parameter counts for what the
-    prediction of trials outside a tree's sample loses when its values are shuffled (Breiman, 2001).
-    None where there are too few trials, or where the forest explains nothing.
+    A random forest predicts the score from the setting. The importance of a parameter is the loss
+    of accuracy on out-of-bag trials when its values are shuffled (Breiman, 2001). None with too few
+    trials, or where the forest explains nothing.
     """
     from sklearn.tree import DecisionTreeRegressor
 
@@ -61,7 +64,7 @@ def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, 
 
 
 def _encoded(rows: Sequence[Row], space: SearchSpace) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return settings as numbers, and whose column each is: choices one-hot, -1 where unset."""
+    """Return settings as numeric columns and the parameter of each; choices are one-hot."""
     columns: list[list[float]] = []
     owner: list[int] = []
     for place, (name, dimension) in enumerate(space.space.items()):
@@ -82,11 +85,6 @@ def _encoded(rows: Sequence[Row], space: SearchSpace) -> tuple[NDArray[Any], NDA
     return np.array(columns).T, np.array(owner, np.intp)
 
 
-_LISTED = 15
-
-Report = dict[str, Any]
-
-
 def describe(
     config: TuneConfig,
     space: SearchSpace,
@@ -94,14 +92,14 @@ def describe(
     choice: Choice,
     facts: Mapping[str, Any],
 ) -> Report:
-    """Return what report.json holds, but for the test split's numbers.
+    """Return the content of report.json, without the numbers of the test split.
 
     Args:
         config: The sweep.
         space: Its search space.
         rows: Of the search.
-        choice: What was taken.
-        facts: Further ones: data digest, questions, command.
+        choice: The choice.
+        facts: Further facts: data digest, questions, command.
     """
     sign = 1.0 if config.mode == "max" else -1.0
     by = {status: sum(row.status == status for row in rows) for status in ("done", "stopped")}
@@ -137,7 +135,10 @@ def describe(
         "chosen_gain": choice.chosen_gain,
         "best_of_search": {"trial": choice.best.number, "score": choice.best.score},
         "finalists": choice.finalists,
-        "best_trials": [_listed(row) for row in ranked(rows, sign)[:_LISTED]],
+        "best_trials": [
+            {"trial": one.number, **{k: getattr(one, k) for k in ("score", "seconds", "setting")}}
+            for one in ranked(rows, sign)[:_LISTED]
+        ],
         "failures": [{"trial": row.number, "error": row.error, **row.setting} for row in failed],
         "importance": importance(rows, space, config.seed),
         "seconds": max((row.at_s for row in rows), default=0.0),
@@ -146,14 +147,10 @@ def describe(
     }
 
 
-def _listed(row: Row) -> dict[str, Any]:
-    return {"trial": row.number, "score": row.score, "seconds": row.seconds, "setting": row.setting}
-
-
 def write(
     folder: Path, report: Report, config: TuneConfig, space: SearchSpace, rows: Sequence[Row]
 ) -> Report:
-    """Write all files of the report; returns what report.json holds.
+    """Write all files of the report and return the content of report.json.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -175,9 +172,9 @@ def write(
 
 
 def write_trials(path: Path, rows: Sequence[Row], space: SearchSpace) -> None:
-    """Write one line a measurement; a parameter that was not searched in it is null.
+    """Write a row for each measurement; parameters outside its setting are null.
 
-    Columns of parameters are texts where their values are of several types.
+    Parameter columns are JSON text where their values have several types.
     """
     import pyarrow as pa
     from pyarrow import parquet

@@ -1,12 +1,12 @@
-"""Which setting is taken: an honest choice among many noisy numbers.
+"""Choose the setting of a sweep, with a correction for picking the best of many noisy scores.
 
-The best of many trials is best by luck as much as by merit. So the best few are measured again on
-other deals of the questions to folds, and the default stays unless the best of them
+The best few trials are measured again on other assignments of questions to folds. The default
+stays unless the best of them
 
 1. earns more than the default by over one standard error of the paired difference, and
 2. the choice itself earns something: in bootstrap draws of the blocks, the setting that is best
    on the blocks drawn is compared with the default on those not drawn (bootstrap bias corrected
-   cross-validation; Tsamardinos, Greasidou and Borboudakis, 2018). No fit is made for it.
+   cross-validation; Tsamardinos, Greasidou and Borboudakis, 2018). This needs no further fit.
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ from waypost.tune.space import SearchSpace, same
 
 DRAWS = 2000
 
+Report = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The setting that was taken.
+    """The chosen setting.
 
-    Gains are improvements over the default, positive where it is better, whichever way the metric
-    goes; None where the default failed.
+    Gains are improvements over the default, positive in the direction of the metric; None where the
+    default failed.
 
     Attributes:
         row: Of the search.
         score: The metric, mean over all its deals.
         default_score: The default's, over the same deals.
-        best: Of the search; the row that scored best there.
+        best: Row with the best score of the search.
         gain: Of the best finalist over the default, over all deals.
         gain_se: Its standard error, paired over blocks of questions.
-        chosen_gain: What choosing the best of the search earns over the default on questions that
-            it was not chosen on; see the module.
-        why: In words.
-        finalists: Of each finalist number, score over all deals, its standard error, gain, gain_se.
-        rival: The best of them that is not the default; None where there is none.
-        deals: How many deals of the questions to folds their scores are means over.
+        chosen_gain: Gain of choosing the best of the search, on questions outside the choice; see
+            the module.
+        why: Reason of the choice.
+        finalists: For each finalist: number, score over all deals, standard error, gain, gain_se.
+        rival: Best finalist other than the default; None without one.
+        deals: Number of deals that the scores are averaged over.
     """
 
     row: Row
@@ -67,24 +69,24 @@ class Choice:
 
 
 def ranked(rows: Iterable[Row], sign: float) -> list[Row]:
-    """Return the trials that came to their end, the best first; of equals the earlier one."""
+    """Return the finished trials, the best first; ties by number."""
     done = [row for row in rows if row.status == "done" and row.score is not None]
     return sorted(done, key=lambda row: (-sign * (row.score or 0.0), row.number))
 
 
 def finalists(rows: Sequence[Row], sign: float, count: int) -> list[Row]:
-    """Return the best few of a search and, before them, the default where it did not fail."""
+    """Return the default, unless it failed, and the best few trials of a search."""
     best = ranked(rows, sign)
     default = [row for row in best if row.number == 0]
     return default + [row for row in best if row.number][:count] if count else default
 
 
 def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) -> Choice:
-    """Take a setting.
+    """Choose the setting of a sweep.
 
     Args:
         rows: Of the search.
-        again: Of the finalists, on further deals; empty where nothing was measured again.
+        again: Rows of the finalists on further deals; may be empty.
         sign: 1 where a high metric is good, -1 where a low one is.
         seed: Of the draws.
 
@@ -162,7 +164,7 @@ def _decide(
 
 
 def corrected_gain(rows: Sequence[Row], default: Row, sign: float, seed: int) -> float:
-    """Return the mean out-of-draw gain of the in-draw best over the default."""
+    """Return the mean gain over the default of the in-draw best, on blocks not drawn."""
     table = sign * np.stack([_blocks([row]) for row in rows])
     place = next(i for i, row in enumerate(rows) if row is default)
     count = table.shape[1]
@@ -201,12 +203,12 @@ def _gain(deals: dict[str, list[Row]], row: Row, default: Row, sign: float) -> t
 
 
 def _error(blocks: Floats) -> float:
-    """Return the standard error of a metric, or of a difference, by its pseudo-values."""
+    """Return the standard error of a metric or difference from its pseudo-values."""
     return float(blocks.std(ddof=1) / np.sqrt(len(blocks))) if len(blocks) > 1 else 0.0
 
 
 def _blocks(rows: Sequence[Row]) -> Floats:
-    """Return the pseudo-values of a setting, mean over its deals; an unknown one is the score."""
+    """Return the pseudo-values of a setting, mean over its deals; unknown ones become the score."""
     table: list[list[float]] = [
         [float(row.score or 0.0) if block is None else block for block in row.blocks]
         for row in rows
@@ -214,13 +216,10 @@ def _blocks(rows: Sequence[Row]) -> Floats:
     return np.asarray(np.mean(np.array(table), axis=0))
 
 
-Report = dict[str, Any]
-
-
 def compared(space: SearchSpace, choice: Choice) -> Report:
-    """Return the default and the best finalist beside it, with all their parameters.
+    """Return the default and the best other finalist, with all their parameters.
 
-    ``default`` is None where it could not be measured, ``best_other`` where there is no other.
+    ``default`` is None where it failed, ``best_other`` where there is no other finalist.
     """
     rival, is_known = choice.rival, choice.default_score is not None
     return {
@@ -230,7 +229,7 @@ def compared(space: SearchSpace, choice: Choice) -> Report:
 
 
 def given(row: Row) -> dict[str, Any]:
-    """Return what the router of a row was given, beside what is fixed."""
+    """Return the parameters of the router of a row, without the fixed ones."""
     return row.trained or row.setting
 
 
@@ -247,7 +246,7 @@ def _side(space: SearchSpace, choice: Choice, number: int, setting: dict[str, An
 
 
 def render_taken(report: Report) -> list[str]:
-    """Return the lines of report.md that say what was taken and why, of what report.json holds."""
+    """Return the lines of report.md on the choice and its reason, from report.json."""
     taken, sides = report["taken"], report["compared"]
     sides_of = {"default": sides["default"]}
     if other := sides["best_other"]:
@@ -294,14 +293,14 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a number with four decimals, or three digits where it is small."""
+    """Format a number with four decimals, or three digits where it is small."""
     if value is None:
         return "n/a"
     return f"{value:.4f}" if abs(value) >= 1e-2 or value == 0 else f"{value:.3g}"
 
 
 def value(one: Any) -> str:
-    """Write a parameter."""
+    """Format a parameter value."""
     if isinstance(one, float):
         return f"{one:.4g}"
     return "null" if one is None else str(one)

@@ -1,4 +1,4 @@
-"""Which of several predictions to decide by, judged by what their choices earn."""
+"""Choose among several ways to predict, by the outcomes of their choices."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from waypost.contracts.types import Floats
 from waypost.tune.auto.stacking import Stack
 
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Cost weights that choices are judged at; 0 counts as much as all others together."""
+"""Cost weights of the comparison; 0 counts as much as all others together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A way to predict, and what it predicts out of sample.
+    """A way to predict, with its out-of-sample predictions.
 
     Attributes:
         name: In the report.
-        stack: Weights of all members that were tried.
+        stack: Weights of all tried members.
         quality: (n, n_llms).
         cost_usd: (n, n_llms) predicted dollars, NaN where unknown.
         corrected: Whether `stacking.Correction` is part of it.
@@ -44,17 +44,17 @@ def choose(
     cost_ref: float,
     fold: NDArray[np.intp],
 ) -> tuple[Candidate, dict[str, Any]]:
-    """Take the candidate whose choices earn most.
+    """Choose the candidate with the best outcomes.
 
-    The first in the list that is within one standard error (paired, over questions) of the
-    best is taken: the best of many noisy estimates is picked by chance as much as by merit.
+    The first candidate within one standard error (paired, over questions) of the best is chosen, as
+    the best of many noisy estimates is partly best by chance.
 
     Args:
         candidates: In the order of preference.
-        data: The questions they predict.
+        data: The predicted questions.
         mean_quality: (n_llms,) training means.
         cost_ref: See `policy.rank`.
-        fold: (n,), for the report's count.
+        fold: Fold of each question, (n,); counted in the report.
 
     Returns:
         The choice, and a report: JSON-able.
@@ -103,7 +103,7 @@ def choose(
 
 
 def earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:
-    """Return what each question earned: utility over the weights, and quality at weight 0."""
+    """Return utility over the cost weights and quality at weight 0 of each question."""
     spent = np.where(np.isnan(data.cost_usd), candidate.cost_usd, data.cost_usd)
     priced = bool(np.isfinite(cost_ref) and cost_ref > 0 and not np.isnan(spent).all())
     rows = np.arange(len(data))

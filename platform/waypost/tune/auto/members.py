@@ -1,4 +1,4 @@
-"""The routers that `auto` tries: how they are named, and what they predict out of sample."""
+"""Members of `auto`: the routers it tries, and their out-of-sample predictions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Members:
     """Constraint of the parameter ``members``: null, or a list of `Spec`."""
 
     def allows(self, value: Any) -> bool:
-        """Say whether the value is one; that the routers exist is checked at fit."""
+        """Say whether the value has the right form; the routers are checked at fit."""
         if value is None:
             return True
         return isinstance(value, list | tuple) and bool(value) and all(map(_is_spec, value))
@@ -91,7 +91,7 @@ def _is_spec(value: Any) -> bool:
 
 
 def members_of(specs: Sequence[Spec] | None) -> list[Member]:
-    """Read the parameter ``members``; None is `DEFAULT`. A member that stands twice counts once."""
+    """Read the parameter ``members``; None is `DEFAULT`, and repeated members count once."""
     found: dict[str, Member] = {}
     for spec in DEFAULT if specs is None else specs:
         pairs = {spec: {}} if isinstance(spec, str) else spec
@@ -103,7 +103,7 @@ def members_of(specs: Sequence[Spec] | None) -> list[Member]:
 
 @dataclass(frozen=True, eq=False)
 class OutOfSample:
-    """What a member predicts of questions it was not fitted on.
+    """Predictions of a member for questions outside its training data.
 
     Attributes:
         member: The member.
@@ -119,12 +119,12 @@ class OutOfSample:
 def try_members(
     members: Sequence[Member], data: RoutingData, fold: NDArray[np.intp], seed: int
 ) -> tuple[list[OutOfSample], dict[str, str]]:
-    """Predict each fold's questions by routers fitted on the others.
+    """Predict the questions of each fold by routers fitted on the others.
 
-    A member that cannot be built, or not be fitted on this data, is left out.
+    Members that cannot be built or fitted are left out.
 
     Returns:
-        What the members predict, and reasons by label of those left out.
+        The predictions, and the reasons of members left out by label.
     """
     shape, folds = data.quality.shape, np.unique(fold)
     found = [OutOfSample(member, np.empty(shape), np.empty(shape)) for member in members]

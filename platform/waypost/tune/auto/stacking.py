@@ -1,8 +1,8 @@
-"""Combines several routers' predictions into one (stacked regression; Breiman, 1996).
+"""Combine the predictions of several routers into one (stacked regression; Breiman, 1996).
 
-A prediction has two parts that are weighted apart, because they are differently hard to predict:
-how hard the question is (the mean over the LLMs) and which LLM is better at it (the contrasts).
-All that is learned here is learned from out-of-sample predictions.
+A prediction has two parts with separate weights, as they differ in difficulty: how hard the
+question is (the mean over the LLMs) and which LLM is better at it (the contrasts). All weights are
+learned from out-of-sample predictions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from waypost.contracts.types import Floats
 
 PRIOR_QUESTIONS = 1000.0
-"""Weight of "all members count alike", in questions: few outcomes tell little of who is better."""
+"""Weight of the prior of equal weights, in questions."""
 
 MOST_MEMBERS = 5
-"""A request asks each member; those that the stack would miss least are left out first."""
+"""Most members of a stack, as each request asks all of them; the least useful are dropped."""
 
 NEIGHBOURS = 200
-"""Training questions that correct a prediction (at most an eighth of them)."""
+"""Neighbouring training questions for a correction; at most an eighth of all."""
 
 _SWEEPS = 500
 _BLOCK = 256
@@ -31,7 +31,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Weights of the members, and what their predictions are weighted around.
+    """Weights of the members, and the means that their predictions are centred on.
 
     Attributes:
         contrast: (n_members,) weights of the differences between LLMs, at least 0.
@@ -44,16 +44,16 @@ class Stack:
     mean: Floats
 
     def combine(self, predictions: Floats) -> Floats:
-        """Return quality (n, n_llms), not yet held to [0, 1], of predictions (n_members, n, m)."""
+        """Return unclipped quality (n, n_llms) from predictions (n_members, n, n_llms)."""
         away = predictions - self.mean
         level = away.mean(axis=2, keepdims=True)
-        # einsum: for one question it costs a fifth of tensordot, for many the same
+        # einsum costs a fifth of tensordot for one question, and the same for many
         both = np.einsum("k,knm->nm", self.contrast, away - level)
         return np.asarray(self.mean + both + np.einsum("k,knm->nm", self.level, level))
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Whether a member has any weight, (n_members,)."""
+        """Whether each member has any weight, (n_members,)."""
         return np.asarray((self.contrast > 0) | (self.level > 0))
 
     def only(self, members: NDArray[np.bool_]) -> Stack:
@@ -71,14 +71,14 @@ class Stack:
 
 
 def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
-    """Learn weights of at least 0 by least squares on measured cells, drawn towards even ones.
+    """Fit non-negative weights by least squares on measured cells, shrunk towards equal ones.
 
     Args:
         predictions: (n_members, n, n_llms), each out of sample.
         quality: (n, n_llms), NaN where not measured; every row has a score.
         mean: (n_llms,) training means.
     """
-    contrast, level = _problems(predictions, quality, mean)
+    contrast, level = _least_squares(predictions, quality, mean)
     kept = np.arange(len(predictions))
     while len(kept) > MOST_MEMBERS:
         losses = [contrast.only(np.delete(kept, place)).loss for place in range(len(kept))]
@@ -89,11 +89,11 @@ def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
 
 
 def fit_mean(predictions: Floats, quality: Floats, mean: Floats, kept: NDArray[np.intp]) -> Stack:
-    """Return the stack of even weights of the members ``kept``, whose size alone is learned.
+    """Fit one common weight for the members ``kept``.
 
     The other arguments are as in `fit_stack`.
     """
-    contrast, level = (part.only(kept) for part in _problems(predictions, quality, mean))
+    contrast, level = (part.only(kept) for part in _least_squares(predictions, quality, mean))
     ones = np.ones(len(kept))
     return _stack(kept, contrast.even * ones, level.even * ones, len(predictions), mean)
 
@@ -106,7 +106,9 @@ def _stack(
     return Stack(weights[0], weights[1], mean)
 
 
-def _problems(predictions: Floats, quality: Floats, mean: Floats) -> tuple[_Problem, _Problem]:
+def _least_squares(
+    predictions: Floats, quality: Floats, mean: Floats
+) -> tuple[_LeastSquares, _LeastSquares]:
     known = ~np.isnan(quality)
     counts = known.sum(axis=1, keepdims=True)
 
@@ -118,14 +120,14 @@ def _problems(predictions: Floats, quality: Floats, mean: Floats) -> tuple[_Prob
     contrast, level = parts(quality)
     found = [parts(one) for one in predictions]
     return (
-        _Problem.of([one for one, _ in found], contrast),
-        _Problem.of([one for _, one in found], level),
+        _LeastSquares.of([one for one, _ in found], contrast),
+        _LeastSquares.of([one for _, one in found], level),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
-    """Least squares with weights of at least 0 and the prior that all are alike."""
+class _LeastSquares:
+    """Non-negative least squares with a prior of equal weights."""
 
     inner: Floats
     right: Floats
@@ -133,12 +135,14 @@ class _Problem:
     rows: int
 
     @classmethod
-    def of(cls, columns: Sequence[Floats], target: Floats) -> _Problem:
+    def of(cls, columns: Sequence[Floats], target: Floats) -> _LeastSquares:
         flat = np.stack([column.ravel() for column in columns])
         return cls(flat @ flat.T, flat @ target.ravel(), float((target**2).sum()), len(target))
 
-    def only(self, kept: NDArray[np.intp]) -> _Problem:
-        return _Problem(self.inner[np.ix_(kept, kept)], self.right[kept], self.square, self.rows)
+    def only(self, kept: NDArray[np.intp]) -> _LeastSquares:
+        return _LeastSquares(
+            self.inner[np.ix_(kept, kept)], self.right[kept], self.square, self.rows
+        )
 
     @property
     def weights(self) -> Floats:
@@ -150,7 +154,7 @@ class _Problem:
 
     @property
     def even(self) -> float:
-        """The best weight that is the same for all: one number, and so learned in full."""
+        """The best common weight of all members, without shrinkage."""
         return max(float(self.right.sum()) / max(float(self.inner.sum()), 1e-12), 0.0)
 
     @property
@@ -173,15 +177,14 @@ def _coordinate_descent(inner: Floats, right: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """What the stack gets wrong near a question, where near is to be predicted alike.
+    """Mean error of the stack on neighbouring questions.
 
-    Neighbours in the space of the members' own predictions: directions that tell nothing of the
-    outcomes are not in it.
+    Neighbours are questions with similar predictions of the members.
 
     Attributes:
         points: float32 (n, n_members * n_llms) contrasts of the members' predictions.
         errors: float32 (n, n_llms), contrasts of score less stacked prediction; NaN not measured.
-        k: Neighbours, and the weight of "no error" counted in them.
+        k: Number of neighbours, and weight of a prior error of 0.
     """
 
     points: NDArray[np.float32]
@@ -189,10 +192,10 @@ class Correction:
     k: int
 
     def of(self, predictions: Floats) -> Floats:
-        """Return what to add to the stacked prediction, (n, n_llms).
+        """Return the correction of the stacked prediction, (n, n_llms).
 
         Args:
-            predictions: (n_members, n, n_llms), of questions that are not among the points.
+            predictions: (n_members, n, n_llms), of questions outside the points.
         """
         asked = _points(predictions)
         found = np.zeros((len(asked), self.errors.shape[1]))
@@ -225,7 +228,7 @@ class Correction:
 
 
 def fit_correction(predictions: Floats, stacked: Floats, quality: Floats) -> Correction:
-    """Keep out-of-sample predictions and the errors of their stack; shapes as in `fit_stack`."""
+    """Build the correction from out-of-sample predictions; shapes as in `fit_stack`."""
     error = quality - stacked
     error = error - np.nanmean(error, axis=1, keepdims=True)
     k = max(1, min(NEIGHBOURS, len(quality) // 8))

@@ -1,4 +1,4 @@
-"""LLMRouter's files (llmrouter-lib 0.4): read into a routing-data folder, and written from one.
+"""Import and export of LLMRouter's files (llmrouter-lib 0.4).
 
 routing JSONL   one line a (query, model): task_name, query, ground_truth, metric, choices,
                 model_name, response, performance, embedding_id, token_num, input_tokens,

@@ -1,4 +1,4 @@
-"""LLMRouter's router configs (YAML) as what ``waypost train --config`` takes, and its files."""
+"""Find LLMRouter's files, and map its router configs to ours."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Source:
     """LLMRouter's files.
 
     Attributes:
-        routing: Routing JSONL by split; has ``train``.
+        routing: Routing JSONL by split; ``train`` is required.
         llms: LLM JSON.
         vectors: Query embeddings, or None.
         configs: Router configs.
-        ignored: Files that are none of these.
+        ignored: Other files.
     """
 
     routing: dict[str, Path]
@@ -39,10 +39,10 @@ class Source:
 
 
 def find_files(source: str | Path) -> Source:
-    """Find the files in a folder, told by their names, or those that one config names.
+    """Find the files of a folder by their names, or the files that a config names.
 
     Raises:
-        ConfigError: naming what is missing and what is there twice.
+        ConfigError: files are missing or ambiguous.
     """
     source = Path(source)
     return _of_folder(source) if source.is_dir() else _of_config(source)
@@ -60,7 +60,7 @@ def _of_config(path: Path) -> Source:
             if required:
                 faults.append(Fault(f"{path}: data_path.{key}", "expected the path of a file"))
             return None
-        # LLMRouter counts relative paths from its own root; the config lies somewhere below it.
+        # LLMRouter resolves relative paths from its own root, above the config.
         tried = [folder / value for folder in path.absolute().parents]
         found = next((one for one in tried if one.is_file()), None)
         if found is None:
@@ -137,7 +137,7 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _split_of(name: str) -> str:
-    """Return the split a routing file's name tells; one that tells none is training data."""
+    """Return the split named by a routing file's name; train without one."""
     for word, split in _SPLIT_WORDS.items():
         if re.search(rf"(^|[^a-z]){word}", name):
             return split
@@ -145,7 +145,7 @@ def _split_of(name: str) -> str:
 
 
 def leaves(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a config's values by dotted key; lists are values."""
+    """Return the values of a config by dotted key; lists are values."""
     if not isinstance(data, dict):
         return {prefix: data}
     found: dict[str, Any] = {}
@@ -158,7 +158,7 @@ _NAMES = {"dcrouter": "routerdc", "automix_config": "automix", "routerdc_nq": "r
 
 _PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "knnrouter": {"n_neighbors": "k", "weights": "weights"},
-    # Not C: ours weighs the mean loss, so that its value does not depend on the number of rows.
+    # Not C: ours weighs the mean loss, so its value is independent of the number of rows.
     "svmrouter": {"kernel": "kernel", "gamma": "gamma"},
     "mlprouter": {
         "lr": "learning_rate",
@@ -190,7 +190,7 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
         "learning_rate": "learning_rate",
         "weight_decay": "weight_decay",
         "train_epoch": "epochs",
-        "train_mask_rate": "visible",  # what its name says is hidden is what it shows
+        "train_mask_rate": "visible",  # despite its name it is the visible share
     },
     "causallm_router": {
         "lora_r": "rank",
@@ -203,7 +203,7 @@ _PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "hybrid_llm": {"router_mode": "label"},
     "automix": {"num_samples": "verdicts", "routing_method": "family"},
 }
-"""Of each router: last part of LLMRouter's key -> our parameter, where the two mean the same."""
+"""By router: last part of LLMRouter's key -> our parameter of the same meaning."""
 
 _VALUES = {
     ("weights", "distance"): "softmax",
@@ -217,13 +217,13 @@ _SKIPPED = ("data_path.", "model_path.ini_model_path", "model_path.save_model_pa
 
 @dataclass(frozen=True)
 class MappedConfig:
-    """What a config became.
+    """Result of mapping a config.
 
     Attributes:
         path: LLMRouter's file.
-        router: Registry name, or None where no router here is meant.
+        router: Registry name; None where no router here matches.
         train: Keys of a `TrainConfig`.
-        unmapped: Keys that have no counterpart, in the file's order; paths are not told.
+        unmapped: Keys without a counterpart, in the file's order, without paths.
     """
 
     path: Path
@@ -233,7 +233,7 @@ class MappedConfig:
 
     @property
     def file_name(self) -> str:
-        """Name of the file that `waypost train --config` takes."""
+        """Name of the file for `waypost train --config`."""
         return f"train-{self.router}.yaml"
 
     def to_dict(self) -> dict[str, Any]:
@@ -247,7 +247,7 @@ class MappedConfig:
 
 
 def map_config(path: Path) -> MappedConfig:
-    """Map one config; a value that our parameter does not allow counts as unmapped.
+    """Map a config; values that our parameter does not allow are unmapped.
 
     Raises:
         ConfigError: the file is not YAML.
@@ -283,7 +283,7 @@ def map_config(path: Path) -> MappedConfig:
 
 
 def _layers(value: Any, known: Mapping[str, Any]) -> dict[str, int]:
-    """Return ``hidden`` and ``layers``; ours are all of one width, so other lists map to none."""
+    """Return ``hidden`` and ``layers``; empty unless all layers have one width, as ours do."""
     if not isinstance(value, list) or len({str(width) for width in value}) != 1:
         return {}
     found = {"hidden": value[0], "layers": len(value)}
@@ -294,7 +294,7 @@ def _layers(value: Any, known: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _router(path: Path, data: Mapping[str, Any]) -> str | None:
-    """Return the router a config is for, told by its file or by where its model is saved."""
+    """Return the router of a config, by its file name or the path of its saved model."""
     saved = data.get("model_path")
     saved = saved.get("save_model_path") if isinstance(saved, dict) else None
     candidates = [path.stem, *(Path(saved).parts if isinstance(saved, str) else ())]
@@ -309,7 +309,7 @@ def _router(path: Path, data: Mapping[str, Any]) -> str | None:
 
 
 def write_config(path: Path, config: MappedConfig) -> None:
-    """Write the YAML; what has no counterpart stands above it as a comment, by key."""
+    """Write the YAML, with unmapped keys as comments at the top."""
     lines = [f"# From LLMRouter's {config.path.name}."]
     if config.unmapped:
         lines.append("# Without a counterpart here:")

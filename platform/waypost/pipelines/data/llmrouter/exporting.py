@@ -1,4 +1,4 @@
-"""From a routing-data folder to LLMRouter's files."""
+"""Export a routing-data folder as LLMRouter's files."""
 
 from __future__ import annotations
 
@@ -29,25 +29,24 @@ def export_llmrouter(
 ) -> dict[str, Any]:
     """Write LLMRouter's files from a routing-data folder, and a ``config.yaml`` that names them.
 
-    Rows that were not measured are left out, since LLMRouter takes no missing score. Its lines
-    also get ``query_id``, ``cost_usd``, ``scorer_version`` and ``error``, so that
-    `import_llmrouter` gives the same data again.
+    Rows without a score are left out, as LLMRouter requires one. Lines also get ``query_id``,
+    ``cost_usd``, ``scorer_version`` and ``error``, so that `import_llmrouter` restores the data.
 
     Args:
         source: Routing data.
-        target: Written in one step; must not exist.
-        encoder: Kind or id of the encoder of the query embeddings; None takes those that the
-            folder keeps for all of its queries.
-        progress: Told (done, total) embedded texts.
+        target: Written atomically; must not exist.
+        encoder: Kind or id of the encoder of the query embeddings; None takes stored embeddings
+            of all queries, where the folder has them.
+        progress: Called with (done, total) embedded texts.
 
     Returns:
         JSON-able: ``splits`` (name -> rows, queries, rows left out), ``llms``, ``embeddings``
-        (whose vectors, or null where there are none).
+        (origin of the vectors; null without any).
 
     Raises:
         SchemaError: the source is no routing data.
         ConfigError: the target exists.
-        RegistryError, WeightsError: the encoder is unknown, or its weights cannot be had.
+        RegistryError, WeightsError: the encoder is unknown, or its weights are not available.
     """
     source, target = Path(source), Path(target)
     found = [split for split in SPLITS if split == "train" or split_path(source, split).is_file()]
@@ -120,7 +119,7 @@ def _write(path: Path, lines: Any) -> None:
 
 
 def _config(target: Path, splits: list[str], has_vectors: bool) -> dict[str, Any]:
-    # Absolute paths: LLMRouter counts relative ones from where it is installed.
+    # Absolute paths, as LLMRouter resolves relative ones from its installation folder.
     data_path = {}
     for split in splits:
         data_path[f"query_data_{split}"] = target / "query_data" / f"default_query_{split}.jsonl"

@@ -1,4 +1,4 @@
-"""LLMRouter's files: routing JSONL and query embeddings (.pt), read and written."""
+"""LLMRouter's file formats: routing JSONL lines, .pt vectors, and vectors stored in our folders."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FURTHER = {
     "turn": pa.int64(),
     "rating": pa.float64(),
 }
-"""Columns of LLMRouter's lines, or of ours, that are carried along beside the schema's."""
+"""Columns of LLMRouter's lines kept beside those of our schema."""
 
 FAILED = ("ERROR:", "API Error")
-"""How the answer of a failed call begins: LLMRouter scores it like any other."""
+"""Prefixes of the answer of a failed call, which LLMRouter scores like any other."""
 
 _SPECIAL = ("query", "model_name", "performance", "ground_truth", "choices")
 _TYPES = {
@@ -41,9 +41,9 @@ _KNOWN = {*_TYPES, *_SPECIAL, "gt"}
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, row) of a routing JSONL file.
 
-    A row has the columns of a routing table, besides ``embedding_id`` (int or None), ``token_num``
-    and ``unknown``, the names of the fields that have no column. A failed call was not measured:
-    ``performance`` is None and ``error`` holds what stood for an answer.
+    A row has the columns of a routing table, ``embedding_id`` (int or None), ``token_num``, and
+    ``unknown``, the names of fields without a column. For a failed call ``performance`` is None and
+    ``error`` holds the text in place of the answer.
 
     Raises:
         SchemaError: naming file and line.
@@ -105,7 +105,7 @@ def _text(value: Any) -> str | None:
 
 
 def _amount(value: Any, key: str, kind: pa.DataType, where: str) -> Any:
-    # pandas, which LLMRouter writes with, turns an absent number into NaN.
+    # LLMRouter writes with pandas, which turns missing numbers into NaN.
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -130,7 +130,7 @@ def _performance(value: Any, where: str) -> float | None:
 
 
 def _choices(value: Any) -> str | None:
-    """Return choices as JSON text; LLMRouter keeps Python's notation in a string."""
+    """Return choices as JSON text; LLMRouter stores Python literals in a string."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
@@ -172,7 +172,7 @@ def line_of(row: Mapping[str, Any], embedding_id: int | None) -> str:
         "user_id": row.get("user_id"),
         "fig_id": row.get("fig_id"),
     }
-    # LLMRouter leaves fields alone that it does not know: so nothing of ours is lost.
+    # LLMRouter ignores unknown fields, so all of ours can be included.
     data |= {
         name: row[name]
         for name in (*ROUTING_SCHEMA.names, *FURTHER)
@@ -191,7 +191,7 @@ Vectors = NDArray[np.float32]
 
 
 def read_pt(path: Path) -> dict[int, Vectors]:
-    """Read the vectors of a .pt file by embedding id; no code in it is run.
+    """Read the vectors of a .pt file by embedding id, without running code in it.
 
     Raises:
         SchemaError: it is not a tensor or a dict of tensors, or a vector is of another width or
@@ -201,7 +201,7 @@ def read_pt(path: Path) -> dict[int, Vectors]:
     torch = _torch()
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-    # torch raises what its reader and pickle's come upon, of a dozen types.
+    # torch.load raises errors of a dozen types.
     except Exception as error:  # noqa: BLE001
         raise SchemaError(
             f"{path}: not readable as tensors ({type(error).__name__}); expected a tensor or a "
@@ -233,7 +233,7 @@ def _checked(data: Mapping[Any, Any], path: Path, torch: Any) -> dict[int, Vecto
 
 
 def write_pt(path: Path, vectors: Mapping[int, Vectors]) -> None:
-    """Write vectors as LLMRouter reads them: a dict embedding id -> tensor."""
+    """Write vectors in LLMRouter's format, a dict embedding id -> tensor."""
     torch = _torch()
     torch.save({key: torch.from_numpy(np.array(value)) for key, value in vectors.items()}, path)
 
@@ -247,7 +247,7 @@ def _torch() -> Any:
 
 
 def store_vectors(folder: Path, texts: Sequence[str], vectors: Sequence[Vectors]) -> None:
-    """Write the vectors of some texts into a routing-data folder; of equal texts the first."""
+    """Write vectors of texts into a routing-data folder; of equal texts the first counts."""
     from safetensors.numpy import save_file
 
     first: dict[bytes, Vectors] = {}
@@ -263,9 +263,9 @@ def store_vectors(folder: Path, texts: Sequence[str], vectors: Sequence[Vectors]
 
 
 def stored_vectors(folder: Path, texts: Sequence[str]) -> tuple[str, Vectors] | None:
-    """Return (origin, vectors) where a file of the folder has them for every text, else None.
+    """Return (origin, vectors) of a file with vectors of every text; None without one.
 
-    LLMRouter's own come first, then those of the encoder that is first by name.
+    LLMRouter's own vectors take precedence, then encoders by name.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

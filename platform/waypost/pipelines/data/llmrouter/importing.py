@@ -1,4 +1,4 @@
-"""From LLMRouter's files to a routing-data folder."""
+"""Import LLMRouter's files as a routing-data folder."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from waypost.pipelines.data.llmrouter.configs import find_files, map_config, wri
 from waypost.pipelines.data.llmrouter.formats import FURTHER, read_lines, read_pt, store_vectors
 
 _BESIDE = (*FURTHER, "token_num")
+_AMOUNTS = ("input_tokens", "output_tokens", "token_num", "cost_usd", "latency_s", "error")
 
 Row = dict[str, Any]
 
@@ -30,23 +31,23 @@ Row = dict[str, Any]
 def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
     """Write a routing-data folder from LLMRouter's files.
 
-    A question is its text with task, answer, metric and choices, or its ``query_id`` where the
-    lines have one; questions are numbered in the order in which they appear, over all splits.
-    The same question twice for one LLM: a line that repeats all outcomes is left out; with other
-    outcomes it is a second asking, with an id of its own (``12#2``), and no split parts the two.
+    A question is identified by ``query_id`` where the lines have one, else by its text, task,
+    answer, metric and choices. Questions are numbered in order of appearance over all splits. A
+    repeated line of one LLM is left out if all outcomes are equal. With other outcomes it counts as
+    a repetition with its own id (``12#2``), and both stay in one split.
 
     Args:
         source: Folder with LLMRouter's files, or one of its configs.
-        target: Written in one step; must not exist.
+        target: Written atomically; must not exist.
 
     Returns:
         JSON-able: ``splits`` (name -> file, rows, queries, failed calls, repeated lines left
-        out), ``llms``, ``embeddings`` (how many vectors were kept), ``configs`` (what each
-        became and the keys without a counterpart), ``unknown_fields`` and ``ignored`` files.
+        out), ``llms``, ``embeddings`` (number of vectors stored), ``configs`` (result of each, and
+        the keys without a counterpart), ``unknown_fields`` and ``ignored`` files.
 
     Raises:
-        ConfigError: files are missing or there twice, or the target exists.
-        SchemaError: naming file and line, or file and key, of what is wrong.
+        ConfigError: files are missing or ambiguous, or the target exists.
+        SchemaError: naming file and line, or file and key, of the fault.
     """
     found = find_files(source)
     llms = read_llms(found.llms)
@@ -55,7 +56,7 @@ def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
     for one in splits.values():
         one.read(llms, found.llms)
     configs = [map_config(path) for path in found.configs]
-    # LLMRouter writes no id where its encoder failed: such a question has no vector to keep.
+    # LLMRouter writes no id where its encoder failed; such questions have no vector.
     rows = [
         (one.path, row)
         for one in splits.values()
@@ -86,7 +87,7 @@ def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
 
 @dataclass
 class _Split:
-    """The rows of one routing file; ``numbers`` is shared, so that ids are, too."""
+    """The rows of a routing file; files share ``numbers``, so question ids are shared too."""
 
     path: Path
     numbers: dict[str, int]
@@ -109,7 +110,8 @@ class _Split:
                 self.repeated += 1
                 continue
             outcomes.append(outcome)
-            row |= {"query_id": _asking(key, len(outcomes)), "line": line}
+            count = len(outcomes)
+            row |= {"query_id": key if count == 1 else f"{key}#{count}", "line": line}
             self.rows.append(row)
         if all(row["performance"] is None for row in self.rows):
             raise SchemaError(f"{self.path}: holds no line with a performance")
@@ -129,13 +131,6 @@ class _Split:
             "failed_calls": sum(row["error"] is not None for row in self.rows),
             "repeated": self.repeated,
         }
-
-
-_AMOUNTS = ("input_tokens", "output_tokens", "token_num", "cost_usd", "latency_s", "error")
-
-
-def _asking(key: str, count: int) -> str:
-    return key if count == 1 else f"{key}#{count}"
 
 
 def _columns(rows: list[Row]) -> dict[str, list[Any]]:
