@@ -40,9 +40,6 @@ def artifact(tmp_path_factory) -> Path:
     return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
-# a gateway in this process
-
-
 class Elsewhere(LocalLLM):
     """Loads while the gateway serves, as an LLM with a deployment of its own does."""
 

@@ -8,6 +8,7 @@ import pytest
 from waypost.contracts.errors import ConfigError
 from waypost.tune.config import check_sweep, defaults_of
 from waypost.tune.journal import Row
+from waypost.tune.plots import _unit
 from waypost.tune.report import describe, render
 from waypost.tune.select import choose, render_taken
 from waypost.tune.space import SearchSpace
@@ -90,3 +91,9 @@ def test_a_name_that_is_nearly_right_is_answered_with_the_right_one():
         check_sweep(wrong, "x")
     for name in ("budget", "optuna", "asha", "quality", "epochs", "hidden"):
         assert f"did you mean '{name}'?" in str(caught.value)
+
+
+def test_the_sweeps_time_is_drawn_in_a_unit_that_fits():
+    assert [_unit(seconds)[0] for seconds in (0.0, 45.0, 119.0, 120.0, 7199.0, 7200.0)] == [
+        "seconds", "seconds", "seconds", "minutes", "minutes", "hours",
+    ]  # fmt: skip

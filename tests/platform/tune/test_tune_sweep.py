@@ -28,7 +28,7 @@ from waypost.tune.config import (
 )
 from waypost.tune.folds import CrossValidation, MetricEvaluator
 from waypost.tune.journal import Row, Task
-from waypost.tune.plots import _unit, draw_importance
+from waypost.tune.plots import draw_importance
 from waypost.tune.report import importance
 from waypost.tune.select import choose, corrected_gain, finalists
 from waypost.tune.space import SearchSpace
@@ -51,9 +51,6 @@ KNN = {
 
 def sweep_of(**more) -> TuneConfig:
     return check_sweep({**KNN, **more}, "sweep.yaml")
-
-
-# -- judging ------------------------------------------------------------------------------------
 
 
 def evaluator_of(metric: dict, blocks=(0, 0, 1, 1), usd=None) -> MetricEvaluator:
@@ -126,9 +123,6 @@ def test_too_few_questions_for_the_folds_are_said():
         CrossValidation.of(sweep_of(folds=50), planted(12), ())
 
 
-# -- measuring ----------------------------------------------------------------------------------
-
-
 def test_a_setting_is_measured_and_one_that_fails_is_a_row_with_its_reason():
     data = planted(60)
     problem = copy.deepcopy(CrossValidation.of(sweep_of(), data, ()))  # as Ray: without its folds
@@ -141,9 +135,6 @@ def test_a_setting_is_measured_and_one_that_fails_is_a_row_with_its_reason():
     assert "k: is -1" in wrong.error
     best_single = measure(replace(problem, router="best_single"), Task(3, "c", {}, {}))
     assert best_single.score < 0.7
-
-
-# -- choosing -----------------------------------------------------------------------------------
 
 
 def rows_of(*blocks, deal=0, sign=1.0) -> list[Row]:
@@ -214,12 +205,6 @@ def test_the_corrected_gain_by_hand():
     assert corrected_gain(rows, rows[0], 1.0, 0) == pytest.approx(-0.25, abs=0.02)
 
 
-def test_the_sweeps_time_is_drawn_in_a_unit_that_fits():
-    assert [_unit(seconds)[0] for seconds in (0.0, 45.0, 119.0, 120.0, 7199.0, 7200.0)] == [
-        "seconds", "seconds", "seconds", "minutes", "minutes", "hours",
-    ]  # fmt: skip
-
-
 def test_importance_finds_the_parameter_that_matters(tmp_path):
     config = sweep_of()
     space = SearchSpace(config, defaults_of(config))
@@ -239,9 +224,6 @@ def test_importance_finds_the_parameter_that_matters(tmp_path):
     assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
     assert not draw_importance(None, tmp_path / "importance.png")
     assert not (tmp_path / "importance.png").exists()
-
-
-# -- reading ------------------------------------------------------------------------------------
 
 
 def test_every_fault_of_a_file_is_named_at_once(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import asdict
@@ -49,7 +50,7 @@ SLACK_S = 1.0
 """The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
 
 
-class _Handle:
+class _Handle(ABC):
     """A deployment that loads; Serve starts and stops it."""
 
     def __init__(self) -> None:
@@ -66,9 +67,9 @@ class _Handle:
             if not self.loading.ready:
                 await asyncio.sleep(STATUS_POLL_S)
 
+    @abstractmethod
     async def _look(self) -> None:
         """Tell `loading` what is known of the replicas."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Stop waiting."""
