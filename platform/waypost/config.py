@@ -20,7 +20,7 @@ from waypost.contracts.wording import faults, kind
 
 
 class StrictModel(BaseModel):
-    """Base of every config model: unknown keys are faults, values cannot change after."""
+    """Base of every config model. Unknown keys are faults; instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -30,14 +30,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says, read once.
+    """Settings from environment variables, read once.
 
     Attributes:
         root: Folder that relative paths of a config resolve against (``WAYPOST_ROOT``, else
             the working directory).
         cache: Where converted weights and distilled encoders are kept (``WAYPOST_CACHE``,
             else ``$XDG_CACHE_HOME/waypost``, else ``~/.cache/waypost``).
-        offline: No download of any kind (``WAYPOST_OFFLINE`` or ``HF_HUB_OFFLINE`` set to 1).
+        offline: Whether downloads are refused (``WAYPOST_OFFLINE`` or ``HF_HUB_OFFLINE`` set to 1).
         plugin_paths: Folders searched for plug-ins, nearest first: ``./custom_routers``,
             ``~/.waypost/plugins``, then those of ``WAYPOST_PLUGINS`` (colon-separated).
         pool: Which local pool is served, ``small`` or ``full`` (``WAYPOST_POOL``).
@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def named_plugin_paths(self) -> tuple[Path, ...]:
-        """Folders of ``WAYPOST_PLUGINS``, which are expected to exist."""
+        """Plug-in folders of ``WAYPOST_PLUGINS``; the user expects these to exist."""
         return self.plugin_paths[2:]
 
     @classmethod
@@ -84,9 +84,9 @@ class Settings:
 
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-"""OpenMP threads sleep while they wait for one another. By default they spin, and on cores shared
-with anything else generation is then several times slower (DECISIONS.md, 9). Read when torch is
-loaded, so set before."""
+"""Make OpenMP threads sleep while they wait for one another. By default they spin, which makes
+generation several times slower on shared cores (DECISIONS.md, 9). Set this before torch is loaded:
+OpenMP reads it then."""
 
 
 def set_default_environment(values: Mapping[str, str]) -> None:

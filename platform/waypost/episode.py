@@ -1,4 +1,4 @@
-"""The one loop that drives a step router: it calls the LLMs, counts, and stops at the caps."""
+"""Run an episode of a step router: call the LLMs, count tokens and dollars, stop at the caps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from waypost.contracts.steps import Action, Call, CallResult, Delegate, EpisodeS
 EndedBy = Literal["answer", "steps", "tokens", "money", "time"]
 
 _CANCEL_S = 2.0
-"""Time given to cancelled calls to say what they used; one that takes longer is left alone."""
+"""Seconds to wait for a cancelled call to report its usage; later usage is not counted."""
 _CANCELLED = "cancelled: the step had ended"
 
 
 class Stepper(Protocol):
-    """A step router, or what stands for one that runs in another process."""
+    """A step router, or a proxy of one that runs in another process."""
 
     def step(self, state: EpisodeState) -> Action | Awaitable[Action]: ...  # noqa: D102
 
@@ -29,15 +29,15 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeLimits:
-    """Caps of one episode. A step that has begun is finished, but for `wall_s`.
+    """Caps of one episode. A step that has begun is finished; only `wall_s` interrupts it.
 
     Attributes:
-        max_steps: Delegations.
+        max_steps: Number of delegations.
         max_tokens: Prompt and generated tokens of all calls; None is no cap.
-        max_cost_usd: Dollars of all calls, as far as known; None is no cap.
-        wall_s: Seconds; calls that still run are then cancelled.
-        last_call_s: Seconds for the router's fallback and the call of the last resort, which
-            may follow a cap.
+        max_cost_usd: Known dollars of all calls; None is no cap.
+        wall_s: Seconds of the episode; running calls are then cancelled.
+        last_call_s: Further seconds after a cap, for the router's fallback and the call of the
+            last resort.
     """
 
     max_steps: int = 8
@@ -65,19 +65,19 @@ class EpisodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResult:
-    """How an episode ended, and what it took.
+    """Answer and usage of an episode.
 
     Attributes:
         text: The answer; None where no LLM gave one.
         model: The LLM whose answer it is; None where it is the router's own.
-        steps: Results of every call by step, that of the last resort included.
+        steps: Results of every call by step, with the last resort's.
         input_tokens: Prompt tokens of all calls.
         output_tokens: Generated tokens of all calls.
-        cost_usd: Dollars of the calls whose dollars are known.
-        unpriced_calls: Calls whose dollars are not known.
+        cost_usd: Dollars of the calls with a known cost.
+        unpriced_calls: Number of calls with an unknown cost.
         wall_s: Seconds from start to end.
         ended_by: ``answer``, or the cap that was reached.
-        error: Where `text` is None: the latest failure.
+        error: The latest failure, where `text` is None.
     """
 
     text: str | None
@@ -105,23 +105,23 @@ async def run_episode(
 ) -> EpisodeResult:
     """Run a step router to its answer.
 
-    The calls of one delegation run at the same time. Where its vote is settled the rest is
-    cancelled. At a cap the router's `fallback` decides: the best answer so far, else one call
-    of its best single LLM, whose answer is taken as it is.
+    The calls of one delegation run at the same time. When its vote is settled, the remaining calls
+    are cancelled. At a cap the router's `fallback` decides: by default the latest answer, else one
+    call of its best single LLM, whose answer ends the episode.
 
     Args:
-        router: Says what to do; its steps may be awaitable.
+        router: The step router; its steps may be awaitable.
         query: The question.
-        call: Makes one call and says what it took. An EngineError that it raises is a failed
-            result. When cancelled it may return what was used until then; otherwise those
-            tokens are 0 and those dollars unknown.
+        call: Makes one call and returns answer and usage. An EngineError counts as a failed
+            result. When cancelled it may return the usage so far; otherwise tokens count as 0 and
+            dollars as unknown.
         limits: Caps; None is the defaults of `EpisodeLimits`.
 
     Returns:
-        What came of it. No LLM's failure is raised: see ``error``.
+        The result. An LLM's failure is not raised but returned in ``error``.
 
     Raises:
-        WaypostError: as the router's own step does.
+        WaypostError: the router's own step raised it.
     """
     limits = limits or EpisodeLimits()
     started = _now()
@@ -157,7 +157,7 @@ async def _within(
     state: EpisodeState,
     deadline: float,
 ) -> Action | None:
-    """Return the router's action, or None where the time is over."""
+    """Return the router's action, or None at the time-out."""
     if (left := deadline - _now()) <= 0:
         return None
     timer = asyncio.timeout(left)
@@ -197,7 +197,7 @@ async def _delegate(
             await asyncio.wait(running, timeout=_CANCEL_S)
         for task in tasks:
             if task.done() and not task.cancelled():
-                task.exception()  # one fault is raised; asyncio would complain of the others
+                task.exception()  # one fault is raised; this keeps asyncio from logging the others
     results = []
     for task, one in zip(tasks, action.calls, strict=True):
         result = _finished(task) or CallResult(one, None, _CANCELLED)
@@ -222,7 +222,7 @@ async def _until_settled(
             running, timeout=left, return_when=asyncio.FIRST_COMPLETED
         )
         for task in done:
-            task.result()  # a fault of the caller ends the episode
+            task.result()  # raises a fault of the caller, which ends the episode
         if action.vote and action.vote.outcome([_finished(task) for task in tasks]) is not None:
             return
 

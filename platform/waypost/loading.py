@@ -1,4 +1,4 @@
-"""Routers of every kind to and from artifacts: router, encoder and state put together."""
+"""Save routers of every kind as artifacts and load them, with encoder and state."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def save_router(
     """Write a fitted router as an artifact.
 
     Args:
-        router: Fitted; its ``encoder`` is set where it needs embeddings. A router that learns
-            nothing is wrapped first (`make_trainable`).
-        folder: Where; an artifact that is there is replaced.
-        data: What it was fitted on. Kept in the artifact (without answers) where it is small,
-            so that the router can be fitted again with a rebuilt encoder.
+        router: A fitted router with its ``encoder`` set where it needs embeddings. Wrap a router
+            that learns nothing first (`make_trainable`).
+        folder: Target; an existing artifact is replaced.
+        data: Its training data. Kept in the artifact (without answers) where it is small, so that
+            the router can be fitted again with a rebuilt encoder.
         metrics: Numbers measured at training time.
-        seed: Of the training run.
+        seed: Seed of the training run.
 
     Raises:
         NotFittedError: the router is not fitted.
@@ -114,10 +114,10 @@ def save_router(
 
 
 def manifest_of(folder: str | Place) -> Manifest:
-    """Read the manifest of an artifact; of one in a store, that file alone is fetched.
+    """Read the manifest of an artifact. From a store only this file is fetched.
 
     Args:
-        folder: An artifact; its path or URI.
+        folder: Path or URI of an artifact.
 
     Raises:
         ArtifactFormatError, ArtifactDigestError: see `waypost.contracts.artifact.read_manifest`.
@@ -142,18 +142,18 @@ def load_router(
     llms: Sequence[str] | None = None,
     allow_plugin_code: bool = False,
 ) -> TrainableRouter:
-    """Load a router, ready to route; one that learns nothing comes as a `PlainRouter`.
+    """Load a router, ready to route; one that learns nothing is wrapped in a `PlainRouter`.
 
     Args:
-        folder: An artifact; its path or URI.
+        folder: Path or URI of an artifact.
         encoder: Query encoder to use; None builds the one the manifest names.
-        llms: Names expected, in this order; None takes the artifact's.
-        allow_plugin_code: Run the plug-in source packed in the artifact, where there is one. Not
-            asked for where it is the very source of the plug-ins of those names found here.
+        llms: Expected names, in this order; None takes the artifact's.
+        allow_plugin_code: Allow the plug-in source packed in the artifact to run. Not needed where
+            the plug-ins of these names on this machine have the same source.
 
     Raises:
-        ArtifactFormatError, ArtifactDigestError: the folder is not a sound artifact.
-        PoolMismatchError: ``llms`` are not the artifact's, in its order.
+        ArtifactFormatError, ArtifactDigestError: the folder is not a valid artifact.
+        PoolMismatchError: ``llms`` are not the artifact's LLMs, or in another order.
         EncoderMismatchError: the encoder has another id or width, or gives other vectors and
             the artifact holds no training data to fit again.
         WeightsError: the encoder's weights cannot be obtained.
@@ -192,9 +192,9 @@ def _check_pool(manifest: Manifest, llms: Sequence[str] | None, folder: str | Pa
 def _own_plugins(
     manifest: Manifest, folder: Path, allow_plugin_code: bool
 ) -> AbstractContextManager[None]:
-    """Have routers made from the plug-ins packed in the artifact, where there are any.
+    """Build routers from the plug-ins packed in the artifact, where there are any.
 
-    Members of a router find theirs in the same way.
+    Members of a router are built in the same way.
     """
     if not manifest.plugins:
         return nullcontext()
@@ -225,7 +225,7 @@ def _make(manifest: Manifest, folder: str | Path) -> TrainableRouter:
 
 def _encoder(manifest: Manifest, given: Encoder | None, folder: str | Path) -> Encoder:
     wanted = manifest.encoder
-    assert wanted is not None  # the caller looked
+    assert wanted is not None  # checked by the caller
     if given is None:
         from waypost.encoders import make_encoder
 

@@ -1,4 +1,4 @@
-"""API keys: read from one place, rotated per service, and shown nowhere.
+"""API keys: read from one place, rotated per service, and redacted everywhere.
 
 Two sources, never both: the environment variable ``API_KEYS``, or the file that
 ``WAYPOST_API_KEYS_FILE`` names (JSON or YAML). Either holds
@@ -32,27 +32,27 @@ from waypost.contracts.errors import ConfigError, Fault
 logger = logging.getLogger(__name__)
 
 ANY_SERVICE = "*"
-"""The service under which keys stand that serve every service."""
+"""Service name of the keys that serve every service."""
 
 HIDDEN = "[secret]"
-"""Replacement of a key in a text."""
+"""Replacement for a key in a text."""
 
 SHORTEST_REDACTED = 8
-"""Keys of fewer characters are placeholders (``EMPTY``, ``none``): taking them out of every
-text would garble it, so `redact` leaves them."""
+"""Keys of fewer characters are placeholders (``EMPTY``, ``none``). `redact` leaves them, because
+removing them would garble other text."""
 
 REFUSED_REST_S = 300.0
-"""Seconds without use of a key after the service refused it (HTTP 401, 403)."""
+"""Seconds for which a key is skipped after the service refused it (HTTP 401, 403)."""
 
 LIMITED_REST_S = 20.0
-"""Seconds without use of a key after a 429 that named no waiting time."""
+"""Seconds for which a key is skipped after a 429 without a waiting time."""
 
 _known: dict[str, str] = {}  # every spelling of every key -> its replacement; grows only
 _known_lock = threading.Lock()
 
 
 class Secret:
-    """A key that only `reveal` returns.
+    """An API key whose value only `reveal` returns.
 
     ``repr``, ``str`` and every format give ``[secret]``; JSON and pickle refuse it. Two secrets
     are equal when their values are.
@@ -65,7 +65,7 @@ class Secret:
         _remember(value)
 
     def reveal(self) -> str:
-        """Return the key itself. For the header of a request, and nothing else."""
+        """Return the key itself. Use it only for the header of a request."""
         return self._value
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class Secret:
 def _remember(value: str) -> None:
     if len(value) < SHORTEST_REDACTED:
         return
-    # A key may come back inside JSON, inside a URL, or in Python's own notation.
+    # A key may occur inside JSON, inside a URL, or in Python's own notation.
     spellings = {value, json.dumps(value)[1:-1], quote(value, safe=""), repr(value)[1:-1]}
     with _known_lock:
         _known.update((spelling, HIDDEN) for spelling in spellings)
@@ -113,10 +113,10 @@ def redact(text: str) -> str:
 
 
 class RedactingFilter(logging.Filter):
-    """Takes every known key out of a log record: message, traceback and extra fields.
+    """Redacts every known key in a log record: message, traceback and extra fields.
 
-    Put it on handlers (`guard_logging`): a filter on a logger does not see the records of the
-    loggers below it.
+    Put it on handlers (`guard_logging`): a filter on a logger does not apply to the records of
+    child loggers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -127,7 +127,7 @@ class RedactingFilter(logging.Filter):
             message = f"{record.msg} {record.args}"
         record.msg, record.args = redact(message), None
         if record.exc_info:
-            # formatted here, and the exception taken off, so that no later formatter renders it
+            # formatted here and then removed, so that no later formatter renders the exception
             record.exc_text = logging.Formatter().formatException(record.exc_info)
             record.exc_info = None
         if record.exc_text:
@@ -146,14 +146,14 @@ def guard_logging(handlers: Iterable[logging.Handler] | None = None) -> None:
 
 
 class KeyRing:
-    """Hands out the keys of each service in turn. Thread-safe.
+    """Rotates the keys of each service. Thread-safe.
 
-    A key that was refused or limited is passed over until its rest is over; where all of a
-    service's keys rest, the one whose rest ends first is handed out.
+    A refused or rate-limited key is skipped for its back-off time. Where all keys of a service are
+    in back-off, `take` returns the one whose back-off ends first.
 
     Args:
         keys: Service -> its keys; under `ANY_SERVICE` those that serve every service.
-        clock: Seconds that only grow; a test gives its own.
+        clock: Monotonic seconds; tests pass their own.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class KeyRing:
         return len(self._of(service))
 
     def ready(self, service: str) -> int:
-        """Return how many of the service's keys do not rest now."""
+        """Return how many of the service's keys are not in back-off."""
         now = self._clock()
         with self._lock:
             return sum(self._rests_until.get(key, 0.0) <= now for key in self._of(service))
@@ -192,17 +192,17 @@ class KeyRing:
         with self._lock:
             start = self._next.get(service.casefold(), 0)
             turns = [keys[(start + step) % len(keys)] for step in range(len(keys))]
-            # min is stable: of several keys that do not rest, the one whose turn it is
+            # min is stable: of several keys without back-off it returns the next in turn
             key = min(turns, key=lambda key: max(self._rests_until.get(key, 0.0) - now, 0.0))
             self._next[service.casefold()] = (keys.index(key) + 1) % len(keys)
             return key
 
     def refused(self, key: Secret) -> None:
-        """Note that the service refused this key: it rests `REFUSED_REST_S` seconds."""
+        """Record that the service refused this key: skip it for `REFUSED_REST_S` seconds."""
         self._rest(key, REFUSED_REST_S)
 
     def limited(self, key: Secret, retry_after_s: float | None = None) -> None:
-        """Note a rate limit: the key rests as long as asked, else `LIMITED_REST_S` seconds."""
+        """Record a rate limit: skip the key for ``retry_after_s`` or `LIMITED_REST_S` seconds."""
         self._rest(key, LIMITED_REST_S if retry_after_s is None else retry_after_s)
 
     def _rest(self, key: Secret, seconds: float) -> None:
@@ -216,7 +216,7 @@ class KeyRing:
 
 @cache
 def key_ring() -> KeyRing:
-    """Return this process's ring, read once, so that all engines share one rotation.
+    """Return this process's key ring, read once, so that all engines share one rotation.
 
     Raises:
         ConfigError: as `load_keys`.
@@ -231,8 +231,8 @@ def load_keys() -> KeyRing:
     warning.
 
     Raises:
-        ConfigError: where both are set, the file cannot be read, or the form is not one of
-            those above. No message holds any part of what was read.
+        ConfigError: both are set, the file cannot be read, or it has none of the accepted forms.
+            The message holds no part of the content.
     """
     text, file = environment_value("API_KEYS"), environment_value("WAYPOST_API_KEYS_FILE")
     if text and file:
@@ -276,14 +276,14 @@ def _read_file(path: Path) -> Any:
 
 
 def parse_keys(data: Any, where: str) -> dict[str, list[str]]:
-    """Bring one of the accepted forms into service -> keys.
+    """Convert an accepted form to a mapping service -> keys.
 
     Args:
         data: Mapping, list or comma list, as read.
-        where: What was read, for messages.
+        where: Source of the data, for messages.
 
     Raises:
-        ConfigError: with every entry that is not a key, named by its place, not its value.
+        ConfigError: with every entry that is not a key, named by its place, not by its value.
     """
     if not isinstance(data, dict):
         data = {ANY_SERVICE: data}

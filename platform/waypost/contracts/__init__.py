@@ -1,1 +1,1 @@
-"""What crosses borders: records, tables, routers, policy, artifacts and errors."""
+"""Types that all packages share: records, tables, routers, policy, artifacts and errors."""

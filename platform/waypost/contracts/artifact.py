@@ -1,6 +1,6 @@
 """The folder that ``train`` writes and ``serve`` loads: a manifest and safetensors, no code.
 
-manifest.json          what it is, and the sha256 of every other file
+manifest.json          router, parameters, LLMs, encoder, and the sha256 of every other file
 weights.safetensors    the router's arrays, and the embeddings of the probe texts
 training/              optional: the routing data it was fitted on, to fit it again where
                        the query encoder had to be rebuilt
@@ -37,7 +37,7 @@ PROBE_TEXTS = (
     "Write a Python function that returns the largest element of a list.",
     "Wie heißt der längste Fluss in Afrika?",
 )
-"""Texts whose embeddings show, at load, whether the encoder is the one of the training."""
+"""Probe texts. Their embeddings show at load whether the encoder is the one used in training."""
 
 
 class EncoderInfo(BaseModel):
@@ -50,7 +50,7 @@ class EncoderInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artifact is.
+    """Contents of manifest.json.
 
     Attributes:
         format: Version of this layout; another one is refused.
@@ -64,12 +64,12 @@ class Manifest(BaseModel):
         state: JSON-able learned values.
         data_digest: Digest of the training data.
         metrics: Numbers measured at training time.
-        versions: Of Python and the packages it was made with.
-        seed: Of the training run.
+        versions: Versions of Python and of the packages at training time.
+        seed: Seed of the training run.
         plugins: Names of the plug-ins whose source is packed: the router's own, its members'.
         files: sha256 of every other file, by relative path.
-        digest: sha256 of this manifest without it, metrics and all; empty in one that was
-            written before there was a digest.
+        digest: sha256 of this manifest without this key; empty in manifests that are older than
+            the key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,7 +93,7 @@ class Manifest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_plugin(cls, data: Any) -> Any:
-        # Artifacts written before there were several plug-ins name one, or null.
+        # Older artifacts name one plug-in, or null.
         if not isinstance(data, dict) or "plugin" not in data or "plugins" in data:
             return data
         rest = {key: value for key, value in data.items() if key != "plugin"}
@@ -109,7 +109,7 @@ def write_artifact(
     """Write an artifact, replacing ``folder`` in one step.
 
     Args:
-        folder: Where; an artifact that is there is replaced, anything else is refused.
+        folder: Target. An existing artifact is replaced; anything else is refused.
         manifest: Everything but ``version`` and ``files``, which are computed here.
         arrays: The router's arrays and `PROBE_EMBEDDINGS`.
         add_files: Called with the unfinished folder, to add ``training/`` or ``plugin/``.
@@ -150,10 +150,10 @@ def write_artifact(
 
 
 def check_target(folder: str | Path) -> None:
-    """Check that an artifact may be written here: nothing is here, or one that is replaced.
+    """Check that the folder is absent or holds an artifact, which may be replaced.
 
     Raises:
-        ArtifactFormatError: something else is here, and is left alone.
+        ArtifactFormatError: the folder holds something else.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file():
@@ -163,8 +163,8 @@ def check_target(folder: str | Path) -> None:
 
 
 def _version(data: Mapping[str, Any]) -> str:
-    # Over everything that decides what the router does, so that the same weights under another
-    # parameter have another version; when and how well it was trained is not part of it.
+    # Covers everything that decides what the router does: the same weights with another parameter
+    # are another version. Time and metrics of the training are left out.
     decisive = {k: v for k, v in data.items() if k not in _NOT_DECISIVE}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -223,7 +223,7 @@ def read_artifact(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]
 
     Raises:
         ArtifactFormatError: as `read_manifest`, or the weights cannot be read.
-        ArtifactDigestError: a file is missing, was changed, or does not belong.
+        ArtifactDigestError: a file is missing, changed, or not in the manifest.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written beside their place and renamed."""
+"""Write files and folders atomically: under a temporary name beside the target, then rename."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from waypost.contracts.errors import ConfigError, Fault
 
 @contextmanager
 def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
-    """Give the path of a file to write; it takes the place of ``path`` where the block ends well.
+    """Yield a temporary path to write; rename it to ``path`` when the block ends without error.
 
     Args:
-        path: The final name, in a folder that is there.
-        unique: Whether several processes may write it at a time; each then writes a file of its
-            own, which stays where a process is killed. Otherwise the next writer overwrites it.
+        path: The final name, in an existing folder.
+        unique: Whether several processes may write it at a time. Each then has its own temporary
+            file, which remains if the process is killed. Otherwise the next writer overwrites it.
 
     Raises:
         OSError: it cannot be renamed.
@@ -43,13 +43,13 @@ def write_text(path: Path, text: str) -> None:
 def replacing_folder(
     path: Path, failed: Callable[[str], Exception] | None = None, work: Path | None = None
 ) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of ``path`` where the block ends well.
+    """Yield an empty folder to fill; rename it to ``path`` when the block ends without error.
 
     Args:
-        path: The final name. What is there stays until the block ends, and is removed then.
-        failed: Makes the error from the reason why no folder can be made; default a ConfigError.
-        work: Folder beside ``path`` to work in, for one writer at a time: what a killed one left
-            is removed first. Default one with a name of its own.
+        path: The final name. An existing folder stays until the block ends and is then removed.
+        failed: Builds the error from the reason why no folder can be made; default ConfigError.
+        work: Temporary folder beside ``path``, for one writer at a time. What a killed writer
+            left in it is removed first. Default: a folder with a unique name.
 
     Raises:
         ConfigError, or what ``failed`` makes: the folder cannot be made.
@@ -84,10 +84,10 @@ def replacing_folder(
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give a folder to fill; it becomes ``path`` in one step where the block ends well.
+    """Yield an empty folder to fill; rename it to ``path`` when the block ends without error.
 
     Raises:
-        ConfigError: something is there already, or the folder cannot be made.
+        ConfigError: ``path`` exists already, or the folder cannot be made.
     """
     path = Path(path).absolute()
     try:

@@ -1,4 +1,4 @@
-"""What a call will cost, predicted from tokens and prices or from recorded dollars."""
+"""Predict the dollars of a call, from tokens and prices or from recorded dollars."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from waypost.contracts.records import dollars
 from waypost.contracts.routing_data import RoutingData
 
 DEFAULT_OUTPUT_TOKENS = 200.0
-"""Assumed length of an answer where the data records none for any model (list prices then
-order the models; every model gets the same length)."""
+"""Assumed generated tokens of an answer where the data records none for any LLM. All LLMs then
+have the same length, so that list prices order them."""
 
 DEFAULT_TOKENS_PER_CHARACTER = 0.3
 """Prompt tokens for each character of the query where the data records none."""
@@ -26,9 +26,9 @@ Vector = NDArray[np.float64]
 class CostModel:
     """Predicts dollars of one call.
 
-    Where a model's prices are known: prompt tokens times input price plus expected generated
-    tokens times output price, so that a changed price takes effect at once. Otherwise the
-    dollars recorded in training; NaN where there is neither.
+    Where an LLM's prices are known, the cost is prompt tokens times input price plus expected
+    generated tokens times output price, so that a changed price takes effect at once. Otherwise
+    it is the dollars recorded in training, or NaN where neither is known.
 
     Attributes (each of shape (n_llms,) unless said otherwise):
         prices: (n_llms, 2) USD per million prompt and generated tokens; NaN where unknown.
@@ -100,7 +100,7 @@ class CostModel:
 
     @property
     def asks_recorded(self) -> bool:
-        """Whether some LLM's price is unknown: only then do recorded dollars have a part."""
+        """Whether some LLM's price is unknown. Only then are recorded dollars used."""
         return bool(np.isnan(self.prices).any())
 
     def to_arrays(self) -> dict[str, Vector]:
@@ -121,7 +121,7 @@ class CostModel:
 
 
 def column_mean(matrix: NDArray[np.float64]) -> Vector:
-    """Mean of each column over its measured cells; NaN where a column has none."""
+    """Return the mean of each column over its measured cells; NaN where a column has none."""
     counts = (~np.isnan(matrix)).sum(axis=0)
     sums = np.nansum(matrix, axis=0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

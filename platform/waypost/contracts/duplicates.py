@@ -1,4 +1,4 @@
-"""Which texts are the same question, letter for letter or nearly.
+"""Find texts that are the same question, exactly or nearly.
 
 Two texts are near-duplicates where the Jaccard similarity of their sets of three-word shingles is
 at least 0.8. Pairs are found by prefix filtering (Bayardo, Ma and Srikant 2007): with shingles in
@@ -27,7 +27,7 @@ _NO_ASCII_LETTER = re.compile(r"[^a-z0-9]+")
 
 
 def same_text_key(text: str) -> str:
-    """Return what is left of a text without punctuation, case and blanks.
+    """Return the text without punctuation, case and blanks.
 
     Letters, digits and combining marks stay, casefolded; a text without any keeps all but the
     blanks at its ends. Options at the end ("A. ...", a line each) count in any order and without
@@ -42,7 +42,7 @@ def same_text_key(text: str) -> str:
 
 
 def _without_letters(text: str) -> str:
-    """Put the options at a text's end into an order of their own: they get shuffled."""
+    """Sort the options at a text's end: benchmarks shuffle them."""
     lines = [line for line in text.split("\n") if line.strip()]
     options: list[str] = []
     while lines and (match := _OPTION.fullmatch(lines[-1])):
@@ -54,12 +54,12 @@ def _without_letters(text: str) -> str:
 def duplicate_groups(texts: Sequence[str]) -> NDArray[np.intp]:
     """Number the groups of near-duplicates, shape (n,), in the order of first appearance.
 
-    Equal keys (`same_text_key`) and near-duplicates share a group; the relation is closed
-    (a like b, b like c: one group). What is grouped does not depend on the order of the texts nor
-    on how often one stands. A shingle that stands in more texts than `_common` allows is taken
-    for a template's and left out, so that many questions behind one long instruction are not one
-    group. The array is not to be written to: the answers for the last few lists of texts are kept,
-    since cross-validation asks for the same folds once a router.
+    Texts with equal keys (`same_text_key`) and near-duplicates share a group. Groups are
+    transitive: where a is like b and b is like c, all three are one group. They do not depend on
+    the order of the texts nor on how often a text occurs. A shingle that occurs in more texts than
+    `_common` allows counts as part of a template and is left out, so that many questions with one
+    long instruction are not one group. Do not write to the array: results for the last few lists
+    of texts are cached, since cross-validation asks for the same folds for every router.
     """
     return _groups(tuple(texts))
 
@@ -69,7 +69,7 @@ def _groups(texts: tuple[str, ...]) -> NDArray[np.intp]:
     keys = [same_text_key(text) for text in texts]
     first: dict[str, str] = {}
     for key, text in zip(keys, texts, strict=True):
-        # The least text of a key stands for it, whichever came first.
+        # The least text of a key represents it, independent of the order.
         first[key] = min(first.get(key, text), text)
     number = {key: i for i, key in enumerate(first)}
     parent = list(range(len(number)))
@@ -104,12 +104,12 @@ def _similar(a: NDArray[np.intp], b: NDArray[np.intp]) -> bool:
 
 
 def _common(n_texts: int) -> int:
-    """Return in how many texts a shingle may stand before it is a template's."""
+    """Return in how many texts a shingle may occur before it counts as part of a template."""
     return min(max(10, n_texts // 100), 100)
 
 
 def _shingles(texts: Sequence[str]) -> list[NDArray[np.intp]]:
-    """Return each text's distinct shingles, rarest first; ids are those of this call."""
+    """Return each text's distinct shingles, rarest first; their ids hold for this call only."""
     vocabulary: dict[str, int] = {}
     words, owners = [], []
     for owner, text in enumerate(texts):
@@ -140,7 +140,7 @@ def _shingles(texts: Sequence[str]) -> list[NDArray[np.intp]]:
 
 
 def _candidates(shingles: Sequence[NDArray[np.intp]]) -> set[tuple[int, ...]]:
-    """Return sets of texts of which any two may be similar enough; no others are."""
+    """Return sets of texts. Any two that are similar enough are together in one of them."""
     holders: dict[int, list[int]] = {}
     for i, one in enumerate(shingles):
         # In two sets of Jaccard t or more, one of these of each is shared by both.

@@ -1,4 +1,4 @@
-"""What a query encoder is, so that routers and artifacts can speak of one without importing it."""
+"""Protocol of query encoders, so that routers and artifacts need not import an encoder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Encoder(Protocol):
 
     Attributes:
         id: Names everything that decides the vectors (kind, weights, revision, features), and
-            nothing else (threads, cache size). Two encoders with one id give the same vectors
-            up to numerical noise; it is stored in artifacts and in file names, so it holds
-            only letters, digits, ``.``, ``_``, ``+`` and ``-``.
+            nothing else (threads, cache size). Two encoders with the same id give the same
+            vectors up to numerical noise. Artifacts and file names contain it, so it holds only
+            letters, digits, ``.``, ``_``, ``+`` and ``-``.
         dimension: Width d of a vector.
     """
 

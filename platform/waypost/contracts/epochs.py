@@ -1,4 +1,4 @@
-"""Routers that are trained epoch by epoch: watched, stopped early, kept, and gone on with.
+"""Routers that are trained epoch by epoch: with progress, early stopping, checkpoints and resume.
 
     training = router.fit_epochs(data)
     for done in training:                      # trains one more epoch
@@ -9,7 +9,7 @@
     router.set_params(learning_rate=1e-4)      # of `changeable_parameters` only
     training = router.fit_epochs(data, state)  # goes on after the state's last epoch
 
-An epoch that nobody settles costs nothing but its training.
+An epoch without `settle` costs its training only.
 """
 
 from __future__ import annotations
@@ -37,40 +37,40 @@ Arrays = dict[str, NDArray[Any]]
 FORMAT = "waypost-epochs/1"
 
 ABOUT = "about"
-"""Array of a state that says what it is of: JSON in UTF-8, as uint8."""
+"""Array of a state that describes it (see `read_about`): JSON in UTF-8, as uint8."""
 
 
 class EpochRouter(TrainableRouter):
-    """A router whose training is made of epochs; `fit` is nothing but all of them.
+    """A router that is trained in epochs; `fit` runs all of them.
 
     A subclass writes `_training`.
     """
 
     changeable_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters that may be others from one epoch to the next; all others make another fit."""
+    """Parameters that may change between epochs; a change of any other needs a new fit."""
 
     @abstractmethod
     def _training(self, data: RoutingData) -> EpochTraining:
-        """Return a training that has not begun; the data was checked, the shared state is set."""
+        """Return a training that has not begun. The data is checked and the shared state is set."""
 
     def fit_epochs(
         self, data: RoutingData, state: Mapping[str, NDArray[Any]] | None = None
     ) -> EpochTraining:
-        """Begin to learn, or go on.
+        """Begin a training, or resume one.
 
-        The router cannot predict before `EpochTraining.settle`; from then on it stays as it was
-        settled last. Where the parameters are those of the state, the end is that of a training
-        which was never interrupted.
+        The router cannot predict before `EpochTraining.settle`; later epochs change its
+        predictions only at the next `settle`. Resumed with the parameters of the state, the
+        training ends exactly as one that was never interrupted.
 
         Args:
             data: As for `fit`.
-            state: From `EpochTraining.state`, of the same router and data; None begins anew.
+            state: From `EpochTraining.state`, of the same router and data; None starts anew.
 
         Raises:
             ConfigError, SchemaError: as `fit`.
-            ConfigError: a parameter differs from the state's, and may not; all are named.
-            SchemaError: the state is of other data.
-            ArtifactFormatError: the state is none, or of another router.
+            ConfigError: parameters differ from the state's that may not change; all are named.
+            SchemaError: the state belongs to other data.
+            ArtifactFormatError: not a state, or one of another router.
         """
         self._prepare(data)
         self._unsettled = True
@@ -95,18 +95,18 @@ class EpochRouter(TrainableRouter):
 
 
 class EpochTraining(ABC):
-    """One training of a router; iterating trains an epoch at a time, and yields how many are done.
+    """One training of a router. Each iteration trains one epoch and yields how many are done.
 
     A subclass writes `_advance`, `_settle`, `_arrays` and `_restore`.
 
     Attributes:
-        router: Which is trained.
-        data: That it was given.
-        total: Most epochs; fewer are made where held-out questions say so.
-        done: Epochs made.
-        stopped: Whether early stopping has ended it.
-        schedule: From which epoch on (0 is the first) which values of the router's
-            `changeable_parameters` held; more than one entry where they were changed.
+        router: The router that is trained.
+        data: Its training data.
+        total: Maximum number of epochs; early stopping may end the training before.
+        done: Number of finished epochs.
+        stopped: Whether early stopping has ended the training.
+        schedule: Values of the router's `changeable_parameters` by the epoch from which they hold
+            (0 is the first); more than one entry where they were changed.
     """
 
     def __init__(self, router: EpochRouter, data: RoutingData, total: int) -> None:
@@ -126,17 +126,17 @@ class EpochTraining(ABC):
 
     @property
     def losses(self) -> list[float]:
-        """Loss on held-out questions after each epoch, of the router's own kind; lower is better.
+        """Router-specific loss on held-out questions after each epoch; lower is better.
 
-        Empty where the router does not look at any.
+        Empty where the router uses no held-out questions.
         """
         return []
 
     def settle(self) -> None:
-        """Make the router what `fit` would leave, had training ended after this epoch.
+        """Set the router to the state that `fit` would leave if training ended after this epoch.
 
-        It may train what is learned from all questions up to the best epoch so far, and
-        calibrate; a later epoch does not repeat what this did.
+        This may retrain on all questions up to the best epoch so far, and calibrate. Later
+        calls do not repeat that work.
 
         Raises:
             NotFittedError: before the first epoch.
@@ -147,7 +147,7 @@ class EpochTraining(ABC):
         self.router.__dict__.pop("_unsettled", None)
 
     def change(self, **values: Any) -> None:
-        """Set parameters of the router that hold from the next epoch on.
+        """Set parameters of the router from the next epoch on.
 
         Raises:
             ConfigError: unknown, out of range, or not of `changeable_parameters`; all are named.
@@ -162,9 +162,10 @@ class EpochTraining(ABC):
         return [values for start, values in self.schedule if start <= epoch][-1]
 
     def state(self) -> Arrays:
-        """Return all that is needed to go on, as named contiguous arrays.
+        """Return the checkpoint needed to resume, as named contiguous arrays.
 
-        Weights, moments, random states, what early stopping has seen, and what was settled.
+        It holds weights, moments, random states, the history of early stopping, and what `settle`
+        computed.
         """
         about = {
             "format": FORMAT,
@@ -180,7 +181,7 @@ class EpochTraining(ABC):
         return {ABOUT: head, **arrays}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state; see `EpochRouter.fit_epochs`."""
+        """Restore a state; see `EpochRouter.fit_epochs`."""
         about, name = read_about(state), self.router.name
         if about["router"] != name:
             raise ArtifactFormatError(f"epoch state: is of {about['router']}, expected {name}")
@@ -225,11 +226,11 @@ class EpochTraining(ABC):
 
     @abstractmethod
     def _advance(self) -> bool:
-        """Train one epoch with ``settings(done)``; say whether another may follow."""
+        """Train one epoch with ``settings(done)``; return whether another may follow."""
 
     @abstractmethod
     def _settle(self) -> None:
-        """Set what the router learns."""
+        """Set the router's learned attributes."""
 
     @abstractmethod
     def _arrays(self) -> Mapping[str, NDArray[Any]]:
@@ -237,14 +238,14 @@ class EpochTraining(ABC):
 
     @abstractmethod
     def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `_arrays` returned; ``done`` and ``schedule`` are set."""
+        """Restore what `_arrays` returned; ``done`` and ``schedule`` are set already."""
 
 
 def read_about(state: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return what a state says of itself: router, parameters, done, stopped, schedule.
+    """Return the description in a state: router, parameters, done, stopped, schedule.
 
     Raises:
-        ArtifactFormatError: it is no state of this format.
+        ArtifactFormatError: not a state of this format.
     """
     try:
         found = json.loads(np.asarray(state[ABOUT], np.uint8).tobytes())

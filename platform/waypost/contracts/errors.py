@@ -1,9 +1,9 @@
-"""The one tree of errors that Waypost raises on purpose.
+"""Tree of all errors that Waypost raises on purpose.
 
     WaypostError
       ConfigError              a config file or option is wrong; holds every fault at once
       SchemaError              data does not have the agreed form (columns, shapes, ranges)
-      PolicyError              a decision cannot be made as asked
+      PolicyError              no decision satisfies the request
         EmptyPoolError         no model is left to choose from
         BudgetError            no model fits the money allowed
       ArtifactError            a trained router cannot be loaded
@@ -13,24 +13,24 @@
         PoolMismatchError      the models are not the ones it was trained on
       NotFittedError           also a ValueError and an AttributeError, as in scikit-learn
       RegistryError            no such router, engine, encoder or benchmark
-        PluginError            one plug-in does not load or decide as agreed; the others do
+        PluginError            one plug-in does not load, or breaks the router contract
       WeightsError             model weights cannot be obtained from any source
       StorageError             an input or output cannot be read or written
-        StorageSchemeError     unknown kind of store
-        StorageMissingError    nothing is there: no such file, folder or bucket
-        StorageAccessError     the store refuses the credentials, or what they may not do
+        StorageSchemeError     no installed library supports that kind of store
+        StorageMissingError    no such file, folder or bucket
+        StorageAccessError     the store refuses the credentials, or they lack a permission
       EngineError              an LLM call failed; `retryable` says whether another try may help
         EngineTimeoutError     no answer in time
         EngineConnectionError  the endpoint or process cannot be reached, or cut the answer off
         EngineOverloadedError  429, or a full queue; may carry `retry_after_s`
-          EngineLoadingError   the LLM still loads
+          EngineLoadingError   the LLM is still loading
         EngineServerError      5xx, or generation failed
         EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
           EngineAuthError      the key is refused: retryable, another model may answer
-      PipelineError            a data run cannot go on
+      PipelineError            a data run cannot continue
         FolderInUseError       another process works in the folder
-      JobError                 a job cannot be submitted to a cluster, or its end is not known
+      JobError                 a job cannot be submitted to a cluster, or its status is unknown
         ClusterUnreachableError  no head of a cluster answers
         ClusterAuthError       the cluster refuses the token
       SandboxError             no process can be started to run generated code in
@@ -80,8 +80,7 @@ class ConfigError(WaypostError):
         )
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
-    # Exceptions are rebuilt from `args` when they cross a process border (Ray); the
-    # faults are kept by naming them here.
+    # Ray rebuilds an exception from `args` in the other process; this keeps the faults.
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Fault, ...]]]:
         return type(self), (self.faults,)
 
@@ -91,7 +90,7 @@ class SchemaError(WaypostError):
 
 
 class PolicyError(WaypostError):
-    """A decision cannot be made as asked."""
+    """No decision satisfies the request."""
 
 
 class EmptyPoolError(PolicyError):
@@ -115,15 +114,15 @@ class ArtifactDigestError(ArtifactError):
 
 
 class EncoderMismatchError(ArtifactError):
-    """The query encoder at hand is not the one the router was trained with."""
+    """The query encoder is not the one the router was trained with."""
 
 
 class PoolMismatchError(ArtifactError):
-    """The models at hand are not those the router was trained on, or in another order."""
+    """The pool's models are not those the router was trained on, or in another order."""
 
 
 class NotFittedError(WaypostError, ValueError, AttributeError):
-    """A router is asked to predict before ``fit`` or before its state was loaded."""
+    """A router is used before ``fit`` or before its state was loaded."""
 
 
 class RegistryError(WaypostError):
@@ -131,7 +130,7 @@ class RegistryError(WaypostError):
 
 
 class PluginError(RegistryError):
-    """One plug-in does not load, or not decide as agreed. It is named; the others still work."""
+    """One plug-in does not load, or breaks the router contract. Other plug-ins still work."""
 
 
 class WeightsError(WaypostError):
@@ -143,15 +142,15 @@ class StorageError(WaypostError):
 
 
 class StorageSchemeError(StorageError):
-    """No library here knows that kind of store."""
+    """No installed library supports that kind of store."""
 
 
 class StorageMissingError(StorageError):
-    """Nothing is there: no such file, folder or bucket."""
+    """No such file, folder or bucket."""
 
 
 class StorageAccessError(StorageError):
-    """The store refuses the credentials, or what they do not allow."""
+    """The store refuses the credentials, or they lack a permission."""
 
 
 class EngineError(WaypostError):
@@ -202,18 +201,18 @@ class EngineOverloadedError(EngineError):
 
 
 class EngineLoadingError(EngineOverloadedError):
-    """The LLM still loads: it takes requests once it has."""
+    """The LLM is still loading; it takes requests afterwards."""
 
 
 class EngineServerError(EngineError):
-    """The engine failed on its side (HTTP 5xx, a crash during generation)."""
+    """The engine failed (HTTP 5xx, a crash during generation)."""
 
 
 class EngineRequestError(EngineError):
     """The engine refuses this request (HTTP 4xx): the same call cannot succeed.
 
-    Not retryable unless said otherwise: a model that the upstream does not have (404) may
-    still be answered by the next one.
+    Not retryable by default. For a model that the upstream does not have (404) the next LLM of
+    the ranking may still answer.
     """
 
     retryable_by_default = False
@@ -258,11 +257,11 @@ def engine_error(data: dict[str, object]) -> EngineError:
 
 
 class PipelineError(WaypostError):
-    """A data run cannot go on; what was done is kept, and the same command continues."""
+    """A data run cannot continue. Finished work is kept, and the same command resumes it."""
 
 
 class FolderInUseError(PipelineError):
-    """Another process works in the folder; the message says which one, where, since when."""
+    """Another process works in the folder; the message names process, host and start time."""
 
 
 class ClusterError(WaypostError):
@@ -270,7 +269,7 @@ class ClusterError(WaypostError):
 
 
 class JobError(WaypostError):
-    """A job cannot be submitted to a cluster, or how it ended cannot be known."""
+    """A job cannot be submitted to a cluster, or its final status is unknown."""
 
 
 class ClusterUnreachableError(JobError):
@@ -278,11 +277,11 @@ class ClusterUnreachableError(JobError):
 
 
 class ClusterAuthError(JobError):
-    """The cluster wants a token, or another one."""
+    """The cluster requires a token, or refuses the one given."""
 
 
 class SandboxError(WaypostError):
-    """No process can be started to run generated code in; it says nothing of that code."""
+    """No process can be started to run generated code; the code itself was not judged."""
 
 
 class MissingExtraError(WaypostError):

@@ -1,6 +1,6 @@
-"""What an LLM is asked and what it answers: the messages between gateway and engines.
+"""Requests to an LLM and its answers: the messages between gateway and engines.
 
-They cross process borders as plain dicts (`to_dict` / `from_dict`), because the two ends may
+They are sent between processes as plain dicts (`to_dict` / `from_dict`), because the two ends may
 run different versions of Python, Ray or pydantic.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from waypost.contracts.errors import SchemaError
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
-"""Why an answer ended, in OpenAI's words; ``cancelled`` is ours and never leaves the gateway."""
+"""Why an answer ended, as in OpenAI's API; ``cancelled`` is internal to Waypost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class GenerateRequest:
     Exactly one of ``messages`` and ``prompt`` is given.
 
     Attributes:
-        request_id: Unique; what `Engine.abort` and the logs name.
+        request_id: Unique id, used by `Engine.abort` and in logs.
         messages: Chat turns in OpenAI's form (role, content, tool_calls, ...).
         prompt: Plain text to continue (``/v1/completions``): no chat template.
         max_tokens: Most tokens to generate; None leaves it to the engine's limit.
@@ -147,7 +147,7 @@ class Answer:
 
 
 def joined(chunks: Sequence[Chunk]) -> Answer:
-    """Join the chunks of one answer; where the last one says nothing: stop, and no tokens."""
+    """Join the chunks of one answer; the default is reason ``stop`` and no tokens."""
     last = chunks[-1] if chunks else Chunk()
     return Answer(
         text="".join(chunk.text for chunk in chunks),

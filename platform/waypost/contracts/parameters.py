@@ -1,4 +1,4 @@
-"""What values a router's parameters may have, declared once and checked everywhere."""
+"""Allowed values of a router's parameters, declared once and checked everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waypost.contracts.wording import did_you_mean
 
 
 class Constraint(Protocol):
-    """Says whether a value is allowed, and describes what is."""
+    """Checks whether a value is allowed; ``str`` describes the allowed values."""
 
     def allows(self, value: Any) -> bool: ...  # noqa: D102
 
@@ -71,7 +71,7 @@ class OneOf:
     values: tuple[Any, ...]
 
     def allows(self, value: Any) -> bool:
-        """Say whether the value is one of them (1 and True are different)."""
+        """Return whether the value is one of them (1 and True are different)."""
         return any(value == known and type(value) is type(known) for known in self.values)
 
     def __str__(self) -> str:
@@ -80,10 +80,10 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that is not empty, such as the name of a model."""
+    """A non-empty text, such as the name of a model."""
 
     def allows(self, value: Any) -> bool:
-        """Say whether the value is one."""
+        """Return whether the value is a non-empty text."""
         return isinstance(value, str) and bool(value.strip())
 
     def __str__(self) -> str:
@@ -99,10 +99,10 @@ def check_parameters(
     """Return one fault for each unknown parameter and each value out of range.
 
     Args:
-        values: What was given.
-        constraints: What is allowed, by name; a known parameter without one may be anything.
-        where: What the parameters belong to, for messages.
-        known: Names of all parameters; None is those with a constraint.
+        values: Given values by name.
+        constraints: Allowed values by name; a known parameter without a constraint may be anything.
+        where: Owner of the parameters, for messages.
+        known: Names of all parameters; None means those with a constraint.
     """
     known = constraints if known is None else known
     found = []
@@ -149,7 +149,7 @@ class Parametrized:
         return {name: getattr(self, name) for name in self.parameter_names()}
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; they take effect, and are checked, at the next ``fit``.
+        """Set parameters by name. The next ``fit`` checks and uses them.
 
         Raises:
             ConfigError: naming every unknown parameter.

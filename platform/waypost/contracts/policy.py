@@ -1,5 +1,5 @@
-"""The decision rule: predicted quality and cost in, ordered LLMs out. The only place where
-cost, budget, ties and exploration enter.
+"""The decision rule: order LLMs by predicted quality and cost. The only place that handles
+cost, budget, ties and exploration.
 
 For a request with cost weight lambda the models are ordered by
 
@@ -36,9 +36,9 @@ class PolicySettings:
     Attributes:
         lam: Cost weight of requests that name none; at least 0.
         allowed_models: Names to choose from; None is the whole pool.
-        max_cost_usd: Most that the predicted cost of one call may be; None is no limit.
+        max_cost_usd: Limit on the predicted dollars of one call; None is no limit.
         exploration: Share of requests in [0, 1] sent to a uniformly drawn eligible model.
-        seed: Of the exploration draws.
+        seed: Seed of the exploration draws.
     """
 
     lam: float = 0.0
@@ -75,15 +75,15 @@ def rank(
             unknown cost counts as the row's highest known one and never fits a budget.
         names: The n_llms names, columns of ``quality``.
         lam: Cost weight, at least 0, scalar or (n_queries,); ``inf`` orders by cost alone.
-        cost_ref: Dollars that lambda = 1 weighs as one full point of quality. Not above 0
-            or NaN (no cost known): cost has no weight.
+        cost_ref: Dollars that lambda = 1 weighs as one full point of quality. Where it is NaN
+            (no cost known) or not above 0, cost has no weight.
         allowed: True where a model may be chosen, shape as ``quality``; None is everywhere.
         max_cost_usd: Most dollars of one call, scalar or (n_queries,); NaN is no limit.
-        epsilon: Utilities within it of the best left are a tie.
+        epsilon: Utilities within this distance of the best remaining one are a tie.
 
     Returns:
-        Column indices, shape (n_queries, n_llms); models that may not be chosen are left out
-        and their places at the end filled with -1.
+        Column indices, shape (n_queries, n_llms). Models that may not be chosen are left out, and
+        the row is filled with -1 at its end.
 
     Raises:
         EmptyPoolError: a query has no allowed model.
@@ -184,9 +184,9 @@ def _order_with_ties(
     name_ranks: NDArray[np.intp],
     epsilon: float,
 ) -> NDArray[np.intp]:
-    # Ties are judged against the best that is left, place by place. Rounding utilities to a
-    # grid would be faster, but a pair that straddles a grid line at one lambda and not at the
-    # next could make the chosen cost rise with lambda.
+    # Ties are found against the best remaining utility, place by place. Rounding utilities to a
+    # grid would be faster. But a pair may straddle a grid line at one lambda and not at the next,
+    # and the chosen cost could then rise with lambda.
     left = list(range(len(utility)))
     order = []
     while left:
@@ -209,13 +209,13 @@ def explore(
     Args:
         order: As `rank` returns it, shape (n_queries, n_llms).
         names: The n_llms names.
-        keys: One text a query; equal keys draw alike.
+        keys: One text per query; equal keys give equal draws.
         rate: Share in [0, 1].
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         The new order; the probability in (0, 1] of each query's first model under this
-        policy, shape (n_queries,); and where a model was drawn, shape (n_queries,).
+        policy, shape (n_queries,); and a mask of the queries with a drawn model, same shape.
     """
     result = order.copy()
     propensity = np.ones(len(order))
@@ -249,10 +249,10 @@ def _uniform_pair(seed: int, key: str) -> tuple[float, float]:
 def allowed_mask(
     queries: Sequence[Query], policy: PolicySettings, known: tuple[str, ...]
 ) -> NDArray[np.bool_]:
-    """Say which models each query may use, shape (n_queries, n_llms).
+    """Return a mask of the models that each query may use, shape (n_queries, n_llms).
 
     Raises:
-        EmptyPoolError: a query has none, or a name is not among the ``known`` ones.
+        EmptyPoolError: a query may use no model, or a name is not in ``known``.
     """
     allowed = np.repeat(_mask(policy.allowed_models, known)[None, :], len(queries), axis=0)
     for row, query in enumerate(queries):
@@ -294,8 +294,8 @@ def cost_limits(queries: Sequence[Query], policy: PolicySettings) -> NDArray[np.
 def decision_quality(prediction: Prediction, mean_quality: NDArray[np.float64]) -> FloatMatrix:
     """Return the quality that decides: the prediction, or the training means.
 
-    Far from all training data a prediction is noise: the training means then decide, which
-    at lambda 0 is the best single model.
+    Far from all training data a prediction is noise. There the training means decide; at lambda 0
+    they choose the best single model.
     """
     unlike = prediction.out_of_distribution
     if unlike is None or not unlike.any():
@@ -305,7 +305,7 @@ def decision_quality(prediction: Prediction, mean_quality: NDArray[np.float64]) 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What the policy made of one query; the vectors have shape (n_llms,).
+    """Result of the policy for one query; the vectors have shape (n_llms,).
 
     Attributes:
         order: Column indices, best first, -1 where no further model may be chosen.
@@ -313,10 +313,10 @@ class Ranked:
         cost_usd: Predicted dollars; NaN where unknown.
         lam: Cost weight.
         propensity: Probability of the first model under the policy.
-        drawn: The first model was drawn at random.
-        consulted: The router predicted; false where one model only was allowed.
-        confidence: The router's, by model; None where it has none.
-        unlike: The query is unlike the training data.
+        drawn: Whether the first model was drawn at random.
+        consulted: Whether the router predicted; false where only one model was allowed.
+        confidence: The router's confidence by model; None where it has none.
+        unlike: Whether the query is unlike the training data.
     """
 
     order: NDArray[np.intp]
@@ -330,7 +330,7 @@ class Ranked:
     unlike: bool = False
 
     def decision(self, known: tuple[str, ...], router: str, version: str) -> Decision:
-        """Put it into words; ``known`` names the columns."""
+        """Return it as a `Decision`; ``known`` names the columns."""
         eligible = [int(j) for j in self.order if j >= 0]
         best = eligible[0]
         has_confidence = self.confidence is not None and not self.unlike

@@ -1,4 +1,4 @@
-"""The questions of a data run: what is asked, and what a right answer is."""
+"""The questions of a data run, with their accepted answers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Question(BaseModel):
     Attributes:
         query_id: Unique key in all splits together.
         task_name: Benchmark kind, such as ``gsm8k``.
-        query: What the LLM is asked, whole, and what a router sees.
+        query: The whole prompt to the LLM, which is also what a router sees.
         choices: Options of a multiple-choice question (``label`` and ``text``), or null.
         ground_truth: Accepted strings, a letter, a number, or the tests of a program.
         metric: Name of the scorer (`waypost.scorers.METRICS`).
         max_tokens: Cap of the answer.
-        version: Of the benchmark's prompt and ground truth; another one is another question.
+        version: Version of the benchmark's prompt and ground truth; a part of its identity.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ def read_questions(path: Path) -> list[Question]:
     """Read a file of questions.
 
     Raises:
-        ConfigError: with a fault for each line that is not a question, and for each doubled id.
+        ConfigError: with a fault for each line that is not a question, and for each repeated id.
     """
     if not path.is_file():
         raise ConfigError([Fault(str(path), "no such file; expected JSONL of questions")])
@@ -71,11 +71,11 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 
 
 def iter_splits(folder: Path) -> Iterator[tuple[str, Question]]:
-    """Yield split and question, one by one, the splits in the order of `SPLITS`.
+    """Yield (split, question) pairs, the splits in the order of `SPLITS`.
 
     Raises:
-        ConfigError: there are none, or, after the last: with a fault for each line that is not a
-            question, and for each id that stands twice.
+        ConfigError: there is no question; or, after the last question, with a fault for each line
+            that is not a question and for each repeated id.
     """
     every = {split: queries_path(folder, split) for split in SPLITS}
     paths = {split: path for split, path in every.items() if path.is_file()}
@@ -89,7 +89,7 @@ def iter_splits(folder: Path) -> Iterator[tuple[str, Question]]:
 
 
 def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
-    """Read the questions that the first phase wrote, by split; those without a file are left out.
+    """Read the questions of the first phase, by split; splits without a file are left out.
 
     Raises:
         ConfigError: see `iter_splits`.
@@ -103,9 +103,9 @@ def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
 
 
 def _unique(paths: Mapping[str, Path], found: list[Fault]) -> Iterator[tuple[str, Question]]:
-    """Yield each question with the name of its file; what is wrong is added to ``found``.
+    """Yield each question with its name in ``paths``; add faults to ``found``.
 
-    Ids are remembered by hashes of 8 bytes; only where two are equal are the files read again.
+    Ids are kept as hashes of 8 bytes. Where two are equal the files are read again.
     """
     hashes = array("q")
     for name, path in paths.items():
@@ -133,7 +133,7 @@ def _with_doubles(paths: Mapping[str, Path]) -> list[Fault]:
 
 
 def _parsed(path: Path, found: list[Fault]) -> Iterator[tuple[str, Question]]:
-    """Yield place and question of each line; what is wrong is added to ``found``."""
+    """Yield place and question of each line; add faults to ``found``."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

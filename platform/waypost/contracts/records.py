@@ -1,4 +1,4 @@
-"""The records that cross borders: LLMs, queries, predictions and decisions."""
+"""Records that all packages share: LLMs, queries, predictions, decisions; and progress reports."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from waypost.contracts.errors import SchemaError
 
 RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
-"""How a router decides: scores of its own, those of the routers it is composed of, step by step,
-or by a rule that is its own affair."""
+"""How a router decides: by its own scores, by those of the routers it is composed of, step by step,
+or by a rule of its own."""
 
 RouterFamily: TypeAlias = Literal["single-round", "multi-round", "personal", "agentic"]
-"""What a request to a router is: one call of the LLM chosen; several calls, each decided from the
-answers before it; one call, chosen by who asks; or a plan of sub-questions, each routed."""
+"""What a request leads to: one call of the chosen LLM; several calls, each decided from the earlier
+answers; one call, chosen for the user who asks; or a plan of sub-questions, each routed."""
 
 _SIZE = re.compile(
     r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
@@ -55,16 +55,16 @@ def dollars(
 
 
 class LLMInfo(BaseModel):
-    """What is known of one candidate LLM (an entry of ``llms.json``).
+    """Facts of one candidate LLM (an entry of ``llms.json``).
 
     Attributes:
-        name: The key by which data, routers and pools know it.
+        name: Its name in data, routers and pools.
         size: Parameter count as text (``parse_size`` reads it); None where it is not public.
         feature: Description in words.
         input_price: USD per million prompt tokens; None where unknown.
         output_price: USD per million generated tokens; None where unknown.
         model: Name at the service, or of the weights.
-        service: Who serves it (the name its API keys go by).
+        service: The service that serves it; its API keys are found by this name.
         api_endpoint: Base URL of an OpenAI-style API.
         context_length: Tokens of prompt and answer together.
     """
@@ -116,15 +116,15 @@ class Query:
     """One question to route.
 
     Attributes:
-        text: What is routed on; may be empty.
+        text: The text that is routed on; may be empty.
         query_id: Key of the question where it has one.
         task_name: Benchmark or task, where known.
-        user_id: Who asks, for personal routers.
+        user_id: The user who asks, for personal routers.
         session_id: Dialogue it belongs to.
         allowed_models: Names to choose from; None is the whole pool.
         lam: Cost weight (lambda) of this request; None takes the policy's default.
-        max_cost_usd: Most that the predicted cost of one call may be; None is no limit.
-        input_tokens: Prompt tokens where they were counted; None estimates them.
+        max_cost_usd: Limit on the predicted dollars of one call; None is no limit.
+        input_tokens: Counted prompt tokens; None estimates them.
     """
 
     text: str
@@ -167,7 +167,7 @@ class Query:
         )
 
     def given(self) -> str | dict[str, Any]:
-        """Return what `of` reads back: the text, or a mapping where more is known."""
+        """Return the form that `of` reads: the text, or a mapping where more is known."""
         more = {
             "lambda" if f.name == "lam" else f.name: getattr(self, f.name) for f in fields(self)
         }
@@ -212,15 +212,15 @@ class Decision(Mapping[str, Any]):
 
     Attributes:
         model: Name of the chosen LLM.
-        ranking: All eligible LLMs, best first; ``ranking[0]`` is `model`. It is the order in
-            which to try the next one when a call fails.
+        ranking: All eligible LLMs, best first; ``ranking[0]`` is `model`. Failover follows this
+            order.
         quality: Predicted score in [0, 1] of each eligible LLM.
         cost_usd: Predicted dollars of one call of each eligible LLM; absent where unknown.
         confidence: Probability-like value in [0, 1] that the choice is among the best; None
-            where the router has no notion of it.
+            where the router does not estimate it.
         lam: Cost weight (lambda) that was applied.
         propensity: Probability with which this policy chooses `model` for this query.
-        reason: One sentence for a person.
+        reason: One sentence for a human reader.
         router: Registry name of the router.
         router_version: Version of the router or artifact.
     """
@@ -284,7 +284,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class QueryBatch:
-    """Queries as a router sees them.
+    """The input of a router: queries and their embeddings.
 
     Attributes:
         queries: The n queries.
@@ -299,18 +299,17 @@ class QueryBatch:
         return len(self.queries)
 
     def once(self, owner: object, make: Callable[[], T]) -> T:
-        """Compute what follows from this batch and ``owner``, or return it where somebody has.
+        """Return the value for this batch and ``owner``; compute it at the first call only.
 
-        So the members of an ensemble, which are asked with one batch, share what they have in
-        common.
+        The members of an ensemble, which predict on one batch, share intermediate results by this.
 
         Args:
-            owner: What it is computed with besides the batch, known by identity: an array, a
+            owner: What the value depends on besides the batch, compared by identity: an array, a
                 part of a router's state, a function. One owner has one value.
-            make: Computes it; nobody changes the value afterwards.
+            make: Computes the value, which must not be changed afterwards.
         """
         known = self._known.get(id(owner))
-        # held here, so that no other object takes its place in memory
+        # the owner is kept with its value, so that no other object can get its id
         if known is None or known[0] is not owner:
             known = self._known[id(owner)] = (owner, make())
         value: T = known[1]
@@ -319,17 +318,17 @@ class QueryBatch:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a score router says of a batch; every matrix has shape (n_queries, n_llms).
+    """A score router's prediction for a batch; every matrix has shape (n_queries, n_llms).
 
     Attributes:
         quality: Expected score in [0, 1] of each LLM.
         output_tokens: Expected generated tokens; None takes each LLM's training mean.
-        recorded_usd: Expected recorded dollars, used where prices are unknown; None likewise, and
-            where every price is known (`CostModel.asks_recorded`).
-        confidence: In [0, 1]: how sure it is that this LLM is among the best; None where the
-            router has no notion of it.
+        recorded_usd: Expected recorded dollars, used where prices are unknown. None takes each
+            LLM's training mean, or means that every price is known (`CostModel.asks_recorded`).
+        confidence: Estimate in [0, 1] that this LLM is among the best; None where the router
+            makes none.
         out_of_distribution: Shape (n_queries,), True where the query is unlike the training
-            data; such a row is decided by the LLMs' training means. None is nowhere.
+            data; such a row is decided by the LLMs' training means. None means no such row.
     """
 
     quality: FloatMatrix
@@ -341,7 +340,7 @@ class Prediction:
     def spread(
         self, rows: NDArray[np.intp], shape: tuple[int, ...]
     ) -> tuple[FloatMatrix | None, NDArray[np.bool_]]:
-        """Return confidence and unlike-flag of its rows at their places among all of a batch."""
+        """Return confidence and out-of-distribution flag, its rows spread over a whole batch."""
         unlike = np.zeros(shape[0], bool)
         if self.out_of_distribution is not None:
             unlike[rows] = self.out_of_distribution
@@ -353,20 +352,20 @@ class Prediction:
 
 
 Watcher: TypeAlias = "Callable[[str, int, int], None]"
-"""Told what is done, how much of it, and of how much."""
+"""Called with the name of the work, the steps done, and the steps in total."""
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 def report(what: str, done: int, total: int) -> None:
-    """Tell the watcher, where there is one, that ``done`` of ``total`` steps are done."""
+    """Call the watcher, if there is one: ``done`` of ``total`` steps of ``what`` are done."""
     if (watcher := _watcher.get()) is not None:
         watcher(what, done, total)
 
 
 @contextmanager
 def watching(watcher: Watcher | None) -> Iterator[None]:
-    """Have `report` call this in the meantime; None is nobody."""
+    """Make `report` call ``watcher`` within the block; None makes it call nothing."""
     token = _watcher.set(watcher)
     try:
         yield

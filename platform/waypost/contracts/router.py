@@ -1,4 +1,4 @@
-"""The kinds of router, and what is implemented once for all of them.
+"""Base classes of routers.
 
     MetaRouter         route_single, route_batch: enough for a plug-in
       TrainableRouter  learns from routing data; its state goes into an artifact
@@ -41,7 +41,7 @@ __all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart",
 
 
 class StatePart(Protocol):
-    """A part of a router's learned state that is an object: it goes to arrays and back."""
+    """An object in a router's learned state that converts to arrays and back."""
 
     def to_arrays(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
 
@@ -56,17 +56,17 @@ class MetaRouter(ABC):
     """Registry name; for built-in routers the name of their module."""
 
     kind: ClassVar[RouterKind] = "meta"
-    """How it decides; its artifacts are of this kind."""
+    """How it decides; the kind of its artifacts."""
 
     router_family: ClassVar[RouterFamily] = "single-round"
-    """What a request to it is. A listing reads it from the source: a plain string in the class."""
+    """What a request leads to. A listing reads this from the source, so it is a literal string."""
 
     version: str = ""
     """Version of the trained artifact; empty for an untrained router."""
 
     candidates: tuple[LLMInfo, ...] = ()
-    """Facts of the LLMs that are served, for a router that learns nothing: set before it is
-    asked. Routers that learn have their own, ``llms_``."""
+    """Facts of the served LLMs, for a router that learns nothing; set before its first decision.
+    Routers that learn use ``llms_``."""
 
     @abstractmethod
     def route_single(self, query: QueryLike) -> Decision:
@@ -89,34 +89,34 @@ class MetaRouter(ABC):
 class TrainableRouter(Parametrized, MetaRouter):
     """A router that learns from routing data.
 
-    A subclass writes ``__init__`` (stores its parameters) and `_fit`, and lists what its
-    parameters may be in `parameter_constraints`. Checking, saving and loading are here.
+    A subclass writes ``__init__`` (stores its parameters) and `_fit`, and lists the allowed values
+    of its parameters in `parameter_constraints`. This class checks, saves and loads.
 
     Learned by `fit`, in every router:
         llms_: Facts of the n_llms candidates, in the order of all columns.
-        n_features_in_: Width of the embeddings it was fitted on; 0 without.
+        n_features_in_: Width of the embeddings it was fitted on; 0 without embeddings.
         mean_quality_: (n_llms,) training mean of each LLM's measured scores.
         cost_model_: Predicts dollars.
     """
 
     needs_embeddings: ClassVar[bool] = True
-    """False for routers that never look at the query's embedding."""
+    """False for routers that do not use the query's embedding."""
 
     needs_weights: ClassVar[Literal["encoder", "causal"] | None] = None
-    """Kind of pretrained model that the parameter ``model`` names and that `fit` fine-tunes: then
-    both fitting and predicting read real weights and take their time. None is no such model."""
+    """Kind of pretrained model that the parameter ``model`` names and that `fit` fine-tunes.
+    Fitting and predicting then read real weights and are slow. None means no such model."""
 
     trial_parameters: ClassVar[Mapping[str, Any]] = {}
     """Parameters of a quick first try, where a fit with the defaults takes minutes."""
 
     validates_itself: ClassVar[bool] = False
-    """True where `fit` measures its choice out of sample: ``report_`` then says how it did."""
+    """True where `fit` evaluates its choice out of sample; ``report_`` holds the result."""
 
     learns: ClassVar[bool] = True
-    """False where `fit` only notes who the candidates are and what their calls cost."""
+    """False where `fit` only stores the candidates and the cost of their calls."""
 
     new_model_support: ClassVar[str] = "refit"
-    """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``; a removed one is masked."""
+    """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``. A removed LLM is masked."""
 
     state_parts: ClassVar[Mapping[str, type[StatePart]]] = {"cost_model_": CostModel}
     """Learned attributes that are objects of their own, and their classes."""
@@ -128,7 +128,7 @@ class TrainableRouter(Parametrized, MetaRouter):
     n_features_in_: int
     mean_quality_: Floats
     cost_model_: CostModel
-    report_: dict[str, Any]  # of those that validate themselves
+    report_: dict[str, Any]  # where `fit` evaluates out of sample
 
     def fit(self, data: RoutingData) -> Self:
         """Learn from measured outcomes.
@@ -166,7 +166,7 @@ class TrainableRouter(Parametrized, MetaRouter):
 
     @abstractmethod
     def _fit(self, data: RoutingData) -> None:
-        """Learn; the data was checked and the shared state is set."""
+        """Learn. The data is checked and the shared state is set."""
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -185,9 +185,9 @@ class TrainableRouter(Parametrized, MetaRouter):
     def decide(
         self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
     ) -> list[Decision]:
-        """Decide queries whose embeddings are at hand (float32, (n, d), or None if not needed).
+        """Decide queries with given embeddings (float32, (n, d), or None if not needed).
 
-        Here for routers that use none; the others override it.
+        This version is for routers without embeddings; the others override it.
         """
         return self.route_batch(queries)
 
@@ -206,7 +206,7 @@ class TrainableRouter(Parametrized, MetaRouter):
         )
 
     def plugin_names(self) -> tuple[str, ...]:
-        """Registry names of the routers it is made of: its own, and those of its members.
+        """Return the registry names of this router and of its members.
 
         An artifact holds the source of those that are plug-in folders.
         """
@@ -239,9 +239,9 @@ class TrainableRouter(Parametrized, MetaRouter):
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
-        """Take over a state that `get_state` returned, fitted on ``llms``.
+        """Restore a state that `get_state` returned, fitted on ``llms``.
 
-        A part without arrays is None, as it was when it was saved.
+        A part without arrays becomes None, as it was when saved.
         """
         self.llms_ = tuple(llms)
         for name, part in self.state_parts.items():
@@ -255,7 +255,7 @@ class TrainableRouter(Parametrized, MetaRouter):
         """Replace some LLMs' prices (USD per million prompt and generated tokens).
 
         Raises:
-            SchemaError: a name the router does not know.
+            SchemaError: a name is not one of the router's LLMs.
         """
         if unknown := [name for name in prices if name not in self.model_names]:
             raise SchemaError(f"prices: the router does not know {names(unknown)}")
@@ -263,26 +263,26 @@ class TrainableRouter(Parametrized, MetaRouter):
 
 
 class ScoreRouter(TrainableRouter):
-    """A router that predicts the score each LLM would earn; the policy does the rest.
+    """A router that predicts the score of each LLM; the policy decides from it.
 
-    A subclass writes ``__init__``, `_fit` and `_predict`. Routing, cost, ties, budgets and
-    exploration are here.
+    A subclass writes ``__init__``, `_fit` and `_predict`. This class handles routing, cost, ties,
+    budgets and exploration.
     """
 
     kind: ClassVar[RouterKind] = "score"
 
     forced_exploration: ClassVar[float] = 0.0
-    """Least share of queries sent to a uniformly drawn LLM, whatever the policy says."""
+    """Least share of queries sent to a uniformly drawn LLM; the policy may set a higher one."""
 
     row_count_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters counted in training rows: where every row stands twice they are doubled."""
+    """Parameters that count training rows; they double where every row is repeated twice."""
 
     @abstractmethod
     def _predict(self, batch: QueryBatch) -> Prediction:
         """Predict a checked batch of at least one query; pure and deterministic."""
 
     def predict(self, batch: QueryBatch) -> Prediction:
-        """Predict what each LLM would do with each query.
+        """Predict quality, and optionally tokens and dollars, of each LLM for each query.
 
         A row depends on its own query only. Pure: no network, no clock, no random draw.
 
@@ -301,7 +301,7 @@ class ScoreRouter(TrainableRouter):
         return self._predict(batch)
 
     def predict_quality(self, batch: QueryBatch) -> NDArray[np.float32]:
-        """Predict the score each LLM would earn on each query.
+        """Predict the score of each LLM on each query.
 
         Returns float32 (n_queries, n_llms), columns as in ``llms_``, values in [0, 1].
 
@@ -324,12 +324,12 @@ class ScoreRouter(TrainableRouter):
     def decide(
         self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
     ) -> list[Decision]:
-        """Decide queries whose embeddings are at hand (float32, (n, d), or None if not needed).
+        """Decide queries with given embeddings (float32, (n, d), or None if not needed).
 
-        Where only one LLM may be chosen the router is not consulted.
+        Where only one LLM is allowed, no prediction is made.
 
         Raises:
-            PolicyError: of the first query for which no model may be chosen.
+            PolicyError: no model may be chosen; the error is that of the first such query.
         """
         queries = tuple(queries)
         known = self.model_names
@@ -381,7 +381,7 @@ class ScoreRouter(TrainableRouter):
     def explore(
         self, order: NDArray[np.intp], queries: Sequence[Query]
     ) -> tuple[NDArray[np.intp], Floats, NDArray[np.bool_]]:
-        """Put a drawn LLM first for this router's share of the queries; see `policy.explore`."""
+        """Put a random LLM first for this router's share of the queries; see `policy.explore`."""
         rate = max(self.policy.exploration, self.forced_exploration)
         own = getattr(self, "seed", None)
         seed = own if isinstance(own, int) and self.forced_exploration else self.policy.seed

@@ -1,7 +1,7 @@
-"""Routing data in memory: one frozen value that every router is fitted on.
+"""Routing data in memory: the immutable training data of every router.
 
-Routing data keeps the options of a multiple-choice question in a column of their own, while a
-served prompt contains them. A router must be trained on what it will see.
+Routing data keeps the options of a multiple-choice question in a separate column, while a served
+prompt contains them. They are joined here, so that a router is trained on the text it will see.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from waypost.contracts.verdicts import MAX_VERDICTS, parse_verdicts, verdicts_te
 
 
 def with_choices(query: str, choices: str | None) -> str:
-    """Return the question followed by one line an option ("A. ..."), where it lacks them.
+    """Return the question with its options appended, one per line ("A. ..."), where it lacks them.
 
     Args:
         query: The question.
@@ -77,13 +77,13 @@ class RoutingData:
     """Measured outcomes of n queries on m LLMs.
 
     All matrices are float64 of shape (n_queries, n_llms), columns as in ``llms``; NaN is
-    "not measured" and never means zero. One LLM is enough, and so is one query. Matrices of
-    further columns of `ROUTING_SCHEMA` may follow; where a table lacks them they are None.
+    "not measured" and never means zero. One LLM and one query are enough. Optional columns of
+    `ROUTING_SCHEMA` that a table lacks are None.
 
     Attributes:
         query_ids: Keys of the rows, unique.
-        queries: The texts routed on: each question with its options (see `with_choices`).
-        task_names: Their benchmark or task; empty text where unknown.
+        queries: The texts that are routed on: each question with its options (`with_choices`).
+        task_names: Benchmark or task of each query; empty where unknown.
         llms: The candidates, in the order of the columns; each has at least one score.
         quality: Scores in [0, 1].
         input_tokens: Prompt tokens.
@@ -92,11 +92,11 @@ class RoutingData:
         latency_s: Seconds of the call.
         embeddings: float32 (n_queries, d), unit rows, or None.
         encoder_id: Id of the encoder that made the embeddings, or None.
-        verdicts: float32 (n_queries, n_llms, `MAX_VERDICTS`), what each LLM said of its own
-            answer: 1 correct, 0 not or unreadable, NaN where it was not asked (again). None
-            where nobody was.
-        verify_input_tokens: Prompt tokens of all verdicts of a cell; None likewise.
-        verify_output_tokens: Generated tokens of all verdicts of a cell; None likewise.
+        verdicts: float32 (n_queries, n_llms, `MAX_VERDICTS`), verdicts of each LLM on its own
+            answer: 1 correct, 0 wrong or unreadable, NaN where it was not asked. None where the
+            data has no verdicts.
+        verify_input_tokens: Prompt tokens of all verdicts of a cell; None without verdicts.
+        verify_output_tokens: Generated tokens of all verdicts of a cell; None without verdicts.
     """
 
     query_ids: tuple[str, ...]
@@ -143,7 +143,7 @@ class RoutingData:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over ids, texts, names and outcomes: changes when any of them does."""
+        """sha256 over ids, texts, names and outcomes."""
         sha = hashlib.sha256()
         for values in (self.query_ids, self.queries, self.task_names, self.names):
             sha.update("\x1f".join(values).encode("utf-8", "surrogatepass") + b"\x1e")
@@ -230,7 +230,7 @@ class RoutingData:
         return np.where(count > 0, spent / np.maximum(count, 1), np.nan)
 
     def batch(self) -> QueryBatch:
-        """Return the questions as a router sees them."""
+        """Return the questions and embeddings as input of a router."""
         return QueryBatch(tuple(map(Query, self.queries)), self.embeddings)
 
     def with_embeddings(self, embeddings: NDArray[np.float32], encoder_id: str) -> RoutingData:
@@ -243,12 +243,12 @@ class RoutingData:
 def read_routing_data(folder: str | Path, split: str = "train") -> RoutingData:
     """Read one split of a routing-data folder.
 
-    LLMs without a single score in the split are left out: nothing can be learned of them.
+    LLMs without any score in the split are left out: nothing can be learned about them.
 
     Raises:
-        SchemaError: naming the file and what is wrong: see `read_routing_table` and
-            `read_llms`; also a (query_id, model_name) pair that stands twice, a query_id with
-            two texts, and a model that ``llms.json`` does not know.
+        SchemaError: names the file and the fault; see `read_routing_table` and `read_llms`. Also
+            raised for a repeated (query_id, model_name) pair, a query_id with two texts, and a
+            model that is not in ``llms.json``.
     """
     folder = Path(folder)
     path = split_path(folder, split)
@@ -271,7 +271,7 @@ def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingD
     """Pivot a long routing table; rows of the result keep the order of first appearance.
 
     Raises:
-        SchemaError: on a doubled key or a query_id with two texts.
+        SchemaError: on a repeated key or a query_id with two texts.
     """
     ids = table["query_id"].combine_chunks().dictionary_encode()
     row_of = ids.indices.to_numpy(zero_copy_only=False)
@@ -361,7 +361,7 @@ def _pivot(
 
 
 def write_routing_data(folder: str | Path, data: RoutingData, split: str = "train") -> None:
-    """Write one split and ``llms.json``: what a router is fitted on, without the answers."""
+    """Write one split and ``llms.json``: training data of a router, without the answers."""
     folder = Path(folder)
     n, m = data.quality.shape
     rows = [(i, j) for i in range(n) for j in range(m) if not np.isnan(data.quality[i, j])]

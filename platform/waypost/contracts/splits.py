@@ -1,7 +1,7 @@
-"""Which questions are learned from and which are kept back to measure with.
+"""Split questions into training and test parts, folds, and held-out sets.
 
-Everything here depends on the texts and the seed alone: not on the order of the rows, and the
-groups of `duplicate_groups` are never parted.
+Every split depends on the texts and the seed only, not on the order of the rows. The groups of
+`duplicate_groups` are never divided.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ Groups = NDArray[np.intp]
 def fold_of(
     texts: Sequence[str], folds: int, seed: int, groups: Groups | None = None
 ) -> NDArray[np.intp]:
-    """Deal whole groups to folds, shape (n,), values 0 to folds - 1.
+    """Assign whole groups to folds, shape (n,), values 0 to folds - 1.
 
-    Folds differ by at most one group. A text that stands twice changes nothing for the others.
+    Folds differ by at most one group. A repeated text does not change the folds of the others.
 
     Args:
-        texts: Of the queries.
-        folds: Number of them, at least 1; with fewer groups some stay empty.
-        seed: Another seed deals anew.
-        groups: Of the texts, where they are known (`RoutingData.groups`).
+        texts: Texts of the queries.
+        folds: Number of folds, at least 1; with fewer groups some stay empty.
+        seed: Seed of the assignment.
+        groups: Groups of the texts, where they are known (`RoutingData.groups`).
     """
     groups = duplicate_groups(texts) if groups is None else groups
     place = np.empty(_count(groups), np.intp)
@@ -54,10 +54,10 @@ def fold_of(
 def hold_out(
     texts: Sequence[str], share: float, seed: int, groups: Groups | None = None
 ) -> NDArray[np.bool_]:
-    """Mark the texts to keep back, shape (n,): whole groups, drawn by seed and text.
+    """Mark the held-out texts, shape (n,): whole groups, drawn by seed and text.
 
-    About ``share`` of the groups; at least one on each side where there are two groups, none
-    where there is one.
+    About ``share`` of the groups are held out. With two or more groups each side has at least one;
+    with a single group none is held out.
     """
     groups = duplicate_groups(texts) if groups is None else groups
     count = _count(groups)
@@ -70,22 +70,22 @@ def hold_out(
 def stratified_split(
     data: RoutingData, share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows by task, groups kept on one side.
+    """Split rows by task, each group on one side.
 
-    Each task gives ``share`` of its rows, to half a group; what rounding leaves over goes to
-    the next task, so that many small tasks together give their share, too. A group over several
-    tasks counts for the one with most of its rows.
+    Each task gives ``share`` of its rows to the second part, to within half a group. The rounding
+    error is carried to the next task, so that many small tasks together give their share, too. A
+    group over several tasks counts for the task with most of its rows.
 
     Args:
         data: Routing data.
-        share: Of the second part, above 0 and below 1.
-        seed: Another seed draws anew.
+        share: Share of the second part, above 0 and below 1.
+        seed: Seed of the draw.
 
     Returns:
         Row numbers (train, test), each ascending.
 
     Raises:
-        SchemaError: all rows are one group, so that nothing can be kept back.
+        SchemaError: all rows are one group, so that nothing can be held out.
         ConfigError: the share is not between 0 and 1.
     """
     chosen = share_out(data.queries, data.task_names, share, seed, data.groups)
@@ -102,11 +102,11 @@ def share_out(
     """Mark the texts of the second part of `stratified_split`, shape (n,).
 
     Args:
-        texts: Of the questions.
-        tasks: Of each question.
+        texts: Texts of the questions.
+        tasks: Task of each question.
         share: As in `stratified_split`.
-        seed: Another seed draws anew.
-        groups: Of the texts, where they are known, numbered from 0 without gaps.
+        seed: Seed of the draw.
+        groups: Groups of the texts, where they are known, numbered from 0 without gaps.
 
     Raises:
         SchemaError, ConfigError: as in `stratified_split`.
@@ -134,18 +134,18 @@ def share_out(
 
 
 def leaks(train_texts: Sequence[str], test_texts: Sequence[str]) -> NDArray[np.bool_]:
-    """Mark the test texts whose group stands in the training texts, shape (n_test,)."""
+    """Mark the test texts whose group also has training texts, shape (n_test,)."""
     groups = duplicate_groups([*train_texts, *test_texts])
     return np.isin(groups[len(train_texts) :], groups[: len(train_texts)])
 
 
 def pool(train: RoutingData, test: RoutingData) -> RoutingData:
-    """Join two splits, without the test rows whose text, by `same_text_key`, stands in train.
+    """Join two splits, without the test rows whose text is in train (by `same_text_key`).
 
     The LLMs and their order are those of ``train``. A column that one of the two lacks is None.
 
     Raises:
-        SchemaError: the two have not the same LLMs, or a query_id stands in both.
+        SchemaError: the two do not have the same LLMs, or a query_id is in both.
     """
     if lacking := sorted(set(train.names) ^ set(test.names)):
         raise SchemaError(
@@ -183,13 +183,13 @@ def _count(groups: Groups) -> int:
 
 
 def _draw(seed: int, text: str) -> tuple[bytes, str]:
-    # A hash, not a generator: what is drawn for a text must not depend on which others there are.
+    # A hash, not a generator: the draw for a text must not depend on the other texts.
     content = f"{seed}\x1f{text}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=16).digest(), text
 
 
 def _shuffled(texts: Sequence[str], groups: Groups, seed: int) -> NDArray[np.intp]:
-    """Return the groups in the order of their draw, each by the least key of its texts."""
+    """Return the groups in random order; the key of a group is the least key of its texts."""
     least: dict[int, str] = {}
     for text, group in zip(texts, groups.tolist(), strict=True):
         key = same_text_key(text)

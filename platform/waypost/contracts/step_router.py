@@ -1,4 +1,4 @@
-"""Routers that work in steps: what they are told, and what they may ask for."""
+"""Base classes of step routers, which see earlier answers and may ask for further calls."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class StepRouter(MetaRouter):
     router_family: ClassVar[RouterFamily] = "multi-round"
 
     replayable: ClassVar[bool] = False
-    """True where it asks for answers to the query itself and for verdicts on them, and nothing
-    else: recorded data then shows what it earns."""
+    """True where it asks only for answers to the query itself and for verdicts on them. It can then
+    be evaluated on recorded data."""
 
     @abstractmethod
     def step(self, state: EpisodeState) -> Action:
-        """Say what to do next: delegate to LLMs, or answer. Pure but for seeded draws."""
+        """Return the next action: delegate to LLMs, or answer. Pure except for seeded draws."""
 
     def fallback(self, state: EpisodeState) -> Action:
-        """Say what to do where a cap forbids further steps. Pure.
+        """Return the action where a cap forbids further steps. Pure.
 
-        The latest answer to a call of purpose `ANSWER` ends the episode; without one the query
-        is put to `last_resort`, whose answer does.
+        The default ends the episode with the latest answer to a call of purpose `ANSWER`. Without
+        such an answer it asks `last_resort`, whose answer ends the episode.
         """
         for results in reversed(state.steps):
             for result in results:
@@ -66,7 +66,7 @@ class StepRouter(MetaRouter):
         return Delegate((Call(self.last_resort(state.query), state.query.text, final=True),))
 
     def last_resort(self, query: Query) -> str:
-        """Name the LLM to ask where nothing was answered; its first choice by default."""
+        """Return the LLM to ask where no call was answered; by default the router's own choice."""
         return self.route_single(query).model
 
 
@@ -74,7 +74,7 @@ class TrainableStepRouter(TrainableRouter, StepRouter):
     """A step router that learns from routing data."""
 
     def last_resort(self, query: Query) -> str:
-        """Name the LLM of the highest training mean among those allowed."""
+        """Return the allowed LLM with the highest training mean."""
         known = self.model_names
         allowed = policy.allowed_mask([query], self.policy, known)[0]
         return known[int(np.argmax(np.where(allowed, self.mean_quality_, -np.inf)))]

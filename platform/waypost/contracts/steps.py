@@ -1,6 +1,6 @@
-"""The records of an episode: calls, what came of them, and what a step router asks for next.
+"""Records of an episode: calls, their results, and the actions of a step router.
 
-They cross process borders as plain dicts (`to_dict` / `from_dict`): the router may run in
+They are sent between processes as plain dicts (`to_dict` / `from_dict`): the router may run in
 another process than the loop that calls the LLMs.
 """
 
@@ -15,7 +15,7 @@ from waypost.contracts.errors import SchemaError
 from waypost.contracts.records import Query
 
 ANSWER = "answer"
-"""Purpose of a call whose answer may be the episode's."""
+"""Purpose of a call whose answer may become the answer of the episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Call:
 
     Attributes:
         model: Name of the LLM.
-        prompt: What it is asked, as one user message.
+        prompt: The prompt, sent as one user message.
         max_tokens: Most tokens of the answer; None is the engine's default.
         temperature: 0 is greedy.
-        seed: Of sampling; None leaves it to the engine.
-        purpose: What it is for, in the router's words: `ANSWER`, ``verify``, ``decompose``...
-        final: The answer, where there is one, ends the episode: who waits may read it while it
-            is made. The router is asked again only where there is none.
+        seed: Seed of sampling; None leaves it to the engine.
+        purpose: Purpose of the call, named by the router: `ANSWER`, ``verify``, ``decompose``...
+        final: Whether an answer to this call ends the episode, so that it can be streamed to the
+            client. The router is asked again only where the call fails.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
         call: The call.
@@ -66,7 +66,7 @@ class CallResult:
         input_tokens: Prompt tokens used.
         output_tokens: Generated tokens.
         cost_usd: Dollars; None where unknown.
-        cancelled: It was ended because the step was settled without it, or at a cap.
+        cancelled: Whether it was cancelled: its step was settled without it, or a cap was reached.
     """
 
     call: Call
@@ -79,7 +79,7 @@ class CallResult:
 
     @property
     def ok(self) -> bool:
-        """There is an answer."""
+        """Whether there is an answer."""
         return self.text is not None and self.error is None
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,11 +98,11 @@ class CallResult:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """When the answers so far settle a step of n calls, so that the others need not end.
+    """Rule by which the answers so far settle a step of n calls, so that the rest is cancelled.
 
-    What the router does next depends on the number of answers that match, and on nothing else:
-    as soon as every number that is still possible has the same outcome, the vote is settled.
-    ``Vote("", (0, 1, 1))`` is a race of two calls: the first answer settles it.
+    The router's next action depends only on the number of answers that match. The vote is settled
+    as soon as every number that is still possible has the same outcome. ``Vote("", (0, 1, 1))`` is
+    a race of two calls: the first answer settles it.
 
     Attributes:
         pattern: Regular expression, searched in an answer. A failed call does not match.
@@ -113,14 +113,14 @@ class Vote:
     outcomes: tuple[int, ...]
 
     def matches(self, result: CallResult) -> bool:
-        """Say whether a result counts."""
+        """Return whether a result matches."""
         return result.text is not None and re.search(self.pattern, result.text) is not None
 
     def outcome(self, results: Sequence[CallResult | None]) -> int | None:
-        """Return the outcome, or None while it is open.
+        """Return the outcome, or None while the vote is open.
 
         Args:
-            results: One of each call; None, or a cancelled one, is not known.
+            results: One for each call. None and a cancelled result count as not known.
         """
         known = [result for result in results if result is not None and not result.cancelled]
         low = sum(self.matches(result) for result in known)
@@ -130,7 +130,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """Ask these LLMs, at the same time.
+    """Make these calls at the same time.
 
     Attributes:
         calls: At least one.
@@ -178,7 +178,7 @@ def action_from_dict(data: Mapping[str, Any]) -> Action:
     """Rebuild an action.
 
     Raises:
-        SchemaError: it is not one.
+        SchemaError: the data is not an action.
     """
     rest = {key: value for key, value in data.items() if key != "action"}
     if data.get("action") == "answer":
@@ -190,7 +190,7 @@ def action_from_dict(data: Mapping[str, Any]) -> Action:
 
 @dataclass(frozen=True)
 class EpisodeState:
-    """What a step router knows: the query and the results of every step so far."""
+    """The input of a step router: the query and the results of every step so far."""
 
     query: Query
     steps: tuple[tuple[CallResult, ...], ...] = field(default=())

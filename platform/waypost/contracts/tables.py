@@ -29,7 +29,7 @@ _KEYS = ("query_id", "query", "model_name")
 
 
 def check_columns(table: pa.Table, required: Sequence[str], path: Path) -> None:
-    """Raise `SchemaError` where a column is missing or stands twice."""
+    """Raise `SchemaError` where a column is missing or repeated."""
     found = table.column_names
     if missing := [column for column in required if column not in found]:
         raise SchemaError(f"{path}: columns missing: {', '.join(missing)}; found {names(found)}")
@@ -123,17 +123,17 @@ ROUTING_SCHEMA = pa.schema(
         ("verify_output_tokens", pa.int32()),
     ]
 )
-"""Columns of ``routing_<split>.parquet``: one row a (query, model), key (query_id, model_name).
+"""Columns of ``routing_<split>.parquet``: one row for each key (query_id, model_name).
 
-``performance`` is in [0, 1], null where it was not measured (never 0 for that); tokens,
-dollars and seconds are null where unknown. ``verdicts`` is what the LLM said of its own answer
-when it was asked several times (`waypost.contracts.verdicts`): a JSON list of 1 (correct), 0 (not)
-and null (neither), at most `MAX_VERDICTS`, with the tokens of all of them together. Further
-columns (user_id, session_id, turn, rating) may follow.
+``performance`` is in [0, 1], or null (never 0) where it was not measured. Tokens, dollars and
+seconds are null where unknown. ``verdicts`` holds the LLM's verdicts on its own answer
+(`waypost.contracts.verdicts`): a JSON list of 1 (correct), 0 (wrong) and null (neither), at most
+`MAX_VERDICTS`, with the tokens of all of them together. Further columns (user_id, session_id, turn,
+rating) may follow.
 """
 
 VERDICT_COLUMNS = ("verdicts", "verify_input_tokens", "verify_output_tokens")
-"""Those that `waypost data verdicts` adds."""
+"""Columns that `waypost data verdicts` adds."""
 
 REQUIRED = ("query_id", "query", "model_name", "performance")
 SPLITS = ("train", "validation", "test")
@@ -186,7 +186,7 @@ def write_routing_table(path: Path, columns: Mapping[str, Sequence[object]]) -> 
 
 
 def replace_table(path: Path, table: pa.Table) -> None:
-    """Write a parquet file in one step, with whatever columns the table has."""
+    """Write a parquet file in one step, with all columns of the table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         pq.write_table(table, partial)
@@ -196,7 +196,7 @@ def read_llms(path: Path) -> tuple[LLMInfo, ...]:
     """Read ``llms.json``: name -> facts, in the file's order.
 
     Raises:
-        SchemaError: where the file is missing, is not such a mapping, or a fact is wrong.
+        SchemaError: the file is missing, is not such a mapping, or a fact is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Types of arrays, under one name each."""
+"""Names for array types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-"""Numbers that are computed with: scores, costs, weights."""
+"""Double precision: scores, costs, weights."""
 
 Floats32 = NDArray[np.float32]
-"""Embeddings, and what is trained in single precision."""
+"""Single precision: embeddings and trained parameters."""

@@ -1,8 +1,8 @@
 """Self-verification: an LLM is asked, several times, whether its own answer is correct.
 
-The prompt, the sampling and the reading are the same where verdicts are recorded and where a
-router asks for them live (AutoMix, arXiv 2310.12963). The paper gives the context that the
-answer was taken from; here it is part of the question, where there is one.
+Recorded verdicts and live ones of a router have the same prompt, sampling and parsing (AutoMix,
+arXiv 2310.12963). The paper's prompt has the context of the question; here the context, if any, is
+part of the question.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def verdict_call(model: str, question: str, answer: str, sample: int) -> Call:
     """Return the call for one verdict of an LLM on its answer.
 
     Args:
-        model: Who is asked.
-        question: What the answer is to, whole.
-        answer: Without the space around it.
-        sample: Number of the verdict; each draws with a seed of its own, the same every time.
+        model: Name of the LLM.
+        question: The whole question.
+        answer: The answer, without surrounding space.
+        sample: Number of the verdict; it fixes the seed of sampling.
     """
     prompt = _PROMPT.format(question=question.strip(), answer=answer.strip())
     digest = hashlib.blake2b(f"{sample}:{prompt}".encode("utf-8", "surrogatepass"), digest_size=4)
@@ -67,7 +67,7 @@ def read_verdict(text: str) -> bool | None:
 
 
 def parse_verdicts(text: str, where: str) -> list[float]:
-    """Read the column ``verdicts``: 1 for correct; 0 for not, and for neither yes nor no.
+    """Read the column ``verdicts``: 1 for correct, 0 for wrong and for neither yes nor no.
 
     Raises:
         SchemaError: it is not a JSON list of at most `MAX_VERDICTS` of 0, 1 and null.

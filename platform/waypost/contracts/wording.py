@@ -1,4 +1,4 @@
-"""What a wrong value is told: pydantic's findings in the words of a config's reader."""
+"""Messages for wrong config values: translate pydantic's errors into faults."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def faults(error: ValidationError, where: str, model: type[BaseModel] | None = N
     Args:
         error: What validation raised.
         where: File (and key) that the data came from.
-        model: What it was validated against: an unknown key is then told which one is near.
+        model: The model that was validated; used to suggest a near key for an unknown one.
     """
     found = []
     for item in error.errors(include_url=False):
@@ -76,7 +76,7 @@ def faults(error: ValidationError, where: str, model: type[BaseModel] | None = N
 
 
 def unknown_key(key: object, known: Iterable[str]) -> str:
-    """Say that a key is unknown, and which known one is near."""
+    """Return a message that a key is unknown, with a known key that is near."""
     return f"unknown key{did_you_mean(key, known)}"
 
 
@@ -103,7 +103,7 @@ def _whole(value: Any) -> Any:
 
 
 def _shown(value: object) -> str:
-    """Name what was found; a text only by its kind, because a key may stand in the wrong place."""
+    """Describe the value found; a text only by its type, because it may be a misplaced API key."""
     is_plain = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_plain else kind(value)
 
@@ -114,12 +114,12 @@ def _is_union_branch(part: int | str) -> bool:
 
 
 def keys(model: type[BaseModel]) -> list[str]:
-    """Return the names of a model's fields as data spells them."""
+    """Return the names of a model's fields as data has them (aliases)."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def models_at(model: type[BaseModel] | None, loc: Sequence[int | str]) -> list[type[BaseModel]]:
-    """Return the models that may stand at a place inside a model; none where it is not known."""
+    """Return the possible models at a location inside a model; empty where it is not known."""
     here: list[Any] = [] if model is None else [model]
     for part in loc:
         here = [inner for one in here for inner in _step(one, part)]

@@ -1,4 +1,4 @@
-"""Finds and builds routers: built-in ones, those of other distributions, and plug-in folders."""
+"""Find and build routers: built-in, from other distributions, and from plug-in folders."""
 
 from waypost.registry.classes import load_plugin_module, router_class
 from waypost.registry.entries import (

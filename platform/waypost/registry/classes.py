@@ -1,4 +1,4 @@
-"""From a router's entry to its class: the only place that runs the code of plug-ins."""
+"""Import the class of a router's entry. The only module that runs the code of plug-ins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def router_class(name: str, plugin_paths: Sequence[Path] | None = None) -> type[
     """Import one router.
 
     Raises:
-        RegistryError: no router has that name; the message lists those there are.
+        RegistryError: no router has that name; the message lists the known names.
         PluginError: the plug-in of that name does not load.
         MissingExtraError: it needs a package that is not installed.
     """
@@ -34,16 +34,16 @@ def router_class(name: str, plugin_paths: Sequence[Path] | None = None) -> type[
 
 
 def load_class(entry: RouterEntry) -> type[MetaRouter]:
-    """Import the router of an entry; errors as of `router_class`.
+    """Import the router of an entry; raises as `router_class`.
 
-    What the code prints meanwhile goes to stderr: on stdout a command may be writing JSON.
+    Output of the imported code goes to stderr, because a command may write JSON to stdout.
     """
     try:
         with redirect_stdout(sys.stderr):
             return _imported(entry)
     except (PluginError, MissingExtraError):
         raise
-    # Other people's code, mostly: whatever it raises is its fault alone, and is named.
+    # Mostly third-party code: any exception becomes a PluginError that names the plug-in.
     except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}{_line_of(error, entry)}"
         raise PluginError(f"{entry} does not load: {problem}") from error
@@ -61,9 +61,9 @@ def _imported(entry: RouterEntry) -> type[MetaRouter]:
 
 
 class _FreshSourceLoader(SourceFileLoader):
-    """Compiles the source each time: no bytecode is read from, or left in, a plug-in folder.
+    """Compiles the source each time; never reads or writes bytecode in a plug-in folder.
 
-    So the code that runs is the code whose digest an artifact holds.
+    The code that runs is thus the code whose digest an artifact holds.
     """
 
     def get_code(self, fullname: str) -> CodeType:
@@ -72,7 +72,7 @@ class _FreshSourceLoader(SourceFileLoader):
 
 
 def load_plugin_module(folder: Path, file: str = ROUTER) -> ModuleType:
-    """Import a file of a plug-in folder, ``router.py`` by default, under a name of its own.
+    """Import a file of a plug-in folder, ``router.py`` by default, under a unique module name.
 
     Raises:
         PluginError: there is no such file.
@@ -98,7 +98,7 @@ def load_plugin_module(folder: Path, file: str = ROUTER) -> ModuleType:
 
 
 def _line_of(error: BaseException, entry: RouterEntry) -> str:
-    """Say which line of a plug-in's own file was running."""
+    """Return a text that names the line of the plug-in's own file in the traceback."""
     source = str(Path(entry.location) / "router.py")
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == source]
     return f" (router.py, line {lines[-1]})" if lines else ""
@@ -134,12 +134,12 @@ def _checked(cls: Any, entry: RouterEntry) -> type[MetaRouter]:
     if inspect.isabstract(cls):
         missing = names(sorted(cls.__abstractmethods__))
         raise PluginError(f"{entry}: {cls.__name__} does not define {missing}")
-    # Its own name, not an inherited one: artifacts find the router again by it.
+    # Not an inherited name: artifacts find the router by it.
     own = vars(cls).get("name")
     if own == entry.name:
         return cls
     if own is None:
         cls.name = entry.name
         return cls
-    # Known by another name where it comes from, and that one stays: the class is not ours.
+    # The class may have another name in its own package. It is not ours, so a subclass is named.
     return type(cls.__name__, (cls,), {"name": entry.name, "__module__": cls.__module__})

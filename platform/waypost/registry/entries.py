@@ -1,7 +1,7 @@
-"""Which routers there are.
+"""List and find routers by name.
 
 Listing reads names and first docstring lines only and imports no router, so that
-``waypost list-routers`` stays quick and one broken plug-in never hides the rest.
+``waypost list-routers`` is fast and a broken plug-in does not hide the others.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
 
 PLATFORM_ROUTERS: Mapping[str, str] = {"auto": "waypost.tune.auto.router"}
-"""Routers that compose others, which a router of the namespace may not: name -> module."""
+"""Built-in routers that compose others (those of `BUILTIN_NAMESPACE` may not): name -> module."""
 
 
 @dataclass(frozen=True)
 class RouterEntry:
-    """One router that can be had.
+    """One available router.
 
     Attributes:
         name: Registry name.
-        source: Where it comes from.
+        source: Kind of its origin.
         location: Module, ``module:attribute`` of an entry point, or folder.
         summary: First line of its docstring; empty where that needs an import.
-        family: See `waypost.contracts.records.RouterFamily`; as the source says.
+        family: See `waypost.contracts.records.RouterFamily`; read from the source.
         error: Why it cannot be used, where that is known without loading it.
-        distribution: Name and version of the package that an entry point is of.
+        distribution: Name and version of the package of an entry point.
     """
 
     name: str
@@ -67,9 +67,9 @@ _searched: ContextVar[tuple[Path, ...] | None] = ContextVar("plugin_paths", defa
 
 @contextmanager
 def searching(plugin_paths: Sequence[Path]) -> Iterator[None]:
-    """Look for plug-in folders in these places only, in place of those of the settings.
+    """Search these folders for plug-ins, instead of those of the settings.
 
-    So the routers that a router is composed of are found where its own source is.
+    The members of a composed router are thus found beside its own source.
     """
     token = _searched.set(tuple(plugin_paths))
     try:
@@ -79,7 +79,7 @@ def searching(plugin_paths: Sequence[Path]) -> Iterator[None]:
 
 
 def searched_paths() -> tuple[Path, ...] | None:
-    """Return the places that `searching` names, or None where those of the settings count."""
+    """Return the folders set by `searching`, or None where those of the settings are used."""
     return _searched.get()
 
 
@@ -113,11 +113,11 @@ def find_router(name: str, plugin_paths: Sequence[Path] | None = None) -> Router
     """Return the entry of a router.
 
     Raises:
-        RegistryError: no router has that name; the message lists those there are.
-        PluginError: only a broken plug-in has it.
+        RegistryError: no router has that name; the message lists the known names.
+        PluginError: only a broken plug-in has that name.
     """
-    # Nothing can take a built-in name, so neither packages nor folders are searched for it: that
-    # takes milliseconds, and a router is looked up for every fold of a fit.
+    # No plug-in can take a built-in name, so packages and folders are not searched for it. The
+    # search takes milliseconds, and every fold of a fit looks up a router.
     if (module := _builtin_modules().get(name)) and (own := _builtin(name, module)).error is None:
         return own
     entries = list_routers(plugin_paths)

@@ -1,4 +1,4 @@
-"""From a router's name and parameters to a router."""
+"""Build routers from their name and parameters."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def make_router(
 def make_trainable(
     name: str, params: Mapping[str, Any] | None = None, plugin_paths: Sequence[Path] | None = None
 ) -> TrainableRouter:
-    """Build an untrained router that can be fitted, saved and served, whatever kind it is.
+    """Build an untrained router of any kind that can be fitted, saved and served.
 
-    A router that learns nothing comes as a `PlainRouter` that stands for it.
+    A router that learns nothing is wrapped in a `PlainRouter`.
 
     Raises:
         RegistryError, PluginError, MissingExtraError, ConfigError: as `make_router`.
@@ -47,14 +47,14 @@ def make_trainable(
 
 @dataclass(frozen=True)
 class RouterFacts:
-    """What a router's class says of it.
+    """Facts from a router's class.
 
     Attributes:
         kind: See `RouterKind`.
         family: See `RouterFamily`.
         trainable: Whether it learns from routing data.
         new_model_support: See `TrainableRouter`.
-        needs_embeddings: Whether it looks at the query's embedding.
+        needs_embeddings: Whether it uses the query's embedding.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class RouterFacts:
 
 
 def check_router(entry: RouterEntry) -> RouterFacts:
-    """Load and build a router with its defaults, and return what it is.
+    """Load a router, build it with its defaults, and return its facts.
 
     Raises:
         PluginError, MissingExtraError, ConfigError: as `make_router`.
@@ -89,7 +89,7 @@ def _made(
 
 
 def _build(entry: RouterEntry, params: Mapping[str, Any]) -> tuple[MetaRouter, dict[str, Any]]:
-    """Return the router and all the parameters it was given."""
+    """Return the router and all parameters it was built with."""
     cls = load_class(entry)
     config = Path(entry.location) / CONFIG
     defaults = read_yaml(config) if entry.source == "folder" and config.is_file() else {}
@@ -107,7 +107,7 @@ def _build(entry: RouterEntry, params: Mapping[str, Any]) -> tuple[MetaRouter, d
         return cls(**given), given
     except WaypostError:
         raise
-    # A constructor stores its parameters; one that does more is a plug-in's.
+    # A constructor only stores its parameters; one that raises belongs to a plug-in.
     except (Exception, SystemExit) as error:
         raise PluginError(f"{entry}: cannot be built: {raised_at(error)}: {error}") from error
 

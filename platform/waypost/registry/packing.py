@@ -1,4 +1,4 @@
-"""The source of plug-ins inside an artifact: put there, and compared with what is found here."""
+"""Pack the source of plug-ins into an artifact, and compare it with the plug-ins found here."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LEFT_OUT = ("__pycache__", "*.pyc", ".*", "test_*.py")
 
 
 def pack_plugin(source: Path, target: Path) -> None:
-    """Copy a plug-in folder, without what is hidden, compiled, or its tests."""
+    """Copy a plug-in folder without hidden files, compiled files and tests."""
     for name in _files(source):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
 
 def foreign_plugins(manifest: Manifest) -> list[str]:
-    """Return the packed plug-ins that are not, byte for byte, those of that name found here.
+    """Return the packed plug-ins without an equal plug-in folder (name and source) here.
 
-    The code of the others would run here without the artifact, too.
+    The code of the others can run here without the artifact, too.
     """
     return [name for name in manifest.plugins if not _is_found_here(name, manifest)]
 

@@ -1,4 +1,4 @@
-"""Routers that learn nothing, made fit to be saved, loaded, compared and served."""
+"""Wrap routers that learn nothing, so that they can be saved, loaded, compared and served."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from waypost.contracts.step_router import Action, EpisodeState, StepRouter
 
 
 def check_decisions(made: Any, count: int, known: Sequence[str], who: str) -> list[Decision]:
-    """Return what a router answered to ``count`` queries, if it is what was agreed.
+    """Return a router's decisions after checking them.
 
     Args:
-        made: What it answered.
-        count: Queries it was asked.
-        known: Names of the LLMs there are.
+        made: The return value of the router.
+        count: Number of queries.
+        known: Names of the LLMs.
         who: The router, for messages.
 
     Raises:
-        PluginError: it is not a list of ``count`` sound decisions; naming the first that is not.
+        PluginError: not a list of ``count`` valid decisions; names the first that is not valid.
     """
     if not isinstance(made, list | tuple) or len(made) != count:
         found = f"{len(made)} of them" if isinstance(made, list | tuple) else _kind(made)
@@ -103,7 +103,7 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-# A text is shown only where it could be a name, any other may be the user's.
+# A text is shown only where it could be a name; any other may be a user's query.
 _NAME = re.compile(r"[\w./:@+-]{1,100}")
 
 
@@ -117,17 +117,17 @@ def _shown(value: Any) -> str:
 
 
 class PlainRouter(TrainableRouter):
-    """Stands for a router that learns nothing.
+    """Wraps a router that learns nothing.
 
-    The router sees each query as it was given, and decides; its ``candidates`` are the LLMs that
-    the policy allows. Where one LLM only may be used it is not asked. Of its ranking the LLMs
-    that a request may not use are left out, and those that it lacks come after, in the order of
-    their names. The lambda of a decision is the one that the router says it applied, 0 by
-    default. The propensity is the router's own, together with the policy's exploration.
+    The wrapped router decides each query in its given form; its ``candidates`` are the LLMs that
+    the policy allows. It is not called where only one LLM is allowed. LLMs that a request may not
+    use are removed from its ranking, and allowed ones that it lacks are appended by name. The
+    lambda of a decision is the one that the router reports, 0 by default. The propensity combines
+    the router's own with the policy's exploration.
 
     Args:
         plugin: The router.
-        params: What it was built with.
+        params: Parameters it was built with.
     """
 
     needs_embeddings = False
@@ -137,20 +137,20 @@ class PlainRouter(TrainableRouter):
     def __init__(self, plugin: MetaRouter, params: Mapping[str, Any] | None = None) -> None:
         self.plugin = plugin
         self.params = dict(params or {})
-        self.name = plugin.name  # type: ignore[misc] # each stands for one router
+        self.name = plugin.name  # type: ignore[misc] # an instance wraps one router
         self.router_family = plugin.router_family  # type: ignore[misc]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return what the router was built with."""
+        """Return the parameters the router was built with."""
         return dict(self.params)
 
     # -- fit ----------------------------------------------------------------------------------
 
     def fit(self, data: RoutingData) -> Self:
-        """Note who the candidates are and what their calls cost; the data may have no rows.
+        """Store the candidates and the cost of their calls; the data may have no rows.
 
         Raises:
-            SchemaError: no LLM.
+            SchemaError: the data has no LLM.
         """
         if not data.llms:
             raise SchemaError(f"{self.name}: the routing data holds no LLM")
@@ -161,7 +161,7 @@ class PlainRouter(TrainableRouter):
         return self
 
     def _fit(self, data: RoutingData) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     # -- route --------------------------------------------------------------------------------
 
@@ -174,8 +174,8 @@ class PlainRouter(TrainableRouter):
 
         Raises:
             NotFittedError: the candidates are not known yet.
-            PolicyError, SchemaError: a query cannot be decided as asked.
-            PluginError: the router raises, or answers what is no sound decision.
+            PolicyError, SchemaError: a query has a wrong form, or no LLM may answer it.
+            PluginError: the router raises, or returns no valid decision.
         """
         self._require_fitted()
         parsed = tuple(Query.of(query) for query in queries)
@@ -231,8 +231,8 @@ class PlainRouter(TrainableRouter):
             raise
         except WaypostError as error:
             raise PluginError(f"{who}: {error}") from error
-        # Other people's code: whatever it raises is named. Not its message: that may hold the
-        # query.
+        # Third-party code: the error names the exception's type. Its message is left out, because
+        # it may hold the query.
         except Exception as error:
             raise PluginError(f"{who}: failed on a query: {raised_at(error)}") from error
         return check_decisions(made, len(queries), self.model_names, who)
@@ -266,7 +266,7 @@ class PlainRouter(TrainableRouter):
 
 
 class PlainStepRouter(PlainRouter, StepRouter):
-    """Stands for a router that works in steps and learns nothing."""
+    """Wraps a step router that learns nothing."""
 
     plugin: StepRouter
 
@@ -275,22 +275,22 @@ class PlainStepRouter(PlainRouter, StepRouter):
         self.replayable = plugin.replayable  # type: ignore[misc] # as its name
 
     def step(self, state: EpisodeState) -> Action:
-        """Say what to do next; see `StepRouter.step`."""
+        """Return the next action; see `StepRouter.step`."""
         self._offer()
         return self.plugin.step(state)
 
     def fallback(self, state: EpisodeState) -> Action:
-        """Say what to do at a cap; see `StepRouter.fallback`."""
+        """Return the action at a cap; see `StepRouter.fallback`."""
         self._offer()
         return self.plugin.fallback(state)
 
 
 def trainable(router: MetaRouter, params: Mapping[str, Any] | None = None) -> TrainableRouter:
-    """Return the router itself where it is trained, else what stands for it.
+    """Return the router itself where it is trainable, else its wrapper.
 
     Args:
         router: Any router.
-        params: What it was built with.
+        params: Parameters it was built with.
     """
     if isinstance(router, TrainableRouter):
         return router
@@ -300,18 +300,18 @@ def trainable(router: MetaRouter, params: Mapping[str, Any] | None = None) -> Tr
 
 
 def no_outcomes(llms: Sequence[LLMInfo]) -> RoutingData:
-    """Return routing data without queries: who the candidates are, and no outcomes."""
+    """Return routing data with candidates but without queries and outcomes."""
     nothing = np.empty((0, len(llms)))
     return RoutingData((), (), (), tuple(llms), nothing, nothing, nothing, nothing, nothing)
 
 
 def _as_given(query: QueryLike) -> str | Mapping[str, Any]:
-    """Return a text or a mapping: what the contract promises to a router."""
+    """Return the query as a text or a mapping, as the router contract promises."""
     return query.given() if isinstance(query, Query) else query
 
 
 def _places(decision: Decision, known: Sequence[str]) -> list[int]:
-    """Return each LLM's place in the ranking; those that it lacks follow by name."""
+    """Return each LLM's place in the ranking; LLMs that it lacks follow by name."""
     ranking = dict.fromkeys((decision.model, *decision.ranking, *sorted(known)))
     place = {name: place for place, name in enumerate(ranking)}
     return [place[name] for name in known]

@@ -1,4 +1,4 @@
-"""What the source of a router says of itself, read without running any of it."""
+"""Read summary and family of a router from its source, without running it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SINGLE_ROUND, MULTI_ROUND = "single-round", "multi-round"
 
 
 class Found(NamedTuple):
-    """What a source says.
+    """Facts read from a router's source.
 
     Attributes:
         summary: First line of the docstring.
         family: See `waypost.contracts.records.RouterFamily`.
-        error: What is wrong with the source; None is nothing.
+        error: The fault of the source; None where there is none.
     """
 
     summary: str = ""
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def read_module(module: str) -> Found:
-    """Read a module's source; a module that has none is imported to know more."""
+    """Read a module's source. For a module without one, only check that its package exists."""
     if (path := module_file(module)) is not None:
         return read_source(path)
     top = module.partition(".")[0]
@@ -71,7 +71,7 @@ def read_folder(folder: Path) -> Found:
 
 
 def is_benchmark(folder: Path) -> bool:
-    """Say whether a plug-in folder holds a benchmark."""
+    """Return whether a plug-in folder holds a benchmark."""
     return any((folder / name).is_file() for name in (BENCHMARK_YAML, BENCHMARK_PY))
 
 
@@ -93,7 +93,7 @@ def read_source(path: Path) -> Found:
     return _read_once(path, now.st_mtime_ns, now.st_size)
 
 
-@lru_cache(maxsize=512)  # a router is looked up each time one is made: for every fold of a fit
+@lru_cache(maxsize=512)  # a router is looked up for every fold of a fit
 def _read_once(path: Path, _changed_ns: int, _size: int) -> Found:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""The Serve graph: an OpenAI-compatible gateway, a router, and one node an LLM."""
+"""The Serve graph: an OpenAI-compatible gateway, a router, and one deployment for each LLM."""

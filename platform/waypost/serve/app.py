@@ -1,7 +1,7 @@
-"""Builds the graph for Ray Serve: ``import_path: waypost.serve.app:build``.
+"""Build the graph for Ray Serve: ``import_path: waypost.serve.app:build``.
 
-Gateway (ingress) -> Router -> one deployment an LLM, named after it. This module has no
-``from __future__ import annotations``: with it Serve would hand `build` a plain dict.
+Gateway (ingress) -> Router -> one deployment for each LLM, named after it. This module has no
+``from __future__ import annotations``: with it Serve would pass `build` a plain dict.
 """
 
 import logging
@@ -18,11 +18,11 @@ from waypost.serve.plan import Plan, Served, make_plan
 logger = logging.getLogger(__name__)
 
 SPARE_PLACES = 10_000
-"""Places of a gateway replica beyond its own queue: for /healthz, /metrics and refusals. Without
-them Serve's proxy would let requests wait, late ones before early ones."""
+"""Concurrent requests of a gateway replica beyond its own queue, for /healthz, /metrics and
+refusals. Without them Serve's proxy would queue requests, and not in order of arrival."""
 
 HEALTH_CHECK_S = 1.0
-"""Serve notices a replica that was killed by its next health check only."""
+"""Period of health checks: Serve notices a killed replica only at the next check."""
 
 
 def build(args: ServeArgs) -> Any:
@@ -54,7 +54,7 @@ def build(args: ServeArgs) -> Any:
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
     options["max_queued_requests"] = -1
-    # an empty user_config and not none: Serve tells a replica nothing when one is taken away
+    # empty, not None: Serve does not reconfigure a replica when its user_config is removed
     ingress = serve.ingress()(GatewayNode)
     gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)
     return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms)
@@ -73,13 +73,13 @@ def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan, replicas: int)
 
 
 def thread_variables(entry: PoolEntry, replicas: int) -> dict[str, str]:
-    """Return the variables by which the threads of all LLM replicas sum to the cores.
+    """Return variables that limit threads, so that all LLM replicas together use each core once.
 
-    An entry that asks Ray for whole CPUs gets as many threads from Ray itself.
+    For an entry that asks for whole CPUs Ray itself sets the number of threads.
 
     Args:
         entry: The LLM.
-        replicas: Replicas that compute answers themselves and share the machine.
+        replicas: Number of replicas on this machine that compute answers themselves.
     """
     if entry.ray_actor_options.num_cpus >= 1:
         return dict(PATIENT_THREADS)

@@ -1,8 +1,8 @@
-"""What a ``user_config`` changes in the plan, and how a running node takes it.
+"""Apply a ``user_config`` to the plan, and bring it into force on a running node.
 
-Serve stops a replica whose ``reconfigure`` raises, and sends it no request while it waits. So a
-node never refuses aloud: a config that is wrong is logged and counted, the earlier one stays; and
-what takes time (a new artifact) happens beside the requests.
+Serve stops a replica whose ``reconfigure`` raises, and sends it no request until ``reconfigure``
+returns. So a node raises nothing: a wrong config is logged and counted, and the earlier one stays
+in force. Slow work (loading a new artifact) runs in the background.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ WHERE = "user_config"
 
 
 def change_plan(plan: Plan, config: UserConfig) -> Plan:
-    """Return the plan as a user_config changes it.
+    """Return the plan after the changes of a user_config.
 
     Args:
-        plan: Of the arguments of the graph, unchanged.
-        config: What differs from them.
+        plan: The plan of the graph's arguments.
+        config: Changes to it.
 
     Raises:
         ConfigError: engines, names or prices of further models are wrong.
         ArtifactFormatError: a folder is not an artifact.
-        PoolMismatchError: the config speaks of an LLM that is not in the pool, or routers and pool
-            do not fit together.
+        PoolMismatchError: the config names an LLM that is not in the pool, or routers and pool do
+            not match.
     """
     if config == UserConfig():
         return plan
@@ -104,13 +104,13 @@ def _check_names(wanted: Any, models: tuple[Served, ...]) -> None:
 
 
 class Changes:
-    """Brings each ``user_config`` that Serve hands over into force, one after another.
+    """Applies each ``user_config`` that Serve sends, one after another.
 
     Args:
-        plan: Of the arguments of the graph.
-        adopt: Brings a plan into force; raises a WaypostError where it cannot be, and then the
-            earlier one is still in force.
-        told: Called with whether a config was taken.
+        plan: The plan of the graph's arguments.
+        adopt: Brings a plan into force. On failure it raises a WaypostError, and the earlier plan
+            stays in force.
+        told: Called with True after a config was applied, with False after it was refused.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class Changes:
         self._running: set[asyncio.Task[None]] = set()
 
     async def take(self, user_config: dict[str, Any]) -> None:
-        """Take a config: the first before this returns (the node serves nothing yet), later ones
-        in the background.
+        """Apply a config. The first is applied before this returns, because the node serves nothing
+        yet; later ones are applied in the background.
         """
         task = asyncio.create_task(self._take(user_config))
         self._running.add(task)
@@ -139,14 +139,14 @@ class Changes:
             await task
 
     async def settled(self) -> None:
-        """Return once every config that was handed over is in force, or refused."""
+        """Return once every config so far is in force or refused."""
         await asyncio.gather(*self._running)
 
     async def _take(self, user_config: dict[str, Any]) -> None:
         async with self._turn:
             try:
                 config = parse(UserConfig, user_config, WHERE)
-                # reads files, and must not hold up the requests
+                # reads files, which must not block the event loop
                 plan = await asyncio.to_thread(change_plan, self._plan, config)
                 if plan == self._current:
                     return

@@ -1,5 +1,5 @@
-"""The arguments of the graph: what stands under ``args`` (`ServeArgs`) and ``user_config``
-(`UserConfig`) in a file of serve_configs. A key without a sentence is described by its own model.
+"""Models of a Serve config: ``args`` of the graph (`ServeArgs`) and ``user_config``
+(`UserConfig`). A key without a description is described by its own model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from waypost.contracts.policy import PolicySettings
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
-"""The ``model`` of a request that asks the default router."""
+"""The ``model`` of a request to the default router."""
 
 RESERVED_NAMES = frozenset({"Gateway", "Router"})
 """Deployment names of the graph itself."""
 
 STOP_AFTER = "stop_after_s"
-"""Key of the ``user_config`` by which ``waypost serve`` tells gateways that it stops. No file may
-have it."""
+"""Key of the ``user_config`` with which ``waypost serve`` stops the gateways. Not allowed in a
+file."""
 
 Price = Annotated[float, Field(ge=0)]
 """USD per million tokens."""
@@ -48,9 +48,9 @@ class PolicyArgs(StrictModel):
     Attributes:
         lam: Cost weight: 1 trades one full point of quality for one call of the dearest model.
         allowed_models: Models that routing (not pinning) chooses from; null is the whole pool.
-        max_cost_usd: Most that the predicted cost of one call may be; null is no limit.
-        exploration: Share of requests sent to a uniformly drawn model, to learn from.
-        seed: Of the exploration draws.
+        max_cost_usd: Limit on the predicted dollars of one call; null is no limit.
+        exploration: Share of requests sent to a uniformly drawn model, to collect training data.
+        seed: Seed of the exploration draws.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -62,7 +62,7 @@ class PolicyArgs(StrictModel):
     seed: int = 0
 
     def settings(self, served: tuple[str, ...]) -> PolicySettings:
-        """Return the policy of a router that knows the models ``served`` (and maybe more)."""
+        """Return the policy of a router for the models ``served``."""
         chosen = served if self.allowed_models is None else self.allowed_models
         return PolicySettings(
             lam=self.lam,
@@ -74,10 +74,10 @@ class PolicyArgs(StrictModel):
 
 
 class Prices(StrictModel):
-    """What one LLM costs, USD per million tokens.
+    """Prices of one LLM, USD per million tokens.
 
     Attributes:
-        input_price, output_price: Of tokens read; of tokens generated.
+        input_price, output_price: Price of prompt tokens; of generated tokens.
     """
 
     input_price: Price
@@ -88,14 +88,14 @@ class Autoscaling(StrictModel):
     """Ray Serve's autoscaling of one deployment.
 
     Attributes:
-        min_replicas: Fewest replicas; 0 stops the last one while nobody asks.
+        min_replicas: Fewest replicas; 0 stops the last one while there are no requests.
         max_replicas: Most replicas.
         initial_replicas: Replicas at the start; null is ``min_replicas``.
-        target_ongoing_requests: Requests in flight of a replica above which others are added.
-        upscale_delay_s: How long the load is above the target before replicas are added.
-        downscale_delay_s: How long the load is below the target before replicas are removed.
-        upscaling_factor: Share of lacking replicas added at once; null is Serve's default, 1.
-        downscaling_factor: The same of surplus replicas that are removed.
+        target_ongoing_requests: Requests in flight per replica above which replicas are added.
+        upscale_delay_s: Time for which the load is above the target before replicas are added.
+        downscale_delay_s: Time for which the load is below the target before they are removed.
+        upscaling_factor: Share of missing replicas added at once; null is Serve's default, 1.
+        downscaling_factor: Share of surplus replicas removed at once; null is Serve's default.
         metrics_interval_s: Time between two reports of the load; null is Serve's default, 10.
         look_back_period_s: Time over which the load is averaged; null is Serve's default, 30.
     """
@@ -122,11 +122,11 @@ class ActorOptions(StrictModel):
     """Logical resources of one replica.
 
     Attributes:
-        num_cpus: CPUs, as Ray counts them; threads are not limited by it.
+        num_cpus: Ray's logical CPUs; they do not limit threads.
         num_gpus: GPUs; a fraction shares one.
-        memory: Bytes of memory that Ray sets aside; null sets none aside.
+        memory: Bytes of memory that Ray reserves; null reserves none.
         resources: Ray's custom resources by name.
-        accelerator_type: Ray's name of an accelerator that the node must have; null is any node.
+        accelerator_type: Ray's name of the accelerator that a machine must have; null is any.
         runtime_env: Ray's runtime environment of the replica.
     """
 
@@ -144,12 +144,12 @@ class NodeArgs(StrictModel):
     Attributes:
         num_replicas: Fixed number of replicas; 1 where neither this nor ``autoscaling`` is given.
         autoscaling: Replicas by load, instead of ``num_replicas``.
-        max_ongoing_requests: Requests that one replica works on at a time.
-        max_queued_requests: Requests of one caller that wait for it; one more is an overload.
-        max_surge_percent: Extra replicas that start before old ones stop where changed arguments
-            restart them; 0, where there is no room for both (GPUs), stops the old ones first.
-        graceful_shutdown_timeout_s: How long a replica that is stopped may finish its requests.
-        ray_actor_options: What Ray sets aside for each replica.
+        max_ongoing_requests: Most requests in flight in one replica.
+        max_queued_requests: Most queued requests of one caller; further ones are refused.
+        max_surge_percent: Share of extra replicas started before old ones stop, when changed
+            arguments restart them. 0 stops the old ones first: use it without room for both (GPUs).
+        graceful_shutdown_timeout_s: Time in which a stopped replica may finish its requests.
+        ray_actor_options: Resources that Ray reserves for each replica.
     """
 
     num_replicas: Positive | None = None
@@ -178,18 +178,18 @@ class PoolEntry(NodeArgs):
     """One LLM of the pool.
 
     Attributes:
-        name: The name routers and clients know it by.
-        engine: How it is called: a name of `waypost.engines.engine_names`.
-        config: The engine's own settings.
-        input_price, output_price: Of tokens read and generated; null takes those of the router's
-            artifact.
+        name: Its name for routers and clients.
+        engine: Name of its engine (`waypost.engines.engine_names`).
+        config: Settings of the engine.
+        input_price, output_price: Price of prompt tokens; of generated tokens. Null takes those of
+            the router's artifact.
         placement: ``inline`` runs it in the gateway's process, if the engine is `Engine.remote`.
         environment: Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else
             ``.venv-<name>``; null is that of the graph.
-        queue_timeout_s: How long a request waits for a free replica before the next model is tried.
+        queue_timeout_s: Longest wait for a free replica before failover to the next model.
         tier: ``full`` is served only under ``WAYPOST_POOL=full``.
-        flush_ms: Tokens that arrive within this time of each other cross to the gateway together;
-            the first one never waits.
+        flush_ms: Time window in which tokens are gathered before they are sent to the gateway; the
+            first token is sent at once.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -214,12 +214,12 @@ class PoolEntry(NodeArgs):
 
 
 class EncoderArgs(StrictModel):
-    """How the routers' query encoders run. Which encoder it is stands in each artifact.
+    """How the routers' query encoders run. The artifact names the encoder itself.
 
     Attributes:
-        threads: Of one pass (onnx and torch).
-        cache_mb: Bound of the vectors remembered, in MB; 0 remembers none.
-        device: torch device (torch).
+        threads: Threads of one forward pass (onnx and torch encoders).
+        cache_mb: Size of the cache of vectors, in MB; 0 is no cache.
+        device: torch device (torch encoders).
     """
 
     threads: Annotated[int, Field(ge=1, le=64)] = 1
@@ -228,12 +228,12 @@ class EncoderArgs(StrictModel):
 
 
 class RouterArgs(NodeArgs):
-    """The node that decides.
+    """The router node.
 
     Attributes:
         placement: ``inline`` decides in the gateway's process.
-        threads: Threads that decide. 0 decides on the event loop, for routers that need well under
-            a millisecond; ``auto`` measures at start and takes 0 or 1.
+        threads: Number of threads that decide. 0 decides on the event loop, for routers that need
+            well under a millisecond; ``auto`` measures at start and takes 0 or 1.
     """
 
     placement: Literal["deployment", "inline"] = "deployment"
@@ -244,21 +244,22 @@ class RouterArgs(NodeArgs):
 
 
 class UserConfig(StrictModel):
-    """What changes without a restart (``user_config`` of the Gateway and Router deployments).
+    """Settings that change without a restart (``user_config`` of Gateway and Router).
 
-    Both take the same one. It replaces the earlier one: what is absent is again as in the
-    arguments of the graph. Relative paths resolve as theirs do.
+    Both deployments need the same config. It replaces the earlier one: an absent key has the value
+    of the graph's arguments again. Relative paths resolve as in the arguments.
 
     Attributes:
         policy: Other defaults of decisions; null keeps those of the arguments.
         prices: Other prices, by the LLM's name.
-        artifact: Another artifact in place of all routers; loaded beside them before it takes over.
+        artifact: Another artifact instead of all routers. The earlier routers decide until it is
+            loaded.
         routers: Instead of ``artifact``: several routers, name -> folder or URI.
-        default_router: Of ``routers``; null is the first.
-        retired: Models of the pool that take no further requests; those they work on are finished.
+        default_router: The default of ``routers``; null is the first.
+        retired: Models of the pool that take no further requests; requests in flight are finished.
         pool: Further models, called from the gateway's process (``placement: inline``). One with
-            the name of an earlier model takes its place. A model with a deployment of its own is
-            added in the arguments of the graph.
+            the name of an earlier model replaces it. A model with its own deployment is added in
+            the arguments of the graph.
     """
 
     policy: PolicyArgs | None = None
@@ -288,7 +289,7 @@ class UserConfig(StrictModel):
 
 
 class GatewayArgs(NodeArgs):
-    """The node that speaks HTTP; its queues are those of ``limits``."""
+    """The gateway node, which serves HTTP; ``limits`` bounds its queues."""
 
     @model_validator(mode="after")
     def _queues_stand_in_limits(self) -> GatewayArgs:
@@ -303,17 +304,18 @@ class Limits(StrictModel):
 
     Attributes:
         max_body_bytes: A longer body is answered 413.
-        max_in_flight: Requests worked on at a time.
-        max_queued: Requests that wait for their turn; one more is answered 429.
-        queue_timeout_s: A request that waited this long is answered 429.
-        body_timeout_s: A body that takes longer to arrive is answered 408. While it arrives it
-            has no place of ``max_in_flight``; beyond that many (at least 1024) the slowest ends.
-        first_token_timeout_s: An LLM that takes longer to its first token is passed over.
+        max_in_flight: Most requests in flight.
+        max_queued: Most queued requests; further ones are answered 429.
+        queue_timeout_s: Longest wait in the queue; then the request is answered 429.
+        body_timeout_s: A body that takes longer to arrive is answered 408. An arriving body does
+            not count as in flight. Where more than ``max_in_flight`` (at least 1024) bodies arrive
+            at a time, the one that has taken longest is ended.
+        first_token_timeout_s: Longest wait for the first token of an LLM before failover.
         between_tokens_timeout_s: Longest pause between two tokens of one answer.
-        total_timeout_s: Of all attempts of one request together.
+        total_timeout_s: Time-out of all attempts of one request together.
         max_tokens: Most tokens that a request may ask for.
-        max_steps: Most delegations of one request to a router that works in steps.
-        max_episode_tokens: Tokens of all its calls after which it has to end; null is no cap.
+        max_steps: Most delegations of one request to a step router.
+        max_episode_tokens: Cap on the tokens of all calls of an episode; null is no cap.
         max_choices: Most answers of one request: ``n`` times the number of prompts.
     """
 
@@ -336,7 +338,7 @@ class LogArgs(StrictModel):
 
     Attributes:
         format: One line of text, or one JSON object, for each event.
-        level: Least level that is logged.
+        level: Lowest level that is logged.
     """
 
     format: Literal["plain", "json"] = "plain"
@@ -347,19 +349,19 @@ class ServeArgs(StrictModel):
     """Arguments of ``waypost.serve.app:build``.
 
     Attributes:
-        artifact: Folder or URI written by ``waypost train``; the router goes by its registry name.
+        artifact: Folder or URI written by ``waypost train``; the router has its registry name.
         routers: Instead of ``artifact``: several routers, name -> folder or URI.
-        default_router: The one that ``model: auto`` asks; null is the first.
+        default_router: The router of ``model: auto``; null is the first.
         pool: The LLMs.
-        route_on: What of a chat is routed on: the last message of the user, or all turns.
-        while_loading: What ``auto`` does where the LLM that it chose still loads: ``wait`` for it,
-            for at most ``limits.first_token_timeout_s``, or ``pass`` it over. Who asks for it by
-            name is told at once (503).
-        feedback_dir: Where rated decisions are kept; null keeps none.
-        log_queries: Keep the text that was routed on beside a rating.
-        remember_decisions: How many of the latest decisions can still be rated.
-        api_keys: Ask clients for a key: one of those under the service ``waypost-clients``.
-        allow_plugin_code: Run the plug-in code that an artifact carries.
+        route_on: The part of a chat that is routed on: the last user message, or all turns.
+        while_loading: What ``auto`` does where the chosen LLM is loading: ``wait`` for it, for at
+            most ``limits.first_token_timeout_s``, or ``pass`` it over. A request that names the LLM
+            is answered 503 at once.
+        feedback_dir: Folder of rated decisions; null keeps none.
+        log_queries: Store the text that was routed on with a rating.
+        remember_decisions: Number of latest decisions that can be rated.
+        api_keys: Require a key of clients: one of those under the service ``waypost-clients``.
+        allow_plugin_code: Allow the plug-in code in an artifact to run.
     """
 
     artifact: Artifact | None = None

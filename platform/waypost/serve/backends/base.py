@@ -1,7 +1,6 @@
-"""How the gateway reaches a router and an LLM, wherever they run: two small protocols.
+"""Protocols of the gateway's clients for a router and an LLM, and clients for the same process.
 
-The clients here run them in the gateway's own process; `ray_clients` has those that call a
-deployment. The gateway cannot tell them apart.
+`waypost.serve.backends.ray` has the clients that call a deployment. The gateway uses both alike.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class Loading:
-    """How far a router or an LLM is with its load, as its client knows.
+    """Load state of a router or an LLM, as its client knows it.
 
     Attributes:
-        ready: Whether it has loaded. One that could not is not ready; it may be tried again.
+        ready: Whether it is loaded. After a failed load it is False; the load may be retried.
     """
 
     def __init__(self) -> None:
@@ -43,11 +42,11 @@ class Loading:
 
     @property
     def loading_s(self) -> float | None:
-        """Seconds for which it has loaded so far; None where it has ended, well or not."""
+        """Seconds since the load began; None once it has succeeded or failed."""
         return None if self._ended.is_set() else time.monotonic() - self._begun
 
     def loaded(self, ready: bool) -> None:
-        """Note that the load has ended."""
+        """Record that the load has ended."""
         self.ready = ready
         self._ended.set()
 
@@ -57,12 +56,12 @@ class Loading:
 
 
 class RouterClient(Protocol):
-    """Decides."""
+    """A client of the router node."""
 
     loading: Loading
 
     async def start(self) -> None:
-        """Make ready to decide."""
+        """Prepare for decisions."""
         ...
 
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
@@ -73,7 +72,7 @@ class RouterClient(Protocol):
             router: Name of a loaded router; ``auto`` is the default one.
 
         Raises:
-            PolicyError, SchemaError: the query cannot be decided as asked.
+            PolicyError, SchemaError: the query has a wrong form, or no LLM may answer it.
             RouterUnavailableError: the router cannot be reached.
         """
         ...
@@ -85,12 +84,12 @@ class RouterClient(Protocol):
 
         Args:
             state: `EpisodeState.to_dict`.
-            router: Name of a loaded router that works in steps; ``auto`` is the default one.
-            version: The router's, as its decision named it: an episode ends as it began.
-            capped: A cap was reached: ask how to end (`StepRouter.fallback`).
+            router: Name of a loaded step router; ``auto`` is the default one.
+            version: Version of the router in its decision; it must not change in an episode.
+            capped: Whether a cap was reached; then `StepRouter.fallback` is called.
 
         Raises:
-            StaleDecisionError: another router goes by that name by now.
+            StaleDecisionError: the router of that name was replaced by another version.
             PolicyError: no LLM is left that the router may ask.
             RouterUnavailableError: the router cannot be reached, or failed.
         """
@@ -100,22 +99,23 @@ class RouterClient(Protocol):
         """Decide by another plan from now on.
 
         Raises:
-            ArtifactError, WeightsError, PoolMismatchError: it cannot be; nothing changed.
+            ArtifactError, WeightsError, PoolMismatchError: the plan cannot be loaded. The earlier
+                plan stays in force.
         """
         ...
 
     async def close(self) -> None:
-        """Free what `start` took."""
+        """Free the resources of `start`."""
         ...
 
 
 class LLMClient(Protocol):
-    """Asks one LLM."""
+    """A client of one LLM."""
 
     loading: Loading
 
     async def start(self) -> None:
-        """Begin to make ready. An LLM that cannot be had is not ready; nothing is raised."""
+        """Begin to load. Nothing is raised: after a failed load `Loading.ready` is False."""
         ...
 
     def stream(
@@ -127,7 +127,7 @@ class LLMClient(Protocol):
         ends the generation.
 
         Raises:
-            EngineError: at the first or any later list.
+            EngineError: before the first or any later list.
         """
         ...
 
@@ -172,10 +172,10 @@ class LocalRouter:
 
 
 class AbsentLLM:
-    """An LLM of the pool that cannot be served here: refuses every request.
+    """Client of an LLM that cannot be served here; refuses every request.
 
     Args:
-        name: Of the LLM.
+        name: Name of the LLM.
     """
 
     def __init__(self, name: str) -> None:
@@ -184,13 +184,13 @@ class AbsentLLM:
         self._name = name
 
     async def start(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     async def drain(self) -> None:
-        """Nothing to wait for."""
+        """Return at once."""
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing."""
 
     def stream(
         self, request: GenerateRequest, pace: Pace, *, whole: bool
@@ -200,14 +200,14 @@ class AbsentLLM:
 
 
 class LocalLLM:
-    """An engine in this process, with the queue that a deployment would have.
+    """Client of an engine in this process, with a queue as a deployment has.
 
     Args:
-        name: Of the LLM, for messages.
-        engine: Started by `start`.
-        max_ongoing: Requests worked on at a time.
-        max_queued: Requests that wait; one more is refused.
-        queue_timeout_s: Longest wait.
+        name: Name of the LLM, for messages.
+        engine: The engine, which `start` starts.
+        max_ongoing: Most requests in flight.
+        max_queued: Most queued requests; further ones are refused.
+        queue_timeout_s: Longest wait in the queue.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class LocalLLM:
         self._present = 0
 
     async def start(self) -> None:
-        """Start the engine; where that fails, the log says why."""
+        """Start the engine; log the reason of a failure."""
         try:
             await self.engine.start()
         except WaypostError as error:

@@ -1,4 +1,4 @@
-"""Passes over an LLM that keeps failing, and tries it again now and then."""
+"""Circuit breaker: skip an LLM that keeps failing, and probe it again after a growing time."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from waypost.contracts.errors import (
 FIRST_REST_S = 2.0
 LONGEST_REST_S = 30.0
 STRIKES = 3
-"""Failures in a row after which an LLM rests; a lost connection is enough by itself."""
+"""Consecutive failures that open the circuit of an LLM; a single lost connection opens it, too."""
 
 PROBE_S = 10.0
-"""While one request tries an LLM again, the others pass over it for at most this long."""
+"""Longest time for which other requests skip an LLM while one request probes it."""
 
 
 @dataclass
 class _Record:
-    """What is known of an LLM that failed lately.
+    """Recent failures of an LLM. A rest is a time for which its circuit is open.
 
     Attributes:
         strikes: Failures since its last complete answer.
-        rests: Rests since then; each is twice as long as the one before.
-        since: When the latest rest began: failures of requests sent before it are no news.
-        rest_until: When it ends.
-        probe_until: Until when the others wait for the one request that tries it.
+        rests: Rests since its last complete answer; each is twice as long as the one before.
+        since: Start of the latest rest; failures of requests sent before it are ignored.
+        rest_until: End of the latest rest.
+        probe_until: Until when other requests skip the LLM while one request probes it.
         begins: Whether it has begun an answer since the rest.
-        asked: Whether the rest is one that the LLM asked for.
+        asked: Whether the LLM itself asked for the rest (retry-after).
     """
 
     strikes: int = 0
@@ -51,17 +51,17 @@ class _Record:
 
 
 class Circuit:
-    """Remembers which LLMs fail.
+    """Circuit breakers of all LLMs.
 
-    An LLM that rests is tried last, not never: where nothing else answers, it may. After its
-    rest one request tries it; the rest doubles each time that fails, up to `LONGEST_REST_S`. Of
-    many requests that fail together only the first counts.
+    An LLM with an open circuit rests: it is tried after all others. After the rest one request
+    probes it. The rest doubles at each failed probe, up to `LONGEST_REST_S`. Of requests that fail
+    together only the first counts.
 
     Args:
-        clock: Seconds that only grow; a test gives its own.
+        clock: Monotonic seconds; tests pass their own.
 
     Attributes:
-        clock: The same; `failed` and the others want to know when a request was sent.
+        clock: The same clock; the times of sending that `failed` and others take are read from it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,7 +71,7 @@ class Circuit:
     def order(self, ranking: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ranking with the resting LLMs last, each part in its own order.
 
-        Where an LLM's rest is over and it comes first, the caller is the one that tries it.
+        Where the rest of the first LLM is over, the caller's request is its probe.
         """
         if not self._records or len(ranking) < 2:
             return ranking
@@ -86,9 +86,9 @@ class Circuit:
             record.probe_until = now + PROBE_S
 
     def admits(self, name: str, others: Iterable[str]) -> bool:
-        """Say whether to ask an LLM, where others may be asked in its place; the caller then does.
+        """Return whether to ask an LLM, given others that may be asked instead.
 
-        One that rests is asked where all others rest, too.
+        A resting LLM is asked only where all others rest, too. If True, the caller must ask it.
         """
         now = self.clock()
         if self._rests(name, now):
@@ -97,20 +97,20 @@ class Circuit:
         return True
 
     def resting(self) -> tuple[str, ...]:
-        """Return the LLMs that rest now."""
+        """Return the LLMs with an open circuit."""
         now = self.clock()
         return tuple(name for name in self._records if self._rests(name, now))
 
     def forget(self, name: str) -> None:
-        """Forget an LLM: another one goes by its name now."""
+        """Delete the record of an LLM, because another LLM has its name now."""
         self._records.pop(name, None)
 
     def began(self, name: str, sent: float) -> None:
-        """Note the first token of a stream: others may ask the LLM again, but it is not yet well.
+        """Record the first token of a stream: others may ask the LLM, but its failures are kept.
 
         Args:
-            name: Of the LLM.
-            sent: When the request was sent to it.
+            name: Name of the LLM.
+            sent: Time at which the request was sent.
         """
         record = self._records.get(name)
         if record is not None and not (record.asked and sent < record.since):
@@ -118,12 +118,12 @@ class Circuit:
             record.begins = True
 
     def succeeded(self, name: str, sent: float | None = None) -> None:
-        """Note a complete answer: the LLM is well.
+        """Record a complete answer, which closes the circuit.
 
         Args:
-            name: Of the LLM.
-            sent: When the request was sent to it; None is now. A rest that the LLM asked for is
-                not ended by an answer to a request from before it.
+            name: Name of the LLM.
+            sent: Time at which the request was sent; None is now. An answer to a request from
+                before a rest that the LLM asked for does not end that rest.
         """
         record = self._records.get(name)
         if record is None or (sent is not None and record.asked and sent < record.since):
@@ -131,12 +131,12 @@ class Circuit:
         del self._records[name]
 
     def failed(self, name: str, error: EngineError, sent: float | None = None) -> None:
-        """Note a failure; one that is the request's own fault says nothing of the LLM.
+        """Record a failure. One that the request itself caused is ignored.
 
         Args:
-            name: Of the LLM.
-            error: What happened.
-            sent: When the request was sent to it; None is now.
+            name: Name of the LLM.
+            error: The failure.
+            sent: Time at which the request was sent; None is now.
         """
         if _fault_of_the_request(error):
             return
@@ -152,7 +152,7 @@ class Circuit:
         if old or now < record.rest_until:
             return
         if isinstance(error, EngineOverloadedError) and error.status is None:
-            return  # our own queue is full: places in it become free all the time
+            return  # our own queue is full, which passes by itself
         record.strikes += 1
         lost = isinstance(error, EngineConnectionError)
         if lost or record.strikes >= STRIKES or record.rests:
@@ -165,8 +165,8 @@ class Circuit:
 
 
 def _rest_s(earlier: int) -> float:
-    """Return the length of a rest after so many."""
-    # the exponent is bounded, as the number of rests is not
+    """Return the length of a rest after ``earlier`` ones."""
+    # the number of rests has no bound, so the exponent needs one
     return min(FIRST_REST_S * 2.0 ** min(earlier, 10), LONGEST_REST_S)
 
 

@@ -1,4 +1,4 @@
-"""Decides and asks, without HTTP: what the gateway and ``waypost infer`` share."""
+"""Decide and call LLMs, without HTTP; shared by the gateway and ``waypost infer``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
 
 Reach = Callable[[Served], LLMClient]
-"""How the client of an LLM is made."""
+"""Builds the client of an LLM."""
 
 ROUTER = "Router"
-"""What `Readiness` calls the router; no LLM may be called so."""
+"""Name of the router in `Readiness`; no LLM may have it."""
 
 LEAVE_AFTER_S = 5.0
-"""For so long an LLM that was taken out still answers requests whose decision named it."""
+"""Seconds for which an LLM removed from the pool still answers requests decided for it."""
 
 PINNED = "pinned"
-"""What decisions name as their router where the client asked for an LLM by name."""
+"""Name of the router in decisions where the client asked for an LLM by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision and how long it took, in seconds, as the gateway saw it."""
+    """A decision and its duration in seconds, measured in the gateway."""
 
     decision: Decision
     seconds: float
@@ -43,12 +43,12 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What has loaded, and what has not.
+    """Load state of the router and of all LLMs.
 
     Attributes:
-        status: ``ready`` once all has loaded that can; ``failed`` where no LLM could.
-        loading_s: For how many seconds each LLM, or the `ROUTER`, has loaded so far.
-        failed: LLMs that could not load; those that run in a deployment are tried again.
+        status: ``ready`` once every load has ended and an LLM is ready; ``failed`` where none is.
+        loading_s: Seconds since the load began, for each LLM (or `ROUTER`) that is loading.
+        failed: LLMs whose load failed. Those in a deployment are retried.
     """
 
     status: Literal["ready", "loading", "failed"]
@@ -57,15 +57,15 @@ class Readiness:
 
 
 class Dispatcher:
-    """Decides which LLMs to ask, and asks them.
+    """Decides which LLMs to ask, and calls them with failover.
 
     Args:
         plan: The graph.
-        router: How to reach the routers.
-        reach: How to reach an LLM of the plan.
-        on_failure: Told of every LLM that did not answer.
-        earlier: The dispatcher that this one takes over from. Router, circuit, and the clients of
-            LLMs that have not changed are its.
+        router: Client of the routers.
+        reach: Builds the client of an LLM of the plan.
+        on_failure: Called for every LLM that did not answer.
+        earlier: The dispatcher that this one replaces. Its router, circuit breaker, and the clients
+            of unchanged LLMs are reused.
 
     Attributes:
         llms: The client of each LLM by name.
@@ -92,7 +92,7 @@ class Dispatcher:
         self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure, wait=wait)
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
-        """Return the clients that serve another plan as they serve this one."""
+        """Return the clients of LLMs that another plan has unchanged."""
         prices = {"input_price", "output_price"}
         before = {model.name: model.model_dump(exclude=prices) for model in self.plan.models}
         return {
@@ -102,10 +102,10 @@ class Dispatcher:
         }
 
     async def start(self) -> None:
-        """Start what runs in this process and does not run yet, the engines first.
+        """Start the engines and then the routers of this process, if they do not run yet.
 
         Raises:
-            WaypostError: a router cannot be had; what had started is closed.
+            WaypostError: a router cannot be loaded. All that was started is closed again.
         """
         async with AsyncExitStack() as started:
             for name in self._new:
@@ -119,16 +119,16 @@ class Dispatcher:
             started.pop_all()
 
     async def close(self) -> None:
-        """Close what `start` started."""
+        """Close all that `start` started."""
         async with AsyncExitStack() as running:
             clients: list[LLMClient | RouterClient] = [*self.llms.values(), self._router]
             for client in clients:
                 running.push_async_callback(client.close)
 
     async def leave(self, successor: Dispatcher) -> None:
-        """Close the clients that the successor does not have, once their requests are finished.
+        """Close the clients that the successor does not reuse, once their requests are finished.
 
-        Where this is cancelled, they are closed at once.
+        On cancellation they are closed at once.
         """
         kept = {id(client) for client in successor.llms.values()}
         left = [client for client in self.llms.values() if id(client) not in kept]
@@ -141,7 +141,7 @@ class Dispatcher:
                 await client.drain()
 
     def readiness(self) -> Readiness:
-        """Return what has loaded, and what has not."""
+        """Return the load state of the router and of all LLMs."""
         clients: dict[str, RouterClient | LLMClient] = {ROUTER: self._router, **self.llms}
         loading_s = {name: client.loading.loading_s for name, client in clients.items()}
         awaited = {name: seconds for name, seconds in loading_s.items() if seconds is not None}
@@ -169,7 +169,7 @@ class Dispatcher:
 
         Raises:
             ExhaustedError: no LLM of the ranking answered.
-            EngineRequestError: the request itself is at fault.
+            EngineRequestError: the request itself is wrong.
         """
         pinned = call.pinned is not None
         return await self._failover.open(
@@ -177,7 +177,7 @@ class Dispatcher:
         )
 
     def takes_steps(self, call: Call) -> bool:
-        """Say whether the router of a call works in steps."""
+        """Return whether the router of a call is a step router."""
         return call.router in self.plan.stepping
 
     async def episode(
@@ -187,12 +187,12 @@ class Dispatcher:
         spent: Spent = lambda call, usage, cost_usd: None,
         passed: Passed | None = None,
     ) -> Ended:
-        """Have a router that works in steps answer; see `Episode`.
+        """Run an episode of a step router; see `Episode`.
 
         Raises:
-            BrokenOffError: the answer is not complete, and a part of it was passed on.
+            BrokenOffError: the answer ended early, after a part of it was sent.
             ExhaustedError: no LLM gave an answer.
-            EngineRequestError: the request itself is at fault.
+            EngineRequestError: the request itself is wrong.
             StaleDecisionError, RouterUnavailableError: see `RouterClient.step`.
         """
         episode = Episode(
@@ -224,7 +224,7 @@ def local_llm(model: Served) -> LLMClient:
 
 
 def local_router(plan: Plan) -> RouterClient:
-    """Return a router in this process."""
+    """Build the router in this process."""
     return LocalRouter(Decider(plan.router))
 
 

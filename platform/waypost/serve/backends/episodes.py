@@ -1,7 +1,7 @@
-"""An episode behind the gateway: a router that works in steps, and the LLMs of the pool.
+"""Episodes behind the gateway: a step router and the LLMs of the pool.
 
-The router may be in another process. Its calls go the way of every other request (clients,
-circuit, time-outs); one that fails is told to the router, which goes on without it.
+The router may run in another process. Its calls use the same clients, circuit breakers and
+time-outs as other requests. A failed call is a result for the router, which continues.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ CostOf = Callable[[str, Usage], float | None]
 """Dollars of one answer of an LLM; None where its prices are unknown."""
 
 Spent = Callable[[StepCall, Usage, float | None], None]
-"""Told of every call that ended, also of those whose client has gone by the end."""
+"""Called for every finished call, also where the client has disconnected."""
 
 
 Passed = Callable[[str, int, list[Chunk]], Awaitable[None]]
-"""Given an answer that ends the episode, while it is made: the LLM, how many were asked, chunks."""
+"""Receives the final answer as it is generated: the LLM, the number of LLMs asked, and chunks."""
 
 
 class BrokenOffError(WaypostError):
-    """An answer broke off of which the client has read a part."""
+    """An answer ended early, after a part of it was sent to the client."""
 
     def __init__(self, model: str, error: EngineError) -> None:
         super().__init__(str(error))
@@ -60,10 +60,10 @@ class Ended:
     """The answer of an episode.
 
     Attributes:
-        model: Whose answer it is; the router's name where it is its own work.
-        answer: Text and why it ended; its usage is that of all calls together.
-        attempts: LLMs asked.
-        result: What it took.
+        model: The LLM of the answer, or the router's name where the router itself wrote it.
+        answer: Text and finish reason, with the usage of all calls together.
+        attempts: Number of LLMs asked.
+        result: Steps and usage of the episode.
     """
 
     model: str
@@ -73,12 +73,12 @@ class Ended:
 
     @property
     def cost_usd(self) -> float | None:
-        """Dollars of all calls as far as they are known; None where those of no call are."""
+        """Sum of the known dollars of all calls; None where no call's dollars are known."""
         unknown = self.result.unpriced_calls == len(self.result.calls)
         return None if unknown else self.result.cost_usd
 
     def told(self) -> dict[str, Any]:
-        """Return what it took, as ``usage.waypost`` says it."""
+        """Return the usage of the episode in the form of ``usage.waypost``."""
         result = self.result
         return {
             "steps": len(result.steps),
@@ -91,12 +91,12 @@ class Ended:
 
 
 class RemoteSteps:
-    """What `run_episode` takes for the router, wherever that is.
+    """Proxy of a step router for `run_episode`.
 
     Args:
-        router: How to reach it.
-        name: Of the router.
-        version: Of its decision on this query.
+        router: Client of the router.
+        name: Name of the router.
+        version: Router version in its decision on this query.
     """
 
     def __init__(self, router: RouterClient, name: str, version: str) -> None:
@@ -109,12 +109,12 @@ class RemoteSteps:
         return await self._router.step(state.to_dict(), self._name, self._version)
 
     async def fallback(self, state: EpisodeState) -> Action:
-        """Ask the router how to end; see `RouterClient.step`."""
+        """Ask the router for the last action; see `RouterClient.step`."""
         return await self._router.step(state.to_dict(), self._name, self._version, capped=True)
 
 
 class _RequestAtFaultError(Exception):
-    """An LLM refused the client's own request: no other would take it. Ends the episode."""
+    """An LLM refused the client's own request as wrong. Ends the episode."""
 
     def __init__(self, error: EngineError) -> None:
         super().__init__()
@@ -126,11 +126,11 @@ class Episode:
 
     Args:
         plan: The graph.
-        router: How to reach the router.
-        failover: Asks LLMs.
-        cost_of: Prices.
-        call: What the client asked.
-        decision: The router's first word on it.
+        router: Client of the router.
+        failover: Calls LLMs.
+        cost_of: Prices an answer.
+        call: The client's request.
+        decision: The router's first decision on it.
         spent: See `Spent`.
         passed: See `Passed`; None where the client waits for the whole answer.
     """
@@ -146,7 +146,7 @@ class Episode:
         spent: Spent,
         passed: Passed | None,
     ) -> None:
-        assert call.router is not None  # nobody runs an episode for a pinned LLM
+        assert call.router is not None  # a pinned LLM has no episode
         self._limits = plan.limits
         self._policy = plan.router.policy
         self._steps = RemoteSteps(router, call.router, decision.router_version)
@@ -156,7 +156,7 @@ class Episode:
         self._decision = decision
         self._spent = spent
         self._passed = passed
-        self._passing: str | None = None  # the LLM whose answer the client reads
+        self._passing: str | None = None  # the LLM whose answer is streamed to the client
         self._query = Query.of(call.query)
         self._allowed = _allowed(plan, self._query)
         self._asked: list[str] = []
@@ -164,14 +164,14 @@ class Episode:
         self._answers: dict[tuple[str, str], Answer] = {}
 
     async def run(self) -> Ended:
-        """Return its answer.
+        """Run the episode and return its answer.
 
         Raises:
-            ExhaustedError: no LLM gave one.
-            BrokenOffError: the answer is not complete, and a part of it was passed on.
-            EngineRequestError: the client's request is at fault.
+            ExhaustedError: no LLM gave an answer.
+            BrokenOffError: the answer ended early, after a part of it was sent.
+            EngineRequestError: the client's request is wrong.
             StaleDecisionError: the router was replaced meanwhile.
-            PolicyError, RouterUnavailableError: the router cannot go on.
+            PolicyError, RouterUnavailableError: the router cannot continue.
         """
         total_s = self._limits.total_timeout_s
         self._deadline = asyncio.get_running_loop().time() + total_s
@@ -183,7 +183,7 @@ class Episode:
         except BrokenOffError:
             raise
         except WaypostError:
-            self._check_not_passing()  # what has begun is not begun again
+            self._check_not_passing()  # an answer that is partly sent cannot start again
             raise
         self._check_not_passing()
         if result.text is None:
@@ -243,8 +243,8 @@ class Episode:
         )
 
     async def _pass_on(self, opened: Opened) -> Answer:
-        """Let the client read an answer while it is made."""
-        assert self._passed is not None  # the caller looked
+        """Stream an answer to the client as it is generated."""
+        assert self._passed is not None  # checked by the caller
         self._passing = opened.model
         read: list[Chunk] = []
         try:
@@ -266,8 +266,8 @@ class Episode:
     def _request(self, asked: StepCall) -> GenerateRequest:
         """Return the request of one call.
 
-        Where its answer may be the client's, it is made as the client asked: with all turns of
-        the chat where the router passes its question on unchanged, and with its options.
+        A call whose answer may go to the client has the client's options, and all turns of the
+        chat where the router did not change the question.
         """
         own = self._call.requests[0]
         id_ = f"{self._call.request_id}-{len(self._asked)}"
@@ -294,7 +294,7 @@ class Episode:
 
 
 def _allowed(plan: Plan, query: Query) -> frozenset[str]:
-    """Return the LLMs that an episode may ask: those of the pool, the policy and the request."""
+    """Return the LLMs that an episode may ask: those that pool, policy and request all allow."""
     allowed = set(plan.router.served)
     for names in (plan.router.policy.allowed_models, query.allowed_models):
         if names is not None:

@@ -1,7 +1,7 @@
-"""Asks the LLMs of a ranking in turn until one begins to answer.
+"""Failover: ask the LLMs of a ranking in turn until one begins to answer.
 
-Before the first token a failure is invisible: the next LLM is asked. After it, the failure is
-the caller's to report. A whole answer has its first token when it is complete.
+A failure before the first token leads to the next LLM. A later failure is raised to the caller. A
+whole (not streamed) answer has its first token when it is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import Limits
 
 Piece = tuple[int, Chunk]
-"""A chunk of the answer with that index."""
+"""Index of an answer, and a chunk of it."""
 
 _REASONS: dict[type[EngineError], str] = {
     EngineTimeoutError: "timeout",
@@ -47,19 +47,19 @@ _REASONS: dict[type[EngineError], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One LLM that did not answer."""
+    """The failure of one LLM."""
 
     model: str
     error: EngineError
 
     @property
     def reason(self) -> str:
-        """One word for it, as the metrics have it."""
+        """One word for the metrics."""
         return _REASONS.get(type(self.error), "other")
 
 
 class ExhaustedError(WaypostError):
-    """No LLM of the ranking answered; `failures` says why, in the order they were asked."""
+    """No LLM of the ranking answered; `failures` holds the reasons, in the order of the calls."""
 
     def __init__(self, failures: Sequence[Failure]) -> None:
         self.failures = tuple(failures)
@@ -73,8 +73,8 @@ class Opened:
 
     Attributes:
         model: The LLM that answers.
-        attempts: LLMs asked, this one included.
-        pieces: The answer from its first token on; raises EngineError where it breaks off.
+        attempts: Number of LLMs asked, this one included.
+        pieces: The answer from its first token on; raises EngineError where it ends early.
     """
 
     model: str
@@ -86,7 +86,7 @@ async def read_whole(opened: Opened) -> list[Answer]:
     """Read a whole answer that has begun: one for each request, in order.
 
     Raises:
-        EngineError: it broke off.
+        EngineError: the answer ended early.
     """
     found: dict[int, Answer] = {}
     async with aclosing(opened.pieces) as pieces:
@@ -97,24 +97,24 @@ async def read_whole(opened: Opened) -> list[Answer]:
 
 
 def other_model_may_answer(error: EngineError) -> bool:
-    """Say whether the next LLM of the ranking should be asked after this failure.
+    """Return whether to ask the next LLM of the ranking after this failure.
 
-    Not where the request itself is at fault; but a key that one service refuses, or a prompt
-    that is too long for one LLM, says nothing of the next.
+    False where the request itself is wrong. A key that one service refuses and a prompt that is too
+    long for one LLM do not stop failover.
     """
     return error.retryable or isinstance(error, EngineAuthError | ContextLengthError)
 
 
 class Failover:
-    """Walks rankings.
+    """Asks the LLMs of rankings in turn.
 
     Args:
-        llms: How each LLM is asked.
+        llms: Client of each LLM.
         limits: Time-outs.
-        circuit: Which LLMs to pass over.
-        on_failure: Told of every LLM that did not answer.
-        wait: Whether to wait for an LLM that still loads, for at most the time of a first token;
-            else it is asked after all others, which is to fail.
+        circuit: Circuit breakers.
+        on_failure: Called for every LLM that did not answer.
+        wait: Whether to wait for an LLM that is loading, at most for the first-token time-out.
+            Otherwise it is asked after all others, and the call fails.
     """
 
     def __init__(
@@ -143,15 +143,15 @@ class Failover:
         """Return the answer of the first LLM that begins one.
 
         Args:
-            ranking: Names, best first; an only one is asked again where its connection broke.
-            requests: One for each answer wanted; the same LLM gives them all.
+            ranking: Names, best first. A single LLM is retried where its connection broke.
+            requests: One for each wanted answer; the same LLM gives them all.
             whole: See `LLMClient.stream`.
-            pinned: The client named the LLM: it is told at once where that still loads.
+            pinned: Whether the client named the LLM; then there is no wait for one that is loading.
 
         Raises:
-            ExhaustedError: none did.
+            ExhaustedError: no LLM began an answer.
             StaleDecisionError: none of them is in the pool.
-            EngineRequestError: the request is at fault, so that no other LLM was asked.
+            EngineRequestError: the request is wrong; no further LLM was asked.
         """
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
         self.check(ranking)
@@ -185,14 +185,14 @@ class Failover:
         *,
         whole: bool,
     ) -> Opened:
-        """Return the answer of one LLM, of several that are asked in an episode.
+        """Return the answer of one LLM to one call of an episode.
 
         Args:
-            model: Whom to ask.
-            request: What.
-            others: LLMs that may be asked instead: where one of them is known to answer and
-                ``model`` is known to fail, it is not asked.
-            deadline: Of the whole episode; time is kept for the others.
+            model: Name of the LLM.
+            request: The request.
+            others: LLMs that may be asked instead. The call fails at once where ``model`` rests or
+                is not loaded, and one of them is available.
+            deadline: Deadline of the whole episode; time is reserved for the others.
             whole: See `LLMClient.stream`.
 
         Raises:
@@ -232,8 +232,8 @@ class Failover:
         return failure
 
     def _order(self, ranking: tuple[str, ...]) -> tuple[str, ...]:
-        """Return who is asked, in turn: first those that are known to answer."""
-        # the router may be a moment behind a changed pool
+        """Return the served LLMs of the ranking, those that load, failed or rest last."""
+        # after a change of the pool the router may lag behind
         served = tuple(name for name in ranking if name in self._llms)
         order = self._circuit.order(served)
         if any(self._is_last(name) for name in order):
@@ -241,15 +241,15 @@ class Failover:
         return order
 
     def _is_last(self, model: str) -> bool:
-        """Say whether an LLM is asked after the others: it could not load, or is passed over."""
+        """Return whether an LLM is asked after the others: its load failed, or is not awaited."""
         loading = self._llms[model].loading
         return not loading.ready and not (self._wait and loading.loading_s is not None)
 
     async def _loaded(self, model: str, until: float, wait: bool) -> None:
-        """Return once an LLM has loaded, or could not.
+        """Return once the load of an LLM has succeeded or failed.
 
         Raises:
-            EngineLoadingError: it still loads.
+            EngineLoadingError: it is still loading.
         """
         loading = self._llms[model].loading
         if wait and loading.loading_s is not None:
@@ -261,9 +261,9 @@ class Failover:
             raise EngineLoadingError(f"{model} is still loading, for {seconds:.0f} s now")
 
     def _until(self, deadline: float, others: int) -> float:
-        """Return when an attempt ends: time is kept for the other models, where there are any.
+        """Return the deadline of an attempt, with time reserved for the other LLMs, if any.
 
-        Without it an LLM that makes a token now and then would use up the time of all.
+        Otherwise an LLM that generates slowly could use up the whole time-out.
         """
         left = deadline - asyncio.get_running_loop().time()
         kept = min(others * self._limits.first_token_timeout_s, left / 2)
@@ -278,7 +278,7 @@ class Failover:
         deadline: float,
     ) -> AsyncGenerator[list[Piece], None]:
         sent = self._circuit.clock()
-        # a whole answer has to be complete by then, a stream to have begun
+        # by then a whole answer must be complete, and a stream must have begun
         left = (until if whole else deadline) - asyncio.get_running_loop().time()
         pace = Pace(
             min(self._limits.first_token_timeout_s, left),
@@ -295,7 +295,7 @@ class Failover:
             raise EngineServerError("the engine ended without an answer") from None
         self._circuit.began(model, sent)
         pieces = self._continue(model, sent, first, source, deadline)
-        # a generator that was never begun cannot close what it holds: it is begun here
+        # closing a generator that never ran frees nothing, so it is started here
         await anext(pieces)
         return pieces
 
@@ -318,7 +318,7 @@ class Failover:
                     self._circuit.succeeded(model, sent)
                     return
                 except EngineError as error:
-                    # where all the time is over, a client that reads slowly is the likelier cause
+                    # at the end of the total time-out a slow client is the likelier cause
                     if loop.time() < deadline:
                         self._circuit.failed(model, error, sent)
                     raise
@@ -333,7 +333,7 @@ async def ask(
     """Ask one LLM for all answers at the same time; whole ones come as a single list.
 
     Raises:
-        EngineError: of the first that fails; the others are ended.
+        EngineError: the first failure; the other requests are cancelled.
     """
     if len(requests) == 1:
         async with aclosing(llm.stream(requests[0], pace, whole=whole)) as lists:
@@ -359,7 +359,7 @@ async def ask(
                 running -= 1
                 for task in tasks:
                     if task.done():
-                        task.result()  # raises what it raised
+                        task.result()  # re-raises its error
             elif whole:
                 gathered.extend(pieces)
             else:

@@ -1,4 +1,4 @@
-"""Run one engine for the gateway: whole answers, batched streams, time-outs, failures as data."""
+"""Run one engine in an LLM replica: batched streams, whole answers, time-outs, errors as data."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from waypost.serve.logs import where_raised
 ItemT = TypeVar("ItemT")
 
 MOST_HELD = 64
-"""Chunks after which a batch is sent before its time."""
+"""Most chunks of a batch; a full batch is sent before its time window ends."""
 
 
 async def within(
     items: AsyncGenerator[ItemT, None], first_s: float, between_s: float
 ) -> AsyncGenerator[ItemT, None]:
-    """Pass items on; the source is closed when this generator is.
+    """Yield the items of a source under time-outs. Closing this generator closes the source.
 
     Args:
         items: The source.
@@ -59,11 +59,11 @@ async def within(
 async def batched(
     items: AsyncGenerator[ItemT, None], window_s: float
 ) -> AsyncGenerator[list[ItemT], None]:
-    """Gather items into lists, so that few messages cross a process border.
+    """Gather items into lists, so that fewer messages are sent between processes.
 
-    The first item, and any that comes after a pause of ``window_s``, is passed on at once;
-    others wait until that long has passed since the last list, or until `MOST_HELD` are held.
-    Closing this generator closes the source.
+    The first item, and any item after a pause of ``window_s``, is yielded at once. Other items wait
+    until ``window_s`` has passed since the last list, or until `MOST_HELD` items are held. Closing
+    this generator closes the source.
     """
     held: list[ItemT] = []
     news = asyncio.Event()
@@ -95,7 +95,7 @@ async def batched(
                 yield batch
                 next_at = loop.time() + window_s
             if ended:
-                await producer  # raises what the source raised
+                await producer  # re-raises the error of the source
                 return
     finally:
         producer.cancel()
@@ -111,18 +111,18 @@ async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
 
 
 async def only_engine_errors(items: AsyncIterator[ItemT]) -> AsyncGenerator[ItemT, None]:
-    """Pass items on; whatever else an engine raises becomes an EngineServerError.
+    """Yield the items of an engine. Any exception but EngineError becomes an EngineServerError.
 
     Raises:
-        EngineError: as the source, or for any other exception of it.
+        EngineError: the source raised it, or another exception.
     """
     try:
         async for item in items:
             yield item
     except EngineError:
         raise
-    # An engine is a border: a fault in it (or in the library it drives) must not take the
-    # request's other models with it. Its message may hold the prompt, so only its type passes.
+    # A fault in an engine (or its library) must not prevent failover to other LLMs. Its message
+    # may hold the prompt, so the error holds only its type.
     except Exception as error:
         raise EngineServerError(f"the engine failed: {type(error).__name__}") from error
 
@@ -138,7 +138,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long to wait for an engine, in seconds: for the first token, and for each further."""
+    """Time-outs of an engine in seconds: for the first token, and between tokens."""
 
     first_s: float
     between_s: float
@@ -147,10 +147,10 @@ class Pace:
 async def chunks_of(
     engine: Engine, request: GenerateRequest, pace: Pace
 ) -> AsyncGenerator[Chunk, None]:
-    """Answer one request under the time-outs; closing this ends the generation.
+    """Answer one request under the time-outs. Closing the generator ends the generation.
 
     Raises:
-        EngineError: whatever fails.
+        EngineError: any failure.
     """
     source = within(engine.generate(request), pace.first_s, pace.between_s)
     async with aclosing(source), aclosing(only_engine_errors(source)) as chunks:
@@ -162,26 +162,26 @@ async def whole_answer(engine: Engine, request: GenerateRequest, pace: Pace) -> 
     """Answer one request as at most one chunk for each kind of content.
 
     Raises:
-        EngineError: whatever fails.
+        EngineError: any failure.
     """
     async with aclosing(chunks_of(engine, request, pace)) as chunks:
         return [joined([chunk async for chunk in chunks]).to_chunk()]
 
 
 class LLMHost:
-    """One engine behind a process border: plain data in, plain data out.
+    """Runs one engine for callers in other processes: plain data in, plain data out.
 
-    An engine that does not start is tried again, at growing intervals, while the host refuses
-    requests: the rest of the pool serves, and what was repaired comes into use by itself.
+    A failed start is retried at growing intervals. Until a start succeeds the host refuses
+    requests, and the rest of the pool serves.
 
     Args:
-        name: Of the LLM, for logs.
-        make: Builds the engine; called for each try.
-        flush_s: Window within which chunks cross together.
-        first_retry_s: Seconds until the second try; doubled for each later one.
+        name: Name of the LLM, for logs.
+        make: Builds the engine; called for each start.
+        flush_s: Time window within which chunks are sent together.
+        first_retry_s: Seconds until the first retry; doubled for each later one.
 
     Attributes:
-        problem: Why the engine did not start; null where it runs.
+        problem: Why the engine did not start; None where it runs.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class LLMHost:
         self._retrying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the engine; where that fails, the log says why and it is tried again later."""
+        """Load the engine. A failure is logged and the load is retried later."""
         await self._try_to_start()
         if self.problem is not None:
             self._retrying = asyncio.create_task(self._keep_trying())
@@ -216,7 +216,7 @@ class LLMHost:
         try:
             engine = self._make()
             await engine.start()
-        # A border: whatever an engine's library raises while it loads concerns this LLM alone.
+        # Any exception of an engine's library during the load concerns this LLM only.
         except Exception as error:  # noqa: BLE001
             told = str(error) if isinstance(error, WaypostError) else where_raised(error)
             self.problem = redact(told)
@@ -231,11 +231,11 @@ class LLMHost:
         logger.info("%s: the %s engine is ready", self.name, engine.name)
 
     async def healthy(self) -> bool:
-        """Say whether the engine takes requests, or is still to start."""
+        """Return whether the engine takes requests or has not started yet."""
         return self._engine is None or await self._engine.healthy()
 
     async def close(self) -> None:
-        """Free what the engine took."""
+        """Free the engine's resources."""
         if self._retrying is not None:
             self._retrying.cancel()
         if self._engine is not None:
@@ -249,7 +249,7 @@ class LLMHost:
     async def stream(
         self, request: dict[str, Any], pace: dict[str, float], whole: bool
     ) -> AsyncGenerator[list[Message], None]:
-        """Answer a request as lists of messages; an error is the last message of all.
+        """Answer a request as lists of messages; an error is the last message.
 
         With ``whole`` there is one list, once the answer is complete.
         """
@@ -267,7 +267,7 @@ class LLMHost:
 
 
 def absent(name: str) -> EngineConnectionError:
-    """Return the failure of an LLM that did not start; why is for the log, not for clients."""
+    """Return the error for an LLM that did not start, without the reason, which is logged."""
     return EngineConnectionError(f"{name} is not served at present; the server's log says why")
 
 

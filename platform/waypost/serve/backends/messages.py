@@ -1,4 +1,4 @@
-"""What a router node answers, as plain data, and how it is read at the other end."""
+"""Replies of a router node as plain data, and how the gateway reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RouterUnavailableError(WaypostError):
 
 
 class StaleDecisionError(WaypostError):
-    """Router and gateway do not have the same config (yet): the request is decided again."""
+    """Router and gateway have different configs at the moment; the request is decided again."""
 
 
 _ERRORS: dict[str, type[WaypostError]] = {
@@ -34,17 +34,17 @@ _ERRORS: dict[str, type[WaypostError]] = {
 
 
 def read_reply(reply: Reply) -> Decision:
-    """Read what a router node answered.
+    """Read a router node's reply to a query.
 
     Raises:
-        PolicyError, SchemaError: the query cannot be decided as asked.
+        PolicyError, SchemaError: the query has a wrong form, or no LLM may answer it.
         RouterUnavailableError: any other failure.
     """
     return Decision.from_dict(_read(reply)["decision"])
 
 
 def read_action(reply: Reply) -> Action:
-    """Read what a router node answered to a step.
+    """Read a router node's reply to a step.
 
     Raises:
         StaleDecisionError: the router was replaced since its decision.
@@ -62,5 +62,5 @@ def _read(reply: Reply) -> Reply:
 
 
 def failure_reply(error: WaypostError) -> Reply:
-    """Return a failure as it crosses."""
+    """Return a failure as plain data."""
     return {"error": {"type": type(error).__name__, "message": str(error)}}

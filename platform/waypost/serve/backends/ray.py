@@ -1,7 +1,7 @@
 """The gateway's clients for a router and LLMs that are Serve deployments.
 
-Only plain data crosses. What Ray raises (a replica that died, a full queue) becomes one of our
-errors here, so that nothing behind these clients knows of Ray.
+Only plain data is sent. Ray's exceptions (a dead replica, a full queue) become Waypost errors here,
+so that the callers of these clients do not depend on Ray.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from waypost.serve.plan import RouterPlan
 logger = logging.getLogger(__name__)
 
 STATUS_POLL_S = 2.0
-"""Between looks at what loads. A call that waits for a replica learns nothing of one that fails."""
+"""Poll interval of the load state. A call that waits for a replica does not see a failed start."""
 
 BUSY_S = 30.0
-"""Longest wait for a replica that runs to say whether its engine does."""
+"""Longest wait for a running replica to report the state of its engine."""
 
 DECISION_TIMEOUT_S = 30.0
-"""Longer than the only replica of a router takes to be replaced."""
+"""Long enough to replace the only replica of a router."""
 
 ROUTER_TRIES = 3
 CALLS = 2
-"""Calls to the router deployment on their way at a time, from one gateway."""
+"""Most concurrent calls of one gateway to the router deployment."""
 
 SLACK_S = 1.0
-"""The node keeps the time-outs; the gateway waits this much longer before it gives up on it."""
+"""The LLM node enforces the time-outs. The gateway waits this much longer before it gives up."""
 
 
 class _Handle(ABC):
-    """A deployment that loads; Serve starts and stops it."""
+    """Client of a deployment, with its load state. Serve starts and stops the deployment."""
 
     def __init__(self) -> None:
         self.loading = Loading()
@@ -69,7 +69,7 @@ class _Handle(ABC):
 
     @abstractmethod
     async def _look(self) -> None:
-        """Tell `loading` what is known of the replicas."""
+        """Update `loading` from the state of the replicas."""
 
     async def close(self) -> None:
         """Stop waiting."""
@@ -78,10 +78,10 @@ class _Handle(ABC):
 
 
 class HandleRouter(_Handle):
-    """Asks the router deployment.
+    """Client of the router deployment.
 
-    Queries that come while `CALLS` calls are on their way go together in the next: at one request
-    at a time nothing waits, and under load the cost of a call is shared.
+    While `CALLS` calls are in flight, further queries are batched into the next call. Single
+    requests do not wait, and under load the cost of a call is shared.
     """
 
     def __init__(self, handle: Any) -> None:
@@ -97,7 +97,7 @@ class HandleRouter(_Handle):
             self.loading.loaded(True)
 
     async def adopt(self, plan: RouterPlan) -> None:
-        """Nothing to do: the deployment takes the same user_config."""
+        """Do nothing: the deployment gets the same user_config."""
 
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
         """Decide one query; see `RouterClient.decide`."""
@@ -110,7 +110,7 @@ class HandleRouter(_Handle):
         self, state: dict[str, Any], router: str, version: str, *, capped: bool = False
     ) -> Action:
         """Take one step of an episode; see `RouterClient.step`."""
-        # a step is a function of its state, so that it may be asked for again
+        # a step is a function of its state, so it can be retried
         reply: Reply = await _asked(self._step, state, router, version, capped)
         return read_action(reply)
 
@@ -123,7 +123,7 @@ class HandleRouter(_Handle):
             call.add_done_callback(lambda _: self._work())
 
     async def _ask(self, batch: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]]) -> None:
-        batch = [item for item in batch if not item[2].done()]  # those whose client has gone
+        batch = [item for item in batch if not item[2].done()]  # clients still there
         if not batch:
             return
         try:
@@ -140,7 +140,7 @@ class HandleRouter(_Handle):
 
 
 async def _asked(method: Any, *arguments: Any) -> Any:
-    """Ask the router's node; it only reads, so that a replica which dies over it is no loss.
+    """Call the router's node. A call changes nothing there, so it is retried if the replica dies.
 
     Raises:
         RouterUnavailableError: no replica answered.
@@ -167,11 +167,11 @@ async def _asked(method: Any, *arguments: Any) -> Any:
 
 
 class HandleLLM(_Handle):
-    """Asks the deployment of one LLM.
+    """Client of the deployment of one LLM.
 
     Args:
-        name: Of the LLM, for messages.
-        handle: Of its deployment.
+        name: Name of the LLM, for messages.
+        handle: Handle of its deployment.
         queue_timeout_s: Longest wait for a free replica.
     """
 
@@ -179,8 +179,8 @@ class HandleLLM(_Handle):
         super().__init__()
         self._name = name
         self._status = handle.options(method_name="status")
-        # whole answers, too: of a call that is not a stream, gRPC tells that a replica took it only
-        # with its answer, so that the wait for a place could not be told from the wait for that
+        # Whole answers are streamed, too. For a call that is not a stream, gRPC reports that a
+        # replica took it only with its answer, so that the queue time-out could not be enforced.
         self._stream = handle.options(method_name="stream", stream=True)
         self._queue_timeout_s = queue_timeout_s
 
@@ -195,7 +195,7 @@ class HandleLLM(_Handle):
         except TimeoutError:
             _cancel(call)
             if runs:
-                self.loading.loaded(True)  # it is too busy with requests to say so
+                self.loading.loaded(True)  # it is too busy with requests to reply
         except DeploymentUnavailableError:  # its replicas failed, and Serve starts no further ones
             self.loading.loaded(False)
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
@@ -204,7 +204,7 @@ class HandleLLM(_Handle):
             self.loading.loaded(problem is None)
 
     async def drain(self) -> None:
-        """Nothing to wait for: Serve lets the replicas finish."""
+        """Return at once: Serve lets the replicas finish."""
 
     async def stream(
         self, request: GenerateRequest, pace: Pace, *, whole: bool
@@ -230,8 +230,8 @@ class HandleLLM(_Handle):
                 _cancel(call)
 
     async def _assigned(self, call: Any) -> None:
-        # Without a bound on this wait a request to an LLM whose only replica is being
-        # restarted would wait for it instead of going to the next model.
+        # Without this time-out a request to an LLM whose only replica restarts would wait for it
+        # instead of going to the next LLM.
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await ray_compat.assigned(call)
@@ -242,8 +242,8 @@ class HandleLLM(_Handle):
 
 
 def _cancel(call: Any) -> None:
-    """End the work on the replica, where it still goes on."""
-    # a call that never reached a replica raises here once more why it did not
+    """Cancel the call on the replica, if it still runs."""
+    # a call that never reached a replica raises its error here once more
     with suppress(Exception):
         call.cancel()
 
@@ -254,11 +254,10 @@ async def _items(call: Any) -> AsyncGenerator[list[Message], None]:
 
 
 def _chunks(messages: list[Message]) -> list[Chunk]:
-    """Read what crossed.
+    """Convert messages to chunks.
 
     Raises:
-        EngineError: the one that crossed as data. Chunks before it in the same list are lost
-            with it, as the answer is.
+        EngineError: a message holds this error. Chunks before it in the same list are dropped.
     """
     for message in messages:
         if "error" in message:

@@ -1,7 +1,7 @@
-"""Trained routers at work: loads artifacts and decides queries, in threads, several at once.
+"""Load routers and decide queries in batches, on the event loop or in threads.
 
-Queries that arrive while a decision is being made are decided together with the next one: one
-embedding and one prediction for all of them.
+Queries that arrive during a decision are batched: one embedding and one prediction for all of
+them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from waypost.serve.plan import RouterPlan
 logger = logging.getLogger(__name__)
 
 LOOP_BUDGET_S = 0.001
-"""``threads: auto`` decides on the event loop where a typical decision takes less."""
+"""``threads: auto`` decides on the event loop where a typical decision is faster than this."""
 
 LOOP_CHARACTERS = 4_000
-"""Longer texts always go to a thread: encoding takes time with the length."""
+"""Longer texts always go to a thread, because encoding time grows with length."""
 
 LOOP_QUERIES = 3
-"""More that came together go to a thread."""
+"""Larger batches always go to a thread."""
 
 MAX_BATCH = 64
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
@@ -57,8 +57,8 @@ class Routers:
     """The loaded routers by name; synchronous and thread-safe.
 
     Args:
-        plan: Which to load, and how they decide.
-        earlier: Routers of an earlier plan; those that have not changed are taken over.
+        plan: Artifacts to load, and the policy.
+        earlier: Routers of an earlier plan; unchanged ones are reused.
     """
 
     def __init__(self, plan: RouterPlan, earlier: Routers | None = None) -> None:
@@ -72,7 +72,7 @@ class Routers:
         """Read the artifacts, build their encoders, and set policy and prices.
 
         Raises:
-            ArtifactError, WeightsError: an artifact or its encoder cannot be had.
+            ArtifactError, WeightsError: an artifact or its encoder cannot be loaded.
             PoolMismatchError: a router knows no LLM of the pool.
         """
         earlier, self._earlier = self._earlier, None
@@ -92,15 +92,15 @@ class Routers:
 
     @property
     def steady(self) -> bool:
-        """How long a decision takes can be measured: none of them is somebody else's rule."""
+        """Whether the time of a decision can be measured: no router is a third-party rule."""
         return all(router.kind != "meta" for router in self._routers.values())
 
     def _loaded(self, name: str, manifest: Manifest) -> TrainableRouter | None:
         return self._routers.get(name) if self._versions.get(name) == manifest.version else None
 
     def _encoder(self, manifest: Manifest, earlier: Routers | None) -> Encoder | None:
-        # Routers trained with one encoder share it and its memory of vectors: a query that
-        # several of them decide is embedded once.
+        # Routers with the same encoder share it and its cache: a query that several of them decide
+        # is embedded once.
         info = manifest.encoder
         if info is None:
             return None
@@ -119,7 +119,7 @@ class Routers:
         router.policy = plan.policy.settings(known)
 
     def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
-        """Decide queries, each with the name of its router; a failure is its own alone."""
+        """Decide queries, each with the name of its router; a failure affects its query only."""
         replies: list[Reply | None] = [None] * len(queries)
         for name in dict.fromkeys(router for _, router in queries):
             rows = [row for row, (_, router) in enumerate(queries) if router == name]
@@ -129,7 +129,7 @@ class Routers:
         return [reply for reply in replies if reply is not None]
 
     def step(self, state: dict[str, Any], name: str, version: str, capped: bool) -> Reply:
-        """Take one step of an episode that the router of this version began."""
+        """Take one step of an episode that this version of the router began."""
         router = self._named(name)
         if not isinstance(router, StepRouter) or router.version != version:
             return failure_reply(StaleDecisionError(f"router {name} was replaced meanwhile"))
@@ -139,7 +139,7 @@ class Routers:
             return {"action": action_to_dict(action)}
         except PolicyError as error:
             return failure_reply(error)
-        except WaypostError as error:  # no fault of the request's: it was decided already
+        except WaypostError as error:  # not the request's fault: it was decided already
             return failure_reply(RouterUnavailableError(f"router {name} cannot go on: {error}"))
 
     def _named(self, name: str) -> MetaRouter | None:
@@ -161,7 +161,7 @@ class Routers:
 
 
 class Decider:
-    """Decides for the event loop: at once where that is quick, else in threads, in batches."""
+    """Decides for the event loop: directly where that is fast, else in threads, in batches."""
 
     def __init__(self, plan: RouterPlan) -> None:
         self.routers = Routers(plan)
@@ -181,13 +181,14 @@ class Decider:
         await self._choose_place()
 
     async def adopt(self, plan: RouterPlan) -> None:
-        """Decide by another plan; until its routers are loaded, the earlier ones decide.
+        """Decide by another plan; the earlier routers decide until its routers are loaded.
 
         Raises:
-            ArtifactError, WeightsError, PoolMismatchError: see `Routers.load`; nothing changed.
+            ArtifactError, WeightsError, PoolMismatchError: see `Routers.load`. The earlier plan
+                stays in force.
         """
         routers = Routers(plan, self.routers)
-        # in a thread of its own: those that decide have other work
+        # in a separate thread, because the others are deciding
         await asyncio.to_thread(routers.load)
         self.routers = routers
         await self._choose_place()
@@ -204,7 +205,7 @@ class Decider:
     def _measure(self) -> float:
         times = []
         for turn in range(7):
-            # another text each time: encoders remember texts
+            # another text each time, because encoders cache texts
             query = {"query": f"{turn} {_PROBE}"}
             begin = time.perf_counter()
             self.routers.decide([(query, AUTO)])
@@ -212,7 +213,7 @@ class Decider:
         return min(times)
 
     async def decide(self, query: dict[str, Any], router: str) -> Reply:
-        """Decide one query; failures come back as data."""
+        """Decide one query; failures are returned as data."""
         if self._on_loop and len(query["query"]) <= LOOP_CHARACTERS:
             return self.routers.decide([(query, router)])[0]
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -223,18 +224,18 @@ class Decider:
     async def step(
         self, state: dict[str, Any], router: str, version: str, capped: bool = False
     ) -> Reply:
-        """Take one step of an episode, in a thread; failures come back as data."""
+        """Take one step of an episode, in a thread; failures are returned as data."""
         work = partial(self.routers.step, state, router, version, capped)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        # A border: what a plug-in raises concerns this request alone, and may hold its text.
+        # An exception of a plug-in concerns this request only, and may hold its text.
         except Exception as error:  # noqa: BLE001
             logger.error("a step failed: %s", where_raised(error))
             failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
             return failure_reply(failure)
 
     async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
-        """Decide queries that came together; several at once never on the event loop."""
+        """Decide a batch of queries; larger batches never run on the event loop."""
         if len(queries) <= LOOP_QUERIES:
             return [await self.decide(query, router) for query, router in queries]
         loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""The HTTP side of the gateway: OpenAI's API, checked requests, answers, errors."""
+"""The HTTP gateway: OpenAI's API, validation of requests, answers, errors."""

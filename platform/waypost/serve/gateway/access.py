@@ -1,4 +1,4 @@
-"""Keys that clients of the gateway must send, where the config asks for them."""
+"""Check the API keys of the gateway's clients, where the config requires them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from waypost.secrets import ANY_SERVICE, KeyRing, key_ring
 from waypost.serve.gateway.errors import Problem
 
 SERVICE = "waypost-clients"
-"""The service under which the keys of the clients stand in ``API_KEYS``."""
+"""Service name of the clients' keys in ``API_KEYS``."""
 
 
 class ClientKeys:
-    """The keys that are accepted; only their digests are kept."""
+    """The accepted keys; only their digests are kept."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = frozenset(_digest(key) for key in keys)
 
     def check(self, authorization: str | None) -> None:
-        """Accept the ``Authorization`` header of a request.
+        """Check the ``Authorization`` header of a request.
 
         Raises:
             Problem: 401.
@@ -41,8 +41,8 @@ def client_keys(ring: KeyRing | None = None) -> ClientKeys:
     """Read the keys of the clients.
 
     Raises:
-        ConfigError: there are none. Keys that serve any service do not count: they are keys to
-            other services, and a client must not need one of those.
+        ConfigError: there are none. Keys for any service do not count: they are keys to other
+            services, which clients must not have.
     """
     ring = key_ring() if ring is None else ring
     own, shared = _all(ring, SERVICE), _all(ring, ANY_SERVICE)
@@ -53,7 +53,7 @@ def client_keys(ring: KeyRing | None = None) -> ClientKeys:
 
 
 def _all(ring: KeyRing, service: str) -> set[str]:
-    # a ring hands its keys out in turn: as many turns as keys gives each once
+    # a ring rotates its keys: as many calls as keys return each key once
     found = (ring.take(service) for _ in range(ring.count(service)))
     return {key.reveal() for key in found if key is not None}
 

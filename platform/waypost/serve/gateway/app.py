@@ -1,7 +1,7 @@
-"""The gateway: OpenAI's API over a router and a pool of LLMs. No Ray here.
+"""The gateway: OpenAI's API over a router and a pool of LLMs. This module does not use Ray.
 
-`Gateway` is the ASGI application. It reads a request, has it decided, asks the LLMs of the
-ranking in turn, and writes the answer; where router and LLMs run is the clients' business.
+`Gateway` is the ASGI application. It reads a request, asks the router, asks the LLMs of the ranking
+in turn, and writes the answer. The backend clients know where router and LLMs run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Handler = Callable[[Exchange, str], Awaitable[None]]
 
 
 class Graph:
-    """What belongs to one plan; a changed plan has another, and requests end where they began."""
+    """State of one plan. A changed plan has another; a request keeps the one it began with."""
 
     def __init__(self, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions) -> None:
         plan = dispatcher.plan
@@ -61,22 +61,22 @@ class Graph:
 
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
-"""Answered without a key."""
+"""Endpoints that need no API key."""
 
 SETTLE_S = 10.0
 SETTLE_POLL_S = 0.1
-"""A changed config reaches gateway and router one after the other. A request whose decision names
-only models that the other side does not have (any more, or yet) is decided again meanwhile."""
+"""A changed config reaches gateway and router one after the other. In between, a request whose
+decision names only models that the other side does not have is decided again."""
 
 MODEL = "/v1/models/"
 ANY_MODEL = "/v1/models/{model}"
 
 FEWEST_ARRIVALS = 1024
-"""Bodies that may be on their way at a time, also where fewer requests are worked on. A crowd whose
-bodies are all here already, but not yet read, must be told 429 and not that it was slow."""
+"""Least bound of concurrently arriving bodies, also where ``max_in_flight`` is lower. In a burst of
+requests whose bodies have arrived unread, the surplus must get 429, not 408 for a slow body."""
 
 OPEN_HEADER = "x-waypost-open"
-"""Of a gateway that stops: how many requests it still works on."""
+"""Response header of a stopping gateway: number of requests still in flight."""
 
 MAX_FEEDBACK_BYTES = 64 * 1024
 
@@ -86,9 +86,9 @@ class Gateway:
 
     Args:
         plan: The graph.
-        router: How to reach the routers.
-        reach: How to reach an LLM of the plan.
-        keys: Keys of the clients; None asks for none.
+        router: Client of the routers.
+        reach: Builds the client of an LLM of the plan.
+        keys: Accepted keys of clients; None requires no key.
     """
 
     def __init__(
@@ -135,15 +135,15 @@ class Gateway:
         }
 
     async def start(self) -> None:
-        """Start what runs in this process.
+        """Start the engines and routers of this process.
 
         Raises:
-            WaypostError: an engine or a router cannot be had.
+            WaypostError: an engine or a router cannot be loaded.
         """
         await self.dispatcher.start()
 
     async def close(self) -> None:
-        """Close what runs in this process."""
+        """Close the engines and routers of this process."""
         for leaving in self._leaving:
             leaving.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
@@ -156,16 +156,16 @@ class Gateway:
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """What decides and asks by the plan in force."""
+        """The dispatcher of the plan in force."""
         return self._graph.dispatcher
 
     async def adopt(self, plan: Plan) -> None:
-        """Serve further requests by a changed plan; those at work end by the earlier one.
+        """Serve further requests by a changed plan; requests in flight end by the earlier one.
 
-        What is bounded (`Limits`), and who may ask, stay.
+        `Limits` and the accepted keys do not change.
 
         Raises:
-            WaypostError: a router cannot be had; the earlier plan stays in force.
+            WaypostError: a router cannot be loaded; the earlier plan stays in force.
         """
         earlier = self.dispatcher
         dispatcher = Dispatcher(plan, self._router, self._reach, self._failed, earlier)
@@ -176,9 +176,9 @@ class Gateway:
         leaving.add_done_callback(self._leaving.discard)
 
     def stop(self, after_s: float) -> None:
-        """Take no more requests, and end those still at work after so many seconds.
+        """Refuse new requests, and end those still in flight after ``after_s`` seconds.
 
-        A stream then ends with an error event, other requests with 503.
+        A stream then ends with an error event, another request with 503.
         """
         if not self.stopping:
             self.stopping = True
@@ -195,7 +195,7 @@ class Gateway:
     # -- ASGI ---------------------------------------------------------------------------------
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one connection, as ASGI has it."""
+        """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
@@ -217,7 +217,7 @@ class Gateway:
         except ClientGoneError:
             self.metrics.request(endpoint, 499)
             return
-        # The edge of the process: a fault of ours is logged by an id, and shown only as that.
+        # Last handler: an internal error is logged with an id, and the client sees only the id.
         except Exception as error:
             logger.error("request %s failed: %s", request_id, where_raised(error))
             if http.begun:
@@ -284,7 +284,7 @@ class Gateway:
     async def _answer(
         self, http: Exchange, read: Callable[[Parser], Call], form: type[ChatFormat], begin: float
     ) -> None:
-        """Answer, by the plan in force; again, while router and gateway differ in theirs."""
+        """Answer by the plan in force; retry while router and gateway have different plans."""
         while True:
             graph = self._graph
             call = read(graph.parser)
@@ -369,7 +369,7 @@ class Gateway:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    # start and close are the owner's: it calls them where a failure can be reported
+    # the owner calls start and close, where it can report a failure
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})

@@ -1,4 +1,4 @@
-"""What goes wrong, as HTTP says it: status, headers and OpenAI's error body."""
+"""Convert errors to HTTP: status, headers and OpenAI's error body."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisio
 MAX_MESSAGE = 2_000
 DEFAULT_WAIT_S = 1.0
 LOADING_WAIT_S = 5
-"""Advice to who asks for what still loads."""
+"""Retry-After of a response about an LLM that is loading."""
 
 
 class TooBusyError(WaypostError):
-    """The queue is full, or the wait was too long; `retry_after_s` advises when to come back."""
+    """The queue is full, or the wait in it timed out. `retry_after_s` is the advised delay."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -35,14 +35,14 @@ class TooBusyError(WaypostError):
 
 
 class StoppingError(WaypostError):
-    """The server stops: nothing new is begun, and what is not complete by then is ended."""
+    """The server stops: new requests are refused, and requests still in flight are ended."""
 
     def __init__(self) -> None:
         super().__init__("the server is stopping; retry later")
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a failure of ours
-    """An answer that is an error.
+    """An HTTP error response.
 
     Attributes:
         status: HTTP status.
@@ -78,7 +78,7 @@ def _type(status: int) -> str:
 
 
 def problem_of(error: WaypostError) -> Problem:
-    """Return the answer that a failure deserves."""
+    """Return the error response for an error."""
     if isinstance(error, TooBusyError):
         return _busy(str(error), error.retry_after_s)
     if isinstance(error, ExhaustedError):
@@ -93,12 +93,12 @@ def problem_of(error: WaypostError) -> Problem:
         return Problem(503, str(error), code="router_unavailable", headers={"retry-after": "1"})
     if isinstance(error, BudgetError):
         return Problem(400, str(error), param="waypost.max_cost_usd", code="budget_too_low")
-    # what is left is the policy's or the schema's refusal of what the request asks
+    # the rest are PolicyError and SchemaError: the request cannot be decided
     return Problem(400, str(error), param="waypost.allowed_models", code="no_model_allowed")
 
 
 def engine_problem(error: EngineError) -> Problem:
-    """Return the answer for the failure of one engine."""
+    """Return the error response for the failure of one engine."""
     message = str(error)
     if isinstance(error, ContextLengthError):
         return Problem(400, message, param="messages", code="context_length_exceeded")

@@ -1,4 +1,4 @@
-"""Remembers the latest decisions, and keeps those that are rated as parquet, to learn from."""
+"""Keep the latest decisions in memory, and write rated ones to parquet as training data."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ FEEDBACK_SCHEMA = pa.schema(
         ("cost_usd", pa.float64()),
     ]
 )
-"""One row a rating. ``query_id`` is the digest of the text that was routed on, by which its
-embedding can be kept; ``query`` is that text, null unless ``log_queries`` is set. ``rating`` is
-in [0, 1] and is of ``model_name``, the LLM that answered; ``propensity`` is the probability of
-``decided_model``. A request rated twice has two rows: the later counts."""
+"""One row for each rating. ``query_id`` is the digest of the text that was routed on, so that its
+embedding can be stored; ``query`` is that text, null unless ``log_queries`` is set. ``rating`` in
+[0, 1] rates ``model_name``, the LLM that answered. ``propensity`` is the probability of
+``decided_model``. A request rated twice has two rows, of which the later counts."""
 
 ROWS_A_FILE = 1_000
 
@@ -55,12 +55,12 @@ class Remembered:
     """An answered request.
 
     Attributes:
-        query: What was routed on and for whom.
-        decision: What the router said.
+        query: The query, with its user.
+        decision: The router's decision.
         model: The LLM that answered.
         usage: Tokens of the answer.
-        cost_usd: Its dollars; None where unknown.
-        at: Unix seconds.
+        cost_usd: Dollars of the answer; None where unknown.
+        at: Time in Unix seconds.
     """
 
     query: dict[str, Any]
@@ -72,33 +72,33 @@ class Remembered:
 
 
 class Decisions:
-    """The latest answered requests by id; the oldest are forgotten."""
+    """The latest answered requests by id; the oldest are dropped."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._kept: OrderedDict[str, Remembered] = OrderedDict()
 
     def remember(self, request_id: str, what: Remembered) -> None:
-        """Keep one."""
+        """Store an answered request."""
         self._kept[request_id] = what
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
     def get(self, request_id: str) -> Remembered | None:
-        """Return one, or None where it is unknown or forgotten."""
+        """Return an answered request, or None where it is unknown or dropped."""
         return self._kept.get(request_id)
 
 
 def query_digest(text: str) -> str:
-    """Return the id of a text: the same text has the same id in every file."""
+    """Return the id of a text; equal texts have equal ids in all files."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class FeedbackStore:
     """Writes ratings below a folder; `add` returns when they are on disk.
 
-    Each process writes files of its own, of up to `ROWS_A_FILE` rows; a file is replaced in one
-    step, so that a reader never sees half of one.
+    Each process writes its own files of up to `ROWS_A_FILE` rows. A file is replaced in one step,
+    so that a reader never sees a partial one.
     """
 
     def __init__(self, folder: Path, *, keep_queries: bool) -> None:
@@ -112,7 +112,7 @@ class FeedbackStore:
     async def add(
         self, request_id: str, what: Remembered, rating: float, comment: str | None
     ) -> None:
-        """Keep one rating.
+        """Store one rating.
 
         Raises:
             OSError: it cannot be written.
@@ -122,7 +122,7 @@ class FeedbackStore:
         wanted = self._added
         async with self._lock:
             if self._on_disk >= wanted:
-                return  # written by another that waited here
+                return  # another waiting call has written it
             rows, added = self._rows.copy(), self._added
             await asyncio.to_thread(_write, self._path, rows)
             self._on_disk = added

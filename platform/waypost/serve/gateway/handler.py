@@ -1,4 +1,4 @@
-"""From a parsed call to the bytes of its answer: decided, asked, told, counted, remembered."""
+"""Answer a parsed call: decide, ask LLMs, write the answer, count it, keep it for feedback."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Answering:
 
     Args:
         plan: The graph.
-        dispatcher: Decides and asks.
-        metrics: What is counted.
-        decisions: Where answered requests are remembered.
+        dispatcher: Decides and calls LLMs.
+        metrics: Counters to update.
+        decisions: Store of answered requests.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Answering:
         """Write the answer of the first LLM of the ranking that gives one, or of an episode.
 
         Args:
-            http: Where to.
-            call: What is asked.
-            form: How it is written.
-            begin: ``time.perf_counter`` when the request came.
+            http: The exchange to write to.
+            call: The call.
+            form: Format of the answer.
+            begin: ``time.perf_counter`` at the arrival of the request.
 
         Raises:
-            WaypostError: before anything was written: no decision, or no LLM answered.
-            ClientGoneError: the client went.
+            WaypostError: no decision, or no LLM answered; nothing was written.
+            ClientGoneError: the client disconnected.
         """
         decided = await self._decide(http, call)
         in_steps = self._dispatcher.takes_steps(call)
@@ -172,7 +172,7 @@ class Answering:
         await http.end_events(last + DONE)
 
     async def _break_off(self, http: Exchange, model: str, error: EngineError) -> None:
-        """End a stream with an error event: too late for another model, never silent."""
+        """End a stream with an error event: it is too late for failover."""
         self._metrics.broken_stream(model)
         logger.warning("%s broke off an answer: %s", model, error)
         await http.end_events(event(dumps(engine_problem(error).body)))
@@ -208,9 +208,10 @@ class Answering:
     def _account(
         self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
     ) -> dict[str, Any]:
-        """Count an answer, remember it for feedback, and return its usage as it is told.
+        """Count an answer, keep it for feedback, and return its usage as sent to the client.
 
-        Counted and paid is what was spent: the engine read the prompt for each of its answers.
+        Metrics and dollars count the prompt once for each answer, because the engine read it that
+        often.
         """
         usage = add(usages)
         cost = self._dispatcher.cost_usd(opened.model, usage)
@@ -247,10 +248,10 @@ class Answering:
         )
 
     async def explain(self, http: Exchange, call: Call) -> None:
-        """Tell the decision and ask no LLM.
+        """Write the decision without asking an LLM.
 
         Raises:
-            WaypostError: it cannot be decided.
+            WaypostError: the call cannot be decided.
         """
         decided = await self._decide(http, call)
         http.extra_headers["x-waypost-model"] = decided.decision.model

@@ -1,7 +1,7 @@
-"""One HTTP exchange over ASGI: admitted, its body read within bounds, its answer written.
+"""One HTTP exchange over ASGI: admission, reading the body within bounds, writing the answer.
 
-The gateway works on so many requests at a time; some more wait, the rest are turned away. A
-request takes its place when its body is there.
+The number of requests in flight and in the queue is bounded; further ones are refused. A request
+is admitted once its body has arrived.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SMOOTHING = 0.1
 
 
 class Gate:
-    """A bounded number of requests at work, a bounded number waiting, first come first served.
+    """Admission: a bounded number of requests in flight, and a bounded queue in order of arrival.
 
     Attributes:
-        in_flight: Requests at work.
+        in_flight: Number of requests in flight.
     """
 
     def __init__(self, max_in_flight: int, max_queued: int, timeout_s: float) -> None:
@@ -38,11 +38,11 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for their turn."""
+        """Number of queued requests."""
         return len(self._waiting)
 
     def check(self) -> None:
-        """Refuse before anything is read where there is no room even to wait.
+        """Refuse a request before its body is read, if the queue is full.
 
         Raises:
             TooBusyError: no place is free and the queue is full.
@@ -52,10 +52,10 @@ class Gate:
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
-        """Hold a place for the length of the block.
+        """Queue the request until it may run; count it as in flight within the block.
 
         Raises:
-            TooBusyError: no place is free and the queue is full, or the wait was too long.
+            TooBusyError: no place is free and the queue is full, or the wait timed out.
         """
         await self._enter()
         loop = asyncio.get_running_loop()
@@ -87,13 +87,13 @@ class Gate:
         if turn in self._waiting:
             self._waiting.remove(turn)
         elif not turn.cancelled():
-            self._leave()  # the turn came at the moment the caller went
+            self._leave()  # the caller was cancelled just when it was admitted
 
     def _leave(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)  # the place passes on
+                turn.set_result(None)  # the place goes to the next request
                 return
         self.in_flight -= 1
 
@@ -103,22 +103,22 @@ class Gate:
 
 
 class Arrivals:
-    """A bounded number of bodies on their way; one more ends the one that has taken longest.
+    """A bounded number of arriving bodies; one more ends the one that has taken longest.
 
-    A body that is sent at once is here for a moment, so that clients who send slowly, however
-    many, take no place from those who do not.
+    A body that is sent at once arrives quickly, so that slow clients, however many, cannot block
+    fast ones.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._arriving: dict[int, asyncio.Timeout] = {}  # in the order of their begin
+        self._arriving: dict[int, asyncio.Timeout] = {}  # in order of their start
 
     @asynccontextmanager
     async def within(self, timeout_s: float) -> AsyncIterator[None]:
-        """Bound the time of the block.
+        """Limit the time of the block.
 
         Raises:
-            TimeoutError: it is over, or the block gave way to another.
+            TimeoutError: the time is over, or the block was ended in favour of another.
         """
         async with asyncio.timeout(timeout_s) as scope:
             if len(self._arriving) >= self._most:
@@ -141,17 +141,17 @@ FORM = "application/x-www-form-urlencoded"
 EVENTS = "text/event-stream; charset=utf-8"
 MAX_HEADER = 512
 MAX_HEADERS = 64 * 1024
-"""Most bytes of a request's headers together; the server in front of us sets no bound."""
+"""Most bytes of a request's headers together; the HTTP server sets no limit."""
 
 
 class ClientGoneError(Exception):
-    """The client went before its answer was complete; there is nobody to tell."""
+    """The client disconnected before its answer was complete."""
 
 
 def header_value(value: object) -> bytes:
-    """Return a header value that is printable ASCII, whatever was given.
+    """Return any value as a header value in printable ASCII.
 
-    Control characters (a CR LF would begin another header) and what is not ASCII become ``?``.
+    Control characters (CR LF would begin another header) and non-ASCII characters become ``?``.
     """
     text = str(value)[:MAX_HEADER]
     if not (text.isascii() and text.isprintable()):
@@ -163,10 +163,10 @@ class Exchange:
     """A request and the answer to it.
 
     Attributes:
-        method: In upper case.
-        path: Below the route prefix, such as ``/v1/models``.
-        status: Of the answer; 0 until it has begun.
-        extra_headers: Sent with the answer, whatever it is.
+        method: HTTP method in upper case.
+        path: Path below the route prefix, such as ``/v1/models``.
+        status: Status of the answer; 0 until it has begun.
+        extra_headers: Headers sent with any answer.
     """
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -184,7 +184,7 @@ class Exchange:
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """The request's headers, names in lower case; of a repeated one the last.
+        """The request's headers, names in lower case; the last value of a repeated one.
 
         Raises:
             Problem: 431 where they are longer than `MAX_HEADERS`.
@@ -204,20 +204,20 @@ class Exchange:
         """Read the body.
 
         Args:
-            most: Bytes.
-            timeout_s: Until all of it is there.
-            arrivals: Which others are being read.
+            most: Most bytes.
+            timeout_s: Longest time until it has arrived.
+            arrivals: The other bodies that are being read.
 
         Raises:
             Problem: 413 where it is longer than ``most`` bytes, 408 where it is slow, 415 where
-                it is compressed or said to be no JSON.
-            ClientGoneError: the client went.
+                it is compressed or its content type is not JSON.
+            ClientGoneError: the client disconnected.
         """
         if self.headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
             raise Problem(415, "content-encoding: send the body uncompressed", code="encoded")
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A web page may send these types to a server on its reader's machine without asking it
-        # first, but says where it comes from; without that it is somebody's `curl -d`.
+        # A web page may send these types to a server on the user's machine without a preflight
+        # request, but then with an Origin header; without that header it is a plain `curl -d`.
         if kind != JSON and (kind not in {"", FORM} or "origin" in self.headers):
             raise Problem(415, f"content-type: expected {JSON}", code="not_json")
         declared = self.headers.get("content-length", "")
@@ -246,13 +246,13 @@ class Exchange:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work``, and cancel it when the client goes or `stop` is called.
+        """Run ``work``, and cancel it when the client disconnects or `stop` is called.
 
         Call it after the body was read.
 
         Raises:
-            ClientGoneError: the client went; ``work`` has ended.
-            StoppingError: it was stopped; ``work`` has ended.
+            ClientGoneError: the client disconnected; ``work`` has ended.
+            StoppingError: `stop` was called; ``work`` has ended.
         """
         task = self._working = asyncio.current_task()
         assert task is not None  # ASGI servers run applications in tasks
@@ -303,7 +303,7 @@ class Exchange:
         await self.reply(problem.status, dumps(problem.body), headers=problem.headers)
 
     async def begin_events(self) -> None:
-        """Send the head of a stream of events."""
+        """Send the status and headers of a stream of events."""
         await self._start(200, EVENTS, {"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def event(self, data: bytes) -> None:

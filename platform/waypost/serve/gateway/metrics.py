@@ -1,4 +1,4 @@
-"""The gateway's own metrics, in Prometheus' text form. Each gateway replica counts for itself."""
+"""The gateway's own metrics, in Prometheus' text format, for each gateway replica by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 
 
 class Metrics:
-    """What is counted; labels are endpoints, models and routers of the config, never user text.
+    """The metrics. Labels are endpoints, models and routers of the config, never user text.
 
     Raises:
         MissingExtraError: prometheus-client is not installed.
@@ -55,7 +55,7 @@ class Metrics:
         self._in_flight = Gauge("waypost_in_flight", "Requests at work.", registry=registry)
         self._queued = Gauge("waypost_queued", "Requests that wait.", registry=registry)
         self._resting = Gauge("waypost_resting_models", "LLMs passed over.", registry=registry)
-        # a number that grows while no more requests are at work is a leak
+        # a number that grows without more requests in flight is a leak
         tasks = Gauge("waypost_tasks", "Tasks of the event loop.", registry=registry)
         tasks.set_function(_count_tasks)
 
@@ -65,7 +65,7 @@ class Metrics:
         queued: Callable[[], float],
         resting: Callable[[], float],
     ) -> None:
-        """Name where the gauges are read from."""
+        """Set the sources of the gauges."""
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
         self._resting.set_function(resting)
@@ -92,7 +92,7 @@ class Metrics:
 
     def episode_call(self, call: Call, usage: Usage, cost_usd: float | None) -> None:
         """Count a call of an episode, its tokens and dollars."""
-        # the purpose is the router's own word, and not one of a fixed list
+        # the router names the purpose freely, so it cannot be a label
         purpose = "answer" if call.purpose == ANSWER else "other"
         self._episode_calls.labels(call.model, purpose).inc()
         self.usage(call.model, usage, cost_usd)
@@ -114,7 +114,7 @@ class Metrics:
         self._configs.labels("taken" if taken else "refused").inc()
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus' text form."""
+        """Return all metrics in Prometheus' text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The OpenAPI document that the gateway serves: its bodies are those that `bodies` checks."""
+"""The gateway's OpenAPI document; its request bodies are the models of `schemas`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ABOUT = (
 
 
 def document(plan: Plan) -> dict[str, Any]:
-    """Return the document for one graph: its models and limits stand in it."""
+    """Return the document for one graph, with its models and limits."""
     schemas = json.loads(_bodies())
     for name in ("ChatBody", "CompletionBody", "RouteBody"):
         _bound(schemas[name]["properties"], plan)
@@ -45,7 +45,7 @@ def document(plan: Plan) -> dict[str, Any]:
     }
 
 
-@cache  # as text, so that each document has objects of its own to bound
+@cache  # as text, so that each document has its own objects to change
 def _bodies() -> str:
     _, definitions = models_json_schema(
         [(model, "validation") for model in _BODIES], ref_template=REF
@@ -59,7 +59,7 @@ def _models(plan: Plan) -> dict[str, Any]:
 
 
 def _knobs(plan: Plan) -> list[dict[str, Any]]:
-    """Return the headers that a request may carry; several models have commas between them."""
+    """Return the optional headers of a request; several models are separated by commas."""
     number, name = {"type": "number", "minimum": 0}, {"type": "string", "maxLength": 256}
     knobs: dict[str, dict[str, Any]] = {
         "x-waypost-lambda": number,
@@ -170,7 +170,7 @@ def _one_model(plan: Plan) -> dict[str, Any]:
 
 
 def _guarded(found: dict[str, Any], failures: tuple[str, ...], plan: Plan | None) -> dict[str, Any]:
-    """Return the responses, and the key that is asked for; None is a path that asks for none."""
+    """Return the responses and the required key; without a plan the path requires no key."""
     asks = plan is not None and plan.api_keys
     listed = (*failures, "401") if asks else failures
     return {

@@ -1,4 +1,4 @@
-"""What the gateway answers, as schemas: bodies by name, response headers, errors by status."""
+"""Schemas of the gateway's answers: bodies by name, response headers, errors by status."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def errors(*statuses: str) -> dict[str, Any]:
 
 
 def events(kind: str) -> dict[str, Any]:
-    """Return the schema of a stream of ``Chat`` or ``Text``; JSON Schema has no words for it."""
+    """Describe a stream of ``Chat`` or ``Text`` in words; JSON Schema cannot express it."""
     return {
         "description": f"server-sent events: `data: ` with a {kind}Chunk each, then "
         "`data: [DONE]`; an answer that breaks off ends with an event that holds an Error instead"
@@ -247,9 +247,9 @@ def success(what: str, content: dict[str, dict[str, Any]], headers: str = "") ->
     """Return the response of a success.
 
     Args:
-        what: It is.
+        what: Description.
         content: Media type -> schema.
-        headers: ``decided`` or ``answered``: which headers it has besides the request's id.
+        headers: ``decided`` or ``answered``: the group of its headers besides the request's id.
     """
     kinds: dict[str, Any] = {"": {}, "decided": _DECIDED, "answered": _ANSWERED}
     return {

@@ -1,7 +1,7 @@
-"""Read bodies and ``x-waypost-*`` headers strictly, within bounds of size and number.
+"""Read bodies and ``x-waypost-*`` headers strictly, with limits on size and number.
 
-A body of a few megabytes can hold millions of values. Reading and checking a million of them would
-hold up every other request for seconds, because neither can be interrupted.
+A body of a few megabytes can hold millions of values. Parsing and checking a million values would
+block every other request for seconds, because neither can be interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.schemas import UNSUPPORTED, Body, Extras
 
 MAX_VALUES = 50_000
-"""Most values of a body: members of arrays and objects, at every depth."""
+"""Most values of a body: members of arrays and objects at all depths."""
 
 MAX_MEMBERS = 2_048
 """Most members of one object."""
@@ -31,8 +31,8 @@ MAX_FLOAT = sys.float_info.max
 def check_count(raw: bytes) -> None:
     """Refuse a body of too many values before it is parsed.
 
-    What can begin a value is counted, first in all of the body, and only where that is a lot
-    (a long text may well have as many commas) outside of its strings.
+    The characters that can begin a value are counted in the whole body. Only where there are too
+    many (a long text may have many commas) are they counted again outside of strings.
 
     Raises:
         Problem: 400.
@@ -40,7 +40,7 @@ def check_count(raw: bytes) -> None:
     if _begun(raw) < MAX_VALUES:
         return
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # each string is a value or the name of one, and is between two quotation marks
+    # each string is a value or the name of one, between two quotation marks
     if bare.count(b'"') > 4 * MAX_VALUES or _begun(b"".join(bare.split(b'"')[::2])) >= MAX_VALUES:
         raise Problem(
             400, f"the body: expected fewer than {MAX_VALUES} values", code="too_many_values"
@@ -54,7 +54,7 @@ def _begun(raw: bytes) -> int:
 def check_values(data: dict[str, Any]) -> None:
     """Refuse infinity (1e999), integers beyond 64 bits and objects of too many members, anywhere.
 
-    Free-form fields go on to other services, and JSON has no infinity and no limit.
+    Free-form fields are passed to other services. JSON has no infinity, and no limit on integers.
 
     Raises:
         Problem: 400, naming the place.
@@ -62,7 +62,7 @@ def check_values(data: dict[str, Any]) -> None:
     waiting: list[Any] = [data]
     while waiting:
         value = waiting.pop()
-        kind = type(value)  # parsed JSON has no subclasses, and this is run for every value
+        kind = type(value)  # parsed JSON has no subclasses, and this runs for every value
         if kind is dict:
             if len(value) > MAX_MEMBERS:
                 _refuse(data, value, f"expected at most {MAX_MEMBERS} members", "too_many_values")
@@ -100,7 +100,7 @@ MAX_NAME = 256
 MAX_NAMES = 256
 _NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BRANCHES = frozenset({"str", "constrained-str", "literal", "dict", "none"})
-"""What pydantic adds to the path of a fault for the branch of a union."""
+"""Names that pydantic adds to the path of a fault for a branch of a union."""
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -108,7 +108,7 @@ BodyT = TypeVar("BodyT", bound=Body)
 def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
     """Read a JSON body.
 
-    Returns the checked model and the same as plain data.
+    Returns the validated model and the same as plain data.
 
     Raises:
         Problem: 400, naming each wrong field and what was expected.
@@ -145,7 +145,7 @@ def _wrong_fields(error: ValidationError) -> Problem:
         if message not in messages.setdefault(name, []):
             messages[name].append(message)
         deeper.update(names[:-1])
-    # a union reports every branch: those that got furthest into the value say most
+    # pydantic reports every branch of a union; the deepest faults are the most helpful
     told = {name: found for name, found in messages.items() if name not in deeper}
     shown = [
         f"{name[1:129]}: {' or '.join(found)}" if name else found[0]
@@ -200,9 +200,9 @@ def _name(header: str, text: str) -> str | None:
 
 
 def _names(header: str, text: str) -> list[str]:
-    # split stops where it is clear that they are too many: a comma then stands in the last
+    # split stops at one name too many; the last part may then hold commas
     listed = [name.strip() for name in text.split(",", 2 * MAX_NAMES) if name.strip()]
-    # an empty list of what is allowed is somebody's mistake, and no leave to take them all
+    # an empty list of allowed models is a mistake and must not mean all models
     wrong = any("," in name or len(name) > MAX_NAME for name in listed)
     if wrong or not 1 <= len(listed) <= MAX_NAMES:
         expected = f"expected 1 to {MAX_NAMES} names with commas between them"

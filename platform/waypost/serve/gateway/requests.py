@@ -1,4 +1,4 @@
-"""From an HTTP request to a call: body and ``x-waypost-*`` headers, read and checked."""
+"""Parse an HTTP request into a call: read and check body and ``x-waypost-*`` headers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from waypost.serve.gateway.schemas import (
 from waypost.serve.plan import Plan
 
 ROUTED_END = 65_536
-"""Characters that are routed on at each end of a text that is longer than twice as much."""
+"""Characters kept at each end of a text for routing, where it is longer than twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Call:
     """One request for answers, or for a decision.
 
     Attributes:
-        request_id: Ours.
+        request_id: Id given by the gateway.
         router: Name of the router to ask, or ``auto``; None where an LLM is pinned.
-        pinned: The LLM asked for by name.
-        query: What is routed on, as `Query.of` reads it.
-        requests: One for each answer wanted; empty where only a decision is.
-        n: Answers to each prompt.
-        stream: Answer as server-sent events.
-        include_usage: Tell the usage at the end of a stream.
+        pinned: The LLM that the client asked for by name.
+        query: The query, as `Query.of` reads it.
+        requests: One for each wanted answer; empty where only a decision is wanted.
+        n: Number of answers to each prompt.
+        stream: Whether to answer as server-sent events.
+        include_usage: Whether to send the usage at the end of a stream.
     """
 
     request_id: str
@@ -54,7 +54,7 @@ class Call:
 
     @property
     def ignorable(self) -> tuple[str, ...]:
-        """Fields that only an engine behind HTTP honours."""
+        """Fields of the call that only HTTP engines support."""
         return tuple(sorted(self.requests[0].extra)) if self.requests else ()
 
 
@@ -84,7 +84,7 @@ class Parser:
         return _with_requests(call, body, requests)
 
     def completion(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
-        """Read a text completion; several prompts are several answers.
+        """Read a text completion; each prompt has its own answers.
 
         Raises:
             Problem: 400 or 404.
@@ -108,7 +108,7 @@ class Parser:
             Problem: 400 or 404.
         """
         body, data = read_body(RouteBody, raw)
-        self._common(body, data)  # what it decides for, it would also have to answer
+        self._common(body, data)  # a decision has the same checks as an answer
         self._ids(request_id, body.n or 1)
         if "query" in data:
             return self._target(body, headers, request_id, {"query": body.query}, False)
@@ -125,7 +125,7 @@ class Parser:
         text = asked[-1] if asked else texts[-1]
         if len(texts) == 1:
             return {"query": text}
-        # the LLM is paid for all turns, whatever is routed on
+        # the cost of a call depends on all turns, whatever is routed on
         tokens = math.ceil(len(everything) * DEFAULT_TOKENS_PER_CHARACTER)
         return {"query": text, "input_tokens": tokens}
 
@@ -182,7 +182,7 @@ class Parser:
         self, name: str, status: int, param: str, code: str, also: Sequence[str] = ()
     ) -> Problem:
         known = ", ".join((*also, *self._models))
-        name = redact(name)  # before it is cut: half of a key would not be known as one
+        name = redact(name)  # before the cut: half of a key would not be redacted
         shown = name if len(name) <= 80 else f"{name[:80]}..."
         return Problem(
             status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
@@ -231,7 +231,7 @@ def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequ
 
 
 def _check_one_answer(body: Generation) -> None:
-    """Refuse what a router that works in steps cannot do: it judges one answer, and that a text.
+    """Refuse options that step routers do not support: they return one answer, which is a text.
 
     Raises:
         Problem: 400.
@@ -247,9 +247,9 @@ def _check_one_answer(body: Generation) -> None:
 
 
 def _cut(query: dict[str, Any]) -> None:
-    """Leave out the middle of a very long text: no encoder reads it, and it crosses to the router.
+    """Cut the middle out of a very long text: encoders do not read it, and sending it is slow.
 
-    The LLM is paid for all of it.
+    The predicted cost counts the whole text.
     """
     text: str = query["query"]
     if len(text) > 2 * ROUTED_END:
@@ -258,7 +258,7 @@ def _cut(query: dict[str, Any]) -> None:
 
 
 def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:
-    # with one seed for all of them, n answers would be n times the same
+    # with the same seed all n answers would be equal
     seed = common["seed"]
     if not index or seed is None:
         return common

@@ -11,13 +11,13 @@ from waypost.contracts.generation import Answer, Chunk, Usage
 
 DONE = b"data: [DONE]\n\n"
 EVENT_CHARACTERS = 64
-"""Length of the events of an answer that was whole before it is streamed."""
+"""Characters of each event where a complete answer is sent as a stream."""
 
-_FINISH = {"cancelled": "stop"}  # ours; clients know OpenAI's words only
+_FINISH = {"cancelled": "stop"}  # ours; clients know OpenAI's values only
 
 
 def dumps(value: Any) -> bytes:
-    """Write JSON, ASCII only, so that no half of a surrogate pair from an engine can fail."""
+    """Write JSON in ASCII, so that half a surrogate pair from an engine causes no error."""
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
@@ -27,18 +27,18 @@ def event(data: bytes) -> bytes:
 
 
 def told_usage(usages: Mapping[int, Usage], n: int) -> Usage:
-    """Return the usage of several answers as OpenAI counts it: a prompt once, not once an answer.
+    """Return the usage of several answers as OpenAI counts it: each prompt once.
 
     Args:
-        usages: Of the answers by index.
-        n: Answers to each prompt, one after the other.
+        usages: Usage of the answers by index.
+        n: Number of answers to each prompt; these have consecutive indices.
     """
     prompts = {index // n: usage.input_tokens for index, usage in usages.items()}
     return Usage(sum(prompts.values()), sum(usage.output_tokens for usage in usages.values()))
 
 
 def usage_body(usage: Usage, waypost: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's usage: the tokens of all answers together, and ours beside them."""
+    """Return OpenAI's ``usage``: the tokens of all answers, and Waypost's own fields."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -72,9 +72,9 @@ class ChatFormat:
     """Answers of ``/v1/chat/completions``.
 
     Args:
-        request_id: The answer's id follows from it.
+        request_id: Id from which the answer's id is made.
         model: The LLM that answers.
-        tell_usage: Events carry ``usage: null`` until the last, as OpenAI's do.
+        tell_usage: Whether events before the last have ``usage: null``, as OpenAI's do.
     """
 
     prefix = "chatcmpl-"
@@ -112,7 +112,7 @@ class ChatFormat:
         return written
 
     def usage_event(self, usage: dict[str, Any]) -> bytes:
-        """Write the event that tells the usage."""
+        """Write the event with the usage."""
         return self._before + b'],"usage":' + dumps(usage) + b"}\n\n"
 
     def _event(self, index: int, content: bytes, reason: str | None) -> bytes:

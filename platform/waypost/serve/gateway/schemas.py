@@ -1,7 +1,7 @@
-"""The request bodies, strictly: what OpenAI's API takes, less what this gateway cannot honour.
+"""Strict models of the request bodies: OpenAI's API without the fields this gateway cannot support.
 
-Lists fail fast: of ten thousand wrong members the first is told. To tell them all would take
-seconds, in which every other request waits.
+Lists fail fast: of ten thousand wrong members only the first is reported. Reporting all would block
+every other request for seconds.
 """
 
 from __future__ import annotations
@@ -136,16 +136,16 @@ class Tool(BaseModel):
 
 
 class StreamOptions(Body):
-    """How a stream is told."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class Generation(Body):
-    """What chat and completion share.
+    """Fields that chat and completion share.
 
-    The fields below `extra_fields` are not read here but passed on to HTTP engines.
+    The fields below `extra_fields` are passed on to HTTP engines unread.
     """
 
     model: Name = "auto"
@@ -250,7 +250,7 @@ UNSUPPORTED = {
     "best_of": "is not offered; send n",
     "suffix": "is not offered; the prompt is continued at its end",
 }
-"""Fields of OpenAI's that only their neutral value is accepted for, and what to say."""
+"""OpenAI fields of which only the neutral value is accepted, and the message for others."""
 
 _READ = {
     *Generation.model_fields,
@@ -262,4 +262,4 @@ _READ = {
     "tool_choice",
 } - {"user", "frequency_penalty", "presence_penalty", "logit_bias"}
 PASSED_ON = frozenset({*ChatFields.model_fields} - _READ - set(UNSUPPORTED))
-"""Fields that are only passed on, to engines that speak OpenAI's API."""
+"""Fields that are only passed on, to engines with OpenAI's API."""
