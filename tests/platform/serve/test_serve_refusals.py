@@ -178,6 +178,13 @@ async def test_infinity_in_a_free_field_is_refused(client):
     is_error(await client.post(CHAT, body), 400, "response_format.a[1]")
 
 
+async def test_an_unknown_name_in_a_header_is_refused_though_the_body_overrules_it(client):
+    body = chat(waypost={"allowed_models": ["cook"]})
+    for names, status in (("cook,nobody", 400), ("tiny", 200)):
+        reply = await client.post(CHAT, body, x_waypost_allowed_models=names)
+        assert reply.status == status, reply.body
+
+
 async def test_an_unknown_model_is_404_and_lists_the_known(client):
     message = is_error(await client.post(CHAT, chat(model="gpt-9")), 404, "model")
     assert "auto, knnrouter, cook, prover, tiny" in message

@@ -139,6 +139,8 @@ class Parser:
     ) -> Call:
         _cut(query)
         extras = read_extras(body.waypost, headers)
+        if body.waypost is not None:  # a header that the body overrules is no less wrong
+            self._check_known(read_extras(None, headers).allowed_models)
         allowed = self._allowed(extras.allowed_models, has_parts)
         pinned = body.model if body.model in self._models else None
         if pinned is None and body.model != AUTO and body.model not in self._plan.router_names:
@@ -161,10 +163,13 @@ class Parser:
         query.update((key, value) for key, value in fields.items() if value is not None)
         return Call(request_id, None if pinned else body.model, pinned, query)
 
-    def _allowed(self, wanted: list[str] | None, has_parts: bool) -> list[str] | None:
-        for name in wanted or ():
+    def _check_known(self, names: list[str] | None) -> None:
+        for name in names or ():
             if name not in self._models:
                 raise self._unknown(name, 400, "waypost.allowed_models", "unknown_model")
+
+    def _allowed(self, wanted: list[str] | None, has_parts: bool) -> list[str] | None:
+        self._check_known(wanted)
         if not has_parts:
             return wanted
         wide = [model.name for model in self._plan.models if model.multimodal]
