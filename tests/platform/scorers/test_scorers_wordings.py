@@ -310,7 +310,7 @@ def test_hostile_maths_costs_the_limit_and_works_outside_the_main_thread(
     thread.start()
     thread.join()
     assert found == [0.0]
-    assert time.monotonic() - start < _equivalence.WALL_S * 2
+    assert time.monotonic() - start < 60
     monkeypatch.undo()
     _equivalence._HELPER.close()
     assert score("math", "\\boxed{1+x}", "x+1") == 1.0
