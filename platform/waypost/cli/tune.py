@@ -82,14 +82,14 @@ def command(
         work = partial(run_sweep, read_sweep(config_path, overrides))
     with ExitStack() as stack:
         show = _Display(stack, dashboard, many)
-        watcher = SweepCallbacks(show.embedded, show.begun, show.row, show.epoch, show.step)
+        callbacks = SweepCallbacks(show.embedded, show.begun, show.row, show.epoch, show.step)
         report = work(
             data_folder,
             out,
             fresh=fresh,
             dashboard=dashboard,
             command=_command(ctx),
-            watcher=watcher,
+            callbacks=callbacks,
         )
         show.end()
         reports = report.get("sweeps", {"": report})

@@ -16,12 +16,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from waypost.llm_runs import client as llm_runs
 
 from support.counting_upstream import counting_upstream
 from support.ray_head import RayHead, ray_head
 from waypost import load_router
 from waypost.contracts.errors import JobError
+from waypost.jobs import client as jobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -139,8 +139,8 @@ def test_a_data_run_stopped_and_killed_is_whole(data: Path) -> None:
 def test_train_as_a_job_with_the_package_along(head: RayHead, data: Path, tmp_path: Path) -> None:
     words = ["train", "--router", "knnrouter", "--encoder", "hashing", "--folds", "0"]
     place = ["--data", f"file://{data}", "--out", f"file://{tmp_path}/knn"]
-    llm_run = start(head, *words, *place, cwd=tmp_path, options=("--ship", "package"))
-    code, out, said = end(llm_run)
+    job = start(head, *words, *place, cwd=tmp_path, options=("--ship", "package"))
+    code, out, said = end(job)
     assert code == 0, f"{out}\n{said}"
     assert f"-> {tmp_path}/knn" in out
     assert load_router(tmp_path / "knn").name == "knnrouter"
@@ -160,14 +160,14 @@ def test_a_sweep_with_a_worker_killed_measures_every_trial(
         f"budget.trials={trials}",
     ]
     place = ["--data", str(data), "--out", f"file://{tmp_path}/sweep"]
-    llm_run = start(head, *words, *place, cwd=tmp_path)
+    job = start(head, *words, *place, cwd=tmp_path)
     journal = tmp_path / "sweep" / "trials.jsonl"
-    wait(lambda: journal.is_file() and len(journal.read_text().splitlines()) > 3, llm_run)
+    wait(lambda: journal.is_file() and len(journal.read_text().splitlines()) > 3, job)
     killed = head.workers("ImplicitFunc")
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert killed
-    code, out, said = end(llm_run)
+    code, out, said = end(job)
     assert code == 0, f"{out}\n{said}"
     report = json.loads((tmp_path / "sweep" / "report.json").read_text())
     assert (report["trials"]["tried"], report["trials"]["failed"]) == (trials, 0)
@@ -176,8 +176,8 @@ def test_a_sweep_with_a_worker_killed_measures_every_trial(
 
 def test_the_exit_code_and_what_the_cluster_has(head: RayHead, tmp_path: Path) -> None:
     words = ["train", "--router", "no-such-router", "--data", str(tmp_path), "--out", "/nowhere"]
-    llm_run = start(head, *words, cwd=tmp_path, options=("--ship", "auto"))
-    code, out, said = end(llm_run)
+    job = start(head, *words, cwd=tmp_path, options=("--ship", "auto"))
+    code, out, said = end(job)
     assert code == 2, f"{out}\n{said}"
     assert "no-such-router" in out
     assert "Traceback" not in out + said
@@ -190,7 +190,7 @@ def test_without_waiting_the_job_goes_on_and_can_be_followed(head, here, tmp_pat
     code, out, _ = end(start(head, "list-routers", cwd=tmp_path, options=("--no-wait",)))
     assert code == 0
     seen: list[str] = []
-    assert llm_runs.follow(llm_runs.connect(head.address), out.strip(), seen.append) == 0
+    assert jobs.follow(jobs.connect(head.address), out.strip(), seen.append) == 0
     assert "knnrouter" in "".join(seen)
 
 
@@ -210,4 +210,4 @@ def test_a_wrong_token_and_a_wrong_address_are_said(head: RayHead, tmp_path: Pat
 
 def test_a_job_that_is_not_there_is_said(head: RayHead, here) -> None:
     with pytest.raises(JobError, match="does not exist"):
-        llm_runs.stop(llm_runs.connect(head.address), "waypost-none-1")
+        jobs.stop(jobs.connect(head.address), "waypost-none-1")
