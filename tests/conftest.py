@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from xdist.scheduler import LoadScopeScheduling
 
 from support import one_ray, ray_groups
 from waypost.config import Settings, settings
@@ -86,9 +85,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
     """Keep tests that share a Ray in one process."""
-    return ray_groups.Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
+    return ray_groups.scheduler(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")

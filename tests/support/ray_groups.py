@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from xdist.scheduler import LoadScopeScheduling
+import pytest
 
 GROUPS = {
     "ray": (
@@ -41,8 +41,13 @@ def place(test: str) -> int:
     return list(GROUPS).index(found) if (found := group(test)) in GROUPS else len(GROUPS)
 
 
-class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Hands out group by group."""
+def scheduler(config: pytest.Config, log: object) -> object:
+    """Return a scheduler of pytest-xdist that hands out group by group."""
+    # inside: the environments of engines run some of the tests, and have no pytest-xdist
+    from xdist.scheduler import LoadScopeScheduling
 
-    def _split_scope(self, nodeid: str) -> str:
-        return group(nodeid)
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Scheduling(config, log)
