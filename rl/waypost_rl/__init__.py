@@ -1,6 +1,6 @@
-"""Router-R1 (arXiv 2506.09033): an LLM that thinks, asks other LLMs, and answers.
+"""Router-R1 (arXiv 2506.09033): a policy LLM that reasons, queries other LLMs, and answers.
 
-Pure parts only: what is said in which tags (`protocol`, `transcript`, `format_rules`,
-`prompt`) and what an episode earns (`reward`). None of them imports torch, a trainer or a
-network library.
+Only the pure parts: the tag protocol (`protocol`, `transcript`, `format_rules`, `prompt`) and
+the reward (`reward`, `episode_reward`). None of them imports torch, a trainer or a network
+library.
 """

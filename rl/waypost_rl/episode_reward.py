@@ -1,4 +1,4 @@
-"""Scores a finished episode: the parts of `reward` applied to a transcript."""
+"""The reward of a finished episode: the parts of `reward` applied to a transcript."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from waypost_rl.transcript import Transcript
 
 @dataclass(frozen=True, slots=True)
 class RewardSettings:
-    """How episodes are scored; the defaults are the reference code's.
+    """Settings of the reward; the defaults are the reference code's.
 
     Attributes:
         alpha: Weight of cost, in [0, 1).
         outcome: Exact match, or token F1.
-        rule: How outcome and cost combine, see `reward.total_reward`.
-        exactly_one_colon: The reference's rule of form for a search.
-        include_input: Count the candidates' input tokens.
+        rule: Formula that combines outcome and cost, see `reward.total_reward`.
+        exactly_one_colon: Require exactly one colon in a search, as the reference code does.
+        include_input: Count the candidates' input tokens as well.
     """
 
     alpha: float = 0.0
@@ -44,12 +44,12 @@ class EpisodeReward:
     """The parts of one episode's reward.
 
     Attributes:
-        total: What the policy is trained on, put on its last token; -1, or in [0, 1].
-        form: -1 where a rule of form is broken, else 0.
-        outcome: In [0, 1], also where the form is broken.
-        cost_usd_millionths: What the candidates cost.
-        cost: The cost reward in [0, 1]; high is cheap.
-        faults: The broken rules.
+        total: Reward for training, placed on the policy's last token; -1, or in [0, 1].
+        form: -1 if a format rule is broken, else 0.
+        outcome: In [0, 1], also if a format rule is broken.
+        cost_usd_millionths: Cost of the calls to the candidates, in millionths of a US dollar.
+        cost: Cost reward in [0, 1]; high is cheap.
+        faults: The broken format rules.
     """
 
     total: float
@@ -72,8 +72,8 @@ def score_episode(
     """Score one episode.
 
     Raises:
-        SchemaError: where a candidate that was asked has no price.
-        ConfigError: where alpha is outside [0, 1).
+        SchemaError: A queried candidate has no price.
+        ConfigError: ``alpha`` is outside [0, 1).
     """
     settings = settings or RewardSettings()
     faults = format_faults(transcript, candidates, exactly_one_colon=settings.exactly_one_colon)

@@ -1,4 +1,4 @@
-"""The rules of form: each broken one is named, and any broken one costs the whole reward."""
+"""The format rules of an episode. Any broken rule makes the whole reward -1."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ FormatFault = Literal[
 
 - unbalanced: a tag is not closed, not opened, or opened within another.
 - order: think -> search or answer, search -> information, information -> think, and nothing else.
-- text_outside: something other than blanks stands between blocks.
+- text_outside: there is text other than whitespace between blocks.
 - start: the text does not begin with think. end: it does not end with the closing answer tag.
-- no_think: there is none. empty_think: one holds nothing, or an ellipsis.
-- answer_count: not exactly one answer.
-- information_count: not as many information blocks as searches.
+- no_think: there is no think block. empty_think: a think block is empty or an ellipsis.
+- answer_count: there is not exactly one answer.
+- information_count: the numbers of information blocks and of searches differ.
 - forged_information: the policy wrote an information tag itself.
-- search_body: not a known candidate, a colon and a real query.
+- search_body: a search is not a known candidate, a colon and a real query.
 """
 
 _FOLLOWS = {
@@ -59,13 +59,13 @@ class _Block:
 def format_faults(
     transcript: Transcript, candidates: Candidates, *, exactly_one_colon: bool = False
 ) -> tuple[FormatFault, ...]:
-    """Return the rules that an episode breaks, in the order of `FormatFault`; () is well formed.
+    """Return the rules that an episode breaks, in the order of `FormatFault`; () if well formed.
 
     Args:
         transcript: The episode after the prompt.
         candidates: The pool.
-        exactly_one_colon: The reference's rule for a search body. By default a query may
-            hold colons of its own, since it is split at the first.
+        exactly_one_colon: Require exactly one colon in a search body, as the reference code
+            does. By default a query may contain colons: the body is split at the first one.
     """
     text = transcript.text
     blocks, balanced, rest = _blocks(text)
@@ -99,7 +99,7 @@ def format_faults(
 
 
 def final_answer(transcript: Transcript) -> str | None:
-    """Return what stands in the last answer block, trimmed, or None where there is none."""
+    """Return the trimmed text of the last answer block, or None if there is no answer block."""
     answers = [block.body for block in _blocks(transcript.text)[0] if block.tag == "answer"]
     return answers[-1].strip() if answers else None
 
@@ -111,7 +111,7 @@ def _is_search(body: str, candidates: Candidates, exactly_one_colon: bool) -> bo
 
 
 def _blocks(text: str) -> tuple[list[_Block], bool, str]:
-    """Return the blocks, whether all tags pair up without nesting, and the text after them."""
+    """Return the blocks, whether all tags pair up without nesting, and the text after the last."""
     blocks: list[_Block] = []
     balanced = True
     opened: tuple[str, int, int] | None = None  # tag, start of the tag, start of the body

@@ -1,4 +1,4 @@
-"""What the policy is told before it starts."""
+"""The prompt of the policy: the first user message of an episode."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from waypost.contracts.errors import SchemaError
 from waypost_rl.protocol import TAGS
 
 MAX_SEARCHES = 4
-"""The paper's number of delegating turns; one more generation follows, for the answer."""
+"""Maximum searches of an episode, as in the paper. One more generation follows for the answer."""
 
 BUDGETS: Mapping[str, float] = {"high": 0.0, "medium": 0.7, "low": 0.9}
-"""Words for the cost weight alpha, so that one policy serves the whole curve."""
+"""Word in the prompt -> cost weight alpha. One policy can then serve several cost weights."""
 
 _RULES = """\
 Answer the question at the end. You may ask other models for help.
@@ -41,14 +41,14 @@ def render_prompt(
     """Return the first user message of an episode.
 
     Args:
-        question: What is asked.
-        descriptions: Name of a candidate -> what it is good at, in the pool's order.
-        max_searches: Delegating turns allowed, at least 1.
-        budget: A key of `BUDGETS`, or None to say nothing of money.
+        question: The question to answer.
+        descriptions: Candidate name -> its strengths, in the pool's order.
+        max_searches: Searches allowed, at least 1.
+        budget: A key of `BUDGETS`, or None for a prompt without a budget line.
 
     Raises:
-        SchemaError: where the pool is empty, a description holds a protocol tag, the budget
-            is unknown or no search is allowed.
+        SchemaError: The pool is empty, a description contains a protocol tag, the budget is
+            unknown or no search is allowed.
     """
     if not descriptions or max_searches < 1:
         raise SchemaError("Router-R1 prompt: expected at least one candidate and one search")

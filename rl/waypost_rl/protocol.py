@@ -1,4 +1,4 @@
-"""One turn of Router-R1's protocol: what the policy did, and what it is told in return.
+"""One turn of Router-R1's protocol: the action of the policy and the environment's reply.
 
 The policy writes ``<think>``, ``<search>NAME:QUERY</search>`` and ``<answer>``; the environment
 writes ``<information>``. Generation stops at the first closing search or answer tag.
@@ -16,10 +16,10 @@ from waypost.contracts.errors import SchemaError, names
 TAGS = ("think", "search", "information", "answer")
 STOP_STRINGS = ("</search>", "</answer>")
 INFORMATION_TOKENS = 600
-"""The paper's cap on one information block, in the policy's tokens."""
+"""Maximum length of the reply in an information block, in the policy's tokens, as in the paper."""
 
 TokenCounter = Callable[[str], int]
-"""Counts tokens as the policy's tokenizer does; never less for a longer prefix of a text."""
+"""Token counter of the policy's tokenizer. A longer prefix of a text never has fewer tokens."""
 
 ActionFault = Literal[
     "no_action", "no_colon", "unknown_candidate", "empty_query", "placeholder", "repeats_name"
@@ -35,7 +35,7 @@ _PLACEHOLDERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """The policy asks a candidate; ``candidate`` is a name of the pool."""
+    """A query to a candidate; ``candidate`` is a name of the pool."""
 
     candidate: str
     query: str
@@ -43,14 +43,14 @@ class Delegate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The policy ends the episode; ``text`` may be empty."""
+    """The final answer, which ends the episode; ``text`` may be empty."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A generation without a valid action; ``fault`` says why."""
+    """A generation without a valid action; ``fault`` is the reason."""
 
     fault: ActionFault
 
@@ -59,15 +59,15 @@ Action = Delegate | Answer | Malformed
 
 
 class Candidates:
-    """The models a policy may ask, found by name or alias whatever the case.
+    """The LLMs that the policy may query, looked up by name or alias regardless of case.
 
     Args:
         names: Names of the pool, in its order.
-        aliases: Other spellings -> a name of the pool.
+        aliases: Other spelling -> a name of the pool.
 
     Raises:
-        SchemaError: where there are no names, an alias points outside the pool, or one
-            spelling means two models.
+        SchemaError: There are no names, an alias points outside the pool, or one spelling
+            stands for two candidates.
     """
 
     def __init__(self, names: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:
@@ -82,7 +82,7 @@ class Candidates:
                 raise SchemaError(f"Router-R1: {spelling!r} means two candidates")
 
     def resolve(self, spelling: str) -> str | None:
-        """Return the pool's name for a spelling, or None where no candidate is meant."""
+        """Return the pool's name for a spelling, or None if no candidate matches."""
         return self._by_key.get(_key(spelling))
 
 
@@ -93,7 +93,7 @@ def _key(spelling: str) -> str:
 def parse_action(generation: str, candidates: Candidates) -> Action:
     """Return the first search or answer of a generation.
 
-    A search is split at its first colon, so that the query may hold further ones.
+    A search is split at its first colon, so the query may contain more colons.
     """
     match = _ACTION.search(generation)
     if match is None:
@@ -103,7 +103,7 @@ def parse_action(generation: str, candidates: Candidates) -> Action:
 
 
 def parse_search(body: str, candidates: Candidates) -> Delegate | Malformed:
-    """Read what stands between search tags, ``NAME:QUERY``; both sides are trimmed."""
+    """Parse the text between search tags, ``NAME:QUERY``; both parts are trimmed."""
     spelling, colon, query = (part.strip() for part in body.partition(":"))
     if not colon:
         return Malformed("no_colon")
@@ -120,7 +120,7 @@ def parse_search(body: str, candidates: Candidates) -> Delegate | Malformed:
 
 
 def is_ellipsis(text: str) -> bool:
-    """Say whether a text is empty but for blanks and dots."""
+    """Return whether a text consists of whitespace and dots only; an empty text does."""
     return not text.replace("\u2026", "").replace(".", "").strip()
 
 
@@ -129,7 +129,7 @@ def _mentions(query: str, name: str) -> bool:
 
 
 def cut_after_action(generation: str) -> str:
-    """Drop what follows the first search or answer block (an engine may overrun its stop)."""
+    """Drop the text after the first search or answer block (engines may miss a stop string)."""
     match = _ACTION.search(generation)
     return generation if match is None else generation[: match.end()]
 
@@ -143,16 +143,16 @@ def observe(
     budget: int = INFORMATION_TOKENS,
     corrective: bool = True,
 ) -> str:
-    """Return what the environment writes after an action; it is never trained on.
+    """Return the environment's text after an action; the policy is never trained on it.
 
     Args:
-        action: What the policy did.
-        reply: The candidate's answer; None where the call failed or none was made.
-        candidates: The pool, named in a correction.
+        action: The parsed action.
+        reply: The candidate's answer; None if the call failed or no call was made.
+        candidates: The pool, listed in a correction.
         count_tokens: The policy's token counter.
-        budget: Most tokens of the reply; the rest is cut off.
-        corrective: False is the reference's silent behaviour: an unknown candidate gives the
-            word None, any other malformed action an empty text.
+        budget: Maximum tokens of the reply; the rest is cut off.
+        corrective: Explain a malformed action. False does as the reference code does: an
+            unknown candidate gives the word None, any other malformed action an empty text.
     """
     if isinstance(action, Delegate):
         return information(reply, count_tokens, budget)
@@ -162,22 +162,22 @@ def observe(
 
 
 def information(text: str | None, count_tokens: TokenCounter, budget: int) -> str:
-    """Return an information block; None, a failed call, becomes the word None.
+    """Return an information block; a ``text`` of None, a failed call, becomes the word None.
 
-    Protocol tags inside the text lose their angle brackets: a reply can neither end its block
-    nor answer for the policy.
+    Protocol tags in the text get square brackets (see `defuse`), so a reply can neither end its
+    block nor contain an answer block.
     """
     body = "None" if text is None else cut_to_tokens(defuse(text), count_tokens, budget).strip()
     return f"\n\n<information>{body}</information>\n\n"
 
 
 def defuse(text: str) -> str:
-    """Write protocol tags of a foreign text with square brackets."""
+    """Replace the angle brackets of protocol tags in a candidate's text by square brackets."""
     return TAG_PATTERN.sub(r"[\1\2]", text)
 
 
 def cut_to_tokens(text: str, count_tokens: TokenCounter, budget: int) -> str:
-    """Return the longest prefix of at most ``budget`` tokens; about log2(len) counts."""
+    """Return the longest prefix of at most ``budget`` tokens, with about log2(len) token counts."""
     if count_tokens(text) <= budget:
         return text
     fits, too_long = 0, len(text)

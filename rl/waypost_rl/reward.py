@@ -1,7 +1,7 @@
-"""What an episode earns: form, outcome and cost, and how they combine.
+"""The parts of an episode's reward (format, outcome and cost) and the rules that combine them.
 
-Each part is a pure function of plain values. Costs are in millionths of a US dollar: one
-token at one dollar per million tokens.
+Each part is a pure function of plain values. Costs are in millionths of a US dollar: the cost
+of one token at one dollar per million tokens.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Rule = Literal["reference", "paper"]
 LOW_PERCENTILE, HIGH_PERCENTILE = 5.0, 95.0
 WINDOW = 1000
 DEGENERATE = 0.5
-"""The cost reward while all costs seen are equal."""
+"""Cost reward when both percentiles of the scale are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One delegation that reached a candidate.
+    """One query that reached a candidate.
 
     Attributes:
         candidate: Name in the pool.
-        output_tokens: Tokens the candidate wrote.
-        input_tokens: Tokens it was sent.
+        output_tokens: Tokens of the candidate's response.
+        input_tokens: Tokens of its prompt.
     """
 
     candidate: str
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens."""
+    """Price of a candidate, in USD per million tokens."""
 
     output: float
     input: float = 0.0
@@ -58,17 +58,17 @@ def delegation_cost(
 ) -> float:
     """Return the cost of an episode, in millionths of a dollar.
 
-    The paper counts the candidates' output tokens alone.
+    The paper counts the candidates' output tokens only.
 
     Args:
-        calls: The delegations made.
+        calls: The calls of the episode.
         prices: Price of each candidate.
-        include_input: Count what the candidates were sent as well.
-        policy_tokens: Tokens the policy wrote; they count where ``policy_price`` is above 0.
-        policy_price: USD per million of them.
+        include_input: Count the candidates' input tokens as well.
+        policy_tokens: Tokens the policy generated.
+        policy_price: USD per million policy tokens; 0 leaves them out of the cost.
 
     Raises:
-        SchemaError: where a candidate has no price.
+        SchemaError: A candidate has no price.
     """
     total = policy_tokens * policy_price
     for call in calls:
@@ -82,20 +82,20 @@ def delegation_cost(
 
 
 class CostScale(Protocol):
-    """Turns a cost into a reward in [0, 1]; high is cheap."""
+    """A map from costs to rewards in [0, 1]; high is cheap."""
 
     def reward(self, cost: float) -> float:
-        """Return the reward of a cost in millionths of a dollar, 0 or more."""
+        """Return the reward of a cost >= 0, in millionths of a dollar."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FixedScale:
-    """Scales by two percentiles measured once: the same on every worker, kept as data.
+    """A scale between two percentiles that are measured once and are equal on every worker.
 
     Attributes:
         low: 5th percentile of the square roots of warm-up costs.
-        high: 95th percentile.
+        high: Their 95th percentile.
     """
 
     low: float
@@ -103,10 +103,10 @@ class FixedScale:
 
     @classmethod
     def measure(cls, costs: Sequence[float]) -> FixedScale:
-        """Take the percentiles (linear interpolation) of costs.
+        """Return the scale of the percentiles (linear interpolation) of costs.
 
         Raises:
-            SchemaError: where there is no cost, or one is negative or not finite.
+            SchemaError: There is no cost, or one is negative or not finite.
         """
         values = np.asarray(costs, dtype=np.float64)
         if values.size == 0 or not np.isfinite(values).all() or (values < 0).any():
@@ -115,22 +115,25 @@ class FixedScale:
         return cls(float(low), float(high))
 
     def reward(self, cost: float) -> float:
-        """Return 1 for a cost at or below ``low``, 0 at or above ``high``, 0.5 where they meet."""
+        """Return 1 for a root cost <= ``low``, 0 for one >= ``high``, linear between them.
+
+        Returns 0.5 if ``low`` equals ``high``.
+        """
         if self.high <= self.low:
             return DEGENERATE
         scaled = (float(np.sqrt(cost)) - self.low) / (self.high - self.low)
         return 1.0 - min(max(scaled, 0.0), 1.0)
 
     def to_dict(self) -> dict[str, float]:
-        """Return the plain form that is stored beside the policy."""
+        """Return the JSON-able form, which is stored beside the policy."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FixedScale:
-        """Read what `to_dict` made.
+        """Return the scale that `to_dict` wrote.
 
         Raises:
-            SchemaError: where a bound is missing, is no number, or they are in disorder.
+            SchemaError: A bound is missing or not a number, or not 0 <= low <= high.
         """
         wanted = "Router-R1 cost scale: expected finite numbers 0 <= low <= high"
         try:
@@ -143,23 +146,22 @@ class FixedScale:
 
 
 class SlidingScale:
-    """The reference's scale, over the last costs this process has seen; for parity only.
+    """The reference code's scale over the last ``size`` costs of this process; for parity only.
 
-    Workers that see other episodes scale otherwise, and the same cost earns something else
-    later: use `FixedScale` to train.
+    Its rewards differ between workers and change over time. Use `FixedScale` for training.
     """
 
     def __init__(self, size: int = WINDOW) -> None:
         self.costs: deque[float] = deque(maxlen=size)
 
     def reward(self, cost: float) -> float:
-        """Add a cost to the window, then scale it by the window."""
+        """Add a cost to the window and return its reward on the scale of the window."""
         self.costs.append(cost)
         return FixedScale.measure(self.costs).reward(cost)
 
 
 def outcome_reward(answer: str | None, gold: str | Sequence[str], kind: Outcome) -> float:
-    """Return exact match or the best F1 of an answer, in [0, 1]; no answer earns 0."""
+    """Return the exact match or best token F1 of an answer, in [0, 1]; 0 without an answer."""
     if answer is None:
         return 0.0
     return exact_match(answer, gold) if kind == "exact_match" else token_f1(answer, gold)
@@ -168,19 +170,19 @@ def outcome_reward(answer: str | None, gold: str | Sequence[str], kind: Outcome)
 def total_reward(
     well_formed: bool, outcome: float, cost: float, alpha: float, rule: Rule = "reference"
 ) -> float:
-    """Combine the parts, form first: a malformed episode earns -1 and nothing else.
+    """Return the reward of an episode: -1 if it is malformed, else outcome and cost combined.
 
     Args:
-        well_formed: True where no rule of form is broken.
+        well_formed: Whether no format rule is broken.
         outcome: In [0, 1].
         cost: Cost reward in [0, 1]; high is cheap.
         alpha: Weight of cost, in [0, 1).
-        rule: ``reference``: outcome * ((1 - alpha) + alpha * cost), so a wrong answer earns
-            nothing however cheap (the reference code's rule, which knows outcomes 0 and 1,
-            carried on to F1). ``paper``: (1 - alpha) * outcome + alpha * cost.
+        rule: ``reference``: outcome * ((1 - alpha) + alpha * cost), which is 0 for a wrong
+            answer at any cost (the reference code has outcomes 0 and 1 only; F1 uses the same
+            formula). ``paper``: (1 - alpha) * outcome + alpha * cost.
 
     Raises:
-        ConfigError: where alpha is outside [0, 1).
+        ConfigError: ``alpha`` is outside [0, 1).
     """
     if not 0.0 <= alpha < 1.0:
         raise ConfigError(f"Router-R1 reward: alpha is {alpha:g}; expected 0 <= alpha < 1")

@@ -1,6 +1,6 @@
-"""A whole episode: who wrote which part, and what of it is trained on.
+"""The transcript of an episode: the author of each part, and the mask for training.
 
-Environment text stays in the policy's context, but was not sampled by it: it gets mask 0 in
+Environment text is in the policy's context but was not sampled by the policy. It has mask 0 in
 the policy loss, the value loss, the KL term and the entropy.
 """
 
@@ -25,12 +25,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What followed the prompt, in order; the prompt is no part of it."""
+    """The text of an episode after the prompt, in order."""
 
     segments: tuple[Segment, ...] = ()
 
     def add(self, author: Author, text: str) -> Transcript:
-        """Return the transcript with one more segment; an empty text adds none."""
+        """Return the transcript with one more segment; an empty text adds no segment."""
         return Transcript((*self.segments, Segment(author, text))) if text else self
 
     @property
@@ -49,14 +49,15 @@ class Transcript:
         return tuple(spans)
 
     def token_mask(self, offsets: Sequence[tuple[int, int]]) -> list[int]:
-        """Mask tokens of the joined `text`.
+        """Return the loss mask of the tokens of the joined `text`.
 
         Args:
             offsets: (start, end) of each token in characters of `text`, as a fast tokenizer
-                gives them.
+                returns them.
 
-        Returns one number a token: 1 where the policy wrote all of its characters, else 0. A
-        token across a border, or of no characters, was not sampled as such and gets 0.
+        Returns:
+            One number per token: 1 if the policy wrote all of its characters, else 0. A token
+            that spans two segments or has no characters gets 0: the policy did not sample it.
         """
         own = self.spans("policy")
         return [
@@ -65,13 +66,13 @@ class Transcript:
         ]
 
     def segment_mask(self, lengths: Sequence[int]) -> list[int]:
-        """Mask tokens that were made segment by segment and joined as ids.
+        """Return the loss mask of tokens that were encoded segment by segment.
 
         Args:
-            lengths: Tokens of each segment, in order.
+            lengths: Number of tokens of each segment, in order.
 
         Raises:
-            SchemaError: where there is not one length, 0 or more, for each segment.
+            SchemaError: There is not one length >= 0 for each segment.
         """
         if len(lengths) != len(self.segments) or any(length < 0 for length in lengths):
             raise SchemaError(
