@@ -1,6 +1,7 @@
 """Benchmarks of Waypost itself: ``waypost bench NAME``.
 
-A bench is a module here, found by its name. Its docstring is the command's help, its last paragraph
-an example. It holds ``Options`` (a `harness.Options`), ``QUICK`` (what ``--quick`` sets, where it
-has that) and ``run(options, tell) -> harness.Result``. Modules with ``_`` are shared parts.
+A benchmark is a module of this package, found by its name. Its docstring is the command's help, and
+the docstring's last paragraph is an example. The module has ``Options`` (a `harness.Options`),
+``run(options, tell) -> harness.Result`` and optionally ``QUICK`` (the options that ``--quick``
+sets). Modules whose name begins with ``_`` are shared parts.
 """

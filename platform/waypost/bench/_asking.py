@@ -1,9 +1,9 @@
-"""The ways of asking that `data` compares, each a process of its own.
+"""The clients that `data` compares. Each runs in its own process.
 
-``python -m waypost.bench._asking --port P --calls 6400 --in-flight 64``: a pool of threads. One
-thread is how LLMRouter asks: ``route_batch`` calls its LLM for one query of the batch, waits, and
-takes the next. Each thread keeps one connection open; http.client costs less than any library on
-top of it. With ``--folder DIR`` it is ``waypost data responses``, with its own Ray.
+``python -m waypost.bench._asking --port P --calls 6400 --in-flight 64`` runs a thread pool. One
+thread corresponds to LLMRouter, whose ``route_batch`` calls the LLM for one query after another.
+Each thread keeps one connection open. It uses http.client, which takes less CPU time than
+libraries on top of it. With ``--folder DIR`` it runs ``waypost data responses`` on its own Ray.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _STORY = (
 
 
 def question(number: int) -> str:
-    """Return one of the questions: all different, 300 characters or so, their answer 7."""
+    """Return a question of about 300 characters, different for each number; its answer is 7."""
     return f"Question {number}. {_STORY}"
 
 
 def ask(port: int, calls: int, threads: int) -> int:
-    """Ask that many questions; return the characters of the answers."""
+    """Ask ``calls`` questions from ``threads`` threads; return the characters of the answers."""
     mine = local()
     opened: list[http.client.HTTPConnection] = []
 
@@ -56,7 +56,7 @@ def ask(port: int, calls: int, threads: int) -> int:
 
 
 class _Store:
-    """Most bytes that were taken of Ray's object store, as the run's watcher sees it."""
+    """A watcher of the run that keeps the peak use of Ray's object store, in bytes."""
 
     def __init__(self) -> None:
         self.most = 0.0
@@ -92,7 +92,7 @@ def _write_run(folder: Path, port: int, calls: int, in_flight: int) -> Path:
         "input_price": 0.1,
         "output_price": 0.2,
     }
-    encoder = {"kind": "hashing", "dimension": 32}  # embeddings are not what is measured
+    encoder = {"kind": "hashing", "dimension": 32}  # cheap: the bench does not measure embeddings
     config = folder / "data.yaml"
     run = {"out": "data", "encoder": encoder, "llms": {"bench": llm}}
     config.write_text(yaml.safe_dump(run), encoding="utf-8")
@@ -100,7 +100,7 @@ def _write_run(folder: Path, port: int, calls: int, in_flight: int) -> Path:
 
 
 def respond(folder: Path, port: int, calls: int, in_flight: int) -> dict[str, object]:
-    """Run ``waypost data responses``; return unanswered cells and the store's most use in MB."""
+    """Run ``waypost data responses``; return unanswered cells and the store's peak use in MB."""
     from waypost.pipelines.data.responses import run
 
     store = _Store()

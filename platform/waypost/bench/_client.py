@@ -1,8 +1,9 @@
-"""The client that measures: closed loops over kept HTTP/1.1 connections, a process of its own.
+"""The measuring client: closed loops over kept-alive HTTP/1.1 connections, in its own process.
 
 ``python -m waypost.bench._client`` reads a `Job` as JSON on its standard input and writes a list of
-`Sample` as JSON. HTTP/1.1 is as little as measuring needs: keep-alive, lengths and chunks. A
-library's client costs more than the gateways that are measured, on the same cores.
+`Sample` as JSON. It implements only the parts of HTTP/1.1 that the benchmark needs: keep-alive,
+content lengths and chunks. A client library would take more CPU time than the measured gateways,
+on the same cores.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ _CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
 class ProtocolError(WaypostError):
-    """A server sent what is not HTTP/1.1, or closed a connection in the middle of an answer."""
+    """A server sent bytes that are not HTTP/1.1, or closed a connection during an answer."""
 
 
 class ResponseParser:
-    """Takes the bytes of one answer, cut anywhere.
+    """An incremental parser of one response; its bytes may be split anywhere.
 
     Attributes:
         status: HTTP status; 0 until the head is complete.
-        body: What has come of it, without the framing of chunks.
-        done: The answer is complete.
-        reusable: The server keeps the connection.
+        body: The body received so far, without the framing of chunks.
+        done: Whether the response is complete.
+        reusable: Whether the server keeps the connection open.
     """
 
     def __init__(self) -> None:
         self.status, self.done, self.reusable = 0, False, True
         self.body, self._held = bytearray(), bytearray()
-        self._left: int | None = None  # of a body with a length; None is chunked
+        self._left: int | None = None  # bytes left of a body with a length; None if chunked
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes.
+        """Parse the next bytes.
 
         Raises:
-            ProtocolError: they are not HTTP/1.1 with a length or chunks.
+            ProtocolError: The bytes are not HTTP/1.1 with a length or chunks.
         """
         if self.done:
             raise ProtocolError("bytes came after the end of an answer")
@@ -124,10 +125,10 @@ class Exchange:
 
     Attributes:
         status: HTTP status.
-        first_s: Seconds from the sending to the first mark in the body (see `Connection`); NaN
-            where it has none.
-        total_s: Seconds from the sending to the end of the answer.
-        body: The answer's.
+        first_s: Seconds from sending to the first mark in the body (see `Connection`); NaN if
+            the body has no mark.
+        total_s: Seconds from sending to the end of the answer.
+        body: Body of the answer.
     """
 
     status: int
@@ -137,10 +138,10 @@ class Exchange:
 
 
 class Connection(asyncio.Protocol):
-    """One connection that is kept, with one request at a time.
+    """A kept-alive connection with one request at a time.
 
     Args:
-        mark: Bytes whose first appearance in a body is timed.
+        mark: Bytes whose first occurrence in a body is timed.
     """
 
     def __init__(self, mark: bytes) -> None:
@@ -162,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._finish(ProtocolError("the server closed the connection before the answer's end"))
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the answer."""
+        """Parse bytes of the answer and record the time of the mark and of the end."""
         now = time.perf_counter()
         parser = self._parser
         try:
@@ -189,7 +190,7 @@ class Connection(asyncio.Protocol):
         """Send a request and wait for the end of its answer.
 
         Raises:
-            ProtocolError: the connection broke, or what came is not HTTP.
+            ProtocolError: The connection broke, or the answer is not HTTP.
         """
         if not self.open:
             raise ProtocolError("the connection is closed")
@@ -211,14 +212,14 @@ async def connect(port: int, mark: bytes) -> Connection:
     """Connect to a port of 127.0.0.1.
 
     Raises:
-        OSError: nobody listens.
+        OSError: No process listens on the port.
     """
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(lambda: Connection(mark), "127.0.0.1", port))[1]
 
 
 def post(port: int, path: str, body: bytes) -> bytes:
-    """Return a POST request of a JSON body to 127.0.0.1."""
+    """Return the bytes of a POST request with a JSON body to 127.0.0.1."""
     return (
         b"POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n%s" % (path.encode(), port, len(body), body)
@@ -227,7 +228,7 @@ def post(port: int, path: str, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Who is asked: a port of 127.0.0.1, and the model named there."""
+    """A port of 127.0.0.1 and the name of the model to request there."""
 
     port: int
     model: str
@@ -235,14 +236,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Slice:
-    """One stretch of measuring.
+    """One measurement of fixed length.
 
     Attributes:
-        kind: ``pairs`` asks the target and the upstream in turn, in an order drawn anew for each
-            pair; ``saturation`` asks the target only.
-        concurrency: Workers, each with one request in flight.
-        stream: Whether answers are streams.
-        seconds: How long; requests begun are finished.
+        kind: ``pairs`` sends a request to the target and one to the upstream, in an order drawn
+            for each pair; ``saturation`` sends requests to the target only.
+        concurrency: Number of workers, each with one request in flight.
+        stream: Whether to request streams.
+        seconds: Length; requests already sent are finished.
     """
 
     kind: Literal["pairs", "saturation"]
@@ -253,14 +254,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process of the client does.
+    """The work of one client process.
 
     Attributes:
-        target: The gateway that is measured.
-        upstream: What is behind it.
-        slices: In this order.
-        seed: Of prompts and of the order within pairs.
-        warm_up_s: Seconds of saturation before the first slice, not measured.
+        target: The measured gateway.
+        upstream: The endpoint behind the gateway.
+        slices: Slices to measure, in order.
+        seed: Seed of the prompts and of the order within pairs.
+        warm_up_s: Seconds of unmeasured saturation before the first slice.
     """
 
     target: Endpoint
@@ -272,9 +273,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Pair:
-    """Milliseconds of one request through the target and one straight to the upstream.
+    """Milliseconds of one request through the target and one directly to the upstream.
 
-    The times to the first token are those of streams; of a whole answer they say nothing.
+    The times to the first token are meaningful for streams only.
     """
 
     through_ms: float
@@ -285,15 +286,15 @@ class Pair:
 
 @dataclass
 class Sample:
-    """What a slice gave.
+    """The measurements of a slice.
 
     Attributes:
-        slice: Which.
-        pairs: Of a slice of pairs.
-        answered: Requests that the target answered in a slice of saturation.
-        seconds: From the first request to the last answer.
-        errors: Requests that were not answered with 200 and a complete body.
-        client_busy: Share of one core that this client took.
+        slice: The slice.
+        pairs: Times of a slice of kind ``pairs``.
+        answered: Requests that the target answered in a slice of kind ``saturation``.
+        seconds: Seconds from the first request to the last answer.
+        errors: Requests (or pairs) that were not answered with 200 and a complete body.
+        client_busy: Share of one core that this client used.
     """
 
     slice: Slice
@@ -305,14 +306,14 @@ class Sample:
 
 
 class _Wire:
-    """A worker's connection to one endpoint, opened again where the server closed it."""
+    """A worker's connection to one endpoint, reopened after the server closed it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._connection: Connection | None = None
 
     async def ask(self, prompt: str, *, stream: bool) -> Exchange | None:
-        """Return the exchange; None where it was not answered in full."""
+        """Return the exchange; None if the request was not answered in full with status 200."""
         request = post(self.endpoint.port, PATH, chat(self.endpoint.model, prompt, stream=stream))
         try:
             if self._connection is None or not self._connection.open:
@@ -332,7 +333,7 @@ class _Wire:
 
 
 class Load:
-    """Runs the slices of a job."""
+    """The load of a job: runs its slices."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -340,7 +341,7 @@ class Load:
         self._rng = random.Random(job.seed)  # noqa: S311 - no secret
 
     async def run(self) -> list[Sample]:
-        """Run all slices, one after another."""
+        """Warm up, then run the slices one after another; return their samples."""
         if self._job.warm_up_s > 0:
             most = max(part.concurrency for part in self._job.slices)
             await self._measure(Slice("saturation", most, False, self._job.warm_up_s / 2))
@@ -352,15 +353,15 @@ class Load:
         asked = (job.target, job.upstream) if part.kind == "pairs" else (job.target,)
         workers = [[_Wire(endpoint) for endpoint in asked] for _ in range(part.concurrency)]
         everyone = [wire for wires in workers for wire in wires]
-        for wire in everyone:  # connections are opened before the clock runs
+        for wire in everyone:  # opens the connections before the clock starts
             await wire.ask(next(self._prompts), stream=part.stream)
         gc.collect()
         gc.disable()
         cpu, begin = time.process_time(), time.perf_counter()
         until = begin + part.seconds
         await asyncio.gather(*(self._work(sample, wires, until) for wires in workers))
-        # To the last answer: the target is busy until then. A count at a fixed moment would be
-        # wrong by up to as many answers as are in flight, which is much for a slow target.
+        # Until the last answer: the target is busy until then. A count at a fixed time would be
+        # wrong by up to the number of requests in flight, which matters for a slow target.
         sample.seconds = time.perf_counter() - begin
         sample.client_busy = (time.process_time() - cpu) / sample.seconds
         gc.enable()
@@ -377,7 +378,7 @@ class Load:
             through, direct = done[wires[0]], done[wires[-1]]
             if through is None or direct is None:
                 sample.errors += 1
-                await asyncio.sleep(0.01)  # a target that refuses at once is not to be hammered
+                await asyncio.sleep(0.01)  # do not flood a target that refuses at once
             elif sample.slice.kind == "saturation":
                 sample.answered += 1
             else:

@@ -1,4 +1,4 @@
-"""Made-up outcomes of any size, with topics, words and costs: for measuring speed alone."""
+"""Synthetic routing data of any size, for speed measurements only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TOKENS = 200.0
 
 
 def made_up(n: int, llms: int, dimension: int, seed: int) -> RoutingData:
-    """Make data whose questions lie around `TOPICS` centres, on which the LLMs' skills differ.
+    """Return synthetic data with `TOPICS` topics, on which the LLMs' skills differ.
 
     Args:
-        n: Questions.
-        llms: LLMs, all measured on all questions; tokens and dollars are recorded.
-        dimension: Of the embeddings, random unit vectors around their topic's.
-        seed: Of everything.
+        n: Number of questions.
+        llms: Number of LLMs. Every LLM has a score, tokens and a cost on every question.
+        dimension: Dimension of the embeddings, random unit vectors around their topic's centre.
+        seed: Seed of all random numbers.
     """
     draw = np.random.default_rng(seed)
     topic = draw.integers(TOPICS, size=n)
@@ -54,7 +54,7 @@ def made_up(n: int, llms: int, dimension: int, seed: int) -> RoutingData:
 
 
 def _texts(topic: NDArray[np.intp], draw: np.random.Generator) -> tuple[str, ...]:
-    # half the words of a text are its topic's own
+    # half of a text's words are specific to its topic
     half = _WORDS_A_TEXT // 2
     own = topic[:, None] * _WORDS + draw.integers(_WORDS, size=(len(topic), half))
     common = TOPICS * _WORDS + draw.integers(_WORDS, size=(len(topic), half))
@@ -65,7 +65,7 @@ def _texts(topic: NDArray[np.intp], draw: np.random.Generator) -> tuple[str, ...
 def _vectors(
     topic: NDArray[np.intp], dimension: int, draw: np.random.Generator
 ) -> NDArray[np.float32]:
-    # as sentence embeddings are, near a space of far fewer dimensions than they have
+    # like sentence embeddings, the vectors lie close to a space of far fewer dimensions
     centres = draw.normal(size=(TOPICS, dimension)).astype(np.float32)
     ways = draw.normal(size=(_WAYS, dimension)).astype(np.float32) / np.float32(_WAYS**0.5)
     rows = draw.standard_normal((len(topic), dimension), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Processes that a bench starts: servers, modules that run to their end, and what these take."""
+"""Processes that a bench starts: servers, and modules whose CPU time and memory are measured."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Server:
     """A process that listens on a port of 127.0.0.1, with its output in a file.
 
     Args:
-        name: For messages.
-        command: What to run.
-        port: Where it will listen.
-        log: The file.
-        environment: Added to this process's; None removes a variable.
+        name: Name of the server in messages.
+        command: Command line.
+        port: Port it will listen on.
+        log: File of its output.
+        environment: Changes to this process's environment; None removes a variable.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Server:
         self._environment = kept | {k: v for k, v in changes.items() if v is not None}
 
     def __enter__(self) -> Server:
-        # a session of its own: Ctrl-C reaches the bench, and the bench stops its servers
+        # its own session: Ctrl-C reaches only the bench, which then stops its servers
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 self._command,
@@ -97,7 +97,7 @@ class Server:
         """Wait until every model answers a chat.
 
         Raises:
-            BenchError: the process ended, or the time is over.
+            BenchError: The process ended, or ``within_s`` seconds have passed.
         """
         until = time.monotonic() + within_s
         left = list(models)
@@ -119,7 +119,7 @@ def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple
     """Return status and body of one request to 127.0.0.1.
 
     Raises:
-        OSError, http.client.HTTPException: it is not answered.
+        OSError, http.client.HTTPException: There is no answer.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
@@ -131,7 +131,7 @@ def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple
 
 
 def _ask(port: int, model: str) -> str:
-    """Ask for one answer; return what is wrong with it, or nothing."""
+    """Send one chat request; return the problem with its answer, or ''."""
     try:
         status, _ = fetch(port, "POST", PATH, chat(model, "Is anybody there?", stream=False))
     except (OSError, http.client.HTTPException) as error:
@@ -140,7 +140,7 @@ def _ask(port: int, model: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now, all different."""
+    """Return ``count`` different ports of 127.0.0.1 that are free now."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -153,10 +153,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def upstream(*arguments: str) -> Iterator[int]:
-    """Run `waypost.bench._upstream` with these arguments; the value is its port.
+    """Run `waypost.bench._upstream` with these arguments; yield its port.
 
     Raises:
-        BenchError: it does not start.
+        BenchError: The upstream does not start.
     """
     command = [sys.executable, "-m", "waypost.bench._upstream", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -164,7 +164,7 @@ def upstream(*arguments: str) -> Iterator[int]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.strip().isdecimal():
-            raise BenchError("the upstream did not start; its messages stand above")
+            raise BenchError("the upstream did not start; its messages are above")
         yield int(line)
     finally:
         process.terminate()
@@ -174,10 +174,10 @@ def upstream(*arguments: str) -> Iterator[int]:
 
 
 def measure(job: Job) -> list[Sample]:
-    """Run a job of the client in a process of its own.
+    """Run a job of the client in its own process.
 
     Raises:
-        BenchError: the process failed.
+        BenchError: The process failed.
     """
     command = [sys.executable, "-m", "waypost.bench._client"]
     done = subprocess.run(command, input=to_json(job), capture_output=True, check=False, text=True)
@@ -192,19 +192,19 @@ def measure(job: Job) -> list[Sample]:
 
 @dataclass
 class Watched:
-    """What a command printed and took.
+    """The output of a command, its CPU time and its memory.
 
-    Memory is a process's own: anonymous pages, resident or swapped out. Neither pages of files,
-    which the system may drop, nor those of Ray's object store, which is counted by itself.
+    Memory is the anonymous memory of a process, resident or swapped out. It does not include
+    file pages, which the system may drop, or Ray's object store, which is measured separately.
 
     Attributes:
-        said: The JSON that it wrote on stdout.
-        wall_s: From its start to its end.
-        times: Monotonic seconds of the samples.
-        cpu_s: CPU seconds of all its processes, ended ones too, at each of them.
-        driver_mb: Most memory of the command's own process.
-        askers_mb: The same of Ray Data's actors together.
-        tree_mb: The same of all its processes together.
+        said: JSON object that the command wrote on stdout.
+        wall_s: Seconds from its start to its end.
+        times: Time of each sample, in monotonic seconds.
+        cpu_s: CPU seconds of all its processes up to each sample, ended processes included.
+        driver_mb: Peak memory of the command's own process, in MB.
+        askers_mb: Peak memory of Ray Data's actors together, in MB.
+        tree_mb: Peak memory of all its processes together, in MB.
     """
 
     said: dict[str, Any] = field(default_factory=dict)
@@ -216,7 +216,7 @@ class Watched:
     tree_mb: float = 0.0
 
     def cpu_between(self, begin: float, end: float) -> float:
-        """Return the CPU seconds taken between two moments, interpolated."""
+        """Return the CPU seconds used between two times, interpolated between samples."""
         low, high = np.interp([begin, end], self.times, self.cpu_s)
         return float(high - low)
 
@@ -230,13 +230,13 @@ def watched(
     """Run a module of the bench to its end.
 
     Args:
-        module: Its name; it writes one JSON object on stdout.
-        arguments: Of it.
+        module: Name of the module, which writes one JSON object on stdout.
+        arguments: Arguments of the module.
         every_s: Seconds between two samples.
-        environment: Set where this process's does not say otherwise.
+        environment: Variables to set; those of this process take precedence.
 
     Raises:
-        BenchError: it failed; the message has its last lines.
+        BenchError: The module failed; the message has the last lines of its output.
     """
     began = time.monotonic()
     seen = Watched(times=[began], cpu_s=[0.0])
@@ -255,7 +255,7 @@ def watched(
             while not ended:
                 ended = _ends(process.pid, every_s)
                 seen.wall_s = time.monotonic() - began
-                _sample(seen, process.pid, taken)  # the last one, too: its CPU time still stands
+                _sample(seen, process.pid, taken)  # after its end, too: CPU time is still readable
         finally:
             process.terminate()  # after Ctrl-C; Ray's processes end with their driver
             process.wait()
@@ -268,7 +268,7 @@ def watched(
 
 
 def _ends(pid: int, within_s: float) -> bool:
-    """Wait for a child's end, at most so long; say whether it ended. It stays to be waited for."""
+    """Wait at most ``within_s`` for a child's end; return whether it ended. Do not reap it."""
     until = time.monotonic() + within_s
     while True:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
@@ -282,9 +282,9 @@ def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:
     """Add one sample.
 
     Args:
-        seen: To which.
-        root: Number of the command's process.
-        taken: CPU seconds by process, kept between samples so that ended ones still count.
+        seen: Receives the sample.
+        root: Process id of the command.
+        taken: CPU seconds by process id, kept between samples to count ended processes.
     """
     driver = psutil.Process(root)
     driver_mb = askers_mb = tree_mb = 0.0
@@ -292,7 +292,7 @@ def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:
         try:
             times, own = one.cpu_times(), _own_mb(one.pid)
             asks = one.cmdline()[:1] and one.cmdline()[0].startswith("ray::MapWorker")
-        except (psutil.Error, OSError):  # it has ended, or is ending: then its CPU time stands
+        except (psutil.Error, OSError):  # ended or ending: an earlier sample has its CPU time
             if one.pid != root:
                 continue
             times, own, asks = one.cpu_times(), 0.0, False
@@ -308,6 +308,6 @@ def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:
 
 
 def _own_mb(pid: int) -> float:
-    """Return a process's own memory, which psutil does not tell; 0 of one that is ending."""
+    """Return a process's anonymous memory, which psutil does not report; 0 while it is ending."""
     status = Path(f"/proc/{pid}/status").read_bytes()
     return sum(map(int, _OWN.findall(status))) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""What `gateway` measures: placements and modes of the graph of Waypost, and LiteLLM's proxy."""
+"""The targets of `gateway`: placements and modes of Waypost's Serve graph, and LiteLLM's proxy."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ LITELLM = "litellm"
 DECISION = "decision"
 PLACEMENTS = ("inline", "deployments")
 MODES = {"plain": ("--plain",), "throughput": (), "haproxy": ("--haproxy",)}
-"""Mode -> options of ``waypost serve``; ``plain`` is what ``serve run`` does."""
+"""Mode -> options of ``waypost serve``; ``plain`` equals ``serve run``."""
 
 WAYPOST = tuple(f"{placement}/{mode}" for placement in PLACEMENTS for mode in MODES)
 ALL = (*WAYPOST, LITELLM, DECISION)
 
 START_S = 180.0
 LOCK = "requirements/litellm.txt"
-"""The environment of LiteLLM's proxy, of which Waypost itself never imports anything."""
+"""Lock file of LiteLLM's environment. Waypost itself imports nothing from that environment."""
 
 _READY = "waypost-ready"
 LLMS = 2
-"""LLMs of the pool: the first of the artifact. Each is the upstream under another name."""
+"""Size of the pool: the first LLMs of the artifact. Each is the upstream under another name."""
 
 PLACES = 128
-"""Requests that each LLM works on at a time: more than the bench ever asks."""
+"""Concurrent and queued requests per LLM: more than the bench ever has in flight."""
 
 
 LITELLM_ENVIRONMENT = {
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_LOG": "ERROR",
     "LITELLM_TELEMETRY": "False",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # its prices from its own files, not from the network
-    # it refuses to start without a key; with one, each request would cost it a check more
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # read prices from its own files, not from the network
+    # LiteLLM refuses to start without a key, and a key would add a check to each request
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     "LITELLM_MASTER_KEY": None,
     "DATABASE_URL": None,
 }
-"""What its own page on production asks for, and no key."""
+"""The settings of LiteLLM's documentation page on production, without a key."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What every target shares.
+    """The settings shared by all targets.
 
     Attributes:
         upstream: Port of the endpoint behind all targets.
         artifact: Folder of the trained router.
-        folder: For configs and logs.
+        folder: Folder for configs and logs.
     """
 
     upstream: int
@@ -78,12 +78,12 @@ class Scene:
 
 
 def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the targets named, in the order of `ALL`; none named are all.
+    """Return the wanted targets in the order of `ALL`; all targets if ``wanted`` is empty.
 
-    ``inline`` and ``deployments`` stand for all three modes of each.
+    ``inline`` and ``deployments`` stand for their three modes.
 
     Raises:
-        ConfigError: a name is unknown.
+        ConfigError: A name is unknown.
     """
     known = {*ALL, *PLACEMENTS}
     if unknown := [name for name in wanted if name not in known]:
@@ -99,10 +99,10 @@ def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
 
 @contextmanager
 def started(name: str, scene: Scene) -> Iterator[Endpoint]:
-    """Run a target for the length of the block, ready to answer.
+    """Run a target during the block; yield its endpoint once it answers.
 
     Raises:
-        BenchError: it does not start.
+        BenchError: The target does not start.
     """
     if name == LITELLM:
         with _proxy(scene.folder, scene.upstream, scene.llms) as port:
@@ -152,9 +152,9 @@ def graph(placement: str, port: int, scene: Scene) -> dict[str, Any]:
 
 
 def _environment(metrics_port: int, stats_port: int) -> dict[str, str | None]:
-    """Return ports of HAProxy's own, so that another one here does not matter.
+    """Return environment changes: free ports for HAProxy, which may already run on this machine.
 
-    Modes that the user's shell sets are removed: the options of ``waypost serve`` set them.
+    Modes set in the user's shell are removed: the options of ``waypost serve`` set them.
     """
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": None,
@@ -169,10 +169,10 @@ def _environment(metrics_port: int, stats_port: int) -> dict[str, str | None]:
 
 
 def litellm_version(lock: Path) -> str:
-    """Return LiteLLM's version in a lock.
+    """Return LiteLLM's version in a lock file.
 
     Raises:
-        BenchError: the lock is missing or does not name it.
+        BenchError: The lock file is missing or has no LiteLLM version.
     """
     try:
         found = re.search(r"^litellm==(\S+)$", lock.read_text(encoding="utf-8"), re.MULTILINE)
@@ -185,13 +185,13 @@ def litellm_version(lock: Path) -> str:
 
 
 def litellm_environment(tell: Tell) -> Path:
-    """Return the folder of LiteLLM's environment, made first where it is not there.
+    """Return the folder of LiteLLM's environment; create the environment if it is missing.
 
     Args:
-        tell: Called with a line before something is installed.
+        tell: Called with a line before the installation.
 
     Raises:
-        BenchError: it cannot be made.
+        BenchError: The environment cannot be created.
     """
     lock = resolve_path(LOCK)
     release = litellm_version(lock)
@@ -200,9 +200,9 @@ def litellm_environment(tell: Tell) -> Path:
     if (folder / _READY).is_file():
         return folder
     if settings().offline:
-        raise BenchError(f"{folder} is not there, and WAYPOST_OFFLINE forbids to download it")
+        raise BenchError(f"{folder} is missing, and WAYPOST_OFFLINE forbids downloads")
     tell(f"installing LiteLLM {release} into {folder} (a minute or more)")
-    shutil.rmtree(folder, ignore_errors=True)  # half of one, from a run that was cut off
+    shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, from an interrupted run
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
@@ -215,11 +215,11 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()[-8:]
-        raise BenchError("LiteLLM's environment cannot be made:\n" + "\n".join(lines))
+        raise BenchError("LiteLLM's environment cannot be created:\n" + "\n".join(lines))
 
 
 def litellm_config(upstream: int, models: Sequence[str]) -> dict[str, object]:
-    """Return its config: every model is the upstream under another name, no retries."""
+    """Return LiteLLM's config: every model is the upstream under another name, no retries."""
     endpoint = {
         "model": "openai/echo",
         "api_base": f"http://127.0.0.1:{upstream}/v1",
@@ -239,10 +239,10 @@ def litellm_config(upstream: int, models: Sequence[str]) -> dict[str, object]:
 
 @contextmanager
 def _proxy(folder: Path, upstream: int, models: Sequence[str]) -> Iterator[int]:
-    """Run the proxy with one worker; the value is its port.
+    """Run the proxy with one worker; yield its port.
 
     Raises:
-        BenchError: it does not start.
+        BenchError: The proxy does not start.
     """
     home = litellm_environment(Tell())
     (port,) = free_ports(1)

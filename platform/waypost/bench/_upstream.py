@@ -1,9 +1,9 @@
-"""The endpoint behind everything that is measured, and the questions that it is asked.
+"""The mock LLM endpoint behind all measured targets, and the prompts sent to it.
 
 ``python -m waypost.bench._upstream --tokens 64`` listens on a free port of 127.0.0.1 and writes the
-port as its first line. Answers are rendered beforehand, so that it costs a small part of what any
-gateway does. With ``--latency`` an answer goes after that many seconds. ``GET /traffic`` returns
-when calls came and answers went, in monotonic seconds, and begins another record.
+port as its first line. Answers are rendered in advance, so the endpoint takes little CPU time
+compared with a gateway. ``--latency`` delays each answer by that many seconds. ``GET /traffic``
+returns the times of calls and answers, in monotonic seconds, and clears the record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 PATH = "/v1/chat/completions"
 TOKEN = "lorem "  # noqa: S105 - a token of text
-"""The word that answers are made of unless told otherwise; questions never hold it."""
+"""The word that answers consist of by default; prompts never contain it."""
 
 PROMPT_TOKENS = 16
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
@@ -42,9 +42,9 @@ _THINGS = ("bridges", "lamps", "orchards", "libraries", "ferries", "clocks", "we
 
 
 def prompts(seed: int) -> Iterator[str]:
-    """Yield questions without end, no two alike; the same for the same seed.
+    """Yield prompts without end, all different; the same ones for the same seed.
 
-    They differ so that no memory of texts or of vectors flatters a router.
+    They differ so that a router's caches of texts or embeddings have no hits.
     """
     rng = random.Random(seed)  # noqa: S311 - no secret
     count = 0
@@ -60,7 +60,7 @@ def prompts(seed: int) -> Iterator[str]:
 
 
 def chat(model: str, prompt: str, *, stream: bool) -> bytes:
-    """Return the body of a chat of one turn; neither argument needs escaping in JSON."""
+    """Return the body of a one-turn chat request; ``model`` and ``prompt`` are not JSON-escaped."""
     return b'{"model":"%s","messages":[{"role":"user","content":"%s"}],"stream":%s}' % (
         model.encode(),
         prompt.encode(),
@@ -69,7 +69,7 @@ def chat(model: str, prompt: str, *, stream: bool) -> bytes:
 
 
 class Answers:
-    """The rendered answers, whole and as a stream of these tokens."""
+    """The rendered responses: the tokens as one response and as streams."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         usage = {
@@ -92,7 +92,7 @@ class Answers:
         told = _event(_object("chat.completion.chunk", [], usage=usage))
         self.stream = (*parts, end)
         self.stream_with_usage = (*parts, told + end)
-        """Parts of a stream, each sent by itself, as tokens come from an LLM."""
+        """Parts of a stream; each is one write, like the tokens of an LLM."""
 
 
 def _object(kind: str, choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -119,20 +119,20 @@ def _response(status: str, body: bytes) -> bytes:
 
 
 class Record:
-    """When calls came and when their answers went: monotonic seconds, which all processes share."""
+    """Times of calls and of their answers, in monotonic seconds, a clock all processes share."""
 
     def __init__(self) -> None:
         self.begins, self.ends = array("d"), array("d")
 
     def take(self) -> bytes:
-        """Return the record as JSON and forget it."""
+        """Return the record as JSON and clear it."""
         taken = {"begins": self.begins.tolist(), "ends": self.ends.tolist()}
         self.begins, self.ends = array("d"), array("d")
         return json.dumps(taken).encode()
 
 
 class Upstream(asyncio.Protocol):
-    """One connection: requests with a content-length, answered in their order."""
+    """One connection: answers requests with a content-length; in order without a latency."""
 
     def __init__(self, answers: Answers, record: Record, latency_s: float) -> None:
         self._answers, self._record, self._latency_s = answers, record, latency_s
@@ -144,7 +144,7 @@ class Upstream(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take every request that is complete."""
+        """Answer every complete request."""
         self._held += data
         while (head := self._held.find(b"\r\n\r\n")) >= 0:
             length = _LENGTH.search(self._held, 0, head)
@@ -184,8 +184,8 @@ async def listen(tokens: Sequence[str], latency_s: float = 0.0) -> asyncio.Serve
     """Listen on a free port of 127.0.0.1.
 
     Args:
-        tokens: Of every answer.
-        latency_s: Seconds until an answer; only with some of them is a record kept.
+        tokens: Tokens of every answer.
+        latency_s: Seconds until an answer; the record is kept only if this is above 0.
     """
     answers, record = Answers(tokens), Record()
     loop = asyncio.get_running_loop()
@@ -205,7 +205,7 @@ async def _serve(tokens: Sequence[str], latency_s: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--text", help="of every answer, instead of the tokens")
+    parser.add_argument("--text", help="text of every answer, instead of --tokens")
     parser.add_argument("--latency", type=float, default=0.0)
     given = parser.parse_args()
     words = re.findall(r"\S+\s*", given.text) if given.text else [TOKEN] * given.tokens

@@ -1,7 +1,7 @@
 """Measure how fast `waypost data responses` asks a slow endpoint, beside simpler ways.
 
-The same endpoint on this machine is asked by the pipeline, by a pool of threads, and by calls one
-after another, as LLMRouter makes them. Rates are those that the endpoint saw.
+The pipeline, a thread pool and a sequential loop (as in LLMRouter) call the same endpoint on this
+machine. Rates are measured at the endpoint.
 
 Example: waypost bench data --quick; waypost bench data --cells 1000,10000,100000
 """
@@ -26,30 +26,30 @@ from waypost.report.numbers import fixed, percent
 PIPELINE, POOL, SEQUENTIAL = "waypost data responses", "thread pool", "one after another"
 OF_IDEAL = 0.9
 FLAT = 1.25
-"""Memory at the most cells over that at the fewest that still counts as flat."""
+"""Highest ratio of memory at the most cells to memory at the fewest that counts as flat."""
 
 _EDGE = 0.1
 _SLOT_S = 0.1
 
 
 class Options(harness.Options):
-    """What is measured.
+    """Options of ``waypost bench data``.
 
     Attributes:
-        sequential: Calls of the way that makes one after another.
-        every_s: Seconds between two looks at CPU time.
-        cells_latency: Seconds of the endpoint while memory is measured.
-        cells_every_s: Seconds between two looks at memory.
+        sequential: Number of calls of the sequential loop.
+        every_s: Seconds between two samples of CPU time.
+        cells_latency: Latency of the endpoint in seconds while memory is measured.
+        cells_every_s: Seconds between two samples of memory.
     """
 
-    calls: int = Field(12_800, ge=10, description="Of each way.")
-    in_flight: int = Field(64, ge=1, description="Calls at once.")
+    calls: int = Field(12_800, ge=10, description="Calls of the pipeline and of the thread pool.")
+    in_flight: int = Field(64, ge=1, description="Concurrent calls.")
     latency: float = Field(
         0.1, ge=0.001, description="Seconds that the endpoint takes for an answer."
     )
     cells: tuple[int, ...] = Field(
         (),
-        description="Measure memory at so many cells, too; 100,000 take some minutes.",
+        description="Also measure memory at these numbers of cells; 100,000 take some minutes.",
         json_schema_extra={"metavar": "N,N,..."},
     )
     sequential: int = 60
@@ -72,13 +72,13 @@ QUICK = {"calls": 1280, "sequential": 10}
 
 
 def run(options: Options, tell: Tell) -> Result:
-    """Measure all ways of asking against one endpoint, one after the other.
+    """Measure the pipeline, the thread pool and the sequential loop one after the other.
 
     Returns:
         Figures: ``ways`` (by name), ``ratios``, ``memory`` (a row for each number of cells).
 
     Raises:
-        BenchError: a process failed, or calls are missing or were made twice.
+        BenchError: A process failed, or calls are missing or were made twice.
     """
     ways = {}
     calls = {PIPELINE: options.calls, POOL: options.calls, SEQUENTIAL: options.sequential}
@@ -140,7 +140,7 @@ WAY: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("CPU s in all", lambda one: fixed(one["cpu_s"], 1)),
     ("s in all", lambda one: fixed(one["wall_s"], 1)),
 )
-"""Columns of a way of asking."""
+"""Columns of the table of ways: head, and function that formats the cell."""
 
 MEMORY = {
     "askers_mb": "askers",
@@ -150,7 +150,7 @@ MEMORY = {
     "per_s": "calls/s",
     "wall_s": "s in all",
 }
-"""Figures of memory and their heads."""
+"""Key of a memory figure -> its column head."""
 
 
 def _endpoint(latency_s: float) -> Any:
@@ -203,17 +203,16 @@ def _memory(seen: Watched, calls: dict[str, Any]) -> dict[str, Any]:
 
 
 def traffic(begins: Sequence[float], ends: Sequence[float]) -> dict[str, Any]:
-    """Sum up a record of calls and answers, in monotonic seconds.
+    """Summarise a record of calls and answers, given in monotonic seconds.
 
     Returns:
-        ``calls`` begun and ``answered``; ``begin``, the second of the first call, and ``end``, of
-        the last answer; ``per_s``, answers a second between the two, and ``steady_per_s``, the
-        same over the middle 80 % of the answers, without start and end; ``most_at_once``, calls
-        in flight, and ``mean_at_once`` from begin to end; ``timeline``, answers in each tenth of
-        a second.
+        ``calls`` begun and ``answered``; ``begin``, the time of the first call, and ``end``, of
+        the last answer; ``per_s``, answers per second between the two, and ``steady_per_s``, the
+        same over the middle 80 % of the answers; ``most_at_once`` and ``mean_at_once``, maximum
+        and mean number of calls in flight; ``timeline``, answers in each tenth of a second.
 
     Raises:
-        ValueError: nothing was answered.
+        ValueError: No call was answered.
     """
     if not len(ends):
         raise ValueError("no call was answered")
@@ -221,7 +220,7 @@ def traffic(begins: Sequence[float], ends: Sequence[float]) -> dict[str, Any]:
     begin, end = float(came[0]), float(went[-1])
     low, high = int(len(went) * _EDGE), int(len(went) * (1 - _EDGE)) - 1
     middle = float(went[high] - went[low]) if high > low else 0.0
-    # calls that came up to each moment, less the answers that went before it
+    # calls in flight at each call: the calls so far less the answers before it
     at_once = np.arange(1, len(came) + 1) - np.searchsorted(went, came, side="right")
     seconds = end - begin
     unanswered = (len(came) - len(went)) * end
@@ -239,19 +238,19 @@ def traffic(begins: Sequence[float], ends: Sequence[float]) -> dict[str, Any]:
 
 
 def take(port: int) -> dict[str, Any]:
-    """Ask the endpoint for its record, which begins anew there; see `traffic`."""
+    """Fetch the endpoint's record, which clears it there, and summarise it with `traffic`."""
     record = json.loads(fetch(port, "GET", "/traffic")[1])
     return traffic(record["begins"], record["ends"])
 
 
 def ratios(ways: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return the first way's calls a second over those of each other way."""
+    """Return the ratio of the first way's calls per second to those of each other way."""
     (_, first), *others = ways.items()
     return {name: first["per_s"] / other["per_s"] for name, other in others}
 
 
 def growth(memory: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Return a figure at the most cells over that at the fewest; None for fewer than two rows."""
+    """Return the ratio of a figure at the most cells to that at the fewest; None below two rows."""
     if len(memory) < 2:
         return None
     rows = sorted(memory, key=lambda row: row["cells"])
@@ -259,11 +258,11 @@ def growth(memory: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def aims(ways: Mapping[str, Mapping[str, Any]], memory: Sequence[Mapping[str, Any]]) -> list[Aim]:
-    """Compare what was measured with the aims.
+    """Compare the figures with the aims.
 
     Args:
-        ways: Figures of the ways of asking, the pipeline's first.
-        memory: Rows by number of cells; may be empty.
+        ways: Figures by way, the pipeline first.
+        memory: Rows of memory figures, one for each number of cells; may be empty.
     """
     name, first = next(iter(ways.items()))
     return [

@@ -1,8 +1,8 @@
-"""Time query encoders, compare their vectors, and what routing on them earns.
+"""Time query encoders and compare their embeddings and the quality of routing on them.
 
-Milliseconds a query alone and in batches, cosine between encoders, and the quality of nearest
-neighbours on validation splits of the training data: masked, on scores, at lambda 0. That needs no
-training beyond k, so it compares the vectors and not a router.
+Reports milliseconds per query alone and in batches, the cosine between encoders, and the quality of
+nearest-neighbour routing on validation splits of the training data at lambda 0. Only k is fitted,
+so the comparison is of the embeddings, not of a router.
 
 Example: waypost bench encoder --data DIR --encoder static --encoder onnx
 """
@@ -31,20 +31,20 @@ _VALIDATION = 0.2
 
 
 class Options(harness.Options):
-    """What is compared.
+    """Options of ``waypost bench encoder``.
 
     Attributes:
-        structure_weights: Each encoder is measured with each; 0 is without structure features.
-        timed_queries: Queries drawn for the timing.
+        structure_weights: Weights to measure each encoder with; 0 is without structure features.
+        timed_queries: Number of queries drawn for the timing.
     """
 
     data: DirectoryPath = Field(description="Routing-data folder; only its training split is read.")
     encoder: tuple[str, ...] = Field(
         ("hashing", "static", "onnx", "torch"),
-        description="Kind or id; may be given many times. Its structure setting is overruled.",
+        description="Kind or id; may be given many times. Its structure setting is ignored.",
     )
-    seed: int = Field(100, ge=0, description="Of the first split.")
-    repeats: int = Field(5, ge=1, description="Splits, with the seeds that follow.")
+    seed: int = Field(100, ge=0, description="Seed of the first split.")
+    repeats: int = Field(5, ge=1, description="Number of splits, with consecutive seeds.")
     structure_weights: tuple[float, ...] = (0.0, 0.5)
     timed_queries: int = 192
 
@@ -52,19 +52,19 @@ class Options(harness.Options):
 def run(options: Options, tell: Tell) -> Result:
     """Compare encoders on the training split of routing data.
 
-    Each of the splits is by task: four fifths to learn from, one fifth to score on.
+    Each split is stratified by task: four fifths for fitting, one fifth for scoring.
 
     Returns:
         Figures: ``folder``, ``queries``, ``llms``, ``splits``, ``best_single`` and ``oracle``
-        (mean scores), ``rows`` (one an encoder and weight, with ``timing`` and ``quality``; see
-        `_time` and `_quality`), ``cosine`` (pairs of encoders of one model, mean and least over
-        the queries) and ``neighbours_shared`` (every pair: mean share of the 10 nearest
+        (mean scores), ``rows`` (one for each encoder and weight, with ``timing`` and ``quality``;
+        see `_time` and `_quality`), ``cosine`` (pairs of encoders of one model: mean and minimum
+        over the queries) and ``neighbours_shared`` (every pair: mean share of the 10 nearest
         neighbours in common).
 
     Raises:
-        SchemaError: the data is not routing data.
-        RegistryError: an encoder is unknown.
-        WeightsError: a model cannot be had.
+        SchemaError: The data is not routing data.
+        RegistryError: An encoder is unknown.
+        WeightsError: A model is not available.
     """
     data = read_routing_data(options.data, "train")
     splits = [_split(data, options.seed + repeat) for repeat in range(options.repeats)]
@@ -113,7 +113,7 @@ def run(options: Options, tell: Tell) -> Result:
 
 
 def _split(data: RoutingData, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split by task; queries whose letters are the same fall on one side."""
+    """Split by task; queries with the same letters and digits go to the same part."""
     rng = np.random.default_rng(seed)
     texts = ["".join(filter(str.isalnum, text.lower())) for text in data.queries]
     groups = np.unique(np.array(texts), return_inverse=True)[1]
@@ -127,7 +127,7 @@ def _split(data: RoutingData, seed: int) -> tuple[NDArray[np.intp], NDArray[np.i
 
 
 def _time(encoder: Encoder, queries: Sequence[str], count: int) -> dict[str, float]:
-    """Return milliseconds a query: p50 and p99 of one text at a time, means in batches."""
+    """Return milliseconds per query: p50 and p99 of one text at a time, means in batches."""
     drawn = np.random.default_rng(0).permutation(len(queries))[:count]
     texts = [queries[position] for position in drawn]
     encoder.encode(texts[:2])
@@ -150,13 +150,13 @@ def _quality(
     scores: Floats,
     splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
 ) -> dict[str, Any]:
-    """Return what neighbours earn on the validation parts, over the repeats.
+    """Return the quality of nearest-neighbour routing on the validation parts of the splits.
 
     Returns:
         ``mean`` score; ``gain``, its mean difference to the best single LLM of each training
-        part; ``standard_error`` and ``gain_standard_error`` from the spread of the repeats (they
-        share queries, so it understates what another data set would show); ``neighbours``, the k
-        that cross-validation chose in each repeat.
+        part; ``standard_error`` and ``gain_standard_error`` from the spread of the repeats (which
+        share queries, so the error on new data is larger); ``neighbours``, the k chosen by
+        cross-validation in each repeat.
     """
     means, gains, chosen = [], [], []
     for seed, (learn, score) in enumerate(splits):
@@ -180,7 +180,7 @@ def _standard_error(values: Sequence[float]) -> float:
 
 
 def _choose(vectors: NDArray[np.float32], scores: Floats, seed: int) -> int:
-    """Return the k that earns most in cross-validation inside the training part."""
+    """Return the k with the highest score in cross-validation on the training part."""
     folds = np.random.default_rng(seed).permutation(len(vectors)) % _FOLDS
     total = dict.fromkeys(NEIGHBOURS, 0.0)
     for fold in range(_FOLDS):
@@ -197,10 +197,10 @@ def _earned(
     asked: NDArray[np.float32],
     asked_scores: Floats,
 ) -> dict[int, Floats]:
-    """Return, for each k, the score of the LLM whose mean over the k neighbours is highest.
+    """Return, for each k, the score of the LLM with the highest mean over the k neighbours.
 
-    Unmeasured scores are left out of the means; an LLM that no neighbour measured counts with
-    its mean over all that are known.
+    Missing scores are left out of the means. An LLM without scores in the neighbourhood has its
+    mean over all of ``known_scores``.
     """
     order = nearest(known, asked, min(max(NEIGHBOURS), len(known)))
     measured = ~np.isnan(known_scores)
@@ -219,7 +219,7 @@ def _earned(
 
 
 def nearest(known: NDArray[np.float32], asked: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Return positions in `known` of the nearest rows by cosine, shape (n_asked, count)."""
+    """Return positions of the nearest rows of ``known`` by cosine, shape (n_asked, count)."""
     similarity = asked @ known.T
     top = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     inner = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
@@ -231,7 +231,7 @@ def _best_single(scores: Floats, learn: NDArray[np.intp]) -> Floats:
 
 
 def _cosines(vectors: dict[EncoderSpec, NDArray[np.float32]]) -> list[dict[str, Any]]:
-    """Compare encoders of one model in one space: the rest have no common axes."""
+    """Compare encoders of the same model; vectors of different models have no common axes."""
     items = [(spec, v) for spec, v in vectors.items() if spec.kind in ("onnx", "torch")]
     pairs = [(a, b) for i, a in enumerate(items) for b in items[i + 1 :]]
     found = []
@@ -246,7 +246,7 @@ def _cosines(vectors: dict[EncoderSpec, NDArray[np.float32]]) -> list[dict[str, 
 
 
 def _shared(vectors: dict[str, NDArray[np.float32]], count: int = 10) -> list[dict[str, Any]]:
-    """Say for each pair how many of a query's nearest neighbours are the same in both."""
+    """Return for each pair the mean share of a query's nearest neighbours in common."""
     sets = {
         name: [set(row.tolist()) for row in nearest(v, v[:512], count + 1)[:, 1:]]
         for name, v in vectors.items()

@@ -1,9 +1,9 @@
-"""Measure what the gateway adds to a request, beside LiteLLM's proxy.
+"""Measure the latency that the gateway adds to a request, beside LiteLLM's proxy.
 
-Each target stands between one client and one local upstream that answers at once. Added latency is
-that of a request through the target less that of a request straight to the upstream, taken in turn
-by the same worker. LiteLLM is installed into an environment of its own, in Waypost's cache. With
-everything it takes a quarter of an hour.
+Each target runs between one client and one local upstream that answers at once. Added latency is
+the latency of a request through the target less that of a request directly to the upstream, sent in
+turn by the same worker. LiteLLM is installed into its own environment in Waypost's cache. All
+targets together take a quarter of an hour.
 
 Example: waypost bench gateway --quick --target inline --target litellm --out out.json
 """
@@ -45,20 +45,20 @@ from waypost.loading import load_router
 
 ARTIFACT = "serve_configs/starter/artifact"
 DIRECT = "direct"
-"""The upstream alone: what client and upstream could do if no gateway were between them."""
+"""The upstream without a gateway: the upper bound that client and upstream set."""
 
 _WARM_UP = 50
 
 
 class Options(harness.Options):
-    """How much is measured.
+    """Options of ``waypost bench gateway``.
 
     Attributes:
-        rounds: How often in a pass every slice is measured.
-        seconds: Of a slice.
-        concurrency: Of the pairs.
-        saturation: Concurrency of the throughput.
-        decisions: Texts decided in a round.
+        rounds: Measurements of every slice in a pass.
+        seconds: Seconds of a slice.
+        concurrency: Concurrencies for latency.
+        saturation: Concurrencies for throughput.
+        decisions: Texts routed in a round.
     """
 
     target: tuple[str, ...] = Field(
@@ -68,11 +68,11 @@ class Options(harness.Options):
     )
     artifact: DirectoryPath | None = Field(
         None,
-        description=f"The trained router of the graph.  [default: {ARTIFACT}]",
+        description=f"Artifact of the router.  [default: {ARTIFACT}]",
     )
-    tokens: int = Field(64, ge=1, description="Of every answer.")
+    tokens: int = Field(64, ge=1, description="Tokens of every answer.")
     passes: int = Field(2, ge=1, description="How often every target is started and measured.")
-    seed: int = Field(0, ge=0, description="Of prompts and of every order.")
+    seed: int = Field(0, ge=0, description="Seed of the prompts and of the order of measurements.")
     rounds: int = 2
     seconds: float = 2.0
     concurrency: tuple[int, ...] = (1, 8, 32, 64)
@@ -84,16 +84,16 @@ QUICK = {"passes": 1, "rounds": 1, "seconds": 0.5, "decisions": 300}
 
 
 def run(options: Options, tell: Tell) -> Result:
-    """Measure every target against one upstream, pass after pass, in a drawn order.
+    """Measure every target against one upstream, pass after pass, in random order.
 
     Returns:
         Figures: ``decision``, ``direct`` (the upstream alone), ``targets`` (see `summary`),
-        ``ratios`` (see there).
+        ``ratios`` (see `ratios`).
 
     Raises:
-        ConfigError: a target is unknown.
-        BenchError: the upstream or the client fails.
-        ArtifactError, WeightsError: the router cannot be had.
+        ConfigError: A target is unknown.
+        BenchError: The upstream or the client fails.
+        ArtifactError, WeightsError: The router cannot be loaded.
     """
     targets = chosen(options.target)
     artifact = options.artifact or resolve_path(ARTIFACT)
@@ -141,7 +141,7 @@ def result(figures: Mapping[str, Any], options: Options, failed: Mapping[str, st
 
 
 def _decision(artifact: Path, options: Options, tell: Tell) -> dict[str, Any]:
-    """Time text to decision, embedding included, in this process, on texts all different."""
+    """Time routing decisions, embedding included, in this process, on different texts."""
     tell("deciding in this process")
     rounds, count = options.passes * options.rounds, options.decisions
     router = load_router(artifact)
@@ -166,7 +166,7 @@ def _one(name: str, scene: Scene, options: Options, order: random.Random) -> lis
 
 
 def slices(options: Options, order: random.Random) -> tuple[Slice, ...]:
-    """Return the slices of one pass: every round holds each kind once, in an order of its own."""
+    """Return the slices of one pass: every round has each kind once, in random order."""
     kinds = [
         part
         for stream in (False, True)
@@ -189,10 +189,10 @@ def _litellm() -> str | None:
 
 
 def latency(rounds: Sequence[Sequence[Pair]], *, stream: bool) -> dict[str, Any]:
-    """Return what rounds of pairs say.
+    """Return the latencies of rounds of pairs.
 
-    ``added_ms`` is through minus direct, pair by pair; ``through_ms`` and ``direct_ms`` are the
-    two themselves. A stream has ``added_first_ms`` besides: the same to the first token.
+    ``added_ms`` is ``through_ms`` minus ``direct_ms`` of each pair. Streams also have
+    ``added_first_ms``, the same for the time to the first token.
     """
     found: dict[str, Any] = {
         "pairs": sum(map(len, rounds)),
@@ -207,9 +207,9 @@ def latency(rounds: Sequence[Sequence[Pair]], *, stream: bool) -> dict[str, Any]
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
-    """Return ``latency`` and ``throughput`` of one target, an entry for each kind of slice.
+    """Return ``latency`` and ``throughput`` of one target, with one entry for each kind of slice.
 
-    A kind without a single answer has ``errors`` and no figures.
+    A kind of pairs without any answer has ``errors`` but no latencies.
     """
     by_slice: Mapping[Slice, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -246,7 +246,7 @@ def _added_p50(target: Target, *, stream: bool) -> float | None:
 
 
 def _saturation(target: Target, *, stream: bool) -> float | None:
-    """Return the most requests a second, over the concurrencies."""
+    """Return the highest number of requests per second over the concurrencies."""
     entries = [one for one in target.get("throughput", ()) if one["stream"] == stream]
     return max((one["requests_per_s"]["median"] for one in entries), default=None)
 
@@ -257,7 +257,7 @@ RATIOS = {
     "throughput": ("throughput", _saturation, False),
     "throughput_stream": ("throughput, streams", _saturation, True),
 }
-"""Ratio over LiteLLM's -> head, function, whether of streams."""
+"""Ratio to LiteLLM -> head, function, whether it is for streams."""
 
 
 def ratios(targets: Mapping[str, Target]) -> dict[str, dict[str, float | None]]:
@@ -277,7 +277,7 @@ def ratios(targets: Mapping[str, Target]) -> dict[str, dict[str, float | None]]:
 
 
 def aims(decision: Mapping[str, Any] | None, targets: Mapping[str, Target]) -> list[Aim]:
-    """Compare with what the project aims at, for each mode that was measured."""
+    """Compare the figures with the project's aims, for each measured mode."""
     found: list[Aim] = []
     if decision is not None:
         value = decision["ms"]["p50"]["median"]
@@ -345,7 +345,7 @@ def _tables(figures: Mapping[str, Any], options: Options) -> Iterator[Table]:
 
 
 def _cell(entry: Mapping[str, Any], key: str) -> str:
-    """Write percentiles of rounds, or one figure of them, and how many requests failed."""
+    """Return percentiles of rounds, or one figure, as text with the number of failed requests."""
     if key not in entry:
         return "-"
     errors = f" ({entry['errors']} errors)" if entry["errors"] else ""

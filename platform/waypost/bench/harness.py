@@ -1,4 +1,4 @@
-"""What every bench shares: options, result, aims, figures and the facts of the machine."""
+"""The parts shared by all benchmarks: options, result, aims, figures and machine facts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from waypost.report.numbers import UNKNOWN, table
 
 PERCENTILES = (50, 95, 99)
 PACKAGES = ("numpy", "ray", "scikit-learn")
-"""Packages whose versions stand in every result."""
+"""Packages whose versions are part of every result."""
 
 
 class BenchError(WaypostError):
-    """A process of a bench does not start, fails or does not answer; the message says why."""
+    """A process of a bench does not start, fails or does not answer."""
 
 
 class Options(StrictModel):
     """Base of a bench's options; a field with a description is an option of its command.
 
-    ``json_schema_extra`` of a field may hold ``metavar`` (the option is one text that the model
-    reads) or ``argument`` (the field is the command's arguments, shown by this text).
+    ``json_schema_extra`` of a field may have ``metavar`` (the option is one string that the model
+    parses) or ``argument`` (the field takes the command's arguments; help shows this text).
     """
 
 
@@ -43,7 +43,7 @@ class _NoBar(Protocol):
 
 @dataclass(frozen=True)
 class Tell:
-    """Told how far a bench is.
+    """Callbacks for the progress of a bench.
 
     Attributes:
         line: Called with a line for each step.
@@ -54,18 +54,18 @@ class Tell:
     bar: _NoBar = lambda done, total, what="": None
 
     def __call__(self, line: str) -> None:
-        """Tell a line."""
+        """Report a line."""
         self.line(line)
 
 
 @dataclass(frozen=True)
 class Aim:
-    """One thing aimed at; `at_most` and `at_least` make one.
+    """A target of the project for one figure; `at_most` and `at_least` create one.
 
     Attributes:
-        aim: In words, with its bound.
-        value: The figure reached; None where it was not measured.
-        reached: None where it was not measured.
+        aim: Description with the bound.
+        value: The measured figure; None if it was not measured.
+        reached: Whether the value is within the bound; None if it was not measured.
     """
 
     aim: str
@@ -74,12 +74,12 @@ class Aim:
 
 
 def at_most(what: str, value: float | None, bound: float) -> Aim:
-    """Return an aim that is reached up to a bound."""
+    """Return an aim that is reached if the value is at most a bound."""
     return Aim(f"{what}: at most {bound:,g}", value, None if value is None else value <= bound)
 
 
 def at_least(what: str, value: float | None, bound: float) -> Aim:
-    """Return an aim that is reached from a bound on."""
+    """Return an aim that is reached if the value is at least a bound."""
     return Aim(f"{what}: at least {bound:,g}", value, None if value is None else value >= bound)
 
 
@@ -94,14 +94,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What a bench found.
+    """The result of a bench.
 
     Attributes:
-        tables: For people.
-        facts: What a reader needs to know to read them.
-        aims: Reached or not.
-        figures: Everything, JSON-able.
-        failed: What was not measured to the end -> why.
+        tables: Tables for display.
+        facts: A text that explains the tables.
+        aims: Aims, reached or not.
+        figures: All figures, JSON-able.
+        failed: Name of an incomplete measurement -> reason.
     """
 
     tables: Sequence[Table]
@@ -114,14 +114,14 @@ class Result:
 def benches() -> dict[str, str]:
     """Return the name of every bench and the first line of its module.
 
-    A bench is a module of this package; those whose name begins with ``_``, and this one, are not.
+    Every module of this package is a bench, except this one and those that begin with ``_``.
     """
     names = [info.name for info in pkgutil.iter_modules(waypost.bench.__path__)]
     return {one: _first_line(one) for one in names if one[0] != "_" and one != "harness"}
 
 
 def _first_line(name: str) -> str:
-    # read, not imported: a list of benches needs none of their libraries
+    # read, not imported: importing a bench needs its libraries
     spec = find_spec(f"waypost.bench.{name}")
     loader: Any = spec and spec.loader
     return str(loader.get_source(f"waypost.bench.{name}").split('"""')[1]).partition("\n")[0]
@@ -129,10 +129,10 @@ def _first_line(name: str) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """A result with what holds for all benches.
+    """A result with the facts common to all benches.
 
     Attributes:
-        result: The bench's own.
+        result: Result of the bench.
         data: JSON-able: ``format``, ``machine``, ``options``, the bench's figures, ``aims``,
             ``failed``.
     """
@@ -142,7 +142,7 @@ class Report:
 
     @property
     def tables(self) -> Iterator[Table]:
-        """The bench's tables, and that of the aims."""
+        """The bench's tables, then the table of aims."""
         yield from self.result.tables
         if self.result.aims:
             told = {True: "reached", False: "not reached", None: "not measured"}
@@ -170,11 +170,11 @@ def measure(name: str, options: Options, tell: Tell) -> Report:
 
     Args:
         name: One of `benches`.
-        options: Of its module's ``Options``.
-        tell: Told how far it is.
+        options: Instance of its module's ``Options``.
+        tell: Progress callbacks.
 
     Raises:
-        WaypostError: what the bench raises.
+        WaypostError: The bench raised it.
     """
     load = os.getloadavg()[0]
     result: Result = import_module(f"waypost.bench.{name}").run(options, tell)
@@ -204,24 +204,24 @@ def _version(package: str) -> str | None:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Time one call."""
+    """Return the seconds that one call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def milliseconds(ask: Callable[[int], Any], count: int, warm_up: int = 5) -> list[float]:
-    """Time ``ask(0)`` to ``ask(count - 1)``, after a few of them that are not counted."""
+    """Return the milliseconds of ``ask(0)`` to ``ask(count - 1)``, after ``warm_up`` calls."""
     for i in range(min(warm_up, count)):
         ask(i)
     return [1e3 * seconds(lambda i=i: ask(i)) for i in range(count)]  # type: ignore[misc]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Return ``p50``, ``p95`` and ``p99``, interpolated.
+    """Return ``p50``, ``p95`` and ``p99``, with linear interpolation.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: There are no values.
     """
     if not len(values):
         raise ValueError("percentiles of no values")
@@ -230,10 +230,10 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return ``median``, ``least`` and ``most``, as of several rounds.
+    """Return ``median``, ``least`` and ``most`` of values, usually one for each round.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: There are no values.
     """
     found = np.asarray(values, float)
     return {
@@ -244,13 +244,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def over_rounds(rounds: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Return `percentiles` of each round, as their `spread` over the rounds."""
+    """Return the `spread` over the rounds of each of their `percentiles`."""
     each = [percentiles(values) for values in rounds]
     return {key: spread([one[key] for one in each]) for key in each[0]}
 
 
 def figure(value: float | None) -> str:
-    """Write a number with three significant digits."""
+    """Return a number as text with three significant digits."""
     if value is None:
         return UNKNOWN
     if abs(value) >= 1000:
@@ -259,5 +259,5 @@ def figure(value: float | None) -> str:
 
 
 def with_range(one: Mapping[str, float]) -> str:
-    """Write a `spread`: the median, and least and most in brackets."""
+    """Return a `spread` as text: the median, then least and most in brackets."""
     return f"{figure(one['median'])} [{figure(one['least'])}, {figure(one['most'])}]"

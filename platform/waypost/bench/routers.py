@@ -1,7 +1,7 @@
 """Time fits and decisions of score routers, beside scikit-learn's neighbours and ridge.
 
-Vectors are given, so that no encoder is measured; routers that fine-tune a model are left out.
-Without options it takes some minutes.
+Embeddings are given, so no encoder is measured. Routers that fine-tune a model are left out.
+The default options take some minutes.
 
 Example: waypost bench routers --quick; waypost bench routers --insert README.md:speed
 """
@@ -32,38 +32,38 @@ ENCODER = "static"
 NEIGHBOURS, RIDGE = "scikit-learn KNeighborsRegressor", "scikit-learn Ridge"
 NEAREST, AUTO = "knnrouter", "auto"
 LINEAR = ("linearrouter", "mfrouter", "clusterrouter")
-"""Routers whose decision is a product or two of the vector and a matrix."""
+"""Routers whose decision is one or two products of the embedding and a matrix."""
 
 DEFAULT_K = 320
-"""scikit-learn's k where `NEAREST` is not measured; else they have the same."""
+"""scikit-learn's k if `NEAREST` is not measured; otherwise it uses the k of `NEAREST`."""
 
 LAM = 0.1
-"""Cost weight of the batches: costs have their part in what is measured."""
+"""Cost weight of the batches; above 0, so that decisions use costs."""
 
 _COMPARED = 200
-"""Queries that recall is measured on, at most."""
+"""Maximum number of queries that recall is measured on."""
 
 
 class Options(harness.Options):
-    """How much is measured.
+    """Options of ``waypost bench routers``.
 
     Attributes:
-        batch: Queries decided together.
-        repeats: How often.
-        alone: Queries decided one by one.
-        large_n, large_llms: Size of the large case.
+        batch: Queries routed in one batch.
+        repeats: Number of rounds of the batch.
+        alone: Queries routed one by one.
+        large_n, large_llms: Questions and LLMs of the large case.
     """
 
     data: DirectoryPath | None = Field(
         None,
-        description="Routing-data folder, whose training split is fitted.  [default: made-up data]",
+        description="Routing-data folder; its training split is used.  [default: made-up data]",
     )
     router: tuple[str, ...] = Field((), description="May be given many times.  [default: all]")
     n: int = Field(5000, ge=20, description="Made-up questions.")
     llms: int = Field(9, ge=2, description="Made-up LLMs.")
-    dim: int = Field(384, ge=2, description="Of made-up vectors.")
-    large: bool = Field(True, description="Neighbours on 100,000 questions, too.")
-    seed: int = Field(0, ge=0, description="Of the made-up data.")
+    dim: int = Field(384, ge=2, description="Dimension of made-up embeddings.")
+    large: bool = Field(True, description="Also measure neighbours on 100,000 questions.")
+    seed: int = Field(0, ge=0, description="Seed of the made-up data.")
     batch: int = 4096
     repeats: int = 7
     alone: int = 500
@@ -78,13 +78,13 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured.
+    """The timing of one subject.
 
     Attributes:
-        fit_s: Of one fit, the first of its kind in this process: imports count.
-        per_s: Queries a second in a batch, the best of several.
-        p50_ms, p99_ms: Of one query alone, each another one.
-        memory_mb: Bytes of the learned arrays, in millions; None where they are not known.
+        fit_s: Seconds of the first fit in this process, imports included.
+        per_s: Queries per second in a batch, the best of several rounds.
+        p50_ms, p99_ms: Milliseconds of a single query, over different queries.
+        memory_mb: Size of the learned arrays in MB (1e6 bytes); None if unknown.
     """
 
     fit_s: float
@@ -96,7 +96,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: it answers the whole batch, or one query of it; see `Timing`."""
+    """A fitted model to time, on the whole batch and on single queries of it; see `Timing`."""
 
     fit_s: float
     ask_all: Callable[[], Any]
@@ -105,14 +105,16 @@ class Subject:
 
 
 def run(options: Options, tell: Tell) -> Result:
-    """Measure each router, scikit-learn's models, and neighbours on much data.
+    """Measure each router, scikit-learn's models, and neighbours on large data.
 
     Returns:
         Figures: ``data``, ``routers`` and ``references`` (`Timing` by name), ``large`` (see
         `_time_large`), ``index_mb``.
 
     Raises:
-        RegistryError, SchemaError, MissingExtraError: of names, data, scikit-learn.
+        RegistryError: A router is unknown or cannot be measured.
+        SchemaError: ``data`` is not a routing-data folder.
+        MissingExtraError: scikit-learn is not installed.
     """
     chosen = measured_routers(options.router)
     data, batch = _given(options.data, options) if options.data else _made_up(options)
@@ -162,7 +164,7 @@ def measured_routers(names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the score routers of these names, or all built-in ones that fine-tune no model.
 
     Raises:
-        RegistryError: a name is unknown, or names what cannot be measured here.
+        RegistryError: A name is unknown, or its router cannot be measured here.
     """
     wanted = list(names) or [e.name for e in list_routers([]) if e.source == "built-in"]
     classes: dict[str, Any] = {name: router_class(name) for name in wanted}
@@ -196,7 +198,7 @@ def _batch(data: RoutingData, rows: NDArray[np.intp]) -> QueryBatch:
 
 
 def _fitted(name: str, params: dict[str, Any], data: Any) -> tuple[ScoreRouter, float]:
-    """Fit a router with these parameters; return it and the seconds that took."""
+    """Fit a router with these parameters; return it and the seconds of the fit."""
     start = time.perf_counter()
     router = make_router(name, params)
     assert isinstance(router, ScoreRouter)  # the caller chose by class
@@ -205,10 +207,10 @@ def _fitted(name: str, params: dict[str, Any], data: Any) -> tuple[ScoreRouter, 
 
 
 def _subject_of(router: ScoreRouter, fit_s: float, batch: QueryBatch) -> Subject:
-    """Return a fitted router's decisions: prediction, cost and ranking; `decide` of one query."""
+    """Return a fitted router's decisions: predict, cost and rank a batch; `decide` one query."""
 
     def decide_all() -> None:
-        asked = QueryBatch(batch.queries, batch.embeddings)  # a batch keeps what was computed of it
+        asked = QueryBatch(batch.queries, batch.embeddings)  # a new batch has no cached results
         prediction = router.predict(asked)
         policy.rank(
             prediction.quality,
@@ -230,11 +232,11 @@ def _memory_mb(router: ScoreRouter) -> float:
 
 
 def _references(data: RoutingData, batch: QueryBatch, k: int) -> dict[str, Subject]:
-    """Fit scikit-learn's own models: they predict quality and no more.
+    """Fit scikit-learn's models, which predict quality only.
 
-    Scores that were not measured are 0 to them, which changes no time. Neighbours are searched by
-    brute force, on unit vectors by Euclidean distance, for which scikit-learn has faster code, and
-    by cosine.
+    Missing scores are replaced by 0, which does not change the timing. Neighbours are searched by
+    brute force, once by Euclidean distance, for which scikit-learn has faster code, and once by
+    cosine. On unit vectors both have the same neighbours.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -262,13 +264,13 @@ def _references(data: RoutingData, batch: QueryBatch, k: int) -> dict[str, Subje
 def timings(
     subjects: Mapping[str, Subject], count: int, repeats: int, alone: int
 ) -> dict[str, Timing]:
-    """Time batches round by round, so that a busy minute of the machine is everyone's.
+    """Time batches round by round, so that other load on the machine affects all subjects alike.
 
     Args:
-        subjects: What is timed, by name.
+        subjects: Models to time, by name.
         count: Queries of the batch.
-        repeats: Rounds.
-        alone: Queries answered one by one.
+        repeats: Number of rounds.
+        alone: Number of queries to time one by one.
     """
     least = dict.fromkeys(subjects, float("inf"))
     for _ in range(repeats):
@@ -283,12 +285,12 @@ def timings(
 
 
 def _time_large(options: Options) -> tuple[dict[str, dict[str, float]], float]:
-    """Ask neighbours both ways on made-up data; return ``exact`` and ``index``, and the index's MB.
+    """Time exact and indexed neighbours on made-up data; return figures and the index's MB.
 
-    Each has ``fit_s`` (of the whole fit, the index and the choice of k included), ``p50_ms`` and
-    ``p99_ms`` of one decision, ``memory_mb`` of the learned arrays, ``k`` neighbours, ``recall``
-    (share of an exact search's neighbours that are found) and ``same_choice`` (share of queries
-    for which the same LLM is chosen as by an exact search).
+    The figures ``exact`` and ``index`` each have ``fit_s`` (the whole fit, index and choice of k
+    included), ``p50_ms`` and ``p99_ms`` of one decision, ``memory_mb`` of the learned arrays,
+    ``k``, ``recall`` (share of the exact neighbours that the search returns) and ``same_choice``
+    (share of queries routed to the same LLM as by the exact search).
     """
     n, alone = options.large_n, options.alone
     data = made_up(n + alone, options.large_llms, options.dim, options.seed)
@@ -342,13 +344,13 @@ def aims(
     *,
     whole: bool,
 ) -> list[Aim]:
-    """Compare what was measured with what the project aims at.
+    """Compare the timings with the project's aims.
 
     Args:
-        routers: Times by router.
-        references: Times of scikit-learn's models.
-        large: See `_time_large`; empty where it was not measured.
-        whole: Every router was asked for and fitted: only then is the sum of fits one.
+        routers: Timing by router.
+        references: Timing by scikit-learn model.
+        large: See `_time_large`; empty if it was not measured.
+        whole: Whether all routers were requested and fitted; required for the sum of fits.
     """
     fits = sum(one.fit_s for one in routers.values()) if whole else None
     without = fits - routers[AUTO].fit_s if fits is not None and AUTO in routers else None

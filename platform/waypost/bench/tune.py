@@ -1,7 +1,7 @@
 """Time sweeps on Ray beside a plain loop over the same fits.
 
-Many cheap trials show what a sweep adds to each; trials whose fits take over a second show what
-more workers earn. Each way runs in a process of its own, with a Ray of its own.
+Many cheap trials show the overhead of a sweep per trial. Trials whose fits take over a second show
+the speed-up of more workers. Each way runs in its own process, with its own Ray.
 
 Example: waypost bench tune --quick; waypost bench tune --costly none
 """
@@ -43,7 +43,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "mlprouter": {"weight_decay": {"type": "loguniform", "low": 0.05, "high": 1}},
     "graphrouter": {"weight_decay": {"type": "loguniform", "low": 0.0001, "high": 0.01}},
 }
-"""Searched parameters that change how long a fit takes little: what is measured is the sweep."""
+"""Searched parameters, chosen so that they hardly change the time of a fit."""
 
 LOOP = "plain loop"
 NONE = "none"
@@ -53,19 +53,19 @@ Figures = dict[str, float]
 
 
 class Options(harness.Options):
-    """What is measured.
+    """Options of ``waypost bench tune``.
 
     Attributes:
-        cheap_n, costly_n: Made-up questions.
-        cheap_folds, costly_folds: Fits of a trial.
-        llms, dim: Size of the made-up data.
+        cheap_n, costly_n: Number of made-up questions.
+        cheap_folds, costly_folds: Number of fits of a trial.
+        llms, dim: Number of LLMs and dimension of the embeddings of the made-up data.
     """
 
     cheap: str = Field("knnrouter", description="Router of the cheap trials, or none.")
-    cheap_trials: int = Field(200, ge=2, description="How many.")
+    cheap_trials: int = Field(200, ge=2, description="Number of cheap trials.")
     costly: str = Field("mlprouter", description="Router of the costly trials, or none.")
-    costly_trials: int = Field(16, ge=2, description="How many.")
-    workers: int = Field(2, ge=1, description="Of Ray.")
+    costly_trials: int = Field(16, ge=2, description="Number of costly trials.")
+    workers: int = Field(2, ge=1, description="Number of Ray workers.")
     cheap_n: int = 1000
     cheap_folds: int = 5
     costly_n: int = 3000
@@ -82,14 +82,14 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Case:
-    """Fits to make: a router, made-up data, and settings that take about the same time.
+    """The fits of a measurement: a router, made-up data, and settings of similar cost.
 
     Attributes:
-        router: One of `SPACES`.
+        router: A key of `SPACES`.
         n, llms, dimension: Size of the made-up data.
-        trials: Settings.
-        folds: Fits of each.
-        seed: Of data and settings.
+        trials: Number of settings.
+        folds: Number of fits of each setting.
+        seed: Seed of data and settings.
     """
 
     router: str
@@ -101,7 +101,7 @@ class Case:
     seed: int = 0
 
     def config(self) -> TuneConfig:
-        """Return the sweep."""
+        """Return the config of the sweep."""
         return check_sweep(
             {
                 "router": self.router,
@@ -116,12 +116,12 @@ class Case:
         )
 
     def problem(self) -> CrossValidation:
-        """Make the data and deal the questions."""
+        """Return the cross-validation on the made-up data."""
         data = made_up(self.n, self.llms, self.dimension, self.seed)
         return CrossValidation.of(self.config(), data, ())
 
     def tasks(self, folder: Path) -> list[Task]:
-        """Propose all settings, the same each time."""
+        """Return tasks for all settings, the same ones on every call."""
         config = self.config()
         space = SearchSpace(config, defaults_of(config))
         journal = Journal(folder / "proposed.jsonl", {})
@@ -141,8 +141,8 @@ def run(options: Options, tell: Tell) -> Result:
         with the loop).
 
     Raises:
-        BenchError: a process failed, or the ways' scores differ.
-        RegistryError: a router that the bench has no settings for.
+        BenchError: A process failed, or the ways' scores differ.
+        RegistryError: The bench has no settings for a router.
     """
     given, size = options.model_dump(), {"llms": options.llms, "dimension": options.dim}
     cases = {
@@ -176,16 +176,16 @@ def _case(name: str, case: Case, workers: int, tell: Tell) -> dict[str, Any]:
     }
 
 
-# -- one way, a process of its own ----------------------------------------------------------------
+# -- one way, in its own process ------------------------------------------------------------------
 
 
 def measure(case: Case, workers: int, folder: Path) -> dict[str, Any]:
     """Measure all settings of a case; 0 workers is a plain loop.
 
     Returns:
-        Monotonic seconds: ``ready``, data and settings are there; ``first``, when workers began
-        to fit, their mean; ``last``, the last row was known; ``end``, Ray is gone.
-        ``fit_seconds`` of all trials, ``trials`` done, ``scores`` by setting.
+        Times in monotonic seconds: ``ready``, data and settings exist; ``first``, the workers
+        begin to fit (mean over workers); ``last``, the last row is recorded; ``end``, Ray has
+        stopped. Also ``fit_seconds`` of all trials, ``trials`` done, ``scores`` by setting.
     """
     from waypost.pipelines.ray_session import ray_session
     from waypost.tune.ray_tune import measure_packed
@@ -224,10 +224,10 @@ def timed_queue(
     tasks: Sequence[Task],
     now: Callable[[], float] = time.monotonic,
 ) -> tuple[TrialQueue, list[float]]:
-    """Return a trial queue, and a list that fills with the moment of each worker's first fit.
+    """Return a trial queue and a list that receives the time of each worker's first fit.
 
-    The first batches, one a worker, go to different ones. A worker began when its first rows
-    came, less the seconds of their fits.
+    The first batches go to different workers, one each. A worker's start is the time of its first
+    rows less the seconds of their fits.
     """
     batches: list[set[tuple[str, int]]] = []
     began: list[float] = []
@@ -255,19 +255,19 @@ def timed_queue(
 
 
 def figures(seen: Watched, workers: int) -> Figures:
-    """Return what one way took.
+    """Return the times of one way.
 
     Args:
-        seen: Of the way's process; see `measure`.
-        workers: Processes that fit; 1 for the loop.
+        seen: Measurement of the way's process; see `measure`.
+        workers: Number of processes that fit; 1 for the loop.
 
     Returns:
-        ``trials``; ``seconds`` from data at hand to Ray's end, ``start_s`` of these until the
-        workers began to fit (their mean), ``fitting_s`` from then to the last row; ``per_s`` and
-        ``fitting_per_s``, trials over the first and the last of these; ``idle_ms``, what a
-        worker does beside fitting while there are trials, for each; ``cpu_s`` over
-        ``seconds`` and ``fitting_cpu_s`` over ``fitting_s``, of all processes; ``trial_ms``, the
-        mean time of a trial's fits.
+        ``trials``; ``seconds`` from ``ready`` to ``end``, ``start_s`` from ``ready`` to
+        ``first``, ``fitting_s`` from ``first`` to ``last``; ``per_s`` and ``fitting_per_s``,
+        trials per second of ``seconds`` and of ``fitting_s``; ``idle_ms``, time of a worker
+        outside fits during ``fitting_s``, per trial; ``cpu_s`` and ``fitting_cpu_s``, CPU seconds
+        of all processes during ``seconds`` and ``fitting_s``; ``trial_ms``, mean time of a
+        trial's fits.
     """
     said = seen.said
     trials, fits = said["trials"], said["fit_seconds"]
@@ -288,10 +288,10 @@ def figures(seen: Watched, workers: int) -> Figures:
 
 
 def check_same(ways: Mapping[str, Watched]) -> None:
-    """See that every way found the same scores.
+    """Check that every way found the same scores.
 
     Raises:
-        BenchError: naming one that did not: then the fits were not the same.
+        BenchError: A way has other scores, so its fits were not the same.
     """
     first, *others = ways
     known = ways[first].said["scores"]
@@ -304,12 +304,13 @@ def check_same(ways: Mapping[str, Watched]) -> None:
 
 
 def compared(loop: Figures, ray: Figures) -> Figures:
-    """Return a way on Ray over the loop.
+    """Compare a way on Ray with the loop.
 
     Returns:
-        ``ratio`` of seconds, start-up included, and ``fitting_ratio`` without; ``speed_up``, one
-        over that, and ``of_linear``, its share of the number of workers;
-        ``overhead_ms`` of CPU time a trial without start-up, ``start_cpu_s`` of the start-up.
+        ``ratio`` of Ray's seconds to the loop's, start-up included, and ``fitting_ratio``
+        without start-up; ``speed_up``, 1 / ``fitting_ratio``; ``of_linear``, the speed-up over
+        the number of workers; ``overhead_ms``, additional CPU milliseconds per trial without
+        start-up; ``start_cpu_s``, CPU seconds of the start-up.
     """
     speed_up = loop["fitting_s"] / ray["fitting_s"]
     extra = ray["fitting_cpu_s"] - loop["fitting_cpu_s"]
@@ -324,11 +325,11 @@ def compared(loop: Figures, ray: Figures) -> Figures:
 
 
 def aims(cases: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
-    """Compare what was measured with the aims.
+    """Compare the figures with the aims.
 
     Args:
-        cases: ``cheap`` and ``costly``, each with ``compared`` by way, the one of most workers
-            last; one that was not measured is missing.
+        cases: The measured ones of ``cheap`` and ``costly``, each with ``compared`` by way; the
+            way with the most workers is last.
     """
 
     def last(name: str, key: str) -> float | None:
@@ -355,7 +356,7 @@ COLUMNS = (
     ("CPU ms/trial over loop", "overhead_ms", 1),
     ("idle ms/trial", "idle_ms", 1),
 )
-"""Head, key of `figures` or of `compared`, decimals (none: per cent)."""
+"""Head, key of `figures` or of `compared`, decimals (None: a percentage)."""
 
 
 def result(cases: Mapping[str, Mapping[str, Any]]) -> Result:

@@ -1,8 +1,8 @@
 """Compare tuned routers with their defaults on questions that no sweep has seen.
 
-Each router is tuned on the training split by its file of tune_configs, then both are asked the test
-questions. KEY=VALUE changes a key of every file. The same command again goes on where the last one
-ended.
+Each router is tuned on the training split with its file of tune_configs. Then the tuned and the
+default router are evaluated on the test split. KEY=VALUE changes a key of every file. Running the
+same command again continues an interrupted run.
 
 Example: waypost bench tuned --pooled DIR --data DIR --router knnrouter budget.trials=20
 """
@@ -35,7 +35,7 @@ from waypost.tune.journal import Row
 from waypost.tune.sweep import SweepCallbacks, run_sweep
 
 SAME = "default kept"
-"""No setting was found that the sweep could tell from the default."""
+"""The sweep found no setting that is better than the default beyond the noise."""
 
 BETTER, HIGHER = "better", "higher, within the interval"
 EQUAL = "equal"
@@ -44,7 +44,7 @@ _SOURCE = "source.json"
 
 
 class Options(harness.Options):
-    """What is compared."""
+    """Options of ``waypost bench tuned``."""
 
     pooled: tuple[DirectoryPath, ...] = Field(
         (),
@@ -53,7 +53,7 @@ class Options(harness.Options):
     )
     data: tuple[DirectoryPath, ...] = Field(
         (),
-        description="Routing-data folder whose own test split is taken. May be given many times.",
+        description="Routing-data folder whose own test split is used. May be given many times.",
     )
     router: tuple[str, ...] = Field(
         ("knnrouter", "mlprouter", "mfrouter", "graphrouter", "auto"),
@@ -63,16 +63,15 @@ class Options(harness.Options):
         Path("tune_configs"), description="Folder with ROUTER.yaml, the sweep of each."
     )
     encoder: str = Field("onnx", description="Query encoder.")
-    seed: int = Field(0, ge=0, description="Of the splits of --pooled.")
+    seed: int = Field(0, ge=0, description="Seed of the splits of --pooled.")
     out: Path = Field(
         Path("runs/tuned"),
-        description="Folder of the sweeps and the result; what it holds already is not measured "
-        "again.",
+        description="Folder of the sweeps and the result; results already in it are kept.",
     )
-    fresh: bool = Field(False, description="Delete earlier results there and begin anew.")
+    fresh: bool = Field(False, description="Delete earlier results in --out first.")
     overrides: tuple[str, ...] = Field(
         (),
-        description="Settings of every file.",
+        description="Keys to change in every file.",
         json_schema_extra={"argument": "[KEY=VALUE]..."},
     )
 
@@ -85,12 +84,12 @@ class Options(harness.Options):
 
 @dataclass(frozen=True)
 class Source:
-    """Routing data as it was named.
+    """Routing data named by an option.
 
     Attributes:
-        folder: With a training and a test split.
-        seed: Of the split of both together, as ``waypost evaluate --resplit`` makes it; None
-            takes the folder's own.
+        folder: Routing-data folder with a training and a test split.
+        seed: Seed of a new split of both, as with ``waypost evaluate --resplit``; None uses the
+            folder's own split.
     """
 
     folder: Path
@@ -98,28 +97,29 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What tables and folders of results call it."""
+        """Name in tables and of the folder of results."""
         name = self.folder.resolve().name
         return name if self.seed is None else f"{name}-seed-{self.seed}"
 
 
 def run(options: Options, tell: Tell) -> Result:
-    """Compare; what the folder of results holds already is not measured again.
+    """Tune and evaluate the routers; results already in ``out`` are kept.
 
     Returns:
         Figures: ``data`` (by name: questions, rows by router, failed routers with the reason) and
-        ``counts``. They are written to ``result.json`` there, too.
+        ``counts``. They are also written to ``result.json`` in ``out``.
 
     Raises:
-        ConfigError: faults of all the sweeps' files, or ``out`` holds results of something else.
-        SchemaError, WeightsError: data or encoder cannot be had.
+        ConfigError: The sweeps' files have faults (all are listed), or ``out`` has results on
+            other data.
+        SchemaError, WeightsError: Data or encoder cannot be loaded.
     """
     configs, out = read_configs(options), options.out
     sources = [*(Source(one, options.seed) for one in options.pooled), *map(Source, options.data)]
     check_names(sources)
     data: dict[str, Any] = {}
     with ExitStack() as stack:
-        # a Ray that is started for the first sweep that needs it, and serves all
+        # Ray is started for the first sweep that needs it and is shared by all later ones
         begin = cache(lambda: stack.enter_context(ray_session(threads=1)))
         for source in sources:
             if options.fresh:
@@ -139,7 +139,7 @@ def run(options: Options, tell: Tell) -> Result:
                 try:
                     row = _row(config, folder, out / source.name, what, begin, tell)
                     found["rows"][name] = row
-                # One router that fails, its data wanting, must not end the others.
+                # A router that fails, for example on unsuitable data, must not stop the others.
                 except WaypostError as error:
                     found["failed"][name] = reason(error)
     rows = [row for one in data.values() for row in one["rows"].values()]
@@ -152,7 +152,7 @@ def read_configs(options: Options) -> dict[str, TuneConfig]:
     """Read the sweeps' files.
 
     Raises:
-        ConfigError: with every fault of all files.
+        ConfigError: With all faults of all files.
     """
     overrides = [f"encoder={options.encoder}", *options.overrides]
     found: dict[str, TuneConfig] = {}
@@ -175,7 +175,7 @@ def _row(
     begin: Callable[[], object],
     tell: Tell,
 ) -> dict[str, Any]:
-    """Return a router's row: the one kept, if it is of the same sweep, else a new one."""
+    """Return a router's row: the stored one if its sweep has the same config, else a new one."""
     kept, asked = place / f"{config.router}.json", plain(config.model_dump(mode="json"))
     if (row := _kept(kept, asked)) is not None:
         tell(f"{what}: there already")
@@ -203,7 +203,7 @@ def _kept(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return None  # torn by a kill
+        return None  # truncated when a run was killed
     return found["row"] if found["asked"] == asked else None
 
 
@@ -211,27 +211,27 @@ def _write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-# -- data: a copy of each folder, which keeps embeddings ------------------------------------------
+# -- data: a copy of each folder, which also receives the embeddings ------------------------------
 
 
 def check_names(sources: Sequence[Source]) -> None:
-    """See that every source has a name of its own.
+    """Check that the names of the sources are unique.
 
     Raises:
-        ConfigError: naming those that stand twice.
+        ConfigError: With the names that occur more than once.
     """
     found = [one.name for one in sources]
-    faults = [Fault(n, "stands twice") for n in dict.fromkeys(found) if found.count(n) > 1]
+    faults = [Fault(n, "is given twice") for n in dict.fromkeys(found) if found.count(n) > 1]
     if faults:
         raise ConfigError(faults)
 
 
 def prepared(source: Source, out: Path) -> Path:
-    """Return the copy of a source in a folder of results, made where it is missing.
+    """Return the copy of a source in the folder of results; create it if it is missing.
 
     Raises:
-        ConfigError: the copy there is of other data.
-        SchemaError: the source is no routing data, or has no test split.
+        ConfigError: The existing copy is of other data.
+        SchemaError: The source is not routing data, or has no test split.
     """
     splits = [read_routing_data(source.folder, name) for name in ("train", "test")]
     digests: dict[str, Any] = {"digests": [one.digest for one in splits]}
@@ -258,17 +258,17 @@ def prepared(source: Source, out: Path) -> Path:
 
 
 def row_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Take from a sweep's report what the comparison says of its router.
+    """Return the row of a router from its sweep's report.
 
     Args:
-        report: What `run_sweep` returned, of data with a test split.
+        report: Report of `run_sweep` on data with a test split.
 
     Returns:
         JSON-able: ``quality`` and ``cost_usd_per_1k`` (default, tuned, best single LLM) on the
-        test split at lambda 0, ``difference`` with ``low`` and ``high`` of its paired 95 %
-        interval (all 0 where the default was kept: it is the same router), ``verdict``,
-        ``trials``, ``seconds`` of the search, ``fit_seconds`` of all its fits, ``cross_validated``
-        (default, taken), ``setting``, ``why`` it was taken, ``queries``.
+        test split at lambda 0; ``difference`` (tuned less default) with ``low`` and ``high`` of
+        its paired 95 % interval (all 0 if the default was kept); ``verdict``; ``trials``;
+        ``seconds`` of the search; ``fit_seconds`` of all its fits; ``cross_validated`` scores
+        (default, taken); the taken ``setting`` and ``why`` it was taken; ``queries``.
     """
     taken, test = report["taken"], report["test"]
     same = taken["is_default"]
@@ -296,7 +296,7 @@ def row_of(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(difference: float | None, low: float | None, high: float | None) -> str | None:
-    """Say what a difference and its interval come to; None where one is unknown."""
+    """Return the verdict on a difference and its interval; None if one of them is unknown."""
     if difference is None or low is None or high is None:
         return None
     if low > 0:
@@ -309,7 +309,7 @@ def verdict(difference: float | None, low: float | None, high: float | None) -> 
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count rows: all, those not worse within the interval, higher, better, default kept."""
+    """Count rows: all, not worse, higher, better (beyond the interval), default kept."""
     known = [row["verdict"] for row in rows if row["verdict"] is not None]
     return {
         "rows": len(rows),
