@@ -1,4 +1,4 @@
-"""An ASGI client in this process: no socket, and the test decides when the client goes away."""
+"""An ASGI client in this process, without a socket; the test decides when it disconnects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ App = Callable[
 
 @dataclass
 class Reply:
-    """What came back.
+    """A response.
 
     Attributes:
-        status: 0 until the head came.
-        headers: Names in lower case.
+        status: HTTP status; 0 until the head is received.
+        headers: Headers, with names in lower case.
         raw: The header pairs as sent.
         parts: The body, one item for each message.
-        ended: Whether the last message of the body came.
+        ended: Whether the last message of the body is received.
     """
 
     status: int = 0
@@ -43,7 +43,7 @@ class Reply:
         return json.loads(self.body)
 
     def events(self) -> list[Any]:
-        """The server-sent events: JSON, or the text where it is none."""
+        """The server-sent events as JSON, and ``[DONE]`` as text."""
         found = []
         for block in self.body.decode().split("\n\n"):
             if block:
@@ -53,10 +53,10 @@ class Reply:
 
 
 class Connection:
-    """One request under way.
+    """One request in flight.
 
     Attributes:
-        reply: Fills while the application answers.
+        reply: The response, filled while the application answers.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Connection:
         await asyncio.sleep(0)
 
     async def part(self, count: int, timeout_s: float = 60.0) -> None:
-        """Wait until that many messages of the body came."""
+        """Wait until ``count`` messages of the body are received."""
         async with asyncio.timeout(timeout_s):
             while len(self.reply.parts) < count:
                 self._news.clear()
@@ -125,7 +125,7 @@ class Connection:
 
 
 class Client:
-    """Sends requests to an ASGI application."""
+    """A client of an ASGI application."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -138,15 +138,15 @@ class Client:
         headers: Mapping[str, str] | None = None,
         root_path: str = "",
     ) -> Connection:
-        """Send a request and return at once; a body that is no bytes is sent as JSON."""
+        """Send a request and return at once; a body other than bytes or a list is sent as JSON."""
         raw = body if isinstance(body, bytes | list) else json.dumps(body).encode()
         return Connection(self._app, method, path, raw, headers or {}, root_path)
 
     async def post(self, path: str, body: Any, **headers: str) -> Reply:
-        """Post and read the whole answer; ``_`` in a header's name is ``-``."""
+        """Send a POST and return the whole response; ``_`` in a header's name becomes ``-``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.open("POST", path, body, named).end()
 
     async def get(self, path: str, **headers: str) -> Reply:
-        """Get and read the whole answer."""
+        """Send a GET and return the whole response."""
         return await self.open("GET", path, b"", headers).end()

@@ -1,4 +1,4 @@
-"""Keys that are searched for in whatever comes out, and must never be found."""
+"""API keys that must not occur in any output of the gateway."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CORE = "canary4b1f93d7"
-"""In every key below; plain, so that JSON and URLs write it as it is."""
+"""Part of every key below; plain characters, which JSON and URLs do not escape."""
 
 CLIENT = f"sk-{CORE}/clients+1"
-"""What clients of the gateway show."""
+"""Key of the gateway's clients."""
 
 UPSTREAM = f"sk-{CORE}/upstream+2"
-"""What the gateway shows to the service `SERVICE`."""
+"""Key that the gateway sends to the service `SERVICE`."""
 
 SERVICE = "canary-service"
 TRACEBACK = b"Traceback (most recent call last)"
@@ -24,7 +24,7 @@ AUTHORIZATION = ("authorization", f"Bearer {CLIENT}")
 
 @contextmanager
 def keys() -> Iterator[None]:
-    """Set ``API_KEYS`` for the processes that are started meanwhile."""
+    """Set ``API_KEYS`` for the processes that are started within the block."""
     before = os.environ.get("API_KEYS")
     os.environ["API_KEYS"] = json.dumps({"waypost-clients": CLIENT, SERVICE: UPSTREAM})
     try:
@@ -36,16 +36,16 @@ def keys() -> Iterator[None]:
 
 
 def check(what: object, data: bytes | str) -> None:
-    """Check that there is neither a key nor a traceback in what came out of the gateway."""
+    """Check that an output of the gateway contains no key and no traceback."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     assert CORE not in text, f"{what}: a key"
     assert TRACEBACK.decode() not in text, f"{what}: {text[-3000:]}"
 
 
 def check_logs(folder: Path) -> int:
-    """Check every file below a folder of logs; returns how many there were.
+    """Check every file below a folder of logs; return the number of files.
 
-    Ray's own processes may write what they like of their own misfortunes, but no key.
+    Logs of Ray's own processes may contain tracebacks, but no key.
     """
     count = 0
     for path in sorted(folder.rglob("*")):

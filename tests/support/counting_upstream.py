@@ -1,4 +1,4 @@
-"""An OpenAI-style endpoint in a thread of its own that remembers every call."""
+"""An OpenAI-style endpoint in its own thread that records every call."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ class CountedCall:
     """One call.
 
     Attributes:
-        model: Named in the request.
+        model: Model of the request.
         text: Last message of the user.
-        begin: Monotonic second at which it came.
-        end: At which its answer was given to the socket; infinite before, and where the client
-            went away.
+        begin: Time of the request, in monotonic seconds.
+        end: Time of its answer; infinite before, and if the client disconnected.
     """
 
     model: str
@@ -32,13 +31,13 @@ class CountedCall:
 
 @dataclass
 class CountingUpstream:
-    """What it was asked.
+    """The endpoint and its record.
 
     Attributes:
         url: ``base_url`` for a client.
-        calls: In the order of their begin.
-        delay_s: Wait before an answer.
-        text: Every answer.
+        calls: The calls in the order of their begin.
+        delay_s: Seconds to wait before an answer.
+        text: Text of every answer.
     """
 
     delay_s: float = 0.0
@@ -78,9 +77,9 @@ def counting_upstream(
     """Serve on a free loopback port.
 
     Args:
-        delay_s: Wait before each answer.
-        refuse_first: So many calls are answered with 429.
-        retry_after_s: What those ask to wait.
+        delay_s: Seconds to wait before each answer.
+        refuse_first: Number of first calls that are answered with 429.
+        retry_after_s: ``Retry-After`` of those answers, in seconds.
     """
     upstream = CountingUpstream(delay_s, refuse_first=refuse_first, retry_after_s=retry_after_s)
     loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""Another distribution with routers: a small one, built as its authors would build it."""
+"""Build a small distribution with routers of its own, as its authors would build it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Last(MetaRouter):
 
 
 def build_wheel(project: Path, out: Path) -> Path:
-    """Build a project's wheel with the backend that is installed here, and return it."""
+    """Build a project's wheel with the installed backend and return its path."""
     command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "-o", str(out)]
     subprocess.run([*command, str(project)], cwd=out, check=True, capture_output=True)
     (wheel,) = out.glob("*.whl")
@@ -75,9 +75,9 @@ def build_wheel(project: Path, out: Path) -> Path:
 def acme_wheel(folder: Path) -> Path:
     """Build acme-routing 1.2 in an empty folder.
 
-    Its entry points: ``acme_score`` (predicts scores), ``acme_plain`` (decides by a rule), and
-    three that cannot be used: ``acme_gone`` and ``acme_needy``, which miss a module, and
-    ``knnrouter``, a name that is taken.
+    Its entry points are ``acme_score`` (predicts scores), ``acme_plain`` (decides by a rule) and
+    three unusable ones: ``acme_gone`` and ``acme_needy`` need a missing module, and the name
+    ``knnrouter`` is already taken.
     """
     project, out = folder / "project", folder / "dist"
     (project / "acme_routing").mkdir(parents=True)

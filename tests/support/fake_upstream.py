@@ -5,8 +5,8 @@
         ... call upstream.url ...
         assert upstream.requests[0].body["model"] == "m"
 
-Each request takes the next reply of the script; when the script is empty, `default`. It is a
-real server: what is cut is cut on the socket, and a client that goes away is noticed.
+Each request takes the next reply of the script, or `default` if the script is empty. It is a
+real server: it cuts replies on the socket and counts clients that disconnect.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from waypost.engines.calls import StopFilter, last_user_text, pieces, prompt_tex
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How one request is answered.
+    """A scripted response.
 
     Attributes:
         text: The answer; None repeats the last message of the user, or the prompt.
-        status: Anything but 200 answers with `body` at once.
-        headers: Added to the response.
+        status: HTTP status; any other than 200 answers with `body` at once.
+        headers: Headers added to the response.
         body: JSON of an error, or of a whole answer in place of the usual one.
-        delay_s: Wait before the status line.
-        first_token_s: Wait between the headers and the first token of a stream.
-        token_s: Wait before each token of a stream.
+        delay_s: Seconds to wait before the status line.
+        first_token_s: Seconds to wait between the headers and the first token of a stream.
+        token_s: Seconds to wait before each token of a stream.
         tool_calls: Deltas sent in place of text.
         drop: Close the connection without a status line.
-        cut_after: Close the connection after so many tokens of a stream.
+        cut_after: Close the connection after this number of tokens of a stream.
         finish: Whether a stream ends with a finish_reason.
-        done: Whether it ends with ``[DONE]``.
-        usage: Whether usage is told (on a stream only where asked).
+        done: Whether a stream ends with ``[DONE]``.
+        usage: Whether to send usage (in a stream only if requested).
         stream_error: An error object sent in the stream after half of the tokens.
-        raw: The stream's bytes as they are, in place of all of the above.
-        split: Write a stream, or `wire`, in parts of so many bytes.
-        part_s: Wait between those parts.
-        wire: The bytes of the answer from its status line on, in place of all of the above but
-            `delay_s`, `split` and `part_s`; afterwards the connection is cut.
+        raw: The bytes of the stream, in place of all fields above.
+        split: Write a stream, or `wire`, in parts of this number of bytes.
+        part_s: Seconds to wait between those parts.
+        wire: The bytes of the response from its status line on. They replace all fields above
+            except `delay_s`, `split` and `part_s`; then the connection is cut.
     """
 
     text: str | None = None
@@ -73,7 +73,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request as it came in."""
+    """One received request."""
 
     path: str
     headers: Mapping[str, str]
@@ -84,12 +84,12 @@ class FakeUpstream:
     """The server; an async context manager.
 
     Attributes:
-        default: The reply when the script is empty.
-        requests: What came in, in order.
-        active: Requests being answered now.
-        disconnects: Requests whose client went away before the end.
-        connections: Client sockets seen.
-        sent_tokens: Tokens written so far.
+        default: The reply if the script is empty.
+        requests: The received requests, in order.
+        active: Number of requests being answered now.
+        disconnects: Number of requests whose client disconnected before the end.
+        connections: Number of client sockets so far.
+        sent_tokens: Number of tokens written so far.
     """
 
     def __init__(self, default: Reply | None = None) -> None:
@@ -103,7 +103,7 @@ class FakeUpstream:
 
     @property
     def connections(self) -> int:
-        """How many sockets clients opened."""
+        """Number of client sockets so far."""
         return len(self._sockets)
 
     @property
@@ -116,7 +116,7 @@ class FakeUpstream:
         self._script.extend(replies)
 
     def forget(self) -> None:
-        """Drop what is left of the script."""
+        """Clear the script."""
         self._script.clear()
 
     async def __aenter__(self) -> FakeUpstream:
@@ -258,4 +258,4 @@ async def _write(response: web.StreamResponse, data: bytes, reply: Reply) -> Non
     for start in range(0, len(data), size):
         await response.write(data[start : start + size])
         if reply.split:
-            await asyncio.sleep(reply.part_s)  # a packet of its own, as far as TCP allows
+            await asyncio.sleep(reply.part_s)  # its own packet, as far as TCP allows

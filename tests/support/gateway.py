@@ -22,7 +22,7 @@ from waypost.serve.plan import Plan, make_plan
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 COOKING, ALGEBRA = planted().queries[:2]
-"""Questions whose best LLM is ``cook``, and ``prover``."""
+"""Two questions; the best LLM is ``cook`` for the first and ``prover`` for the second."""
 
 
 def knn_artifact(folder: Path, router_name: str = "knnrouter") -> Path:
@@ -44,7 +44,7 @@ def echo_pool(**configs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def arguments(artifact: str | Path, **changes: Any) -> dict[str, Any]:
-    """Return arguments of the graph, all of it inline."""
+    """Return arguments of a Serve graph whose router and LLMs are inline."""
     plain = {
         "artifact": str(artifact),
         "pool": echo_pool(),
@@ -63,7 +63,7 @@ class Running:
 
     @property
     def llms(self) -> Mapping[str, LLMClient]:
-        """The clients of the LLMs by name."""
+        """Client by LLM name."""
         return self.gateway.dispatcher.llms
 
     def echo(self, name: str) -> EchoEngine:
@@ -89,5 +89,5 @@ async def running(
 
 
 def chat(text: str = COOKING, **fields: Any) -> dict[str, Any]:
-    """Return the body of a chat of one turn."""
+    """Return the body of a one-turn chat request."""
     return {"model": "auto", "messages": [{"role": "user", "content": text}]} | fields

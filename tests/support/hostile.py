@@ -1,6 +1,6 @@
-"""Request bodies that mean harm, and what a gateway has to say to each: shared by its tests.
+"""Hostile and malformed request bodies, grouped by the status that the gateway must return.
 
-Sizes are those of `Limits`' defaults: a body may have 4 MiB.
+Sizes follow the defaults of `Limits`: a body may have 4 MiB.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ import json
 from typing import Any
 
 SIZE = 4 * 1024 * 1024 - 200
-"""Bytes of the largest bodies here: just within the limit."""
+"""Size of the largest bodies here in bytes, just within the limit."""
 
 
 def said(content: bytes, **fields: bytes) -> bytes:
-    """Return a chat whose only message has this content; it and the fields are raw JSON."""
+    """Return a chat request with one message; ``content`` and the fields are raw JSON."""
     more = b"".join(b',"%s":%s' % (name.encode(), value) for name, value in fields.items())
     return b'{"model":"auto","messages":[{"role":"user","content":' + content + b"}]" + more + b"}"
 
 
 def many(item: bytes, count: int) -> bytes:
-    """Return a raw JSON array of one item, many times."""
+    """Return a raw JSON array that repeats one item ``count`` times."""
     return b"[" + b",".join([item] * count) + b"]"
 
 
 def members(count: int, value: bytes = b"1") -> bytes:
-    """Return a raw JSON object of that many members."""
+    """Return a raw JSON object with ``count`` members."""
     return b"{" + b",".join(b'"%d":%s' % (i, value) for i in range(count)) + b"}"
 
 
 def text(unit: str) -> bytes:
-    """Return a raw JSON string that repeats a unit for nearly as long as a body may be."""
+    """Return a raw JSON string that repeats a unit up to nearly the size limit of a body."""
     raw = json.dumps(unit, ensure_ascii=False)[1:-1].encode()
     return b'"' + raw * ((SIZE - 100) // len(raw)) + b'"'
 
@@ -39,7 +39,7 @@ def _deep(before: bytes, after: bytes, depth: int) -> bytes:
 
 
 def unreadable() -> dict[str, bytes]:
-    """Return bodies that cannot be read: 400."""
+    """Return bodies that cannot be parsed; the gateway returns 400."""
     return {
         "empty": b"",
         "blank": b" \r\n\t",
@@ -78,12 +78,12 @@ def unreadable() -> dict[str, bytes]:
 
 
 def no_objects() -> dict[str, bytes]:
-    """Return JSON that is no object: 400."""
+    """Return JSON values that are not objects; the gateway returns 400."""
     return {name: name.encode() for name in ("null", "true", "0", '"x"', "[]", "[{}]", "-0.0")}
 
 
 def wrong() -> dict[str, bytes]:
-    """Return JSON objects that no gateway should take: 400, or 404 for an unknown model."""
+    """Return invalid JSON objects; the gateway returns 400, or 404 for an unknown model."""
     return {
         "100,000 messages": b'{"messages":'
         + many(b'{"role":"user","content":"x"}', 100_000)
@@ -136,7 +136,7 @@ def wrong() -> dict[str, bytes]:
 
 
 def accepted() -> dict[str, bytes]:
-    """Return bodies that are allowed, however odd: 200."""
+    """Return unusual but valid bodies; the gateway returns 200."""
     return {
         "duplicate keys": said(b'"x"').replace(b'"auto"', b'"nobody","model":"auto"'),
         "nul in the text": said(b'"a\\u0000b"'),
@@ -156,11 +156,11 @@ def accepted() -> dict[str, bytes]:
 
 
 LONGEST_ERROR = 2_600
-"""Bytes of an error body at most: a message is cut, so that nobody's text comes back at length."""
+"""Maximum size of an error body in bytes; longer messages, which may quote a request, are cut."""
 
 
 def check_error(status: int, body: bytes) -> dict[str, Any]:
-    """Check that a body is OpenAI's error body, and short; return its ``error``."""
+    """Check that a body is a short OpenAI error body; return its ``error``."""
     assert 400 <= status < 500, (status, body[:500])
     assert len(body) <= LONGEST_ERROR, body[:500]
     error: dict[str, Any] = json.loads(body)["error"]

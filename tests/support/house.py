@@ -1,9 +1,9 @@
-"""Count the product's files and lines, and find import circles: what `make check` prints.
+"""Count the product's files and lines and find import circles, for `make check`.
 
     python -P tests/support/house.py
 
-The exit code is 1 where modules, or packages of the platform, import each other in a circle. Every
-import counts: those inside functions, too, and those for type checkers.
+The exit code is 1 if modules, or packages of the platform, import each other in a circle. Imports
+inside functions and for type checkers count as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("platform/waypost", "routers/waypost_routers", "rl/waypost_rl")
 SMALL = 60
-"""Lines below which a file that one other file imports is a room too small."""
+"""Files with fewer lines and only one importer are listed."""
 
 Graph = Mapping[str, frozenset[str]]
 
@@ -32,7 +32,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(known: Mapping[str, Path]) -> dict[str, frozenset[str]]:
-    """Return which modules of ours each module names in an import."""
+    """Return the product's modules that each module imports by name."""
     roots = {
         name for name in known if "." not in name
     }  # importing a module imports its root anyway
@@ -56,7 +56,7 @@ def _named(tree: ast.AST, known: Mapping[str, Path]) -> Iterator[str]:
 
 
 def by_package(graph: Graph) -> dict[str, frozenset[str]]:
-    """Return the imports between the parts of the platform: folders and single modules."""
+    """Return the imports between the packages and top-level modules of the platform."""
 
     def part(name: str) -> str:
         return ".".join(name.split(".")[:2])
@@ -69,7 +69,7 @@ def by_package(graph: Graph) -> dict[str, frozenset[str]]:
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Return groups of names that reach each other, sorted (Tarjan, 1972)."""
+    """Return the groups of names that reach each other, sorted (Tarjan, 1972)."""
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -97,7 +97,7 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def lonely(known: Mapping[str, Path], graph: Graph) -> list[str]:
-    """Return small modules that one other module imports."""
+    """Return the small modules that exactly one other module imports."""
     importers = {name: [o for o, named in graph.items() if name in named] for name in known}
     return [
         f"{name} ({lines(path)} lines, imported by {importers[name][0]})"
@@ -112,7 +112,7 @@ def lines(path: Path) -> int:
 
 
 def main() -> int:
-    """Print the counts; see the module."""
+    """Print the counts; return the exit code."""
     known = modules(ROOT)
     graph = imports(known)
     small, loops = lonely(known, graph), circles(graph) + circles(by_package(graph))

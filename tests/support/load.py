@@ -1,4 +1,4 @@
-"""A load generator: workers in a closed loop over sockets, and what became of each request.
+"""A load generator: workers in a closed loop over sockets, with a sample of each request.
 
 async with Load(f"{url}/v1", planted_asks(), workers=100) as load:
     await load.finished(300)
@@ -26,8 +26,8 @@ import numpy as np
 from support.gateway import ALGEBRA, COOKING
 
 End = Literal["whole", "done", "error", "cut", "refused", "lost", "late"]
-"""How a request ended: a whole answer with status 200; a stream with [DONE], with an error event,
-or with neither; another status; no answer at all; not within the client's own time."""
+"""End of a request, in order: a whole answer with status 200; a stream with [DONE], with an error
+event, or cut off; another status; no answer; the client's time-out."""
 
 _DONE = b"data: [DONE]\n\n"
 _KEPT = 500
@@ -38,10 +38,10 @@ class Ask:
     """One kind of request.
 
     Attributes:
-        model: What is asked for: a model, a router or ``auto``.
+        model: Name in the request: a model, a router or ``auto``.
         text: The user's message.
-        wanted: The model that answers it while all is well; None for any.
-        stream: Whether a stream is asked for.
+        wanted: The model that answers without faults; None for any.
+        stream: Whether to request a stream.
         fields: Further fields of the body.
     """
 
@@ -52,7 +52,7 @@ class Ask:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def body(self) -> bytes:
-        """Return the body of a chat."""
+        """Return the body of the chat request."""
         messages = [{"role": "user", "content": self.text}]
         whole = {"model": self.model, "messages": messages, "stream": self.stream, **self.fields}
         return json.dumps(whole).encode()
@@ -64,8 +64,8 @@ def planted_asks(
     """Return asks for the planted pool (cook, prover, tiny), streaming and not.
 
     Args:
-        pinned: Models asked for by name besides; the others are routed to cook and prover.
-        streams: Which of the two kinds of answer.
+        pinned: Models to request by name as well; the other asks are routed to cook and prover.
+        streams: Values of ``stream`` to include.
         fields: Further fields of each body.
     """
     routed = [("auto", COOKING, "cook"), ("auto", ALGEBRA, "prover")]
@@ -76,19 +76,19 @@ def planted_asks(
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What became of one request.
+    """The outcome of one request.
 
     Attributes:
-        ask: What was asked.
-        start: When, on `Load.clock`, in seconds.
-        seconds: Until its end.
-        first_s: Until the first bytes of the body; None where none came.
-        status: HTTP status; 0 where none came.
-        model: Who answered, as the gateway says.
-        attempts: Models asked for it, as the gateway says; 0 where it does not.
-        end: How it ended.
-        retry_after: That header.
-        error: The error's body or event, at most 500 characters.
+        ask: The request.
+        start: Time of sending on `Load.clock`, in seconds.
+        seconds: Seconds until its end.
+        first_s: Seconds until the first bytes of the body; None without a body.
+        status: HTTP status; 0 without a response.
+        model: Model that answered, from the gateway's header.
+        attempts: Number of attempts, from the gateway's header; 0 without that header.
+        end: See `End`.
+        retry_after: The ``Retry-After`` header.
+        error: Last 500 characters of the error's body or event.
     """
 
     ask: Ask
@@ -104,36 +104,36 @@ class Sample:
 
     @property
     def ok(self) -> bool:
-        """Whether a complete answer came."""
+        """Whether the answer is complete."""
         return self.end in {"whole", "done"}
 
     @property
     def finish(self) -> float:
-        """When it ended, on `Load.clock`."""
+        """Time of its end, on `Load.clock`."""
         return self.start + self.seconds
 
     @property
     def astray(self) -> bool:
-        """Whether another model answered than the one that does while all is well."""
+        """Whether a model other than ``ask.wanted`` answered."""
         return self.ask.wanted is not None and self.model != self.ask.wanted
 
 
 class Load:
     """Workers that each send one request after another until the block ends.
 
-    At the end of the block every worker ends the request it is at.
+    At the end of the block every worker finishes its current request.
 
     Args:
-        base_url: Up to and with ``/v1``.
-        asks: Taken in turn.
-        workers: Requests in flight.
-        total: Requests after which the workers stop by themselves; None for never.
-        timeout_s: A request that takes longer is given up: its end is ``late``.
-        think_s: Pause of a worker between two requests.
+        base_url: Base URL of the API, with ``/v1``.
+        asks: Requests, sent in turn.
+        workers: Number of workers, each with one request in flight.
+        total: Number of requests after which the workers stop; None for no limit.
+        timeout_s: Seconds after which a request is given up with the end ``late``.
+        think_s: Seconds that a worker pauses between two requests.
 
     Attributes:
-        samples: Ended requests, in the order of their ends.
-        in_flight: Requests under way.
+        samples: Samples of ended requests, in the order of their ends.
+        in_flight: Number of requests in flight.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class Load:
         self._begin = time.perf_counter()
 
     def clock(self) -> float:
-        """Return the seconds since the load was made."""
+        """Return the seconds since this object was created."""
         return time.perf_counter() - self._begin
 
     @property
     def failed(self) -> list[Sample]:
-        """Requests without an answer; a stream that ended with an error event is not among them."""
+        """Requests without a complete answer, except streams that ended with an error event."""
         return [sample for sample in self.samples if not sample.ok and sample.end != "error"]
 
     async def __aenter__(self) -> Load:
@@ -191,10 +191,10 @@ class Load:
         await self._session.close()
 
     async def finished(self, more: int, within_s: float = 120.0) -> None:
-        """Wait until that many more requests have ended.
+        """Wait until ``more`` further requests have ended.
 
         Raises:
-            TimeoutError: they did not in time.
+            TimeoutError: They have not ended within ``within_s`` seconds.
         """
         wanted = len(self.samples) + more
         async with asyncio.timeout(within_s):
@@ -203,13 +203,13 @@ class Load:
                 await self._news.wait()
 
     def abandon(self) -> None:
-        """Close the connections of all requests under way; no worker sends another."""
+        """Cancel all requests in flight and stop the workers."""
         self._abandoned = True
         for task in self._tasks:
             task.cancel()
 
     async def ended(self) -> None:
-        """Wait until the workers have sent `total` requests and seen them end."""
+        """Wait until ``total`` requests have ended."""
         await asyncio.gather(*self._tasks)
 
     async def _work(self) -> None:
@@ -278,15 +278,15 @@ def _end(ask: Ask, status: int, text: bytes) -> End:
 
 
 def recovery_s(samples: Sequence[Sample], fault: float, slow_s: float) -> float:
-    """Return how long a fault was felt.
+    """Return the seconds from a fault to the end of the last request affected by it; 0 if none.
 
-    From the fault to the end of the last request that began after it, or was under way, and that
-    failed, was slow, or was answered by another model than while all is well. 0 where none was.
+    A request that ended after the fault is affected if it failed, was slow, or was answered by
+    a model other than the wanted one.
 
     Args:
-        samples: Of a `Load`.
-        fault: When it happened, on `Load.clock`.
-        slow_s: A request that took longer is slow.
+        samples: Samples of a `Load`.
+        fault: Time of the fault, on `Load.clock`.
+        slow_s: Seconds above which a request is slow.
     """
     felt = [
         sample.finish - fault
@@ -297,13 +297,13 @@ def recovery_s(samples: Sequence[Sample], fault: float, slow_s: float) -> float:
 
 
 def percentile(seconds: Iterable[float], percent: float) -> float:
-    """Return a percentile; NaN of nothing."""
+    """Return a percentile; NaN without values."""
     values = np.fromiter(seconds, float)
     return float(np.percentile(values, percent)) if len(values) else float("nan")
 
 
 def summary(samples: Sequence[Sample]) -> str:
-    """Return one line: counts by end, p50, p95, p99 of complete answers, requests a second."""
+    """Return one line: counts by end, p50, p95 and p99 of complete answers, requests per second."""
     if not samples:
         return "no request ended"
     ends = ", ".join(f"{n} {end}" for end, n in Counter(s.end for s in samples).most_common())

@@ -1,9 +1,9 @@
-"""The Serve graph of the load tests: one application for each kind of trouble.
+"""The Serve graph of the load tests, with one application for each kind of fault.
 
 - ``apart``: three echo LLMs, each a deployment, and a router with one replica
 - ``pair``: a router with two replicas, LLMs inside the gateway
 - ``remote``: LLMs behind HTTP endpoints that a test scripts, and short time-outs
-- ``tight``: the same endpoints, few places, long time-outs
+- ``tight``: the same endpoints, with a low limit of requests in flight and long time-outs
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TOTAL_S = 16.0
 """Time-outs of ``remote``."""
 
 PLACES = 16
-"""Requests that ``tight`` works on at a time, and as many again that wait."""
+"""Maximum requests in flight of ``tight``, and maximum requests in its queue."""
 
 TALK = {"tokens": 8, "tokens_per_s": 8}
-"""An answer of a second, so that many are under way when something happens."""
+"""Config of answers that take a second, so that many are in flight when a fault happens."""
 
 INLINE = {"router": {"placement": "inline"}}
 
@@ -37,9 +37,9 @@ def load_graph(artifact: Path, upstreams: Mapping[str, str], apps: tuple[str, ..
     """Return the content of a Serve file.
 
     Args:
-        artifact: A router for `LLMS`.
-        upstreams: Base URL of each of them.
-        apps: Which applications.
+        artifact: Artifact of a router for `LLMS`.
+        upstreams: Base URL of each LLM.
+        apps: Names of the applications to include.
     """
     roomy = {"max_ongoing_requests": 200, "max_queued_requests": 200}
     talking = [{"name": name, "engine": "echo", "config": TALK, **roomy} for name in LLMS]
@@ -70,10 +70,10 @@ def _remote(name: str, base_url: str) -> dict[str, Any]:
 
 
 async def gauges(base_url: str) -> dict[str, float]:
-    """Return the gateway's gauges and counters that have no label, by name.
+    """Return the gateway's gauges and counters without labels, by name.
 
     Args:
-        base_url: Of the application, without ``/v1``.
+        base_url: Base URL of the application, without ``/v1``.
     """
     async with aiohttp.ClientSession() as session, session.get(f"{base_url}/metrics") as reply:
         text = await reply.text()

@@ -1,4 +1,4 @@
-"""The Ray that tests share: it runs until one needs another, or their group (`ray_groups`) ends."""
+"""The Ray that tests share until a test needs another one, or the `ray_groups` group ends."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TRIES = 3
-"""Ray gives a node up that takes more than 30 s to start, which it does on a busy machine."""
+"""Attempts to start Ray, which gives up after 30 s; a busy machine may need longer."""
 
 _running = ExitStack()
 _yielded: dict[Hashable, object] = {}
 
 
 def shared(kind: Hashable, started: Callable[[], AbstractContextManager[T]]) -> T:
-    """Return what a context manager yields; where one of the same kind runs, what that did.
+    """Return the value yielded by the running Ray of this kind; start one if there is none.
 
     Args:
-        kind: All in which one Ray differs from another: its CPUs, environment variables.
-        started: Makes one that starts a Ray, and stops it at its end.
+        kind: Everything that distinguishes one Ray from another: CPUs, environment variables.
+        started: Returns a context manager that starts a Ray and stops it at its end.
     """
     if kind not in _yielded:
         end()
@@ -39,6 +39,6 @@ def _enter(started: Callable[[], AbstractContextManager[T]]) -> T:
 
 
 def end() -> None:
-    """Stop the Ray that runs, if one does."""
+    """Stop the running Ray, if there is one."""
     _yielded.clear()
     _running.close()

@@ -1,4 +1,4 @@
-"""The processes of a Serve graph of this machine, read from /proc: who they are, what they hold."""
+"""The processes of a Serve graph on this machine and their resource usage, read from /proc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REPLICA = "ray::ServeReplica:"
 
 
 def descendants(root: int | None = None) -> Iterator[tuple[int, str]]:
-    """Yield process id and title of every process below one; default below this process."""
+    """Yield process id and title of every descendant of a process, by default of this one."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdecimal() and (parent := _parent(entry)) is not None:
@@ -26,8 +26,8 @@ def descendants(root: int | None = None) -> Iterator[tuple[int, str]]:
 
 
 def replicas(app: str, deployment: str) -> list[int]:
-    """Return the process ids of a deployment's replicas, of the Ray that this process started."""
-    # a replica that is at work has the name of the method after a dot
+    """Return the process ids of a deployment's replicas in the Ray that this process started."""
+    # the title of a busy replica has the name of the method after a dot
     wanted = f"{_REPLICA}{app}:{deployment}"
     return sorted(
         pid for pid, title in descendants() if title == wanted or title.startswith(f"{wanted}.")
@@ -35,7 +35,7 @@ def replicas(app: str, deployment: str) -> list[int]:
 
 
 def kill(app: str, deployment: str, most: int | None = None) -> list[int]:
-    """Send SIGKILL to replicas of a deployment, at most so many; return their process ids."""
+    """Send SIGKILL to replicas of a deployment, at most ``most``; return their process ids."""
     found = replicas(app, deployment)[:most]
     for pid in found:
         os.kill(pid, signal.SIGKILL)
@@ -44,14 +44,14 @@ def kill(app: str, deployment: str, most: int | None = None) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process holds.
+    """The resource usage of a process.
 
     Attributes:
-        rss_mb: Resident memory in MB (2**20 bytes), without pages that it shares with others.
-        files: Open file descriptors, sockets included.
-        sockets: Open sockets.
-        threads: Threads.
-        cpu_s: Seconds of computing time since its start, all threads together.
+        rss_mb: Anonymous resident memory in MB (2**20 bytes), without file and shared pages.
+        files: Number of open file descriptors, sockets included.
+        sockets: Number of open sockets.
+        threads: Number of threads.
+        cpu_s: CPU seconds of all threads since its start.
     """
 
     rss_mb: float
@@ -62,10 +62,10 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Measure a process.
+    """Measure the usage of a process.
 
     Raises:
-        OSError: there is none of that id.
+        OSError: There is no process with that id.
     """
     folder = _PROC / str(pid)
     status = dict(
@@ -84,11 +84,11 @@ def _parent(entry: Path) -> int | None:
     try:
         return int(_fields(entry)[1])
     except (OSError, IndexError):
-        return None  # it ended meanwhile
+        return None  # the process has ended
 
 
 def _fields(entry: Path) -> list[str]:
-    # the name of the program, in brackets, may hold anything
+    # the program's name in brackets may contain spaces and brackets
     return (entry / "stat").read_text().rsplit(")", 1)[1].split()
 
 

@@ -1,4 +1,4 @@
-"""An HTTP client that says exactly the bytes it is told to: for requests no library would send."""
+"""An HTTP client that sends exactly the given bytes, for requests that no library sends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class RawReply:
-    """One answer as it came.
+    """One received response.
 
     Attributes:
-        status: Of the status line.
-        headers: Name in lower case and value, in order, repeated ones too.
-        body: After any chunks were joined.
+        status: HTTP status.
+        headers: Pairs of name in lower case and value, in order, repeated ones included.
+        body: The body, with chunks joined.
     """
 
     status: int
@@ -40,7 +40,7 @@ def request_bytes(
     headers: Iterable[tuple[bytes | str, bytes | str]] = (),
     method: bytes | str = b"POST",
 ) -> bytes:
-    """Return the bytes of a request, with the right ``content-length`` unless another is given."""
+    """Return the bytes of a request, with a correct ``content-length`` unless one is given."""
     lines = [b"%s %s HTTP/1.1" % (_raw(method), _raw(path)), b"host: test"]
     given = [(_raw(name), _raw(value)) for name, value in headers]
     names = {name.lower() for name, _ in given}
@@ -64,17 +64,17 @@ async def exchange(
     half_close: bool = False,
     timeout_s: float = 20.0,
 ) -> list[RawReply]:
-    """Send bytes on a connection of their own, and read answers.
+    """Send bytes on a new connection and read responses.
 
     Args:
-        url: ``http://host:port``; what else it holds is ignored.
-        data: Sent at once, or part after part.
-        answers: How many to read at most; fewer are returned where the server closes first.
+        url: ``http://host:port``; a path is ignored.
+        data: Bytes to send at once, or parts to send one after another.
+        answers: Maximum number of responses to read; fewer if the server closes first.
         half_close: Close the sending side after the last byte.
-        timeout_s: Of the whole.
+        timeout_s: Time-out of the whole exchange.
 
     Raises:
-        TimeoutError: the answers did not come, nor the end of the connection.
+        TimeoutError: Neither the responses nor the end of the connection came in time.
     """
     place = urlsplit(url)
     parts = [data] if isinstance(data, bytes) else list(data)
@@ -100,11 +100,11 @@ async def exchange(
 
 
 async def read_reply(reader: asyncio.StreamReader, *, bodiless: bool = False) -> RawReply | None:
-    """Read one answer (100 Continue is none); None where the connection ended before it was whole.
+    """Return the next response, skipping 100 Continue; None if the connection ends first.
 
     Args:
-        reader: Of the connection.
-        bodiless: The answer to a HEAD: whatever its length says, no body follows.
+        reader: Reader of the connection.
+        bodiless: Whether it is the response to a HEAD, which has no body despite its length.
     """
     try:
         status, headers = await _head(reader)

@@ -1,6 +1,6 @@
-"""Which tests of the ray tier share a Ray, and so belong into one process, one after another.
+"""Groups of tests of the ray tier that share a Ray and so must run in one process.
 
-Groups are told apart by test ids and not by the marker `xdist_group`, which pytest-xdist 3.8 does
+Groups are derived from test ids and not from the marker `xdist_group`, which pytest-xdist 3.8 does
 not see under pytest 9.2.
 """
 
@@ -20,15 +20,15 @@ GROUPS = {
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),
 }  # fmt: skip
-"""Files by what they share: `ray_here`; or `served` in one of its modes, or with keys. The order is
-that of their times, so that two processes end together."""
+"""Group -> files that share `ray_here`, or `served` in one mode or with keys. Sorted by duration, so
+that two processes end at about the same time."""
 
 MODES = re.compile(r"\[.*\b(plain|throughput)\b.*\]$")
-"""Tests of files that serve in several modes."""
+"""Pattern of test ids in files that serve in several modes."""
 
 
 def group(test: str) -> str:
-    """Return the group of a test id; a file that shares with no other is one by itself."""
+    """Return the group of a test id; a file that shares no Ray is its own group."""
     path, _, name = test.partition("::")
     stem = PurePosixPath(path).stem
     found = next((group for group, files in GROUPS.items() if stem in files), None)
@@ -37,13 +37,13 @@ def group(test: str) -> str:
 
 
 def place(test: str) -> int:
-    """Return where a test's group comes; those by themselves come last, as they were."""
+    """Return the sort key of a test's group; files in no group come last, in their order."""
     return list(GROUPS).index(found) if (found := group(test)) in GROUPS else len(GROUPS)
 
 
 def scheduler(config: pytest.Config, log: object) -> object:
     """Return a scheduler of pytest-xdist that hands out group by group."""
-    # inside: the environments of engines run some of the tests, and have no pytest-xdist
+    # imported here: some tests run in the environments of engines, which have no pytest-xdist
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]

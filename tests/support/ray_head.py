@@ -1,4 +1,4 @@
-"""A Ray head on loopback, with ports and a token of its own, ended by its own process ids."""
+"""A Ray head on loopback with its own ports and token, ended by the ids of its processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.processes import descendants
 
 _START_S = 180.0
 _END_S = 3.0
-"""Ray takes twenty or more to end by itself, and a test has nothing to lose."""
+"""Seconds to wait before SIGKILL. Ray takes 20 s or more to end by itself; tests do not wait."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class RayHead:
     """A running head.
 
     Attributes:
-        address: Of its dashboard, which takes jobs.
-        token: What it asks for.
-        pid: Of ``ray start --block``, above all of its processes.
-        log: What it printed.
+        address: URL of its dashboard, which accepts jobs.
+        token: Token that it requires.
+        pid: Process id of ``ray start --block``, the root of its processes.
+        log: File of its output.
     """
 
     address: str
@@ -40,15 +40,15 @@ class RayHead:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, and what a client of this head needs."""
+        """This process's environment with the variables that a client of this head needs."""
         own = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
         auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         return {**own, **auth, "RAY_API_SERVER_ADDRESS": self.address}
 
     def workers(self, name: str) -> list[int]:
-        """Return the process ids of tasks and actors whose title holds a name.
+        """Return the process ids of tasks and actors whose title contains a name.
 
-        Only these may be killed: Ray's own agents have such titles, too, and take the head along.
+        Only these may be killed: killing one of Ray's own agents, with similar titles, ends the head.
         """
         titles = descendants(self.pid)
         return [pid for pid, title in titles if title.startswith("ray::") and name in title]
@@ -56,15 +56,15 @@ class RayHead:
 
 @contextmanager
 def ray_head(folder: Path, python: str = sys.executable, cpus: int = 4) -> Iterator[RayHead]:
-    """Start a head and end it.
+    """Run a head during the block.
 
     Args:
-        folder: For its logs and its sockets, whose path must stay short (107 bytes).
-        python: Interpreter whose environment it, and jobs that bring none, run in.
-        cpus: Logical ones.
+        folder: Folder for its logs and sockets; a socket's path is limited to 107 bytes.
+        python: Interpreter for the head and for jobs without their own environment.
+        cpus: Number of logical CPUs.
     """
     gcs, dashboard, agent = _free_ports(3)
-    # Ray reads its token once a process: where this one has used Ray, another would be refused.
+    # Ray reads its token once per process: if this one has used Ray, a new token is refused.
     token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
     bin_folder = Path(python).parent
     environment = {

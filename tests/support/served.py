@@ -1,4 +1,4 @@
-"""Serve for a test, on a port nobody has: in this process, or by ``waypost serve``."""
+"""Serve for a test on a free port, in this process or with ``waypost serve``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from waypost.serve.config_file import ServeConfig, validate_serve_config
 STARTER = (sys.executable, "-P", "-m", "waypost.cli", "serve")
 
 IN_TIME_S = 240.0
-"""Longest wait for ``waypost serve`` to say or do something, on a busy machine."""
+"""Maximum seconds to wait for ``waypost serve``, on a busy machine."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -36,12 +36,12 @@ def free_port() -> int:
 def application(
     name: str, artifact: Path, pool: list[dict[str, Any]], **args: Any
 ) -> dict[str, Any]:
-    """Return one application of a Serve file, served below ``/<name>``.
+    """Return one application of a Serve file with the route prefix ``/<name>``.
 
     Args:
-        name: Of the application.
-        artifact: The trained router.
-        pool: Entries as `PoolEntry` reads them.
+        name: Name of the application.
+        artifact: Artifact of the router.
+        pool: Entries in the format of `PoolEntry`.
         args: Further arguments of the graph.
     """
     return {
@@ -56,20 +56,20 @@ def application(
 def served(
     config_data: Mapping[str, Any], folder: Path, *, throughput: bool = False, num_cpus: int = 8
 ) -> Iterator[str]:
-    """Serve the applications of a config; yields ``http://127.0.0.1:<port>``.
+    """Serve the applications of a config; yield ``http://127.0.0.1:<port>``.
 
-    A Ray with Serve that an earlier test has left, with the same mode, CPUs and keys, is taken
-    again: its applications are replaced. It is left to the next one of the group (`ray_groups`).
+    Reuse the Ray and Serve of an earlier test with the same mode, CPUs and keys, and replace its
+    applications. Keep it running for the next test of the group (`ray_groups`).
 
     Args:
-        config_data: Content of a Serve file; its ``http_options`` are those of the shared Serve.
-        folder: Where the file is written.
-        throughput: Serve's throughput mode.
-        num_cpus: Logical CPUs that Ray is given.
+        config_data: Content of a Serve file; its ``http_options`` are replaced.
+        folder: Folder where the file is written.
+        throughput: Use Serve's throughput mode.
+        num_cpus: Number of logical CPUs of Ray.
 
     Raises:
-        ConfigError: the config is wrong.
-        ServeFailedError: an application does not start.
+        ConfigError: The config is invalid.
+        ServeFailedError: An application does not start.
     """
     kind = ("serve", throughput, num_cpus, os.environ.get("API_KEYS"))
     port = one_ray.shared(kind, lambda: _serve(throughput, num_cpus))
@@ -83,13 +83,13 @@ def served(
         launch.wait_until_ready(config)
         yield f"http://{config.host}:{config.port}"
     except BaseException:
-        one_ray.end()  # what it is at is not known, and the next test may want it well
+        one_ray.end()  # its state is unknown, and the next test needs a healthy one
         raise
 
 
 @contextmanager
 def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
-    """Start Ray and a Serve without applications, and stop them at the end; yields its port."""
+    """Run Ray and a Serve without applications during the block; yield Serve's port."""
     variables = launch.environment(throughput=throughput)
     os.environ.update(variables)  # before Ray is imported
     port = free_port()
@@ -102,19 +102,19 @@ def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
         import ray
 
         launch.stop()
-        ray.shutdown()  # also one that did not come up
+        ray.shutdown()  # also after a failed start
         for name in variables:
             os.environ.pop(name, None)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A ``waypost serve`` that runs in a process of its own.
+    """A ``waypost serve`` that runs in its own process.
 
     Attributes:
         url: ``http://127.0.0.1:<port>``.
-        process: The command.
-        output: File that holds what it says.
+        process: Process of the command.
+        output: File of its output.
     """
 
     url: str
@@ -122,15 +122,15 @@ class Command:
     output: Path
 
     def said(self) -> str:
-        """Return what it has said so far."""
+        """Return its output so far."""
         return self.output.read_text()
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds.
+        """Wait until ``holds`` returns True.
 
         Raises:
-            AssertionError: the command ended before, or it takes longer than `IN_TIME_S`; the
-                message is what the command said.
+            AssertionError: The command ended first, or `IN_TIME_S` passed; the message is the
+                command's output.
         """
         end = time.monotonic() + IN_TIME_S
         while not holds():
@@ -143,19 +143,19 @@ class Command:
 def command(
     config_data: Mapping[str, Any], folder: Path, *options: str, starter: Sequence[str] = STARTER
 ) -> Iterator[Command]:
-    """Run ``waypost serve`` on a config until the end of the block; it need not serve yet.
+    """Run ``waypost serve`` on a config during the block, without waiting until it serves.
 
     Args:
-        config_data: Content of a Serve file without ``http_options``: a free port is taken.
-        folder: Where the file is written.
-        options: Of the command.
-        starter: Another command that serves a file.
+        config_data: Content of a Serve file; by default it is served on a free port.
+        folder: Folder where the file is written.
+        options: Options of the command.
+        starter: Command line that the file and the options are added to.
     """
     port = free_port()
     path, output = folder / "graph.yaml", folder / "said.txt"
     host = {"http_options": {"host": "127.0.0.1", "port": port}}
     path.write_text(yaml.safe_dump({**host, **config_data}))
-    # HAProxy listens on these as well; another one on this machine may have the usual ports
+    # HAProxy listens on these as well; another HAProxy on this machine may use the default ports
     own = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
     with output.open("wb") as out:
         process = subprocess.Popen(
@@ -164,7 +164,7 @@ def command(
     try:
         yield Command(f"http://127.0.0.1:{port}", process, output)
     finally:
-        process.send_signal(signal.SIGTERM)  # not SIGINT, which a script's & has ignored
+        process.send_signal(signal.SIGTERM)  # background jobs of a shell script ignore SIGINT
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
@@ -173,7 +173,7 @@ def command(
 
 
 def session_folder() -> Path:
-    """Return the folder of the running Ray, where every process of it writes its logs."""
+    """Return the session folder of the running Ray, where all its processes write logs."""
     import ray
 
     return Path(ray._private.worker._global_node.get_session_dir_path())

@@ -1,4 +1,4 @@
-"""An event loop whose waits take no time: tests of time-outs that no slow or busy machine moves."""
+"""An event loop whose timers take no time, for tests of time-outs on a slow or busy machine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Advances ``now`` instead of waiting, unless threads work for the loop."""
+    """A selector that advances ``now`` instead of waiting, unless threads work for the loop."""
 
     now = 0.0
     threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; where nothing is, the time-out has passed at once."""
+        """Return the ready keys; if there are none, advance ``now`` by the time-out at once."""
         waits = timeout is None or (timeout > 0 and self.threads > 0)
         found = super().select(None if waits else 0)
         if not found and timeout is not None:
@@ -30,10 +30,9 @@ class _Skipping(selectors.DefaultSelector):
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """Its clock stands while anything is ready to run, and then goes to the next timer.
+    """An event loop whose clock jumps to the next timer as soon as no callback is ready.
 
-    Nothing may be awaited beside a timer but coroutines and calls in threads: no socket, no
-    process.
+    Only coroutines and calls in threads may be awaited beside a timer, no sockets or processes.
     """
 
     def __init__(self) -> None:
@@ -41,13 +40,13 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         super().__init__(self._skipping)
 
     def time(self) -> float:
-        """Return the seconds that were waited for, by no clock of the machine."""
+        """Return the sum of the skipped waits in seconds, independent of the machine's clock."""
         return self._skipping.now
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Call a function in a thread; no timer ends meanwhile."""
+        """Call a function in a thread; the clock stands still until it returns."""
         called = super().run_in_executor(executor, func, *args)
         self._skipping.threads += 1
         called.add_done_callback(self._returned)
@@ -58,7 +57,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
 
 def skips_waits(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make an asynchronous test one that runs on a `SkippingLoop`."""
+    """Decorate an asynchronous test to run on a `SkippingLoop`."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

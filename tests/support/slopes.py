@@ -1,4 +1,4 @@
-"""Does something grow? The slope of a line through measurements, with its interval."""
+"""The slope of a line through measurements, with its interval, for tests of growth."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# two-sided 95 % points of Student's t for 1 to 10 degrees of freedom; beyond that 2.2 at most
+# two-sided 95 % points of Student's t for 1 to 10 degrees of freedom; above that at most 2.2
 _T = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 _T_MANY = 2.2
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """A slope and the half-width of its 95 % interval, in units of y for one of x."""
+    """A slope and the half-width of its 95 % interval, in units of y per unit of x."""
 
     value: float
     half_width: float
@@ -24,7 +24,7 @@ class Slope:
 
     @property
     def least(self) -> float:
-        """The lower end of the interval: what has at least grown."""
+        """Lower end of the interval: the least growth."""
         return self.value - self.half_width
 
 
@@ -32,8 +32,8 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> Slope:
     """Fit a line by least squares.
 
     Args:
-        xs: At least three values, not all alike.
-        ys: As many.
+        xs: At least three values, not all equal.
+        ys: As many values.
     """
     x, y = np.asarray(xs, float), np.asarray(ys, float)
     centred = x - x.mean()

@@ -1,4 +1,4 @@
-"""Which of our files a process runs, and when: `sys.setprofile` in every thread."""
+"""A trace of Waypost's files that a process runs, and when: `sys.setprofile` in every thread."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from types import FrameType
 from typing import Any
 
 EVERY_S = 0.2
-"""How often a process writes down what it has run."""
+"""Seconds between two writes of a process's trace."""
 
 APART_S = 0.005
-"""Calls of one file that are nearer than this are noted once."""
+"""Seconds within which further calls of the same file are not recorded."""
 
 Seen = dict[str, list[float]]
-"""File, relative to its source root, to the times (s since the epoch) of its calls."""
+"""File, relative to its source root -> times of its calls, in seconds since the epoch."""
 
 
 def record(seen: Seen) -> None:
-    """Note from now on the files of this process' calls, in this thread and in later ones."""
-    names: dict[str, str | None] = {}  # by the code's file; None is not ours
+    """Record the files of this process's calls from now on, in this thread and in later ones."""
+    names: dict[str, str | None] = {}  # by the code's file; None if it is not Waypost's
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         if event != "call":
@@ -43,7 +43,7 @@ def record(seen: Seen) -> None:
 
 
 def record_into(folder: str) -> None:
-    """Do so, and keep ``<process id>.json`` in a folder: for processes that a test cannot ask."""
+    """Record into ``<process id>.json`` in a folder, for processes other than the test's."""
     seen: Seen = {}
     path = Path(folder) / f"{os.getpid()}.json"
 
@@ -61,6 +61,6 @@ def record_into(folder: str) -> None:
 
 
 def stop() -> None:
-    """End `record` for this thread and for later ones."""
+    """Stop recording in this thread and in later ones."""
     threading.setprofile(None)  # type: ignore[arg-type]
     sys.setprofile(None)

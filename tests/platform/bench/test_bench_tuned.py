@@ -125,7 +125,7 @@ def test_two_folders_of_one_name_are_refused(folder, tmp_path):
     other = tmp_path / "other" / folder.name
     other.mkdir(parents=True)
     check_names([Source(folder), Source(other, 0), Source(other, 1)])
-    with pytest.raises(ConfigError, match="little: stands twice"):
+    with pytest.raises(ConfigError, match="little: is given twice"):
         check_names([Source(folder), Source(other)])
 
 

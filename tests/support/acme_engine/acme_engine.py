@@ -1,4 +1,4 @@
-"""An engine of another distribution, as its authors would write it: words in reverse order."""
+"""An engine of another distribution; it answers with the words in reverse order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Config(StrictModel):
 
 
 class ReverseEngine(Engine):
-    """Answers with the words of the last message, the last word first."""
+    """An engine that answers with the words of the last message in reverse order."""
 
     name: ClassVar[str] = "acme_reverse"
     config_class: ClassVar[type[StrictModel]] = Config
@@ -52,7 +52,7 @@ class ReverseEngine(Engine):
 
     def _script(self, request: GenerateRequest) -> Script:
         if self.config.breaks:
-            raise EngineServerError("acme_reverse: broken, as its settings say")
+            raise EngineServerError("acme_reverse: its config sets breaks")
         return Script(
             pieces=[f"{word} " for word in reversed(last_user_text(request).split())],
             input_tokens=len(pieces(prompt_text(request))),
@@ -61,8 +61,8 @@ class ReverseEngine(Engine):
 
 
 class Misnamed(ReverseEngine):
-    """Has not the name of its entry point."""
+    """An engine whose name differs from its entry point."""
 
 
 class NoEngine:
-    """Derived from nothing."""
+    """A class that does not derive from `Engine`."""
