@@ -20,7 +20,7 @@ GROUPS = {
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),
 }  # fmt: skip
-"""Group -> files that share `ray_here`, or `served` in one mode or with keys. Sorted by duration, so
+"""Group -> files that share `ray_here`, or `served` in one mode or with keys. Sorted by time, so
 that two processes end at about the same time."""
 
 MODES = re.compile(r"\[.*\b(plain|throughput)\b.*\]$")

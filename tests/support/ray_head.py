@@ -48,7 +48,7 @@ class RayHead:
     def workers(self, name: str) -> list[int]:
         """Return the process ids of tasks and actors whose title contains a name.
 
-        Only these may be killed: killing one of Ray's own agents, with similar titles, ends the head.
+        Only these may be killed: Ray's agents have similar titles, and killing one ends the head.
         """
         titles = descendants(self.pid)
         return [pid for pid, title in titles if title.startswith("ray::") and name in title]

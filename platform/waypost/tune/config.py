@@ -47,10 +47,10 @@ class Range(StrictModel):
         if self.type == "loguniform" and self.low <= 0:
             raise ValueError("low must be above 0 for loguniform")
         if (self.q is None) == (self.type == "quniform"):
-            raise ValueError("q belongs to quniform, and only there")
+            raise ValueError("quniform needs q, and no other type takes it")
         whole = self.low.is_integer() and self.high.is_integer()
         if self.type == "randint" and not whole:
-            raise ValueError("low and high of randint are whole numbers")
+            raise ValueError("low and high of randint must be whole numbers")
         return self
 
     @property
@@ -76,7 +76,7 @@ class Values(StrictModel):
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """Return every value."""
+        """All values."""
         return self.values
 
 
@@ -155,13 +155,13 @@ class TuneConfig(StrictModel):
         mode: Direction of improvement of the metric.
         searcher: Proposes the settings.
         scheduler: Stops trials early; all but fifo need a router that trains by epochs.
-        budget: Of the sweep.
-        resources: Of one trial.
+        budget: Budget of the sweep.
+        resources: Resources of one trial.
         encoder: Query encoder.
         folds: Number of folds of the cross-validation.
         finalists: Number of best trials that are measured again before the choice.
         repeats: Number of further assignments of questions to folds for the finalists.
-        seed: Of folds, searcher and routers.
+        seed: Seed of folds, searcher and routers.
     """
 
     router: str
@@ -183,14 +183,14 @@ class TuneConfig(StrictModel):
     def _agree(self) -> TuneConfig:
         wrong = []
         if self.mode != self.metric.mode:
-            wrong.append(f"mode is {self.mode}; {self.metric.name} is to be {self.metric.mode}")
+            wrong.append(f"mode is {self.mode}; {self.metric.name} needs mode {self.metric.mode}")
         grids = [name for name, one in self.space.items() if one.type == "grid"]
         if grids and self.searcher != "random":
-            wrong.append(f"{', '.join(grids)}: grid goes with the random searcher only; use choice")
+            wrong.append(f"{', '.join(grids)}: grid needs the random searcher; use choice")
         if circle := sorted(
             set(self.space) - set(in_order(self.space)), key=list(self.space).index
         ):
-            wrong.append(f"the conditions of {', '.join(circle)} wait for one another")
+            wrong.append(f"the conditions of {', '.join(circle)} depend on each other")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -278,9 +278,7 @@ def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
     router, encoder = data.get("router"), data.get("encoder")
     cls = attempt(partial(router_class, router)) if isinstance(router, str) else None
     if cls is not None and not (issubclass(cls, TrainableRouter) and cls.learns):
-        found.append(
-            Fault(f"{where}: router", f"{router} learns nothing; there is nothing to tune")
-        )
+        found.append(Fault(f"{where}: router", f"{router} does not learn, so it cannot be tuned"))
     elif cls is not None:
         found += _against(cls, data, where)
         found += _scheduler(cls, data, where)

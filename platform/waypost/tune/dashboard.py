@@ -1,4 +1,4 @@
-"""TensorBoard: event files with a run for each trial, and the process that shows them."""
+"""TensorBoard: event files with a run for each trial, and the TensorBoard process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from waypost.contracts.errors import MissingExtraError
 from waypost.tune.journal import Row
 
 FLUSH_S = 2
-"""Seconds after which TensorBoard sees new values."""
+"""Seconds between two flushes of the event files."""
 
 START_S = 60.0
-"""Longest wait for TensorBoard to answer, in seconds."""
+"""Maximum seconds to wait for TensorBoard to answer."""
 
 
 class EventWriter:
-    """Writes finished trials, and the epochs of running ones, as TensorBoard events.
+    """A writer of finished trials and epochs of running trials as TensorBoard events.
 
     Args:
         folder: Log folder, with a folder for each trial.

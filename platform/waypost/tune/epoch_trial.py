@@ -66,7 +66,7 @@ class Checkpoint:
         """Read a folder written by `write`.
 
         Raises:
-            ArtifactFormatError: a file is missing or torn.
+            ArtifactFormatError: A file is missing or incomplete.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -78,7 +78,7 @@ class Checkpoint:
             states = [load_file(str(file)) for file in files]
             return cls((about["key"], about["deal"]), states, about["epochs"], about["seconds"])
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ArtifactFormatError(f"{folder}: is no checkpoint: {error}") from None
+            raise ArtifactFormatError(f"{folder}: is not a checkpoint: {error}") from None
 
 
 def find_checkpoints(folder: Path) -> dict[Place, list[Path]]:
@@ -91,7 +91,7 @@ def find_checkpoints(folder: Path) -> dict[Place, list[Path]]:
         key, _, deal = path.name.removesuffix(_PROGRESS).rpartition("-")
         try:
             found.setdefault((key, int(deal)), []).append((path.stat().st_mtime_ns, path.parent))
-        except OSError:  # Ray keeps the last few only
+        except OSError:  # Ray deletes older checkpoints
             continue
     return {place: [one for _, one in sorted(ages, reverse=True)] for place, ages in found.items()}
 
@@ -107,7 +107,7 @@ def newest_checkpoint(folders: Sequence[str]) -> Checkpoint | None:
 
 
 def report_to_ray(found: Mapping[str, Any], checkpoint: Checkpoint | None = None) -> None:
-    """Report to Ray Tune from inside a trial, with a checkpoint where given.
+    """Report to Ray Tune from inside a trial, optionally with a checkpoint.
 
     Ray refuses checkpoints on clusters without a shared disk. The report is then sent without one,
     and an interrupted trial restarts from its first epoch.
@@ -127,14 +127,14 @@ def report_to_ray(found: Mapping[str, Any], checkpoint: Checkpoint | None = None
 
 
 SHARE = 0.05
-"""Largest share of the training time spent on evaluations, where no scheduler needs them."""
+"""Maximum share of the training time spent on evaluations, if no scheduler needs them."""
 
 FIRST_S = 5.0
 """Seconds of training before the first evaluation, whose cost is still unknown."""
 
 
 class EvaluationInterval:
-    """Space evaluations so that they take at most `SHARE` of the time.
+    """The interval between evaluations, chosen so that they take at most `SHARE` of the time.
 
     An evaluation settles all folds, computes the metric and stores a checkpoint.
 
@@ -226,7 +226,7 @@ class EpochTrial:
         return all(one.stopped or one.done >= one.total for one in trainings)
 
     def _advance(self) -> bool:
-        """Train each unfinished fold for one epoch; return False where all are finished."""
+        """Train each unfinished fold for one epoch; return False if all are finished."""
         for _, _, training in self._folds:
             if training.done and training.done in self._schedule:
                 training.change(**self._schedule[training.done])

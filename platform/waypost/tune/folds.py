@@ -36,7 +36,7 @@ BLOCKS = 50
 
 @dataclass(frozen=True, eq=False)
 class MetricEvaluator:
-    """Computes the metric of the LLMs chosen for the questions.
+    """The computation of the metric from the LLMs chosen for the questions.
 
     Attributes:
         metric: The metric.
@@ -44,7 +44,7 @@ class MetricEvaluator:
         block: Block of each question, (n,).
         quality: (n, n_llms) measured scores.
         usd: (n, n_llms) dollars of each call, NaN where unknown.
-        cost_ref: Mean dollars of the dearest LLM; NaN where no cost is known.
+        cost_ref: Mean dollars of the most expensive LLM; NaN if no cost is known.
         best: Column of the best single LLM.
     """
 
@@ -61,7 +61,7 @@ class MetricEvaluator:
         """Build it from the training split.
 
         Raises:
-            SchemaError: the metric needs costs, and the data has none, or not of all calls.
+            SchemaError: The metric needs costs, which are missing for too many calls.
         """
         costs = costs_of(data)
         measured = ~np.isnan(data.quality)
@@ -128,7 +128,7 @@ class MetricEvaluator:
 
 
 def _cost_reaching(curves: Hull, quality: Floats) -> Floats:
-    """Return the least cost at which each hull reaches a quality; NaN where it never does."""
+    """Return the lowest cost at which each hull reaches a quality; NaN if it never does."""
     found = np.full(len(quality), np.nan)
     for row, (x, y, wanted) in enumerate(zip(curves.cost, curves.quality, quality, strict=True)):
         rising = np.concatenate([[True], np.diff(y) > 0]) & ~np.isnan(y)
@@ -139,8 +139,8 @@ def _cost_reaching(curves: Hull, quality: Floats) -> Floats:
 
 
 MOST_KEPT_BYTES = 400_000_000
-"""Folds of a deal below this size are cached between trials, and with them what routers compute
-once per training split, such as near-duplicates."""
+"""Folds of a deal below this size are cached between trials, together with results that routers
+compute once per training split, such as near-duplicates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class Fold:
     Attributes:
         rows: Row numbers of the held-out questions.
         training: All other questions.
-        held_out: The held-out questions, with ``cost_usd`` as the metric counts it.
+        held_out: The held-out questions; the metric uses their ``cost_usd`` column.
     """
 
     rows: NDArray[np.intp]
@@ -160,17 +160,17 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """A training split, its folds, and the metric: what every trial is measured on.
+    """The cross-validation of every trial: a training split, its folds, and the metric.
 
     A deal is one assignment of the questions to folds.
 
     Attributes:
         router: Registry name.
-        data: The training split, with embeddings where the router needs them.
+        data: The training split, with embeddings.
         evaluator: Computes the metric.
         folds: Fold of each question, (1 + repeats, n); row 0 is the deal of the search, the others
             those of the finalists.
-        seed: Of routers that take one.
+        seed: Seed of routers that have one.
         plugin_paths: Folders searched for plug-ins.
         by_epochs: Whether the router trains by epochs.
     """
@@ -185,7 +185,7 @@ class CrossValidation:
     _kept: dict[int, list[Fold]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the cached folds: every process builds its own."""
+        """Return the state without the cached folds; every process builds its own."""
         return {**self.__dict__, "_kept": {}}
 
     @classmethod
@@ -195,7 +195,7 @@ class CrossValidation:
         """Assign the questions to folds.
 
         Raises:
-            SchemaError: too few questions for the folds, or see `MetricEvaluator.of`.
+            SchemaError: There are too few questions for the folds; see also `MetricEvaluator.of`.
         """
         deals = [
             fold_of(data.queries, config.folds, config.seed + deal, data.groups)
@@ -257,7 +257,7 @@ class Choices:
     """Outcomes of the LLMs chosen for all questions, filled fold by fold.
 
     Args:
-        n: Questions.
+        n: Number of questions.
     """
 
     def __init__(self, n: int) -> None:

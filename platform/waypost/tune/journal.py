@@ -24,12 +24,12 @@ class Task:
     """A measurement to make.
 
     Attributes:
-        number: Of the trial; 0 is the default.
-        key: Of the setting; see `SearchSpace.key`.
+        number: Number of the trial; 0 is the default.
+        key: Key of the setting; see `SearchSpace.key`.
         setting: The searched values.
-        parameters: All that the router is given.
-        deal: Which deal of the questions to folds.
-        schedule: Changes of parameters while it is trained; see `trial.fit`.
+        parameters: All parameters given to the router.
+        deal: Number of the assignment of questions to folds.
+        schedule: Changes of parameters during training; see `trial.fit`.
     """
 
     number: int
@@ -50,19 +50,19 @@ class Row:
     """A finished measurement.
 
     Attributes:
-        number: As in `Task`; so are key, setting and deal.
+        number, key, setting, deal: As in `Task`.
         status: ``done``; ``stopped`` early by the scheduler; ``failed``.
-        score: The metric; None where the trial failed or the metric is undefined.
-        blocks: Pseudo-values; see `folds`. Empty where the trial failed.
-        error: Why it failed.
-        seconds: Of fitting and deciding.
+        score: The metric; None if the trial failed or the metric is undefined.
+        blocks: Pseudo-values; see `folds`. Empty if the trial failed.
+        error: Reason of a failure.
+        seconds: Seconds of fitting and evaluation.
         at_s: Time of recording, in seconds of the sweep's own time.
         epochs: The metric after each epoch, for routers that train by epochs; None where it was
             not evaluated.
         losses: Their loss on held-out questions after each epoch, mean over the folds; see
             `EpochTraining.losses`.
-        schedule: Changes of parameters while it was trained (pbt); see `EpochTraining`.
-        trained: Parameters of the router, where pbt changed them from the setting.
+        schedule: Changes of parameters during training (pbt); see `EpochTraining`.
+        trained: Parameters of the router, if pbt changed them from the setting.
     """
 
     number: int
@@ -93,12 +93,12 @@ class Journal:
     """The rows of a sweep, in memory and in a file.
 
     Args:
-        path: trials.jsonl; created where missing.
+        path: trials.jsonl; created if it is missing.
         subject: Identity of the sweep, JSON-able; a different subject is a different sweep.
 
     Raises:
-        ConfigError: the file has another subject, or another process writes it.
-        SchemaError: the file is no journal.
+        ConfigError: The file has another subject, or another process writes it.
+        SchemaError: The file is not a journal.
     """
 
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Journal:
             raise
 
     def add(self, row: Row) -> None:
-        """Append a row to the file; an existing measurement stays."""
+        """Append a row to the file, unless its measurement exists already."""
         if row.place in self.rows:
             return
         self.rows[row.place] = row
@@ -162,8 +162,8 @@ class Journal:
                 self.rows.setdefault(row.place, row)
         except (ValueError, KeyError, TypeError) as error:
             raise SchemaError(
-                f"{self.path}: is no record of a sweep ({type(error).__name__}); "
-                "--fresh begins anew"
+                f"{self.path}: is not a journal of a sweep ({type(error).__name__}); "
+                "--fresh deletes it"
             ) from None
         self._compare(head["subject"], subject)
 
@@ -174,7 +174,7 @@ class Journal:
                 Fault(
                     f"{self.path.parent}: {key}",
                     f"holds a sweep with {_short(then.get(key))}, this one has {_short(now[key])}; "
-                    "give another --out, or --fresh to begin anew",
+                    "give another --out, or --fresh to delete the earlier sweep",
                 )
                 for key in changed
             )

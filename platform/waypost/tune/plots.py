@@ -190,7 +190,7 @@ def draw_importance(shares: Mapping[str, float] | None, path: Path) -> bool:
     """Draw the share of each parameter, the largest first.
 
     Returns:
-        Whether there is anything to draw; where there is not, an earlier file is deleted.
+        Whether there is anything to draw; if not, an earlier file is deleted.
     """
     named = sorted((shares or {}).items(), key=lambda item: item[1])
     if not named:
@@ -213,11 +213,11 @@ def draw_curves(rows: Sequence[Row], label: str, sign: float, taken: int, path: 
     """Draw the held-out loss and the metric over the epochs, leaving out panels without values.
 
     Args:
-        rows: Of the search.
-        label: Of the metric.
-        sign: 1 where a high metric is good, -1 where a low one is.
-        taken: Number of the trial that was taken.
-        path: The file; deleted where there is nothing to draw.
+        rows: Rows of the search.
+        label: Label of the metric.
+        sign: 1 if a high metric is good, -1 if a low one is.
+        taken: Number of the chosen trial.
+        path: The file; deleted if there is nothing to draw.
 
     Returns:
         Whether there is anything to draw.

@@ -27,7 +27,7 @@ from waypost.tune.journal import Row, Task
 from waypost.tune.trial import measure, until
 
 REPORT_S = 1.0
-"""Rows that arrive faster share a report, because each report waits for the driver."""
+"""Seconds between two reports. Rows in between share a report: each report waits for the driver."""
 
 
 def packed_trial(config: Mapping[str, Any], cv: CrossValidation) -> None:
@@ -63,7 +63,7 @@ def _rows(
 
 
 def write_tasks(tasks: Sequence[Task]) -> str:
-    """Return tasks as JSON text; Ray would write and flatten a mapping."""
+    """Return tasks as JSON text; Ray would flatten and write a mapping."""
     return json.dumps([asdict(task) for task in tasks])
 
 
@@ -87,13 +87,13 @@ WORST = 1e9
 
 
 def epoch_trial(config: Mapping[str, Any], cv: CrossValidation, sign: float) -> None:
-    """Train a setting and report each epoch, resuming from a checkpoint where there is one.
+    """Train a setting and report each epoch, resuming from a checkpoint if there is one.
 
     Args:
         config: Its only key is ``trial``. There ``tasks`` holds one task; ``changed`` its
             changeable parameters; ``resume`` its checkpoint folders, newest first.
         cv: Data and folds.
-        sign: 1 where a high metric is good, -1 where a low one is.
+        sign: 1 if a high metric is good, -1 if a low one is.
     """
     config = config["trial"]
     (task,) = read_tasks(config["tasks"])

@@ -29,7 +29,7 @@ from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
 
 REDUCTION = 3
 GRACE = 9
-"""The first early-stopping decision comes after this fraction (1/9) of the most epochs."""
+"""The first early-stopping decision comes after 1 / `GRACE` of the maximum number of epochs."""
 
 PERTURBATIONS = 4
 RESAMPLED = 0.25
@@ -49,8 +49,8 @@ def make_scheduler(config: TuneConfig, epochs: int, changeable: Sequence[str]) -
 
     Args:
         config: The sweep; its scheduler is not fifo.
-        epochs: Most of any trial.
-        changeable: Parameters that may change in training.
+        epochs: Maximum epochs of any trial.
+        changeable: Parameters that may change during training.
     """
     from ray.tune import schedulers
 
@@ -109,12 +109,12 @@ CRASHES = 2
 
 
 def workers_of(resources: Resources) -> int:
-    """Return how many trials run at a time on the Ray that is initialised.
+    """Return the number of concurrent trials on the connected Ray.
 
     On a single machine the number of real cores is the upper bound.
 
     Raises:
-        ConfigError: no trial fits.
+        ConfigError: The resources of a trial exceed those of Ray.
     """
     import ray
 
@@ -128,7 +128,7 @@ def workers_of(resources: Resources) -> int:
     if min(fits) < 1:
         has = f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
         wants = f"cpu {resources.cpu:g} and gpu {resources.gpu:g}"
-        raise ConfigError([Fault("resources", f"a trial takes {wants}; this Ray has {has}")])
+        raise ConfigError([Fault("resources", f"a trial needs {wants}; this Ray has {has}")])
     return int(min(fits))
 
 
@@ -160,11 +160,11 @@ def trial_runner(
 
         queue.max_batch = 1
         trial = tune.with_parameters(epoch_trial, cv=cv, sign=sign)
-        # Hyperband and pbt pause trials, so more must be started than can run at once.
+        # Hyperband and pbt pause trials, so more trials must be started than can run at once.
         workers = queue.workers if config.scheduler == "asha" else None
         searcher = queue_searcher(queue, suggestion)
         if config.scheduler == "pbt":
-            # The default runs outside the population, where it could become a copy of a member.
+            # The default runs outside the population; inside it could become a copy of a member.
             first = queue.take()
             queue.record([measure_one(cv, task) for task in first if task.number == 0])
             queue.give_back(first)
@@ -183,7 +183,7 @@ def measure_packed(
     Args:
         cv: Data and folds; put into the object store once.
         queue: The tasks.
-        resources: Of one trial.
+        resources: Resources of one trial.
         folder: Folder of Ray's own files.
     """
     from ray import tune
@@ -221,12 +221,12 @@ def fit(
     Args:
         trial: Trainable function.
         searcher: A Ray Tune searcher.
-        workers: Most concurrent trials; None is no limit.
-        resources: Of one trial.
+        workers: Maximum concurrent trials; None is no limit.
+        resources: Resources of one trial.
         folder: Parent of the folder that Ray writes for this run.
         scheduler: A Ray Tune scheduler; None runs every trial to its end.
-        crashes: How often Ray restarts a trial from its checkpoint.
-        space: Ray's parameter space, where there is no searcher.
+        crashes: Maximum restarts of a trial from its checkpoint.
+        space: Ray's parameter space, if there is no searcher.
         callbacks: Ray Tune callbacks.
     """
     from ray import tune
@@ -264,8 +264,8 @@ def fit_population(
 
     Args:
         trial: Trainable function.
-        searcher: A `queue_searcher`: suggests all trials, gets results through a callback.
-        resources: As in `fit`; so are the others.
+        searcher: A `queue_searcher`: suggests all trials, receives results through a callback.
+        resources: Resources of one trial.
         folder: Parent of the folder that Ray writes for this run.
         scheduler: Population based training.
     """
@@ -279,7 +279,7 @@ def fit_population(
 
     class Forward(tune.Callback):  # type: ignore[misc]
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            # At the first start only: pbt may later give it the config of another trial.
+            # Only at the first start: later pbt may give the trial the config of another one.
             names.setdefault(trial.trial_id, member_of[trial.config["trial"]["tasks"]])
 
         def on_trial_result(
@@ -313,7 +313,7 @@ def queue_searcher(
 
     Args:
         queue: The tasks.
-        suggestion: Makes the config of a Ray trial from a batch.
+        suggestion: Returns the config of a Ray trial for a batch.
     """
     from ray.tune.search import Searcher
 
@@ -351,7 +351,7 @@ def queue_searcher(
 
         def fail(self, trial_id: str) -> None:
             """Record a trial as failed."""
-            error = "its worker died again and again"
+            error = f"its worker died more than {CRASHES} times"
             rows = [
                 row_of(task, 0.0, status="failed", score=None, error=error)
                 for task in self.batches.pop(trial_id, [])
@@ -359,10 +359,10 @@ def queue_searcher(
             queue.record(rows)
 
         def save(self, checkpoint_path: str) -> None:
-            """Write nothing: trials.jsonl is the record."""
+            """Do nothing: trials.jsonl has all rows."""
 
         def restore(self, checkpoint_path: str) -> None:
-            """Read nothing."""
+            """Do nothing."""
 
         def __reduce__(self) -> tuple[type, tuple[str]]:
             # Tuner pickles itself for its own restore; the queue stays in this process.

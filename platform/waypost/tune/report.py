@@ -19,7 +19,7 @@ from waypost.tune.select import Choice, compared, given, number, ranked, render_
 from waypost.tune.space import SearchSpace
 
 FEWEST = 12
-"""Fewest trials for an estimate of importance."""
+"""Minimum number of trials for an estimate of importance."""
 
 _TREES = 80
 _LISTED = 15
@@ -31,8 +31,8 @@ def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, 
     """Return each parameter's share of permutation importance; the shares sum to 1.
 
     A random forest predicts the score from the setting. The importance of a parameter is the loss
-    of accuracy on out-of-bag trials when its values are shuffled (Breiman, 2001). None with too few
-    trials, or where the forest explains nothing.
+    of accuracy on out-of-bag trials when its values are shuffled (Breiman, 2001). Returns None for
+    too few trials, or if the forest explains nothing.
     """
     from sklearn.tree import DecisionTreeRegressor
 
@@ -97,7 +97,7 @@ def describe(
     Args:
         config: The sweep.
         space: Its search space.
-        rows: Of the search.
+        rows: Rows of the search.
         choice: The choice.
         facts: Further facts: data digest, questions, command.
     """
@@ -174,7 +174,7 @@ def write(
 def write_trials(path: Path, rows: Sequence[Row], space: SearchSpace) -> None:
     """Write a row for each measurement; parameters outside its setting are null.
 
-    Parameter columns are JSON text where their values have several types.
+    Parameter columns are JSON text if their values have several types.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -304,15 +304,15 @@ def _plots(names: Sequence[str]) -> list[str]:
 def _how(report: Report) -> list[str]:
     chosen = report["chosen_gain"]
     lines = [
-        "Every trial is fitted on all folds but one and decides the questions of that one, in "
-        "turn; near-duplicates stay in one fold. The metric is that of all these choices "
+        "For each fold, a trial is fitted on the other folds and routes the questions of that "
+        "fold; near-duplicates stay in one fold. The metric is computed on all these decisions "
         "together. The test split is not read before the choice is made.",
         "Trial 0 is the router's default (with the config's fixed values). The best trials are "
-        f"measured again on {report['repeats']} further deals of the questions to folds, and the "
+        f"measured again on {report['repeats']} further deals of the questions to folds. The "
         "default stays unless the best of them gains over one standard error (paired, over blocks "
-        "of questions), and the choice itself gains on questions that it was not made on.",
-        "That last number is bootstrap bias corrected cross-validation: "
-        f"{number(chosen)} here. The best score of the search, "
-        f"{number(report['best_of_search']['score'])}, is too kind: it was picked for being high.",
+        "of questions), and choosing the best trial gains on questions outside the choice.",
+        "That last gain is estimated by bootstrap bias corrected cross-validation: "
+        f"{number(chosen)}. The best score of the search, "
+        f"{number(report['best_of_search']['score'])}, is optimistic: it is the best of many.",
     ]
     return [f"- {line}" for line in lines]

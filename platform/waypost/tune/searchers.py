@@ -19,7 +19,7 @@ from waypost.tune.journal import Journal, Row, Task
 from waypost.tune.space import SearchSpace, Setting, hyperopt_tree, same
 
 LEARNING_SHARE = 0.05
-"""Most pending settings of a learning searcher, as a share of all trials."""
+"""Maximum pending settings of a learning searcher, as a share of all trials."""
 
 SAME_AGAIN = 300
 """Repeated proposals in a row after which a space counts as exhausted."""
@@ -29,18 +29,18 @@ RowCallback = Callable[[Row], None]
 
 
 class Searcher(Protocol):
-    """Proposes settings."""
+    """A source of settings to try."""
 
     learns: bool
-    """Whether proposals depend on earlier scores; then few are pending at once."""
+    """Whether proposals depend on earlier scores; if so, few are pending at once."""
 
     def ask(self) -> Setting | None:
         """Return the next setting; None when exhausted."""
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """Record the score of a setting, higher is better; None where it failed.
+        """Record the score of a setting, higher is better; None if it failed.
 
-        Settings from elsewhere are recorded too.
+        Settings that this searcher did not propose are recorded as well.
         """
 
 
@@ -48,7 +48,7 @@ def make_searcher(config: TuneConfig, space: SearchSpace) -> Searcher:
     """Build the sweep's searcher.
 
     Raises:
-        MissingExtraError: its library is not installed.
+        MissingExtraError: The searcher's library is not installed.
     """
     if config.searcher == "random":
         return RandomSearch(space, config.seed)
@@ -85,7 +85,7 @@ class RandomSearch:
         return self._space.build(pick)
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """Ignore it."""
+        """Do nothing: random search does not learn."""
 
 
 def _drawn(dimension: Dimension, draw: np.random.Generator) -> Any:
@@ -103,7 +103,7 @@ def _drawn(dimension: Dimension, draw: np.random.Generator) -> Any:
 
 
 class OptunaSearch:
-    """Optuna's TPE; conditional parameters are suggested only where their condition holds."""
+    """Optuna's TPE; conditional parameters are suggested only if their condition holds."""
 
     learns = True
 
@@ -134,7 +134,7 @@ class OptunaSearch:
             log = dimension.type == "loguniform"
             return trial.suggest_float(name, float(low), float(high), log=log, step=dimension.q)
 
-        with warnings.catch_warnings():  # optuna warns where it lowers high to a multiple of q
+        with warnings.catch_warnings():  # Optuna warns if it lowers high to a multiple of q
             warnings.simplefilter("ignore", UserWarning)
             setting = self._space.build(pick)
         self._asked.append((setting, trial))
@@ -252,9 +252,9 @@ class Proposals:
     Args:
         space: The search space.
         searcher: Proposes settings; the rows of the journal are replayed into it.
-        journal: Of the sweep.
-        trials: Most trials, with the default.
-        sign: 1 where a high metric is good, -1 where a low one is.
+        journal: Journal of the sweep.
+        trials: Maximum number of trials, including the default.
+        sign: 1 if a high metric is good, -1 if a low one is.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class Proposals:
 
     @property
     def at_once(self) -> int:
-        """Most settings of one batch."""
+        """Maximum settings of one batch."""
         return max(1, int(self._trials * LEARNING_SHARE)) if self._searcher.learns else self._trials
 
     def next(self) -> Task | None:

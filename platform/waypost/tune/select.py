@@ -1,10 +1,10 @@
 """Choose the setting of a sweep, with a correction for picking the best of many noisy scores.
 
 The best few trials are measured again on other assignments of questions to folds. The default
-stays unless the best of them
+stays unless
 
-1. earns more than the default by over one standard error of the paired difference, and
-2. the choice itself earns something: in bootstrap draws of the blocks, the setting that is best
+1. the best of them gains more than one standard error of the paired difference, and
+2. choosing the best gains as well: in bootstrap draws of the blocks, the setting that is best
    on the blocks drawn is compared with the default on those not drawn (bootstrap bias corrected
    cross-validation; Tsamardinos, Greasidou and Borboudakis, 2018). This needs no further fit.
 """
@@ -32,15 +32,15 @@ Report = dict[str, Any]
 class Choice:
     """The chosen setting.
 
-    Gains are improvements over the default, positive in the direction of the metric; None where the
+    Gains are improvements over the default, positive in the direction of the metric; None if the
     default failed.
 
     Attributes:
-        row: Of the search.
+        row: Row of the search.
         score: The metric, mean over all its deals.
-        default_score: The default's, over the same deals.
+        default_score: The default's score over the same deals.
         best: Row with the best score of the search.
-        gain: Of the best finalist over the default, over all deals.
+        gain: Gain of the best finalist over the default, mean over all deals.
         gain_se: Its standard error, paired over blocks of questions.
         chosen_gain: Gain of choosing the best of the search, on questions outside the choice; see
             the module.
@@ -85,13 +85,13 @@ def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) ->
     """Choose the setting of a sweep.
 
     Args:
-        rows: Of the search.
+        rows: Rows of the search.
         again: Rows of the finalists on further deals; may be empty.
-        sign: 1 where a high metric is good, -1 where a low one is.
-        seed: Of the draws.
+        sign: 1 if a high metric is good, -1 if a low one is.
+        seed: Seed of the bootstrap draws.
 
     Raises:
-        SchemaError: every trial failed; with the first reason.
+        SchemaError: Every trial failed; the message has the first reason.
     """
     best = ranked(rows, sign)
     if not best:
@@ -164,7 +164,7 @@ def _decide(
 
 
 def corrected_gain(rows: Sequence[Row], default: Row, sign: float, seed: int) -> float:
-    """Return the mean gain over the default of the in-draw best, on blocks not drawn."""
+    """Return the mean gain over the default of the best row of each draw, on blocks not drawn."""
     table = sign * np.stack([_blocks([row]) for row in rows])
     place = next(i for i, row in enumerate(rows) if row is default)
     count = table.shape[1]
@@ -219,7 +219,7 @@ def _blocks(rows: Sequence[Row]) -> Floats:
 def compared(space: SearchSpace, choice: Choice) -> Report:
     """Return the default and the best other finalist, with all their parameters.
 
-    ``default`` is None where it failed, ``best_other`` where there is no other finalist.
+    ``default`` is None if it failed, ``best_other`` if there is no other finalist.
     """
     rival, is_known = choice.rival, choice.default_score is not None
     return {
@@ -293,7 +293,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Format a number with four decimals, or three digits where it is small."""
+    """Format a number with four decimals, or with three digits if it is small."""
     if value is None:
         return "n/a"
     return f"{value:.4f}" if abs(value) >= 1e-2 or value == 0 else f"{value:.3g}"

@@ -45,7 +45,7 @@ class SearchSpace:
         return found
 
     def holds(self, dimension: Dimension, setting: Mapping[str, Any]) -> bool:
-        """Say whether the condition of a parameter holds for the values chosen so far."""
+        """Return whether the condition of a parameter holds for the values chosen so far."""
         values = self.full(setting)
         return all(
             any(same(values.get(other), one) for one in (w if isinstance(w, list) else [w]))
@@ -82,7 +82,7 @@ class SearchSpace:
         return all(one.type == "grid" for one in self.space.values())
 
     def contains(self, setting: Mapping[str, Any]) -> bool:
-        """Say whether a setting is in the space: every value inside, every condition satisfied."""
+        """Return whether a setting is in the space: all values inside, all conditions satisfied."""
         try:
             built = self.build(lambda name, one: _inside(one, setting[name]))
         except (KeyError, ValueError):
@@ -102,7 +102,7 @@ def _inside(dimension: Dimension, value: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Say whether two values are equal; true differs from 1."""
+    """Return whether two values are equal; true differs from 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -175,7 +175,7 @@ def _range(hp: Any, name: str, one: Any) -> Any:
 
 
 class _Switch:
-    """Expresses conditions as switches on the parameters that they name."""
+    """Conditions expressed as switches on the parameters that they name."""
 
     def __init__(
         self, space: SearchSpace, nodes: Mapping[str, Any], listed: Mapping[str, tuple[Any, ...]]
@@ -198,6 +198,6 @@ class _Switch:
         if other not in self._space.space:
             return by_default
         if other not in self._listed:
-            return no  # a drawn number is never exactly that value
+            return no  # a drawn float never equals that value exactly
         chosen = scope.switch(self._nodes[other], *map(side, self._listed[other]))
         return self.where(self._space.space[other].when, chosen, by_default)

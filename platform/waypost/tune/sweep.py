@@ -64,14 +64,14 @@ def refit(
 
     Args:
         config: The sweep.
-        parameters: Of the router.
+        parameters: Parameters of the router.
         tuning: Facts of the sweep for the manifest's metrics; JSON-able.
-        data: Routing data.
-        target: The artifact.
-        schedule: Changes of parameters while it is trained; see `trial.fit`.
+        data: Routing-data folder.
+        target: Folder of the artifact.
+        schedule: Changes of parameters during training; see `trial.fit`.
 
     Raises:
-        WaypostError: as `train`.
+        WaypostError: See `train`.
     """
     wanted = TrainConfig(
         router=config.router,
@@ -87,13 +87,13 @@ def refit(
 def on_test(
     config: TuneConfig, data: Path, tuned: Path, default: Path | None, trials: int
 ) -> dict[str, Any] | None:
-    """Measure the tuned router, and the default where it differs, on the test split.
+    """Measure the tuned router, and the default if it differs, on the test split.
 
     Args:
         config: The sweep.
-        data: Routing data.
+        data: Routing-data folder.
         tuned: Artifact of the winner.
-        default: Artifact of the default; None where the default won.
+        default: Artifact of the default; None if the default won.
         trials: Number of trials of the search.
 
     Returns:
@@ -132,7 +132,7 @@ def on_test(
 def _difference(
     tuned: Measured, default: Measured, key: str, prefix: str
 ) -> dict[str, float | None]:
-    """Return tuned less default; bootstrap draws are paired, as they hold the same questions."""
+    """Return tuned less default; bootstrap draws are paired, as they have the same questions."""
     found: dict[str, float | None] = {
         f"{prefix}difference": tuned.numbers[key] - default.numbers[key],
         f"{prefix}low": None,
@@ -152,8 +152,8 @@ class SweepCallbacks:
         embedded: Called with (done, total) texts.
         begun: Called before the first trial with the folder, the address of Ray's dashboard, the
             rows of earlier runs, and the mode ("max" or "min").
-        row: Called with each row, and the most trials of the sweep.
-        epoch: Called with the intermediate row of a running trial, and the most trials.
+        row: Called with each row, and the maximum number of trials.
+        epoch: Called with an intermediate row of a running trial, and the maximum number of trials.
         step: Called with the name of a step outside the search.
     """
 
@@ -179,10 +179,10 @@ def run_sweep(
     Rows in ``out`` of the same sweep are not measured again.
 
     Args:
-        config: Checked; see `read_sweep`.
+        config: A checked config; see `read_sweep`.
         data_folder: Routing data; a path or URI.
         out: Folder of the results; a path or URI.
-        fresh: Delete an earlier sweep's results there and start anew.
+        fresh: Delete an earlier sweep's results in ``out`` first.
         dashboard: Whether a Ray started here has a dashboard.
         command: Command line, for the report.
         callbacks: Progress callbacks.
@@ -191,9 +191,9 @@ def run_sweep(
         The content of report.json.
 
     Raises:
-        ConfigError: ``out`` holds another sweep or something else, or no trial fits this Ray.
-        SchemaError: the data is wrong or too little, or every trial failed (with the first reason).
-        MissingExtraError, WeightsError, StorageError: see their docstrings.
+        ConfigError: ``out`` has another sweep or other files, or a trial needs more than Ray has.
+        SchemaError: The data is invalid or too small, or every trial failed (with one reason).
+        MissingExtraError, WeightsError, StorageError: See their docstrings.
     """
     require_matplotlib()
     with mirrored(out) as folder, local_copy(data_folder) as data:
@@ -206,11 +206,11 @@ def run_sweep(
 
 
 def _clear(folder: Path, fresh: bool) -> None:
-    """Check that the folder is empty or holds a sweep; with ``fresh`` delete the sweep."""
+    """Check that the folder is empty or has a sweep; with ``fresh`` delete the sweep."""
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / TRIALS).is_file():
-        problem = "holds something else than a sweep; give the name of a new folder"
+        problem = "has other files than those of a sweep; give the name of a new folder"
         raise ConfigError([Fault(str(folder), problem)])
     if fresh:
         for name in (TENSORBOARD, RAY, BEST):

@@ -30,7 +30,7 @@ class ManySweeps(StrictModel):
     """A config file that names the files of several sweeps.
 
     Attributes:
-        sweeps: Files of one sweep each, relative to this one; each router once.
+        sweeps: Files of one sweep each, relative to this file; each router once.
         common: Keys that override those of every file, such as ``metric`` or ``budget``; mappings
             are merged.
     """
@@ -40,7 +40,7 @@ class ManySweeps(StrictModel):
 
 
 def is_many(path: str | Path) -> bool:
-    """Say whether a config file names several sweeps."""
+    """Return whether a config file names several sweeps."""
     return "sweeps" in read_yaml(path)
 
 
@@ -65,7 +65,7 @@ def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfi
         except ConfigError as error:
             faults += error.faults
     routers = [config.router for config in found]
-    faults += [Fault(str(path), f"{r} stands twice") for r in set(routers) if routers.count(r) > 1]
+    faults += [Fault(str(path), f"{r} occurs twice") for r in set(routers) if routers.count(r) > 1]
     if faults:
         raise ConfigError(faults)
     return found
@@ -91,13 +91,13 @@ def run_many(
 ) -> Report:
     """Run sweeps one after another; a failing sweep does not end the others.
 
-    Where all sweeps have the same metric, the artifact of the router with the best
-    cross-validated score is copied to ``best``.
+    If all sweeps have the same metric, copy the artifact of the router with the best
+    cross-validated score to ``best``.
 
     Args:
-        configs: Checked; see `read_many`.
-        data_folder: As in `run_sweep`; so are the others.
-        out: Parent of the result folders, each named after its router.
+        configs: Checked configs; see `read_many`.
+        data_folder: Routing data; a path or URI.
+        out: Parent of the result folders, each named after its router; a path or URI.
         fresh: Delete earlier results.
         dashboard: Whether a Ray started here has a dashboard.
         command: Command line, for the report.
@@ -105,9 +105,6 @@ def run_many(
 
     Returns:
         The content of report.json: ``sweeps`` and ``failed`` by router, ``best``.
-
-    Raises:
-        SchemaError: all sweeps failed; with the first reason.
     """
     callbacks = callbacks or SweepCallbacks()
     reports: dict[str, Report] = {}
@@ -135,7 +132,7 @@ def run_many(
 
 
 def _best(reports: Mapping[str, Report], configs: Sequence[TuneConfig]) -> str | None:
-    """Return the router with the best score; None where the sweeps have different metrics."""
+    """Return the router with the best score; None if the sweeps have different metrics."""
     done = [config for config in configs if config.router in reports]
     if not done or any(config.metric != done[0].metric for config in done):
         return None
@@ -153,10 +150,10 @@ def render(report: Report) -> str:
     )  # fmt: skip
     lines = ["# Sweeps", "", *table(heads, rows), ""]
     if report["best"]:
-        lines += [f"Best in cross-validation: {report['best']}; its artifact stands in `best`.", ""]
+        lines += [f"Best in cross-validation: {report['best']}; its artifact is in `best`.", ""]
     lines += [
         "Default and taken: the metric, cross-validated in the training split. Test: quality at "
-        "lambda 0, with paired 95 % intervals. Each sweep has a report of its own.",
+        "lambda 0, with paired 95 % intervals. Each sweep has its own report.",
     ]
     if report.get("command"):
         lines += ["", f"    {report['command']}"]

@@ -44,10 +44,10 @@ def measure(cv: CrossValidation, task: Task) -> Row:
 
 
 def fit(router: TrainableRouter, data: RoutingData, schedule: list[Any]) -> None:
-    """Fit a router, by a schedule where there is one (see `EpochTraining.schedule`).
+    """Fit a router, by a schedule if there is one (see `EpochTraining.schedule`).
 
     Args:
-        router: Untrained.
+        router: An untrained router.
         data: As for `TrainableRouter.fit`.
         schedule: ``[epoch, values]`` pairs; empty for routers that do not train by epochs.
     """

@@ -1,4 +1,4 @@
-"""The trial queue: tasks in batches, rows into the journal.
+"""The trial queue: hands out tasks in batches and writes rows to the journal.
 
 Workers (Ray Tune trials, or a plain loop) take a batch and record rows. Unmeasured tasks of a batch
 go back into the queue.
@@ -28,16 +28,16 @@ MOST_DEATHS = 2
 
 
 class TrialQueue:
-    """The tasks of a sweep, until all are measured or its time is over.
+    """The tasks of a sweep until all are measured or the time limit has passed.
 
     Args:
         journal: Receives the rows.
         workers: Number of concurrent workers.
         tasks: First tasks; those in the journal are left out.
         proposals: Source of further tasks.
-        max_batch: Most tasks of a batch; None is no limit.
-        time_s: Time limit of the sweep in seconds; time in the journal counts.
-        after: Returns further tasks; called once, when all others are done or the time is over.
+        max_batch: Maximum tasks of a batch; None is no limit.
+        time_s: Time limit of the sweep in seconds, including the time of rows in the journal.
+        after: Returns further tasks; called once, when all others are done or the time has passed.
         on_row: Called with each new row.
         on_epoch: Called with each intermediate row of a running trial.
     """
@@ -76,19 +76,19 @@ class TrialQueue:
 
     @property
     def left(self) -> int:
-        """Tasks not yet taken, as far as known; 0 when the time is over."""
+        """Number of tasks not yet taken, as far as known; 0 after the time limit."""
         if self.left_s <= 0:
             return 0
         return len(self._waiting) + (0 if self._proposals is None else self._proposals.left)
 
     @property
     def is_done(self) -> bool:
-        """Whether no task is left or in work."""
+        """Whether no task is left or running."""
         self._go_on()
         return not self._out and self.left == 0
 
     def take(self) -> list[Task]:
-        """Return the next batch; empty while there is none (see `is_done`)."""
+        """Return the next batch; empty if no task is available now (see `is_done`)."""
         self._go_on()
         wanted = self._batch() if self.left else 0
         found: list[Task] = []
@@ -143,7 +143,7 @@ class TrialQueue:
         self._waiting.extendleft(reversed(back))
 
     def _go_on(self) -> None:
-        """Switch to the tasks of ``after`` when all others are done or the time is over."""
+        """Switch to the tasks of ``after`` when all others are done or the time has passed."""
         if self._after is None or self._out or self.left:
             return
         tasks, self._after = self._after(), None

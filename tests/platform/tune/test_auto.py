@@ -96,7 +96,7 @@ def test_a_wrong_member_is_said_before_anything_is_fitted(members):
 
 
 def test_a_router_without_scores_is_no_member():
-    with pytest.raises(ConfigError, match="predicts no scores"):
+    with pytest.raises(ConfigError, match="does not predict scores"):
         fitted(planted(60), members=["automix"])
 
 

@@ -145,7 +145,7 @@ def test_a_checkpoint_is_read_gone_on_with_and_passed_over_where_it_is_torn(cv, 
     assert len(newest_checkpoint(folders).epochs) == 2
     torn = run / "checkpoint_1" / "fold-1.safetensors"
     torn.write_bytes(torn.read_bytes()[:-9])
-    with pytest.raises(ArtifactFormatError, match="checkpoint_1: is no checkpoint"):
+    with pytest.raises(ArtifactFormatError, match="checkpoint_1: is not a checkpoint"):
         Checkpoint.read(run / "checkpoint_1")
     checkpoint = newest_checkpoint(folders)
     rows = [row for row, _ in run_epoch_trial(cv, task(), checkpoint=checkpoint)]

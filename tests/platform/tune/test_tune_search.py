@@ -53,9 +53,9 @@ def test_conditions_that_wait_for_one_another_and_other_disagreements_are_faults
     with pytest.raises(ConfigError) as caught:
         config(space, metric={"name": "cost"}, searcher="optuna")
     said = str(caught.value)
-    assert "mode is max; cost is to be min" in said
-    assert "b: grid goes with the random searcher only" in said
-    assert "the conditions of a, b wait for one another" in said
+    assert "mode is max; cost needs mode min" in said
+    assert "b: grid needs the random searcher" in said
+    assert "the conditions of a, b depend on each other" in said
 
 
 def test_the_key_is_that_of_the_router_that_a_setting_makes():

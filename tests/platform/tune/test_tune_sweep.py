@@ -361,7 +361,7 @@ def test_a_sweep_leaves_artifact_report_table_plots_and_events(data, tmp_path, h
 def test_a_folder_of_something_else_is_left_alone(data, tmp_path, here):
     (tmp_path / "R").mkdir()
     (tmp_path / "R" / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="something else than a sweep"):
+    with pytest.raises(ConfigError, match="has other files than those of a sweep"):
         run_sweep(sweep_of(), data, tmp_path / "R", fresh=True)
     assert (tmp_path / "R" / "thesis.txt").read_text() == "mine"
 

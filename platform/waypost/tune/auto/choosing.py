@@ -1,4 +1,4 @@
-"""Choose among several ways to predict, by the outcomes of their choices."""
+"""Choose among candidate predictors by the outcomes of their routing decisions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from waypost.contracts.types import Floats
 from waypost.tune.auto.stacking import Stack
 
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Cost weights of the comparison; 0 counts as much as all others together."""
+"""Cost weights of the comparison; 0 has the same weight as all others together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A way to predict, with its out-of-sample predictions.
+    """A candidate predictor with its out-of-sample predictions.
 
     Attributes:
-        name: In the report.
+        name: Name in the report.
         stack: Weights of all tried members.
-        quality: (n, n_llms).
+        quality: (n, n_llms) predicted quality.
         cost_usd: (n, n_llms) predicted dollars, NaN where unknown.
         corrected: Whether `stacking.Correction` is part of it.
     """
@@ -44,20 +44,20 @@ def choose(
     cost_ref: float,
     fold: NDArray[np.intp],
 ) -> tuple[Candidate, dict[str, Any]]:
-    """Choose the candidate with the best outcomes.
+    """Choose the candidate whose decisions have the highest utility.
 
-    The first candidate within one standard error (paired, over questions) of the best is chosen, as
-    the best of many noisy estimates is partly best by chance.
+    Returns the first candidate within one standard error (paired, over questions) of the best,
+    because the best of many noisy estimates is partly best by chance.
 
     Args:
-        candidates: In the order of preference.
+        candidates: Candidates in the order of preference.
         data: The predicted questions.
         mean_quality: (n_llms,) training means.
         cost_ref: See `policy.rank`.
-        fold: Fold of each question, (n,); counted in the report.
+        fold: Fold of each question, (n,); for the report only.
 
     Returns:
-        The choice, and a report: JSON-able.
+        The chosen candidate, and a JSON-able report.
     """
     best_single = int(np.argmax(mean_quality))
     single = data.quality[:, best_single]
@@ -86,9 +86,9 @@ def choose(
                 "utility": _number(utility),
             }
         )
-    why = f"{candidates[best].name} earned most"
+    why = f"{candidates[best].name} has the highest utility"
     if taken != best:
-        why = f"{why}, and {candidates[taken].name}, steadier, is within one standard error"
+        why = f"{why}, and {candidates[taken].name}, preferred, is within one standard error of it"
     oracle = np.where(np.isnan(data.quality), -np.inf, data.quality).max(axis=1)
     report = {
         "chosen": candidates[taken].name,
@@ -103,7 +103,7 @@ def choose(
 
 
 def earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:
-    """Return utility over the cost weights and quality at weight 0 of each question."""
+    """Return the mean utility over the cost weights and the quality at weight 0, (n,) each."""
     spent = np.where(np.isnan(data.cost_usd), candidate.cost_usd, data.cost_usd)
     priced = bool(np.isfinite(cost_ref) and cost_ref > 0 and not np.isnan(spent).all())
     rows = np.arange(len(data))

@@ -1,4 +1,4 @@
-"""Members of `auto`: the routers it tries, and their out-of-sample predictions."""
+"""Members of the router `auto`, and their out-of-sample predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFAULT: tuple[Spec, ...] = (
     "mlprouter",
     "svmrouter",
 )
-"""Families that fit within seconds on thousands of questions."""
+"""Default members: routers that fit within seconds on thousands of questions."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Member:
 
     Attributes:
         router: Registry name.
-        parameters: Those that are not the router's defaults.
+        parameters: Parameters that differ from the router's defaults.
     """
 
     router: str
@@ -58,12 +58,12 @@ class Member:
         """Build the untrained router.
 
         Raises:
-            ConfigError: it predicts no scores, or its parameters are wrong.
-            RegistryError, PluginError, MissingExtraError: see `make_router`.
+            ConfigError: The router does not predict scores, or a parameter is invalid.
+            RegistryError, PluginError, MissingExtraError: See `make_router`.
         """
         router = make_router(self.router, dict(self.parameters))
         if not isinstance(router, ScoreRouter):
-            raise ConfigError([Fault(f"auto: members: {self.router}", "predicts no scores")])
+            raise ConfigError([Fault(f"auto: members: {self.router}", "does not predict scores")])
         if "seed" in router.get_params() and "seed" not in self.parameters:
             router.set_params(seed=seed)
         return router
@@ -73,7 +73,7 @@ class Members:
     """Constraint of the parameter ``members``: null, or a list of `Spec`."""
 
     def allows(self, value: Any) -> bool:
-        """Say whether the value has the right form; the routers are checked at fit."""
+        """Return whether the value has the right form; ``fit`` checks the routers."""
         if value is None:
             return True
         return isinstance(value, list | tuple) and bool(value) and all(map(_is_spec, value))
@@ -91,7 +91,7 @@ def _is_spec(value: Any) -> bool:
 
 
 def members_of(specs: Sequence[Spec] | None) -> list[Member]:
-    """Read the parameter ``members``; None is `DEFAULT`, and repeated members count once."""
+    """Parse the parameter ``members``; None is `DEFAULT`, and duplicates are dropped."""
     found: dict[str, Member] = {}
     for spec in DEFAULT if specs is None else specs:
         pairs = {spec: {}} if isinstance(spec, str) else spec
@@ -107,8 +107,8 @@ class OutOfSample:
 
     Attributes:
         member: The member.
-        quality: (n, n_llms).
-        cost_usd: (n, n_llms), NaN where unknown.
+        quality: (n, n_llms) predicted quality.
+        cost_usd: (n, n_llms) predicted dollars, NaN where unknown.
     """
 
     member: Member
@@ -119,12 +119,12 @@ class OutOfSample:
 def try_members(
     members: Sequence[Member], data: RoutingData, fold: NDArray[np.intp], seed: int
 ) -> tuple[list[OutOfSample], dict[str, str]]:
-    """Predict the questions of each fold by routers fitted on the others.
+    """Predict the questions of each fold with routers fitted on the other folds.
 
     Members that cannot be built or fitted are left out.
 
     Returns:
-        The predictions, and the reasons of members left out by label.
+        The predictions, and the labels of members left out with the reasons.
     """
     shape, folds = data.quality.shape, np.unique(fold)
     found = [OutOfSample(member, np.empty(shape), np.empty(shape)) for member in members]

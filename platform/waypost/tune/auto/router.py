@@ -1,14 +1,14 @@
-"""Tries other routers, and serves the combination of them that is best on validation.
+"""The router `auto`: the combination of other routers that is best in cross-validation.
 
 1. Every member predicts every training question out of sample, by cross-validation.
-2. Candidates are the mean of the members that earn most, the mean of all, their stack
+2. Candidates are the mean of the best members, the mean of all members, their stack
    (`Stack`), the stack corrected by neighbours (`Correction`), each member alone,
    and the training means.
-3. The candidate whose choices earn most on those questions is taken, over several cost weights
-   where costs are known; averages go first where they are as good within the noise.
-4. The members it needs are fitted again on all questions.
+3. The candidate whose decisions have the highest utility on those questions is chosen, over several
+   cost weights if costs are known. Averages are preferred if they are as good within the noise.
+4. The members of the chosen candidate are fitted again on all questions.
 
-Nothing but the training split is read; ``report_`` says what was tried and why it was chosen.
+Only the training split is read. ``report_`` lists the candidates and the reason of the choice.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ Key = tuple[Any, ...]
 
 
 def share_learned(routers: Iterable[TrainableRouter]) -> None:
-    """Let routers hold the same object wherever they learned equal arrays or equal parts.
+    """Share equal learned arrays and parts between routers to save memory.
 
-    Learned arrays and parts are replaced by a router that learns on, never changed in place; no
-    router notices what another one does.
+    Sharing is safe: a router replaces learned arrays and parts and never changes them in place.
 
     Args:
-        routers: Fitted ones.
+        routers: Fitted routers.
     """
     arrays: dict[Key, NDArray[Any]] = {}
     parts: dict[Key, Any] = {}
@@ -64,10 +63,10 @@ def _key(array: NDArray[Any]) -> Key:
 
 
 FEWEST = 40
-"""With fewer questions nothing can be compared: the fallback is fitted alone."""
+"""Minimum number of questions for a comparison; with fewer, only the fallback is fitted."""
 
 BEST = 3
-"""Members of the smaller mean: those that earn most alone."""
+"""Number of members in the mean of the best."""
 
 FALLBACK = Member("knnrouter", {})
 
@@ -76,20 +75,20 @@ class AutoRouter(ScoreRouter):
     """An ensemble of registered routers, chosen and weighted on out-of-sample predictions.
 
     When to take it:
-        Where nobody knows which router suits the data. A fit takes those of all members, a decision
-        those that were chosen; where one member is as good, take that one: it is faster.
+        When it is unknown which router suits the data. A fit takes the time of all members, a
+        decision that of the chosen ones. If one member is as good, take that one: it is faster.
 
     Args:
         members: Routers to try: names, or ``{name: {parameter: value}}``; None is
-            `members.DEFAULT`. Plug-ins may be among them.
-        folds: Parts of the cross-validation.
-        seed: Of the folds, and of members that have a seed.
+            `members.DEFAULT`. Plug-ins are allowed.
+        folds: Number of folds of the cross-validation.
+        seed: Seed of the folds, and of members that have a seed.
 
     Learned by ``fit``:
-        members_: The fitted routers that the choice needs.
+        members_: The fitted routers of the chosen candidate.
         stack_: Their weights.
-        correction_: What is added to the stacked prediction; None where nothing is.
-        report_: What was tried, what it earned out of sample, and why the choice was made.
+        correction_: Correction added to the stacked prediction; None without one.
+        report_: Candidates, their out-of-sample results, and the reason of the choice.
     """
 
     name = "auto"
@@ -125,7 +124,7 @@ class AutoRouter(ScoreRouter):
         data = data if has_score.all() else data.select(np.flatnonzero(has_score))
         wanted = members_of(self.members)
         for member in wanted:
-            member.make(self.seed)  # a wrong name or parameter is said before anything is fitted
+            member.make(self.seed)  # raise errors of names and parameters before any fit
         fold = fold_of(data.queries, self.folds, self.seed, data.groups)
         tried: list[OutOfSample] = []
         failed: dict[str, str] = {}
@@ -142,7 +141,7 @@ class AutoRouter(ScoreRouter):
         )
         used = chosen.stack.used
         correction = None
-        # The weights that were judged are those of the folds; all questions may give none a weight.
+        # Weights were chosen by fold; weights fitted on all questions may be 0 for every member.
         if chosen.corrected and used.any():
             predictions = np.stack([one.quality for one in tried])[used]
             stack = chosen.stack.only(used)
@@ -154,7 +153,7 @@ class AutoRouter(ScoreRouter):
     def _candidates(
         self, tried: list[OutOfSample], data: RoutingData, fold: NDArray[np.intp]
     ) -> list[Candidate]:
-        """Return the candidates, the steadier ones first: averages, then members alone."""
+        """Return the candidates in the order of preference: averages, then members alone."""
         predictions = np.stack([one.quality for one in tried])
         cost = np.stack([one.cost_usd for one in tried])
         mean, everyone = self.mean_quality_, np.arange(len(tried))
@@ -171,7 +170,7 @@ class AutoRouter(ScoreRouter):
         best = np.sort(np.argsort(usd)[-BEST:])
 
         def judged(name: str, fit: Callable[[Floats, Floats], Stack], near: bool) -> Candidate:
-            # The weights are judged on folds that they were not learned from, as all else is.
+            # Weights, like predictions, are evaluated on folds that they were not fitted on.
             outside = np.empty(data.quality.shape)
             for part in np.unique(fold):
                 rows = fold == part
@@ -243,11 +242,11 @@ class AutoRouter(ScoreRouter):
     # -- state --------------------------------------------------------------------------------
 
     def plugin_names(self) -> tuple[str, ...]:
-        """Return its own name and those of its members."""
+        """Return the names of this router and of its members."""
         return tuple(dict.fromkeys((self.name, *(one.name for one in self.members_))))
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the learned state, that of its members included."""
+        """Return the learned state, including that of the members."""
         arrays, values = super().get_state()
         values["members_"] = []
         for place, member in enumerate(self.members_):
@@ -265,7 +264,7 @@ class AutoRouter(ScoreRouter):
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
-        """Take over a state; see `TrainableRouter.set_state`."""
+        """Restore a state; see `TrainableRouter.set_state`."""
         own = {key: value for key, value in arrays.items() if not key.startswith("members_.")}
         listed = values["members_"]
         super().set_state(llms, own, {k: v for k, v in values.items() if k != "members_"})
@@ -280,7 +279,7 @@ class AutoRouter(ScoreRouter):
 
 
 def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
-    """Say whether each fold leaves a score of every LLM, and there is more than one choice."""
+    """Return whether there are several LLMs, each with a score outside of every fold."""
     if len(data) < FEWEST or len(data.llms) < 2 or len(np.unique(fold)) < 2:
         return False
     return not any(np.isnan(data.quality[fold != one]).all(axis=0).any() for one in np.unique(fold))
@@ -294,7 +293,7 @@ def _mean_cost(stack: Stack, cost: Floats) -> Floats:
 
 
 def _mean(parts: Sequence[FloatMatrix | None], weights: Floats) -> Floats | None:
-    """Average what the members say; those that say nothing have no part."""
+    """Return the weighted average of the members' values, leaving out members without one."""
     known = [
         (part, weight) for part, weight in zip(parts, weights, strict=True) if part is not None
     ]

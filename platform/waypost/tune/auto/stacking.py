@@ -1,8 +1,8 @@
 """Combine the predictions of several routers into one (stacked regression; Breiman, 1996).
 
-A prediction has two parts with separate weights, as they differ in difficulty: how hard the
-question is (the mean over the LLMs) and which LLM is better at it (the contrasts). All weights are
-learned from out-of-sample predictions.
+A prediction has two parts with separate weights: how hard the question is (the mean over the LLMs)
+and which LLM is better at it (the contrasts). One part may be easier to predict than the other. All
+weights are fitted on out-of-sample predictions.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PRIOR_QUESTIONS = 1000.0
 """Weight of the prior of equal weights, in questions."""
 
 MOST_MEMBERS = 5
-"""Most members of a stack, as each request asks all of them; the least useful are dropped."""
+"""Maximum members of a stack, all of which predict every request; the least useful are dropped."""
 
 NEIGHBOURS = 200
-"""Neighbouring training questions for a correction; at most an eighth of all."""
+"""Number of neighbouring training questions for a correction; at most an eighth of all."""
 
 _SWEEPS = 500
 _BLOCK = 256
@@ -47,7 +47,7 @@ class Stack:
         """Return unclipped quality (n, n_llms) from predictions (n_members, n, n_llms)."""
         away = predictions - self.mean
         level = away.mean(axis=2, keepdims=True)
-        # einsum costs a fifth of tensordot for one question, and the same for many
+        # einsum takes a fifth of the time of tensordot for one question, the same for many
         both = np.einsum("k,knm->nm", self.contrast, away - level)
         return np.asarray(self.mean + both + np.einsum("k,knm->nm", self.level, level))
 
@@ -57,7 +57,7 @@ class Stack:
         return np.asarray((self.contrast > 0) | (self.level > 0))
 
     def only(self, members: NDArray[np.bool_]) -> Stack:
-        """Return the stack of some of the members."""
+        """Return the stack of the selected members; the mask has shape (n_members,)."""
         return Stack(self.contrast[members], self.level[members], self.mean)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -71,11 +71,11 @@ class Stack:
 
 
 def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
-    """Fit non-negative weights by least squares on measured cells, shrunk towards equal ones.
+    """Fit non-negative weights by least squares on measured cells, shrunk towards equal weights.
 
     Args:
-        predictions: (n_members, n, n_llms), each out of sample.
-        quality: (n, n_llms), NaN where not measured; every row has a score.
+        predictions: (n_members, n, n_llms) out-of-sample predictions.
+        quality: (n, n_llms) scores, NaN where not measured; every row has a score.
         mean: (n_llms,) training means.
     """
     contrast, level = _least_squares(predictions, quality, mean)
@@ -89,10 +89,7 @@ def fit_stack(predictions: Floats, quality: Floats, mean: Floats) -> Stack:
 
 
 def fit_mean(predictions: Floats, quality: Floats, mean: Floats, kept: NDArray[np.intp]) -> Stack:
-    """Fit one common weight for the members ``kept``.
-
-    The other arguments are as in `fit_stack`.
-    """
+    """Fit one common weight for the members ``kept``; other arguments as in `fit_stack`."""
     contrast, level = (part.only(kept) for part in _least_squares(predictions, quality, mean))
     ones = np.ones(len(kept))
     return _stack(kept, contrast.even * ones, level.even * ones, len(predictions), mean)
@@ -177,13 +174,14 @@ def _coordinate_descent(inner: Floats, right: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """Mean error of the stack on neighbouring questions.
+    """A correction by the mean error of the stack on neighbouring questions.
 
     Neighbours are questions with similar predictions of the members.
 
     Attributes:
         points: float32 (n, n_members * n_llms) contrasts of the members' predictions.
-        errors: float32 (n, n_llms), contrasts of score less stacked prediction; NaN not measured.
+        errors: float32 (n, n_llms) contrasts of score less stacked prediction, NaN where not
+            measured.
         k: Number of neighbours, and weight of a prior error of 0.
     """
 
@@ -195,7 +193,7 @@ class Correction:
         """Return the correction of the stacked prediction, (n, n_llms).
 
         Args:
-            predictions: (n_members, n, n_llms), of questions outside the points.
+            predictions: (n_members, n, n_llms) predictions for questions outside ``points``.
         """
         asked = _points(predictions)
         found = np.zeros((len(asked), self.errors.shape[1]))
