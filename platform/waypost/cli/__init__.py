@@ -1,7 +1,7 @@
-"""The ``waypost`` command: one file a command, loaded when it is called.
+"""The ``waypost`` command: one file per command, imported when the command is called.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 130 interrupted. Errors go to
-stderr as one message; a traceback only with ``--debug``.
+Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration, 130 interrupted. An error is
+one message on stderr; ``--debug`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from waypost.cli.errors import reporting
 from waypost.cli.lazy import LazyGroup
 
 COMMANDS = {
-    "list-routers": ("waypost.cli.list_routers", "List the routers there are."),
-    "list-benchmarks": ("waypost.cli.list_benchmarks", "List the benchmarks there are."),
-    "new-router": ("waypost.cli.new_router", "Write a working router of your own, to change."),
-    "data": ("waypost.cli.data", "Make routing data: who answers what, how well, for how much."),
+    "list-routers": ("waypost.cli.list_routers", "List the available routers."),
+    "list-benchmarks": ("waypost.cli.list_benchmarks", "List the available benchmarks."),
+    "new-router": ("waypost.cli.new_router", "Write a working router plug-in to start from."),
+    "data": ("waypost.cli.data", "Make routing data: the score and cost of each LLM's answers."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
     "evaluate": (
         "waypost.cli.evaluate",
@@ -24,26 +24,26 @@ COMMANDS = {
     ),
     "tune": (
         "waypost.cli.tune",
-        "Search a router's settings by cross-validation and train the best.",
+        "Search a router's parameters by cross-validation and train the best.",
     ),
     "route": ("waypost.cli.route", "Choose an LLM for each query, without calling it."),
     "infer": (
         "waypost.cli.infer",
-        "Choose an LLM for each query and let it answer, here, without a server.",
+        "Choose an LLM for each query and call it, without a server.",
     ),
     "serve": ("waypost.cli.serve", "Check CONFIG strictly, then serve it until Ctrl-C."),
-    "submit": ("waypost.cli.submit", "Run a command as a job of a Ray cluster."),
+    "submit": ("waypost.cli.submit", "Run a command as a job on a Ray cluster."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
     "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
 }
-"""Command -> module whose ``command`` it is, and its line in ``waypost --help``."""
+"""Command name -> (module with its ``command``, its line in ``waypost --help``)."""
 
 
 class WaypostGroup(LazyGroup):
-    """The top group: turns errors into messages and exit codes."""
+    """The top-level group, which turns errors into messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; see the module's docstring for exit codes."""
+        """Run the command; the module's docstring lists the exit codes."""
         with reporting(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
 
@@ -65,7 +65,7 @@ def command(debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; the console script's entry."""
+    """Run the command line (entry point of the console script)."""
     from waypost.config import PATIENT_THREADS, set_default_environment
 
     set_default_environment(PATIENT_THREADS)

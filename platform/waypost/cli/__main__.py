@@ -1,4 +1,4 @@
-"""``python -m waypost.cli``: the command where no console script is installed."""
+"""``python -m waypost.cli``: the ``waypost`` command without its console script."""
 
 from waypost.cli import main
 

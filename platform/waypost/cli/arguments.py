@@ -1,4 +1,4 @@
-"""Options and arguments that commands share: folders and URIs, queries, data runs."""
+"""Options and arguments shared by commands: folders and URIs, queries, data runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from waypost.storage.uri import Place, Uri, is_uri, place
 
 
 class Folder(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
-    """A folder, as `waypost.storage.Place`: what a pipeline takes.
+    """Click type of a folder or URI, converted to `waypost.storage.Place`.
 
     Args:
-        exists: A path must be a folder that is there. What is at a URI its store says later, and
-            what is wrong with a path to be written says who writes.
+        exists: Require that a path is an existing folder. A URI is not checked here: reading it
+            raises the store's error later.
     """
 
     name = "folder or URI"
@@ -27,7 +27,7 @@ class Folder(click.ParamType):  # type: ignore[type-arg] # generic from click 8.
         self._path = click.Path(exists=exists, file_okay=not exists, path_type=Path)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Place:
-        """Return the place; a kind of store that nobody can have is a wrong argument."""
+        """Return the place; a malformed ``file://`` URI is a usage error."""
         try:
             found = place(value) if is_uri(value) else value
         except StorageError as error:
@@ -47,9 +47,9 @@ def query_options(command: Command) -> Command:
         "--input",
         "input_file",
         type=click.File("r", encoding="utf-8"),
-        help="JSON lines, each a text or an object with at least query; - is standard input.",
+        help="JSON lines: each a string or an object with the key query; - is standard input.",
     )(command)
-    return click.option("--query", help="One text.")(command)
+    return click.option("--query", help="Text of one query.")(command)
 
 
 def policy_options(command: Command) -> Command:
@@ -57,10 +57,10 @@ def policy_options(command: Command) -> Command:
     command = click.option(
         "--max-cost-usd",
         type=click.FloatRange(min=0),
-        help="Most that the predicted cost of a call may be.",
+        help="Upper limit of the predicted cost of a call, in USD.",
     )(command)
     command = click.option(
-        "--allowed", multiple=True, help="LLM that may be chosen; may be given many times."
+        "--allowed", multiple=True, help="LLM that may be chosen; repeat for several."
     )(command)
     return click.option(
         "--lambda", "lam", type=click.FloatRange(min=0), help="Cost weight.  [default: 0]"
@@ -71,7 +71,7 @@ def read_lines(file: Any) -> list[Any]:
     """Read queries from JSON lines.
 
     Raises:
-        SchemaError: naming every line that is not a query (the first 20).
+        SchemaError: some lines are not queries; the message lists the first 20.
     """
     from waypost.contracts.errors import SchemaError, WaypostError
     from waypost.contracts.records import Query
@@ -110,7 +110,7 @@ CONFIG = click.option(
     "config_path",
     required=True,
     type=click.Path(path_type=Path),
-    help="YAML of the run.",
+    help="YAML file of the data run.",
 )
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

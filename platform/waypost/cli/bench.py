@@ -21,32 +21,32 @@ PRINTED = (
     click.Option(
         ["--insert", "insert_at"],
         metavar="FILE:MARKER",
-        help="Put the tables between <!-- MARKER begin --> and <!-- MARKER end --> of a file.",
+        help="Write the tables into FILE between <!-- MARKER begin --> and <!-- MARKER end -->.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     click.Option(
         ["--out", "out_file"],
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Write JSON there.",
+        help="File for the JSON result.",
     ),
 )
-"""Options of every bench: where its result goes."""
+"""Output options of every bench."""
 
 _NOT_REPEATED = {"insert_at", "as_json", "out_file", "out", "fresh"}
 
 
 class BenchGroup(LazyGroup):
-    """The benches there are: the modules of `waypost.bench`."""
+    """Group of all benches, the modules of `waypost.bench`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return their names."""
+        """Return the names of the benches."""
         from waypost.bench.harness import benches
 
         self.commands_by_name = {name: ("", line) for name, line in benches().items()}
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command that is made of a bench's options."""
+        """Return the command made from a bench's options; None for an unknown name."""
         return command_of(cmd_name) if cmd_name in self.list_commands(ctx) else None
 
 
@@ -56,7 +56,7 @@ def command() -> None:
 
 
 def command_of(name: str) -> click.Command:
-    """Make the command of a bench from its module; see `waypost.bench`."""
+    """Build the command of a bench from its module; see `waypost.bench`."""
     bench = import_module(f"waypost.bench.{name}")
     *text, example = inspect.cleandoc(bench.__doc__ or "").split("\n\n")
     quick = getattr(bench, "QUICK", None)
@@ -67,7 +67,7 @@ def command_of(name: str) -> click.Command:
         if field.description
     ]
     if quick is not None:
-        help_text = "Little of everything: shows that it works."
+        help_text = "Run a small version, to check that the bench works."
         params.append(click.Option(["--quick"], is_flag=True, help=help_text))
     params += [one for one in PRINTED if one.name != "out_file" or "out" not in hints]
     run = click.pass_context(partial(_run, name=name))
@@ -75,7 +75,7 @@ def command_of(name: str) -> click.Command:
 
 
 def _parameter(key: str, field: Any, hint: Any, quick: dict[str, Any]) -> click.Parameter:
-    """Make an option; what is not given is None, so that the model's default holds."""
+    """Build an option; its default is None, so that the default of the pydantic model applies."""
     from pydantic import DirectoryPath
 
     extra, default = field.json_schema_extra or {}, field.default
@@ -140,7 +140,7 @@ def _run(
     else:
         show(report)
     for what, why in report.result.failed.items():
-        click.echo(f"{what} was not measured to the end: {why}", err=True)
+        click.echo(f"{what}: measurement failed: {why}", err=True)
     if report.result.failed:
         ctx.exit(1)
 
@@ -158,7 +158,7 @@ def show(report: Report) -> None:
 
 
 def line_of(ctx: click.Context) -> str:
-    """Return the command line again, without where its result goes."""
+    """Return the command line without its output options."""
     words = ["waypost", "bench", ctx.command.name or ""]
     given: list[str] = []
     for one in ctx.command.params:

@@ -15,7 +15,7 @@ from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bar
 
 @click.group("data")
 def command() -> None:
-    """Make routing data: who answers what, how well, for how much."""
+    """Make routing data: the score and cost of each LLM's answers."""
 
 
 @command.command(
@@ -25,10 +25,11 @@ def command() -> None:
 @OVERRIDES
 @AS_JSON
 def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Gather the questions of benchmarks and split them, near-duplicates on one side.
+    """Load the questions of benchmarks and split them into train, validation and test.
 
-    The first phase of a data run. Writes queries_train, queries_validation and queries_test as
-    JSONL and parquet into the routing-data folder; calls no LLM.
+    First phase of a data run. Near-duplicates stay in one split. Writes queries_train,
+    queries_validation and queries_test as JSONL and parquet to the routing-data folder. Calls no
+    LLM.
     """
     from waypost.pipelines.data.questions import run
 
@@ -45,7 +46,7 @@ def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> Non
     echo_table(["task", *splits], rows)
     click.echo(
         f"{found['questions']} questions in {found['groups']} groups of near-duplicates; "
-        f"{found['doubled']} that stand twice left out"
+        f"{found['doubled']} repeated questions left out"
     )
     click.echo(f"wrote {found['folder']}")
 
@@ -57,10 +58,10 @@ def queries(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> Non
 @OVERRIDES
 @AS_JSON
 def llm_embeddings(config_path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Embed what is known of each LLM: its description, size, prices and context length.
+    """Embed each LLM from its description, size, prices and context length.
 
-    The second phase of a data run. Writes llms.json and the embeddings (JSON, safetensors) into
-    the routing-data folder.
+    Second phase of a data run. Writes llms.json and the embeddings (JSON, safetensors) to the
+    routing-data folder.
     """
     from waypost.pipelines.data.llm_embeddings import run
 
@@ -79,13 +80,13 @@ def llm_embeddings(config_path: Path, overrides: tuple[str, ...], as_json: bool)
 )
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def import_llmrouter(source: Path, target: Path, as_json: bool) -> None:
-    """Make a routing-data folder of LLMRouter's files.
+    """Convert LLMRouter's files to a routing-data folder.
 
-    SOURCE is the folder that holds them (routing JSONL, LLM JSON; embeddings and router configs
-    where there are any), or one of LLMRouter's configs, whose data_path names them. A router
-    config becomes TARGET/train-ROUTER.yaml for waypost train --config.
+    SOURCE is the folder of the files (routing JSONL, LLM JSON; optionally embeddings and router
+    configs), or an LLMRouter config whose data_path lists them. Each router config is converted
+    to TARGET/train-ROUTER.yaml for waypost train --config.
     """
     from waypost.pipelines.data.llmrouter.importing import import_llmrouter as run
 
@@ -96,8 +97,8 @@ def import_llmrouter(source: Path, target: Path, as_json: bool) -> None:
     _show_splits(found, ("rows", "queries", "failed_calls", "repeated"))
     if found["embeddings"]:
         click.echo(
-            f"{found['embeddings']} query embeddings kept for export; routers here are trained "
-            "with an encoder of their own"
+            f"{found['embeddings']} query embeddings kept for export; Waypost trains routers with "
+            "its own encoders"
         )
     for config in found["configs"]:
         became = "no router here" if config["router"] is None else f"train-{config['router']}.yaml"
@@ -119,11 +120,11 @@ def import_llmrouter(source: Path, target: Path, as_json: bool) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
     "--encoder",
-    help="Encoder of the query embeddings; without it those that SOURCE keeps are written.",
+    help="Encoder of the query embeddings.  [default: write the embeddings stored in SOURCE]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export_llmrouter(source: Path, target: Path, encoder: str | None, as_json: bool) -> None:
-    """Write routing data as LLMRouter's files, with a config.yaml that names them."""
+    """Write routing data as LLMRouter's files, with a config.yaml that lists them."""
     from waypost.pipelines.data.llmrouter.exporting import export_llmrouter as run
 
     with progress_bar("embedding") as progress:
@@ -152,17 +153,17 @@ def _show_splits(found: dict[str, Any], keys: tuple[str, ...]) -> None:
     "models",
     multiple=True,
     metavar="NAME",
-    help="Who is asked; may be given again. Without it: all but the dearest.",
+    help="LLM to ask; repeat for several.  [default: all but the most expensive]",
 )
-@click.option("--samples", type=int, default=4, show_default=True, help="Verdicts on each answer.")
+@click.option("--samples", type=int, default=4, show_default=True, help="Verdicts per answer.")
 @OVERRIDES
 def verdicts(
     config_path: Path, models: tuple[str, ...], samples: int, overrides: tuple[str, ...]
 ) -> None:
-    """Ask LLMs whether their own recorded answers are correct, for the router automix.
+    """Ask LLMs whether their own recorded answers are correct (for the router automix).
 
-    Adds columns to the routing data that `waypost data responses` wrote. May be ended at any
-    moment; the same command continues where it was.
+    Adds columns to the routing data written by `waypost data responses`. An interrupted run
+    continues with the same command.
     """
     from waypost.pipelines.data.verdicts import run
 
@@ -174,19 +175,19 @@ def verdicts(
 @command.command(epilog="Example: waypost data split DIR NEW --pool --test 0.2 --seed 1")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--test", type=float, default=0.2, show_default=True, help="Share of the test split.")
+@click.option("--test", type=float, default=0.2, show_default=True, help="Test fraction.")
 @click.option(
     "--validation",
     type=float,
     default=0.0,
     show_default=True,
-    help="Share of the validation split; 0 is none.",
+    help="Validation fraction; 0 makes no validation split.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--pool",
     is_flag=True,
-    help="Split train and test together, without test questions that stand in train.",
+    help="Split train and test together; drop test questions that also are in train.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def split(
@@ -198,10 +199,10 @@ def split(
     pool: bool,
     as_json: bool,
 ) -> None:
-    """Split routing data anew, by task; near-duplicates stay on one side.
+    """Split routing data again, stratified by task; near-duplicates stay in one split.
 
-    Writes the folder TARGET with every column of SOURCE. Without --pool the training split
-    alone is split, and SOURCE's test split is left behind.
+    Writes the folder TARGET with every column of SOURCE. Without --pool only the training split
+    is split, and the test split of SOURCE is not copied.
     """
     from waypost.pipelines.data.split import split_folder
 

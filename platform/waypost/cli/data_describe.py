@@ -1,4 +1,4 @@
-"""``waypost data describe``."""
+"""``waypost data describe``: a summary of routing data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _GAP = 2
 
 @click.command("describe", epilog="Example: waypost data describe serve_configs/starter/data")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def describe(folder: Path, as_json: bool) -> None:
-    """Say what a routing-data folder holds: questions, scores, gaps, costs, ties, leaks."""
+    """Summarise a routing-data folder: questions, scores, gaps, costs, ties, leaks."""
     from waypost.pipelines.data.describe import describe as run
 
     report = run(folder)
@@ -71,7 +71,7 @@ def _questions(report: Report) -> None:
         )
     if unasked := {split: count for split, count in report["unasked"].items() if count}:
         counts = ", ".join(f"{split} {count:,}" for split, count in unasked.items())
-        click.echo(f"questions that no LLM has a row for yet: {counts}")
+        click.echo(f"questions without a row of any LLM: {counts}")
 
 
 def _llms(report: Report) -> None:
@@ -152,9 +152,9 @@ def _scores(report: Report) -> None:
 def _columns(
     llms: list[str], names: list[tuple[str, str]], body: list[list[str]]
 ) -> tuple[list[str], int]:
-    """Return the headers of the LLM columns, and how many columns fit into a table.
+    """Return the headers of the LLM columns, and how many of them fit into one table.
 
-    Headers are names where all fit, else numbers.
+    The headers are LLM names if all columns fit into one table, else numbers.
     """
     taken = sum(max(map(len, column)) + _GAP for column in zip(("task", "n"), *names, strict=True))
     room = table_width() - taken
@@ -210,13 +210,13 @@ def _embeddings(report: Report) -> None:
 
 
 def _by_split(report: Report, key: str) -> list[tuple[str, Any]]:
-    """Return an entry for each split, and for ``all`` where there are several."""
+    """Return the entries of a report by split, without ``all`` if there is one split only."""
     only = len(report["splits"]) == 1
     return [(split, one) for split, one in report[key].items() if not (only and split == "all")]
 
 
 def _numbered(report: Report) -> list[tuple[tuple[int, str], Report]]:
-    """Return the LLMs with their numbers, which can head the columns of the scores."""
+    """Return the LLMs with the numbers that head the score columns if names do not fit."""
     return [((i, name), one) for i, (name, one) in enumerate(report["llms"].items(), start=1)]
 
 

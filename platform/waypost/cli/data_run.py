@@ -1,6 +1,6 @@
-"""``waypost data run`` and ``waypost data responses``: ask the LLMs, with a progress display.
+"""``waypost data run`` and ``waypost data responses``: call the LLMs, with a progress display.
 
-The display has one line for each LLM on a terminal, and a log line every ten seconds elsewhere.
+A terminal shows one line per LLM; otherwise one log line is printed every ten seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG_EVERY_S = 10.0
 
 @contextmanager
 def run_display() -> Iterator[RunWatcher]:
-    """Show the progress of a run."""
+    """Show the progress of a run on stderr."""
     from rich.console import Console
     from rich.live import Live
 
@@ -59,12 +59,12 @@ class _Lines:
 
 
 def answers(state: LLMProgress) -> int:
-    """Return the number of answered cells, without failed and left-out ones."""
+    """Return the number of answered cells, without those that failed or were left out."""
     return state.tally.done - state.tally.failed - state.tally.left
 
 
 def table(states: Sequence[LLMProgress], seconds: float) -> Any:
-    """Return the progress as a table for rich."""
+    """Return the progress as a rich table."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -87,7 +87,7 @@ def table(states: Sequence[LLMProgress], seconds: float) -> Any:
 
 
 def _time_left(states: Sequence[LLMProgress], seconds: float) -> str:
-    """Estimate the remaining time at the rate so far."""
+    """Return the remaining time at the average rate so far, or "?" before the first answer."""
     longest = 0.0
     for state in states:
         asked = state.tally.done - state.tally.cached
@@ -105,11 +105,10 @@ def _time_left(states: Sequence[LLMProgress], seconds: float) -> str:
 @AS_JSON
 @OVERRIDES
 def responses(config_path: Path, as_json: bool, overrides: tuple[str, ...]) -> None:
-    """Ask every LLM every question, score the answers, write the tables.
+    """Send every question to every LLM, score the answers and write the tables.
 
-    The third phase: the questions are there already (`waypost data queries`). May be ended at any
-    moment; the same command continues where it was and pays for no answer twice. The exit code
-    is 1 where a cell has no answer in the end.
+    Third phase of a data run, after `waypost data queries`. An interrupted run continues with the
+    same command and pays for no answer twice. The exit code is 1 if an answer is missing.
     """
     from waypost.pipelines.data.responses import run
 
@@ -124,7 +123,7 @@ def responses(config_path: Path, as_json: bool, overrides: tuple[str, ...]) -> N
     "--llmrouter",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write LLMRouter's files (JSONL, .pt) there, too.",
+    help="Also write LLMRouter's files (JSONL, .pt) to DIR.",
 )
 @AS_JSON
 @OVERRIDES
@@ -133,15 +132,15 @@ def run(
 ) -> None:
     """Make routing data: questions, embeddings of LLMs and questions, answers, scores, costs.
 
-    All three phases (queries, llm-embeddings, responses) of one YAML. May be ended at any moment;
-    the same command continues where it was and pays for no answer twice.
+    Runs the three phases queries, llm-embeddings and responses of one YAML file. An interrupted
+    run continues with the same command and pays for no answer twice.
     """
     from waypost.pipelines.data import llm_embeddings, questions, responses
     from waypost.pipelines.data.config import load_data_config, locked, run_folder
     from waypost.pipelines.data.llmrouter.exporting import export_llmrouter
 
     config = load_data_config(config_path, overrides)
-    responses.check_llms(config, str(config_path))  # before the phases that take time
+    responses.check_llms(config, str(config_path))  # before the slow phases
     with _may_be_ended(), locked(config_path, config):
         with progress_bar("questions") as progress:
             questions.run(
@@ -161,7 +160,7 @@ def _may_be_ended() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("ended; the same command goes on where it was", err=True)
+        click.echo("interrupted; the same command continues the run", err=True)
         raise
 
 
@@ -194,10 +193,10 @@ def _print(summary: Summary) -> None:
     click.echo(f"wrote {summary.folder}")
     if any(tally.left for tally in summary.llms.values()):
         click.echo(
-            "stopped at the budget; the same command goes on, with as much again to spend", err=True
+            "stopped at the budget; the same command continues with a fresh budget", err=True
         )
     elif not summary.complete:
-        click.echo("the same command tries again what has no answer", err=True)
+        click.echo("the same command retries calls without an answer", err=True)
 
 
 def _plain(summary: Summary) -> dict[str, Any]:

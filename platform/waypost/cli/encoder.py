@@ -17,20 +17,20 @@ def command() -> None:
     "--model",
     default="sentence-transformers/all-MiniLM-L6-v2",
     show_default=True,
-    help="Sentence encoder: hub name, or folder.",
+    help="Sentence encoder: hub name or folder.",
 )
 @click.option(
     "--dimension",
     type=click.IntRange(2, 8192),
     default=256,
     show_default=True,
-    help="Width of the vectors.",
+    help="Dimension of the vectors.",
 )
-@click.option("--force", is_flag=True, help="Distil again where it was done before.")
+@click.option("--force", is_flag=True, help="Distil again even if the result exists.")
 def distill(model: str, dimension: int, force: bool) -> None:
-    """Distil a sentence encoder into a static one (256 numbers a token; about 0.2 ms a query).
+    """Distil a sentence encoder into a static one (256 numbers per token; about 0.2 ms a query).
 
-    Done on its own at the first use of a static encoder; this command does it ahead of time.
+    The first use of a static encoder distils it automatically; this command does so in advance.
     """
     from waypost.encoders.distill import distill as run
 

@@ -17,9 +17,9 @@ INTERRUPTED = 130
 
 @contextmanager
 def reporting(debug: bool) -> Iterator[None]:
-    """Print an error as a message and exit; with ``debug`` let it through with its traceback.
+    """Print an error as a message and exit; with ``debug`` raise it with its traceback.
 
-    click's own errors (wrong options, ``--help``) and a closed output pipe are click's to handle.
+    click handles its own errors (wrong options, ``--help``) and a closed output pipe.
     """
     try:
         yield
@@ -33,11 +33,11 @@ def reporting(debug: bool) -> Iterator[None]:
             raise
         click.echo(message(error), err=True)
         raise click.exceptions.Exit(exit_code(error)) from None
-    # The process edge: any other exception is a bug of ours.
+    # Any other exception is a bug in Waypost.
     except Exception as error:
         if debug:
             raise
-        # Not its message, which can hold a user's text or a key.
+        # Without its message, which may contain a user's text or a key.
         click.echo(
             f"internal error: {type(error).__name__} at {_place(error)}; "
             "run again with --debug (before the command) for the traceback",
@@ -47,13 +47,13 @@ def reporting(debug: bool) -> Iterator[None]:
 
 
 def exit_code(error: WaypostError) -> int:
-    """Return 2 for wrong input (a config, a name), else 1."""
+    """Return 2 for wrong input (a config or an unknown name), else 1."""
     named_wrongly = isinstance(error, RegistryError) and not isinstance(error, PluginError)
     return WRONG_INPUT if named_wrongly or isinstance(error, ConfigError) else FAILED
 
 
 def message(error: WaypostError) -> str:
-    """Return the message of an error; every fault of a config on its own line."""
+    """Return the message of an error, with one line per fault of a config."""
     if isinstance(error, ConfigError) and len(error.faults) > 1:
         lines = [f"{len(error.faults)} things are wrong:", *(f"  {f}" for f in error.faults)]
         return "\n".join(lines)

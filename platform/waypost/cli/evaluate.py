@@ -1,4 +1,4 @@
-"""``waypost evaluate``: which router earns its place on this data."""
+"""``waypost evaluate``: compare routers on measured outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on only
-    """Values with commas between them; the config says what they may be."""
+    """Click type of comma-separated values; the config model validates their range."""
 
     name = "list"
 
@@ -28,7 +28,7 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
         try:
             return tuple(self.kind(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r}: expected numbers with commas between them", param, ctx)
+            self.fail(f"{value!r}: expected comma-separated numbers", param, ctx)
 
 
 @click.command(
@@ -47,48 +47,48 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     "--out",
     required=True,
     type=Folder(),
-    help="Folder or URI of the report; an earlier report there is replaced.",
+    help="Folder or URI of the report; an existing report is replaced.",
 )
 @click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="YAML with these options and routers as keys; arguments win over it.",
+    help="YAML with these options and routers as keys; command-line arguments override it.",
 )
 @click.option(
     "--split",
     type=click.Choice(["test", "validation"]),
-    help="Rows to decide.  [default: test]",
+    help="Split to evaluate on.  [default: test]",
 )
 @click.option(
     "--encoder",
-    help="Query encoder of routers that are fitted here.  [default: static]",
+    help="Query encoder of routers given by NAME.  [default: static]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of fits and draws.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of fits and draws.  [default: 0]")
 @click.option(
     "--resplit",
     type=_List(int),
     metavar="SEEDS",
-    help="Pool train with the unseen test queries and split anew for each seed: 0,1,2,3,4.",
+    help="Pool train and unseen test queries and split them again for each seed: 0,1,2,3,4.",
 )
 @click.option(
     "--lambdas",
     type=_List(float),
     metavar="NUMBERS",
-    help="Cost weights.  [default: 0, a log scale that reaches the cheapest LLM, cost alone]",
+    help="Cost weights.  [default: 0, a log scale up to the cheapest LLM, and cost alone]",
 )
 @click.option(
     "--metrics",
     type=_List(str),
     metavar="KEYS",
-    help="Metrics that take long, to compute besides the others, with commas between them.",
+    help="Slow metrics to compute in addition, comma-separated.",
 )
-@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in artifacts.")
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code from artifacts.")
 @click.option(
     "--insert",
     "insert_at",
     metavar="FILE:MARKER",
-    help="Put the short table between <!-- MARKER begin --> and <!-- MARKER end --> of a file.",
+    help="Write the short table into FILE between <!-- MARKER begin --> and <!-- MARKER end -->.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 @click.pass_context
@@ -110,8 +110,8 @@ def command(
 ) -> None:
     """Compare routers on measured outcomes and write a report. No LLM is called.
 
-    ARTIFACT is a folder written by waypost train, or its URI. NAME is a registry name, fitted here
-    on the training split; NAME:key=value,key=value sets its parameters.
+    ARTIFACT is a folder written by waypost train, or its URI. NAME is the registry name of a
+    router to fit on the training split; NAME:key=value,key=value sets its parameters.
     """
     from waypost.config import parse, read_yaml
     from waypost.pipelines.evaluation.run import EvaluateConfig
@@ -151,8 +151,8 @@ def command(
 
 
 def _command(ctx: click.Context) -> str:
-    """Return the command line again, without options that are not the comparison's."""
-    # a URI may hold credentials, which a report must not
+    """Return the command line without options that do not change the comparison."""
+    # str() of a place hides the credentials that a URI may contain
     routers = [str(place(one)) if is_uri(one) else one for one in ctx.params["routers"]]
     words = ["waypost", "evaluate", *routers]
     for option in ctx.command.params:

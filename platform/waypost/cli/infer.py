@@ -1,4 +1,4 @@
-"""``waypost infer``: decision and answer, without a server."""
+"""``waypost infer``: decide and answer queries without a server."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from waypost.storage.uri import Place
 @click.option(
     "--artifact",
     type=Folder(exists=True),
-    help="Folder written by waypost train, or its URI.  [default: the pool file's]",
+    help="Folder written by waypost train, or its URI.  [default: artifact of the pool file]",
 )
 @click.option(
     "--pool",
     "pool_file",
     required=True,
     type=click.Path(path_type=Path),
-    help="A Serve config, or a YAML with pool (and policy, limits) alone.",
+    help="Serve config, or a YAML with pool (optionally policy, limits) only.",
 )
 @query_options
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the answers as JSON lines.",
+    help="File for the answers, as JSON lines.",
 )
-@click.option("--model", help="LLM to ask, in place of a decision.")
+@click.option("--model", help="LLM to call instead of the routed one.")
 @policy_options
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="0 is greedy.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="Temperature; 0 is greedy.")
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Queries at work at a time.",
+    help="Queries in flight.",
 )
-@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code from the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
 @click.pass_context
 def command(
@@ -66,10 +66,10 @@ def command(
     allow_plugin_code: bool,
     as_json: bool,
 ) -> None:
-    """Choose an LLM for each query and let it answer, here, without a server.
+    """Choose an LLM for each query and call it, without a server.
 
-    The LLMs of the pool run in this process or behind their HTTP endpoints. What a line of
-    --input says of itself (allowed_models, lambda, max_cost_usd) wins over the options.
+    The LLMs of the pool run in this process or behind their HTTP endpoints. Keys of an --input
+    line (allowed_models, lambda, max_cost_usd) override the options.
     """
     import asyncio
 
@@ -77,9 +77,9 @@ def command(
     from waypost.storage import local_copy
 
     if (query is None) == (input_file is None):
-        raise click.UsageError("give --query or --input, one of them")
+        raise click.UsageError("give either --query or --input")
     if output is not None and input_file is None:
-        raise click.UsageError("--output goes with --input")
+        raise click.UsageError("--output needs --input")
     folder = None if artifact is None else ctx.with_resource(local_copy(artifact))
     plan = read_pool(pool_file, folder, allow_plugin_code=allow_plugin_code)
     names = [served.name for served in plan.models]

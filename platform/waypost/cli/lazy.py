@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when called, not when listed."""
+"""A click group that imports a command when it is called, not when it is listed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group over modules that each hold a ``command``.
+    """A group of modules that each define a ``command``.
 
     Args:
-        commands_by_name: Command -> (module, short help). With the short help here ``--help``
-            imports nothing.
-        entry_point_group: Entry points of other distributions; each is a click command.
-        **attributes: Of ``click.Group``.
+        commands_by_name: Command -> (module, short help). The short help lets ``--help`` run
+            without imports.
+        entry_point_group: Entry-point group in which other packages register click commands.
+        **attributes: Arguments of ``click.Group``.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
         self.entry_point_group = entry_point_group
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands of this distribution, then those of others."""
+        """Return the commands of this package, then those of other packages."""
         own = [*self.commands_by_name, *super().list_commands(ctx)]
         return [*own, *sorted(set(self._entry_points()) - set(own))]
 

@@ -1,4 +1,4 @@
-"""``waypost list-benchmarks``: what a data config may name under ``benchmarks``."""
+"""``waypost list-benchmarks``: the names that ``benchmarks`` of a data config accepts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from waypost.cli.output import echo_json, echo_table
 
 
 @click.command("list-benchmarks", epilog="Example: waypost list-benchmarks --json")
-@click.option("--check", is_flag=True, help="Load the Python files of plug-ins, too.")
+@click.option("--check", is_flag=True, help="Also load the Python files of plug-ins.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(check: bool, as_json: bool) -> None:
-    """List the benchmarks there are.
+    """List the available benchmarks.
 
-    Built-in ones, and those in the folders ./custom_routers, ~/.waypost/plugins and
-    WAYPOST_PLUGINS: a folder with benchmark.yaml or benchmark.py. No data is loaded, and no code
-    of a plug-in unless --check is given.
+    These are the built-in ones and the plug-ins (folders with benchmark.yaml or benchmark.py) in
+    ./custom_routers, ~/.waypost/plugins and WAYPOST_PLUGINS. No data is loaded. Plug-in code runs
+    only with --check.
     """
     from waypost.benchmarks.catalog import list_benchmarks, load_entry
 

@@ -1,4 +1,4 @@
-"""``waypost list-routers``: what ``--router`` may name."""
+"""``waypost list-routers``: the names that ``--router`` accepts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from waypost.registry import RouterEntry, RouterFacts, check_router, list_router
 
 
 @click.command("list-routers", epilog="Example: waypost list-routers --json")
-@click.option("--check", is_flag=True, help="Load each router: can it be used, and what is it?")
+@click.option("--check", is_flag=True, help="Load each router; show errors and properties.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(check: bool, as_json: bool) -> None:
-    r"""List the routers there are.
+    """List the available routers.
 
-    Built-in ones, those of installed packages (entry points waypost.routers), and those in the
-    folders ./custom_routers, ~/.waypost/plugins and WAYPOST_PLUGINS. Nothing is loaded unless
-    --check is given.
+    These are the built-in ones, those of installed packages (entry points waypost.routers), and
+    the plug-ins in ./custom_routers, ~/.waypost/plugins and WAYPOST_PLUGINS. Routers are loaded
+    only with --check.
 
     \b
-    Families, by what a request is:
-      single-round  one call of the LLM that is chosen
-      multi-round   several calls, each decided from the answers before it
-      personal      one call, chosen by who asks
-      agentic       a plan of sub-questions that are routed apart
-    """
+    Families, by the calls of one request:
+      single-round  one call of the chosen LLM
+      multi-round   several calls, each decided from the previous answers
+      personal      one call, chosen by the user's id
+      agentic       a plan of sub-questions, each routed separately
+    """  # noqa: D301 # click reads the escaped character: the next paragraph is not wrapped
     rows = [_row(entry, check) for entry in list_routers()]
     if as_json:
         echo_json(rows)

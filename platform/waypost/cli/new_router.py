@@ -1,4 +1,4 @@
-"""``waypost new-router``: a plug-in folder to begin with."""
+"""``waypost new-router``: write a plug-in folder to start from."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from waypost.contracts.router import Prediction
 
 
 class $cls(ScoreRouter):
-    """Learns one linear function for each LLM, from the questions on which it was measured.
+    """A router with one linear function per LLM, fitted on the questions with a score.
 
     Args:
-        alpha: Pull towards each LLM's mean score, counted in questions.
+        alpha: Strength of the pull towards each LLM's mean score, in questions.
 
-    Learned by ``fit`` (d is the width of an embedding; what is learned ends in ``_``):
+    Learned by ``fit`` (d is the embedding dimension; names of learned attributes end in ``_``):
         weights_: (d, n_llms).
         offsets_: (n_llms,).
     """
 
-    new_model_support = "few-shot"  # a few measured questions, and another fit
+    new_model_support = "few-shot"  # a new LLM needs a few measured questions and another fit
     row_count_parameters = ("alpha",)
     parameter_constraints = {"alpha": Real(0, open_low=True)}
 
@@ -37,7 +37,7 @@ class $cls(ScoreRouter):
         self.alpha = alpha
 
     def _fit(self, data):
-        # data.quality is (n_queries, n_llms), NaN where an LLM was not measured
+        # data.quality is (n_queries, n_llms); NaN marks a missing score
         x = data.embeddings.astype(np.float64)
         columns = [self._fit_one(x, scores) for scores in data.quality.T]
         self.weights_ = np.stack([weights for weights, _ in columns], axis=1)
@@ -53,18 +53,18 @@ class $cls(ScoreRouter):
         return weights, mean - center @ weights
 
     def _predict(self, batch):
-        # the score that each LLM would earn on each query, from 0 to 1; Waypost weighs the cost
+        # the predicted score of each LLM on each query, from 0 to 1; Waypost adds the cost
         quality = batch.embeddings @ self.weights_ + self.offsets_
         return Prediction(quality=quality.clip(0, 1))
 ''')
 
 SCORE_CONFIG = """\
-# Parameters of the router; `waypost train ... alpha=2` and a train config win over them.
+# Parameters of the router; `waypost train ... alpha=2` and a train config override them.
 alpha: 1.0
 """
 
 SCORE_TEST = Template('''\
-"""The checks that every router of Waypost passes, and what this one is for."""
+"""The checks that every router of Waypost passes, and a check of this one."""
 
 from pathlib import Path
 
@@ -90,14 +90,14 @@ def test_contract(check):
 
 
 def test_each_topic_goes_to_its_specialist():
-    data = planted(40, seed=7)  # questions it has not seen
+    data = planted(40, seed=7)  # questions that are not in the training data
     decisions = fitted(HERE.name).route_batch(data.queries)
     right = [SPECIALIST[t] == d.model for t, d in zip(data.task_names, decisions, strict=True)]
     assert sum(right) >= 38
 ''')
 
 PLAIN = Template('''\
-"""Short questions go to the cheapest LLM, long ones to the dearest."""
+"""Route short questions to the cheapest LLM and long ones to the most expensive."""
 
 import math
 
@@ -105,14 +105,13 @@ from waypost import Decision, MetaRouter
 
 
 class $cls(MetaRouter):
-    """Decides by the length of the question.
+    """A router that decides by the length of the question.
 
-    `self.candidates` are the LLMs to choose from, with what is known of each (name, size,
-    input_price, ...). Waypost sets them, leaves out those that a request may not use, and checks
-    every decision.
+    `self.candidates` are the LLMs to choose from, with their facts (name, size, input_price,
+    ...). Waypost sets them, removes those that a request may not use, and checks every decision.
 
     Args:
-        characters: Length from which a question is long.
+        characters: Minimum length of a long question.
     """
 
     def __init__(self, characters=200):
@@ -123,7 +122,7 @@ class $cls(MetaRouter):
         long = len(text) >= self.characters
         llms = sorted(self.candidates, key=_price, reverse=long)
         reason = f"a {'long' if long else 'short'} question"
-        ranking = tuple(llm.name for llm in llms)  # the rest is asked where the first one fails
+        ranking = tuple(llm.name for llm in llms)  # the next LLM is called if the first one fails
         return Decision(ranking[0], ranking, reason=reason)
 
     def route_batch(self, queries):
@@ -135,12 +134,12 @@ def _price(llm):
 ''')
 
 PLAIN_CONFIG = """\
-# Parameters of the router; `waypost train ... characters=300` and a train config win over them.
+# Parameters of the router; `waypost train ... characters=300` and a train config override them.
 characters: 200
 """
 
 PLAIN_TEST = Template('''\
-"""What this router is for, as route, evaluate and serve see it."""
+"""Checks of this router, through the interface that route, evaluate and serve use."""
 
 from pathlib import Path
 
@@ -155,10 +154,10 @@ HERE = Path(__file__).resolve().parent
 @pytest.fixture
 def router():
     router = make_trainable(HERE.name, plugin_paths=[HERE.parent])
-    return router.fit(planted(20))  # the LLMs cook, prover (the dearest) and tiny (the cheapest)
+    return router.fit(planted(20))  # LLMs: cook, prover (most expensive), tiny (cheapest)
 
 
-def test_long_questions_go_to_the_dearest(router):
+def test_long_questions_go_to_the_most_expensive_llm(router):
     assert router.route_single("Why?").model == "tiny"
     assert router.route_single("Why? " * 40).model == "prover"
 
@@ -184,7 +183,7 @@ def plugin_files(name: str, kind: str) -> dict[str, str]:
 
     Args:
         name: Registry name, an identifier.
-        kind: ``score`` learns from routing data; ``plain`` decides by a rule.
+        kind: ``score`` (learns from routing data) or ``plain`` (decides by a rule).
     """
     score = kind == "score"
     router, config, test = (
@@ -193,13 +192,13 @@ def plugin_files(name: str, kind: str) -> dict[str, str]:
     return {
         "router.py": router.substitute(cls=class_name(name)),
         "config.yaml": config,
-        # its own name: pytest refuses two files of one name in folders that are no packages
+        # pytest rejects two test files of the same name outside of packages
         f"test_{name}.py": test.substitute(),
     }
 
 
 def class_name(name: str) -> str:
-    """Return a name for the class that is unlike any that the file imports."""
+    """Return a class name that differs from those that the file imports."""
     words = "".join(word.capitalize() for word in name.split("_"))
     found = words if words.endswith("Router") else f"{words}Router"
     return f"My{found}" if found in {"ScoreRouter", "MetaRouter", "Router"} else found
@@ -212,7 +211,7 @@ def class_name(name: str) -> str:
     type=click.Choice(["score", "plain"]),
     default="score",
     show_default=True,
-    help="score learns each LLM's score from routing data; plain decides by a rule of its own.",
+    help="score: learns each LLM's score from routing data; plain: decides by a rule.",
 )
 @click.option(
     "--dir",
@@ -220,13 +219,13 @@ def class_name(name: str) -> str:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("custom_routers"),
     show_default=True,
-    help="Where its folder is written.",
+    help="Parent of the new folder.",
 )
 def command(name: str, kind: str, parent: Path) -> None:
-    """Write a working router of your own, to change.
+    """Write a working router plug-in to start from.
 
-    It is a folder NAME with router.py, config.yaml and a test. Every command finds the routers in
-    ./custom_routers, ~/.waypost/plugins and the folders of WAYPOST_PLUGINS.
+    Writes a folder NAME with router.py, config.yaml and a test. Every command searches
+    ./custom_routers, ~/.waypost/plugins and the folders in WAYPOST_PLUGINS for routers.
     """
     from waypost.config import settings
 
@@ -234,16 +233,16 @@ def command(name: str, kind: str, parent: Path) -> None:
     for path in sorted(folder.iterdir()):
         click.echo(f"wrote {path}")
     if parent.resolve() not in [path.resolve() for path in settings().plugin_paths]:
-        click.echo(f"to have it found: export WAYPOST_PLUGINS={parent.resolve()}")
+        click.echo(f"to make it available: export WAYPOST_PLUGINS={parent.resolve()}")
     click.echo(f"next: pytest {folder}")
     click.echo(f"      waypost train --router {name} --data DIR --out artifacts/{name}")
 
 
 def write_plugin(name: str, kind: str, parent: Path) -> Path:
-    """Write a plug-in folder, all of it or nothing, and return it.
+    """Write a plug-in folder atomically and return its path.
 
     Raises:
-        ConfigError: the name cannot be used, the folder exists, or it cannot be written.
+        ConfigError: the name is invalid or taken, or the folder exists or cannot be written.
     """
     from waypost.contracts.atomic import replacing_folder
     from waypost.contracts.errors import ConfigError, Fault
@@ -251,14 +250,14 @@ def write_plugin(name: str, kind: str, parent: Path) -> Path:
 
     folder = parent / name
     if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name) or name[0] == "_":
-        problem = "expected letters, digits and _, a letter first, such as my_router"
+        problem = "expected a letter, then letters, digits and _, such as my_router"
         raise ConfigError([Fault(f"name {name!r}", problem)])
     for entry in list_routers():
         if entry.name == name:
-            problem = f"there is a router of that name: {entry.source}, {entry.location}"
+            problem = f"a router of that name exists: {entry.source}, {entry.location}"
             raise ConfigError([Fault(f"name {name!r}", problem)])
     if folder.exists():
-        raise ConfigError([Fault(str(folder), "exists; take another name, or remove it")])
+        raise ConfigError([Fault(str(folder), "exists; choose another name or remove it")])
     try:
         with replacing_folder(folder) as partial:
             for file, text in plugin_files(name, kind).items():

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs, progress and logs on stderr."""
+"""Output of commands: tables and JSON on stdout, progress and logs on stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _EchoHandler(logging.Handler):
 
 
 def start_logging(debug: bool) -> None:
-    """Send Waypost's messages and everyone's warnings to stderr; everything with ``debug``."""
+    """Log Waypost's messages and all warnings to stderr; with ``debug`` log everything."""
     handler = _EchoHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
@@ -31,7 +31,7 @@ def start_logging(debug: bool) -> None:
 
 
 def to_json(data: Any, *, indent: int | None = None) -> str:
-    """Return strict JSON; infinite and NaN numbers become text."""
+    """Return strict JSON; infinite and NaN numbers become strings."""
     return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -49,7 +49,7 @@ def echo_json(data: Any) -> None:
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Write data as JSON lines; a regular file is written whole or not at all.
+    """Write data as JSON lines; a regular file is replaced atomically.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -69,10 +69,10 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 
 
 def insert_target(text: str) -> tuple[Path, str]:
-    """Split FILE:MARKER, the place of a generated table.
+    """Split FILE:MARKER, the location of a generated table.
 
     Raises:
-        click.UsageError: it is not of that form.
+        click.UsageError: the text has another form.
     """
     path, _, marker = text.rpartition(":")
     if not path or not marker:
@@ -81,19 +81,19 @@ def insert_target(text: str) -> tuple[Path, str]:
 
 
 def table_width() -> int:
-    """Return the width of tables in characters: the terminal's width, more in a pipe."""
+    """Return the width of tables in characters: the terminal's, or 200 in a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
 def echo_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], right: Collection[str] = ()
 ) -> None:
-    """Print a table on stdout; in a pipe without colour, and wide enough not to wrap.
+    """Print a table on stdout; in a pipe without colour and 200 characters wide.
 
     Args:
-        columns: Heads.
-        rows: A value for each column.
-        right: Heads of the columns that are set flush right, as numbers are.
+        columns: Headers.
+        rows: Rows with one value per column.
+        right: Headers of the right-aligned columns.
     """
     from rich.console import Console
     from rich.table import Table
@@ -110,16 +110,16 @@ def echo_table(
 
 
 class Progress(Protocol):
-    """Told how far the work is."""
+    """Callback that receives the progress of the work."""
 
     def __call__(self, done: int, total: int, what: str = ...) -> None: ...  # noqa: D102
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Progress]:
-    """Show a bar on stderr from the first report on.
+    """Show a progress bar on stderr, starting with the first report.
 
-    The value is a function of (done, total), and of another description where the work changes.
+    Yields a function of (done, total), with an optional new description.
     """
     bars = _bars(transient=True)
     bars.disable = not bars.console.is_terminal
@@ -138,7 +138,7 @@ def progress_bar(description: str) -> Iterator[Progress]:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar a name on stderr; the value is a function of (name, done, total)."""
+    """Show one progress bar per name on stderr; yield a function of (name, done, total)."""
     with _bars() as bars:
         tasks: dict[str, Any] = {}
 

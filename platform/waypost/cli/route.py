@@ -1,4 +1,4 @@
-"""``waypost route``: decisions without calls."""
+"""``waypost route``: decide for each query without calling an LLM."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _CHUNK = 256
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the decisions as JSON lines.",
+    help="File for the decisions, as JSON lines.",
 )
 @policy_options
-@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code packed in the artifact.")
+@click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code from the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
 def command(
     artifact: Place,
@@ -51,16 +51,15 @@ def command(
 ) -> None:
     """Choose an LLM for each query, without calling it.
 
-    What a line of --input says of itself (allowed_models, lambda, max_cost_usd) wins over the
-    options.
+    Keys of an --input line (allowed_models, lambda, max_cost_usd) override the options.
     """
     from waypost.contracts.policy import PolicySettings
     from waypost.loading import load_router
 
     if (query is None) == (input_file is None):
-        raise click.UsageError("give --query or --input, one of them")
+        raise click.UsageError("give either --query or --input")
     if output is not None and input_file is None:
-        raise click.UsageError("--output goes with --input")
+        raise click.UsageError("--output needs --input")
     queries: Sequence[Any] = [query] if input_file is None else read_lines(input_file)
     router = load_router(artifact, allow_plugin_code=allow_plugin_code)
     router.policy = PolicySettings(

@@ -26,17 +26,17 @@ POLL_S = 0.2
     "--throughput/--plain",
     default=True,
     show_default=True,
-    help="Serve's throughput mode.",
+    help="Ray Serve's throughput mode.",
 )
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="Throughput mode with HAProxy in front, the fastest. Its pages of figures (ports 8404 and "
-    "9101) listen on every interface.",
+    help="Throughput mode behind HAProxy, the fastest. HAProxy's statistics (ports 8404 and 9101) "
+    "listen on every interface.",
 )
-@click.option("--num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
-@click.option("--logs", is_flag=True, help="Show the log lines of all nodes, and Ray's.")
-@click.option("--check", is_flag=True, help="Check the file and stop.")
+@click.option("--num-cpus", type=click.IntRange(min=1), help="Number of logical CPUs of Ray.")
+@click.option("--logs", is_flag=True, help="Show the logs of all nodes and of Ray.")
+@click.option("--check", is_flag=True, help="Check CONFIG and exit.")
 def command(
     config: Path,
     throughput: bool,
@@ -47,11 +47,10 @@ def command(
 ) -> None:
     """Check CONFIG strictly, then serve it until Ctrl-C.
 
-    Starts a Ray of its own, and stops only that. The file is one that Ray's `serve run` takes,
-    too; here the environment is set for speed, and every fault of the file is told at once.
+    Starts its own Ray instance and stops only that one. Ray's `serve run` accepts the same file;
+    this command also sets the environment for speed and reports all faults of the file at once.
 
-    On SIGHUP the file is read again and, where it has no fault, brought into force beside the
-    requests.
+    On SIGHUP the file is read again. A file without faults is applied while requests are served.
     """
     from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
@@ -62,14 +61,14 @@ def command(
     if check:
         click.echo(f"{config}: no fault found")
         for folder in launch.absent_artifacts(checked):
-            click.echo(f"but {folder} is not there yet: waypost train writes it", err=True)
+            click.echo(f"but {folder} does not exist yet: waypost train writes it", err=True)
         return
     launch.check_port(checked)
     plans = _prepare(checked)
     reloading: _Reloading | None = None
     try:
         launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
-        signal.signal(signal.SIGTERM, _interrupt)  # now, because Ray sets its own at the start
+        signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
         reloading = _Reloading(checked)
         launch.wait_until_running(_tell, checked.args)
         launch.wait_until_ready(checked)
@@ -86,7 +85,7 @@ def _tell(line: str) -> None:
 
 
 def _prepare(config: ServeConfig) -> dict[str, Plan]:
-    """Resolve every application in this process, where a fault becomes a plain message."""
+    """Resolve every application in this process, so that a fault is a plain message."""
     from waypost.serve import launch
     from waypost.serve.plan import make_plan
 
@@ -98,7 +97,7 @@ def _prepare(config: ServeConfig) -> dict[str, Plan]:
 
 
 class _Reloading:
-    """Applies the changed file on SIGHUP.
+    """Handler that applies the changed file on SIGHUP.
 
     Attributes:
         config: The active config.
@@ -115,7 +114,7 @@ class _Reloading:
     def forever(self) -> NoReturn:
         """Wait for signals; SIGINT and SIGTERM raise KeyboardInterrupt."""
         while True:
-            # not signal.pause: a SIGHUP between test and pause would wait for another one
+            # signal.pause would miss a SIGHUP that arrives between the test and the pause
             time.sleep(POLL_S)
             if self._asked:
                 self._asked = False
@@ -131,12 +130,12 @@ def _reload(config: ServeConfig) -> ServeConfig:
         changed = validate_serve_config(config.path)
         _prepare(changed)
     except WaypostError as error:
-        _tell(f"the changed file is refused, the earlier one stays:\n{error}")
+        _tell(f"the changed file is refused; the active config stays:\n{error}")
         return config
     if changed.data.get("http_options") != config.data.get("http_options"):
-        _tell("http_options changes with a restart only")
+        _tell("http_options: a change needs a restart")
     launch.update(changed.data)
-    _tell(f"{config.path} is handed over")
+    _tell(f"{config.path} is submitted")
     try:
         launch.wait_until_running(_tell, changed.args)
     except launch.ServeFailedError as error:

@@ -1,4 +1,4 @@
-"""``waypost submit``: a command as a job of a Ray cluster."""
+"""``waypost submit``: run a command as a job on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OUTPUTS = ("--out", "--output")
 @click.option(
     "--address",
     metavar="URL",
-    help="Dashboard of the cluster's head.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, "
+    help="Dashboard of the head node.  [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, "
     "http://127.0.0.1:8265]",
 )
 @click.option(
@@ -34,33 +34,33 @@ _OUTPUTS = ("--out", "--output")
     default=".",
     show_default="this folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder that travels with the job, without what .gitignore names.",
+    help="Folder to upload with the job, without files listed in .gitignore.",
 )
 @click.option(
     "--ship",
     type=click.Choice(["auto", "all", "package", "nothing"]),
     default="auto",
     show_default=True,
-    help="What else travels: this package and the locked requirements, the package, or nothing; "
-    "auto asks the cluster what it has.",
+    help="What else to upload: this package and the locked requirements (all), this package, or "
+    "nothing; auto checks what the cluster has.",
 )
 @click.option(
     "--requirements",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The lock.  [default: requirements/jobs.txt]",
+    help="Lock file of requirements.  [default: requirements/jobs.txt]",
 )
 @click.option(
     "--env",
     "variables",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Variable of the job's processes; may be given again. Whoever sees the cluster's jobs "
-    "sees it: secrets belong into the cluster's own environment.",
+    help="Environment variable of the job; repeat for several. It is visible in the cluster's job "
+    "list: set secrets in the cluster's environment instead.",
 )
 @click.option(
-    "--stop-on-interrupt", is_flag=True, help="Ctrl-C stops the job; without it the job goes on."
+    "--stop-on-interrupt", is_flag=True, help="Stop the job on Ctrl-C.  [default: it goes on]"
 )
-@click.option("--no-wait", is_flag=True, help="Print the job's id and do not follow its log.")
+@click.option("--no-wait", is_flag=True, help="Print the job's id without following its log.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.pass_context
 def command(
@@ -74,11 +74,11 @@ def command(
     no_wait: bool,
     words: tuple[str, ...],
 ) -> None:
-    """Run a command as a job of a Ray cluster.
+    """Run a command as a job on a Ray cluster.
 
-    Streams its log and ends with its exit code. The same command again follows the job that is
-    running, or goes on where the last one ended. Inputs and outputs are URIs, or absolute paths
-    that the cluster's machines share.
+    Streams the job's log and exits with its exit code. The same command again follows the running
+    job, or continues after an ended one. Inputs and outputs are URIs, or absolute paths that the
+    cluster's machines share.
     """
     from waypost.jobs import client as jobs
 
@@ -97,7 +97,7 @@ def command(
             return
         code = jobs.follow(client, job, _write)
     except KeyboardInterrupt:
-        # Ask the cluster for the job: Ctrl-C can come at any moment of the submission.
+        # The job's id may be unknown here: Ctrl-C can interrupt the submission itself.
         _interrupted(client, given, stop_on_interrupt)
         raise
     ctx.exit(code)
@@ -108,13 +108,13 @@ def _interrupted(client: Any, given: Sequence[str], stop: bool) -> None:
 
     job = jobs.running(client, given)
     if job is None:
-        click.echo("no job of this command is running", err=True)
+        click.echo("this command has no running job", err=True)
     elif stop:
         ended = jobs.stop(client, job)
         click.echo(f"{job} {'is stopped' if ended else 'has been told to stop'}", err=True)
     else:
         click.echo(
-            f"{job} goes on; the same command follows it again, and this stops it: "
+            f"{job} goes on; run the same command to follow it again; to stop it: "
             f"ray job stop --address {client.get_address()} {job}",
             err=True,
         )
@@ -129,7 +129,7 @@ def _command_of(words: Sequence[str]) -> list[str]:
     """Check the words of a command and return them without ``waypost``.
 
     Raises:
-        click.UsageError: it is no command, would write into the job's own folder, or holds
+        click.UsageError: the words are no command, write to the job's own folder, or contain
             credentials that the cluster would show.
     """
     from waypost.cli import command as top
@@ -142,14 +142,14 @@ def _command_of(words: Sequence[str]) -> list[str]:
         name, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
         if is_uri(value) and Uri(value).holds_secrets:
             raise click.UsageError(
-                f"{Uri(value)}: holds credentials, and a cluster shows the commands of its jobs; "
-                "set them in the cluster's environment"
+                f"{Uri(value)}: holds credentials, but a cluster shows the commands of its jobs; "
+                "set the credentials in the cluster's environment"
             )
         option = name or (given[place - 1] if place else "")
         is_place = option in _OUTPUTS and value and not value.startswith("--")
         if is_place and not is_uri(value) and not Path(value).is_absolute():
             raise click.UsageError(
-                f"{option} {value}: would be written into a folder that goes with the job; "
+                f"{option} {value}: would be written into a folder that is deleted with the job; "
                 "give a URI or an absolute path"
             )
     if given[0] == "data" and "--config" in given[:-1]:
@@ -158,11 +158,11 @@ def _command_of(words: Sequence[str]) -> list[str]:
 
 
 def _check_data_run(config: Path, given: Sequence[str]) -> None:
-    """Refuse a data run whose answers would be lost with the job's folder.
+    """Refuse a data run that writes its answers to the job's folder, which is deleted.
 
     Raises:
         click.UsageError: ``out`` is a relative path.
-        ConfigError: the config file is not there, or is no YAML.
+        ConfigError: the config file does not exist or is not YAML.
     """
     from waypost.config import read_yaml
 
@@ -170,7 +170,7 @@ def _check_data_run(config: Path, given: Sequence[str]) -> None:
     out = said[-1] if said else read_yaml(config).get("out")
     if isinstance(out, str) and not is_uri(out) and not Path(out).is_absolute():
         raise click.UsageError(
-            f"{config}: out: {out}: would be written into a folder that goes with the job; "
+            f"{config}: out: {out}: would be written into a folder that is deleted with the job; "
             "give a URI or an absolute path: out=s3://bucket/routing-data"
         )
 
@@ -202,8 +202,8 @@ def _environment(
         chosen = made.to_ship(there)
         if there.other:
             click.echo(
-                f"the cluster lacks {len(there.other)} of {len(lock)} packages; they are installed "
-                "there once, which takes minutes",
+                f"the cluster lacks {len(there.other)} of {len(lock)} packages; it installs them "
+                "once, which takes minutes",
                 err=True,
             )
     else:

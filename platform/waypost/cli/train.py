@@ -1,4 +1,4 @@
-"""``waypost train``: from routing data to an artifact."""
+"""``waypost train``: train a router on routing data and write an artifact."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from waypost.storage.uri import Place
     "data_folder",
     required=True,
     type=Folder(exists=True),
-    help="Routing-data folder, or its URI; its test split is not read.",
+    help="Routing-data folder or its URI; the test split is not read.",
 )
 @click.option(
     "--out",
     required=True,
     type=Folder(),
-    help="Artifact to write, a folder or URI; one that is there is replaced.",
+    help="Folder or URI of the artifact; an existing artifact is replaced.",
 )
 @click.option(
     "--config",
@@ -37,11 +37,11 @@ from waypost.storage.uri import Place
     help="YAML with router, parameters, encoder, seed, folds.",
 )
 @click.option("--encoder", help="Query encoder: static, onnx, torch, hashing, or an encoder's id.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of folds and router.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of folds and router.  [default: 0]")
 @click.option(
     "--folds",
     type=click.IntRange(0, 100),
-    help="Of the cross-validation; 0 is none.  [default: 5; 0 where a model is fine-tuned]",
+    help="Folds of the cross-validation; 0 skips it.  [default: 5; 0 if a model is fine-tuned]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
@@ -58,10 +58,10 @@ def command(
 ) -> None:
     """Train a router on routing data and write an artifact.
 
-    A router that learns nothing (a plug-in with route_single alone) gets one, too: DIR then needs
-    no more than llms.json.
+    A router that learns nothing (a plug-in with route_single only) also needs an artifact; the
+    data folder then needs llms.json only.
 
-    KEY=VALUE sets a parameter of the router; options and KEY=VALUE win over the file.
+    KEY=VALUE sets a parameter of the router. Options and KEY=VALUE override the --config file.
     """
     from waypost.config import read_yaml
     from waypost.contracts.records import watching
@@ -92,7 +92,7 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
         f"fitted on {metrics['training_queries']} queries, {metrics['llms']} LLMs "
         f"in {metrics['fit_s']:.1f} s"
         if metrics["learns"]
-        else f"nothing to fit: it decides by its own rule among {metrics['llms']} LLMs"
+        else f"nothing to fit: the router decides by a rule among {metrics['llms']} LLMs"
     ]
     if choice := metrics.get("choice"):
         lines.append(f"chosen: {choice['chosen']} ({choice['why']})")

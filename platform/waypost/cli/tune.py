@@ -1,4 +1,4 @@
-"""``waypost tune``: settings that hold on questions they were not chosen on."""
+"""``waypost tune``: search a router's parameters by cross-validation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from waypost.storage.uri import Place
     "config_path",
     required=True,
     type=click.Path(path_type=Path),
-    help="YAML of one sweep, or of several; see tune_configs.",
+    help="YAML file of one or several sweeps; see tune_configs.",
 )
 @click.option(
     "--data",
@@ -40,14 +40,14 @@ from waypost.storage.uri import Place
     "--out",
     required=True,
     type=Folder(),
-    help="Folder or URI of the results; what it holds of this sweep is kept.",
+    help="Folder or URI of the results; existing results of this sweep are kept.",
 )
-@click.option("--encoder", help="Query encoder.  [default: as the file says, else static]")
-@click.option("--fresh", is_flag=True, help="Delete an earlier sweep in --out and begin anew.")
+@click.option("--encoder", help="Query encoder.  [default: the file's, else static]")
+@click.option("--fresh", is_flag=True, help="Delete the sweep in --out and start again.")
 @click.option(
     "--dashboard",
     is_flag=True,
-    help="Start TensorBoard and Ray's dashboard here; on a terminal they stay until Ctrl-C.",
+    help="Start TensorBoard and Ray's dashboard; on a terminal they run until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -63,10 +63,10 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Search a router's settings by cross-validation and train the best.
+    """Search a router's parameters by cross-validation and train the best.
 
-    KEY=VALUE changes a key of the file, such as budget.trials=20. The same command again goes on
-    where the last one ended. Trials run on Ray: the one of RAY_ADDRESS, else one of their own.
+    KEY=VALUE changes a key of the file, such as budget.trials=20. The same command continues an
+    interrupted sweep. Trials run on the Ray cluster of RAY_ADDRESS, else on a new local one.
     """
     from waypost.tune.config import read_sweep
     from waypost.tune.sweep import SweepCallbacks, run_sweep
@@ -109,7 +109,7 @@ def command(
 
 
 class _Display:
-    """A bar of the trials with the best so far, and the dashboards' addresses, on stderr."""
+    """Progress display on stderr: trials, best score so far and the dashboards' addresses."""
 
     def __init__(self, stack: ExitStack, dashboard: bool, many: bool) -> None:
         self._stack, self._dashboard, self._many = stack, dashboard, many
@@ -128,7 +128,7 @@ class _Display:
         for row in known:
             self._count(row)
         if known:
-            click.echo(f"{len(known)} trials are there already", err=True)
+            click.echo(f"{len(known)} trials are already done", err=True)
         if self._dashboard and not self._shown:
             self._shown = True
             from waypost.tune.dashboard import tensorboard
@@ -172,11 +172,11 @@ class _Display:
         self._bars.close()
 
     def wait(self) -> None:
-        """Keep TensorBoard until Ctrl-C, where somebody is there to press it."""
+        """Keep TensorBoard running until Ctrl-C if stdin is a terminal."""
         if self._dashboard and sys.stdin.isatty():
             import threading
 
-            click.echo("TensorBoard stays; Ctrl-C ends it", err=True)
+            click.echo("TensorBoard keeps running; Ctrl-C stops it", err=True)
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
@@ -184,7 +184,7 @@ class _Display:
 
 
 def _command(ctx: click.Context) -> str:
-    """Return the command line again, without options that change nothing of the results."""
+    """Return the command line without options that do not change the results."""
     words = ["waypost", "tune"]
     for option, name in (("--config", "config_path"), ("--data", "data_folder"), ("--out", "out")):
         words += [option, str(ctx.params[name])]
@@ -209,7 +209,7 @@ def _summary(report: dict[str, Any], out: str) -> list[str]:
         lines.append(f"test split, {test['queries']} questions, quality at lambda 0:  {shown}")
         if test.get("difference") is not None:
             lines.append(
-                f"  tuned less default {test['difference']:+.4f} "
+                f"  tuned minus default {test['difference']:+.4f} "
                 f"[{test['low']:+.4f}, {test['high']:+.4f}]"
             )
     return [*lines, f"artifact: {out}/best", f"report: {out}/report.md"]

@@ -134,7 +134,7 @@ def test_a_place_that_is_not_there_is_said_before_anything_is_measured(bench):
 def test_what_failed_is_told_and_is_no_success(bench):
     done = call("counting", "--word", "shout")
     assert done.exit_code == 1
-    assert "shouting was not measured to the end: no voice" in done.stderr
+    assert "shouting: measurement failed: no voice" in done.stderr
     assert "Numbers" in done.stdout
 
 

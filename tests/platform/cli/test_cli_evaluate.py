@@ -171,7 +171,7 @@ def test_absent_markers_are_an_error_before_work_begins(data, tmp_path):
         (["knnrouter:k=0"], "k: is 0; expected a whole number from 1"),
         (["knnrouter:k"], "expected key=value"),
         ([], "name routers"),
-        (["best_single", "--lambdas", "0,x"], "expected numbers with commas"),
+        (["best_single", "--lambdas", "0,x"], "expected comma-separated numbers"),
         (["best_single", "--lambdas", "-1"], "lambdas: expected numbers of at least 0"),
         (["best_single", "--lambdas", "nan"], "finite number"),
         (["best_single", "--resplit", "1,1"], "resplit: expected different whole numbers"),

@@ -55,21 +55,21 @@ def test_another_folder_is_said_to_need_naming(tmp_path):
 @pytest.mark.parametrize("name", ["my-router", "2fast", "class", "_mine", "", "né", "a/b", "../a"])
 def test_a_name_that_cannot_be_one(tmp_path, name):
     said = run("--", name, code=2).stderr
-    assert "expected letters, digits and _" in said
+    assert "expected a letter, then letters, digits and _" in said
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_is_taken(tmp_path):
-    assert "there is a router of that name: built-in" in run("knnrouter", code=2).stderr
+    assert "a router of that name exists: built-in" in run("knnrouter", code=2).stderr
     run("mine")
-    assert "there is a router of that name: folder" in run("mine", "--dir", "other", code=2).stderr
+    assert "a router of that name exists: folder" in run("mine", "--dir", "other", code=2).stderr
     assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):
     (tmp_path / "plugs" / "mine").mkdir(parents=True)
     (tmp_path / "plugs" / "mine" / "thesis.txt").write_text("precious")
-    assert "exists; take another name" in run("mine", "--dir", "plugs", code=2).stderr
+    assert "exists; choose another name" in run("mine", "--dir", "plugs", code=2).stderr
     assert [path.name for path in (tmp_path / "plugs" / "mine").iterdir()] == ["thesis.txt"]
 
 

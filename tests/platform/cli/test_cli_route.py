@@ -112,9 +112,9 @@ def test_a_query_without_a_possible_model_is_named(artifact):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "give --query or --input"),
-        (["--query", "x", "--input", "-"], 2, "give --query or --input"),
-        (["--query", "x", "--output", "y"], 2, "--output goes with --input"),
+        ([], 2, "give either --query or --input"),
+        (["--query", "x", "--input", "-"], 2, "give either --query or --input"),
+        (["--query", "x", "--output", "y"], 2, "--output needs --input"),
         (["--query", "x", "--lambda", "-1"], 2, "--lambda"),
         (["--query", "x", "--allowed", "ghost"], 1, "does not know ghost"),
         (["--query", "x", "--max-cost-usd", "0"], 1, "max_cost_usd"),

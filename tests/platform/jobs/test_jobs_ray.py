@@ -120,7 +120,7 @@ def data(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Path:
         watching.send_signal(signal.SIGINT)
         code, _, said = end(watching)
         assert code == 130, said
-        assert "-2 goes on; the same command follows it again" in said
+        assert "-2 goes on; run the same command to follow it again" in said
         code, out, said = end(again)
         assert code == 0, f"{out}\n{said}"
         assert "stopped; the same command goes on" in said

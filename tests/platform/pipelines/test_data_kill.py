@@ -133,7 +133,7 @@ def test_ctrl_c_ends_a_run_with_all_that_it_started_and_its_logs_are_whole(tmp_p
         _, alive = psutil.wait_procs(started, timeout=60)
         assert alive == []
     said = log.read_text()
-    assert "ended; the same command goes on where it was" in said
+    assert "interrupted; the same command continues the run" in said
     assert "Traceback" not in said
     assert not (tmp_path / "data" / ".lock").exists()
     for path in (tmp_path / "data" / ".cells").rglob("*.jsonl"):

@@ -164,7 +164,7 @@ def test_a_split_that_nobody_was_asked_yet_counts_as_missing(folder):
     assert list(found["splits"]) == ["train"]
     assert found["unasked"] == {"test": 2}
     assert [one["missing"] for one in found["llms"].values()] == [2, 3, 6]
-    assert "questions that no LLM has a row for yet: test 2" in show(folder).output
+    assert "questions without a row of any LLM: test 2" in show(folder).output
 
 
 def test_nothing_measured_is_described_too(folder):

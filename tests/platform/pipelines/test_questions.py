@@ -246,7 +246,7 @@ def test_the_command(tmp_path):
     assert queries_path(tmp_path / "out", "test").is_file()
     result = CliRunner().invoke(command, ["data", "queries", "--config", path])
     assert result.stdout.splitlines()[-2] == (
-        "40 questions in 40 groups of near-duplicates; 0 that stand twice left out"
+        "40 questions in 40 groups of near-duplicates; 0 repeated questions left out"
     )
     wrong = ["data", "queries", "--config", path, "benchmarks.gsm8k.n=0"]
     assert CliRunner().invoke(command, wrong).exit_code == 2

@@ -79,7 +79,7 @@ def test_a_plain_router_is_found_trained_and_asked(here, data, which):
     assert found["by_length"]["source"] == "folder"
     assert found["by_length"]["location"] == str(folder)
     said = train("by_length", data, here / "a").stdout
-    assert "nothing to fit: it decides by its own rule among 3 LLMs" in said
+    assert "nothing to fit: the router decides by a rule among 3 LLMs" in said
     assert "the whole training split, 60 queries, lambda 0:" in said
     assert route(here / "a", "Why?") == "tiny"
     assert route(here / "a", "Why? " * 50) == "prover"

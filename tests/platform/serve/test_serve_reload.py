@@ -104,7 +104,7 @@ def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
     server.until(lambda: server.answered_by() == "tiny")
 
     server.reload(server.with_config({"polcy": {}}))
-    server.until(lambda: server.says("the earlier one stays"))
+    server.until(lambda: server.says("the active config stays"))
     assert server.says("user_config: polcy: unknown key")
     assert server.answered_by() == "tiny"
 
