@@ -1,4 +1,5 @@
-"""Benchmarks and the sandbox that runs the code which models write for them.
+"""Benchmarks, the sources of questions for routing data.
 
-``catalog`` finds one by name, ``rows`` loads its questions, ``tasks`` holds the built-in ones.
+``catalog`` finds a benchmark by name, ``rows`` loads its questions, ``tasks`` are the built-in
+benchmarks.
 """

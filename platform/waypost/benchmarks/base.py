@@ -1,4 +1,4 @@
-"""What a benchmark is: where its rows come from, and how a row becomes a question."""
+"""The interface of a benchmark: the source of its rows, and the conversion of rows to questions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from waypost.contracts.errors import SchemaError
 from waypost.contracts.questions import Question
 
 CUSTOM = "custom:"
-"""Starts the name of a metric that is a benchmark's own; the task's name follows."""
+"""Prefix of a metric defined by a benchmark itself; the task's name follows."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of a benchmark are published.
+    """The published location of a benchmark's rows.
 
     Attributes:
-        dataset: Id on the model hub; "" where there are only local rows.
-        split: Whose rows are asked; of a local folder the files of that name.
-        configs: Configurations, read one after another; empty where the data set has one.
-        path: Local file or folder that stands in for the hub.
+        dataset: Id on the model hub; "" if there are only local rows.
+        split: Split of the hub's data set, or the name of the files in a local folder.
+        configs: Configurations, read in this order; empty if the data set has only one.
+        path: Local file or folder to read instead of the hub.
     """
 
     dataset: str
@@ -44,11 +44,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Fields:
-    """What one row asks.
+    """The question of one row.
 
     Attributes:
-        query: The prompt, whole.
-        ground_truth: As the metric takes it (`Question.ground_truth`).
+        query: The complete prompt.
+        ground_truth: Accepted answer or answers, in the metric's form (`Question.ground_truth`).
         choices: Options with ``label`` and ``text``.
     """
 
@@ -58,11 +58,11 @@ class Fields:
 
 
 class RowError(SchemaError):
-    """A row is not what the benchmark's schema says.
+    """Error of a row that does not have the benchmark's schema.
 
     Attributes:
-        column: Which column; "" is the row as a whole.
-        problem: What is wrong and what was expected.
+        column: The column; "" for the row as a whole.
+        problem: The fault, and what was expected.
     """
 
     def __init__(self, column: str, problem: str) -> None:
@@ -74,18 +74,18 @@ class RowError(SchemaError):
 
 
 class Benchmark(ABC):
-    """One kind of question.
+    """Base class of benchmarks: one task with its rows, prompt and metric.
 
     Attributes:
-        name: Of the task, in ``task_name`` and in a data config.
+        name: Task name, used in ``task_name`` and in a data config.
         summary: One line for ``waypost list-benchmarks``.
-        source: Where its rows are.
-        columns: Columns that each row needs, with their Python types (``list[str]``); a mapping
-            of keys to types for a nested column, whose further keys are not looked at.
-        optional: Columns that are read where a row has them; null is as good as absent.
+        source: Location of the rows.
+        columns: Required columns with their Python types (``list[str]``). A nested column has a
+            mapping of keys to types; its other keys are ignored.
+        optional: Columns read if a row has them; null counts as absent.
         metric: Name of the scorer (`waypost.scorers.METRICS`), or ``custom:<task>``.
-        max_tokens: Cap of an answer.
-        version: Raised whenever a prompt or a ground truth changes.
+        max_tokens: Token limit of an answer.
+        version: Increased whenever a prompt or a ground truth changes.
     """
 
     name: str
@@ -99,26 +99,27 @@ class Benchmark(ABC):
 
     @abstractmethod
     def question(self, row: Row) -> Fields:
-        """Make the question of one row, whose columns have the types that ``columns`` says.
+        """Return the question of one row. Must be deterministic.
 
-        Pure: the same row gives the same question.
+        Args:
+            row: Its columns have been checked against ``columns`` and ``optional``.
 
         Raises:
-            RowError: the row cannot be asked.
+            RowError: the row makes no question.
         """
 
     def read(self, row: Row, max_tokens: int | None = None) -> Question:
-        """Check one row and make its question.
+        """Check one row and return its question.
 
-        The id names the task, and hashes the version and the columns that are read, so it is
-        the same wherever and in whatever order the rows are read.
+        The question's id is the task name and a hash of the version and the columns read. It does
+        not depend on the source or the order of the rows.
 
         Args:
-            row: Column -> value; further columns are not looked at.
-            max_tokens: Cap of an answer; None is the benchmark's own.
+            row: Column -> value; other columns are ignored.
+            max_tokens: Token limit of an answer; None takes the benchmark's own.
 
         Raises:
-            RowError: a column is missing or of another type, or the row cannot be asked.
+            RowError: a column is missing or has another type, or the row makes no question.
         """
         kept = self._checked(row)
         fields = self.question(kept)
@@ -173,7 +174,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _named(value: Any) -> str:
-    # The kind alone: messages never hold the text of a question.
+    # Without the value: messages never contain the text of a question.
     return "null" if value is None else type(value).__name__
 
 

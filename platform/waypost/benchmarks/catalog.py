@@ -1,8 +1,8 @@
-"""Which benchmarks there are: the built-in ones and those in plug-in folders.
+"""The available benchmarks: the built-in ones and those in plug-in folders.
 
-A plug-in folder holds ``benchmark.yaml`` or ``benchmark.py`` (`waypost.benchmarks.custom`); the
-places searched are those of router plug-ins. Listing runs no code of a plug-in, and one that is
-broken never hides the rest.
+A plug-in folder contains ``benchmark.yaml`` or ``benchmark.py`` (`waypost.benchmarks.custom`). The
+same folders are searched as for router plug-ins. Listing runs no plug-in code; a broken plug-in is
+listed with its error.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from waypost.registry.sources import BENCHMARK_PY, BENCHMARK_YAML, is_benchmark,
 
 @dataclass(frozen=True)
 class BenchmarkEntry:
-    """One benchmark that can be had.
+    """Catalog entry of one benchmark.
 
     Attributes:
-        name: Of the task.
-        kind: Where it comes from.
+        name: Task name.
+        kind: Origin of the benchmark.
         location: Module or folder.
         summary: One line.
-        source: Hub data set or local path; None where only loading tells.
-        metric, columns: As in `Benchmark`; None where only loading tells.
-        error: Why it cannot be used.
+        source: Hub data set or local path; None until the benchmark is loaded.
+        metric, columns: As in `Benchmark`; None until the benchmark is loaded.
+        error: Reason why the benchmark cannot be used; None if it can.
     """
 
     name: str
@@ -53,11 +53,13 @@ class BenchmarkEntry:
 
 
 def list_benchmarks(plugin_paths: Sequence[Path] | None = None) -> list[BenchmarkEntry]:
-    """Return every benchmark, built-in ones first, then by name; built-in names are taken.
+    """Return every benchmark, built-in ones first, then by name.
+
+    An entry whose name is taken by an earlier one has an ``error``.
 
     Args:
-        plugin_paths: Folders that hold plug-in folders; default: those of
-            `waypost.registry.searching`, else of the settings.
+        plugin_paths: Parents of plug-in folders; default: those of `waypost.registry.searching`,
+            else of the settings.
     """
     found = {
         name: _facts(BenchmarkEntry(name, "built-in", type(one).__module__), one)
@@ -77,10 +79,10 @@ def list_benchmarks(plugin_paths: Sequence[Path] | None = None) -> list[Benchmar
 
 
 def find_benchmark(name: str, plugin_paths: Sequence[Path] | None = None) -> Benchmark:
-    """Return one benchmark, its plug-in loaded.
+    """Return the benchmark of a name; a plug-in is loaded.
 
     Raises:
-        RegistryError: no benchmark has that name; the message lists those there are.
+        RegistryError: no benchmark has that name; the message lists the known names.
         PluginError: the plug-in of that name does not load.
     """
     if name in _builtin():
@@ -94,7 +96,7 @@ def find_benchmark(name: str, plugin_paths: Sequence[Path] | None = None) -> Ben
 
 
 def load_entry(entry: BenchmarkEntry, plugin_paths: Sequence[Path] | None = None) -> BenchmarkEntry:
-    """Load a benchmark and return its entry with every fact, or with what is wrong."""
+    """Load a benchmark and return its complete entry, or its entry with the error."""
     if entry.error is not None:
         return entry
     try:
@@ -104,9 +106,9 @@ def load_entry(entry: BenchmarkEntry, plugin_paths: Sequence[Path] | None = None
 
 
 def custom_metric(name: str, plugin_paths: Sequence[Path] | None = None) -> Callable[..., float]:
-    """Return the scorer of a metric that is a benchmark's own.
+    """Return the scorer of a metric that a benchmark defines itself.
 
-    Between processes only the name travels, with the plug-in's source; each one asks here.
+    Workers receive only the metric's name and the plug-in's source, and call this function.
 
     Args:
         name: ``custom:`` and the task's name.
@@ -116,7 +118,7 @@ def custom_metric(name: str, plugin_paths: Sequence[Path] | None = None) -> Call
         A function of (response, ground_truth, choices, query) to a score in [0, 1].
 
     Raises:
-        RegistryError, PluginError: no such plug-in here, or it does not load.
+        RegistryError, PluginError: there is no such plug-in, or it does not load.
     """
     paths = searched_paths() if plugin_paths is None else plugin_paths
     paths = settings().plugin_paths if paths is None else paths
@@ -124,19 +126,19 @@ def custom_metric(name: str, plugin_paths: Sequence[Path] | None = None) -> Call
 
 
 def find_scorer(metric: str) -> str | Callable[..., float]:
-    """Return what `waypost.scorers.score` takes for a metric: its name, or a benchmark's function.
+    """Return the ``metric`` argument of `waypost.scorers.score`: a name or a benchmark's function.
 
     Raises:
-        RegistryError, PluginError: as `custom_metric`.
+        RegistryError, PluginError: as in `custom_metric`.
     """
     return custom_metric(metric) if metric.startswith(CUSTOM) else metric
 
 
-@lru_cache(maxsize=64)  # asked for with every answer that is scored
+@lru_cache(maxsize=64)  # called for every scored answer
 def _score(name: str, plugin_paths: tuple[Path, ...]) -> Callable[..., float]:
     entry = _plugin(name, plugin_paths)
     if entry.kind != "python":
-        raise PluginError(f"{entry}: has no metric of its own; {BENCHMARK_PY} defines score()")
+        raise PluginError(f"{entry}: defines no metric; {BENCHMARK_PY} can define score()")
     return score_function(Path(entry.location))
 
 
@@ -165,9 +167,9 @@ def _plugins(parents: Sequence[Path]) -> list[BenchmarkEntry]:
         try:
             folders = sorted(one for one in parent.iterdir() if one.is_dir() and is_benchmark(one))
         except OSError:
-            continue  # absent or unreadable: `waypost list-routers` names it
+            continue  # absent or unreadable: `waypost list-routers` reports it
         if is_benchmark(parent):
-            problem = "is a plug-in itself: WAYPOST_PLUGINS names the folder that holds it"
+            problem = "is a plug-in itself: set WAYPOST_PLUGINS to its parent folder"
             found.append(BenchmarkEntry(parent.name, "yaml", str(parent), error=problem))
         shown = [folder for folder in folders if not folder.name.startswith((".", "_"))]
         found += [_entry(folder.resolve()) for folder in shown]
@@ -180,7 +182,7 @@ def _entry(folder: Path) -> BenchmarkEntry:
         return BenchmarkEntry(folder.name, "python", str(folder), found.summary, error=found.error)
     entry = BenchmarkEntry(folder.name, "yaml", str(folder))
     if (folder / BENCHMARK_PY).is_file():
-        problem = f"holds both {BENCHMARK_YAML} and {BENCHMARK_PY}; expected one of them"
+        problem = f"contains both {BENCHMARK_YAML} and {BENCHMARK_PY}; expected one of them"
         return replace(entry, error=problem)
     try:
         return _facts(entry, read_yaml_task(folder))

@@ -1,7 +1,7 @@
-"""Benchmarks in plug-in folders: a Python file with a `Benchmark`, or a YAML.
+"""Benchmarks in plug-in folders: a Python file with a `Benchmark`, or a YAML file.
 
-``benchmark.py`` holds one subclass of `Benchmark` (or one instance), and may define
-``score(response, ground_truth, choices, query) -> float`` in [0, 1], a metric of its own.
+``benchmark.py`` defines one subclass of `Benchmark` (or one instance). It may define its own metric
+as ``score(response, ground_truth, choices, query) -> float`` in [0, 1].
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from waypost.registry.sources import BENCHMARK_PY
 __all__ = ["read_python", "read_yaml_task", "score_function"]
 
 SCORE = "score"
-"""Function of a ``benchmark.py`` that is its metric."""
+"""Name of the metric function in a ``benchmark.py``."""
 
 
 def read_python(folder: Path) -> Benchmark:
     """Load the benchmark of a folder's ``benchmark.py``.
 
-    Its name is the folder's; its metric is "" where the file defines ``score``.
+    Its name is the folder's. Its metric is "" if the file defines ``score``.
 
     Raises:
-        PluginError: the file does not load, or holds no benchmark or several.
+        PluginError: the file does not load, or does not define exactly one benchmark.
     """
     module = _module(folder)
     there = list(dict.fromkeys(filter(_hashable, vars(module).values())))
@@ -59,7 +59,7 @@ def read_python(folder: Path) -> Benchmark:
 
 
 def score_function(folder: Path) -> Callable[..., float]:
-    """Return ``score`` of a folder's ``benchmark.py``, which raises a PluginError for any failure.
+    """Return ``score`` of a folder's ``benchmark.py``; any failure of it raises a PluginError.
 
     Raises:
         PluginError: the file does not load or has no such function.
@@ -69,11 +69,13 @@ def score_function(folder: Path) -> Callable[..., float]:
         raise PluginError(f"{folder / BENCHMARK_PY}: defines no function {SCORE}()")
 
     def checked(response: str, ground_truth: Any, choices: Any = None, query: Any = None) -> float:
-        # The message of an error may quote the answer, which no message of ours holds.
+        # Without the error's text, which may quote the answer.
         with _Guarded(folder, quoting=False):
             value = float(score(response, ground_truth, choices, query))
         if not (math.isfinite(value) and 0 <= value <= 1):
-            raise PluginError(f"{folder / BENCHMARK_PY}: {SCORE}() gave {value}; expected 0 to 1")
+            raise PluginError(
+                f"{folder / BENCHMARK_PY}: {SCORE}() returned {value}; expected 0 to 1"
+            )
         return value
 
     return checked
@@ -85,9 +87,9 @@ def _module(folder: Path) -> ModuleType:
 
 
 class _Guarded:
-    """Names the plug-in, and the line of its file, in whatever its code raises.
+    """Context that turns errors of plug-in code into a PluginError with file and line.
 
-    What it prints meanwhile goes to stderr: on stdout a command may be writing JSON.
+    Output of the code goes to stderr, because a command may write JSON to stdout.
     """
 
     def __init__(self, folder: Path, *, quoting: bool = True) -> None:

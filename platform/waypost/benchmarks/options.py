@@ -1,4 +1,4 @@
-"""Multiple choice: lettered options, the prompt that shows them, and the right letter."""
+"""Multiple-choice questions: lettered options, the prompt with them, and the right letter."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ THEN_LETTER = (
 
 
 LABELLED = {"text": list[str], "label": list[str]}
-"""The hub's column of options: two lists of one length."""
+"""Types of the hub's column of options: two lists of the same length."""
 
 
 def multiple_choice(
     question: str, texts: Sequence[str], right: int, ask: str = LETTER_ONLY
 ) -> Fields:
-    """Ask a question with its options lettered A, B, ... in the given order.
+    """Return a question whose options are lettered A, B, ... in the given order.
 
     Args:
-        question: Without the options.
-        texts: Of the options.
-        right: Position of the right one.
-        ask: Last line of the prompt: how to answer.
+        question: Question text without the options.
+        texts: Texts of the options, 2 to 10.
+        right: Position of the right option, from 0.
+        ask: Last line of the prompt: the form of the answer.
 
     Raises:
-        RowError: fewer than two options, more than ten, or none at that position.
+        RowError: fewer than two options, more than ten, or no option at position ``right``.
     """
     if not 2 <= len(texts) <= 10:
         raise RowError("", f"it has {len(texts)} options; expected 2 to 10")
@@ -49,10 +49,10 @@ def multiple_choice(
 def from_labels(
     question: str, choices: Mapping[str, list[str]], answer: str, column: str = "answerKey"
 ) -> Fields:
-    """Ask a row with options in the hub's form; its own labels (1 to 4) become letters.
+    """Return the question of a row with options in the hub's form; labels 1 to 4 become letters.
 
     Raises:
-        RowError: the lists differ in length, or the answer is none of the labels.
+        RowError: the lists differ in length, or the answer is not one of the labels.
     """
     texts, labels = choices["text"], choices["label"]
     if len(texts) != len(labels):
@@ -66,9 +66,9 @@ def from_labels(
 
 
 def shuffled(texts: Sequence[str], key: str) -> list[int]:
-    """Return the positions of the texts in an order drawn by a hash of key and text.
+    """Return the positions of the texts, sorted by a hash of key and text.
 
-    It depends on nothing else: not on a seed, the other rows, or the order given.
+    The resulting order of the texts depends on no seed, other row or input order.
     """
 
     def draw(position: int) -> bytes:

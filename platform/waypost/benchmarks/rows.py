@@ -1,4 +1,4 @@
-"""The rows of a benchmark: from the model hub, or from local files of the same schema."""
+"""Read the rows of a benchmark from the model hub or from local files of the same schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, Sche
 from waypost.contracts.questions import Question
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
-"""Kinds of local files."""
+"""Suffixes of local files of rows."""
 
 _SHOWN = 5
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException)
@@ -31,8 +31,8 @@ class Loaded:
     """The questions of a benchmark.
 
     Attributes:
-        questions: In the order of the rows, each once.
-        rows: How many rows were read; more than questions where some stand twice.
+        questions: The distinct questions, in the order of the rows.
+        rows: Number of rows read; larger than the number of questions if rows repeat.
     """
 
     questions: list[Question]
@@ -40,7 +40,7 @@ class Loaded:
 
 
 Located = tuple[str, dict[str, Any]]
-"""Where a row stands, for messages, and the row."""
+"""Location of a row, for messages, and the row."""
 
 
 def load_questions(
@@ -51,19 +51,19 @@ def load_questions(
     revision: str | None = None,
     max_tokens: int | None = None,
 ) -> Loaded:
-    """Make a question of every row of a benchmark; a row that stands twice is asked once.
+    """Return the questions of all rows of a benchmark; repeated rows give one question.
 
     Args:
-        benchmark: Whose schema the rows have.
-        path: Local file or folder, see `data_files`; None is the benchmark's own source.
-        split: None is the benchmark's own.
-        revision: Of the hub's data set; None is its newest.
-        max_tokens: Cap of an answer; None is the benchmark's own.
+        benchmark: The benchmark, which defines the schema of the rows.
+        path: Local file or folder, see `data_files`; None takes the benchmark's source.
+        split: Split of the data set; None takes the benchmark's own.
+        revision: Revision of the hub's data set; None takes the newest.
+        max_tokens: Token limit of an answer; None takes the benchmark's own.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: rows are not of the schema: file, row, column and what was expected.
-        MissingExtraError: the hub is asked and the package datasets is not installed.
+        ConfigError: ``path`` has no file to read.
+        SchemaError: rows do not have the schema; the message lists file, row and column.
+        MissingExtraError: the rows are on the hub and the package datasets is not installed.
     """
     source = benchmark.source
     path = source.path if path is None else path
@@ -89,19 +89,20 @@ def load_questions(
 
 
 def data_files(path: Path, source: Source, split: str | None) -> list[Path]:
-    """Return the files to read of a path, sorted.
+    """Return the files of rows at a path, sorted.
 
-    Of a folder: those below it that are named after the split (``test.jsonl``,
-    ``test-00000-of-00001.parquet``), and every one where none is and no split is asked for. Where
-    it has folders named after the source's configurations, only those count.
+    In a folder these are the files named after the split (``test.jsonl``,
+    ``test-00000-of-00001.parquet``), searched recursively. If there are none and ``split`` is None,
+    all files are returned. If the folder has subfolders named after the source's configurations,
+    only those are searched.
 
     Raises:
-        ConfigError: no such path, no file to read in it, or none of that split.
+        ConfigError: the path does not exist, or has no file of rows or none of that split.
     """
     if path.is_file():
         if _suffix(path) is None:
             kinds = ", ".join(SUFFIXES)
-            raise ConfigError([Fault(str(path), f"is no file of rows; expected one of {kinds}")])
+            raise ConfigError([Fault(str(path), f"is not a file of rows; expected {kinds}")])
         return [path]
     if not path.is_dir():
         raise ConfigError([Fault(str(path), "no such file or folder")])
@@ -109,11 +110,12 @@ def data_files(path: Path, source: Source, split: str | None) -> list[Path]:
     files = sorted(f for home in homes or [path] for f in home.rglob("*") if _suffix(f))
     if not files:
         kinds = ", ".join(SUFFIXES)
-        raise ConfigError([Fault(str(path), f"holds no file of rows ({kinds})")])
+        raise ConfigError([Fault(str(path), f"contains no file of rows ({kinds})")])
     wanted = split or source.split
     of_split = [file for file in files if _is_of(file, wanted)]
     if split and not of_split:
-        raise ConfigError([Fault(str(path), f"holds no file of split {split} ({split}*.parquet)")])
+        problem = f"contains no file of split {split} ({split}*.parquet)"
+        raise ConfigError([Fault(str(path), problem)])
     return of_split or files
 
 
@@ -127,10 +129,10 @@ def _is_of(path: Path, split: str) -> bool:
 
 
 def file_rows(files: Sequence[Path], benchmark: Benchmark) -> Iterator[Located]:
-    """Yield the rows of local files, in order; rows are counted from 1 in each.
+    """Yield the rows of local files in order; row numbers start from 1 in each file.
 
     Raises:
-        SchemaError: a file cannot be read, or a line is no JSON object.
+        SchemaError: a file cannot be read, or a line is not a JSON object.
     """
     for file in files:
         try:
@@ -143,7 +145,7 @@ def file_rows(files: Sequence[Path], benchmark: Benchmark) -> Iterator[Located]:
 def _rows_of(file: Path, benchmark: Benchmark) -> Iterable[dict[str, Any]]:
     if file.suffix == ".parquet":
         with pq.ParquetFile(file) as parquet:
-            # Of a nested column as much as is stored; of the others only what is read.
+            # Nested columns are read whole; other columns only if the benchmark uses them.
             names = parquet.schema_arrow.names
             wanted = [name for name in (*benchmark.columns, *benchmark.optional) if name in names]
             if lacking := [name for name in benchmark.columns if name not in names]:
@@ -178,13 +180,13 @@ def _lacks(where: str, lacking: Sequence[str], names: Sequence[str]) -> str:
 
 
 def hub_rows(benchmark: Benchmark, split: str, revision: str | None) -> Iterator[Located]:
-    """Yield the rows of the hub's data set, downloaded into its cache where they are not there.
+    """Yield the rows of the hub's data set, which is downloaded unless the hub's cache has it.
 
-    No code of a data set is run.
+    No code of the data set is run.
 
     Raises:
         MissingExtraError: the package datasets is not installed.
-        SchemaError: the data set cannot be had; the message says how to go on without the hub.
+        SchemaError: the data set cannot be loaded; the message explains how to use local files.
     """
     try:
         import datasets
@@ -194,15 +196,15 @@ def hub_rows(benchmark: Benchmark, split: str, revision: str | None) -> Iterator
     for config in source.configs or (None,):
         name = "/".join(filter(None, (source.dataset, config, split)))
         try:
-            if settings().offline:  # by our own switch, too: the cache is read, the hub not asked
+            if settings().offline:  # Waypost's own switch: read the cache, do not call the hub
                 datasets.config.HF_HUB_OFFLINE = True
             rows = datasets.load_dataset(source.dataset, config, split=split, revision=revision)
-        # The client of the hub raises of many libraries: whatever it is, the remedy is the same.
+        # The hub's client raises errors of many libraries; the remedy is the same for all.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise SchemaError(
-                f"{name}: the data set cannot be had from the hub: {reason}\n"
-                f"Without the hub: set benchmarks.{benchmark.name}.path to a file or folder of "
+                f"{name}: the data set cannot be loaded from the hub: {reason}\n"
+                f"Without the hub: set benchmarks.{benchmark.name}.path to a file or folder with "
                 f"the same columns ({', '.join(benchmark.columns)})"
             ) from error
         if lacking := [column for column in benchmark.columns if column not in rows.column_names]:

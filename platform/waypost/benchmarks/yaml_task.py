@@ -1,16 +1,18 @@
-"""A benchmark as a YAML file: where the rows are, and a template for the prompt.
+"""Benchmarks defined in a YAML file: the location of the rows and a template of the prompt.
 
-summary: Questions about our products
-source: {path: questions.jsonl}          # or {dataset: org/name, config: main, split: test}
-columns: {question: text, options: texts, answer: text}
-prompt: |
-{question}
-{choices}
-Reply with just the letter.
-choices: options
-ground_truth: answer
-metric: letter
-max_tokens: 32
+An example of the file:
+
+    summary: Questions about our products
+    source: {path: questions.jsonl}          # or {dataset: org/name, config: main, split: test}
+    columns: {question: text, options: texts, answer: text}
+    prompt: |
+      {question}
+      {choices}
+      Reply with just the letter.
+    choices: options
+    ground_truth: answer
+    metric: letter
+    max_tokens: 32
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _CHOICES = "choices"
 
 
 class YamlSource(StrictModel):
-    """Where the rows are: a hub data set, or a path relative to the YAML file."""
+    """Location of the rows: a hub data set, or a path relative to the YAML file."""
 
     dataset: str = ""
     config: str | list[str] = Field(default_factory=list)
@@ -43,20 +45,20 @@ class YamlSource(StrictModel):
 
 
 class YamlTask(StrictModel):
-    """What ``benchmark.yaml`` may say.
+    """Keys of ``benchmark.yaml``.
 
     Attributes:
-        name: Of the task; its folder's name where it is left out.
-        summary: One line.
-        source: Where the rows are.
-        columns: Columns that each row needs: ``text``, ``texts`` (a list) or ``number``.
+        name: Task name; default: the name of the folder.
+        summary: One line for ``waypost list-benchmarks``.
+        source: Location of the rows.
+        columns: Required columns: ``text``, ``texts`` (a list) or ``number``.
         prompt: Template: ``{column}`` for a text or number, ``{choices}`` for the lettered options.
-        choices: Column of options, or several columns with one each.
-        ground_truth: Column of the accepted answer or answers. With ``choices`` the right
-            option's letter, text, or position from 0.
+        choices: Column with the list of options, or several columns with one option each.
+        ground_truth: Column of the accepted answer or answers. With ``choices`` it contains the
+            right option's letter, text, or position from 0.
         metric: Name of a scorer.
-        max_tokens: Cap of an answer.
-        version: Raise it when a prompt or an answer changes.
+        max_tokens: Token limit of an answer.
+        version: Increase it when a prompt or an answer changes.
     """
 
     name: str = Field(default="", pattern=r"^[\w.-]*$")
@@ -77,7 +79,7 @@ class YamlTask(StrictModel):
 
 
 class YamlBenchmark(Benchmark):
-    """The benchmark that a YAML describes."""
+    """A benchmark defined by a YAML file."""
 
     def __init__(self, task: YamlTask, folder: Path) -> None:
         source = task.source
@@ -93,7 +95,7 @@ class YamlBenchmark(Benchmark):
         self.version = task.version
 
     def question(self, row: Row) -> Fields:
-        """Fill the template."""
+        """Return the question made from the template."""
         truth = row[self.task.ground_truth]
         shown = {
             key: value.strip() if isinstance(value, str) else value for key, value in row.items()
@@ -113,7 +115,7 @@ def read_yaml_task(folder: Path) -> YamlBenchmark:
     """Read a folder's ``benchmark.yaml``.
 
     Raises:
-        ConfigError: with every fault of the file.
+        ConfigError: the file is invalid; the error lists every fault.
     """
     path = folder / BENCHMARK_YAML
     task = parse(YamlTask, read_yaml(path), str(path))
@@ -141,19 +143,19 @@ def _faults(task: YamlTask) -> list[tuple[str, str]]:
             shown = ", ".join(sorted(allowed))
             found.append(("prompt", f"{{{column}}} cannot be filled in; there are {shown}"))
     if task.ground_truth not in task.columns:
-        found.append(("ground_truth", f"{task.ground_truth} is none of the columns: {known}"))
+        found.append(("ground_truth", f"{task.ground_truth} is not one of the columns: {known}"))
     if isinstance(task.choices, str) and task.choices not in listed:
-        found.append(("choices", f"{task.choices} is no column of kind texts"))
+        found.append(("choices", f"{task.choices} is not a column of kind texts"))
     if isinstance(task.choices, list):
         found += [
-            ("choices", f"{one} is no column of kind text")
+            ("choices", f"{one} is not a column of kind text")
             for one in task.choices
             if task.columns.get(one) != "text"
         ]
     try:
         metric_name(task.metric)
     except RegistryError as error:
-        found.append(("metric", f"{error}; benchmark.py may bring one of its own"))
+        found.append(("metric", f"{error}; benchmark.py can define its own metric"))
     return found
 
 

@@ -72,8 +72,8 @@ def test_which_files_of_a_folder_are_read(tmp_path, files, split, read):
     [
         (None, None, "no such file or folder"),
         ("notes.txt", None, r"is no file of rows; expected one of \.parquet, \.jsonl"),
-        ("folder/notes.txt", None, "holds no file of rows"),
-        ("folder/test.jsonl", "dev", "holds no file of split dev"),
+        ("folder/notes.txt", None, "contains no file of rows"),
+        ("folder/test.jsonl", "dev", "contains no file of split dev"),
     ],
 )
 def test_a_path_without_rows_is_a_wrong_config(tmp_path, make, split, problem):
@@ -178,7 +178,7 @@ def test_a_data_set_in_the_form_of_the_hub(hub):
 
 def test_a_wrong_split_and_a_wrong_column_of_a_data_set(hub):
     benchmark = with_source(str(hub), "dev", ("main",))
-    with pytest.raises(SchemaError, match=r"cannot be had from the hub: Unknown split \"dev\""):
+    with pytest.raises(SchemaError, match=r"cannot be loaded from the hub: Unknown split \"dev\""):
         load_questions(benchmark)
     shutil.rmtree(hub / "socratic")
     other = type("Other", (type(GSM8K),), {"columns": {"q": str}, "source": benchmark.source})()
@@ -192,6 +192,6 @@ def test_without_the_hub_the_way_out_is_told(monkeypatch, hub):
     with pytest.raises(SchemaError) as caught:
         load_questions(GSM8K)
     message = str(caught.value)
-    assert message.startswith("openai/gsm8k/main/test: the data set cannot be had from the hub")
+    assert message.startswith("openai/gsm8k/main/test: the data set cannot be loaded from the hub")
     assert "set benchmarks.gsm8k.path to a file or folder" in message
     assert "(question, answer)" in message

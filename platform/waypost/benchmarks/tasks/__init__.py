@@ -1,1 +1,1 @@
-"""The built-in benchmarks, one a file, each with a ``BENCHMARK``."""
+"""The built-in benchmarks: one per file, each with a ``BENCHMARK``."""

@@ -15,7 +15,7 @@ from waypost.benchmarks.options import LABELLED, from_labels
 
 
 class ARCChallenge(Benchmark):
-    """A question of a school examination."""
+    """School examination questions with options."""
 
     name = "arc_challenge"
     summary = "ARC-Challenge: school science, multiple choice"
@@ -25,7 +25,7 @@ class ARCChallenge(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for the letter; labels 1 to 4 become A to D."""
+        """Return a prompt that asks for the letter; labels 1 to 4 become A to D."""
         return from_labels(row["question"], row["choices"], row["answerKey"])
 
 

@@ -14,7 +14,7 @@ from waypost.benchmarks.options import LABELLED, from_labels
 
 
 class CommonsenseQA(Benchmark):
-    """A question about an everyday concept."""
+    """Questions about everyday concepts."""
 
     name = "commonsense_qa"
     summary = "CommonsenseQA: everyday knowledge, five options"
@@ -24,7 +24,7 @@ class CommonsenseQA(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for the letter."""
+        """Return a prompt that asks for the letter."""
         return from_labels(row["question"], row["choices"], row["answerKey"])
 
 

@@ -1,8 +1,8 @@
-"""GPQA: graduate questions of biology, physics and chemistry that a search does not answer.
+"""GPQA: graduate-level biology, physics and chemistry questions that a web search does not answer.
 
 Data set Idavidrein/gpqa, configuration gpqa_main: 448 rows in the split train, CC BY 4.0. It is
-gated (log in and accept the terms), and its authors ask that no example be published in plain
-text. Rein et al. 2023.
+gated (log in and accept the terms). Its authors ask users not to publish examples in plain text.
+Rein et al. 2023.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WRONG = tuple(f"Incorrect Answer {i}" for i in (1, 2, 3))
 
 
 class GPQA(Benchmark):
-    """A question with one right and three wrong answers, whose order is drawn by their hash."""
+    """Questions with one right and three wrong answers, ordered by their hash."""
 
     name = "gpqa"
     summary = "GPQA: graduate science, multiple choice"
@@ -27,7 +27,7 @@ class GPQA(Benchmark):
     max_tokens = 1024
 
     def question(self, row: Row) -> Fields:
-        """Ask for reasoning that ends in a letter."""
+        """Return a prompt that asks for reasoning and a final letter."""
         texts = [row[column].strip() for column in ("Correct Answer", *_WRONG)]
         order = shuffled(texts, row["Question"].strip())
         drawn = [texts[position] for position in order]

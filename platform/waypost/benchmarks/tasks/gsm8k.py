@@ -16,7 +16,7 @@ _FINAL = re.compile(r"####\s*(-?[\d,]*\.?\d+)\s*\Z")
 
 
 class GSM8K(Benchmark):
-    """A word problem; the ground truth is the number alone, without thousands separators."""
+    """Word problems; the ground truth is the final number without thousands separators."""
 
     name = "gsm8k"
     summary = "GSM8K: grade-school word problems"
@@ -26,7 +26,7 @@ class GSM8K(Benchmark):
     max_tokens = 512
 
     def question(self, row: Row) -> Fields:
-        """Ask for the steps and, last, the number."""
+        """Return a prompt that asks for the steps and a final line with the number."""
         final = _FINAL.search(row["answer"])
         if final is None:
             raise RowError("answer", "does not end in '#### ' and a number")

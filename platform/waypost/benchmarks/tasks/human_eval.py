@@ -1,4 +1,4 @@
-"""HumanEval: complete a Python function from its head and docstring.
+"""HumanEval: complete a Python function from its signature and docstring.
 
 Data set openai/openai_humaneval: 164 rows in the split test, MIT licence. Chen et al. 2021,
 "Evaluating Large Language Models Trained on Code".
@@ -14,7 +14,7 @@ from waypost.benchmarks.base import Benchmark, Fields, Row, RowError, Source
 
 
 class HumanEval(Benchmark):
-    """A function's head. ``test`` defines ``check(candidate)``, which the ground truth calls."""
+    """Function signatures. ``test`` defines ``check(candidate)``, which the ground truth calls."""
 
     name = "human_eval"
     summary = "HumanEval: complete a Python function"
@@ -24,16 +24,16 @@ class HumanEval(Benchmark):
     max_tokens = 768
 
     def question(self, row: Row) -> Fields:
-        """Ask for the whole function."""
+        """Return a prompt that asks for the whole function."""
         query = "Complete this Python function. Return the whole function, code only."
         parts = [_helpers(row), row["test"].strip(), f"check({row['entry_point']})"]
         return Fields(f"{query}\n\n{row['prompt'].strip()}\n", "\n\n".join(filter(None, parts)))
 
 
 def _helpers(row: Row) -> str:
-    """Return what the prompt defines before the function and the test uses, with its imports.
+    """Return the prompt's helper functions that the test uses, with their imports.
 
-    Three tests call such a function (``encode_shift``), which an answer need not repeat.
+    Three tests call such a function (``encode_shift``); an answer need not repeat it.
     """
     head, test = _parsed("prompt", f"{row['prompt']}\n    pass\n"), _parsed("test", row["test"])
     functions = [node for node in head.body if isinstance(node, ast.FunctionDef)]

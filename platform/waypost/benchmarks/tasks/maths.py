@@ -1,9 +1,9 @@
-r"""MATH: competition mathematics, each with a worked solution that boxes the answer.
+r"""MATH: competition mathematics with worked solutions whose answer is in a ``\boxed{}``.
 
-Data set EleutherAI/hendrycks_math: seven configurations, one a subject, 7,500 training and 5,000
-test rows, MIT licence. HuggingFaceH4/MATH-500 (500 of the test rows, with the answer in a column
-of its own) has the columns, too, and can be read from a file. Hendrycks et al. 2021, "Measuring
-Mathematical Problem Solving With the MATH Dataset".
+Data set EleutherAI/hendrycks_math: seven configurations, one per subject, 7,500 training and 5,000
+test rows, MIT licence. A file of HuggingFaceH4/MATH-500 (500 of the test rows) can be read, too; it
+has the same columns and a column ``answer``. Hendrycks et al. 2021, "Measuring Mathematical Problem
+Solving With the MATH Dataset".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUBJECTS = (
 
 
 class Maths(Benchmark):
-    """A problem in LaTeX; the ground truth is the expression in the solution's last box."""
+    """Problems in LaTeX; the ground truth is the expression in the solution's last box."""
 
     name = "math"
     summary = "MATH: competition mathematics"
@@ -38,7 +38,7 @@ class Maths(Benchmark):
     max_tokens = 1024
 
     def question(self, row: Row) -> Fields:
-        r"""Ask for the steps and the answer in ``\boxed{}``."""
+        r"""Return a prompt that asks for the steps and the answer in ``\boxed{}``."""
         truth = (row.get("answer") or last_box(row["solution"]) or "").strip()
         if not truth:
             raise RowError("solution", r"holds no \boxed{} answer")
@@ -47,7 +47,7 @@ class Maths(Benchmark):
 
 
 def last_box(solution: str) -> str | None:
-    r"""Return what the last ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 2`` holds, or None."""
+    r"""Return the content of the last ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 2``, or None."""
     found = list(_BOX.finditer(solution))
     if not found:
         return None

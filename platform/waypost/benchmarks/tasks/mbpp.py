@@ -1,9 +1,9 @@
 """MBPP: short Python functions from a sentence, checked by three tests.
 
-Data set google-research-datasets/mbpp, CC BY 4.0. Configuration sanitized: 427 rows that were
-looked through by hand (257 in test), columns prompt, test_imports, test_list; configuration full:
-974 rows (500 in test), columns text, test_setup_code, test_list. Both are read. Austin et al.
-2021, "Program Synthesis with Large Language Models".
+Data set google-research-datasets/mbpp, CC BY 4.0. Configuration sanitized: 427 rows checked by hand
+(257 in test), columns prompt, test_imports, test_list. Configuration full: 974 rows (500 in test),
+columns text, test_setup_code, test_list. Both can be read. Austin et al. 2021, "Program Synthesis
+with Large Language Models".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from waypost.benchmarks.base import Benchmark, Fields, Row, RowError, Source
 
 
 class MBPP(Benchmark):
-    """A sentence. What the function is called stands in its tests only, so they are shown."""
+    """Function descriptions. The prompt shows the tests, because only they name the function."""
 
     name = "mbpp"
     summary = "MBPP: short Python functions from a sentence"
@@ -31,7 +31,7 @@ class MBPP(Benchmark):
     max_tokens = 512
 
     def question(self, row: Row) -> Fields:
-        """Ask for the code; imports and set-up of the row run before its tests."""
+        """Return a prompt that asks for the code; imports and set-up run before the tests."""
         task = (row.get("prompt") or row.get("text") or "").strip()
         if not task:
             raise RowError("prompt", "missing or empty, and so is text; expected one of the two")

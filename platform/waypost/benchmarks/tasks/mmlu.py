@@ -14,7 +14,7 @@ from waypost.benchmarks.options import multiple_choice
 
 
 class MMLU(Benchmark):
-    """A question with four options; ``answer`` counts from 0."""
+    """Questions with four options; ``answer`` is the right option's position from 0."""
 
     name = "mmlu"
     summary = "MMLU: multiple choice over 57 subjects"
@@ -24,7 +24,7 @@ class MMLU(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for the letter."""
+        """Return a prompt that asks for the letter."""
         if not 0 <= row["answer"] < len(row["choices"]):
             last = len(row["choices"]) - 1
             raise RowError("answer", f"is {row['answer']}; expected 0 to {last}")

@@ -1,4 +1,4 @@
-"""Natural Questions, open version: what people asked a search engine, with short answers.
+"""Natural Questions, open version: questions to a search engine, with short answers.
 
 Data set google-research-datasets/nq_open, 87,925 training and 3,610 validation rows, CC BY-SA
 3.0. Kwiatkowski et al. 2019 (Natural Questions), Lee et al. 2019 (the open version).
@@ -13,7 +13,7 @@ from waypost.benchmarks.base import Benchmark, Fields, Row, RowError, Source
 
 
 class NaturalQA(Benchmark):
-    """A question as it was typed, lower case and without a question mark."""
+    """Questions as users typed them, in lower case and without a question mark."""
 
     name = "natural_qa"
     summary = "Natural Questions: search-engine questions with short answers"
@@ -23,7 +23,7 @@ class NaturalQA(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for a few words; each of the annotators' answers is accepted."""
+        """Return a prompt that asks for a few words; each annotator's answer is accepted."""
         accepted = list(dict.fromkeys(text for text in row["answer"] if text.strip()))
         if not accepted:
             raise RowError("answer", "is empty; expected at least one accepted answer")

@@ -1,7 +1,7 @@
-"""OpenBookQA: elementary science that takes one more step than the book says.
+"""OpenBookQA: elementary science questions that need one step beyond the facts of a book.
 
 Data set allenai/openbookqa, configuration main: 4,957 training, 500 validation and 500 test rows;
-the hub names no licence. The configuration additional has the same columns and more. Mihaylov et
+the hub lists no licence. The configuration additional has the same columns and more. Mihaylov et
 al. 2018.
 """
 
@@ -15,7 +15,7 @@ from waypost.benchmarks.options import LABELLED, from_labels
 
 
 class OpenBookQA(Benchmark):
-    """A stem, often the first half of a sentence, with four endings."""
+    """Question stems, often the first half of a sentence, with four endings."""
 
     name = "openbook_qa"
     summary = "OpenBookQA: elementary science, four options"
@@ -25,7 +25,7 @@ class OpenBookQA(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for the letter."""
+        """Return a prompt that asks for the letter."""
         return from_labels(row["question_stem"], row["choices"], row["answerKey"])
 
 

@@ -1,7 +1,7 @@
-"""TriviaQA: questions of quiz enthusiasts, asked without the documents.
+"""TriviaQA: questions of quiz enthusiasts, without the evidence documents.
 
 Data set mandarjoshi/trivia_qa, configuration rc.nocontext: 138,384 training and 17,944 validation
-rows; the test split holds no answers. The questions belong to their authors, the hub names no
+rows; the test split has no answers. The questions belong to their authors; the hub lists no
 licence. Joshi et al. 2017.
 """
 
@@ -19,7 +19,7 @@ _ANSWER = {"value": str, "aliases": list[str], "normalized_aliases": list[str]}
 
 
 class TriviaQA(Benchmark):
-    """A quiz question; any name of the answer in Wikipedia is accepted."""
+    """Quiz questions; any name of the answer in Wikipedia is accepted."""
 
     name = "trivia_qa"
     summary = "TriviaQA: quiz questions with the answer's many names"
@@ -29,7 +29,7 @@ class TriviaQA(Benchmark):
     max_tokens = 64
 
     def question(self, row: Row) -> Fields:
-        """Ask for a few words."""
+        """Return a prompt that asks for a few words."""
         answer = row["answer"]
         if answer["value"] == _WITHHELD:
             raise RowError("answer.value", "is withheld: this split has no answers; choose another")
