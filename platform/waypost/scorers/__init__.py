@@ -1,13 +1,13 @@
-"""Scores of answers: pure functions, found by the name of a metric.
+"""Scorers: pure functions that score an answer, found by the name of a metric.
 
 =============  ==================================================================
-exact_match    normalised text equals an accepted answer
-f1             best token F1 with an accepted answer
-short_answer   an accepted answer stands in the first 25 words (fair to chatty models)
-letter         the option that the answer settles on
-number         the final number, by value
-math           the final expression, by value or by what it means (math-verify)
-code           the program passes the tests, in a sandbox
+exact_match    the normalised answer equals an accepted answer
+f1             token F1 with the best accepted answer (partial credit)
+short_answer   the first 25 words contain an accepted answer (fair to verbose models)
+letter         the final option equals the right option
+number         the final number equals an accepted number
+math           the final expression equals an accepted one, by value or algebra (math-verify)
+code           the program passes the tests in a sandbox
 =============  ==================================================================
 """
 
@@ -24,13 +24,13 @@ from waypost.scorers.program import code_match
 from waypost.scorers.text import exact_match, short_answer, token_f1, without_reasoning
 
 SCORER_VERSION = "2"
-"""Stored with every score; raised whenever any response could score differently."""
+"""Stored with every score; increased whenever any response could score differently."""
 
 Truth = str | Sequence[str]
 Choices = Sequence[Mapping[str, str]] | None
 
 Scorer = Callable[[str, Truth, Choices, str | None], float]
-"""Of (response, ground_truth, choices, query) to a score in [0, 1]."""
+"""Function of (response, ground_truth, choices, query) to a score in [0, 1]."""
 
 _METRICS: dict[str, Scorer] = {
     "exact_match": lambda response, truth, choices, query: exact_match(response, truth),
@@ -44,7 +44,7 @@ _METRICS: dict[str, Scorer] = {
 METRICS = tuple(_METRICS)
 """Names of all metrics."""
 
-# The field's own names, as they stand in LLMRouter's data sets.
+# Names of the same metrics in LLMRouter's data sets.
 _ALIASES = {
     "em": "exact_match",
     "f1_score": "f1",
@@ -55,10 +55,10 @@ _ALIASES = {
 
 
 def metric_name(metric: str) -> str:
-    """Return the registered name of a metric; case, blanks round it and aliases are resolved.
+    """Return the registered name of a metric; resolves case, surrounding blanks and aliases.
 
     Raises:
-        RegistryError: where no metric has that name.
+        RegistryError: no metric has that name.
     """
     name = metric.strip().lower()
     name = _ALIASES.get(name, name)
@@ -76,25 +76,25 @@ def score(
     *,
     query: str | None = None,
 ) -> float:
-    """Score one answer, in [0, 1].
+    """Return the score of one answer, in [0, 1].
 
-    A call that failed has no answer: its performance is null, and it is never scored. What a
-    reasoning model puts between ``<think>`` tags is not its answer.
+    Text between ``<think>`` tags is not part of the answer. A failed call has no answer: do not
+    score it, its performance is null.
 
     Args:
-        metric: Name of a metric, see the module, or a function in the place of one, such as
-            `waypost.benchmarks.catalog.find_scorer` gives for a benchmark's own.
-        response: What the model said, as it said it.
+        metric: Name of a metric (see the module), or a scorer such as
+            `waypost.benchmarks.catalog.find_scorer` returns for a benchmark's own metric.
+        response: The unchanged response of the LLM.
         ground_truth: An accepted answer or several; for ``code`` the tests.
         choices: Options with ``label`` and ``text``, for ``letter``.
-        query: The prompt: of ``code``, where a model may give a function's body alone, and of
-            ``math``, where repeating the question is no answer.
+        query: The prompt, for ``code`` (a response may be a function's body only) and ``math``
+            (a repeated formula of the question is not an answer).
 
     Raises:
-        RegistryError: where no metric has that name.
-        PluginError: where the plug-in's metric fails.
-        SandboxError: where ``code`` or ``math`` cannot run the process it needs.
-        MissingExtraError: where ``math`` needs math-verify, and it is not installed.
+        RegistryError: no metric has that name.
+        PluginError: the metric of a plug-in fails.
+        SandboxError: ``code`` or ``math`` cannot start its process.
+        MissingExtraError: ``math`` needs math-verify, which is not installed.
     """
     said = without_reasoning(response)
     scorer = _METRICS[metric_name(metric)] if isinstance(metric, str) else metric

@@ -1,10 +1,10 @@
-"""Whether two LaTeX answers mean the same, asked of math-verify in a process of its own.
+"""Compare two LaTeX answers for mathematical equality with math-verify, in a helper process.
 
-math-verify limits its time by a signal, which works in the main thread of a process only and
-does not interrupt a long multiplication of integers. So a helper process imports it once and
-answers behind the sandbox's barriers, with limits on its processor time and memory; one that
-passes them is gone, and the next question starts another. There is one helper for each process
-of Waypost, and it ends with it.
+math-verify limits its time by a signal. This works only in the main thread of a process and does
+not interrupt a long multiplication of integers. The helper process therefore imports it once and
+compares answers inside the sandbox, with limits on processor time and memory. A helper that exceeds
+a limit ends, and the next comparison starts another. Each process of Waypost has one helper, which
+ends with it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from waypost.sandbox.run import boot_source
 logger = logging.getLogger(__name__)
 
 CPU_S = 2
-"""Seconds of processor time of one comparison; one that needs more finds no equality."""
+"""Processor time of one comparison, in seconds; beyond it the answers count as unequal."""
 WALL_S = 120.0
-"""Seconds on the clock. `CPU_S` is what bounds a comparison: a score must not be lower because a
-machine is busy."""
+"""Limit on the wall-clock time of one comparison, in seconds. It is far above `CPU_S`, so that a
+busy machine does not lower scores."""
 MEMORY_BYTES = 1 << 30
 LIFE_CPU_S = 600
-"""After so much processor time a helper is replaced, and with it what its caches hold."""
+"""Processor time after which a helper and its caches are replaced, in seconds."""
 MAX_CHARACTERS = 600
-"""A longer answer is no short mathematical answer, and is not compared."""
+"""Longer answers are not compared and count as unequal."""
 _START_S = 120.0
 
 
 @lru_cache(maxsize=4096)
 def equivalent(gold: str, said: str) -> bool:
-    """Say whether two answers in LaTeX, without dollar signs, are mathematically equal.
+    """Return whether two LaTeX answers (without dollar signs) are mathematically equal.
 
     Raises:
         MissingExtraError: math-verify is not installed.
@@ -51,12 +51,12 @@ def equivalent(gold: str, said: str) -> bool:
         return False
     answer = _HELPER.ask([gold, said])
     if answer is None:
-        logger.warning("an answer to a maths question took too long to compare; it scores 0")
+        logger.warning("the comparison of a maths answer took too long; it scores 0")
     return answer is True
 
 
 class _Helper:
-    """The helper process, started at the first question, again where it is gone."""
+    """The helper process, started by the first comparison and again after it has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class _Helper:
         self._owner = 0
 
     def ask(self, pair: list[str]) -> Any:
-        """Return True or False, or None where there was no answer in time."""
+        """Return True or False, or None if the helper ends or gives no answer in time."""
         with self._lock:
             process = self._running()
             assert process.stdin is not None
@@ -77,7 +77,7 @@ class _Helper:
                 return None
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # A forked copy of this process must not talk over its parent's pipes.
+        # A fork of this process must not use its parent's pipes.
         if self._process is not None and self._owner == os.getpid():
             if self._process.poll() is None:
                 return self._process
@@ -104,7 +104,7 @@ class _Helper:
             ready = None
         if ready != "ready":
             self._stop()
-            raise SandboxError("the process that compares answers ended before it was ready")
+            raise SandboxError("the process that compares answers ended during its start")
         return process
 
     def _receive(self, process: subprocess.Popen[bytes], wait_s: float) -> Any:
@@ -124,11 +124,11 @@ class _Helper:
                 try:
                     pipe.close()
                 except OSError:
-                    logger.debug("a pipe of the helper process was closed already")
+                    logger.debug("a pipe of the helper process is already closed")
         process.wait()
 
     def close(self) -> None:
-        """End the helper; the next question starts another."""
+        """End the helper; the next comparison starts another."""
         with self._lock:
             self._stop()
 

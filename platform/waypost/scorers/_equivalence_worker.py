@@ -1,8 +1,8 @@
-"""The helper process of ``_equivalence``: reads pairs of answers, writes whether they are equal.
+"""The helper process of ``_equivalence``: read pairs of answers, write whether they are equal.
 
-Handed to a fresh interpreter; of Waypost only ``_confine`` comes along. A comparison that takes
-too much processor time ends this process: the timer's signal keeps its default action, so it
-also ends a multiplication that never returns to the interpreter.
+Runs in a new interpreter, with ``_confine`` as the only other module of Waypost. A comparison that
+takes too much processor time ends this process: the timer's signal keeps its default action, which
+also ends a multiplication that does not return to the interpreter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from waypost.sandbox import _confine
 
 
 def main() -> None:
-    """Import math-verify, then answer each line ``[gold, said]`` with true or false."""
+    """Import math-verify, then answer each input line ``[gold, said]`` with true or false."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -45,7 +45,7 @@ def main() -> None:
             )
         )
 
-    same("\\frac{1}{2}", "0.5")  # what is imported late is imported before the barriers
+    same("\\frac{1}{2}", "0.5")  # triggers lazy imports before the barriers close
     _confine.hide_memory()
     _confine.limit(settings["life_cpu_s"], settings["memory_bytes"], 0)
     _confine.restrict_files(folder=None)
@@ -54,7 +54,7 @@ def main() -> None:
     for line in sys.stdin:
         answer = False
         signal.setitimer(signal.ITIMER_PROF, settings["cpu_s"])
-        # Whatever the parser raises over an answer means: not shown to be equal.
+        # An answer that the parser fails on counts as unequal.
         with contextlib.suppress(Exception):
             answer = same(*json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)

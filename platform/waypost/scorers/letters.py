@@ -1,4 +1,4 @@
-"""The option that a multiple-choice answer settles on, however a model words it."""
+"""Find the option that a multiple-choice answer ends on, in any wording."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _DEFAULT_LABELS = tuple("ABCDEFGHIJ")
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
 _GONE = "\ue001"
 _ECHOED_OPTIONS = 3
-"""So many different labels at line starts are the question's options repeated, not an answer."""
+"""Number of different labels at line starts from which they are a repetition of the options."""
 
 
 def final_letter(response: str, choices: Sequence[Mapping[str, str]] | None = None) -> str | None:
-    r"""Return the label that a response settles on, in upper case, or None.
+    r"""Return the label of the option that a response ends on, in upper case, or None.
 
-    Tried in this order, the last mention winning within each: a ``\boxed{}`` letter; a stated
-    one ("the answer is B", "correct option: (B)"); a letter that opens the response ("B.",
-    "**B**: because ..."); any letter standing alone; the text of one choice. Options repeated
-    from the question are skipped. "A" and "I" within a sentence are words, not letters.
+    Tries in this order, taking the last mention of each: a letter in ``\boxed{}``; a response of
+    one letter; a stated letter ("the answer is B", "correct option: (B)"); a letter at the start
+    ("B.", "**B**: because ..."); any single letter; the text of one choice. Options repeated from
+    the question are skipped. "A" and "I" within a sentence are words, not letters.
 
     Args:
-        response: What the model said.
-        choices: Options with ``label`` and ``text``; None reads the letters A to J.
+        response: The response of the LLM.
+        choices: Options with ``label`` and ``text``; None accepts the letters A to J.
     """
     labels = tuple(choice["label"].upper() for choice in choices or ()) or _DEFAULT_LABELS
     texts = [(choice["label"].upper(), choice["text"]) for choice in choices or ()]
@@ -47,9 +47,9 @@ def letter_match(
     ground_truth: str | Sequence[str],
     choices: Sequence[Mapping[str, str]] | None = None,
 ) -> float:
-    """Return 1.0 where the response settles on the accepted option, else 0.0.
+    """Return 1.0 if the response ends on an accepted option, else 0.0.
 
-    The gold is a label, with or without brackets, or the text of a choice.
+    The ground truth is a label, with or without brackets, or the text of a choice.
     """
     said = final_letter(response, choices)
     golds = (final_letter(gold, choices) for gold in gold_strings(ground_truth))
@@ -75,7 +75,7 @@ def _stated(text: str, labels: Sequence[str]) -> str | None:
         re.IGNORECASE,
     )
     found = [match for match in pattern.finditer(text) if _is_label(match, text)]
-    # "option B is wrong" rules one out
+    # "option B is wrong" is not an answer
     kept = [match for match in found if not _is_refused(text, match)]
     return kept[-1]["letter"].upper() if kept else None
 
@@ -98,7 +98,7 @@ def _standing_alone(text: str, labels: Sequence[str]) -> str | None:
 
 
 def _is_label(match: re.Match[str], text: str) -> bool:
-    """Tell a label from a word: capitals but for A and I are, the rest must be set apart."""
+    """Return whether a match is a label: a capital except A and I, or a separated letter."""
     if match["letter"] not in "AI" and match["letter"].isupper():
         return True
     following = text[match.end() :]
@@ -129,7 +129,7 @@ def _without_echo(text: str, labels: Sequence[str]) -> str:
 
 
 def _without_texts(text: str, texts: Sequence[tuple[str, str]]) -> str:
-    # The C of a choice "Vitamin C" is not the label C, and "a library" is no label A.
+    # The C in the choice "Vitamin C" is not the label C, nor is "a library" the label A.
     for _, choice in sorted(texts, key=lambda item: -len(item[1])):
         if len(choice) > 1:
             text = re.sub(re.escape(choice), f" {_GONE} ", text, flags=re.IGNORECASE)
@@ -137,7 +137,7 @@ def _without_texts(text: str, texts: Sequence[tuple[str, str]]) -> str:
 
 
 def _by_text(response: str, texts: Sequence[tuple[str, str]]) -> str | None:
-    """Return the choice named last; one that lies within a longer one's name is not named."""
+    """Return the choice mentioned last; a part of a longer choice's text does not count."""
     said = f" {_signed(response)} "
     named: list[tuple[int, str]] = []
     for label, text in sorted(texts, key=lambda item: -len(item[1])):
@@ -149,5 +149,5 @@ def _by_text(response: str, texts: Sequence[tuple[str, str]]) -> str | None:
 
 
 def _signed(text: str) -> str:
-    # Normalising drops the minus that tells -5 from 5.
+    # Normalising drops the minus sign, which distinguishes -5 from 5.
     return normalise(_MINUS.sub("minus", text))

@@ -1,7 +1,7 @@
-"""Short mathematical answers: as normalised text, as numbers, else by computer algebra.
+"""Compare short mathematical answers as normalised text, as numbers, or by computer algebra.
 
-Equal spellings and equal numbers are seen at once; all else is asked of math-verify (Kydlicek
-2025), which parses both answers and compares what they mean: ``(x+1)^2`` is ``x^2+2x+1``.
+Equal text and equal numbers are decided here. All other answers go to math-verify (Kydlicek 2025),
+which parses both and compares them symbolically: ``(x+1)^2`` equals ``x^2+2x+1``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from waypost.scorers.text import gold_strings
 _ANSWER = re.compile(r"\banswer\s*(?:is|=|:)\s*([^\n]+)", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\(([^\n]+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _UNFINISHED = re.compile(r"\\(?:sum|prod|int|lim|p?mod|bmod|equiv)(?![a-z])|\bmod\b")
-"""What is still to be worked out: who repeats the question has said something of equal value."""
+"""Unevaluated operations. Their value can equal the ground truth in a repeated question."""
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\frac(\d)(\d)")
@@ -56,7 +56,7 @@ _PLAIN = (
 
 
 def normalise_maths(text: str) -> str:
-    r"""Return an expression in one spelling: no blanks, no layout commands, ``\frac{a}{b}``."""
+    r"""Return an expression in normal form: no blanks, no layout commands, ``\frac{a}{b}``."""
     text = text.strip().rstrip(".").replace("\u2212", "-").replace("\u00b0", "")
     text = _UNIT.sub("", text.replace("{,}", ","))
     text = _WRAPPED.sub(r"\1", text)
@@ -72,8 +72,8 @@ def normalise_maths(text: str) -> str:
 def final_expression(response: str) -> str | None:
     r"""Return the expression that a response ends on, or None.
 
-    It is the last ``\boxed{}``, else what follows the last "answer is", else the last side of the
-    last formula, else a whole response of one line.
+    This is the last ``\boxed{}``, else the text after the last "answer is", else the last side of
+    the last formula, else the whole response if it has one line.
     """
     if (box := boxed(response)) is not None:
         return box
@@ -86,7 +86,7 @@ def final_expression(response: str) -> str | None:
 
 
 def _last_side(formula: str) -> str:
-    """Return what a chain of equalities ends on; an equation in x is left whole."""
+    """Return the last side of a chain of equalities, or the whole of an equation in a variable."""
     *sides, last = formula.split("=")
     worked_out = sides and last.strip() and not re.search(r"[a-zA-Z]", last.replace("frac", ""))
     return last if worked_out else formula
@@ -95,15 +95,15 @@ def _last_side(formula: str) -> str:
 def maths_match(
     response: str, ground_truth: str | Sequence[str], query: str | None = None
 ) -> float:
-    """Return 1.0 where the response's final answer is an accepted one, else 0.0.
+    """Return 1.0 if the response's final answer equals an accepted one, else 0.0.
 
-    A gold that is a number (or fraction) is compared by value with the response's final
-    number, a gold of words as text, any other gold by what it means. A formula that the question
-    holds is no answer to it, whatever its value, unless it is the gold itself or in a box.
+    A number (or fraction) as ground truth is compared by value with the response's final number,
+    words are compared as text, and other expressions symbolically. A formula copied from the
+    question does not count, unless it equals the ground truth as text or is in a box.
 
     Raises:
-        MissingExtraError: where that takes math-verify, and it is not installed.
-        SandboxError: where its process cannot be started.
+        MissingExtraError: math-verify is needed and not installed.
+        SandboxError: the process of math-verify cannot be started.
     """
     return float(any(_matches(response, gold, query) for gold in gold_strings(ground_truth)))
 
@@ -137,14 +137,14 @@ def _matches(response: str, gold: str, query: str | None) -> bool:
 
 
 def _repeats(response: str, given: str, query: str | None) -> bool:
-    """Say whether an answer without a box ends on a formula of the question."""
+    """Return whether an answer without a box ends on a formula of the question."""
     if not given or not query or boxed(response) is not None or _NUMERIC.fullmatch(given):
         return False
     return given in normalise_maths(query)
 
 
 def _same_value(response: str, said: str | None, given: str, wanted: str) -> bool | None:
-    """Compare with a gold that is a number; None where the answer is more than one."""
+    """Compare with a number; return None if the answer is more than a number."""
     value = final_number(wanted)
     plain = _NUMERIC.fullmatch(given) is not None
     if plain or boxed(response) is None:
@@ -156,7 +156,7 @@ def _same_value(response: str, said: str | None, given: str, wanted: str) -> boo
 
 
 def _same_digits(gold: str, said: str) -> bool:
-    """Compare numerals of another base, 11011_2; the base may be left out."""
+    """Compare numerals with a base (11011_2); either base may be missing."""
     (digits, base), (given, other) = (
         (match[1], match[2]) if (match := _BASE.fullmatch(text)) else (text, None)
         for text in (gold, said)
@@ -165,7 +165,7 @@ def _same_digits(gold: str, said: str) -> bool:
 
 
 def _is_words(text: str) -> bool:
-    # Words are no products: "even" is not e*v*e*n.
+    # Words are not products: "even" is not e*v*e*n.
     plain = _WRAPPED.sub(r"\1", text).strip().strip(".*$")
     return _WORDS.fullmatch(plain) is not None or _WRAPPED.fullmatch(text.strip()) is not None
 

@@ -1,6 +1,6 @@
-r"""Numbers in answers: found, read exactly, compared.
+r"""Find numbers in answers, read them exactly and compare them.
 
-Where the number stands, in this order: the last ``\boxed{}``, after the last ``####``, after
+The final number is searched in this order: in the last ``\boxed{}``, after the last ``####``, after
 the last "answer is" or "answer:", else the last number of the text (reasoning comes first).
 """
 
@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from waypost.scorers.text import gold_strings
 
-# Lengths are bounded so that no response costs more than its length to read.
+# Lengths are bounded so that matching takes linear time in the length of a response.
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,24})(?:\.\d{1,24})?|(?<!\.)\.\d{1,24}"
 _NUMBER = re.compile(
     rf"(?<!\w)(?<!\d\.)(?P<sign>[-\u2212])?[$€£]?(?P<sign2>[-\u2212])?(?P<number>{_DIGITS})"
@@ -45,7 +45,7 @@ _WORD = re.compile(
 
 
 def boxed(text: str) -> str | None:
-    r"""Return what the last ``\boxed{...}`` holds (braces balanced), or None."""
+    r"""Return the content of the last ``\boxed{...}`` (with balanced braces), or None."""
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
         return None
@@ -59,11 +59,11 @@ def boxed(text: str) -> str | None:
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""Return the number that a response ends on, exactly, or None where it holds none.
+    r"""Return the exact final number of a response, or None if it has none.
 
     Currency signs, thousands separators, percent signs and units are dropped: "$1,234.50" is
-    1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}``, "1e3" and "2 x 10^3" are read. Number
-    words below a hundred count only in a text without digits.
+    1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}``, "1e3" and "2 x 10^3" are supported.
+    Number words below a hundred count only in a text without digits.
     """
     box = boxed(text)
     if box is not None and (number := _last(box)) is not None:
@@ -127,9 +127,9 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def same_number(said: Fraction, gold: Fraction) -> bool:
-    """Say whether two numbers are equal, or equal once the gold is rounded as the answer is.
+    """Return whether two numbers are equal, or equal after rounding the gold like the answer.
 
-    Rounding counts from two decimals on: 0.67 is 2/3, 0.7 is not.
+    An answer with two to six decimals may be rounded: 0.67 equals 2/3, 0.7 does not.
     """
     if said == gold:
         return True
@@ -140,11 +140,11 @@ def same_number(said: Fraction, gold: Fraction) -> bool:
 
 
 def number_match(response: str, ground_truth: str | Sequence[str]) -> float:
-    """Return 1.0 where the response's final number is an accepted one, else 0.0.
+    """Return 1.0 if the response's final number is an accepted one, else 0.0.
 
-    A gold may be a whole worked solution that ends with "#### 18", as in GSM8K.
+    The ground truth may be a worked solution that ends with "#### 18", as in GSM8K.
     """
-    # "3 million" answers 3000000, and 3 where the question asks for millions.
+    # "3 million" is 3000000, or 3 if the question asks for millions.
     readings = {final_number(response), final_number(_SCALED.sub(_written_out, response))}
     golds = [final_number(gold) for gold in gold_strings(ground_truth)]
     pairs = ((said, gold) for said in readings for gold in golds)

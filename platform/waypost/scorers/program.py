@@ -1,4 +1,4 @@
-"""Generated Python: cut out of an answer, joined with its prompt, run against tests."""
+"""Extract generated Python from an answer, join it with its prompt and run it against tests."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _MAX_LINES = 400
 
 
 def extract_code(response: str, query: str | None = None) -> str:
-    """Return the program that a response holds; "" where there is none.
+    """Return the program in a response; "" if there is none.
 
-    It is the first fenced block that defines something (a fence cut off by the token limit
-    counts; a function without a body, repeated from the question, does not), with the blocks
-    after it that define other names or only import; without such a block the text from the
-    first ``def``, ``class`` or import on. Lines at the end that do not parse (prose, a cut-off
+    The program is the first fenced block with a definition, joined with later blocks that define
+    other names or only import. A fence cut off by the token limit counts; a function without a
+    body, repeated from the question, does not. Without such a block the program is the text from
+    the first ``def``, ``class`` or import on. Trailing lines that do not parse (prose, a cut-off
     example) are dropped.
 
     Args:
-        response: What the model said.
-        query: The prompt. Where it holds the head of a function (the HumanEval kind), its
-            imports and helpers are put before the program, and a response that is the body
-            alone is put under its head.
+        response: The response of the LLM.
+        query: The prompt. If it contains the head of a function (as in HumanEval), its imports
+            and helpers are put before the program, and a response that is only the body is put
+            under that head.
     """
     blocks = [body for _, body in _FENCE.findall(response)]
     head = _head(query or "")
@@ -43,15 +43,15 @@ def extract_code(response: str, query: str | None = None) -> str:
 
 
 def code_match(response: str, ground_truth: str | Sequence[str], query: str | None = None) -> float:
-    """Return 1.0 where the program in a response passes the tests, else 0.0.
+    """Return 1.0 if the program in a response passes the tests, else 0.0.
 
     Args:
-        response: What the model said.
-        ground_truth: Assert statements as text, or a list of them; all must hold.
+        response: The response of the LLM.
+        ground_truth: Assert statements as text, or a list of them; all must pass.
         query: The prompt, see `extract_code`.
 
     Raises:
-        SandboxError: where no child process can be run; that says nothing of the program.
+        SandboxError: no child process can be run, whatever the program.
     """
     code = extract_code(response, query)
     tests = ground_truth if isinstance(ground_truth, str) else "\n".join(ground_truth)
@@ -68,7 +68,7 @@ def _head(query: str) -> str:
 
 
 def _context(head: str) -> str:
-    """Return what stands before the function of the prompt: imports and helpers."""
+    """Return the imports and helpers before the prompt's function."""
     if not head:
         return ""
     body = ast.parse(f"{head}\n    pass").body
@@ -101,7 +101,7 @@ def _is_stub(node: ast.stmt) -> bool:
 
 
 def _under(head: str, body: str) -> str:
-    """Put a body under the head of its function; its first line may have lost its blanks."""
+    """Put a body under the head of its function; its indentation may be missing."""
     lines = body.strip("\n").splitlines()
     if lines and lines[0] and not lines[0][0].isspace():
         first = "\n".join([head, f"    {lines[0]}", *lines[1:]])

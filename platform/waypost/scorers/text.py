@@ -1,8 +1,8 @@
-"""Exact match, token F1 and the lenient short-answer match, over normalised text.
+"""Exact match, token F1 and the lenient short-answer match, on normalised text.
 
-Normalisation is the one of SQuAD, so that published numbers compare (case, ASCII and Unicode
-punctuation, English articles, blanks), with three repairs: accents are folded, the point of a
-decimal number stays ("3.5" is not "35"), and a text that is nothing but an article keeps it.
+Normalisation follows SQuAD, so that scores compare with published ones: it removes case, ASCII and
+Unicode punctuation, English articles and extra blanks. Three changes: accents are folded, the point
+of a decimal number stays ("3.5" is not "35"), and a text that is only an article keeps it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 SHORT_ANSWER_WORDS = 25
-"""`short_answer` looks at this many words from the start of a response."""
+"""Number of words at the start of a response that `short_answer` reads."""
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
-# Scripts written without blanks: each character is a token of its own.
+# Scripts without blanks between words: each character is a token.
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
 _POINT = "\ue000"
 _OPENED, _CLOSED = "<think>", "</think>"
 
 
 def without_reasoning(response: str) -> str:
-    """Return a response without its ``<think>`` part; one that never leaves it is empty.
+    """Return a response without its ``<think>`` part; "" if that part is not closed.
 
-    Some chat templates put the opening tag into the prompt, so the closing one alone counts.
+    Some chat templates put the opening tag into the prompt, so it may be missing here.
     """
     if _CLOSED in response:
         return response.rsplit(_CLOSED, 1)[1]
@@ -35,7 +35,7 @@ def without_reasoning(response: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return the text as it is compared: lower case, no punctuation, no articles, single blanks."""
+    """Return the text in lower case, without punctuation, articles and extra blanks."""
     return _normalise(text, "")
 
 
@@ -53,25 +53,25 @@ def _is_punctuation(character: str) -> bool:
 
 
 def tokens(text: str) -> list[str]:
-    """Return the words of the normalised text; Chinese and Japanese characters stand alone."""
+    """Return the words of the normalised text; each Chinese or Japanese character is one."""
     return _UNSPACED.sub(r" \1 ", normalise(text)).split()
 
 
 def gold_strings(ground_truth: str | Sequence[str]) -> list[str]:
-    """Return the accepted answers as a list, one string being a list of one."""
+    """Return the accepted answers as a list; a string gives a list of one."""
     return [ground_truth] if isinstance(ground_truth, str) else [str(gold) for gold in ground_truth]
 
 
 def exact_match(response: str, ground_truth: str | Sequence[str]) -> float:
-    """Return 1.0 where the normalised response equals an accepted answer, else 0.0."""
+    """Return 1.0 if the normalised response equals an accepted answer, else 0.0."""
     said = normalise(response)
     return float(any(said == normalise(gold) for gold in gold_strings(ground_truth)))
 
 
 def token_f1(response: str, ground_truth: str | Sequence[str]) -> float:
-    """Return the best F1 between the response's words and those of an accepted answer.
+    """Return the F1 of the response's words with the best accepted answer, in [0, 1].
 
-    In [0, 1]; words count as often as they occur. Two empty texts give 1, one empty text 0.
+    Repeated words count repeatedly. Two empty texts give 1, one empty text gives 0.
     """
     said = tokens(response)
     return max((_f1(said, tokens(gold)) for gold in gold_strings(ground_truth)), default=0.0)
@@ -85,15 +85,15 @@ def _f1(said: list[str], gold: list[str]) -> float:
 
 
 def short_answer(response: str, ground_truth: str | Sequence[str]) -> float:
-    """Return 1.0 where a response gives an accepted answer in its first words, else 0.0.
+    """Return 1.0 if the first words of a response contain an accepted answer, else 0.0.
 
-    Right is an exact match, or an accepted answer that stands as a run of whole words within
-    the first `SHORT_ANSWER_WORDS` words and not straight after "not". So "The capital is
-    Paris." is right for Paris, an answer that gets there after a paragraph is not.
+    An exact match counts. So does an accepted answer as consecutive whole words within the first
+    `SHORT_ANSWER_WORDS` words, unless "not" precedes it: "The capital is Paris." is right for
+    Paris, but a response that mentions Paris after a paragraph is not.
     """
     if exact_match(response, ground_truth):
         return 1.0
-    # A hyphen or slash may join or part words ("Moby-Dick", "Oslo/Bergen"): both readings count.
+    # A hyphen or slash may join or separate words ("Moby-Dick", "Oslo/Bergen"): try both.
     for separator in ("", " "):
         said = _words(response, separator)[:SHORT_ANSWER_WORDS]
         for gold in gold_strings(ground_truth):

@@ -219,7 +219,7 @@ def test_broken_ones_do_not_hide_the_rest(plugins):
     errors = {Path(where).name: one.error for where, one in entries.items() if one.error}
     assert sorted(errors) == ["a_syntax", "both", "gsm8k"]
     assert "benchmark.py, line 1: invalid syntax" in errors["a_syntax"]
-    assert "holds both benchmark.yaml and benchmark.py" in errors["both"]
+    assert "contains both benchmark.yaml and benchmark.py" in errors["both"]
     assert "the name is taken by the built-in benchmark" in errors["gsm8k"]
     assert find_benchmark("gsm8k").source.dataset == "openai/gsm8k"
     assert find_benchmark("good").metric == "f1"

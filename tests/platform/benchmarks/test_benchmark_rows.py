@@ -71,7 +71,7 @@ def test_which_files_of_a_folder_are_read(tmp_path, files, split, read):
     ("make", "split", "problem"),
     [
         (None, None, "no such file or folder"),
-        ("notes.txt", None, r"is no file of rows; expected one of \.parquet, \.jsonl"),
+        ("notes.txt", None, r"is not a file of rows; expected \.parquet, \.jsonl"),
         ("folder/notes.txt", None, "contains no file of rows"),
         ("folder/test.jsonl", "dev", "contains no file of split dev"),
     ],
