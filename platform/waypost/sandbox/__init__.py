@@ -1,1 +1,1 @@
-"""Run generated Python without network, files or processes of its own."""
+"""Run generated Python without access to network, files or other processes."""

@@ -1,7 +1,7 @@
-"""Restrict a process for good before it runs a program. No privileges are needed.
+"""Restrict a process permanently before it runs a program. Needs no privileges.
 
-Runs inside the sandbox, beside ``_harness``; nothing of Waypost is imported here. Each function
-says whether the system has what it asks for, so that the caller can refuse or go on.
+Runs inside the sandbox with ``_harness`` and imports nothing from Waypost. `own_disk`,
+`restrict_files` and `restrict_calls` return whether the system supports the restriction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _MOUNT_FLAGS = 2 | 4 | 8  # nosuid, nodev, noexec
 
-# Landlock: system calls (the same on all architectures) and rights, from linux/landlock.h.
+# Landlock: system calls (equal on all architectures) and rights, from linux/landlock.h.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_DIR, _WRITE_FILE, _TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_FILE = 1 << 4, 1 << 5, 1 << 7, 1 << 8
@@ -24,7 +24,7 @@ _OWN_FOLDER = (
     | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_FILE
 )  # fmt: skip
 _RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""So many rights to files each version of Landlock knows."""
+"""Landlock ABI version -> number of its file rights."""
 _NETWORK_ABI, _SCOPE_ABI = 4, 6
 _READABLE = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo",
@@ -37,7 +37,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Set hard limits on this process and all it starts."""
+    """Set hard limits on this process and its children."""
     wanted = {
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_AS: memory_bytes,
@@ -52,14 +52,14 @@ def limit(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def hide_memory() -> None:
-    """Close ``/proc/<pid>/mem`` and ptrace of this process to others of the same user."""
+    """Deny other processes of the same user ``/proc/<pid>/mem`` and ptrace of this process."""
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def own_disk(size_bytes: int) -> bool:
-    """Put a small file system in memory over the working directory.
+    """Mount a small in-memory file system over the working directory.
 
-    Only where this process has a mount namespace of its own: elsewhere it would be everybody's.
+    Requires a mount namespace of this process; without one the mount would affect all processes.
     """
     folder = os.getcwd()  # noqa: PTH109 - pathlib alone takes ten milliseconds to import
     options = f"size={size_bytes},nr_inodes=256,mode=700".encode()
@@ -70,9 +70,12 @@ def own_disk(size_bytes: int) -> bool:
 
 
 def restrict_files(folder: str | None = ".") -> bool:
-    """Leave Python and system libraries to read, and one folder or none to write (Landlock).
+    """Allow reading of Python and system libraries only, and writing to one folder (Landlock).
 
-    Newer kernels close TCP, abstract sockets and signals to processes outside as well.
+    Newer kernels also deny TCP, abstract sockets and signals to outside processes.
+
+    Args:
+        folder: The writable folder; None allows no writing.
     """
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if abi < 1:
@@ -100,7 +103,7 @@ def restrict_files(folder: str | None = ".") -> bool:
 
 def _python_folders() -> list[str]:
     homes = (sys.prefix + os.sep, sys.base_prefix + os.sep)
-    # Of sys.path only what belongs to the interpreter: not the folders of editable installs.
+    # Only entries of sys.path inside the interpreter: not the folders of editable installs.
     return [path for path in (_STANDARD_LIBRARY, *sys.path) if path.startswith(homes)]
 
 
@@ -116,11 +119,11 @@ def _allow(rules: int, path: str, rights: int) -> None:
 
 
 def restrict_calls() -> bool:
-    """Close the system calls that no test needs (seccomp); all threads to come inherit it.
+    """Deny the system calls that no test needs (seccomp); later threads inherit the filter.
 
-    Closed are new processes and programs, sockets, signals to and a look into other processes,
-    new limits, owners and modes of files, namespaces, mounts and the administration of the
-    machine. Whatever the kernel learned after 2019 answers "no such call", but for a few.
+    Denied are new processes and programs, sockets, signals to and inspection of other processes,
+    new limits, owners and modes of files, namespaces, mounts and administration of the machine.
+    Calls newer than 2019 fail with "no such call", except `_NEW_ALLOWED`.
     """
     machine = os.uname().machine
     if machine not in _CALLS or sys.byteorder != "little":
@@ -148,7 +151,7 @@ def _filter(audit: int, calls: dict[str, int]) -> list[bytes]:
         "kill": _if_argument(0, (_EQUAL, pid)),
         "tgkill": _if_argument(0, (_EQUAL, pid)),
         "prlimit64": _if_null(2),  # reading limits is harmless
-        "sendto": _if_null(4),  # a socket pair may talk, but to no address
+        "sendto": _if_null(4),  # only without an address, for socket pairs
     }
     program = [
         _step(_LOAD, _ARCHITECTURE),
@@ -185,10 +188,10 @@ def _if_null(place: int) -> list[bytes]:
 
 
 _FIRST_NEW = 425
-"""From here on numbers are the same on all architectures; x32's lie above as well."""
+"""From here on call numbers are equal on all architectures; those of x32 are higher, too."""
 _NEW_ALLOWED = (436, 437, 439, 441, 449)  # close_range openat2 faccessat2 epoll_pwait2 futex_waitv
 
-# name: x86_64, aarch64 (None: it has no such call)
+# name: numbers on x86_64 and aarch64 (None: no such call)
 _TABLE: dict[str, tuple[int, int | None]] = {
     "clone": (56, 220), "fork": (57, None), "vfork": (58, None),
     "execve": (59, 221), "execveat": (322, 281),

@@ -1,10 +1,10 @@
-"""Code inside the sandbox: the checker, which has the tests, and its child, the program.
+"""Code inside the sandbox: the checker with the tests, and its child process with the program.
 
-Handed to a fresh interpreter by ``sandbox.run_tests``; of Waypost only its neighbours come
-along. The program runs in a forked child, which never sees the tests: the checker sends it
-calls and gets plain values back, so the values compared are the checker's own, and leaving
-early, patched builtins or objects equal to everything change no verdict. The token that proves
-the verdict reaches the checker after the fork.
+``sandbox.run_tests`` runs this in a new interpreter, with ``_confine`` and ``_values`` as the only
+other modules of Waypost. The program runs in a forked child without access to the tests: the
+checker sends it calls and receives plain values. The compared values belong to the checker, so an
+early exit, patched builtins or objects that equal everything do not change the verdict. The token
+that proves the verdict is sent to the checker after the fork.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _MAX_MESSAGE = 4_000_000
 
 
 class ProgramFailedError(BaseException):
-    """The program raised before any test; holds the name of what it raised."""
+    """Error of a program that raised before any test; its text is the exception's name."""
 
 
 def solve(source: str, calls: TextIO, replies: TextIO) -> None:
-    """Run the program, then answer calls of its functions until the checker goes away."""
+    """Run the program, then answer calls of its functions until the checker closes the pipe."""
     values = Values(keep=True)
 
     def reply(message: dict[str, Any]) -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
-    # A module, as dataclasses and pickle look theirs up by name.
+    # Registered as a module, because dataclasses and pickle look it up by name.
     module = sys.modules["program"] = types.ModuleType("program")
     names = module.__dict__
     try:
         exec(compile(source, "program.py", "exec"), names)  # noqa: S102
         public = {name: value for name, value in names.items() if not name.startswith("__")}
         start = {"names": {name: values.encode(value) for name, value in public.items()}}
-    except BaseException as error:  # noqa: BLE001 - whatever it raises is the verdict
+    except BaseException as error:  # noqa: BLE001 - any exception is the verdict
         reply({"error": type(error).__name__})
         return
     reply(start)
@@ -65,7 +65,7 @@ def _answer(request: dict[str, Any], values: Values) -> dict[str, Any]:
     given = [values.decode(value) for value in request["given"]]
     named = {key: values.decode(value) for key, value in request["named"].items()}
     result = values.encode(target(*given, **named))
-    # What the program changed in place the tests see changed.
+    # Report arguments that the program changed in place, so that the tests see the change.
     after = [values.encode(value) for value in given]
     changed = [
         new if new != old else None for old, new in zip(request["given"], after, strict=True)
@@ -74,7 +74,7 @@ def _answer(request: dict[str, Any], values: Values) -> dict[str, Any]:
 
 
 class Program:
-    """The child as the checker sees it: its functions and objects, asked over two pipes."""
+    """The checker's interface to the child: calls of its functions and objects over two pipes."""
 
     def __init__(self, calls: TextIO, replies: TextIO) -> None:
         self.calls, self.replies = calls, replies
@@ -82,10 +82,11 @@ class Program:
         self.remotes: dict[int, Remote] = {}
 
     def names(self) -> dict[str, Any]:
-        """Wait for the program to have run; return its functions and values by name.
+        """Wait until the program has run; return its functions and values by name.
 
         Raises:
-            ProgramFailedError: where it raised.
+            ProgramFailedError: the program raised.
+            ProgramGoneError: the child ended or sent something else.
         """
         start = self._receive()
         if "error" in start:
@@ -96,11 +97,11 @@ class Program:
         return {str(name): self.values.decode(value) for name, value in names.items()}
 
     def ask(self, number: int, request: dict[str, Any]) -> Any:
-        """Return the child's answer to one request about one of its objects, decoded."""
+        """Return the child's decoded answer to a request about its object ``number``."""
         return self.values.decode(self._exchange({"on": number, **request}).get("result"))
 
     def call(self, number: int, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Call one of the child's objects; lists, dicts and sets it changes are changed here."""
+        """Call the child's object; lists, dicts and sets that it changes are changed here, too."""
         request = {
             "on": number,
             "given": [self.values.encode(value) for value in given],
@@ -138,7 +139,7 @@ class Program:
 
 
 def check(tests: str, program: Program) -> dict[str, str]:
-    """Run the tests against the program; return reason and detail of the verdict."""
+    """Run the tests against the program; return the verdict's reason and detail."""
     try:
         namespace = {"__name__": "tests", **program.names()}
         exec(compile(tests, "tests.py", "exec"), namespace)  # noqa: S102
@@ -154,22 +155,22 @@ def _builtin_error(name: str) -> Exception:
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(name)
-        except TypeError:  # a few need more than a message
+        except TypeError:  # a few classes need more than a message
             return RuntimeError(name)
     return RuntimeError(name)
 
 
 def confine() -> list[str]:
-    """Give up what the program must not have; return the names of the barriers now in force."""
+    """Drop the rights that the program must not have; return the names of the active barriers."""
     steps: dict[str, Callable[[], bool]] = {"landlock": restrict_files, "seccomp": restrict_calls}
     found = [name for name, step in steps.items() if step()]
     if "seccomp" not in found:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # binds all users but root
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # limits all users except root
     return found
 
 
 def main() -> None:
-    """Fork the program's process, then read tests and token, and write the verdict."""
+    """Fork the program's process, then read tests and token and write the verdict."""
     settings = json.loads(sys.argv[1])
     limit(settings["cpu_s"], settings["memory_bytes"], settings["file_bytes"])
     hide_memory()
@@ -198,7 +199,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     with os.fdopen(call_start, "w") as calls, os.fdopen(reply_end) as replies:
         verdict = _judged(request, settings["barriers"], calls, replies)
-        # Leave at once: closing `calls` could fail on a child that is gone.
+        # Exit without closing `calls`, which could fail if the child has ended.
         os.write(1, json.dumps({"token": request["token"], **verdict}).encode())
         os._exit(0)
 
@@ -208,12 +209,12 @@ def _judged(
 ) -> dict[str, Any]:
     program = Program(calls, replies)
     try:
-        # Said before the program's first statement, so it is the harness that says it.
+        # The harness sends this line before the program's first statement runs.
         found = json.loads(replies.readline(_MAX_MESSAGE))["barriers"]
     except (ValueError, KeyError):
         return {"reason": "unsafe", "detail": "its process ended before the program ran"}
     if wanted is None:
         return {"reason": "barriers", "detail": "", "barriers": found}
     if missing := [name for name in wanted if name not in found]:
-        return {"reason": "unsafe", "detail": f"not in force: {', '.join(missing)}"}
+        return {"reason": "unsafe", "detail": f"not active: {', '.join(missing)}"}
     return check(request["tests"], program)

@@ -1,8 +1,8 @@
-"""Values as they cross between tests and program: plain data by value, the rest as handles.
+"""Transfer of values between tests and program: plain data by value, other objects as handles.
 
 A handle (`Remote`) forwards calls, attributes, items and iteration to the program's process and
-returns plain values. Comparison and arithmetic are never forwarded, so no object of a program
-equals anything but itself. Runs inside the sandbox; nothing of Waypost is imported here.
+returns plain values. Comparison and arithmetic are never forwarded, so an object of a program
+equals only itself. Runs inside the sandbox and imports nothing from Waypost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 _MAX_ITEMS = 100_000
 _BIG = 1 << 63
-# Tests may use these through the program's imports; they get their own, unpatched.
+# Tests may use these through the program's imports; they get unpatched modules of their own.
 _MODULES = (
     "math", "cmath", "re", "string", "itertools", "functools", "collections", "copy", "random",
     "operator", "statistics", "datetime", "decimal", "fractions", "typing", "heapq", "bisect",
@@ -21,11 +21,11 @@ _MODULES = (
 
 
 class ProgramGoneError(BaseException):
-    """The child ended or broke the protocol; no test may catch it as an Exception."""
+    """The child ended or broke the protocol. A BaseException, so that no test catches it."""
 
 
 class Remote:
-    """An object, class or function of the program, in the checker's hands."""
+    """The checker's handle of an object, class or function of the program."""
 
     __slots__ = ("_Remote__number", "_Remote__program")
 
@@ -73,16 +73,16 @@ class Remote:
 
 
 def handle_number(value: Remote) -> int:
-    """Return the number by which the program's process knows a handle's object."""
+    """Return the number of a handle's object in the program's process."""
     return int(object.__getattribute__(value, "_Remote__number"))
 
 
 class Values:
-    """One end of the crossing.
+    """Encoder and decoder of values at one end of the transfer.
 
     Args:
-        keep: At the program's end: keep objects that cannot cross, by number.
-        remote: At the checker's end: makes the handle of a number.
+        keep: In the program's process: keep objects that cannot be sent, by number.
+        remote: In the checker: function from a number to its handle.
     """
 
     def __init__(self, keep: bool = False, remote: Callable[[int], Remote] | None = None) -> None:
@@ -91,7 +91,7 @@ class Values:
         self._keep, self._remote = keep, remote
 
     def encode(self, value: Any) -> Any:
-        """Return a value as JSON data: scalars as they are, the rest as [tag, content]."""
+        """Return a value as JSON data: scalars unchanged, other values as [tag, content]."""
         if value is None or isinstance(value, bool | float | str):
             return value
         if isinstance(value, int):
@@ -140,7 +140,7 @@ class Values:
         return ["o", number]
 
     def decode(self, data: Any) -> Any:
-        """Rebuild what `encode` made; raises ProgramGoneError on anything else."""
+        """Return the value that `encode` encoded; raise ProgramGoneError for any other data."""
         if not isinstance(data, list):
             return data
         try:
@@ -182,7 +182,7 @@ def _exact_number(kind: str, text: str) -> Any:
 
 
 def overwrite(old: Any, new: Any) -> None:
-    """Give a list, dict or set of the tests the content of another; other values stay."""
+    """Replace the content of a list, dict or set in place; leave other values unchanged."""
     if isinstance(old, list) and isinstance(new, list):
         old[:] = new
     elif type(old) is type(new) and isinstance(old, dict | set):

@@ -1,12 +1,12 @@
-"""Run generated Python against tests in a process of its own.
+"""Run generated Python against tests in a separate process.
 
-What stands between a program and the machine: an isolated interpreter (``-I``) without
-environment, a temporary folder as its working directory, limits on processor time, memory,
-file size and open files, a time-out after which all that it started is killed, and as many of
-the `BARRIERS` as the system grants an ordinary process. `barrier` names those in force; a run
-in which one of them fails to come up is a SandboxError, not a verdict.
+The program runs in an isolated interpreter (``-I``) without environment variables, in a temporary
+folder. Processor time, memory, file size and open files are limited; after a time-out the whole
+process group is killed. In addition the process has all `BARRIERS` that the system allows without
+privileges. `barrier` returns their names; if one of them fails in a run, the run raises a
+SandboxError and gives no verdict.
 
-Why a program cannot fake the verdict: see ``_harness``.
+``_harness`` explains why a program cannot fake the verdict.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from waypost.contracts.errors import SandboxError, SchemaError
 logger = logging.getLogger(__name__)
 
 BARRIERS = {
-    "processes": "a process namespace: no other process is seen, all end with the run",
+    "processes": "a process namespace: no other process is visible, all end with the run",
     "network": "a network namespace: no network at all",
-    "tmpfs": "files are written to a small file system in memory",
-    "landlock": "only Python and system libraries can be read, only the own folder written",
+    "tmpfs": "files are written to a small in-memory file system",
+    "landlock": "only Python and system libraries are readable, only the own folder is writable",
     "seccomp": "no new processes or programs, no sockets, no signals to others, no chmod",
 }
-"""What each barrier does."""
+"""Barrier -> its effect."""
 
 Reason = Literal["passed", "failed", "error", "timeout"]
 
@@ -68,14 +68,14 @@ module.main()
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use.
+    """Resource limits of one run.
 
     Attributes:
         wall_s: Seconds from start to verdict.
         cpu_s: Seconds of processor time of one process.
         memory_bytes: Address space of one process.
-        file_bytes: Size of one file it writes.
-        disk_bytes: Size of all its files together, where there is a ``tmpfs``.
+        file_bytes: Size of one written file.
+        disk_bytes: Total size of the written files, if there is a ``tmpfs``.
     """
 
     wall_s: float = 10.0
@@ -90,10 +90,10 @@ class Verdict:
     """The outcome of one run.
 
     Attributes:
-        passed: True where every test held.
-        reason: ``failed``: a test did not hold or raised; ``error``: the program itself raised
-            or ended; ``timeout``: no verdict in time.
-        detail: Name of the exception or what happened; never text of the program.
+        passed: True if every test passed.
+        reason: ``passed``; ``failed``: a test failed or raised; ``error``: the program itself
+            raised or ended; ``timeout``: no verdict in time.
+        detail: Name of the exception, or a description; never text of the program.
     """
 
     passed: bool
@@ -102,22 +102,22 @@ class Verdict:
 
 
 def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
-    """Run ``tests`` against what ``code`` defines.
+    """Run ``tests`` against the definitions of ``code`` and return the verdict.
 
-    Numbers, text, bytes, lists, tuples, sets, dicts and iterators of them cross between tests
-    and program by value. A list, dict or set that a call changes in place is changed for the
-    tests as well. An object of another class stays with the program: the tests can call it,
-    read and set its attributes and items, iterate it and give it back, but it equals nothing
-    but itself. A function of the tests cannot be given to the program.
+    Numbers, text, bytes, lists, tuples, sets, dicts and iterators of them are passed between tests
+    and program by value. A list, dict or set that a call changes in place is changed for the tests
+    as well. An object of another class stays in the program's process: the tests can call it, read
+    and set its attributes and items, iterate over it and pass it back, but it equals only itself.
+    The tests cannot pass their own functions to the program.
 
     Args:
         code: A Python program.
         tests: Python statements with at least one ``assert``; they call the program's functions.
-        limits: Default: `Limits()`.
+        limits: Resource limits; default: `Limits()`.
 
     Raises:
-        SchemaError: where the tests are not Python or assert nothing.
-        SandboxError: where no child process can be run, or not behind the barriers.
+        SchemaError: the tests are not Python or have no assert statement.
+        SandboxError: no child process can be run, or one of its barriers fails.
     """
     _check_tests(tests)
     message = _judge(code, tests, limits or Limits(), _namespaces(), barrier())
@@ -125,7 +125,7 @@ def run_tests(code: str, tests: str, limits: Limits | None = None) -> Verdict:
         return Verdict(False, "timeout", f"no verdict within {(limits or Limits()).wall_s:g} s")
     reason, detail = str(message.get("reason")), str(message.get("detail"))
     if reason == "unsafe":
-        raise SandboxError(f"the sandbox for generated code did not come up: {detail}")
+        raise SandboxError(f"the sandbox for generated code did not start: {detail}")
     if reason not in get_args(Reason):
         return Verdict(False, "error", "the process ended before its verdict")
     return Verdict(reason == "passed", cast(Reason, reason), detail)
@@ -137,7 +137,7 @@ def _check_tests(tests: str) -> None:
     except (SyntaxError, ValueError) as error:
         raise SchemaError(f"code tests are not Python: {type(error).__name__}") from None
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
-        raise SchemaError("code tests hold no assert statement, so they would pass any program")
+        raise SchemaError("code tests have no assert statement, so any program would pass them")
 
 
 def _judge(
@@ -147,7 +147,7 @@ def _judge(
     namespaces: tuple[str, ...],
     barriers: Sequence[str] | None,
 ) -> dict[str, Any] | None:
-    """Return the checker's message, {} where it left none, None after a time-out."""
+    """Return the checker's message, {} if it sent none, None after a time-out."""
     inner = barriers and [name for name in barriers if name not in namespaces]
     settings = json.dumps({**asdict(limits), "own_mounts": bool(namespaces), "barriers": inner})
     command = [
@@ -168,7 +168,7 @@ def _judge(
 
 
 def _run(command: list[str], folder: str, request: str, wall_s: float) -> bytes | None:
-    """Return what the checker wrote, or None after a time-out."""
+    """Return the checker's output, or None after a time-out."""
     try:
         child = subprocess.Popen(
             command,
@@ -190,21 +190,21 @@ def _run(command: list[str], folder: str, request: str, wall_s: float) -> bytes 
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    # The group outlives its leader where the program left processes behind. With namespaces
-    # the end of their first process has ended them all.
+    # Processes of the program can outlive the leader of the group. With namespaces the end of
+    # their first process ends them all.
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        logger.debug("the sandbox's process group is gone already")
+        logger.debug("the sandbox's process group has already ended")
     child.communicate()
 
 
 @cache
 def barrier() -> tuple[str, ...]:
-    """Return the names of the `BARRIERS` that this system grants; found once per process.
+    """Return the names of the `BARRIERS` that this system supports; tested once per process.
 
     Raises:
-        SandboxError: where not even a plain interpreter runs.
+        SandboxError: not even a plain interpreter can be started.
     """
     namespaces = _namespaces()
     message = _judge("", "", Limits(wall_s=30), namespaces, None)
@@ -213,7 +213,7 @@ def barrier() -> tuple[str, ...]:
     found = (*namespaces, *message["barriers"])
     if missing := [name for name in BARRIERS if name not in found]:
         logger.warning(
-            "generated code runs without these barriers, which this system does not grant: %s",
+            "generated code runs without these barriers, which this system does not support: %s",
             "; ".join(f"{name} ({BARRIERS[name]})" for name in missing),
         )
     return found
@@ -243,8 +243,11 @@ def _prefix(namespaces: tuple[str, ...]) -> list[str]:
 def boot_source(modules: tuple[str, ...]) -> str:
     """Return a program for ``python -c`` that loads these modules and calls ``main`` of the last.
 
-    They are compiled here once, not in each child; nothing else of this package is importable
-    there. marshal needs the same Python at both ends, which `sys.executable` is.
+    The modules are compiled once, in this process. The child cannot import other modules of this
+    package, and must run `sys.executable`, because marshal needs the same Python version.
+
+    Raises:
+        SandboxError: the source of a module is missing.
     """
     compiled = []
     for name in modules:

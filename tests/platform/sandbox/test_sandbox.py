@@ -249,7 +249,7 @@ def test_a_missing_interpreter_is_no_verdict(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_barrier_that_fails_to_come_up_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "barrier", lambda: ("moat",))
-    with pytest.raises(SandboxError, match="not in force: moat"):
+    with pytest.raises(SandboxError, match="not active: moat"):
         run_tests(RIGHT, TESTS)
 
 
