@@ -1,1 +1,1 @@
-"""Shared contract checks for routers and engines, and the fakes they run on. For tests only."""
+"""Contract checks of routers and engines, and the test doubles they use. For tests only."""

@@ -1,4 +1,4 @@
-"""Every router, saved, gives in a fresh process the scores it gave here."""
+"""Check that a saved router gives the same scores in a new process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for folder in sys.argv[1:]:
 
 
 def check_fresh_process(names: Sequence[str], folder: Path) -> None:
-    """Save the routers, load them in one new process, compare scores and choices.
+    """Save the routers, load them in one new process, and compare scores and choices.
 
     Args:
         names: Registry names of score routers.
@@ -42,7 +42,7 @@ def check_fresh_process(names: Sequence[str], folder: Path) -> None:
 def check_loads_elsewhere(
     routers: Sequence[ScoreRouter], training: RoutingData, folder: Path
 ) -> None:
-    """Do as `check_fresh_process` with routers that were fitted on ``training``."""
+    """Check like `check_fresh_process` the given routers, which were fitted on ``training``."""
     data = planted(20, seed=3)
     for router in routers:
         save_router(router, folder / router.name, training)

@@ -1,4 +1,4 @@
-"""What every score router must do when it predicts and decides."""
+"""Checks of score routers: predictions and decisions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOSTILE = (
 
 
 def check_prediction_has_the_agreed_form(name: str) -> None:
-    """Shapes are (n, m), quality and confidence are in [0, 1], costs are not negative."""
+    """Shapes are (n, m), quality and confidence are in [0, 1], and costs are positive."""
     data = planted(30, seed=3)
     router = fitted(name)
     prediction = router.predict(data.batch())
@@ -52,7 +52,7 @@ def check_prediction_has_the_agreed_form(name: str) -> None:
 
 
 def check_same_alone_in_a_batch_in_any_order(name: str) -> None:
-    """A question's scores and choice do not depend on its company."""
+    """A question's scores and choice do not depend on the other questions of a batch."""
     data, router = planted(40, seed=3), fitted(name)
     whole = scores(router, data)
     back = np.arange(len(data))[::-1]
@@ -75,7 +75,7 @@ def check_order_of_allowed_models_is_nothing(name: str) -> None:
 
 
 def check_the_choice_is_always_allowed(name: str) -> None:
-    """Choice and ranking stay inside the allowed models; an unknown name is a typed error."""
+    """Choice and ranking contain only allowed models; an unknown name raises EmptyPoolError."""
     router, text = fitted(name), planted(1, seed=3).queries[0]
     for pool in (["cook"], ["tiny", "cook"], ["prover", "tiny"]):
         decision = router.route_single({"query": text, "allowed_models": pool})
@@ -87,13 +87,13 @@ def check_the_choice_is_always_allowed(name: str) -> None:
 
 
 def check_one_allowed_model_needs_no_router(name: str) -> None:
-    """With one model to choose from, the router is not consulted."""
+    """With one allowed model, the router does not predict."""
     router = fitted(name)
     type_of = type(router)
 
     class Sleeping(type_of):  # type: ignore[misc, valid-type]
         def _predict(self, batch: QueryBatch) -> Any:
-            raise AssertionError("was consulted")
+            raise AssertionError("_predict was called")
 
     router.__class__ = Sleeping
     decision = router.route_single({"query": "q", "allowed_models": ["prover"]})
@@ -101,7 +101,7 @@ def check_one_allowed_model_needs_no_router(name: str) -> None:
 
 
 def check_the_rest_of_the_ranking_is_the_next_choice(name: str) -> None:
-    """Without its first model the ranking is what a new decision would say."""
+    """The ranking without its first model equals the ranking of a decision without that model."""
     router = fitted(name)
     if router.forced_exploration:
         return
@@ -112,7 +112,7 @@ def check_the_rest_of_the_ranking_is_the_next_choice(name: str) -> None:
 
 
 def check_lambda_never_raises_the_cost(name: str) -> None:
-    """A dearer lambda never gives a dearer choice; an infinite one gives the cheapest."""
+    """A larger lambda never gives a more expensive choice; an infinite one gives the cheapest."""
     router = fitted(name)
     if router.forced_exploration:
         return
@@ -124,7 +124,7 @@ def check_lambda_never_raises_the_cost(name: str) -> None:
 
 
 def check_lambda_zero_ignores_prices(name: str) -> None:
-    """At lambda 0 the choice has the highest predicted quality, whatever the prices are."""
+    """At lambda 0 the choice has the highest predicted quality at any prices."""
     router = fitted(name)
     if router.forced_exploration:
         return
@@ -135,7 +135,7 @@ def check_lambda_zero_ignores_prices(name: str) -> None:
 
 
 def check_changed_prices_need_no_fit(name: str) -> None:
-    """A new price is in the next decision."""
+    """A new price takes effect in the next decision without a fit."""
     router = fitted(name)
     text = planted(1, seed=3).queries[0]
     router.with_prices({"prover": (0.0, 0.0)})
@@ -157,7 +157,7 @@ def check_propensity(name: str) -> None:
 
 
 def check_hostile_texts_get_a_choice(name: str) -> None:
-    """Empty, huge, foreign and malformed texts are routed, as are unknown users and tasks."""
+    """Empty, huge, non-Latin and malformed texts, unknown users and unknown tasks are routed."""
     router = fitted(name)
     queries = [
         {"query": text, "user_id": "never seen", "task_name": "never seen", "session_id": "s"}
@@ -169,7 +169,7 @@ def check_hostile_texts_get_a_choice(name: str) -> None:
 
 
 def check_decisions_are_plain_data(name: str) -> None:
-    """A decision survives its plain form, and reads as LLMRouter's results do."""
+    """A decision survives a round trip as plain data and has LLMRouter's key ``model_name``."""
     decision = fitted(name).route_single("a question")
     assert Decision.from_dict(decision.to_dict()) == decision
     assert decision["model_name"] == decision.model
@@ -177,7 +177,7 @@ def check_decisions_are_plain_data(name: str) -> None:
 
 
 def check_no_user_text_in_logs(name: str) -> None:
-    """Neither log records nor errors hold the text of a query."""
+    """No log record, error or reason contains the text of a query."""
     canary = "canary-4711-zebra"
     data = planted(20)
     data = replace(data, queries=tuple(f"{text} {canary}" for text in data.queries))
@@ -200,7 +200,7 @@ def check_no_user_text_in_logs(name: str) -> None:
 
 
 def check_state_survives(name: str) -> None:
-    """A router with the state of another gives its scores; the state is arrays and plain data."""
+    """A router restored from a state gives the same scores; a state is arrays and plain data."""
     router, data = fitted(name), planted(20, seed=3)
     arrays, values = router.get_state()
     assert all(isinstance(array, np.ndarray) and array.ndim > 0 for array in arrays.values())

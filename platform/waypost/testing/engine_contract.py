@@ -1,6 +1,6 @@
-"""The checks that every engine passes (the contract of ``waypost.engines.base``).
+"""The contract checks that every engine must pass (see ``waypost.engines.base``).
 
-A test gives an `EngineCase` for its engine and runs each function of `CHECKS` on it:
+A test defines an `EngineCase` for its engine and runs each function of `CHECKS` on it:
 
     @pytest.mark.parametrize("check", CHECKS, ids=check_name)
     async def test_contract(check, case):
@@ -28,12 +28,12 @@ _SOON_S = 10.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A way to make the engine fail.
+    """One way to make the engine fail.
 
     Attributes:
-        make: An engine, not started, whose next request fails.
-        error: The class it must raise, exactly.
-        retryable: What the error must say.
+        make: Returns an engine, not started, whose next request fails.
+        error: Exact class of the error.
+        retryable: Expected ``retryable`` of the error.
     """
 
     make: Callable[[], Engine]
@@ -46,14 +46,14 @@ class EngineCase:
     """One engine under test.
 
     Attributes:
-        make: Gives an engine that is built and not started.
-        questions: Three or more different messages; each answer, by `tokens` or by itself, is
-            longer than 12 tokens and takes longer than 40 ms.
-        tokens: The ``max_tokens`` of the long answers; None leaves them to the engine.
-        working: How many requests are being worked on where the work is done.
-        produced: How many tokens were made so far where the work is done.
-        answers_empty: Whether an empty prompt has an answer (else it is a refused request).
-        failures: Ways to fail.
+        make: Returns an engine that is not started.
+        questions: Three or more different messages, the last one not ASCII. Each answer (of
+            `tokens` tokens, if set) has more than 12 tokens and takes more than 40 ms.
+        tokens: ``max_tokens`` of the answers; None leaves it to the engine.
+        working: Returns the number of requests in progress at the engine's backend.
+        produced: Returns the number of tokens generated so far at the engine's backend.
+        answers_empty: Whether an empty prompt is answered; otherwise it is refused.
+        failures: Ways to make the engine fail.
     """
 
     make: Callable[[], Engine]
@@ -77,7 +77,7 @@ class EngineCase:
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[Engine]:
-        """Start an engine for the length of a block."""
+        """Start an engine and close it after the block."""
         engine = self.make()
         await engine.start()
         try:
@@ -90,7 +90,7 @@ Check = Callable[[EngineCase], Awaitable[None]]
 
 
 async def check_exactly_the_last_chunk_ends_the_answer(case: EngineCase) -> None:
-    """Only the last chunk has a finish reason, and it has the usage; none is empty."""
+    """Only the last chunk has a finish reason and the usage; the other chunks are not empty."""
     async with case.started() as engine:
         chunks = [chunk async for chunk in engine.generate(case.ask())]
     assert chunks
@@ -103,7 +103,7 @@ async def check_exactly_the_last_chunk_ends_the_answer(case: EngineCase) -> None
 
 
 async def check_chunks_survive_the_border(case: EngineCase) -> None:
-    """A chunk and a request are the same after a trip as a plain dict."""
+    """Chunks and requests survive a round trip as plain dicts."""
     request = case.ask(stop=["never said"], seed=3)
     assert GenerateRequest.from_dict(request.to_dict()) == request
     async with case.started() as engine:
@@ -112,7 +112,7 @@ async def check_chunks_survive_the_border(case: EngineCase) -> None:
 
 
 async def check_joined_text_is_the_collected_answer(case: EngineCase) -> None:
-    """Greedy answers repeat; the chunks joined are what `collect` gives."""
+    """Greedy answers repeat, and the joined chunks equal the answer of `collect`."""
     async with case.started() as engine:
         texts = [chunk.text async for chunk in engine.generate(case.ask())]
         answer = await collect(engine, case.ask())
@@ -121,7 +121,7 @@ async def check_joined_text_is_the_collected_answer(case: EngineCase) -> None:
 
 
 async def check_usage_is_positive(case: EngineCase) -> None:
-    """Both counts are above zero, and the answer's is at most its bytes."""
+    """Both token counts are positive; the output count is at most the answer's bytes plus 1."""
     async with case.started() as engine:
         answer = await collect(engine, case.ask())
     assert answer.usage.input_tokens > 0
@@ -129,7 +129,7 @@ async def check_usage_is_positive(case: EngineCase) -> None:
 
 
 async def check_max_tokens_ends_with_length(case: EngineCase) -> None:
-    """An answer cut at n tokens is the beginning of the whole one and counts n."""
+    """An answer limited to n tokens is a prefix of the whole answer and counts n tokens."""
     async with case.started() as engine:
         whole = await collect(engine, case.ask())
         cut = await collect(engine, case.ask(max_tokens=5))
@@ -140,7 +140,7 @@ async def check_max_tokens_ends_with_length(case: EngineCase) -> None:
 
 
 async def check_stop_string_is_no_part_of_the_answer(case: EngineCase) -> None:
-    """The answer ends before the first of several stop strings, wherever tokens are cut."""
+    """The answer ends before the first of several stop strings, at any token boundaries."""
     async with case.started() as engine:
         whole = (await collect(engine, case.ask())).text
         middle = len(whole) // 2
@@ -153,7 +153,7 @@ async def check_stop_string_is_no_part_of_the_answer(case: EngineCase) -> None:
 
 
 async def check_stop_string_that_never_comes_changes_nothing(case: EngineCase) -> None:
-    """Text held back as the possible beginning of a stop string comes out in the end."""
+    """Text held back as the possible start of a stop string is returned at the end."""
     async with case.started() as engine:
         whole = await collect(engine, case.ask())
         request = case.ask(stop=[whole.text[-4:] + "\x00"])
@@ -161,7 +161,7 @@ async def check_stop_string_that_never_comes_changes_nothing(case: EngineCase) -
 
 
 async def check_concurrent_requests_do_not_mix(case: EngineCase) -> None:
-    """Requests answered together get the answers they get alone."""
+    """Concurrent requests get the same answers as single ones."""
     numbers = range(len(case.questions))
     async with case.started() as engine:
         alone = [(await collect(engine, case.ask(n))).text for n in numbers]
@@ -171,7 +171,7 @@ async def check_concurrent_requests_do_not_mix(case: EngineCase) -> None:
 
 
 async def check_closing_the_iterator_stops_the_work(case: EngineCase) -> None:
-    """A reader that goes away ends the generation itself."""
+    """Closing the iterator ends the generation."""
     async with case.started() as engine:
         async with aclosing(engine.generate(case.ask())) as chunks:
             await anext(chunks)
@@ -179,7 +179,7 @@ async def check_closing_the_iterator_stops_the_work(case: EngineCase) -> None:
 
 
 async def check_cancelling_the_task_stops_the_work(case: EngineCase) -> None:
-    """A cancelled task, which is what a client's disconnect becomes, ends the generation."""
+    """Cancelling the task (as a client's disconnect does) ends the generation."""
     async with case.started() as engine:
         first = asyncio.Event()
         task = asyncio.create_task(_read(engine, case.ask(), first))
@@ -191,7 +191,7 @@ async def check_cancelling_the_task_stops_the_work(case: EngineCase) -> None:
 
 
 async def check_abort_ends_the_request_as_cancelled(case: EngineCase) -> None:
-    """`abort` ends that request and no other; unknown ids are ignored."""
+    """`abort` ends only the given request; unknown ids are ignored."""
     async with case.started() as engine:
         await engine.abort("nobody")
         firsts = [asyncio.Event(), asyncio.Event()]
@@ -210,7 +210,7 @@ async def check_abort_ends_the_request_as_cancelled(case: EngineCase) -> None:
 
 
 async def check_request_timeout_is_a_timeout_error(case: EngineCase) -> None:
-    """``timeout_s`` ends the call with a retryable EngineTimeoutError, and the work with it."""
+    """``timeout_s`` ends the call with a retryable EngineTimeoutError and ends the generation."""
     async with case.started() as engine:
         error = await _error(engine, case.ask(timeout_s=0.02))
         await _work_ends(case, engine)
@@ -227,7 +227,7 @@ async def check_start_comes_before_use(case: EngineCase) -> None:
 
 
 async def check_close_ends_running_requests(case: EngineCase) -> None:
-    """`close` fails what runs, and what comes later, with an EngineConnectionError."""
+    """After `close`, running and later requests raise an EngineConnectionError."""
     engine = case.make()
     await engine.start()
     assert await engine.healthy()
@@ -243,7 +243,7 @@ async def check_close_ends_running_requests(case: EngineCase) -> None:
 
 
 async def check_unknown_fields_do_no_harm(case: EngineCase) -> None:
-    """Fields under ``extra`` change nothing where an engine does not know them."""
+    """Unknown fields under ``extra`` do not change the answer."""
     async with case.started() as engine:
         plain = await collect(engine, case.ask())
         extra = await collect(engine, case.ask(extra={"some_new_field": {"deep": [1]}}))
@@ -251,7 +251,7 @@ async def check_unknown_fields_do_no_harm(case: EngineCase) -> None:
 
 
 async def check_empty_prompt(case: EngineCase) -> None:
-    """An empty prompt is answered or refused, and nothing hangs."""
+    """An empty prompt is answered or refused with an error that is not retryable."""
     request = GenerateRequest("empty", prompt="", max_tokens=4, temperature=0.0)
     async with case.started() as engine:
         if case.answers_empty:
@@ -262,7 +262,7 @@ async def check_empty_prompt(case: EngineCase) -> None:
 
 
 async def check_any_script_is_taken(case: EngineCase) -> None:
-    """Text outside of Latin goes in and comes out whole: no chunk holds half a character."""
+    """Non-Latin text works, and no chunk contains a part of a character."""
     last = len(case.questions) - 1
     assert not case.questions[last].isascii()
     async with case.started() as engine:
@@ -272,7 +272,7 @@ async def check_any_script_is_taken(case: EngineCase) -> None:
 
 
 async def check_failures_have_their_class(case: EngineCase) -> None:
-    """Each failure is exactly its EngineError, says whether to retry, and crosses a border."""
+    """Each failure raises its exact class with ``retryable``, which survives a trip as a dict."""
     for failure in case.failures:
         engine = failure.make()
         await engine.start()
@@ -286,11 +286,11 @@ async def check_failures_have_their_class(case: EngineCase) -> None:
 CHECKS: tuple[Check, ...] = tuple(
     function for name, function in sorted(globals().items()) if name.startswith("check_")
 )
-"""Every check, in the order of their names."""
+"""All checks, sorted by name."""
 
 
 def check_name(check: Check) -> str:
-    """Return a check's name, for test ids."""
+    """Return the name of a check for test ids."""
     return getattr(check, "__name__", "check").removeprefix("check_")
 
 
@@ -326,9 +326,9 @@ async def _raised(engine: Engine, request: GenerateRequest) -> EngineError:
 
 
 async def _work_ends(case: EngineCase, engine: Engine) -> None:
-    """Assert that nothing is worked on soon, and that no token is made any more."""
+    """Assert that the work ends soon and that no more tokens are generated."""
     async with asyncio.timeout(_SOON_S):
-        while case.working(engine):  # noqa: ASYNC110 - the work is another thread's or server's
+        while case.working(engine):  # noqa: ASYNC110 - another thread or server does the work
             await asyncio.sleep(0.005)
     made = case.produced(engine)
     await asyncio.sleep(0.03)

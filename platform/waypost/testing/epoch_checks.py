@@ -1,4 +1,4 @@
-"""What every router that learns by epochs must do; the others pass for nothing to ask."""
+"""Checks of routers that learn by epochs; all other routers pass them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from waypost.testing.fitted_routers import (
 from waypost.testing.synthetic import planted
 
 _RESTARTS = (1, 2, 5)
-"""Epochs after which a training is cut off."""
+"""Epochs after which a training is interrupted."""
 
 
 @cache
@@ -37,12 +37,12 @@ def _others() -> RoutingData:
 
 
 def learns_by_epochs(name: str) -> bool:
-    """Say whether the router is an `EpochRouter`."""
+    """Return whether the router is an `EpochRouter`."""
     return issubclass(router_class(name), EpochRouter)
 
 
 def check_epochs_end_where_fit_does(name: str) -> None:
-    """Settled after every epoch or never before the end: the router is the one that fit leaves."""
+    """``fit_epochs`` gives the same router as ``fit``, with and without settling after epochs."""
     if not learns_by_epochs(name):
         return
     router, training = _begun(name, quick_data())
@@ -60,7 +60,7 @@ def check_epochs_end_where_fit_does(name: str) -> None:
 
 
 def check_an_unsettled_router_says_so(name: str) -> None:
-    """Between epochs it is not asked, and what it was settled to does not move."""
+    """An unsettled router raises NotFittedError; further epochs do not change a settled one."""
     if not learns_by_epochs(name):
         return
     router, training = _begun(name, quick_data())
@@ -77,7 +77,7 @@ def check_an_unsettled_router_says_so(name: str) -> None:
 
 
 def check_resumed_epochs_end_as_if_never_cut_off(name: str) -> None:
-    """Cut off and begun anew from safetensors, several times: the end is that of one fit."""
+    """A training resumed several times from safetensors gives the same router as one fit."""
     if not learns_by_epochs(name):
         return
     router, training = _begun(name, quick_data())
@@ -92,7 +92,7 @@ def check_resumed_epochs_end_as_if_never_cut_off(name: str) -> None:
 
 
 def check_other_settings_go_on_from_a_state(name: str) -> None:
-    """A changed rate goes on where the state was, as if changed at that epoch; others may not."""
+    """Float settings may change when a state is resumed, as if changed at that epoch; no others."""
     if not learns_by_epochs(name):
         return
     data = quick_data()
@@ -129,7 +129,7 @@ def _changed_after_one(
 
 
 def check_a_foreign_state_is_refused(name: str) -> None:
-    """Other data, another seed, another router's, or one that is not whole."""
+    """A state with other data, another seed or missing parts is refused."""
     if not learns_by_epochs(name):
         return
     data = quick_data()

@@ -1,4 +1,4 @@
-"""What the checks of routers share: routers, fitted once, and the errors that calls raise."""
+"""Helpers of the router checks: routers that are fitted once, and the errors of calls."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from waypost.testing.synthetic import ENCODER_ID, planted
 from waypost.testing.tiny_model import stand_in
 
 _QUICK = {"epochs": 6, "patience": 3, "hidden": 16, "members": 2}
-"""Of a router that has such parameters: few small epochs say as much as many."""
+"""Parameters of a quick fit, for routers that have them: a few small epochs."""
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 def new_router(name: str, **params: Any) -> ScoreRouter:
-    """Build an untrained score router with its encoder set.
+    """Return an unfitted score router with its encoder set.
 
-    It has the parameters of a quick fit, where it names some, and a small stand-in for the model
-    it fine-tunes.
+    It has its class's ``trial_parameters``, and a tiny model in place of one that it fine-tunes.
     """
     cls: Any = router_class(name)
     params = {**cls.trial_parameters, **params}
@@ -41,9 +40,9 @@ def new_router(name: str, **params: Any) -> ScoreRouter:
 
 
 def quick_router(name: str, **params: Any) -> ScoreRouter:
-    """Build a router as `new_router` does, of few and small epochs where it learns by them.
+    """Return a router like `new_router` with few and small epochs, if it learns by epochs.
 
-    For what must hold however well it has learned.
+    Use it for properties that do not depend on the quality of the fit.
     """
     defaults = router_class(name)().get_params()  # type: ignore[attr-defined]
     quick = {key: value for key, value in _QUICK.items() if type(defaults.get(key)) is int}
@@ -52,17 +51,17 @@ def quick_router(name: str, **params: Any) -> ScoreRouter:
 
 @cache
 def quick_data() -> RoutingData:
-    """Return the data of `quick_fitted`: more rows than one batch has."""
+    """Return the training data of `quick_fitted`, with more rows than one batch."""
     return planted(72)
 
 
 def quick_fitted(name: str) -> ScoreRouter:
-    """Return a `quick_router`, fitted once in a process: it is to be asked, not changed."""
+    """Return a `quick_router`, fitted once per process. Do not modify it."""
     return _quick_fitted(name, _variant(name))
 
 
 def fitted(name: str) -> ScoreRouter:
-    """Return the router fitted on planted data: a shallow copy, whose policy may be changed."""
+    """Return a shallow copy of a router fitted on planted data; its policy may be changed."""
     return copy.copy(_fitted(name, _variant(name)))
 
 
@@ -77,23 +76,23 @@ def _fitted(name: str, _variant: str) -> ScoreRouter:
 
 
 def _variant(name: str) -> str:
-    """Say how `new_router` builds it, which a test may change: what was fitted before is not it."""
+    """Return the parameters of `new_router`, part of the cache key because tests change them."""
     cls: Any = router_class(name)
     return repr(cls.trial_parameters)
 
 
 def scores(router: ScoreRouter, data: RoutingData) -> NDArray[np.float32]:
-    """Return the predicted quality of the data's questions."""
+    """Return the predicted quality of the data's questions, of shape (n_queries, n_llms)."""
     return router.predict_quality(data.batch())
 
 
 def models(decisions: Sequence[Decision]) -> list[str]:
-    """Return the chosen names."""
+    """Return the names of the chosen LLMs."""
     return [decision.model for decision in decisions]
 
 
 def raised(kind: type[ErrorT], call: Callable[[], Any]) -> ErrorT:
-    """Return the error of that kind that the call raises."""
+    """Return the error of class ``kind`` that the call raises; fail if it raises none."""
     try:
         call()
     except kind as error:

@@ -1,4 +1,4 @@
-"""What every score router must do with its parameters and its training data."""
+"""Checks of score routers: parameters and training data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from waypost.testing.synthetic import SPECIALIST, doubled, planted, shuffled
 
 
 def check_init_only_stores(name: str) -> None:
-    """``__init__`` keeps the very objects it was given, and nothing else."""
+    """``__init__`` stores the given objects unchanged, and nothing else."""
     cls: Any = router_class(name)
     marks = {parameter: object() for parameter in cls.parameter_names()}
     assert vars(cls(**marks)) == marks
@@ -35,20 +35,20 @@ def check_init_only_stores(name: str) -> None:
 
 
 def check_defaults_are_allowed(name: str) -> None:
-    """The default parameters pass the router's own check."""
+    """The default parameters satisfy the router's own constraints."""
     cls: Any = router_class(name)
     cls.check_params(cls().get_params())
 
 
 def check_get_and_set_params(name: str) -> None:
-    """Parameters read back as set; an unknown one is named."""
+    """``get_params`` returns the parameters that were set; an error lists all unknown ones."""
     router = new_router(name)
     assert new_router(name).set_params(**router.get_params()).get_params() == router.get_params()
     _names_all(lambda: router.set_params(nonsense=1, gibberish=2), "nonsense", "gibberish")
 
 
 def check_clones_as_scikit_learn_does(name: str) -> None:
-    """``sklearn.base.clone`` gives an unfitted router with equal parameters."""
+    """``sklearn.base.clone`` returns an unfitted router with equal parameters."""
     from sklearn.base import clone
 
     copied: Any = clone(fitted(name))
@@ -57,7 +57,7 @@ def check_clones_as_scikit_learn_does(name: str) -> None:
 
 
 def check_wrong_parameters_are_all_named(name: str) -> None:
-    """Every unknown parameter and every value out of range is named at once."""
+    """One error lists all unknown parameters and all values out of range."""
     cls: Any = router_class(name)
     wrong = {parameter: object() for parameter in cls.parameter_names()}
     unknown = {"nonsense": 1, "gibberish": 2}
@@ -74,7 +74,7 @@ def _names_all(call: Callable[[], Any], *expected: str) -> None:
 
 
 def check_not_fitted(name: str) -> None:
-    """Before fit every use raises an error that is also a ValueError and an AttributeError."""
+    """Before fit every use raises a NotFittedError, a ValueError and AttributeError as well."""
     router, data = new_router(name), planted(4)
     uses: tuple[Callable[[], Any], ...] = (
         lambda: router.predict_quality(data.batch()),
@@ -101,14 +101,14 @@ def check_fit_returns_self_and_repeats(name: str) -> None:
 
 
 def check_learned_state_ends_in_an_underscore(name: str) -> None:
-    """What fit learned is named ``..._``, or it would be lost when the router is saved."""
+    """Learned attributes end in an underscore; others would be lost when the router is saved."""
     router = quick_fitted(name)
     added = set(vars(router)) - set(router.get_params()) - {"encoder", "policy", "version"}
     assert [key for key in added if key.startswith("_") or not key.endswith("_")] == []
 
 
 def check_unusable_data_is_refused(name: str) -> None:
-    """No rows, an LLM without a score, or missing embeddings: a SchemaError."""
+    """Data without rows, scores of an LLM or needed embeddings raises a SchemaError."""
     data = planted(20)
     quality = data.quality.copy()
     quality[:, 1] = np.nan
@@ -136,7 +136,7 @@ def check_one_llm_or_one_question_is_enough(name: str) -> None:
 
 
 def check_unmeasured_rows_change_nothing(name: str) -> None:
-    """A question on which no LLM was measured is as good as absent."""
+    """A question without any score does not change the fit."""
     data, more = quick_data(), planted(40, seed=9)
     nothing = np.full(more.quality.shape, np.nan)
     rows: dict[str, Any] = {
@@ -158,7 +158,7 @@ def check_unmeasured_rows_change_nothing(name: str) -> None:
 
 
 def check_missing_cells_are_not_zero(name: str) -> None:
-    """An LLM measured on every fourth question is predicted about as when measured on all."""
+    """Predictions of an LLM change little if only a quarter of its scores is known."""
     data, other = planted(240), planted(80, seed=5)
     quality = data.quality.copy()
     quality[np.random.default_rng(1).random(len(data)) > 0.25, 0] = np.nan
@@ -168,7 +168,7 @@ def check_missing_cells_are_not_zero(name: str) -> None:
 
 
 def check_doubled_rows_change_nothing(name: str) -> None:
-    """With every row twice (and what counts rows doubled) the estimates stay."""
+    """Doubling every row (and parameters that count rows) does not change the estimates."""
     data, other = quick_data(), planted(20, seed=5)
     once = quick_fitted(name)
     counts = {p: _count(once, p) for p in once.row_count_parameters}
@@ -184,7 +184,7 @@ def _count(router: ScoreRouter, parameter: str) -> Any:
 
 
 def check_pool_order_is_only_a_name(name: str) -> None:
-    """Permuting the LLMs at fit permutes the columns and changes no choice."""
+    """Permuting the LLMs in the training data permutes the columns and changes no choice."""
     data, other = quick_data(), planted(20, seed=5)
     order = ["tiny", "cook", "prover"]
     one = quick_fitted(name)
@@ -195,9 +195,9 @@ def check_pool_order_is_only_a_name(name: str) -> None:
 
 
 def check_learns_a_planted_rule(name: str) -> None:
-    """A router that sees the query finds each topic's specialist in 95 of 100 questions.
+    """A router that uses the query finds the topic's specialist for 95 of 100 questions.
 
-    Not asked of one that reads with a language model: a stand-in's random weights cannot read.
+    Routers with a language model are skipped: the test's tiny model has random weights.
     """
     if not fitted(name).needs_embeddings and fitted(name).needs_weights != "encoder":
         return
@@ -208,7 +208,7 @@ def check_learns_a_planted_rule(name: str) -> None:
 
 
 def check_finds_nothing_in_shuffled_outcomes(name: str) -> None:
-    """Where outcomes are dealt to the wrong questions it is no better than the best single."""
+    """On shuffled scores a router is not significantly better than the best single LLM."""
     if not fitted(name).needs_embeddings and fitted(name).needs_weights is None:
         return
     data, other = shuffled(planted(200)), planted(200, seed=7)

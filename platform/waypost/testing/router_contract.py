@@ -1,9 +1,9 @@
-"""The shared battery: what every score router of the registry must do.
+"""The contract checks that every score router of the registry must pass.
 
-Each ``check_*`` takes a registry name and raises AssertionError. They ask attributes, never
-names: a router with ``forced_exploration`` is excused from always taking the best, one that
-``needs_embeddings`` must learn the planted rule, ``row_count_parameters`` are scaled, and what is
-asked of an `EpochRouter` is asked of those that are one.
+Each ``check_*`` takes a registry name and raises AssertionError. The checks depend on attributes of
+a router, never on its name: with ``forced_exploration`` it need not choose the best LLM, with
+``needs_embeddings`` it must learn the planted rule, and ``row_count_parameters`` are scaled. The
+checks of epochs apply to subclasses of `EpochRouter`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from waypost.testing import deciding_checks, epoch_checks, fitting_checks
 
 
 def all_checks() -> tuple[Callable[[str], None], ...]:
-    """Return every check, in the order of the files."""
+    """Return all checks, in the order of their files."""
     return tuple(
         value
         for module in (fitting_checks, epoch_checks, deciding_checks)

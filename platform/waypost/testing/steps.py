@@ -1,4 +1,4 @@
-"""A router that works in steps, as a plug-in: cheap answer, verdicts on it, dear answer."""
+"""A step router as a plug-in: a cheap answer, verdicts on it, then an expensive answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.testing.synthetic import planted
 
-SOURCE = '''"""Asks the tiers in turn until the verifier says yes to an answer."""
+SOURCE = '''"""Call the tiers in turn until the verifier accepts an answer."""
 
 from waypost.contracts.policy import allowed_mask
 from waypost.contracts.records import Decision, Query
@@ -35,7 +35,7 @@ class Tiers(TrainableStepRouter):
         pass
 
     def _names(self, query):
-        if self.stubborn:  # asks whom it likes, whatever the request allows
+        if self.stubborn:  # ignores the allowed models of the request
             return self.tiers.split()
         allowed = allowed_mask([query], self.policy, self.model_names)[0]
         known = dict(zip(self.model_names, allowed, strict=True))
@@ -45,7 +45,7 @@ class Tiers(TrainableStepRouter):
 
     def route_single(self, query):
         names = self._names(Query.of(query))
-        reason = "the first tier is asked first"
+        reason = "the first tier is called first"
         return Decision(
             names[0], tuple(names), confidence=0.5, reason=reason, router=self.name,
             router_version=self.version,
@@ -72,11 +72,11 @@ class Tiers(TrainableStepRouter):
             return FinalAnswer(None)
         return Delegate((Call(names[0], state.query.text, 50),))
 '''
-"""With the `echo` engine a verifier says what it is asked, and so yes, unless told otherwise."""
+"""Source of the plug-in. With the `echo` engine a verifier repeats its prompt, which says yes."""
 
 
 def tiers_artifact(folder: Path, **parameters: Any) -> Path:
-    """Save the router as an artifact below ``folder``: tiny answers, cook judges, then prover."""
+    """Save the router as an artifact below ``folder``: tiny answers, cook verifies, then prover."""
     plugins = folder / "plugins"
     (plugins / "tiers").mkdir(parents=True, exist_ok=True)
     (plugins / "tiers" / "router.py").write_text(SOURCE)

@@ -1,4 +1,4 @@
-"""Routing data with a planted rule: two kinds of question, one specialist for each."""
+"""Synthetic routing data with a planted rule: two topics, each with one specialist LLM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.encoders import make_encoder
 
 ENCODER_ID = "hashing+d64+t512"
-"""Needs no weights; two texts of one topic are near each other."""
+"""Id of an encoder without weights that places texts of one topic near each other."""
 
 TOPICS = {
     "cooking": ("simmer", "garlic", "butter", "oven", "dough", "spice", "roast", "kettle", "onion"),
@@ -31,22 +31,22 @@ _SCORES = {"cooking": (1.0, 0.2, 0.3), "algebra": (0.1, 1.0, 0.3)}
 
 
 def planted(n: int = 200, seed: int = 0) -> RoutingData:
-    """Make ``n`` questions, alternately of each topic, all measured.
+    """Return ``n`` questions that alternate between the topics, with a score of each LLM.
 
     Args:
-        n: Questions.
-        seed: Of words and scores; another seed gives other questions of the same kind.
+        n: Number of questions.
+        seed: Seed of words and scores; another seed gives other questions of the same topics.
 
     Returns:
-        Data with embeddings. The topic's specialist scores 1, the others 0.1 to 0.3 (so the
-        best single LLM averages about 0.6); tokens and dollars are recorded.
+        Data with embeddings, tokens and costs. The topic's specialist scores 1, the others 0 to
+        0.4, so the best single LLM averages about 0.6.
     """
     data = _planted(n, seed)
     arrays = {name: array.copy() for name, array in vars(data).items() if hasattr(array, "copy")}
     return replace(data, **arrays)
 
 
-@cache  # the checks of every router ask for the same few
+@cache  # the checks of all routers use the same few data sets
 def _planted(n: int, seed: int) -> RoutingData:
     draw = np.random.default_rng(seed)
     topics = [list(TOPICS)[i % 2] for i in range(n)]
@@ -77,13 +77,13 @@ def embedded(data: RoutingData) -> RoutingData:
 
 
 def shuffled(data: RoutingData, seed: int = 0) -> RoutingData:
-    """Return the data with outcomes dealt to the wrong questions: nothing is left to learn."""
+    """Return the data with its scores shuffled over the questions, so that nothing is learnable."""
     order = np.random.default_rng(seed).permutation(len(data))
     return replace(data, quality=data.quality[order])
 
 
 def repeated(data: RoutingData, rows: Sequence[int]) -> RoutingData:
-    """Return the data of some rows, which may stand several times, under ids of their own."""
+    """Return the data of some rows, possibly repeated, with new query ids."""
     index = np.asarray(rows)
     matrices = ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s")
     columns: dict[str, Any] = {name: getattr(data, name)[index] for name in matrices}
@@ -98,5 +98,5 @@ def repeated(data: RoutingData, rows: Sequence[int]) -> RoutingData:
 
 
 def doubled(data: RoutingData) -> RoutingData:
-    """Return the data with every row standing twice."""
+    """Return the data with every row twice."""
     return repeated(data, [*range(len(data)), *range(len(data))])

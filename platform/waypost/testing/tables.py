@@ -1,4 +1,4 @@
-"""Small routing data written out by hand."""
+"""Small routing data written by hand."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def outcomes(
     output_tokens: Mapping[str, Sequence[float | None]] | None = None,
     cost_usd: Mapping[str, Sequence[float | None]] | None = None,
 ) -> RoutingData:
-    """Build data for hand-worked examples.
+    """Return routing data for an example worked by hand.
 
     Args:
-        scores: LLM name -> score of each query; None is not measured.
+        scores: LLM name -> score of each query; None is a missing score.
         facts: LLM name -> facts, as in ``llms.json``.
-        vectors: Query embeddings, scaled to unit length here.
-        output_tokens: As ``scores``; not recorded where left out.
-        cost_usd: As ``scores``; not recorded where left out.
+        vectors: Query embeddings; they are scaled to unit length.
+        output_tokens: Like ``scores``; missing by default.
+        cost_usd: Like ``scores``; missing by default.
 
     Returns:
-        Data of queries ``q0``, ``q1``, ..., each ten characters long.
+        Data of queries ``q0``, ``q1``, ..., with ten characters each.
     """
     n = len(next(iter(scores.values())))
     data = RoutingData(

@@ -1,4 +1,4 @@
-"""Models of random weights that fit a test: a language model and a sentence encoder."""
+"""Tiny models with random weights for tests: a language model and a sentence encoder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def write_tiny_model(
 ) -> Path:
     """Write a Llama of 2 layers and width 64 with a byte-level tokenizer, and return its folder.
 
-    Reads like any model folder (config, safetensors, tokenizer with a chat template). Greedy
-    answers depend on the whole prompt; they hold ``letters`` and spaces only and never end by
-    themselves, so that a test decides by ``max_tokens`` and ``stop`` when they do.
+    The folder has the usual form (config, safetensors, tokenizer with a chat template). Greedy
+    answers depend on the whole prompt and consist of ``letters`` and spaces. They do not end by
+    themselves, so a test ends them with ``max_tokens`` or ``stop``.
 
     Args:
-        folder: Made where it is missing.
-        seed: Of the weights.
-        context_length: Positions the model has.
-        letters: What it may say; any other token is never the likeliest.
+        folder: The folder; created if missing.
+        seed: Seed of the weights.
+        context_length: Maximum number of positions.
+        letters: Letters of the answers; all other tokens have lower logits.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -58,7 +58,7 @@ def write_tiny_model(
     silent = torch.ones(len(tokenizer), dtype=torch.bool)
     silent[spoken] = False
     with torch.no_grad():
-        model.lm_head.weight[silent] = 0.0  # a logit of 0 never beats the best of many letters
+        model.lm_head.weight[silent] = 0.0  # the best of many letters has a logit above 0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -83,12 +83,12 @@ def _tokenizer() -> Any:
 def write_tiny_encoder(folder: Path, seed: int = 0) -> Path:
     """Write a BERT of 3 layers and width 64, and return its folder.
 
-    Reads like any model folder (config, safetensors, tokenizer). The words of `TOPICS` are tokens;
-    other words are read letter by letter.
+    The folder has the usual form (config, safetensors, tokenizer). The words of `TOPICS` are
+    tokens; other words are split into letters.
 
     Args:
-        folder: Made where it is missing.
-        seed: Of the weights.
+        folder: The folder; created if missing.
+        seed: Seed of the weights.
     """
     import torch
     from transformers import BertConfig, BertModel
@@ -128,12 +128,12 @@ def _word_pieces() -> Any:
     return tokenizer
 
 
-_folders: list[TemporaryDirectory[str]] = []  # each is removed when the process ends
+_folders: list[TemporaryDirectory[str]] = []  # removed at the end of the process
 
 
 @cache
 def stand_in(kind: Literal["encoder", "causal"]) -> str:
-    """Return the folder of a model of that kind, made at its first use in a process."""
+    """Return the folder of a tiny model of that kind, written once per process."""
     _folders.append(TemporaryDirectory(prefix="waypost-stand-in-"))
     folder = Path(_folders[-1].name)
     if kind == "encoder":

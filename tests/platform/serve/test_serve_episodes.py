@@ -55,7 +55,7 @@ async def test_an_answer_that_is_accepted_is_the_cheap_one(one_vote):
     assert headers["x-waypost-router"] == "tiers"
     assert headers["x-waypost-attempts"] == "2"  # tiny, and cook who judged
     assert headers["x-waypost-confidence"] == "0.5"
-    assert headers["x-waypost-reason"] == "the first tier is asked first"
+    assert headers["x-waypost-reason"] == "the first tier is called first"
 
 
 async def test_usage_is_that_of_every_call(one_vote):
