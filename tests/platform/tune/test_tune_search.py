@@ -187,7 +187,7 @@ def test_two_sweeps_do_not_write_one_file(tmp_path):
 
 def test_a_file_that_is_no_record_is_refused(tmp_path):
     (tmp_path / "trials.jsonl").write_text("hello\nworld\n")
-    with pytest.raises(SchemaError, match="no record of a sweep"):
+    with pytest.raises(SchemaError, match="not a journal of a sweep"):
         Journal(tmp_path / "trials.jsonl", {})
 
 

@@ -43,8 +43,8 @@ def test_every_type_of_dimension():
     [
         ({"type": "uniform", "low": 1, "high": 1}, "not below"),
         ({"type": "loguniform", "low": 0, "high": 1}, "above 0"),
-        ({"type": "quniform", "low": 0, "high": 1}, "q belongs"),
-        ({"type": "uniform", "low": 0, "high": 1, "q": 0.1}, "q belongs"),
+        ({"type": "quniform", "low": 0, "high": 1}, "quniform needs q"),
+        ({"type": "uniform", "low": 0, "high": 1, "q": 0.1}, "quniform needs q"),
         ({"type": "randint", "low": 0.5, "high": 3}, "whole numbers"),
         ({"type": "choice", "values": []}, "at least 1"),
         ({"type": "choice", "low": 1}, "unknown key"),
