@@ -1,4 +1,4 @@
-"""Query encoders: texts in, unit vectors out (``waypost.contracts.encoder.Encoder``)."""
+"""Query encoders: from texts to unit vectors (``waypost.contracts.encoder.Encoder``)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from waypost.encoders.spec import EncoderSpec
 
 
 def make_encoder(spec: EncoderSpec | str) -> Encoder:
-    """Build an encoder. Nothing is read or downloaded before its first use.
+    """Return an encoder. Its weights are read or downloaded at its first use.
 
     Args:
         spec: A spec, an id (``make_encoder(encoder.id)`` gives the same vectors), or a kind.
 
     Raises:
-        RegistryError: where the id names no encoder known here.
+        RegistryError: the id is unknown.
     """
     spec = EncoderSpec.of(spec) if isinstance(spec, str) else spec
     encoder = _base(spec)

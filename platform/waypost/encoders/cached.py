@@ -1,4 +1,4 @@
-"""A cache of vectors with a bound in bytes, shared by all that need a request's embedding."""
+"""A cache of vectors with a limit in bytes, shared by all users of a request's embedding."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from waypost.contracts.encoder import Encoder
 
 _OVERHEAD = 300
-"""Bytes that Python adds to each entry: key, array header, dictionary slot (measured: ~280)."""
+"""Overhead of an entry in bytes: key, array header, dictionary slot (measured: ~280)."""
 
 
 class CachedEncoder:
-    """Keeps the vectors of the texts used last.
+    """An encoder with an LRU cache of vectors.
 
-    It holds digests of texts, not the texts. Each miss is computed by the caller that had it;
-    two callers that miss one text at once may both compute it, which is harmless.
+    The cache stores digests of texts, not the texts. Each caller computes its own misses; two
+    callers that miss the same text at once may both compute it, which is harmless.
 
     Args:
-        base: The encoder to ask for what is not kept.
-        max_bytes: Most memory the entries may take.
+        base: The encoder of texts that are not in the cache.
+        max_bytes: Memory limit of the entries, in bytes.
     """
 
     def __init__(self, base: Encoder, max_bytes: int) -> None:
@@ -38,17 +38,17 @@ class CachedEncoder:
 
     @property
     def id(self) -> str:
-        """Id of the encoder below: a cache changes no vector."""
+        """Id of the base encoder, because the cache does not change vectors."""
         return self.base.id
 
     @property
     def dimension(self) -> int:
-        """Width of a vector."""
+        """Dimension of a vector."""
         return self.base.dimension
 
     @property
     def size_bytes(self) -> int:
-        """Memory the entries take now."""
+        """Current memory of the entries, in bytes."""
         return self._bytes
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -66,7 +66,7 @@ class CachedEncoder:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
             rows = self.base.encode(list(missing.values()))
-            if len(missing) == len(keys):  # nothing was kept, no text twice: already in order
+            if len(missing) == len(keys):  # no hits, no repeated texts: already in order
                 self._keep(missing, rows)
                 return rows
             known |= zip(missing, rows, strict=True)

@@ -1,4 +1,4 @@
-"""Makes a static encoder out of a sentence encoder (model2vec), the same one on every machine."""
+"""Distil a sentence encoder into a static one (model2vec), with equal results on all machines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _log = logging.getLogger(__name__)
 
 
 def locate(model: str, dimension: int, *, progress: Progress | None = None) -> Path:
-    """Return the folder of a static model, distilling it into the cache where it is not there.
+    """Return the folder of a static model, distilled into the cache if it is not there.
 
     Args:
-        model: Hub name or folder: a sentence encoder, or a static model as it is.
-        dimension: Principal components to keep.
-        progress: Told what is done; the default logs it.
+        model: Hub name or folder of a sentence encoder, or of a static model (returned as is).
+        dimension: Number of principal components to keep.
+        progress: Called with progress messages; the default logs them.
 
     Raises:
-        WeightsError: where the model cannot be obtained.
-        MissingExtraError: where it must be distilled and model2vec or torch is missing.
+        WeightsError: the model cannot be obtained.
+        MissingExtraError: the model must be distilled, and model2vec or torch is missing.
     """
     folder = _folder(model, dimension)
     if folders.is_published(folder):
@@ -42,23 +42,23 @@ def locate(model: str, dimension: int, *, progress: Progress | None = None) -> P
 def distill(
     model: str, dimension: int = 256, *, force: bool = False, progress: Progress | None = None
 ) -> Path:
-    """Distil a sentence encoder: one vector a token, principal components, Zipf weights.
+    """Distil a sentence encoder: one vector per token, principal components, Zipf weights.
 
-    The signs of principal components are arbitrary, so each is turned to make its column's
-    third moment positive: machines with another BLAS get the same table.
+    The signs of principal components are arbitrary and depend on the BLAS library. Each component
+    is flipped so that its column's third moment is positive, which gives the same table everywhere.
 
     Args:
         model: Hub name or folder of a sentence encoder.
-        dimension: Principal components to keep, at most the encoder's own width.
-        force: Distil again where the cache has it.
-        progress: Told what is done; the default logs it.
+        dimension: Number of principal components to keep, at most the encoder's own dimension.
+        force: Distil again even if the cache has the result.
+        progress: Called with progress messages; the default logs them.
 
     Returns:
         The folder, in model2vec's form.
 
     Raises:
-        WeightsError: where the sentence encoder cannot be obtained.
-        MissingExtraError: without model2vec's distillation or torch.
+        WeightsError: the sentence encoder cannot be obtained.
+        MissingExtraError: model2vec's distillation or torch is not installed.
     """
     say = _log.info if progress is None else progress
     source = weights.resolve(model, progress=progress)
@@ -104,6 +104,6 @@ def _write(source: Path, dimension: int, target: Path) -> None:
 
 
 def fix_signs(table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn each column so that the sum of its cubes is not negative."""
+    """Flip columns so that the sum of cubes of each one is not negative."""
     cubes = np.einsum("ij,ij,ij->j", table, table, table, dtype=np.float64)
     return table * np.where(cubes < 0, np.float32(-1), np.float32(1))

@@ -1,4 +1,4 @@
-"""Bag of hashed words and character trigrams: no weights, for tests and as a floor to beat."""
+"""Bag of hashed words and character trigrams, without weights: for tests and as a baseline."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
 class HashingEncoder:
-    """Counts words and trigrams in signed hash buckets, square-rooted, on the unit sphere.
+    """An encoder of word and trigram counts in signed hash buckets.
 
-    Texts that share words are near each other, so routers do learn on it. The same text gives
-    the same vector in every process and on every machine.
+    A vector consists of signed square roots of the counts, scaled to unit length. Texts that share
+    words are near each other, so routers can learn from it. A text has the same vector on every
+    machine.
 
     Args:
         id: The encoder id.
         dimension: Number of buckets.
-        max_tokens: Texts are cut at ten times as many characters.
+        max_tokens: Token limit; texts are cut to ten times as many characters.
     """
 
     def __init__(self, id: str, dimension: int, max_tokens: int) -> None:

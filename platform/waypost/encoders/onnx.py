@@ -1,4 +1,4 @@
-"""An int8 ONNX export of a sentence encoder, run by ONNX Runtime: no torch, no transformers."""
+"""An int8 ONNX export of a sentence encoder, run by ONNX Runtime without torch or transformers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from waypost.weights.folders import find_onnx
 
 
 class OnnxEncoder:
-    """Mean-pooled token vectors of an int8 transformer.
+    """An encoder that mean-pools the token vectors of an int8 transformer.
 
-    Texts run one by one: on a CPU that is faster than padded batches (10 against 15 ms a query
-    in sixteens, one thread), and dynamic quantisation, which scales activations by the whole
-    batch, cannot make a row depend on its neighbours.
+    Texts run one at a time. On a CPU this is faster than padded batches (10 ms instead of 15 ms a
+    query in batches of 16, one thread). It also keeps a row independent of the other rows: dynamic
+    quantisation scales activations by the whole batch.
 
     Args:
         id: The encoder id.
         model: Hub name or folder of the float model; its ``#int8`` export is used.
-        max_tokens: Tokens read of each text.
-        threads: Threads ONNX Runtime may use for one text.
+        max_tokens: Number of tokens read from each text.
+        threads: Number of threads of ONNX Runtime for one text.
     """
 
     def __init__(self, id: str, model: str, max_tokens: int, threads: int) -> None:
@@ -39,15 +39,15 @@ class OnnxEncoder:
 
     @property
     def dimension(self) -> int:
-        """Width of a vector; loads the model on first use."""
+        """Dimension of a vector; loads the model on first use."""
         return self._load()[2]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be obtained.
-            MissingExtraError: without ONNX Runtime.
+            WeightsError: the model cannot be obtained.
+            MissingExtraError: ONNX Runtime is not installed.
         """
         tokenizer, session, dimension, typed = self._load()
         rows = np.zeros((len(texts), dimension), np.float32)
@@ -80,7 +80,7 @@ class OnnxEncoder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # threads that spin between requests would take the cores from generation
+        # threads that spin between requests would take cores from generation
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -15,10 +15,10 @@ from waypost.weights.catalog import MINILM, is_hub_name
 Kind = Literal["static", "onnx", "torch", "hashing"]
 
 STATIC_RECIPE = 1
-"""Raised whenever distillation gives another table."""
+"""Increased whenever distillation gives another table."""
 
 STRUCTURE_VERSION = 1
-"""Raised whenever a structure feature changes."""
+"""Increased whenever a structure feature changes."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "static": {"model": MINILM, "dimension": 256, "max_tokens": 512},
@@ -34,22 +34,22 @@ _ID = re.compile(
 
 
 class EncoderSpec(StrictModel):
-    """One query encoder. Keys left out take the kind's own default.
+    """Specification of a query encoder. Missing keys have defaults that depend on the kind.
 
     Attributes:
         kind: ``static`` (token vectors distilled from `model`), ``onnx`` (int8), ``torch``
             (sentence-transformers) or ``hashing`` (no weights, for tests).
         model: Hub name, or a folder relative to WAYPOST_ROOT of the form ``a/b``; none for
             hashing.
-        dimension: Width of a vector without structure features; static and hashing only.
-        max_tokens: Tokens read of a text.
-        structure: Join features of the text's form (``waypost.encoders.structure``).
-        structure_weight: Their share of the cosine, in (0, 1).
+        dimension: Dimension of a vector without structure features; static and hashing only.
+        max_tokens: Number of tokens read from a text.
+        structure: Add features of the text's form (``waypost.encoders.structure``).
+        structure_weight: Share of these features in the cosine, in (0, 1).
         threads: Threads of one call (onnx, torch).
-        batch_size: Texts in one pass (torch); None is 1 on the CPU, where padding costs more than
-            a batch saves, and 64 elsewhere.
-        device: torch device (torch).
-        cache_mb: Bound of the cache of vectors in MB; 0 is no cache.
+        batch_size: Texts per forward pass (torch). None is 1 on the CPU, where padding costs more
+            than a batch saves, and 64 on other devices.
+        device: Device of torch, such as ``cpu`` or ``cuda`` (torch only).
+        cache_mb: Memory limit of the cache of vectors in MB; 0 disables the cache.
     """
 
     kind: Kind = "static"
@@ -83,7 +83,7 @@ class EncoderSpec(StrictModel):
 
     @property
     def id(self) -> str:
-        """Name of everything that decides the vectors; `EncoderSpec.of` reads it back."""
+        """Id made from all keys that change the vectors; `EncoderSpec.of` parses it."""
         parts: list[str] = [self.kind]
         if self.model is not None:
             parts.append(self.model.replace("/", "--"))
@@ -98,10 +98,10 @@ class EncoderSpec(StrictModel):
 
     @classmethod
     def of(cls, id: str) -> EncoderSpec:
-        """Read an encoder id (or a bare kind, which stands for its defaults).
+        """Return the spec of an encoder id, or of a kind with its defaults.
 
         Raises:
-            RegistryError: where the id is not one of ours, or of a version not known here.
+            RegistryError: the id is unknown or belongs to another version of Waypost.
         """
         if id in _DEFAULTS:
             return cls.model_validate({"kind": id})

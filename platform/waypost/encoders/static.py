@@ -1,8 +1,8 @@
-"""Static embeddings: one vector for each token, averaged. NumPy and a tokenizer, no network.
+"""Static embeddings: the mean of one vector per token, with NumPy and a tokenizer only.
 
-It reads the form of model2vec (Tulkens and van Dongen, 2024): ``model.safetensors`` with
-``embeddings`` (and, where the vocabulary is quantised, ``mapping`` and ``weights``),
-``tokenizer.json`` and ``config.json``.
+Models have the form of model2vec (Tulkens and van Dongen, 2024): ``model.safetensors`` with
+``embeddings`` (and ``mapping`` and ``weights`` if the vocabulary is quantised), ``tokenizer.json``
+and ``config.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from waypost.encoders.texts import prepare, unit_rows
 
 
 class StaticEncoder:
-    """Averages token vectors.
+    """An encoder that averages token vectors.
 
     The table is read on first use. A row does not depend on the other rows of its call.
 
@@ -28,8 +28,8 @@ class StaticEncoder:
         id: The encoder id.
         locate: Returns the model's folder; called once, on first use (it may distil or
             download).
-        dimension: Width of a vector; a wider table is cut to its first columns.
-        max_tokens: Tokens read of each text.
+        dimension: Dimension of a vector; a wider table is cut to its first columns.
+        max_tokens: Number of tokens read from each text.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class StaticEncoder:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be obtained.
-            SchemaError: where its table is narrower than `dimension`.
+            WeightsError: the model cannot be obtained.
+            SchemaError: the model's table is narrower than `dimension`.
         """
         tokenizer, table, unknown = self._load()
         rows = np.zeros((len(texts), self.dimension), np.float32)
         for row, text in zip(rows, prepare(texts, self.max_tokens), strict=True):
-            # one by one: encode_batch starts threads, and those make a later fork unsafe
+            # one text at a time: encode_batch starts threads, which make a later fork unsafe
             ids = tokenizer.encode(text, add_special_tokens=False).ids
             if unknown in ids:
                 ids = [number for number in ids if number != unknown]
@@ -80,7 +80,7 @@ class StaticEncoder:
         if table.shape[1] < self.dimension:
             raise SchemaError(
                 f"{folder}: the static model has {table.shape[1]} dimensions, "
-                f"the encoder asks for {self.dimension}"
+                f"the encoder needs {self.dimension}"
             )
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_padding()

@@ -1,8 +1,8 @@
-"""Features of a text's form: cheap, without weights, and what sentence encoders do not see.
+"""Features of a text's form, without weights, which sentence encoders do not capture.
 
-Each is scaled into [-1, 1] by a fixed, round scale that is of no data set. How long a question
-is, whether it offers choices and whether it holds code or LaTeX tells much about which model
-can answer it. A change to any of them raises ``spec.STRUCTURE_VERSION``.
+The length of a question, its choices, and code or LaTeX in it help to predict which LLM can answer
+it. Each feature has a fixed scale into [-1, 1] that is not fitted to any data set. A change of a
+feature must increase ``spec.STRUCTURE_VERSION``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from waypost.contracts.encoder import Encoder
 from waypost.encoders.texts import unit_rows
 
 _LIMIT = 4000
-"""Characters read at the start and at the end of a text; the middle tells nothing new."""
+"""Number of characters read at the start and at the end of a long text; the middle is skipped."""
 
 _CHOICE = re.compile(r"(?:^|[\s(])\(?([A-J])[).:](?=\s)")
 _CODE = re.compile(
@@ -26,7 +26,7 @@ _CODE = re.compile(
     re.M,
 )
 _LATEX = re.compile(r"\\[a-zA-Z]+|\$[^$\n]+\$|[\^_]\{")
-# ++ gives nothing back: of thousands of digits in a row every one would be tried as the last
+# ++ is possessive: backtracking over thousands of digits in a row would take quadratic time
 _MATHS = re.compile(r"\d\s*[-+*/=^<>%\u00d7\u00f7]\s*\d|\d++(?:\.\d++)?%|[=≤≥√∑∫]")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _ASKS = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
@@ -44,12 +44,12 @@ def _log(value: float, top: float) -> float:
 
 
 def _share(part: float, whole: float, top: float) -> float:
-    """Map a share of 0 to -1 and one of `top` or more to 1."""
+    """Map a share of 0 to -1 and a share of `top` or more to 1."""
     return 2.0 * min(part / max(whole, 1) / top, 1.0) - 1.0
 
 
 def _choices(text: str) -> int:
-    """Count the choices offered: distinct marks A, B, ... from A on without a gap."""
+    """Return the number of choices: distinct marks A, B, ... without a gap; 0 for fewer than 2."""
     marks = set(_CHOICE.findall(text))
     count = 0
     while chr(ord("A") + count) in marks:
@@ -92,20 +92,19 @@ DIMENSION = len(_describe(""))
 
 
 def structure_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Describe the form of texts.
+    """Return the features of texts, float32 of shape (n_texts, DIMENSION), rows of unit length.
 
-    Returns float32 of shape (n_texts, DIMENSION), rows of unit length. Columns, before scaling:
-    characters, words, characters a word, choices offered (yes or no), number of choices, share
-    of digits, numbers, line breaks, marks of code, of LaTeX, of arithmetic, question marks,
-    question words, words of command, a blank to fill, share of capitals, share of letters
-    beyond Latin script, share of East Asian characters.
+    Columns, before scaling: characters, words, characters per word, choices offered (yes or no),
+    number of choices, share of digits, numbers, line breaks, marks of code, of LaTeX, of
+    arithmetic, question marks, question words, command verbs, a blank to fill, share of capitals,
+    share of non-Latin letters, share of East Asian characters.
     """
     rows = np.array([_describe(text) for text in texts], np.float32).reshape(-1, DIMENSION)
     return unit_rows(rows)
 
 
 class StructuredEncoder:
-    """Joins the vectors of a base encoder and the structure features.
+    """An encoder that concatenates the vectors of a base encoder and the structure features.
 
     The cosine of two vectors is ``(1 - weight)`` times that of the base encoder plus ``weight``
     times that of the structure features.
@@ -123,7 +122,7 @@ class StructuredEncoder:
 
     @property
     def dimension(self) -> int:
-        """Width of the base vector and the features together."""
+        """Dimension of the base vector and the features together."""
         return self.base.dimension + DIMENSION
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -135,6 +134,6 @@ class StructuredEncoder:
 def join(
     content: NDArray[np.float32], form: NDArray[np.float32], weight: float
 ) -> NDArray[np.float32]:
-    """Join unit rows of shape (n, a) and (n, b) to unit rows of shape (n, a + b)."""
+    """Concatenate unit rows of shapes (n, a) and (n, b) to unit rows of shape (n, a + b)."""
     parts = [content * np.float32((1 - weight) ** 0.5), form * np.float32(weight**0.5)]
     return np.concatenate(parts, axis=1)

@@ -1,4 +1,4 @@
-"""Steps that all encoders share: cutting texts, unit vectors, batches."""
+"""Steps shared by all encoders: cutting texts, unit vectors, batches."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHARS_PER_TOKEN = 10
-"""Characters kept for each token allowed: words of twice the usual length still fit."""
+"""Characters kept per allowed token; enough for words of twice the usual length."""
 
 
 def prepare(texts: Sequence[str], max_tokens: int) -> list[str]:
-    """Cut texts before they are tokenised, and replace what is not valid Unicode.
+    """Return texts cut before tokenisation, with invalid Unicode replaced.
 
-    A tokenizer reads the whole of a text even where it keeps its first tokens only.
+    Cutting saves time, because a tokenizer reads the whole text even if it truncates the tokens.
     """
     limit = max_tokens * CHARS_PER_TOKEN
     return [_valid(text[:limit]) for text in texts]
 
 
 def _valid(text: str) -> str:
-    # lone surrogates reach us through JSON escapes; no tokenizer takes them
+    # lone surrogates can come from JSON escapes; tokenizers reject them
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 

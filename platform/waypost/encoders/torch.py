@@ -1,4 +1,4 @@
-"""A sentence-transformers model, run by torch: the reference, and the choice on a GPU."""
+"""A sentence-transformers model run by torch: the reference encoder, and the one for a GPU."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from waypost.encoders.texts import batches_by_length, prepare, unit_rows
 
 
 class TorchEncoder:
-    """Any sentence-transformers model, in float32 with the pooling it was trained with.
+    """An encoder that runs any sentence-transformers model in float32 with its own pooling.
 
     Calls from several threads run one after another.
 
     Args:
         id: The encoder id.
         model: Hub name or folder.
-        max_tokens: Tokens read of each text; the model's own limit where that is less.
-        threads: torch threads of a call; the process's own number is put back after it.
-        batch_size: Texts in one forward pass; None is 1 on the CPU and 64 elsewhere.
+        max_tokens: Number of tokens read from each text, at most the model's own limit.
+        threads: torch threads of a call; the previous number is restored after it.
+        batch_size: Texts per forward pass; None is 1 on the CPU and 64 on other devices.
         device: torch device, such as ``cpu`` or ``cuda``.
     """
 
@@ -49,7 +49,7 @@ class TorchEncoder:
 
     @property
     def dimension(self) -> int:
-        """Width of a vector; loads the model on first use."""
+        """Dimension of a vector; loads the model on first use."""
         with self._lock:
             return int(self._load().get_embedding_dimension())
 
@@ -57,8 +57,8 @@ class TorchEncoder:
         """Embed texts; see `waypost.contracts.encoder.Encoder`.
 
         Raises:
-            WeightsError: where the model cannot be obtained.
-            MissingExtraError: without sentence-transformers.
+            WeightsError: the model cannot be obtained.
+            MissingExtraError: sentence-transformers is not installed.
         """
         short = prepare(texts, self.max_tokens)
         with self._lock:
