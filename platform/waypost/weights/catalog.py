@@ -1,7 +1,7 @@
-"""Which data packages hold which model: packages, versions, files, sizes and digests.
+"""Catalog of models in data packages: packages, versions, files, sizes and digests.
 
-The packages are third-party re-uploads, so each file is taken only with the digest given here.
-The names of the models are those of the hub; ``#int8`` is the model's int8 ONNX export.
+The packages are third-party re-uploads, so a file is used only if its digest matches. Models have
+their names on the hub; ``#int8`` is the model's int8 ONNX export.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def is_hub_name(name: str) -> bool:
-    """Say whether a name has the hub's form: ``org/model``, ASCII, no two dashes together."""
+    """Return whether a name has the hub's form: ``org/model``, ASCII, no double dash."""
     return _HUB_NAME.fullmatch(name) is not None and "--" not in name
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file inside one package.
+    """One file in a package.
 
     Attributes:
         package: Name on the package index.
         version: Exact version.
         member: Path of the file inside the wheel.
-        size: Bytes.
+        size: Size in bytes.
         sha256: Digest of the file.
-        target: Where the file belongs in the model's folder; empty for a piece of a GGUF file,
-            whose pieces are joined in order.
+        target: Path of the file in the model's folder; empty for a piece of a GGUF file, whose
+            pieces are joined in order.
     """
 
     package: str
@@ -42,12 +42,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model that data packages hold.
+    """One model in data packages.
 
     Attributes:
-        form: ``gguf`` (joined and converted) or ``files`` (copied as they are).
-        parts: The files, all of them needed.
-        base: Another model of the catalog whose tokenizer and config belong to this one.
+        form: ``gguf`` (joined and converted) or ``files`` (copied unchanged).
+        parts: All files of the model.
+        base: Another model of the catalog whose tokenizer and config are copied.
     """
 
     form: Literal["gguf", "files"]
@@ -56,14 +56,14 @@ class Entry:
 
     @property
     def download_bytes(self) -> int:
-        """Bytes to fetch, before the wheels' compression."""
+        """Bytes to download, without the wheels' compression."""
         return sum(part.size for part in self.parts)
 
 
 def _series(
     package: str, version: str, size: int, last_size: int, digests: str
 ) -> tuple[Part, ...]:
-    """Parts ``<package>1..n``, each with ``data/partNN.bin``; all but the last are of one size."""
+    """Return parts ``<package>1..n`` with ``data/partNN.bin``; all but the last have one size."""
     shas = digests.split()
     return tuple(
         Part(

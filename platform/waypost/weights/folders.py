@@ -1,4 +1,4 @@
-"""Model folders on disk: what counts as whole, and how one appears in the cache at once."""
+"""Model folders on disk: completeness checks, and atomic creation in the cache."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from waypost.contracts.atomic import replacing_folder
 from waypost.contracts.errors import WeightsError
 
 MARKER = "waypost.json"
-"""Written last into a folder of the cache; says where the folder came from."""
+"""Name of the file with a cache folder's origin, which is written last."""
 
 FORMAT = 1
-"""Raised when the conversion changes, so that folders of an older one are made again."""
+"""Increased when the conversion changes, so that older folders are written again."""
 
 
 def slug(model: str) -> str:
-    """Return a file name for a model: ``a/b#c`` becomes ``a--b--c``."""
+    """Return the file name of a model: ``a/b#c`` becomes ``a--b--c``."""
     return model.replace("/", "--").replace("#", "--")
 
 
 def missing_file(folder: Path, *, onnx: bool = False) -> str | None:
-    """Name what a model folder lacks to be loaded, or None where it is whole.
+    """Return the name of a file that a model folder lacks, or None if it is complete.
 
     Args:
         folder: The folder, in Hugging Face layout.
-        onnx: Whether an ONNX export and its tokenizer are wanted, rather than safetensors.
+        onnx: Require an ONNX export and its tokenizer instead of safetensors.
     """
     if not folder.is_dir():
         return "the folder"
@@ -46,9 +46,9 @@ def missing_file(folder: Path, *, onnx: bool = False) -> str | None:
 
 
 def find_onnx(folder: Path) -> Path | None:
-    """Return the int8 ONNX file of a folder that suits this processor, or None.
+    """Return the folder's int8 ONNX file that runs on this processor, or None.
 
-    The hub's exports are named by instruction set; the others run anywhere.
+    Some exports on the hub are named after an instruction set; the others run everywhere.
     """
     import platform
 
@@ -63,7 +63,7 @@ def find_onnx(folder: Path) -> Path | None:
 
 
 def is_published(folder: Path) -> bool:
-    """Say whether a folder of the cache is whole and of this version's form."""
+    """Return whether a folder of the cache is complete and has the current `FORMAT`."""
     try:
         data = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -73,18 +73,21 @@ def is_published(folder: Path) -> bool:
 
 @contextmanager
 def publishing(folder: Path, origin: dict[str, Any]) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes its final name only when the block ends well.
+    """Yield an empty folder to fill; rename it to ``folder`` if the block ends without error.
 
     Call it under `locked`. Leftovers of earlier, killed attempts are removed first.
 
     Args:
-        folder: The final name.
-        origin: JSON-able facts for the marker file.
+        folder: The final path.
+        origin: Facts for the marker file, serialisable as JSON.
+
+    Raises:
+        WeightsError: the folder cannot be written.
     """
     scratch = folder.parent / f".{folder.name}.partial"
 
     def failed(why: str) -> WeightsError:
-        return WeightsError(f"{folder}: cannot be made: {why}; set WAYPOST_CACHE to another place")
+        return WeightsError(f"{folder}: cannot be written: {why}; change WAYPOST_CACHE")
 
     with replacing_folder(folder, failed, work=scratch) as content:
         yield content
@@ -94,10 +97,10 @@ def publishing(folder: Path, origin: dict[str, Any]) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of one cache folder across processes and threads; waits for it."""
+    """Wait for the lock of a cache folder and hold it, across processes and threads."""
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # released when the handle closes, or the process dies
+        fcntl.flock(handle, fcntl.LOCK_EX)  # released when the handle closes or the process ends
         yield

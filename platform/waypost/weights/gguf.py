@@ -1,4 +1,4 @@
-"""Turn one GGUF file into a folder in Hugging Face layout: bf16 safetensors and tokenizer files."""
+"""Convert a GGUF file to a folder in Hugging Face layout: bf16 safetensors and tokenizer files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4
-"""GGUF token types that are matched whole, before BPE; the first kind is hidden when decoding."""
+"""GGUF token types that are matched as a whole before BPE; decoding skips the first type."""
 
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>")
-"""Either ends an answer of a ChatML model, whichever of them the GGUF calls the end."""
+"""Both tokens end an answer of a ChatML model, whichever of them is the GGUF's end token."""
 
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -35,15 +35,15 @@ def write_tokenizer(
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json.
 
     Args:
-        get: Returns a GGUF field by name, or its second argument where there is none.
+        get: Returns a GGUF field by name, or its second argument if the field is missing.
         config: The model's config.json; its token ids and context length are used.
         target: Folder to write to.
 
     Returns:
-        The generation config (begin, end and padding ids) that belongs to it.
+        The model's generation config (begin, end and padding ids).
 
     Raises:
-        WeightsError: where the tokenizer is of a kind this converter does not know.
+        WeightsError: the kind of the tokenizer is not supported.
     """
     tokens: list[str] = get("tokenizer.ggml.tokens")
     types: list[int] = get("tokenizer.ggml.token_type")
@@ -63,7 +63,7 @@ def write_tokenizer(
             "tokenizer_class": "PreTrainedTokenizerFast",
             **special,
             "model_max_length": config["max_position_embeddings"],
-            # the class's own default adds token_type_ids, which generate() of 4.45 refuses
+            # the class's default adds token_type_ids, which generate() of 4.45 rejects
             "model_input_names": ["input_ids", "attention_mask"],
             "clean_up_tokenization_spaces": False,
             "add_prefix_space": False,
@@ -134,26 +134,26 @@ _NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 
-# Two quantisations of one matrix have a cosine above 0.99 (4 against 6 bits); two different
-# matrices have one near 0.
+# Two quantisations of one matrix have a cosine above 0.99 (4 and 6 bits), different matrices one
+# near 0.
 _TIED_COSINE = 0.98
 _TIED_ROWS = 2048
 
 
 def convert(source: str | Path, target: str | Path, shard_bytes: int = 4 << 30) -> None:
-    """Convert a GGUF of architecture llama or qwen2.
+    """Convert a GGUF file of architecture llama or qwen2.
 
-    Where the file holds input and output embeddings that are two quantisations of one matrix
-    (the model was tied before it was quantised), the finer one is kept for both.
+    If input and output embeddings are two quantisations of one matrix (the model was tied before
+    quantisation), the finer one is used for both.
 
     Args:
         source: The GGUF file.
         target: An existing, empty folder.
-        shard_bytes: Largest size of one safetensors file.
+        shard_bytes: Maximum size of one safetensors file.
 
     Raises:
-        WeightsError: where the architecture or a tensor is not one this converter knows.
-        MissingExtraError: without the packages gguf and torch.
+        WeightsError: the architecture or a tensor is not supported.
+        MissingExtraError: the package gguf or torch is not installed.
     """
     try:
         import gguf
@@ -222,7 +222,7 @@ def _model_config(
         "hidden_act": "silu",
         "initializer_range": 0.02,
         "max_position_embeddings": field("context_length"),
-        # GGUF keeps 1e-5 as the nearest float32
+        # GGUF stores 1e-5 as the nearest float32
         "rms_norm_eps": float(f"{field('attention.layer_norm_rms_epsilon'):.6g}"),
         # transformers 4.45 and vLLM read rope_theta and torch_dtype; 5 accepts both spellings
         "rope_theta": field("rope.freq_base", 10000.0),
@@ -256,7 +256,7 @@ def _converted(
             values = _unpermute(values, heads[part])
         if name == "output.weight" and config["tie_word_embeddings"]:
             name = "token_embd.weight"
-        # F32 tensors are read-only views of the file: "W" copies those
+        # F32 tensors are read-only views of the file; "W" copies them
         yield (
             _hub_name(name),
             torch.from_numpy(np.require(values, requirements=["C", "W"])).to(torch.bfloat16),
@@ -264,7 +264,7 @@ def _converted(
 
 
 def _unpermute(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo the row order in which GGUF keeps rotary projections of Llama models."""
+    """Undo the row order of rotary projections of Llama models in GGUF."""
     half = values.shape[0] // heads // 2
     return values.reshape(heads, half, 2, -1).swapaxes(1, 2).reshape(values.shape)
 

@@ -1,4 +1,4 @@
-"""The model hub and its local cache. Whether the hub can be reached is asked once a process."""
+"""The model hub and its local cache. A failure to reach the hub is remembered in the process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _unreachable: list[str] = []  # holds the reason after the first failure
 def cached(repo: str, *, onnx: bool) -> Path:
     """Return the snapshot of a repository in the local hub cache.
 
-    It is read as files, so it works without the package huggingface_hub.
+    Works without the package huggingface_hub.
 
     Raises:
-        WeightsError: where there is none, or none that is whole.
+        WeightsError: there is no complete snapshot.
     """
     folder = _cache_folder() / f"models--{repo.replace('/', '--')}"
     main = folder / "refs" / "main"
@@ -48,8 +48,8 @@ def download(repo: str, *, onnx: bool) -> Path:
     """Download a repository into the hub cache.
 
     Raises:
-        WeightsError: where the hub cannot be reached, refuses, or holds no usable files. An
-            unreachable hub costs at most a few seconds, once a process.
+        WeightsError: the hub cannot be reached, refuses, or has no usable files. An unreachable
+            hub takes at most a few seconds, once per process.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -78,15 +78,16 @@ def download(repo: str, *, onnx: bool) -> Path:
 
 
 def forget() -> None:
-    """Forget that the hub could not be reached (tests)."""
+    """Clear the remembered failure to reach the hub (for tests)."""
     _unreachable.clear()
 
 
 def _probe(repo: str) -> None:
-    """Ask for the repository once, within `_PROBE_S`.
+    """Request the repository's facts once, with a time-out of `_PROBE_S`.
 
     Raises:
-        WeightsError: where it does not exist, is closed to us, or nothing answers.
+        WeightsError: the repository does not exist or is not accessible, or the hub is not
+            reachable.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import HfHubHTTPError
@@ -101,14 +102,14 @@ def _probe(repo: str) -> None:
 
 
 def _in_time(call: Callable[[], object], limit_s: float | None) -> tuple[Exception | None, object]:
-    """Run a call in a daemon thread: name resolution knows no time-out of its own."""
+    """Run a call in a daemon thread, because name resolution has no time-out."""
     result: list[object] = []
     failure: list[Exception] = []
 
     def run() -> None:
         try:
             result.append(call())
-        except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except Exception as error:  # noqa: BLE001 - returned to the caller
             failure.append(error)
 
     thread = threading.Thread(target=run, name="hub", daemon=True)

