@@ -1,13 +1,13 @@
-"""Inputs and outputs of commands: a local path, or a URI of any store that pyarrow or fsspec knows.
+"""Inputs and outputs of commands: a local path, or a URI of a store of pyarrow or fsspec.
 
-    with local_copy("s3://bucket/routing") as folder: ...       read what is there
-    with mirrored("s3://bucket/runs/knn") as folder: ...        write; what was there is there again
-    with alone_in(place("s3://bucket/data")): ...               no other process works there
+    with local_copy("s3://bucket/routing") as folder: ...       read an input
+    with mirrored("s3://bucket/runs/knn") as folder: ...        write an output; existing files stay
+    with alone_in(place("s3://bucket/data")): ...               lock out other processes
 
-Commands work on local folders only. A plain path, or file://, is itself: nothing is copied. Any
-other URI is copied to a temporary folder of this machine and, for an output, back. Credentials come
-from the store's usual places (its environment variables and files); a URI may hold them, too, and
-then no message does.
+Commands work on local folders only. A plain path or a file:// URI is used directly. Any other URI
+is copied to a local temporary folder and, for an output, back to the store. Credentials come from
+the store's usual places (its environment variables and files). A URI may contain credentials, too;
+messages hide them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A local folder whose files are kept in a store: an output that a killed run finds again."""
+"""Local folders copied from and to a store, so that a restarted run finds its earlier output."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from waypost.storage.uri import (
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".waypost-part"
-"""End of the names under which files are uploaded before they get their own."""
+"""Suffix of the temporary names of files during their upload."""
 
 THREADS = 8
-"""Files copied at a time."""
+"""Number of files copied in parallel."""
 
 _CHUNK = 1 << 20
 
 
 @contextmanager
 def local_copy(source: str | Place) -> Iterator[Path]:
-    """Give a local path to what is at ``source``: a folder or a file, for reading.
+    """Yield a local path of the folder or file at ``source``, for reading.
 
-    A copy is removed when the block ends.
+    A copy is removed at the end of the block.
 
     Args:
-        source: A path, which is itself, or a URI.
+        source: A path, which is yielded unchanged, or a URI.
 
     Raises:
-        StorageMissingError: nothing is there.
-        StorageError: it cannot be read.
+        StorageMissingError: nothing is at the URI.
+        StorageError: the store cannot be read.
     """
     where = place(source)
     if isinstance(where, Path):
@@ -74,7 +74,7 @@ def local_copy(source: str | Place) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(uri: Uri) -> Iterator[Path]:
-    """Give a name that is free, alone in a temporary folder, and ends as the URI does."""
+    """Yield an unused path with the URI's last name, alone in a temporary folder."""
     work = Path(tempfile.mkdtemp(prefix="waypost-"))
     try:
         yield work / uri.name
@@ -83,10 +83,13 @@ def temporary_folder(uri: Uri) -> Iterator[Path]:
 
 
 def fetch(uri: Uri, store: Any, path: str, folder: Path) -> dict[str, int]:
-    """Copy every file below ``path`` into ``folder``.
+    """Copy all files below ``path`` into ``folder``.
 
     Returns:
-        The bytes of each file by its path relative to ``folder``.
+        Path relative to ``folder`` -> size in bytes, for each file.
+
+    Raises:
+        StorageError: a file cannot be read, or its name points outside ``folder``.
     """
     from pyarrow.fs import FileSelector
 
@@ -109,7 +112,7 @@ def fetch(uri: Uri, store: Any, path: str, folder: Path) -> dict[str, int]:
 
 
 def download(store: Any, path: str, target: Path) -> None:
-    """Copy one file of a store."""
+    """Copy one file from a store."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with store.open_input_stream(path) as source, target.open("wb") as file:
         while chunk := source.read(_CHUNK):
@@ -118,7 +121,7 @@ def download(store: Any, path: str, target: Path) -> None:
 
 @contextmanager
 def naming(uri: Uri, folder: Path) -> Iterator[None]:
-    """Let errors of the block name the URI, where they name its local copy."""
+    """Replace the local copy's path by the URI in the errors of the block."""
     try:
         yield
     except WaypostError as error:
@@ -135,10 +138,10 @@ def naming(uri: Uri, folder: Path) -> Iterator[None]:
 
 
 EVERY_S = 30.0
-"""Seconds between two copies of what changed, while the block runs."""
+"""Seconds between two copies of changed files during the block."""
 
 TRIES = 3
-"""Of the last copy, after which the local folder is kept."""
+"""Attempts of the last copy, before the local folder is kept instead."""
 
 _STILL_WRITTEN_S = 1.0
 
@@ -147,19 +150,20 @@ _Stamp: TypeAlias = tuple[int, int]
 
 @contextmanager
 def mirrored(target: str | Place, every_s: float = EVERY_S) -> Iterator[Path]:
-    """Give a local folder for an output; what was there before is in it.
+    """Yield a local folder for an output, with the existing files of ``target``.
 
-    A path is itself. For a URI what changed is copied every ``every_s`` seconds, and when the
-    block ends, well or not; files that went away locally go away there, too, at the end. A file
-    appears under its name when all of it is there; the file written last appears last.
+    A path is yielded unchanged. For a URI, changed files are copied to the store every ``every_s``
+    seconds and at the end of the block, also after an error. Files deleted locally are deleted in
+    the store at the end. An upload gets its final name when it is complete. The file written last
+    is uploaded last.
 
     Args:
         target: A path or a URI; the folder need not exist.
-        every_s: Seconds; infinity copies at the end only.
+        every_s: Seconds between copies; infinity copies at the end only.
 
     Raises:
-        StorageError: the store cannot be written, said before the block begins; or the last copy
-            failed, and the message says where the local folder is kept.
+        StorageError: the store cannot be written (raised before the block), or the last copy
+            failed (the message contains the path where the local folder is kept).
     """
     where = place(target)
     if isinstance(where, Path):
@@ -200,11 +204,11 @@ def _finish(
 
 
 class Mirror:
-    """Copies what changed in a folder to a store.
+    """Copier of a folder's changes to a store.
 
     Args:
-        uri: Where to.
-        folder: The local folder; made by `begin`.
+        uri: The folder in the store.
+        folder: The local folder; `begin` creates it.
     """
 
     def __init__(self, uri: Uri, folder: Path) -> None:
@@ -213,10 +217,10 @@ class Mirror:
         self._there: dict[str, _Stamp] = {}
 
     def begin(self) -> None:
-        """Fetch what is there, and see that the store can be written.
+        """Fetch the existing files, and check that the store can be written.
 
         Raises:
-            StorageError: it cannot be read or written.
+            StorageError: the store cannot be read or written.
         """
         fetched = fetch(self.uri, self._store, self._path, self.folder)
         self._there = {
@@ -230,18 +234,18 @@ class Mirror:
             delete(self._store, probe)
 
     def repeat(self, stop: threading.Event, every_s: float) -> None:
-        """Copy what changed again and again until ``stop`` is set."""
+        """Copy changed files every ``every_s`` seconds until ``stop`` is set."""
         while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):
             try:
                 self.push()
             except StorageError as error:
-                logger.warning("%s; tried again in %g s", error, every_s)
+                logger.warning("%s; retrying in %g s", error, every_s)
 
     def push(self, *, whole: bool = False) -> int:
-        """Copy files that changed since they were copied; return how many were.
+        """Copy files that changed since their last copy; return the number of copied files.
 
         Args:
-            whole: Also those written within the last second, which may not be finished.
+            whole: Include files written within the last second, which may be unfinished.
         """
         now = time.time_ns()
         changed = [
@@ -256,10 +260,10 @@ class Mirror:
         return sum(done)
 
     def end(self) -> None:
-        """Copy all that changed and delete what went away locally.
+        """Copy all changed files and delete files in the store that were deleted locally.
 
         Raises:
-            StorageError: it failed `TRIES` times.
+            StorageError: all `TRIES` attempts failed.
         """
         for left in reversed(range(TRIES)):
             try:
@@ -280,7 +284,7 @@ class Mirror:
             del self._there[name]
 
     def _upload(self, name: str) -> bool:
-        """Copy one file, first to a name of its own; not where it changed or went meanwhile."""
+        """Copy one file via a temporary name; return False if it changed or vanished meanwhile."""
         file, target = self.folder / name, f"{self._path}/{name}"
         partial = target + PARTIAL
         try:
@@ -300,7 +304,7 @@ class Mirror:
 
 
 def _files(folder: Path) -> dict[str, _Stamp]:
-    """Return stamp by relative path of each file; one that goes away meanwhile is left out."""
+    """Return the stamp of each file by its relative path, without files that vanish meanwhile."""
     found = {}
     for path in folder.rglob("*"):
         try:

@@ -1,4 +1,4 @@
-"""One process at a time in an output folder: a file lock, or in a store a lease that is renewed."""
+"""Exclusive use of an output folder by one process: a file lock, or a renewed lease in a store."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from waypost.contracts.errors import FolderInUseError, StorageAccessError, Stora
 from waypost.storage.uri import Place, Uri, delete, make_parent, open_store, store_errors
 
 LOCK = ".lock"
-"""Name of the file, in the folder."""
+"""Name of the lock file in the folder."""
 
 _MACHINE = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 
 
 def me() -> dict[str, Any]:
-    """Return what this process leaves: number, host, since when, and where the number counts."""
+    """Return this process's entry: pid, host, start time, and the space in which the pid counts."""
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "space": _space()}
 
 
 def holder_of(data: bytes) -> dict[str, Any]:
-    """Read what a process left; nothing where it has not written it yet."""
+    """Return the entry in a lock file; {} if it is not written yet."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -41,7 +41,7 @@ def holder_of(data: bytes) -> dict[str, Any]:
 
 
 def is_gone(holder: Mapping[str, Any]) -> bool:
-    """Say whether we can see that the process has ended: only where its number is one of ours."""
+    """Return whether the holder has certainly ended; False if it runs on another machine."""
     space, pid = _space(), holder.get("pid")
     if space is None or holder.get("space") != space or not isinstance(pid, int):
         return False
@@ -49,17 +49,17 @@ def is_gone(holder: Mapping[str, Any]) -> bool:
 
 
 def refusal(folder: Place, holder: Mapping[str, Any]) -> str:
-    """Return the message for a second run."""
+    """Return the error message for a second run in the folder."""
     facts = [str(holder.get(key, "?")) for key in ("pid", "host", "since")]
     who = "process {} on {}, since {}".format(*facts) if holder else "another process"
     return (
-        f"{folder}: another run works in it ({who}); two would pay for the same answers twice: "
-        "wait for its end, or end it there"
+        f"{folder}: another run uses it ({who}); two runs would pay for the same answers twice: "
+        "wait for its end, or stop it there"
     )
 
 
 def _space() -> str | None:
-    """Return what tells apart machines, boots and containers; None where the system does not."""
+    """Return an id of machine, boot and container in which pids are unique; None if unknown."""
     boot, numbers = _MACHINE
     try:
         return f"{Path(boot).read_text(encoding='ascii').strip()} {Path(numbers).readlink()}"
@@ -70,21 +70,21 @@ def _space() -> str | None:
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-"""Seconds that a lease counts after it was last written."""
+"""Seconds for which a lease is valid after its last renewal."""
 
 _RENEW_S = 15.0
 _SETTLE_S = 0.5
-"""Longer than another run takes from finding no object to having written one."""
+"""Wait before a new lease is checked: longer than another run takes from its read to its write."""
 
 _LONGEST = 4096
 
 
 @contextmanager
 def leased(uri: Uri) -> Iterator[None]:
-    """Keep a lease of a folder in a store.
+    """Hold a lease of a folder in a store during the block.
 
     Raises:
-        FolderInUseError: another process has one.
+        FolderInUseError: another process holds one.
         StorageError: the store cannot be read or written.
     """
     lease = _Lease(uri)
@@ -122,7 +122,7 @@ class _Lease:
             try:
                 self._write()
             except StorageError as error:
-                logger.warning("%s; tried again in %g s", error, _RENEW_S)
+                logger.warning("%s; retrying in %g s", error, _RENEW_S)
 
     def end(self) -> None:
         try:
@@ -130,7 +130,7 @@ class _Lease:
                 with store_errors(self._uri):
                     delete(self._store, self._path)
         except StorageError as error:
-            logger.warning("%s; the lease counts for %g s more", error, LEASE_S)
+            logger.warning("%s; the lease stays valid for up to %g s", error, LEASE_S)
 
     def _holder(self) -> dict[str, Any]:
         with store_errors(self._uri):
@@ -157,13 +157,13 @@ _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 
 @contextmanager
 def alone_in(folder: Place) -> Iterator[None]:
-    """Hold a folder; inside a block that holds it this does nothing.
+    """Hold the lock of a folder during the block; nested calls do nothing.
 
     Args:
-        folder: A folder that is there, or the URI of one.
+        folder: An existing folder, or the URI of a folder.
 
     Raises:
-        FolderInUseError: another process, or another thread of this one, holds it.
+        FolderInUseError: another process, or another thread of this process, holds the lock.
         StorageError: the store cannot be read or written.
     """
     name = folder.reveal() if isinstance(folder, Uri) else str(folder.resolve())
@@ -195,7 +195,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Return the open file, locked; None where the file system has no locks."""
+    """Return the open and locked file; None if the file system has no locks."""
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -210,11 +210,11 @@ def _lock(path: Path) -> int | None:
         except OSError as error:
             os.close(file)
             why = error.strerror
-            logger.warning("%s: no locks here (%s); start no second run in it", path.parent, why)
+            logger.warning("%s: no file locks (%s); start no second run in it", path.parent, why)
             return None
         if _is(path, file):
             return file
-        os.close(file)  # who held it took the file away between our two calls
+        os.close(file)  # the previous holder removed the file after this process opened it
 
 
 def _is(path: Path, file: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where something is: a local path or a URI whose secrets are not shown."""
+"""Locations: a local path, or a URI whose credentials are hidden."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from waypost.contracts.errors import (
 )
 from waypost.secrets import HIDDEN, Secret, redact
 
-# What stands before the @ names a part of the address here, and no key.
+# In these schemes the text before the @ is a part of the address, not a key.
 _NAMED = ("abfs", "abfss", "wasb", "wasbs", "hdfs", "sftp", "ssh")
 _HARMLESS = ("region", "scheme", "endpoint_override", "allow_bucket_creation", "anonymous")
 
@@ -26,19 +26,19 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_uri(text: object) -> bool:
-    """Say whether this is ``scheme://...``; a single letter is a drive, not a scheme."""
+    """Return whether this is ``scheme://...``; a single letter is a drive, not a scheme."""
     return isinstance(text, Uri) or (isinstance(text, str) and _URI.match(text) is not None)
 
 
 class Uri:
-    """An address in a store.
+    """A URI in a store.
 
-    ``str`` gives it without what may be a credential: what stands before the host's ``@`` and
-    after ``?``. Those values are known to `waypost.secrets.redact` from here on.
+    ``str`` omits the parts that may be credentials: before the host's ``@`` and after ``?``. Their
+    values are registered with `waypost.secrets.redact`.
 
     Attributes:
-        scheme: In lower case.
-        name: Last part of the path; the host where there is none.
+        scheme: Scheme in lower case.
+        name: Last part of the path; the host if there is no path.
     """
 
     __slots__ = ("_secrets", "_text", "name", "scheme")
@@ -55,7 +55,7 @@ class Uri:
         self._secrets = tuple(Secret(spelling) for spelling in spellings)
 
     def reveal(self) -> str:
-        """Return the whole text, for the store's library and for nothing else."""
+        """Return the complete text. Pass it only to the store's library."""
         return self._text
 
     def __str__(self) -> str:
@@ -70,11 +70,11 @@ class Uri:
 
     @property
     def holds_secrets(self) -> bool:
-        """Whether the text says more than ``str`` shows."""
+        """Whether the URI contains credentials, which ``str`` omits."""
         return bool(self._secrets)
 
     def hide(self, text: str) -> str:
-        """Return a text with what this URI hides taken out, however short it is."""
+        """Return a text without the hidden parts of this URI, even short ones."""
         parts = urlsplit(self._text)
         text = text.replace(self._text, str(self))
         for part in (parts.netloc.rpartition("@")[0], parts.query):
@@ -96,14 +96,14 @@ def _host(text: str) -> str:
 
 
 Place: TypeAlias = Path | Uri
-"""Where something is read or written."""
+"""Location of an input or output."""
 
 
 def place(text: str | Place) -> Place:
-    """Read a path or a URI; ``file://`` is a path.
+    """Return the location of a text; a ``file://`` URI gives a path.
 
     Raises:
-        StorageSchemeError: ``file://`` names another machine.
+        StorageSchemeError: a ``file://`` URI has the name of another machine.
     """
     if isinstance(text, Path | Uri):
         return text
@@ -117,7 +117,7 @@ def place(text: str | Place) -> Place:
     return Path(unquote(urlsplit(text).path))
 
 
-# Stores say it in words of their own; pyarrow raises OSError for most of them.
+# Words in the messages of stores; pyarrow raises OSError for most causes.
 _DENIED = ("access_denied", "access denied", "forbidden", "permission", "unauthorized",
            "invalid_access_key", "signature", "no credentials", "expiredtoken", "status 403",
            "(403)", "error 403", "unauthenticated")  # fmt: skip
@@ -128,11 +128,12 @@ _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 def open_store(uri: Uri) -> tuple[Any, str]:
-    """Return ``pyarrow.fs.FileSystem`` and the path in it: pyarrow's own where it has one.
+    """Return a ``pyarrow.fs.FileSystem`` and the path in it: pyarrow's own, else fsspec's.
 
     Raises:
         StorageSchemeError: the scheme is unknown, or its library is not installed.
         StorageError: the store cannot be opened.
+        MissingExtraError: fsspec is needed and not installed.
     """
     from pyarrow.fs import FileSystem
     from pyarrow.lib import ArrowInvalid
@@ -159,9 +160,9 @@ def _from_fsspec(uri: Uri) -> tuple[Any, str]:
     except ValueError:
         raise StorageSchemeError(
             f"{uri}: unknown kind of store {uri.scheme}://; expected a path, file://, s3://, "
-            "gs://, abfs://, hdfs://, or another that fsspec has"
+            "gs://, abfs://, hdfs://, or another one of fsspec"
         ) from None
-    except ImportError as error:  # fsspec says which package to install
+    except ImportError as error:  # its message has the package to install
         raise StorageSchemeError(f"{uri}: {uri.hide(str(error))}") from None
     store, path = fsspec.core.url_to_fs(uri.reveal())
     return PyFileSystem(FSSpecHandler(store)), path
@@ -169,34 +170,34 @@ def _from_fsspec(uri: Uri) -> tuple[Any, str]:
 
 @contextmanager
 def store_errors(uri: Uri) -> Iterator[None]:
-    """Translate what a store raises; the message names the URI and holds no credentials.
+    """Translate the errors of a store; the messages contain the URI without credentials.
 
     Raises:
-        StorageMissingError, StorageAccessError, StorageError: by what the store said.
+        StorageMissingError, StorageAccessError, StorageError: depending on the store's error.
     """
     from pyarrow.lib import ArrowException
 
     try:
         yield
-    # fsspec's stores raise errors of their libraries, which are of any kind
+    # fsspec's stores raise errors of their libraries, which have many classes
     except (OSError, ArrowException, ValueError, RuntimeError, KeyError) as error:
         problem, kind = _reason(error, uri), _kind(error)
     else:
         return
-    # without the store's own error, which may hold the whole URI
+    # without the store's own error, which may contain the complete URI
     raise kind(f"{uri}: {problem}") from None
 
 
 def move(store: Any, old: str, new: str) -> None:
-    """Give a file another name, in place of what had it."""
+    """Rename a file, replacing an existing file of the new name."""
     files = _fsspec_of(store)
     if files is None:
         store.move(old, new)
         return
-    # The handler's own move and delete take [, * and ? of a name for a pattern.
+    # The handler's own move and delete read [, * and ? in a name as a pattern.
     try:
         files.cp_file(old, new)
-    except NotImplementedError:  # sftp, ftp, smb: a rename, and only to a free name
+    except NotImplementedError:  # sftp, ftp, smb: rename, to an unused name only
         if files.exists(new):
             files.rm_file(new)
         files.mv(old, new)
@@ -205,14 +206,14 @@ def move(store: Any, old: str, new: str) -> None:
 
 
 def make_parent(store: Any, path: str) -> None:
-    """Make the folder of a file, where the store has folders."""
-    # An object store has none: to make one writes an empty object, or a bucket.
+    """Create the folder of a file, if the store has folders."""
+    # In an object store this would create an empty object, or a bucket.
     if store.type_name not in _OBJECT_STORES:
         store.create_dir(path.rpartition("/")[0], recursive=True)
 
 
 def delete(store: Any, path: str) -> None:
-    """Delete a file; one that is gone is no error."""
+    """Delete a file; a missing file is not an error."""
     files = _fsspec_of(store)
     try:
         store.delete_file(path) if files is None else files.rm_file(path)

@@ -70,7 +70,7 @@ def test_every_phase_refuses_before_it_writes(tmp_path, another, name):
     before = sorted(path.name for path in tmp_path.iterdir())
     done = CliRunner().invoke(command, ["data", name, "--config", str(config)])
     assert done.exit_code == 1, done.output
-    assert f"another run works in it (process {another.pid}" in done.output
+    assert f"another run uses it (process {another.pid}" in done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
