@@ -338,7 +338,7 @@ def test_replay_and_a_live_run_with_engines_agree(router, tmp_path):
 
 def test_replay_says_what_the_data_lacks(data, router):
     bare = replace(data, verdicts=None, verify_input_tokens=None, verify_output_tokens=None)
-    with pytest.raises(SchemaError, match="holds no verdicts"):
+    with pytest.raises(SchemaError, match="has no verdicts"):
         replay.outcomes(router, bare, 0.3)
     unpriced = data.cost_usd.copy()
     unpriced[0] = np.nan

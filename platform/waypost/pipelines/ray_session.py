@@ -1,4 +1,4 @@
-"""A Ray to work on: the one of this process, the one named, or one of its own."""
+"""Ray for a pipeline: the Ray of this process, that of RAY_ADDRESS, or a new one."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from waypost.contracts.errors import ClusterError
 logger = logging.getLogger(__name__)
 
 _LISTENER = "ray_listen_error_messages"
-"""Ray's thread that prints on standard output what the raylet has to say."""
+"""Ray's thread that prints messages of the raylet on standard output."""
 
 _LEVEL_IS_SET = b"Set ray log level from environment variable"
 
 
 class _Results:
-    """Standard output as it was, but for what Ray's listener prints: that goes to our log.
+    """Standard output without the messages of Ray's listener thread, which go to our log.
 
-    Mostly it is that a worker died, and an actor with an event loop often does so as it ends. It
-    must not stand among results, which a program may read. What such a death means for the work,
-    whoever waits for the work is told by an exception.
+    Most messages report a dead worker, and actors with an event loop often die at their end.
+    Programs may parse standard output, so it must have results only. If a death affects the work,
+    the caller gets an exception.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -40,7 +40,7 @@ class _Results:
         if threading.current_thread().name != _LISTENER:
             return int(self._stream.write(text) or 0)
         if text.strip():
-            logger.debug("Ray says: %s", text.strip())
+            logger.debug("message of Ray: %s", text.strip())
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -49,17 +49,17 @@ class _Results:
 
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
-    """Keep what Ray prints out of standard output while the block runs."""
+    """Keep Ray's messages out of standard output during the block."""
     with contextlib.redirect_stdout(_Results(sys.stdout)):
         yield
 
 
 @contextlib.contextmanager
 def without_first_words() -> Iterator[None]:
-    """Leave out the line in which Ray's C++ part says that its log level was set.
+    """Drop the line in which Ray's C++ code reports its log level from standard error.
 
-    It is written to the descriptor, whatever the level. Anything else that is written to standard
-    error meanwhile is there when the block ends.
+    Ray writes the line to the file descriptor at any log level. All other text written to standard
+    error during the block appears when the block ends.
     """
     try:
         kept = os.dup(2)
@@ -86,24 +86,23 @@ def _flush() -> None:
 
 _TRIES = 2
 _LEAST_CPUS = 4
-"""Logical CPUs of a Ray of our own: a pipeline's stages each hold one, and most only wait."""
+"""Minimum logical CPUs of a new Ray: each stage of a pipeline takes one, and most only wait."""
 
 
 @contextmanager
 def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Iterator[str | None]:
-    """Use the Ray that is initialised, that of RAY_ADDRESS (a job has it), or start one.
+    """Use the initialised Ray, that of RAY_ADDRESS (set inside a job), or start a new one.
 
-    One that was started here listens on loopback, asks for a token of its own, and ends with the
-    block; the others are left as they are. The value is the dashboard's address (host:port), None
-    where there is none.
+    A new Ray listens on loopback, requires its own token, and stops at the end of the block. An
+    existing Ray keeps running. Yield the dashboard's address (host:port), or None without one.
 
     Args:
-        dashboard: Whether one that is started here has a dashboard.
-        threads: Of linear algebra in each worker of one that is started here, unless
-            OMP_NUM_THREADS is set; None leaves it to Ray.
+        dashboard: Whether a new Ray has a dashboard.
+        threads: Number of linear-algebra threads in each worker of a new Ray, unless
+            OMP_NUM_THREADS is set; None is Ray's default.
 
     Raises:
-        ClusterError: Ray does not start, or nobody answers at the address.
+        ClusterError: Ray does not start, or does not answer at the address.
     """
     address = environment_value("RAY_ADDRESS")
     if "ray" not in sys.modules:
@@ -133,14 +132,14 @@ def _begin(**options: Any) -> None:
         try:
             with without_first_words():
                 ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
-        # A node that does not come up in 30 s, on a machine that is busy, is a bare Exception.
+        # Ray raises a bare Exception if a node does not start in 30 s, as on a busy machine.
         except Exception as error:
             ray.shutdown()
             if attempt == tries - 1:
                 where = options.get("address", "on this machine")
                 problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ClusterError(f"Ray {where} does not start or answer: {problem}") from error
-            logger.warning("Ray did not start in time; once more")
+            logger.warning("Ray did not start in time; trying again")
         else:
             return
 
@@ -152,12 +151,12 @@ def _threads(count: int | None) -> dict[str, dict[str, str]] | None:
 
 
 def _set_up(own: bool) -> None:
-    # A thread that still clears up after Ctrl-C, when Ray is down, must not start another one.
+    # A thread that still cleans up after Ctrl-C must not start another Ray when Ray has stopped.
     set_default_environment({"RAY_ENABLE_AUTO_CONNECT": "0"})
     if not own:
         return
-    # Ray's own errors come as exceptions, too. What its C++ part prints besides is about its inner
-    # life, such as a warning for every actor that Ray Data makes.
+    # Ray raises its errors as exceptions as well. Other output of its C++ code is about internals,
+    # such as a warning for every actor that Ray Data creates.
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     set_default_environment({"RAY_AUTH_MODE": "token", **quiet})
     wanted = environment_value("RAY_AUTH_MODE") == "token"
@@ -166,7 +165,7 @@ def _set_up(own: bool) -> None:
 
 
 def quiet_ray_data() -> None:
-    """Have Ray Data print nothing: what it does is shown by whoever runs it."""
+    """Turn off Ray Data's output; the caller shows the progress."""
     from ray.data import DataContext
 
     context = DataContext.get_current()

@@ -1,4 +1,4 @@
-"""From a routing-data folder to an artifact, cross-validated inside the training split."""
+"""Train a router on a routing-data folder, validate it, and write its artifact."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ MakeRouter = Callable[[], TrainableRouter]
 def cross_validate(
     make: MakeRouter, data: RoutingData, folds: int, seed: int
 ) -> dict[str, Any] | None:
-    """Decide each fold's questions with a router fitted on the others.
+    """Route each fold's questions with a router fitted on the other folds.
 
-    Returns `summary` over all questions, or None where there are too few to leave some out
-    (fewer distinct texts than folds, or a fold without which an LLM has no score).
+    Returns `summary` over all questions, or None if there are too few questions (fewer distinct
+    texts than folds, or an LLM without a score outside of one fold).
     """
     fold = fold_of(data.queries, folds, seed, data.groups)
     parts = []
@@ -50,7 +50,7 @@ def cross_validate(
         training, held_out = data.select(fold != one), data.select(fold == one)
         if len(held_out) == 0 or np.isnan(training.quality).all(axis=0).any():
             return None
-        with watching(None):  # a fold's own fit is not told of: the bar would jump
+        with watching(None):  # the fits' own progress would make the bar jump
             parts.append(decide_on(make().fit(training), training, held_out))
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return {"method": f"{folds}-fold cross-validation of the training split", **summary(merged)}
@@ -59,14 +59,14 @@ def cross_validate(
 def decide_on(
     router: TrainableRouter, training: RoutingData, held_out: RoutingData
 ) -> dict[str, NDArray[np.float64]]:
-    """Decide questions at lambda 0 and look up what the choice scored.
+    """Route questions at lambda 0 and look up the outcomes of the choices.
 
     Returns vectors of shape (n,), NaN where not measured: ``quality`` and ``cost_usd`` of the
     choice, ``best_single`` and ``best_single_cost_usd`` of the LLM with the highest training
     mean, ``oracle`` the best score of any LLM.
     """
     chosen = sweep(router, held_out, (0.0,)).outcomes[0]
-    # A validation split may lack an LLM of the training split: its cells are not measured.
+    # A validation split may lack an LLM of the training split; its cells are then not measured.
     name = training.names[int(np.nanargmax(column_mean(training.quality)))]
     single = look_up_names(held_out, [name] * len(held_out))
     return {
@@ -79,10 +79,10 @@ def decide_on(
 
 
 def summary(vectors: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    """Average the questions on which both the choice and the best single LLM were measured.
+    """Return means over the questions with scores of both the choice and the best single LLM.
 
     ``gain`` is the mean difference of the two, ``gain_se`` its paired standard error. Costs are
-    null where not recorded.
+    None if not recorded.
     """
     both = ~np.isnan(vectors["quality"]) & ~np.isnan(vectors["best_single"])
     kept = {key: value[both] for key, value in vectors.items()}
@@ -103,16 +103,16 @@ def summary(vectors: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
 
 
 def of_report(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return `summary` as a router that validates itself reports it, None where it did not.
+    """Return `summary` from the report of a router that validates itself; None without one.
 
-    Its folds are those on which it chose, so the number is a little kind to it.
+    The router also used these folds for its choice, so the numbers are slightly optimistic.
     """
     tried = {row["candidate"]: row for row in report.get("candidates", ())}
     chosen = tried.get(report["chosen"])
     if chosen is None:
         return None
     return {
-        "method": f"{report['folds']}-fold cross-validation inside the fit, by which it chose",
+        "method": f"{report['folds']}-fold cross-validation inside the fit, used for its choice",
         "queries": report["questions"],
         **{key: chosen[key] for key in ("quality", "gain", "gain_se")},
         **{key: report[key] for key in ("best_single", "oracle")},
@@ -134,12 +134,12 @@ class TrainConfig(StrictModel):
 
     Attributes:
         router: Registry name.
-        parameters: Of the router.
+        parameters: Parameters of the router.
         encoder: Query encoder: a kind, an id, or its keys.
-        seed: Of the folds, and of the router where it has such a parameter.
-        folds: Parts of the cross-validation where the folder holds no validation split; 0 is
-            none. Left out it is `FOLDS`, or none for routers that fine-tune a model, where each
-            further fit takes minutes.
+        seed: Seed of the folds, and of the router if it has such a parameter.
+        folds: Number of folds of the cross-validation if the folder has no validation split; 0
+            is no cross-validation. None is `FOLDS`, or 0 for routers that fine-tune a model,
+            whose fits take minutes.
     """
 
     router: str
@@ -151,11 +151,11 @@ class TrainConfig(StrictModel):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run left.
+    """The result of a training run.
 
     Attributes:
-        folder: The artifact, where it was asked for.
-        manifest: Its manifest; ``metrics`` holds the run's numbers.
+        folder: Place of the artifact.
+        manifest: Its manifest; ``metrics`` has the run's numbers.
         router: The fitted router.
     """
 
@@ -179,24 +179,24 @@ def train(
 ) -> TrainResult:
     """Fit a router on the training split and write it as an artifact.
 
-    Its quality is measured on the validation split, or by cross-validation inside the training
-    split; test data is never read. A router that learns nothing is measured on all of the
-    training split, and a folder with ``llms.json`` alone is enough for it.
+    Quality is measured on the validation split, or by cross-validation inside the training split;
+    test data is never read. A router that does not learn is measured on the whole training split,
+    and needs only a folder with ``llms.json``.
 
     Args:
         config: What to train.
         data_folder: Routing data; a path or URI.
-        out: The artifact, a path or URI; one that is there is replaced.
-        progress: Told (done, total) embedded texts.
-        further: What the manifest's ``metrics`` hold besides this run's numbers; JSON-able.
-        fit: How the router is fitted; None is its own ``fit``.
+        out: The artifact, a path or URI; an existing artifact is replaced.
+        progress: Called with (done, total) embedded texts.
+        further: Further entries of the manifest's ``metrics``; JSON-able.
+        fit: Function that fits the router; None is the router's own ``fit``.
 
     Raises:
-        ConfigError: the router's parameters are wrong.
-        RegistryError, SchemaError, WeightsError, ArtifactError, StorageError: see their
+        ConfigError: A parameter of the router is invalid.
+        RegistryError, SchemaError, WeightsError, ArtifactError, StorageError: See their
             docstrings.
     """
-    # what is wrong here is said before data is read, embedded and fitted
+    # raise errors of the config before data is read, embedded and fitted
     router = new_router(config)
     with mirrored(out) as target:
         check_target(target)
@@ -248,7 +248,7 @@ def _validate(
     data: RoutingData,
     held_out: RoutingData | None,
 ) -> dict[str, Any] | None:
-    """Measure the router's choices, or return None where they cannot be: nothing was recorded."""
+    """Measure the router's choices; return None if the data has no outcomes for them."""
     if len(data) == 0 or (isinstance(router, StepRouter) and not router.replayable):
         return None
     if held_out is not None:
@@ -266,11 +266,11 @@ def _validate(
 
 
 def new_router(config: TrainConfig) -> TrainableRouter:
-    """Build the untrained router of a config; one that learns nothing as a `PlainRouter`.
+    """Build the untrained router of a config; one that does not learn becomes a `PlainRouter`.
 
     Raises:
-        ConfigError: wrong parameters.
-        RegistryError, PluginError, MissingExtraError: see `make_trainable`.
+        ConfigError: A parameter is invalid.
+        RegistryError, PluginError, MissingExtraError: See `make_trainable`.
     """
     known = getattr(router_class(config.router), "parameter_constraints", {})
     seed = {"seed": config.seed} if "seed" in known else {}
@@ -280,16 +280,16 @@ def new_router(config: TrainConfig) -> TrainableRouter:
 def read_train_config(
     data: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "options"
 ) -> TrainConfig:
-    """Check a run before anything is read: its keys, the router's parameters, the encoder.
+    """Check the config of a run, the router's parameters and the encoder; return the config.
 
     Args:
         data: The config as plain data.
-        overrides: ``key=value`` settings of the router's parameters, which win.
-        where: The file that the data came from, for messages.
+        overrides: ``key=value`` settings of the router's parameters; they take precedence.
+        where: File of the data, for messages.
 
     Raises:
-        ConfigError: with every fault of all of them.
-        MissingExtraError: the router needs a package that is not installed.
+        ConfigError: With all faults.
+        MissingExtraError: The router needs a package that is not installed.
     """
     found: list[Fault] = []
 

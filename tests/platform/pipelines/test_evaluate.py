@@ -90,7 +90,7 @@ def test_a_routers_row_holds_the_metrics_of_the_table_and_nothing_unnamed(by_han
 
 
 def test_a_metric_that_the_table_lacks_is_refused():
-    with pytest.raises(ValueError, match="'speed' is no metric"):
+    with pytest.raises(ValueError, match="'speed' is not a metric"):
         EvaluateConfig(routers=("best_single",), metrics=("speed",))
 
 

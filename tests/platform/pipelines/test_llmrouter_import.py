@@ -209,7 +209,7 @@ def test_bad_embeddings(tmp_path, make, problem):
         ("[" * 100_000, "line 2: not JSON"),
         ('{"query": "x", "performance": 1}', "line 2: lacks model_name"),
         (json.dumps({**LINE, "query": 3}), "line 2: query is int; expected a text"),
-        (json.dumps({**LINE, "query": "\ud800"}), "line 2: query holds half of a surrogate pair"),
+        (json.dumps({**LINE, "query": "\ud800"}), "line 2: query has half of a surrogate pair"),
         (json.dumps({**LINE, "performance": "1"}), "line 2: performance is str"),
         (json.dumps({**LINE, "performance": 1.5}), "line 2: performance is 1.5; expected 0 to 1"),
         (json.dumps({**LINE, "performance": float("inf")}), "line 2: performance is inf"),

@@ -211,9 +211,9 @@ def test_every_fault_of_a_config_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({}, "config: asks nothing; expected benchmarks or questions"),
+        ({}, "config: has no source; expected benchmarks or questions"),
         ({"questions": ["bad.jsonl", "clash.jsonl", "own.jsonl"]}, "bad.jsonl:1: max_tokens"),
-        ({"questions": ["own.jsonl", "clash.jsonl"]}, "own-1 means another question elsewhere"),
+        ({"questions": ["own.jsonl", "clash.jsonl"]}, "own-1 is another question elsewhere"),
         ({"questions": ["empty.jsonl"]}, "empty.jsonl: holds no question"),
         ({"questions": ["one.jsonl"]}, "test_share: there is one distinct question"),
     ],

@@ -27,7 +27,7 @@ def test_what_the_listener_prints_is_no_result(capsys, caplog):
     sys.stdout.write("after\n")
     assert capsys.readouterr().out == "ours\nours, too\nafter\n"
     assert [record.getMessage() for record in caplog.records] == [
-        "Ray says: (raylet) A worker died"
+        "message of Ray: (raylet) A worker died"
     ]
 
 

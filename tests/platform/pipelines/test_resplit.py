@@ -77,7 +77,7 @@ def test_a_router_that_fails_on_one_seed_is_not_averaged(folder, monkeypatch):
 
 def test_an_artifact_has_seen_its_split(folder, tmp_path):
     train(TrainConfig(router="best_single", folds=0), folder, tmp_path / "a")
-    with pytest.raises(ConfigError, match="is an artifact; --resplit fits anew"):
+    with pytest.raises(ConfigError, match="is an artifact; --resplit fits, so name routers"):
         run(folder, str(tmp_path / "a"))
 
 

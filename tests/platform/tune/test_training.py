@@ -121,7 +121,7 @@ def test_a_router_that_validates_itself_is_not_fitted_for_each_fold_again(tmp_pa
     assert result.manifest.kind == "ensemble"
     assert metrics["choice"] == {"chosen": report["chosen"], "why": report["why"]}
     found = metrics["validation"]
-    assert found["method"] == "3-fold cross-validation inside the fit, by which it chose"
+    assert found["method"] == "3-fold cross-validation inside the fit, used for its choice"
     row = next(row for row in report["candidates"] if row["candidate"] == report["chosen"])
     assert (found["quality"], found["gain"]) == (row["quality"], row["gain"])
     assert found["queries"] == 60

@@ -23,10 +23,10 @@ ROWS = "rows"
 """Kind of the log of scored answers."""
 
 ERRORS = "errors"
-"""Kind of the log of cells without a scored answer, with the reason of the last try."""
+"""Kind of the log of cells without a scored answer, with the reason of the last attempt."""
 
 Verdicts = Mapping[tuple[str, str], tuple[str, dict[str, Any]]]
-"""By LLM and question: the answer, and the columns with the verdicts on it."""
+"""LLM and question -> the answer, and the columns with the verdicts on it."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _verdicts(path: Path) -> Verdicts:
                     columns = {name: row[name] for name in VERDICT_COLUMNS}
                     found[row["model_name"], row["query_id"]] = row["response"], columns
     except pa.ArrowInvalid as error:
-        logger.warning("%s: not readable, writing it anew: %s", path, error)
+        logger.warning("%s: not readable, replacing it: %s", path, error)
         return {}
     return found
 

@@ -16,7 +16,7 @@ from waypost.encoders import EncoderSpec
 from waypost.storage import Place, alone_in, mirrored, place
 
 _KEEP_S = 10.0
-"""Seconds between two copies to a store: the most work that a kill can lose."""
+"""Seconds between two copies to a store; a killed run loses at most this time of work."""
 
 
 class BenchmarkChoice(StrictModel):
@@ -25,10 +25,10 @@ class BenchmarkChoice(StrictModel):
     Attributes:
         path: File or folder with rows of the hub's schema (parquet, JSONL, JSONL.gz, CSV),
             relative to the config file; None loads the hub's own data set.
-        split: Of the hub's data set; None is the benchmark's own choice.
-        revision: Of the hub's data set; None is its newest.
+        split: Split of the hub's data set; None is the benchmark's default.
+        revision: Revision of the hub's data set; None is the newest.
         n: Number of questions, drawn by seed; None takes all.
-        max_tokens: Cap of an answer; None is the benchmark's own.
+        max_tokens: Maximum tokens of an answer; None is the benchmark's default.
     """
 
     path: str | None = None
@@ -43,20 +43,20 @@ class LLMConfig(StrictModel):
 
     Attributes:
         engine: Name of an engine (`waypost.engines.engine_names`).
-        config: Its settings.
-        revision: Of the model or its provider; part of the key of an answer.
+        config: Settings of the engine.
+        revision: Revision of the model or its provider; part of the key of an answer.
         concurrency: Requests in flight, over all actors.
         actors: Worker processes; each loads a local model of its own.
         cpus: CPUs of an actor; None is 0 for remote endpoints, else 1.
         gpus: GPUs of an actor.
-        requests_per_minute: Most calls started per minute, over all actors.
-        tokens_per_minute: Most tokens of prompts and answers per minute, over all actors.
+        requests_per_minute: Maximum calls started per minute, over all actors.
+        tokens_per_minute: Maximum tokens of prompts and answers per minute, over all actors.
         timeout_s: Time limit of a call, including retries.
         size: Number of parameters, such as ``7B`` or ``8x22B``.
         feature: Description of its strengths; used by routers that embed the LLMs.
         input_price: USD per million tokens read.
         output_price: USD per million tokens generated.
-        context_length: Most tokens of prompt and answer together.
+        context_length: Maximum tokens of prompt and answer together.
     """
 
     engine: str
@@ -76,7 +76,7 @@ class LLMConfig(StrictModel):
     context_length: int | None = Field(default=None, gt=0)
 
     def info(self, name: str) -> LLMInfo:
-        """Return the facts that ``llms.json`` holds."""
+        """Return the LLM's entry of ``llms.json``."""
         keys = {"size", "feature", "input_price", "output_price", "context_length"}
         facts = self.model_dump(include=keys, exclude_none=True)
         endpoint, service = self.config.get("base_url"), self.config.get("service")
@@ -89,7 +89,7 @@ class LLMConfig(StrictModel):
         )
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Return the dollars of a call; None where a price is unknown."""
+        """Return the dollars of a call; None if a price is unknown."""
         if self.input_price is None or self.output_price is None:
             return None
         return dollars(input_tokens, output_tokens, (self.input_price, self.output_price))
@@ -105,14 +105,14 @@ class DataConfig(StrictModel):
             relative to the config file.
         test_share: Share of the questions of each task held out as the test split.
         validation_share: The same for the validation split.
-        seed: Of the sample, the split, and the LLMs' sampling.
-        encoder: Of the embeddings of queries and LLMs: a kind, an id, or its keys.
+        seed: Seed of the sample, the split, and the LLMs' sampling.
+        encoder: Encoder of the embeddings of queries and LLMs: a kind, an id, or its keys.
         llms: The LLMs by name.
-        temperature: 0 is greedy.
-        top_p: Nucleus mass.
-        budget_usd: Most dollars for the answers of one run; None is no limit. With a budget every
-            LLM needs prices. The budget covers the same share of each LLM's cells, across splits
-            and tasks.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Probability mass of nucleus sampling.
+        budget_usd: Maximum dollars for the answers of one run; None is no limit. With a budget
+            every LLM needs prices. The budget covers the same share of each LLM's cells, across
+            splits and tasks.
     """
 
     out: str
@@ -156,9 +156,9 @@ def run_folder(path: Path, config: DataConfig) -> Iterator[Path]:
         config: Its content.
 
     Raises:
-        ConfigError: the path is no folder and cannot become one.
-        FolderInUseError: another process works in it.
-        StorageError: the store cannot be written.
+        ConfigError: The path is not a folder and cannot be created as one.
+        FolderInUseError: Another process works in it.
+        StorageError: The store cannot be written.
     """
     with locked(path, config) as where, mirrored(where, _KEEP_S) as folder:
         yield folder

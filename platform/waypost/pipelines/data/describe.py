@@ -85,9 +85,9 @@ def per_llm(
 
     Args:
         data: All splits.
-        states: Theirs, see `cell_states`.
+        states: States of their cells, see `cell_states`.
         table: Their rows, see `call_table`.
-        unasked: Questions that no LLM has a row for.
+        unasked: Number of questions without a row of any LLM.
     """
     means, usd = column_mean(data.quality), costs_of(data).usd
     failed = table.filter(
@@ -136,7 +136,7 @@ def calls(table: pa.Table, llms: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def money(data: RoutingData, llms: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the total cost of the calls, and the basis of it."""
+    """Return the total cost of the calls and its basis."""
     known = [usd for one in llms.values() if not np.isnan(usd := one["cost_usd"])]
     return {
         "basis": costs_of(data).basis,
@@ -181,8 +181,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
         ``all``), ``embeddings``.
 
     Raises:
-        SchemaError: the folder is no routing-data folder, or a file of it is wrong.
-        ConfigError: a line of its ``queries_<split>.jsonl`` is wrong.
+        SchemaError: The folder is not a routing-data folder, or a file of it is invalid.
+        ConfigError: A line of its ``queries_<split>.jsonl`` is invalid.
     """
     folder = Path(folder)
     splits = _read(folder)

@@ -48,7 +48,7 @@ class EmbeddingTable:
 
     Args:
         rows: float32 (n_texts, d).
-        texts: Their digests.
+        texts: Digests of the texts.
     """
 
     def __init__(self, rows: NDArray[np.float32], texts: Digests) -> None:
@@ -58,7 +58,7 @@ class EmbeddingTable:
         self._sorted = whole[self._order]
 
     def find(self, texts: Digests) -> NDArray[np.int64]:
-        """Return the row of each text; -1 where it is missing."""
+        """Return the row number of each text; -1 if it is missing."""
         wanted = _whole(texts)
         at = np.searchsorted(self._sorted, wanted)
         there = at < len(self._sorted)
@@ -78,10 +78,10 @@ def _whole(texts: Digests) -> NDArray[Any]:
 
 
 def read_embeddings(path: Path, encoder: Encoder) -> EmbeddingTable | None:
-    """Map a file; return None where it is missing or of a different build of the encoder.
+    """Map a file; return None if it is missing or from a different build of the encoder.
 
     Raises:
-        SchemaError: it is not readable, or its width is not the encoder's.
+        SchemaError: The file is not readable, or its width is not the encoder's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -141,13 +141,13 @@ def write_embeddings(
     """Write embeddings, replacing the file atomically.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         texts: Digests, (n, `DIGEST_BYTES`).
         parts: Rows of the embeddings, in consecutive arrays.
-        encoder: That computed them.
+        encoder: Encoder that computed them.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(path, unique=True) as partial, partial.open("wb") as file:
         _write(file, texts, parts, encoder)
@@ -189,7 +189,7 @@ def query_embeddings(
     """Embed texts; take stored embeddings from the folder and store new ones there.
 
     Args:
-        texts: Of the queries.
+        texts: Texts of the queries.
         encoder: Query encoder.
         folder: Routing-data folder; nothing is stored for None or a read-only folder.
         progress: Called with (done, total) texts.
@@ -226,7 +226,7 @@ def keep_embeddings(
     """Store the embeddings of all texts in a folder, with only a part of them in memory.
 
     Args:
-        texts: Of the queries; read one by one.
+        texts: Texts of the queries; read one by one.
         encoder: Query encoder.
         folder: Routing-data folder.
         progress: Called with (done, total) new texts.
@@ -235,8 +235,8 @@ def keep_embeddings(
         All embeddings of the folder.
 
     Raises:
-        SchemaError: the stored file is not readable or of another width.
-        OSError: it cannot be written.
+        SchemaError: The stored file is not readable or of another width.
+        OSError: The file cannot be written.
     """
     digests = text_digests(texts)
     stored = _stored(folder, encoder)
@@ -322,5 +322,5 @@ def text_digests(texts: Sequence[str]) -> Digests:
 
 
 def _is_meant_to_change(folder: Path) -> bool:
-    # Root can write anywhere; a folder without any write bit must still stay unchanged.
+    # root can write anywhere, but a folder without any write bit must stay unchanged
     return folder.is_dir() and bool(folder.stat().st_mode & 0o222)

@@ -54,9 +54,9 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
         ``folder``, ``encoder``, ``dimension`` and ``llms`` (name -> text).
 
     Raises:
-        ConfigError: with every fault of the config; also where the folder cannot be written.
-        SchemaError: the folder holds an ``llms.json`` that is none.
-        WeightsError: the encoder's weights cannot be had.
+        ConfigError: With all faults of the config, or the folder cannot be written.
+        SchemaError: The folder has an invalid ``llms.json``.
+        WeightsError: The encoder's weights are not available.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
@@ -100,6 +100,6 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any
 
 
 def _others(path: Path, config: DataConfig) -> list[LLMInfo]:
-    """Return LLMs of ``llms.json`` that left the config; the tables can still hold their rows."""
+    """Return LLMs of ``llms.json`` that the config lacks; the tables may still have their rows."""
     known = read_llms(path) if path.is_file() else ()
     return [llm for llm in known if llm.name not in config.llms]

@@ -37,7 +37,7 @@ from waypost.registry import searching
 from waypost.scorers import score
 
 SCORED = OUTCOME.append(pa.field("performance", pa.float32()))
-"""An outcome with its score; null without an answer, or where scoring failed."""
+"""An outcome with its score; null without an answer, or if scoring failed."""
 
 _NEEDED = ("metric", "ground_truth", "choices", "query")
 _DECIDING = ("query", "max_tokens", "query_id", "metric", "ground_truth", "choices")
@@ -100,20 +100,20 @@ class LLMRun:
     """Work and progress of one LLM in a run.
 
     Args:
-        llm: Name.
+        llm: Name of the LLM.
         llm_config: Its configuration.
-        folder: Of its logs.
+        folder: Folder of its logs.
         questions: Columns of `questions_table.QUESTIONS`.
         order: Row numbers of the questions, in the order of the calls.
         config: The run.
-        scorer_version: Of the scores; rows of other versions are ignored.
+        scorer_version: Version of the scorers; rows of other versions are ignored.
 
     Attributes:
         row_keys: Key of each question's row, (n, 16).
         todo: Number of cells without a row.
-        max_cost_usd: Upper bound of their cost in dollars; 0 where a price is unknown.
+        max_cost_usd: Upper bound of their cost in dollars; 0 if a price is unknown.
         tally: Counts of this run.
-        reasons: By kind of error, the first message.
+        reasons: Kind of error -> its first message.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class LLMRun:
         with LogIndex(folder, ROWS) as written:
             lacking = ~written.has(self.row_keys)
         todo = longest_first(order[lacking[order]], self._max_tokens, llm_config.concurrency)
-        # A cell shared by several questions is asked once; the second round finds it in the cache.
+        # A cell shared by several questions is called once; the second round reads it from the log.
         first = first_of_each(self._cells[todo])
         self._rounds = [todo[first], todo[~first]]
         self.todo = len(todo)
@@ -168,7 +168,7 @@ class LLMRun:
             booked: Whether each call is booked there.
             cpus: CPUs of an actor.
             questions: Object reference of the questions.
-            scorers: Most concurrent scoring processes; each costs a second of CPU to start.
+            scorers: Maximum concurrent scoring processes; each takes a second of CPU to start.
         """
         stream = Stream(self.llm, self.llm_config, self.folder, limiter, booked, cpus, scorers)
         stage = partial(score_outcomes, questions=questions, plugin_paths=settings().plugin_paths)

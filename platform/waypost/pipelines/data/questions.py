@@ -53,10 +53,10 @@ class Gathered:
     """Questions before they are split.
 
     Attributes:
-        questions: By id.
+        questions: Question by id.
         sources: Facts of each benchmark and file, for the report.
         doubled: Number of questions left out because their id is taken.
-        warnings: Deviations from the config, in words.
+        warnings: Messages about deviations from the config.
     """
 
     questions: dict[str, Question] = field(default_factory=dict)
@@ -71,15 +71,15 @@ def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]
     Args:
         config: The run.
         base: Folder that its paths are relative to.
-        where: Its file, for messages.
+        where: The config's file, for messages.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: With all faults.
     """
     found: dict[str, Benchmark] = {}
     wrong: list[Fault] = []
     if not (config.benchmarks or config.questions):
-        wrong.append(Fault(where, "asks nothing; expected benchmarks or questions"))
+        wrong.append(Fault(where, "has no source; expected benchmarks or questions"))
     if config.test_share + config.validation_share >= 1:
         wrong.append(Fault(f"{where}: test_share, validation_share", "leave nothing for training"))
     for name, choice in config.benchmarks.items():
@@ -117,8 +117,8 @@ def gather(
         progress: Called with (source, finished sources, all sources).
 
     Raises:
-        ConfigError: with every fault of the files of ready questions; or there is no question.
-        SchemaError, MissingExtraError: a benchmark cannot be loaded.
+        ConfigError: With all faults of the files of ready questions, or there is no question.
+        SchemaError, MissingExtraError: A benchmark cannot be loaded.
     """
     gathered = Gathered()
     total = len(benchmarks) + len(config.questions)
@@ -170,7 +170,7 @@ def _add_ready(
             if there is not one:
                 gathered.doubled += 1
                 if there != one:
-                    problem = f"query_id {one.query_id} means another question elsewhere"
+                    problem = f"query_id {one.query_id} is another question elsewhere"
                     wrong.append(Fault(str(base / file), problem))
         gathered.sources.append({"questions_file": file, "questions": len(ready)})
     if wrong:
@@ -258,10 +258,10 @@ def build(
         progress: See `run`.
 
     Returns:
-        Split -> questions, only splits that have any, in the order of `SPLITS`.
+        Split -> questions, without empty splits, in the order of `SPLITS`.
 
     Raises:
-        ConfigError, SchemaError, MissingExtraError, PluginError: as `run`.
+        ConfigError, SchemaError, MissingExtraError, PluginError: See `run`.
     """
     return _build(config, base, "config", progress)[0]
 

@@ -55,8 +55,8 @@ class LLMProgress:
     """Progress of one LLM in a run.
 
     Attributes:
-        llm: Name.
-        total: Cells of this LLM in this run.
+        llm: Name of the LLM.
+        total: Number of its cells in this run.
         tally: Counts so far.
     """
 
@@ -74,10 +74,10 @@ class Summary:
     """Result of a run.
 
     Attributes:
-        folder: Routing data, as the config names it.
+        folder: Routing-data folder as in the config.
         cells: Number of pairs of question and LLM.
         llms: Counts of this run, by LLM.
-        reasons: By LLM and kind of error (`Tally.errors`), the first message.
+        reasons: LLM -> kind of error (`Tally.errors`) -> its first message.
         unanswered: Cells without an answer after the run, by LLM.
         seconds: Duration.
     """

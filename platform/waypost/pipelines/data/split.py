@@ -1,4 +1,4 @@
-"""Split a routing-data folder anew, by task and without leaks."""
+"""Split a routing-data folder again, by task and without leaks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def split_folder(
 
     Args:
         source: Routing data. Without ``pooled`` only its training split is read.
-        target: Written in one step; must not exist.
+        target: Written atomically; must not exist.
         test: Share of the questions, above 0.
         validation: Share of the questions; 0 writes no such split.
-        seed: Of the split.
+        seed: Seed of the split.
         pooled: Include the source's test questions, without those that train contains.
 
     Returns:
@@ -44,8 +44,8 @@ def split_folder(
         ``splits`` (name -> queries, groups) and ``tasks`` (task -> split -> queries).
 
     Raises:
-        SchemaError: the source is no routing data, or has a single question.
-        ConfigError: the shares leave nothing for training, or the target exists.
+        SchemaError: The source is not routing data, or has a single question.
+        ConfigError: The shares leave nothing for training, or the target exists.
     """
     if not (test > 0 and validation >= 0 and test + validation < 1):
         raise ConfigError(

@@ -55,17 +55,17 @@ def run(
     Args:
         config_path: YAML of the `DataConfig` that the answers were made with.
         overrides: ``key=value`` settings on top of it.
-        models: LLMs to ask; empty asks all but the most expensive, which cannot pass on.
+        models: LLMs to ask; empty asks all but the most expensive, the last of the cascade.
         samples: Verdicts on each answer, at most `MAX_VERDICTS`.
         progress: Called with an LLM's name, and its finished and total verdicts.
 
     Returns:
-        The folder, as the config names it.
+        The folder as in the config.
 
     Raises:
-        ConfigError: the config, ``models`` or ``samples`` is wrong.
-        SchemaError: the folder holds no routing data, or no answer of one of the models.
-        WaypostError: an engine cannot start.
+        ConfigError: The config, ``models`` or ``samples`` is invalid.
+        SchemaError: The folder has no routing data, or no answer of one of the models.
+        WaypostError: An engine cannot start.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
@@ -127,7 +127,7 @@ def _all_but_the_dearest(config: DataConfig) -> list[str]:
     known = {name: price for name, price in prices.items() if price is not None}
     if len(known) < len(prices) or len(known) < 2:
         raise ConfigError(
-            [Fault("llms", "who is the dearest of them is not known; name those to ask (--model)")]
+            [Fault("llms", "the most expensive one is unknown; name those to ask (--model)")]
         )
     return sorted(known, key=lambda name: known[name])[:-1]
 

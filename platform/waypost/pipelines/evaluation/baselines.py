@@ -1,4 +1,4 @@
-"""Reference policies: what routing is compared with, and what it could reach."""
+"""Reference policies of an evaluation: baselines and upper bounds of routing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from waypost.metrics.measure import Measured, Subject, measure
 from waypost.metrics.table import BY_KEY
 
 POINT = ("quality", "delta_best_single", "cost_usd_per_1k", "list_price", "usage", "tasks")
-"""Metrics of a reference of one setting."""
+"""Metrics of a reference with one setting."""
 
 CURVE = (*POINT, "aiq", "aiq_log", "delta_aiq", "curve")
-"""Metrics of a reference of one setting for each weight."""
+"""Metrics of a reference with one setting for each cost weight."""
 
 
 def task_oracle(comparison: Comparison) -> Sweep:
     """Choose the LLM that is best in training on the query's true task.
 
-    A task that training lacks, and an LLM it did not measure on a task, count as the LLM's mean
-    over all tasks.
+    If training has no score of an LLM on a task, the LLM's mean over all tasks is used.
     """
     train, test = comparison.train, comparison.test
     place = [train.names.index(n) if n in train.names else -1 for n in test.names]
@@ -48,7 +47,7 @@ def _point(comparison: Comparison, outcomes: Outcomes, keys: Sequence[str] = POI
 
 
 def random(comparison: Comparison) -> Measured:
-    """Measure the expectation of a uniform draw among the LLMs that were measured."""
+    """Measure the expectation of a uniform draw among the measured LLMs of each query."""
     n = len(comparison.test)
     quality = np.array([mean(row) for row in comparison.test.quality])
     outcomes = Outcomes(quality, np.full(n, np.nan), np.full(n, -1))
@@ -59,7 +58,7 @@ def random(comparison: Comparison) -> Measured:
 
 
 def zero_router(comparison: Comparison) -> Measured:
-    """Measure what mixing two single LLMs without looking at the query gives.
+    """Measure the best random mix of two single LLMs, independent of the query.
 
     Its points are those of the evaluated split, so it is an upper bound of such a mix.
     """
@@ -81,7 +80,7 @@ def zero_router(comparison: Comparison) -> Measured:
 
 
 def all_of(comparison: Comparison) -> dict[str, Measured]:
-    """Measure every reference policy, by its key in report.json."""
+    """Measure every reference policy; return them by their keys in report.json."""
     found = {"random": random(comparison)}
     for name, column in comparison.single_columns.items():
         found[name] = _point(comparison, comparison.always(column))

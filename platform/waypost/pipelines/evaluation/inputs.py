@@ -1,4 +1,4 @@
-"""What a comparison starts from: routers by name or artifact, and embeddings, each text once."""
+"""The inputs of a comparison: routers by name or artifact, and embeddings, each text once."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from waypost.storage import Place, is_uri, local_copy, place
 
 
 class Vectors:
-    """Embeds what routers need, and remembers it.
+    """The embeddings of queries, computed once for each encoder and text.
 
     Args:
-        encoder: The one that routers are fitted with.
-        folder: Routing-data folder that keeps embeddings; see `query_embeddings`.
-        progress: Told (done, total) embedded texts.
+        encoder: Encoder that routers are fitted with.
+        folder: Routing-data folder that stores embeddings; see `query_embeddings`.
+        progress: Called with (done, total) embedded texts.
     """
 
     def __init__(self, encoder: Encoder, folder: Path, progress: Progress | None = None) -> None:
@@ -48,7 +48,7 @@ class Vectors:
         self._rows: dict[str, dict[str, NDArray[np.float32]]] = {}
 
     def embedded(self, data: RoutingData, encoder: Encoder) -> RoutingData:
-        """Return the data with embeddings by this encoder; the folder keeps new ones."""
+        """Return the data with embeddings by this encoder; new ones are stored in the folder."""
 
         def kept(texts: list[str]) -> NDArray[np.float32]:
             return query_embeddings(texts, encoder, self._folder, self._progress)
@@ -68,14 +68,14 @@ class Vectors:
         return np.stack([known[text] for text in texts])
 
     def for_router(self, router: TrainableRouter, data: RoutingData) -> RoutingData:
-        """Return the data as this router is to be asked: with its encoder's embeddings, if any."""
+        """Return the data with the embeddings of this router's encoder, if it needs any."""
         encoder = self._encoder_of(router)
         return data if encoder is None else self.embedded(data, encoder)
 
     def choose(self, router: TrainableRouter, texts: Sequence[str]) -> list[str]:
         """Return the name of the LLM that a router chooses for each text, at lambda 0.
 
-        The folder keeps no embeddings of these texts.
+        Embeddings of these texts are not stored in the folder.
         """
         encoder = self._encoder_of(router)
         rows = None if encoder is None else self._of(texts, encoder, encoder.encode)
@@ -91,10 +91,10 @@ class Contender:
     """One row of the report.
 
     Attributes:
-        label: Its name there, unlike any other row's.
+        label: Unique name of the row.
         artifact: Path or URI of a folder to load; None for a router to fit.
         router: Registry name to fit; empty for an artifact.
-        parameters: Of the router.
+        parameters: Parameters of the router.
     """
 
     label: str
@@ -105,13 +105,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ready:
-    """A router that can be asked.
+    """A router that is ready to route.
 
     Attributes:
-        router: Fitted or loaded.
-        fit_s: Seconds of its fit, embedding apart; of an artifact as it was noted, or None.
+        router: The fitted or loaded router.
+        fit_s: Seconds of its fit without embedding; for an artifact from its manifest, or None.
         trained_on: Digest of the data that it was fitted on.
-        refit: Fit it again with the next seed; None for an artifact, and where it has no seed.
+        refit: Fit it again with the next seed; None for an artifact or a router without a seed.
     """
 
     router: TrainableRouter
@@ -121,14 +121,14 @@ class Ready:
 
 
 def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
-    """Read ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
+    """Parse ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
 
-    A URI, a folder that holds a manifest, and whatever has a path separator is an artifact. Names
-    and parameters are checked here, before anything is read or fitted; a plug-in that does not
-    load is not a fault of the arguments and shows when it is fitted.
+    A URI, a folder with a manifest, and an argument with a path separator are artifacts. Names
+    and parameters are checked here, before anything is read or fitted. A plug-in that does not
+    load is no fault of the arguments: its error is raised at the fit.
 
     Raises:
-        ConfigError: with a fault for each argument that names no router or sets a wrong value.
+        ConfigError: With a fault for each argument with an unknown router or an invalid value.
     """
     found: list[Contender] = []
     faults: list[Fault] = []
@@ -154,7 +154,7 @@ def _read(argument: str, seed: int) -> Contender:
     if "/" in argument.partition(":")[0] or (path / MANIFEST).is_file():
         return Contender(path.resolve().name, artifact=path)
     name, _, rest = argument.partition(":")
-    # A comma inside brackets belongs to a list.
+    # a comma inside brackets is part of a list
     items = [item for item in re.split(r",(?![^\[\]]*\])", rest) if item]
     given = apply_overrides({}, items)
     try:
@@ -162,7 +162,7 @@ def _read(argument: str, seed: int) -> Contender:
     except PluginError:
         return Contender(argument, router=name, parameters=given)
     except RegistryError:
-        if path.is_dir():  # it says itself what it lacks of an artifact
+        if path.is_dir():  # loading it raises an error with what it lacks
             return Contender(path.resolve().name, artifact=path)
         raise
     check = getattr(cls, "check_params", None)
@@ -189,7 +189,7 @@ def prepare(
     """Load the artifact, or fit the router on the training split.
 
     Raises:
-        WaypostError: it cannot be loaded, built or fitted.
+        WaypostError: The router cannot be loaded, built or fitted.
     """
     if one.artifact is not None:
         with local_copy(one.artifact) as folder:
@@ -217,9 +217,9 @@ def prepare(
 
 
 def reason(error: Exception) -> str:
-    """Say in one line why a router failed.
+    """Return in one line why a router failed.
 
-    What a plug-in or a library raises is named by its type and place only: its message may hold
+    Errors of plug-ins and libraries are given by type and place only: their messages may contain
     a user's text.
     """
     if isinstance(error, WaypostError):

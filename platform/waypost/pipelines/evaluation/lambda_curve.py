@@ -1,4 +1,4 @@
-"""Decide measured questions at each of a range of cost weights, by any kind of router."""
+"""Route measured questions at each of a range of cost weights, with any kind of router."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _FEW = 9
 
 
 def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
-    """Decide every query at every weight and look up what came of it; no LLM is called.
+    """Route every query at every cost weight and look up the outcomes; no LLM is called.
 
-    A score router predicts once and the policy does the rest. Others decide anew at each weight,
-    so they are asked at a few of the weights only.
+    A score router predicts once, and the policy ranks at each weight. Other routers decide again
+    at each weight, so only `_FEW` of the weights are used for them.
 
     Args:
-        router: Fitted; one that needs embeddings takes those of ``data``.
+        router: A fitted router; if it needs embeddings, those of ``data`` are used.
         data: Measured outcomes, with the costs to count in ``cost_usd``.
-        lambdas: Ascending.
+        lambdas: Cost weights, ascending.
 
     Raises:
-        SchemaError: the data lacks what the router needs: embeddings, or recorded answers.
-        PluginError: somebody else's router fails, or does not decide as agreed.
+        SchemaError: The data lacks embeddings or recorded answers that the router needs.
+        PluginError: A plug-in router fails, or returns invalid decisions.
     """
     if isinstance(router, ScoreRouter):
         return _by_policy(router, data, lambdas)
@@ -42,7 +42,7 @@ def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) 
 
 
 def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
-    # The steps of `ScoreRouter.decide`, without a Decision for each query and weight.
+    # the steps of `ScoreRouter.decide`, without creating a Decision for each query and weight
     queries = tuple(Query(text) for text in data.queries)
     batch = QueryBatch(queries, data.embeddings if router.needs_embeddings else None)
     prediction = router.predict(batch)

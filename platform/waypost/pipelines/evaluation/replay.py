@@ -1,4 +1,4 @@
-"""What a router's choices earned, looked up in measured data."""
+"""Replay the episodes of a step router on measured data."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
 from waypost.metrics.comparison import Outcomes, look_up
 
 _LIMITS = EpisodeLimits(max_steps=64, wall_s=3600.0)
-"""Nothing waits here, so that a cap on time or money would only hide what a router does."""
+"""Wide limits: a replay makes no calls, and caps would only hide the router's behaviour."""
 
 
 def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
-    """Run an episode for each query and look up what its answer scored and all its calls cost.
+    """Run an episode for each query; look up the score of its answer and the cost of its calls.
 
-    An answer that the data lacks is a failed call; the verdicts on an answer are given in their
-    recorded order, and further ones fail.
+    An answer that the data lacks is a failed call. Verdicts on an answer are returned in their
+    recorded order; further ones fail.
 
     Args:
-        router: Fitted.
-        data: Recorded outcomes, with verdicts where the router asks for them.
+        router: A fitted router.
+        data: Recorded outcomes, with verdicts if the router needs them.
         lam: Cost weight of every query.
 
     Returns:
-        Quality NaN where the answer is nobody's or was not measured; dollars NaN where those of
-        one of the calls are not recorded.
+        Quality is NaN if no LLM gave the answer or it was not measured; dollars are NaN if the
+        cost of a call is not recorded.
 
     Raises:
-        SchemaError: the data holds no verdicts and the router asks for one, or the router asks
-            for something else than answers and verdicts, which no data holds.
+        SchemaError: The router needs verdicts that the data lacks, or makes calls other than for
+            answers and verdicts, which data cannot contain.
     """
     done = asyncio.run(_episodes(router, data, lam))
     names = {name: j for j, name in enumerate(data.names)}
@@ -67,26 +67,26 @@ async def _episodes(router: StepRouter, data: RoutingData, lam: float) -> list[E
 
 
 class _Recorded:
-    """Answers the calls about one query from the data."""
+    """A call function that answers the calls about one query from the data."""
 
     def __init__(self, data: RoutingData, row: int) -> None:
         self._data = data
         self._row = row
-        self._asked: Counter[int] = Counter()  # verdicts given so far, by column
+        self._asked: Counter[int] = Counter()  # verdicts returned so far, by column
 
     async def __call__(self, call: Call) -> CallResult:
         column = self._data.names.index(call.model) if call.model in self._data.names else None
         if column is None:
-            raise EngineRequestError(f"the data holds nothing of {call.model}")
+            raise EngineRequestError(f"the data has no LLM {call.model}")
         if call.purpose == VERIFY:
             return self._verdict(call, column)
         if call.purpose != ANSWER or call.prompt != self._data.queries[self._row]:
             raise SchemaError(
-                f"the data holds no answers to calls of purpose {call.purpose!r} other than the "
-                "queries themselves; this router can only be judged live"
+                f"the data has no answers to calls of purpose {call.purpose!r} other than the "
+                "queries themselves; this router can only be evaluated with live calls"
             )
         if np.isnan(self._data.quality[self._row, column]):
-            raise EngineRequestError(f"the data holds no answer of {call.model}")
+            raise EngineRequestError(f"the data has no answer of {call.model}")
         dollars = float(self._data.cost_usd[self._row, column])
         return CallResult(
             call,
@@ -102,14 +102,14 @@ class _Recorded:
     def _verdict(self, call: Call, column: int) -> CallResult:
         if self._data.verdicts is None:
             raise SchemaError(
-                "the data holds no verdicts, which this router asks for; record them with "
+                "the data has no verdicts, which this router needs; record them with "
                 "`waypost data verdicts`"
             )
         given = self._data.verdicts[self._row, column]
         sample = self._asked[column]
         self._asked[column] += 1
         if sample >= len(given) or np.isnan(given[sample]):
-            raise EngineRequestError(f"the data holds no verdict {sample} of {call.model}")
+            raise EngineRequestError(f"the data has no verdict {sample} of {call.model}")
         dollars = float(self._data.verdict_cost_usd[self._row, column])
         text = "Yes" if given[sample] == 1 else "No"
         return CallResult(call, text, cost_usd=None if np.isnan(dollars) else dollars)

@@ -1,4 +1,4 @@
-"""The same comparison on several splits of one pool: means over seeds, nested intervals."""
+"""A comparison on several splits of one pool: means over seeds, nested intervals."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from waypost.pipelines.evaluation.run import EvaluateConfig, Evaluation, Told, c
 from waypost.report.tables import Report
 
 SHARE = 0.2
-"""Of the pool that each split keeps back."""
+"""Share of the pool that each split holds out for evaluation."""
 
 SPREAD = ("quality", "delta_best_single", "aiq", "delta_aiq", "cost_save", "cost_usd_per_1k")
-"""Numbers of which a mean report also keeps each seed's value and the standard deviation."""
+"""Numbers whose value for each seed and standard deviation are part of a mean report."""
 
 
 def evaluate_resplit(
@@ -45,14 +45,14 @@ def evaluate_resplit(
         The mean report, and each seed's comparison.
 
     Raises:
-        ConfigError: an artifact is among the routers: it has seen its training split already.
-        SchemaError, WeightsError: as `waypost.pipelines.evaluation.run.evaluate`.
+        ConfigError: A router is an artifact, which is already fitted on another split.
+        SchemaError, WeightsError: See `waypost.pipelines.evaluation.run.evaluate`.
     """
     seeds = config.resplit or ()
     contenders = {seed: read_contenders(config.routers, seed) for seed in seeds}
     if fitted := [one.label for one in contenders[seeds[0]] if one.artifact is not None]:
         raise ConfigError(
-            [Fault(name, "is an artifact; --resplit fits anew, so name routers") for name in fitted]
+            [Fault(name, "is an artifact; --resplit fits, so name routers") for name in fitted]
         )
     folder = Path(data_folder)
     pooled = pool(read_routing_data(folder, "train"), read_routing_data(folder, "test"))
@@ -95,7 +95,7 @@ def evaluate_resplit(
 
 
 def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
-    """Return ``[quality, dollars]`` of the hull's corners, of the LLMs' means."""
+    """Return ``[quality, dollars]`` of the corners of the hull of the LLMs' means."""
     points = [(one["quality"], one["cost_usd_per_1k"]) for one in llms.values()]
     corners = hull([[cost for _, cost in points]], [[quality for quality, _ in points]])
     found = zip(corners.quality[0], corners.cost[0], strict=True)
@@ -103,7 +103,7 @@ def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
 
 
 def _compare_means(report: Report, done: Sequence[Evaluation]) -> None:
-    """Replace what compares means by the same of the means over the seeds."""
+    """Replace numbers that compare means by the same numbers of the means over the seeds."""
     routers = report["routers"]
     drawn = {name: nested([one.routers[name].draws["quality"] for one in done]) for name in routers}
     report["top"] = compare_quality(routers, drawn, BY_KEY["delta_top"])
@@ -113,7 +113,7 @@ def _compare_means(report: Report, done: Sequence[Evaluation]) -> None:
 
 
 def _over_seeds(numbers: dict[str, Any], measured: Sequence[Measured]) -> None:
-    """Replace the intervals by nested ones, and add each seed's headline and its spread."""
+    """Replace the intervals by nested ones; add each seed's headline and standard deviation."""
     for row in METRICS:
         for prefix, target in (("", numbers), ("unseen.", numbers.get("unseen"))):
             key = f"{prefix}{row.key}"
@@ -132,11 +132,11 @@ def _over_seeds(numbers: dict[str, Any], measured: Sequence[Measured]) -> None:
 
 
 def mean_report(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Average reports of one form, number by number.
+    """Average reports of the same structure, number by number.
 
-    A number that one of them lacks is NaN; what only some of them hold (a router that failed on
-    one seed) is left out, but for tasks, which are averaged over the seeds that have them. Texts
-    that differ are joined.
+    A number that is None in one report is None. Keys that some reports lack (a router that failed
+    on one seed) are left out, except tasks, which are averaged over the seeds that have them.
+    Different texts are joined.
     """
     mean: dict[str, Any] = _mean(reports)
     return mean

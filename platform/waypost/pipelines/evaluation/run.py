@@ -39,7 +39,7 @@ from waypost.report.tables import Report
 logger = logging.getLogger(__name__)
 
 Told = Callable[[int, int], None]
-"""Told (done, total) routers."""
+"""Called with (done, total) routers."""
 
 
 class EvaluateConfig(StrictModel):
@@ -47,13 +47,13 @@ class EvaluateConfig(StrictModel):
 
     Attributes:
         routers: Artifacts and registry names; see `read_contenders`.
-        split: Which rows are decided.
+        split: Split to evaluate on.
         encoder: Query encoder of the routers that are fitted here.
-        seed: Of routers, draws and perturbations.
-        resplit: Seeds of splits; see `waypost.pipelines.evaluation.resplit`. None takes the
+        seed: Seed of routers, draws and perturbations.
+        resplit: Seeds of splits; see `waypost.pipelines.evaluation.resplit`. None uses the
             folder's splits.
-        lambdas: Cost weights; None takes a scale that reaches the cheapest LLM.
-        metrics: Keys of metrics that take long, to compute besides the others.
+        lambdas: Cost weights; None uses a scale that reaches the cheapest LLM.
+        metrics: Keys of slow metrics to compute in addition to the others.
         allow_plugin_code: Run plug-in code packed in artifacts.
     """
 
@@ -77,7 +77,9 @@ class EvaluateConfig(StrictModel):
     @classmethod
     def _of_the_table(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [key for key in metrics if key not in BY_KEY]:
-            raise ValueError(f"{unknown[0]!r} is no metric; `docs/reference/metrics.md` lists them")
+            raise ValueError(
+                f"{unknown[0]!r} is not a metric; `docs/reference/metrics.md` lists them"
+            )
         return metrics
 
     @field_validator("lambdas")
@@ -95,10 +97,10 @@ class Evaluation:
     """One comparison's result.
 
     Attributes:
-        report: What report.json holds; NaN where a number cannot be computed.
-        reference: Of the reference policies, by key.
-        routers: Of the routers that were measured, by label.
-        comparison: What they were measured against.
+        report: Content of report.json; NaN where a number cannot be computed.
+        reference: Numbers of the reference policies, by key.
+        routers: Numbers of the measured routers, by label.
+        comparison: Splits, costs and draws of the comparison.
     """
 
     report: Report
@@ -117,14 +119,14 @@ def evaluate(
 
     Args:
         config: What to compare.
-        data_folder: Routing data; routers that are fitted here learn from its training split.
-        progress: Told (done, total) embedded texts.
-        told: Told (done, total) routers.
+        data_folder: Routing data; routers named in the config are fitted on its training split.
+        progress: Called with (done, total) embedded texts.
+        told: Called with (done, total) routers.
 
     Raises:
-        ConfigError: an argument names no router, or a parameter is wrong.
-        SchemaError, WeightsError: data or encoder cannot be had. What goes wrong with one router
-            does not end the comparison and stands in the report.
+        ConfigError: A router is unknown, or a parameter is invalid.
+        SchemaError, WeightsError: Data or encoder cannot be loaded. The failure of one router is
+            part of the report and does not end the comparison.
     """
     contenders = read_contenders(config.routers, config.seed)
     folder = Path(data_folder)
@@ -142,14 +144,14 @@ def compare(
     vectors: Vectors,
     told: Told | None = None,
 ) -> Evaluation:
-    """Compare routers on splits at hand.
+    """Compare routers on given splits.
 
     Args:
         config: What to compare.
         contenders: The routers.
         comparison: Splits, costs and draws.
-        vectors: Embeds the queries.
-        told: Told (done, total) routers.
+        vectors: Embeddings of the queries.
+        told: Called with (done, total) routers.
     """
     routers: dict[str, Measured] = {}
     failed: dict[str, str] = {}
@@ -161,7 +163,7 @@ def compare(
                 one, comparison.train, vectors, allow_plugin_code=config.allow_plugin_code
             )
             routers[one.label] = _measure(config, ready, comparison, vectors)
-        # A router may be anybody's code, and one that fails must not end the others.
+        # Routers can be third-party code; one that fails must not end the others.
         except Exception as error:
             logger.debug("%s failed", one.label, exc_info=True)
             failed[one.label] = reason(error).removeprefix(f"{one.router}: ")
@@ -205,10 +207,10 @@ def assemble(
     routers: Mapping[str, Measured],
     failed: Mapping[str, str],
 ) -> Report:
-    """Put a comparison's numbers into the form of report.json.
+    """Return the content of report.json.
 
-    Dollars are those of 1,000 queries, in curves, too. ``cost_ref_usd_per_1k`` is the mean cost of
-    the training split's dearest LLM, C_ref of the utility quality - lambda * cost / C_ref.
+    All dollars are per 1,000 queries, also in curves. ``cost_ref_usd_per_1k`` is the mean cost of
+    the most expensive LLM of the training split: C_ref of quality - lambda * cost / C_ref.
     """
     test = comparison.test
     seen = [q for q, new in zip(test.query_ids, comparison.unseen, strict=True) if not new]

@@ -1,4 +1,4 @@
-"""Write a comparison: its report, and each router's choices, from which every number follows."""
+"""Write a comparison: its report, and each router's choices, from which all numbers derive."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ SCHEMA = pa.schema(
         ("predicted", pa.map_(pa.string(), pa.float32())),
     ]
 )
-"""Columns of ``decisions.parquet``: one row a (router, query), choices at lambda 0.
+"""Columns of ``decisions.parquet``: one row for each router and query, choices at lambda 0.
 
-``quality`` and ``cost_usd`` are the measured ones of the choice, ``predicted`` the router's
-scores by LLM; null where there is none.
+``quality`` and ``cost_usd`` are the measured values of the choice, ``predicted`` the router's
+scores by LLM; null if missing.
 """
 
 
 def write_decisions(path: Path, done: Evaluation) -> None:
-    """Write the log of all routers that were measured."""
+    """Write the decisions of all measured routers."""
     sweeps = {name: one.sweep for name, one in done.routers.items()}
     parts = [_table(name, done.comparison, s) for name, s in sweeps.items() if s is not None]
     table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
@@ -87,24 +87,24 @@ def evaluate_to(
 ) -> Report:
     """Compare routers and write report.json, report.md, the plots and the decision log.
 
-    With ``config.resplit`` each seed's report.json and log stand in ``seed-N``.
+    With ``config.resplit`` each seed's report.json and log are in ``seed-N``.
 
     Args:
         config: What to compare.
         data_folder: Routing data; a path or URI.
-        out: Folder of the report, a path or URI; an earlier report there is replaced, in one step.
-        command: What was asked, for the report.
-        progress: Told (done, total) embedded texts.
-        told: Told (done, total) routers.
+        out: Folder of the report, a path or URI; an earlier report there is replaced atomically.
+        command: Command line, for the report.
+        progress: Called with (done, total) embedded texts.
+        told: Called with (done, total) routers.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
-        ConfigError: a wrong argument, or ``out`` holds something else than a report.
+        ConfigError: An argument is invalid, or ``out`` exists and is not a report.
         MissingExtraError: matplotlib is not installed.
-        SchemaError, WeightsError: as `evaluate`.
-        StorageError: a URI cannot be read or written.
+        SchemaError, WeightsError: See `evaluate`.
+        StorageError: A URI cannot be read or written.
     """
     require_matplotlib()
     with mirrored(out) as target:

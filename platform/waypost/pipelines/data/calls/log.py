@@ -26,10 +26,10 @@ _FROM, _TO = len(_PREFIX), len(_PREFIX) + KEY_LENGTH
 
 
 class AppendLog:
-    """Log file of one process; lines are handed to the system when `append` or `extend` returns.
+    """Log file of one process; lines are written to the system when `append` or `extend` returns.
 
     Args:
-        folder: Of the log.
+        folder: Folder of the log.
         kind: First part of the file's name, such as ``answers``.
     """
 
@@ -69,7 +69,7 @@ class LogIndex:
     """Index of the lines of a log by key; of equal keys, the last line of the newest file counts.
 
     Args:
-        folder: Of the log; it need not exist.
+        folder: Folder of the log; it need not exist.
         kind: First part of the files' names.
     """
 
@@ -97,7 +97,7 @@ class LogIndex:
         return there
 
     def get(self, key: bytes) -> dict[str, Any] | None:
-        """Return the record of a key; None where the log has none."""
+        """Return the record of a key; None if the log has none."""
         if not len(self._keys):
             return None
         wanted = np.uint64(int.from_bytes(key[:8], "big"))

@@ -50,7 +50,7 @@ class BudgetShares:
         self._of = {llm: _Account(max_cost) for llm, max_cost in max_costs.items()}
 
     def allow(self, llm: str, usd: float) -> bool:
-        """Say whether the share of an LLM covers a call; True for unknown LLMs."""
+        """Return whether the share of an LLM covers a call; True for unknown LLMs."""
         mine = self._of.get(llm)
         if mine is None:
             return True
@@ -92,7 +92,7 @@ class BudgetShares:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """Most calls and tokens started per minute, over all workers; None is no limit."""
+    """Maximum calls and tokens per minute, over all workers; None is no limit."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -129,7 +129,7 @@ class Tally:
 
 
 class LeakyBucket:
-    """Spreads units evenly over time: a leaky-bucket meter without burst (GCRA, ITU-T I.371).
+    """A leaky bucket without burst, which spreads units evenly over time (GCRA, ITU-T I.371).
 
     With requests as units no minute exceeds the limit. With tokens the last request of a minute can
     exceed it.
@@ -155,7 +155,7 @@ class RateLimiter:
 
     Args:
         rates: Limits by LLM.
-        budget_usd: Most dollars for answers; None is no limit.
+        budget_usd: Maximum dollars for answers; None is no limit.
         max_costs: Upper bound of the cost of each LLM's cells, by which the budget is shared
             (`BudgetShares`); None serves calls in order.
         clock: Returns seconds; for tests.
@@ -184,12 +184,12 @@ class RateLimiter:
         """Book one call.
 
         Args:
-            llm: Its name.
-            tokens: Of prompt and answer, at most.
-            usd: What it may cost at most.
+            llm: Name of the LLM.
+            tokens: Maximum tokens of prompt and answer.
+            usd: Maximum cost in dollars.
 
         Returns:
-            Seconds to wait before the call; None where the budget or the LLM's share is too small.
+            Seconds to wait before the call; None if the budget or the LLM's share is too small.
             A booked call must be settled.
         """
         if usd > self._left_usd or not self._shares.allow(llm, usd):
@@ -214,7 +214,7 @@ class RateLimiter:
             bucket.give_back(tokens - used_tokens)
 
     def waiting(self) -> bool:
-        """Say whether calls are in flight, after which a refused one can fit."""
+        """Return whether calls are in flight; once they are settled, a refused call may fit."""
         return self._booked_usd > 1e-12
 
     def end(self, llm: str) -> None:

@@ -31,7 +31,7 @@ REQUESTS = pa.schema(
 """``key`` is the cell id; ``item`` is the row of the table of prompts."""
 
 PROMPT = "query"
-"""Column of the table of prompts: that of the questions."""
+"""Column of the prompts' text; the table of questions has the same column."""
 
 _DECIDING = ("prompt", "max_tokens", "temperature", "top_p", "seed")
 
@@ -43,8 +43,8 @@ def cell_id(name: str, llm_config: LLMConfig, request: Mapping[str, Any]) -> byt
     """Return the key of an answer: a hash of model, revision, prompt, sampling and seed.
 
     Args:
-        name: Of the LLM; used where its config names no model.
-        llm_config: Of the LLM.
+        name: Name of the LLM; used if its config has no model.
+        llm_config: Configuration of the LLM.
         request: ``prompt``, and columns of `REQUESTS`.
     """
     decides = {
@@ -82,9 +82,9 @@ def request_table(
     """Build the table of requests with equal sampling.
 
     Args:
-        keys: Of (n, `KEY_BYTES`).
-        items: Rows of the prompts.
-        max_tokens: Caps of the answers.
+        keys: Shape (n, `KEY_BYTES`).
+        items: Row numbers of the prompts, (n,).
+        max_tokens: Maximum tokens of the answers, (n,).
         sampling: ``temperature``, ``top_p``, ``seed``.
     """
     n = len(items)
@@ -105,10 +105,10 @@ def request_table(
 RowNumbers = NDArray[np.int64]
 
 _BLOCK = 8
-"""Most rounds of concurrent calls sorted together by length."""
+"""Maximum rounds of concurrent calls that are sorted together by length."""
 
 _PIECES = 16
-"""Least number of pieces of a run that are sorted by length, as long as a piece holds a round of
+"""Minimum number of pieces of a run that are sorted by length, as long as a piece has a round of
 calls. In a run that ends early, only the last piece has too many long answers."""
 
 
@@ -120,7 +120,7 @@ def mixed(strata: NDArray[Any], seed: int) -> RowNumbers:
 
     Args:
         strata: Stratum of each row.
-        seed: Of the order.
+        seed: Seed of the order.
     """
     generator = np.random.default_rng(seed)
     place = np.empty(len(strata))
@@ -134,9 +134,9 @@ def longest_first(rows: RowNumbers, lengths: NDArray[np.int32], in_flight: int) 
     """Sort pieces of an order by length, so that a batch holds answers of similar length.
 
     Args:
-        rows: In order.
-        lengths: Most tokens of the answer, of every row.
-        in_flight: Calls at once.
+        rows: Row numbers in order.
+        lengths: Maximum tokens of the answer of every row.
+        in_flight: Number of concurrent calls.
     """
     size = max(in_flight, min(_BLOCK * in_flight, len(rows) // _PIECES))
     piece = np.arange(len(rows)) // size

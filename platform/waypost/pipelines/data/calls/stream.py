@@ -18,11 +18,11 @@ Stage = Callable[[pa.Table], pa.Table]
 """A stage after the worker: maps a table with the columns of `OUTCOME` to another table."""
 
 _HANDS = 8
-"""Blocks in work at a worker. A block is passed on when all its calls have ended, so each slow call
-delays one, and further blocks keep the worker busy while stages exchange blocks."""
+"""Concurrent blocks of a worker. A block is passed on when all its calls have ended, so a slow call
+delays one block, and further blocks keep the worker busy while stages exchange blocks."""
 
 _ROUNDS = 4
-"""Most rounds of concurrent calls in a block; each block costs 30 ms of CPU."""
+"""Maximum rounds of concurrent calls in a block; each block costs 30 ms of CPU."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Stream:
     """Source of the outcomes of one LLM.
 
     Attributes:
-        llm: Its name.
+        llm: Name of the LLM.
         llm_config: Its configuration.
-        log_folder: Of its answers.
+        log_folder: Folder of the log of its answers.
         limiter: Handle of the run's `RateLimiter` actor.
         booked: Whether each call is booked there.
         cpus: CPUs of an actor.
-        stage_tasks: Most tasks of a further stage at once.
+        stage_tasks: Maximum concurrent tasks of a further stage.
     """
 
     llm: str

@@ -1,8 +1,8 @@
 """The worker that calls an LLM: an async callable in an actor of Ray Data.
 
-Many batches are in work at once and one semaphore bounds the calls over all of them, so a slow
-answer delays nothing else. An answer is logged before further work on it, so a killed process loses
-only the calls in flight.
+The worker processes many batches at once, and one semaphore limits the calls over all of them, so a
+slow answer delays nothing else. An answer is logged before any further step, so a killed process
+loses only the calls in flight.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class WorkerConfig:
     """Configuration of a worker; plain data, sent to other processes.
 
     Attributes:
-        llm: Name.
+        llm: Name of the LLM.
         llm_config: Its configuration and prices.
-        concurrency: Concurrent calls of one worker.
-        log_folder: Of the answers.
-        booked: Whether calls are booked at the rate limiter: there are rates or a budget.
+        concurrency: Maximum concurrent calls of one worker.
+        log_folder: Folder of the log of answers.
+        booked: Whether calls are booked at the rate limiter: there are rate limits or a budget.
     """
 
     llm: str
@@ -77,12 +77,12 @@ class WorkerConfig:
 
 
 class CallWorker:
-    """Answers rows of a table of requests (`requests.REQUESTS`), by their numbers.
+    """A worker that answers rows of a table of requests (`requests.REQUESTS`) by row number.
 
     Args:
-        config: Of the worker.
+        config: Configuration of the worker.
         requests: Object reference of the table.
-        prompts: The same of a table with the column `PROMPT`; items number its rows.
+        prompts: Object reference of a table with the column `PROMPT`; ``item`` is its row number.
         limiter: Handle of the run's `RateLimiter`.
     """
 

@@ -36,7 +36,7 @@ def export_llmrouter(
         source: Routing data.
         target: Written atomically; must not exist.
         encoder: Kind or id of the encoder of the query embeddings; None takes stored embeddings
-            of all queries, where the folder has them.
+            of all queries, if the folder has them.
         progress: Called with (done, total) embedded texts.
 
     Returns:
@@ -44,13 +44,13 @@ def export_llmrouter(
         (origin of the vectors; null without any).
 
     Raises:
-        SchemaError: the source is no routing data.
-        ConfigError: the target exists.
-        RegistryError, WeightsError: the encoder is unknown, or its weights are not available.
+        SchemaError: The source is not routing data.
+        ConfigError: The target exists.
+        RegistryError, WeightsError: The encoder is unknown, or its weights are not available.
     """
     source, target = Path(source), Path(target)
     found = [split for split in SPLITS if split == "train" or split_path(source, split).is_file()]
-    data = {split: read_routing_data(source, split) for split in found}  # the checks of all
+    data = {split: read_routing_data(source, split) for split in found}  # checks every split
     tables = {split: read_routing_table(split_path(source, split)) for split in found}
     measured = {split: _measured(table) for split, table in tables.items()}
     texts = list(dict.fromkeys(text for split in found for text in _texts(measured[split])))

@@ -22,7 +22,7 @@ FURTHER = {
     "turn": pa.int64(),
     "rating": pa.float64(),
 }
-"""Columns of LLMRouter's lines kept beside those of our schema."""
+"""Columns of LLMRouter's lines that are kept in addition to those of our schema."""
 
 FAILED = ("ERROR:", "API Error")
 """Prefixes of the answer of a failed call, which LLMRouter scores like any other."""
@@ -85,7 +85,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
         row |= {"performance": None, "error": row["response"], "response": None}
     for key, value in row.items():
         if isinstance(value, str) and not _encodable(value):
-            raise SchemaError(f"{where}: {key} holds half of a surrogate pair; it is no text")
+            raise SchemaError(f"{where}: {key} has half of a surrogate pair, which is not text")
     row["unknown"] = sorted(set(data) - _KNOWN)
     return row
 
@@ -194,8 +194,8 @@ def read_pt(path: Path) -> dict[int, Vectors]:
     """Read the vectors of a .pt file by embedding id, without running code in it.
 
     Raises:
-        SchemaError: it is not a tensor or a dict of tensors, or a vector is of another width or
-            not finite.
+        SchemaError: The file is not a tensor or a dict of tensors, or a vector is of another width
+            or not finite.
         MissingExtraError: torch is not installed.
     """
     torch = _torch()
