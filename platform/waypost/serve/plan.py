@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,7 +118,8 @@ class Plan(StrictModel):
     api_keys: bool
     log: LogArgs
 
-    @cached_property
+    # not cached: `model_copy(update=...)` would copy the cached value of the earlier plan
+    @property
     def stepping(self) -> frozenset[str]:
         """Names of the step routers; with ``auto`` where the default router is one."""
         default = self.router_names[0] in self.router.step_routers

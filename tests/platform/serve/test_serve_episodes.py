@@ -339,24 +339,29 @@ async def test_kinds_of_router_change_under_load_and_no_request_is_lost(artifact
     from waypost.serve.config import UserConfig
 
     scores = knn_artifact(tmp_path / "knn")
-    seen = set()
+    kinds = {scores: "knnrouter", artifact: "tiers"}
     async with up(artifact, echo_pool(cook={"text": "yes", "delay_s": 0.01})) as found:
         done = asyncio.Event()
+        answered = asyncio.Condition()
+        last = None
 
         async def ask() -> None:
+            nonlocal last
             while not done.is_set():
                 reply = await found.client.post(CHAT, chat())
                 assert reply.status == 200, reply.body
-                seen.add(reply.headers["x-waypost-router"])
+                async with answered:
+                    last = reply.headers["x-waypost-router"]
+                    answered.notify_all()
 
         asking = [asyncio.create_task(ask()) for _ in range(8)]
         for folder in (scores, artifact, scores, artifact):
             config = UserConfig.model_validate({"artifact": str(folder)})
             await found.gateway.adopt(change_plan(found.plan, config))
-            await asyncio.sleep(0.1)
+            async with answered, asyncio.timeout(30):
+                await answered.wait_for(lambda kind=kinds[folder]: last == kind)
         done.set()
         await asyncio.gather(*asking)
-    assert seen == {"knnrouter", "tiers"}
 
 
 def test_infer_runs_episodes(one_vote, tmp_path):

@@ -285,6 +285,7 @@ class Gateway:
         self, http: Exchange, read: Callable[[Parser], Call], form: type[ChatFormat], begin: float
     ) -> None:
         """Answer by the plan in force; retry while router and gateway have different plans."""
+        first_stale: float | None = None  # an episode may have run for long before it
         while True:
             graph = self._graph
             call = read(graph.parser)
@@ -296,7 +297,8 @@ class Gateway:
                     raise
                 return await http.end_events(event(dumps(problem_of(error).body)))
             except StaleDecisionError:
-                if time.perf_counter() - begin > SETTLE_S:
+                first_stale = first_stale or time.perf_counter()
+                if time.perf_counter() - first_stale > SETTLE_S:
                     raise
             await asyncio.sleep(SETTLE_POLL_S)
 
