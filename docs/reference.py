@@ -37,6 +37,7 @@ from reference_keys import (
     reached,
     rows_of,
     sections,
+    shared_bases,
     table,
 )
 
@@ -155,11 +156,15 @@ def file_page(name: str, title: str, given: list[Given]) -> str:
         note(model, data, examples)
         reached(model, models)
     parts = [INTROS[name]]
-    for model in (one for one in models.values() if one.__name__ not in ELSEWHERE):
+    shared = shared_bases(models.values())
+    for model in dict.fromkeys((*models.values(), *shared)):
+        if model.__name__ in ELSEWHERE:
+            continue
         parts += [f"## {model.__name__}", sections(model.__doc__)[""]]
-        rows = rows_of(model, examples)
+        apart = [base for base in bases(model) if base in shared]
+        rows = rows_of(model, examples, apart)
         parts += [keys_table(rows.values())] if rows else []
-        for base in bases(model):
+        for base in apart:
             also = "And the" if rows else "The"
             parts.append(f"{also} keys of [{base.__name__}](#{base.__name__.lower()}).")
     parts.append("## Files with every key")
@@ -182,9 +187,7 @@ def engines_page() -> str:
         for config in given[name]:
             model.model_validate(config)
             note(model, config, examples)
-        rows = {
-            k: v for one in (*bases(model)[::-1], model) for k, v in rows_of(one, examples).items()
-        }
+        rows = rows_of(model, examples)
         doc = doc_of(type(make_engine(name, given[name][0])))
         entry = yaml.safe_dump({"engine": name, "config": given[name][0]}, sort_keys=False)
         parts += [f"## {name}", doc, keys_table(rows.values()), fenced(entry, "yaml")]

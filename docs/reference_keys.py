@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -131,10 +132,11 @@ def bases(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [one for one in above if one.model_fields]
 
 
-def own_fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields that the model itself states."""
+def listed(model: type[BaseModel], apart: Iterable[type[BaseModel]] = ()) -> dict[str, Any]:
+    """Return the fields of a model without those that it has unchanged from bases ``apart``."""
     stated = vars(model).get("__annotations__", {})
-    return {name: field for name, field in model.model_fields.items() if name in stated}
+    theirs = {name for base in apart for name in base.model_fields} - set(stated)
+    return {name: field for name, field in model.model_fields.items() if name not in theirs}
 
 
 def inside(annotation: Any) -> list[type[BaseModel]]:
@@ -145,14 +147,18 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
 
 
 def reached(model: type[BaseModel], found: dict[str, type[BaseModel]]) -> None:
-    """Note a model and every model that it is made of, by name, in the order of reading."""
+    """Note a model and every model that is the type of a field, by name, in reading order."""
     if model.__name__ not in found:
         found[model.__name__] = model
-        for base in bases(model):
-            reached(base, found)
         for field in model.model_fields.values():
             for one in inside(field.annotation):
                 reached(one, found)
+
+
+def shared_bases(models: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:
+    """Return the models that several of these take fields from; their keys get one table."""
+    count = Counter(base for model in models for base in bases(model))
+    return [base for base, times in count.items() if times > 1]
 
 
 def note(model: type[BaseModel], data: Mapping[str, Any], found: Examples) -> None:
@@ -200,15 +206,17 @@ def kind(schema: Mapping[str, Any]) -> str:
             return words.get(str(other), "anything")
 
 
-def rows_of(model: type[BaseModel], examples: Examples) -> dict[str, list[str]]:
-    """Return the row of each field that a model states, by its key.
+def rows_of(
+    model: type[BaseModel], examples: Examples, apart: Iterable[type[BaseModel]] = ()
+) -> dict[str, list[str]]:
+    """Return the row of each field of a model, by key, without those of the bases ``apart``.
 
     Raises:
         SystemExit: a key without a description, or without an example.
     """
     schema, texts = model.model_json_schema()["properties"], described(model)
     rows = {}
-    for name, field in own_fields(model).items():
+    for name, field in listed(model, apart).items():
         key, models = field.alias or name, inside(field.annotation)
         text = texts.get(name) or (
             sections(models[0].__doc__)[""].split("\n\n")[0] if models else ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,39 @@ def dollars(
     return (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
 
 
+Price: TypeAlias = Annotated[float, Field(ge=0)]
+"""USD per million tokens."""
+
+
+class LLM(BaseModel):
+    """An LLM that can be called, and what a call costs.
+
+    Attributes:
+        engine: Name of its engine (`waypost.engines.engine_names`).
+        config: Settings of the engine.
+        input_price: USD per million prompt tokens; null where unknown.
+        output_price: USD per million generated tokens; null where unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    engine: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    input_price: Price | None = None
+    output_price: Price | None = None
+
+    @property
+    def prices(self) -> tuple[float, float] | None:
+        """(input, output) USD per million tokens; None where one is unknown."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return self.input_price, self.output_price
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Return the dollars of a call; None where a price is unknown."""
+        return None if self.prices is None else dollars(input_tokens, output_tokens, self.prices)
+
+
 class LLMInfo(BaseModel):
     """Facts of one candidate LLM (an entry of ``llms.json``).
 
@@ -74,8 +107,8 @@ class LLMInfo(BaseModel):
     name: str = Field(min_length=1)
     size: str | None = None
     feature: str = ""
-    input_price: float | None = Field(default=None, ge=0)
-    output_price: float | None = Field(default=None, ge=0)
+    input_price: Price | None = None
+    output_price: Price | None = None
     model: str | None = None
     service: str | None = None
     api_endpoint: str | None = None

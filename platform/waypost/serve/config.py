@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
+from waypost.contracts.records import LLM, Price
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
@@ -21,9 +22,6 @@ RESERVED_NAMES = frozenset({"Gateway", "Router"})
 STOP_AFTER = "stop_after_s"
 """Key of the ``user_config`` with which ``waypost serve`` stops the gateways. Not allowed in a
 file."""
-
-Price = Annotated[float, Field(ge=0)]
-"""USD per million tokens."""
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -174,34 +172,40 @@ class NodeArgs(StrictModel):
         return self
 
 
-class PoolEntry(NodeArgs):
-    """One LLM of the pool.
+class PoolLLM(LLM):
+    """An LLM of the pool, as the gateway calls it.
 
     Attributes:
         name: Its name for routers and clients.
-        engine: Name of its engine (`waypost.engines.engine_names`).
-        config: Settings of the engine.
-        input_price, output_price: Price of prompt tokens; of generated tokens. Null takes those of
-            the router's artifact.
-        placement: ``inline`` runs it in the gateway's process, if the engine is `Engine.remote`.
-        environment: Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else
-            ``.venv-<name>``; null is that of the graph.
+        input_price: USD per million prompt tokens; null takes that of the router's artifact.
+        output_price: USD per million generated tokens; null takes that of the router's artifact.
+        max_ongoing_requests: Most requests in flight in one replica.
+        max_queued_requests: Most queued requests of one caller; further ones are refused.
         queue_timeout_s: Longest wait for a free replica before failover to the next model.
-        tier: ``full`` is served only under ``WAYPOST_POOL=full``.
         flush_ms: Time window in which tokens are gathered before they are sent to the gateway; the
             first token is sent at once.
     """
 
     name: str = Field(min_length=1, max_length=200)
-    engine: str
-    config: dict[str, Any] = Field(default_factory=dict)
-    input_price: Price | None = None
-    output_price: Price | None = None
+    max_ongoing_requests: Positive = 32
+    max_queued_requests: int = Field(default=64, ge=0)
+    queue_timeout_s: Seconds = 20.0
+    flush_ms: float = Field(default=20.0, ge=0)
+
+
+class PoolEntry(NodeArgs, PoolLLM):
+    """One LLM of the pool.
+
+    Attributes:
+        placement: ``inline`` runs it in the gateway's process, if the engine is `Engine.remote`.
+        environment: Python environment of its replicas: ``WAYPOST_ENV_<NAME>``, else
+            ``.venv-<name>``; null is that of the graph.
+        tier: ``full`` is served only under ``WAYPOST_POOL=full``.
+    """
+
     placement: Literal["deployment", "inline"] = "deployment"
     environment: str | None = None
-    queue_timeout_s: Seconds = 20.0
     tier: Literal["small", "full"] = "small"
-    flush_ms: float = Field(default=20.0, ge=0)
 
     @model_validator(mode="after")
     def _placement_is_possible(self) -> PoolEntry:

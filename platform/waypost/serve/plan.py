@@ -33,6 +33,7 @@ from waypost.serve.config import (
     LogArgs,
     PolicyArgs,
     PoolEntry,
+    PoolLLM,
     ServeArgs,
     UserConfig,
 )
@@ -42,35 +43,17 @@ from waypost.storage import Uri, place
 POOLS = ("small", "full")
 
 
-class Served(StrictModel):
+class Served(PoolLLM):
     """Resolved entry of one LLM of the pool.
 
     Attributes:
-        name: Its name for clients and routers.
-        engine: Name of its engine.
         deployment: Name of its deployment; null where it runs inside the gateway.
-        config: The engine's settings.
-        input_price: USD per million prompt tokens; null where unknown.
-        output_price: USD per million generated tokens; null where unknown.
-        flush_ms: See `PoolEntry`.
-        max_ongoing_requests: See `PoolEntry`; Serve enforces it for a deployment.
-        max_queued_requests: See `PoolEntry`; Serve enforces it for a deployment.
-        queue_timeout_s: See `PoolEntry`.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
         unavailable: Why it cannot be served (its environment is missing or unusable); null where it
             can. Routers do not choose it, and a request that names it gets this reason.
     """
 
-    name: str
-    engine: str
     deployment: str | None
-    config: dict[str, Any]
-    input_price: float | None
-    output_price: float | None
-    flush_ms: float
-    max_ongoing_requests: int
-    max_queued_requests: int
-    queue_timeout_s: float
     multimodal: bool = False
     unavailable: str | None = None
 
@@ -356,34 +339,22 @@ def routable(models: Iterable[Served]) -> tuple[str, ...]:
 
 def prices_of(models: Iterable[Served]) -> dict[str, tuple[float, float]]:
     """Return (input, output) USD per million tokens by LLM, where both are known."""
-    return {
-        model.name: (model.input_price, model.output_price)
-        for model in models
-        if model.input_price is not None and model.output_price is not None
-    }
+    return {model.name: model.prices for model in models if model.prices is not None}
 
 
 def served_model(
     entry: PoolEntry, manifests: Mapping[str, Manifest], unavailable: str | None = None
 ) -> Served:
     """Return the resolved entry of one LLM; missing prices are those of an artifact."""
-    prices = (entry.input_price, entry.output_price)
-    if None in prices:
+    known = entry.model_dump(include=set(PoolLLM.model_fields))
+    if entry.prices is None:
         infos = [llm for found in manifests.values() for llm in found.llms]
         info = next(llm for llm in infos if llm.name == entry.name)
-        prices = (info.input_price, info.output_price)
+        known |= {"input_price": info.input_price, "output_price": info.output_price}
     inline = entry.placement == "inline"
     return Served(
-        name=entry.name,
-        engine=entry.engine,
+        **known,
         deployment=None if inline or unavailable else deployment_name(entry.name),
-        unavailable=unavailable,
-        config=entry.config,
-        input_price=prices[0],
-        output_price=prices[1],
-        flush_ms=entry.flush_ms,
-        max_ongoing_requests=entry.max_ongoing_requests,
-        max_queued_requests=entry.max_queued_requests,
-        queue_timeout_s=entry.queue_timeout_s,
         multimodal=engine_class(entry.engine).multimodal,
+        unavailable=unavailable,
     )

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from waypost.config import StrictModel, load_config
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.records import LLMInfo, dollars
+from waypost.contracts.records import LLM, LLMInfo
 from waypost.encoders import EncoderSpec
 from waypost.storage import Place, alone_in, mirrored, place
 
@@ -38,12 +38,10 @@ class BenchmarkChoice(StrictModel):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
-class LLMConfig(StrictModel):
+class LLMConfig(LLM):
     """An LLM of the run: how it is called, and its facts for ``llms.json``.
 
     Attributes:
-        engine: Name of an engine (`waypost.engines.engine_names`).
-        config: Settings of the engine.
         revision: Revision of the model or its provider; part of the key of an answer.
         concurrency: Requests in flight, over all actors.
         actors: Worker processes; each loads a local model of its own.
@@ -54,13 +52,9 @@ class LLMConfig(StrictModel):
         timeout_s: Time limit of a call, including retries.
         size: Number of parameters, such as ``7B`` or ``8x22B``.
         feature: Description of its strengths; used by routers that embed the LLMs.
-        input_price: USD per million tokens read.
-        output_price: USD per million tokens generated.
         context_length: Maximum tokens of prompt and answer together.
     """
 
-    engine: str
-    config: dict[str, Any] = Field(default_factory=dict)
     revision: str | None = None
     concurrency: int = Field(default=8, ge=1, le=4096)
     actors: int = Field(default=1, ge=1)
@@ -71,8 +65,6 @@ class LLMConfig(StrictModel):
     timeout_s: float | None = Field(default=None, gt=0)
     size: str | None = None
     feature: str = ""
-    input_price: float | None = Field(default=None, ge=0)
-    output_price: float | None = Field(default=None, ge=0)
     context_length: int | None = Field(default=None, gt=0)
 
     def info(self, name: str) -> LLMInfo:
@@ -87,12 +79,6 @@ class LLMConfig(StrictModel):
             service=service,
             **facts,
         )
-
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Return the dollars of a call; None if a price is unknown."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return dollars(input_tokens, output_tokens, (self.input_price, self.output_price))
 
 
 class DataConfig(StrictModel):

@@ -80,6 +80,7 @@ class Dispatcher:
         earlier: Dispatcher | None = None,
     ) -> None:
         self.plan = plan
+        self._stepping = plan.stepping
         self.circuit: Circuit = Circuit() if earlier is None else earlier.circuit
         same = {} if earlier is None else earlier._clients_of(plan)
         self.llms: dict[str, LLMClient] = {
@@ -178,7 +179,7 @@ class Dispatcher:
 
     def takes_steps(self, call: Call) -> bool:
         """Return whether the router of a call is a step router."""
-        return call.router in self.plan.stepping
+        return call.router in self._stepping
 
     async def episode(
         self,

@@ -64,6 +64,7 @@ class Parser:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._models = {model.name: model for model in plan.models}
+        self._stepping = plan.stepping
 
     def chat(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
         """Read a chat.
@@ -151,7 +152,7 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        if pinned is None and body.model in self._plan.stepping:
+        if pinned is None and body.model in self._stepping:
             _check_one_answer(body)
         fields = {
             "lambda": extras.lam,
