@@ -151,7 +151,7 @@ def test_offline_error_lists_every_source_and_what_to_do(machine, monkeypatch):
 
 
 def test_online_error_names_hub_and_packages(machine):
-    with pytest.raises(WeightsError, match=r"(?s)hub: not reachable.*data packages: none holds it"):
+    with pytest.raises(WeightsError, match=r"(?s)hub: not reachable.*data packages: none has it"):
         weights.resolve(MODEL)
 
 
