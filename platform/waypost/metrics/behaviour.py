@@ -1,4 +1,4 @@
-"""Which LLMs a router uses, how a cascade goes on, and what a choice could gain at most."""
+"""Metrics of behaviour: use of the LLMs, escalation of cascades, ties and headroom."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from waypost.contracts.cost import column_mean
 from waypost.contracts.types import Floats
 
 SOLVED = 0.5
-"""A score from here on counts as solving the question, for recall by rarity."""
+"""Minimum score that counts as solving a question."""
 
 RARITY = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6+": (6, 10**9)}
-"""Groups of questions by how many LLMs solve them."""
+"""Groups of questions by the number of LLMs that solve them."""
 
 
 def usage_shares(model: NDArray[np.intp], n_llms: int) -> Floats:
-    """Share of the queries each LLM answers, shape (n_llms,); choices outside are left out."""
+    """Return the share of queries each LLM answers, shape (n_llms,), without choices of -1."""
     counts = np.bincount(model[model >= 0], minlength=n_llms).astype(np.float64)
     return counts / counts.sum() if counts.sum() else np.full(n_llms, np.nan)
 
 
 def usage_entropy(shares: Floats) -> float:
-    """Entropy over its maximum: 0 one LLM for all, 1 all alike; NaN for a pool of one."""
+    """Return the normalised entropy: 0 for one LLM only, 1 for equal shares; NaN for one LLM."""
     if len(shares) < 2 or np.isnan(shares).any():
         return np.nan
     used = shares[shares > 0]
@@ -33,21 +33,21 @@ def usage_entropy(shares: Floats) -> float:
 
 
 def collapse_index(shares: Floats, oracle: Floats) -> float:
-    """Largest share minus the oracle's largest; above 0 the choice has collapsed."""
+    """Return the largest share minus the oracle's largest; above 0 the choice has collapsed."""
     return float(shares.max() - oracle.max())
 
 
 def cost_rises(expected_usd: Floats) -> int:
-    """Count the steps of an ascending lambda at which the expected cost rises; 0 is right."""
+    """Count the steps of an ascending lambda at which the expected cost rises; should be 0."""
     scale = np.nanmax(np.abs(expected_usd), initial=0.0)
     return int((np.diff(expected_usd) > 1e-9 * scale).sum())
 
 
 def picks_best(quality: Floats, model: NDArray[np.intp]) -> float:
-    """Share of queries whose choice has the query's highest measured score (routing accuracy).
+    """Return the share of queries whose choice has the highest measured score (routing accuracy).
 
-    Ties count as right, so that it is high where LLMs often agree; quality says more. Choices
-    that were not measured are left out; NaN without any.
+    Ties count as right, so it is high if LLMs often agree; quality is more informative. Choices
+    that were not measured are left out; NaN if none was measured.
 
     Args:
         quality: Measured scores (n, m).
@@ -60,7 +60,7 @@ def picks_best(quality: Floats, model: NDArray[np.intp]) -> float:
 
 
 def solver_recall(quality: Floats, model: NDArray[np.intp]) -> dict[str, dict[str, float]]:
-    """For questions that few or many LLMs solve, how often a solver is picked.
+    """Return how often the choice solves the question, by the number of LLMs that solve it.
 
     Args:
         quality: Measured scores (n, m).
@@ -81,7 +81,7 @@ def solver_recall(quality: Floats, model: NDArray[np.intp]) -> dict[str, dict[st
 
 
 _SAME = 1e-9
-"""Costs closer than this are the same: sums of the same dollars in another order."""
+"""Relative difference up to which costs are equal, because sums of floats depend on their order."""
 
 
 def delta_ibc(
@@ -90,9 +90,9 @@ def delta_ibc(
     small: tuple[float, float],
     large: tuple[float, float],
 ) -> float | Literal["dominates", "n/a"]:
-    """Return how much more a method gains for a dollar than going from small to large, in percent.
+    """Return the relative gain per dollar over going from small to large, in percent (AutoMix).
 
-    With IBC the gain in quality over the small model for each dollar spent beyond it: 100 *
+    IBC is the gain in quality over the small model per additional dollar. The result is 100 *
     (IBC of the method / IBC of the large model - 1). Above 0 the method lies above the line
     between the two models.
 
@@ -100,12 +100,12 @@ def delta_ibc(
         quality: Mean score of the method.
         cost_usd: Its mean dollars, verdicts included.
         small: Mean score and dollars of the small model.
-        large: Of the large one.
+        large: Mean score and dollars of the large model.
 
     Returns:
-        The percentage; ``dominates`` where the method costs no more than the small model and is
-        not worse; ``n/a`` where it costs no more and is worse, or where the large model is not
-        both better and dearer than the small one.
+        The percentage; ``dominates`` if the method costs no more than the small model and is
+        not worse; ``n/a`` if it costs no more and is worse, or if the large model is not both
+        better and more expensive than the small one.
     """
     if large[1] <= small[1] or large[0] <= small[0]:
         return "n/a"
@@ -118,18 +118,18 @@ def delta_ibc(
 def escalation(
     quality: Floats, first: NDArray[np.intp], last: NDArray[np.intp]
 ) -> dict[str, float]:
-    """Return how often a cascade goes on to another LLM, and how often wrongly so.
+    """Return how often a cascade escalates to another LLM, and how often its choice is wrong.
 
     Args:
         quality: Measured scores (n, m).
-        first: Column of the LLM asked first, (n,), -1 for none.
-        last: Of the one whose answer was given.
+        first: Column of the LLM called first, (n,), -1 for none.
+        last: Column of the LLM whose answer is returned, (n,), -1 for none.
 
     Returns:
         ``escalated``: share of queries whose answer is not the first LLM's. ``kept_wrong``: share
-        of the other queries whose answer does not solve them (a score below `SOLVED`): the
-        verifier let it pass. ``left_right``: share of the escalated ones that the first answer
-        had solved. Of measured answers; NaN where there are none.
+        of the other queries whose answer does not solve them (a score below `SOLVED`).
+        ``left_right``: share of the escalated queries that the first answer solves. Shares are
+        over measured answers; NaN if there are none.
     """
     known = (first >= 0) & (last >= 0)
     first, last, quality = first[known], last[known], quality[known]
@@ -148,14 +148,14 @@ def _share(values: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Ties:
-    """How often a question does not tell LLMs apart.
+    """Shares of questions on which LLMs have equal scores.
 
     Attributes:
-        questions: Those with at least two measured scores; the shares are of these, and NaN
-            where there are none.
-        several_best: Share where two LLMs or more have the best score.
-        all_equal: Share where all measured scores are equal.
-        none_scores: Share where every measured score is 0.
+        questions: Number of questions with at least two measured scores; the shares are of
+            these, NaN if there are none.
+        several_best: Share on which at least two LLMs have the best score.
+        all_equal: Share on which all measured scores are equal.
+        none_scores: Share on which every measured score is 0.
     """
 
     questions: int
@@ -181,11 +181,11 @@ def ties(quality: Floats) -> Ties:
 
 @dataclass(frozen=True)
 class Headroom:
-    """The best single LLM beside the choice of the best LLM for each question.
+    """The best single LLM compared with the best LLM for each question.
 
     Attributes:
         best: Column of the LLM with the highest mean score, in hindsight.
-        questions: Those that this LLM was measured on; the means are over these.
+        questions: Number of questions that this LLM was measured on; the means are over these.
         best_mean: Its mean score.
         oracle_mean: Mean of the highest measured score of each question.
     """
@@ -197,12 +197,12 @@ class Headroom:
 
     @property
     def headroom(self) -> float:
-        """What choosing could win at most."""
+        """Upper bound of the gain of routing over the best single LLM."""
         return self.oracle_mean - self.best_mean
 
 
 def headroom(quality: Floats) -> Headroom | None:
-    """Compare the best single LLM with the oracle; None where nothing was measured."""
+    """Compare the best single LLM with the oracle; None if no score was measured."""
     means = column_mean(quality)
     if np.isnan(means).all():
         return None

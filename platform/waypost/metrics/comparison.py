@@ -1,4 +1,4 @@
-"""What routers are compared on: measured outcomes, choices at each lambda, shared draws."""
+"""The basis of a comparison of routers: measured outcomes, choices at each lambda, shared draws."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from waypost.metrics.intervals import Bootstrap
 DRAWS = 10_000
 CURVE_DRAWS = 1_000
 MOST_CELLS = 200_000_000
-"""Draws times queries up to which there are `DRAWS`; larger splits have fewer, at least
+"""Maximum draws times queries for `DRAWS` draws; larger splits have fewer draws, at least
 `CURVE_DRAWS`."""
 
 COST_ALONE = 1e9
-"""A lambda at which cost decides and quality only breaks ties; unlike infinity it is JSON."""
+"""Lambda at which cost decides and quality only breaks ties; infinity is not valid in JSON."""
 
 POINTS = 60
 _LOW = 5e-3
 
 MOST_UNKNOWN = 0.05
-"""Largest share of choices without a known cost for which a mean cost is still stated."""
+"""Maximum share of choices without a known cost for which a mean cost is given."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """One setting of a router over n queries; each vector has shape (n,).
+    """Outcomes of one setting of a router on n queries; each vector has shape (n,).
 
     Attributes:
-        quality: Score earned; NaN where the choice was not measured.
-        cost_usd: Dollars spent; NaN where not recorded.
-        model: Column of the LLM whose answer counts; -1 where it is none of the data's.
-        calls: Calls made, verdicts included; None where each query is one call.
-        first: Column of the LLM that was asked for an answer first, -1 likewise; None likewise.
+        quality: Score of the answer; NaN if the choice was not measured.
+        cost_usd: Dollars of the calls; NaN if not recorded.
+        model: Column of the LLM whose answer counts; -1 if the data lacks it.
+        calls: Number of calls, verdicts included; None if each query is one call.
+        first: Column of the LLM called first for an answer, -1 if the data lacks it; None if each
+            query is one call.
     """
 
     quality: Floats
@@ -56,36 +57,36 @@ class Outcomes:
 
 
 def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:
-    """Return what the LLMs in these columns, shape (n,), earned; -1 is not measured."""
+    """Return the outcomes of the LLMs in these columns, shape (n,); -1 is not measured."""
     columns = np.asarray(columns, np.intp)
     return Outcomes(_cells(data.quality, columns), _cells(data.cost_usd, columns), columns)
 
 
 def look_up_names(data: RoutingData, chosen: Sequence[str]) -> Outcomes:
-    """Return what the LLMs of these names earned; a name the data lacks is not measured."""
+    """Return the outcomes of the LLMs with these names; a name the data lacks is not measured."""
     place = {name: j for j, name in enumerate(data.names)}
     return look_up(data, np.array([place.get(name, -1) for name in chosen], np.intp))
 
 
 def _cells(matrix: Floats, columns: NDArray[np.intp]) -> Floats:
-    # One more column of NaN, which index -1 finds.
+    # index -1 selects the additional column of NaN
     padded = np.column_stack([matrix, np.full(len(matrix), np.nan)])
     return padded[np.arange(len(matrix)), columns]
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a router did with n queries at each of its cost weights.
+    """Outcomes of a router on n queries at each of its cost weights.
 
     Attributes:
-        lambdas: The weights, ascending; the first is 0.
-        outcomes: One for each weight.
-        predicted: Predicted scores (n, m), columns as in the data, NaN where the router does
-            not know the LLM; None for routers that predict none.
-        expected_usd: Mean predicted dollars of the choices at each weight; None likewise.
-        predicted_usd: Predicted dollars of a call, as ``predicted``; None likewise.
-        confidence: The router's, of its choices at the first weight, shape (n,); NaN for a query
-            unlike the training data; None where the router has no notion of it.
+        lambdas: The cost weights, ascending; the first is 0.
+        outcomes: Outcomes at each weight.
+        predicted: Predicted scores (n, m), columns as in the data, NaN for LLMs that the router
+            lacks; None for routers that do not predict scores.
+        expected_usd: Mean predicted dollars of the choices at each weight, (n_lambdas,), or None.
+        predicted_usd: Predicted dollars of a call, (n, m) like ``predicted``, or None.
+        confidence: The router's confidence in its choices at the first weight, shape (n,); NaN for
+            a query unlike the training data; None for routers without a confidence.
     """
 
     lambdas: tuple[float, ...]
@@ -99,8 +100,8 @@ class Sweep:
 def lambda_grid(mean_usd: Floats) -> tuple[float, ...]:
     """Return 0, weights on a log scale, and `COST_ALONE`.
 
-    The highest weight of the scale is the one at which a full point of quality does not pay for
-    the step from the cheapest LLM to the next.
+    At the highest weight of the scale, the cost of the step from the cheapest LLM to the next
+    outweighs a full point of quality.
 
     Args:
         mean_usd: Mean dollars of each LLM on training data, shape (n_llms,), NaN where unknown.
@@ -115,15 +116,15 @@ def lambda_grid(mean_usd: Floats) -> tuple[float, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Test outcomes, what training knew, and the draws that all intervals share.
+    """Test outcomes, training means, and the draws that all intervals share.
 
     All vectors over LLMs have shape (m,), in the order of ``test``.
 
     Attributes:
         train: Training split.
-        test: The evaluated split; its ``cost_usd`` is what `basis` says.
-        digest: Of the evaluated split as it was read.
-        basis: Where costs come from.
+        test: The evaluated split; `basis` describes its ``cost_usd``.
+        digest: Digest of the evaluated split as it was read.
+        basis: Description of the source of costs.
         mean_quality: Training means; NaN for an LLM that training lacks.
         mean_usd: Training mean dollars of a call; NaN where unknown.
         prices: Blended list prices, USD per million tokens.
@@ -153,18 +154,18 @@ class Comparison:
         unseen: NDArray[np.bool_] | None = None,
         bootstrap: Bootstrap | None = None,
     ) -> Comparison:
-        """Put together what a comparison needs.
+        """Build a comparison from two splits.
 
         Args:
             train: Training split.
-            test: The split to decide.
-            seed: Of the draws.
-            lambdas: Cost weights; None takes `lambda_grid`.
-            unseen: Where a test query has no near-duplicate in training; None looks for them.
-            bootstrap: Draws of the test queries; None makes them.
+            test: The split to evaluate.
+            seed: Seed of the draws.
+            lambdas: Cost weights; None is `lambda_grid`.
+            unseen: True for a test query without a near-duplicate in training; None computes it.
+            bootstrap: Draws of the test queries; None draws them.
 
         Raises:
-            SchemaError: the splits have no LLM in common.
+            SchemaError: The splits have no LLM in common.
         """
         costs = costs_of(test)
         place = [train.names.index(n) if n in train.names else -1 for n in test.names]
@@ -197,47 +198,47 @@ class Comparison:
     def single_columns(self) -> dict[str, int]:
         """Columns of the best single, the cheapest, the smallest and the largest LLM.
 
-        Best and cheapest are chosen by training means (cheapest by list price where no cost is
-        known), never by the evaluated split; one that nothing is known for is left out.
+        Best and cheapest are chosen by training means (cheapest by list price if no cost is
+        known), never by the evaluated split. A role without known values is left out.
         """
         sizes = np.array([np.nan if m.size_b is None else m.size_b for m in self.test.llms])
         price = self.mean_usd if self.has_costs else self.prices
         columns = {"best_single": self.best}
         for name, values in (("cheapest", price), ("smallest", sizes), ("largest", -sizes)):
             if not np.isnan(values).all():
-                # Of equal ones the cheaper, then the lower name: as the policy chooses.
+                # ties are broken by price, then by name, as in the policy
                 order = np.lexsort((np.array(self.test.names), price, values))
                 columns[name] = int(order[0])
         return columns
 
     @cached_property
     def task_rows(self) -> dict[str, NDArray[np.intp]]:
-        """Rows of each task, by name; rows without a task are one of their own."""
+        """Rows of each task, by name; rows without a task are one group."""
         names = np.array([name or "(no task)" for name in self.test.task_names])
         return {str(task): np.flatnonzero(names == task) for task in np.unique(names)}
 
     @property
     def has_costs(self) -> bool:
-        """Some call has a cost."""
+        """Whether any call has a cost."""
         return not bool(np.isnan(self.test.cost_usd).all())
 
     @property
     def cost_ref(self) -> float:
-        """Training mean dollars of the dearest LLM; NaN where no cost is known."""
+        """Training mean dollars of the most expensive LLM; NaN if no cost is known."""
         known = self.mean_usd[~np.isnan(self.mean_usd)]
         return float(known.max()) if len(known) else np.nan
 
     @cached_property
     def best_outcomes(self) -> Outcomes:
-        """What the best single LLM earned."""
+        """Outcomes of the best single LLM."""
         return self.always(self.best)
 
     def always(self, column: int) -> Outcomes:
-        """Return what one LLM earned on every query."""
+        """Return the outcomes of one LLM on every query."""
         return look_up(self.test, np.full(len(self.test), column, np.intp))
 
     def sweep_by(self, quality: Floats, cost: Floats, allowed: NDArray[np.bool_]) -> Sweep:
-        """Let the policy choose at every weight, by matrices (n, m) of what is known."""
+        """Return the policy's choices at every weight, by matrices (n, m)."""
         found = []
         for lam in self.lambdas:
             order = policy.rank(
@@ -253,9 +254,9 @@ class Comparison:
 
     @cached_property
     def oracle(self) -> Sweep:
-        """Choices by the measured scores themselves: at lambda 0 the cheapest of the best."""
+        """Choices by the measured scores: at lambda 0 the cheapest of the best LLMs."""
         measured = ~np.isnan(self.test.quality)
-        # A row without any score has no choice that was measured, whichever is named.
+        # a row without scores needs some allowed LLM, although its choice is not measured
         allowed = measured | ~measured.any(axis=1, keepdims=True)
         return self.sweep_by(np.nan_to_num(self.test.quality), self.test.cost_usd, allowed)
 
@@ -267,7 +268,7 @@ class Comparison:
 
     @cached_property
     def singles_drawn(self) -> Singles:
-        """The same in each of `CURVE_DRAWS` draws."""
+        """The single LLMs' means in each of `CURVE_DRAWS` draws."""
         usd = self.bootstrap.means(with_known_mean(self.test.cost_usd), CURVE_DRAWS)
         return Singles(usd, self.bootstrap.means(self.test.quality, CURVE_DRAWS))
 
@@ -279,19 +280,19 @@ class Comparison:
 
     @cached_property
     def unseen_bootstrap(self) -> Bootstrap:
-        """Draws of the unseen queries; among all of them, as `bootstrap` draws."""
+        """The draws of `bootstrap`, reduced to the unseen queries."""
         drawn = self.bootstrap
         rows = np.arange(drawn.n) if drawn.rows is None else drawn.rows
         return Bootstrap(drawn.n, drawn.draws, drawn.seed, rows[self.unseen])
 
 
 def draws_for(n: int) -> int:
-    """Return how many bootstrap draws there are of n queries, or groups of them."""
+    """Return the number of bootstrap draws for n queries or groups of them."""
     return max(CURVE_DRAWS, min(DRAWS, MOST_CELLS // max(n, 1)))
 
 
 def mean_usd(values: Floats) -> float:
-    """Mean over the known ones; NaN where more than `MOST_UNKNOWN` of them are unknown."""
+    """Return the mean of known values; NaN if more than `MOST_UNKNOWN` of them are unknown."""
     known = ~np.isnan(values)
     if not known.any() or 1 - known.mean() > MOST_UNKNOWN:
         return np.nan
@@ -299,13 +300,13 @@ def mean_usd(values: Floats) -> float:
 
 
 def with_known_mean(columns: Floats) -> Floats:
-    """Return the columns, those whose mean is not stated all NaN."""
+    """Return the columns, with all NaN in those whose `mean_usd` is NaN."""
     stated = np.array([not np.isnan(mean_usd(column)) for column in columns.T], bool)
     return np.where(stated, columns, np.nan)
 
 
 def mean(values: Any) -> float:
-    """Mean over the known ones; NaN where there are none."""
+    """Return the mean of known values; NaN if there are none."""
     array = np.asarray(values, np.float64)
     known = array[~np.isnan(array)]
     return float(known.mean()) if len(known) else np.nan

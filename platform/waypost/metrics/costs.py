@@ -1,4 +1,4 @@
-"""What each call cost, as far as the data can say it."""
+"""The cost of each call, from recorded dollars or list prices."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class Costs:
     """Dollars of each call.
 
     Attributes:
-        basis: In words, where they come from.
-        usd: Shape (n_queries, n_llms), NaN where unknown; all NaN where only the share of calls
-            can be told.
+        basis: Description of their source.
+        usd: Shape (n_queries, n_llms), NaN where unknown; all NaN without costs or prices.
     """
 
     basis: str
@@ -31,20 +30,20 @@ class Costs:
 
     @property
     def whole(self) -> bool:
-        """They are what a call costs, not a part of it or nothing."""
+        """Whether they are the full cost of a call, not a part of it."""
         return self.basis not in (PROMPT_ONLY, GENERATED_ONLY, CALLS)
 
     @property
     def known(self) -> bool:
-        """Some call has a cost."""
+        """Whether any call has a cost."""
         return not bool(np.isnan(self.usd).all())
 
 
 def costs_of(data: RoutingData) -> Costs:
-    """Take recorded dollars; without any, list prices times counted tokens; else nothing.
+    """Return recorded dollars, or without any list prices times counted tokens.
 
-    A call that was not recorded beside others that were is priced from its tokens, where prompt
-    and generated tokens were both counted; otherwise it stays unknown. Nothing unknown is 0.
+    If only some calls have recorded dollars, the others are priced from their tokens, provided
+    prompt and generated tokens were both counted. Unknown costs are NaN, never 0.
     """
     recorded = data.cost_usd
     basis, priced = _priced(data)
@@ -71,10 +70,10 @@ def _priced(data: RoutingData) -> tuple[str, NDArray[np.float64]]:
 
 
 def cost_error(predicted: NDArray[np.float64], usd: NDArray[np.float64]) -> tuple[float, float]:
-    """Return how far predicted dollars are off: (median error, share that is too low).
+    """Return the error of predicted dollars: (median relative error, share that is too low).
 
     The median of |predicted - spent| / spent, and the share of predicted < spent, over the calls
-    of which both are known and that cost something; NaN twice without any.
+    with both known and a cost above 0; (NaN, NaN) without such calls.
     """
     both = ~np.isnan(predicted) & (np.nan_to_num(usd) > 0)
     if not both.any():
@@ -84,6 +83,9 @@ def cost_error(predicted: NDArray[np.float64], usd: NDArray[np.float64]) -> tupl
 
 
 def list_prices(data: RoutingData) -> NDArray[np.float64]:
-    """USD per million tokens of each LLM, three prompt tokens for one generated; NaN unknown."""
+    """Return USD per million tokens of each LLM, (n_llms,), NaN if unknown.
+
+    The price is of three prompt tokens for one generated token.
+    """
     prices = [llm.blended_price for llm in data.llms]
     return np.array([np.nan if price is None else price for price in prices], dtype=np.float64)

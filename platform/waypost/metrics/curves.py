@@ -1,7 +1,7 @@
 """Cost-quality curves: the hull that mixing reaches, the area below it, matched numbers.
 
-Every function takes many curves at once (the draws of a bootstrap), one a row: ``cost`` and
-``quality`` have shape (n_curves, n_points), the points in any order; a point with a NaN is none.
+Hulls take many curves at once (the draws of a bootstrap), one per row: ``cost`` and ``quality``
+have shape (n_curves, n_points), the points in any order; points with a NaN are ignored.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from waypost.contracts.types import Floats
 
 @dataclass(frozen=True, eq=False)
 class Hull:
-    """Non-decreasing upper convex hulls (NDCH), one a row.
+    """Non-decreasing upper convex hulls (NDCH), one per row.
 
-    Sending a share of the traffic by one setting and the rest by another reaches every point
-    between the two, so the hull of the settings can be had (RouterBench, arXiv 2403.12031).
+    Routing a share of the traffic with one setting and the rest with another reaches every point
+    between the two, so the hull of the settings is reachable (RouterBench, arXiv 2403.12031).
 
     Attributes:
-        cost: Corners from the cheapest on, shape (n_curves, n_corners); the last one repeated.
-        quality: Theirs, rising.
+        cost: Corners by rising cost, shape (n_curves, n_corners), padded with the last corner.
+        quality: Quality of the corners, rising, same shape.
     """
 
     cost: Floats
     quality: Floats
 
     def at(self, cost: ArrayLike) -> Floats:
-        """Best quality for a mean cost, shape (n_curves,); NaN below the cheapest corner."""
+        """Return the best quality at a mean cost, (n_curves,); NaN below the cheapest corner."""
         x = np.broadcast_to(np.asarray(cost, np.float64), (len(self.cost),))
         right = (self.cost <= x[:, None]).sum(axis=1)
         last = self.cost.shape[1] - 1
@@ -43,10 +43,10 @@ class Hull:
         return found
 
     def area(self, low: ArrayLike, high: ArrayLike, *, log: bool = False) -> Floats:
-        """Mean height between two costs, shape (n_curves,).
+        """Return the mean height between two costs, shape (n_curves,).
 
-        The hull goes on flat to the right. With ``log`` the mean is over log cost. NaN where the
-        interval is empty, begins below the hull, or (log) at 0.
+        The hull is flat to the right of its last corner. With ``log`` the mean is over log cost.
+        NaN if the interval is empty, or begins below the first corner or (with ``log``) at 0.
         """
         n = len(self.cost)
         a = np.broadcast_to(np.asarray(low, np.float64), (n,))[:, None]
@@ -69,7 +69,7 @@ class Hull:
 
 
 def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
-    """Return the NDCH of each row's points; rows without a point are NaN throughout."""
+    """Return the NDCH of each row's points; rows without a valid point are all NaN."""
     x = np.atleast_2d(np.asarray(cost, np.float64))
     y = np.atleast_2d(np.asarray(quality, np.float64))
     none = np.isnan(x) | np.isnan(y)
@@ -84,7 +84,7 @@ def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
         px, py = x[:, k], y[:, k]
         rises = py > highest
         highest = np.maximum(highest, py)
-        while True:  # take back corners that lie on or below the line to the new one
+        while True:  # remove corners that lie on or below the line to the new one
             i, j = np.maximum(size - 2, 0), np.maximum(size - 1, 0)
             x0, y0, x1, y1 = (
                 corner_x[rows, i],
@@ -92,7 +92,7 @@ def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
                 corner_x[rows, j],
                 corner_y[rows, j],
             )
-            with np.errstate(invalid="ignore"):  # of points that are none, which never rise
+            with np.errstate(invalid="ignore"):  # from ignored points, which never rise
                 back = rises & (size >= 2) & ((y1 - y0) * (px - x0) <= (py - y0) * (x1 - x0))
             if not back.any():
                 break
@@ -111,15 +111,15 @@ def hull(cost: ArrayLike, quality: ArrayLike) -> Hull:
 class Singles:
     """The single LLMs of a comparison: mean cost and quality, shape (n_curves, n_llms).
 
-    They fix the interval of AIQ, from the cheapest to the dearest of them, and where every hull
-    starts: at the cheapest of them.
+    They define the interval of AIQ, from the cheapest to the most expensive LLM. Every hull starts
+    at the cheapest LLM.
     """
 
     cost: Floats
     quality: Floats
 
     def aiq(self, cost: ArrayLike, quality: ArrayLike, *, log: bool = False) -> Floats:
-        """Average quality over the interval (AIQ), shape (n_curves,); NaN without costs.
+        """Return the average quality over the interval (AIQ), (n_curves,); NaN without costs.
 
         AIQ = 1 / (high - low) * integral of the NDCH from low to high.
 
@@ -142,7 +142,7 @@ class Singles:
         return hull(x, y).area(low, high, log=log)
 
     def hull(self) -> Hull:
-        """Return the zero router: the best that mixing two single LLMs gives for a cost."""
+        """Return the zero router: the best mix of two single LLMs at each cost."""
         return hull(self.cost, self.quality)
 
 
@@ -151,14 +151,14 @@ def _cheapest(cost: Floats, quality: Floats) -> NDArray[np.intp]:
 
 
 def cheapest_reaching(cost: ArrayLike, quality: ArrayLike, target: float) -> float:
-    """Return the lowest cost of a setting of at least this quality; NaN where none reaches it."""
+    """Return the lowest cost of a setting of at least this quality; NaN if none reaches it."""
     c, q = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
     reached = c[(q >= target - 1e-12) & ~np.isnan(c)]
     return float(reached.min()) if len(reached) else np.nan
 
 
 def best_within(cost: ArrayLike, quality: ArrayLike, limit: float) -> float:
-    """Return the best quality of a setting that costs at most this; NaN where none does."""
+    """Return the best quality of a setting that costs at most ``limit``; NaN if none does."""
     c, q = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
     within = q[(c <= limit * (1 + 1e-9)) & ~np.isnan(q)]
     return float(within.max()) if len(within) else np.nan
@@ -169,19 +169,19 @@ ARENA_BETA = 0.1
 
 
 def hypervolume(cost: ArrayLike, quality: ArrayLike, most: float, least: float) -> float:
-    """Share of the box above the reference point that the settings dominate, from 0 to 1.
+    """Return the share of a box that the settings dominate, from 0 to 1 (Zitzler, Thiele, 1999).
 
-    The box goes from cost 0 to ``most`` and from quality ``least`` to 1; a setting dominates what
-    costs no less and is no better. No mixing of settings. (Zitzler and Thiele, 1999.)
+    The box is cost 0 to ``most`` and quality ``least`` to 1. A setting dominates the points that
+    cost no less and are no better. Settings are not mixed.
 
     Args:
         cost: Mean cost of each setting, (n,).
-        quality: Its mean score; a point with a NaN is none.
-        most: Cost of the reference point, such as the dearest single LLM's.
-        least: Its quality, such as that of a random choice.
+        quality: Mean score of each setting, (n,); points with a NaN are ignored.
+        most: Cost of the reference point, such as the most expensive single LLM's.
+        least: Quality of the reference point, such as that of a random choice.
 
     Returns:
-        NaN where no setting has a cost, or the box is empty.
+        The share; NaN if no setting has a cost, or the box is empty.
     """
     c, q = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
     known = ~np.isnan(c) & ~np.isnan(q)
@@ -194,11 +194,11 @@ def hypervolume(cost: ArrayLike, quality: ArrayLike, most: float, least: float) 
 
 
 def arena_score(quality: float, usd_per_1k: float) -> float:
-    """RouterArena's score (2510.00202) of a mean score and dollars of 1,000 queries, from 0 to 1.
+    """Return RouterArena's score (arXiv 2510.00202) of a mean score and cost, from 0 to 1.
 
-    (1 + b) * A * C / (b * A + C) with b = .1, A the quality and C = the log of 200 / cost over the
-    log of 200 / 0.0044: 1 for the cheapest, 0 for the dearest; a cost outside counts as the nearest
-    end. NaN where the cost is unknown or 0.
+    (1 + b) * A * C / (b * A + C) with b = .1, A the quality and C = log(200 / cost) / log(200 /
+    0.0044): 1 at 0.0044 USD per 1,000 queries, 0 at 200 USD. Costs outside this range are clipped.
+    NaN if the cost is unknown or 0.
     """
     low, high = ARENA_USD_PER_1K
     if not usd_per_1k > 0 or math.isnan(quality):

@@ -16,17 +16,17 @@ _KEEP_BYTES = 200_000_000
 
 
 class Bootstrap:
-    """Draws of queries with replacement, the same for everything that is compared.
+    """Bootstrap draws of queries with replacement, shared by everything that is compared.
 
-    Because all means of one draw are over the same queries, differences between them are paired.
+    All means of one draw are over the same queries, so differences between them are paired.
 
     Args:
-        n: Queries, or groups of them, that are drawn from.
+        n: Number of queries, or groups of queries, to draw from.
         draws: Number of draws.
-        seed: Of the draws.
-        rows: Which of the n each row is, of those that means are of; None is all in their order.
-            Rows of one group are so drawn together, as are several splits of one pool: a query
-            weighs alike in each split that holds it.
+        seed: Seed of the draws.
+        rows: Index below ``n`` of each row that means are taken over; None is all n in order.
+            Rows with equal indices are drawn together. For splits of one pool, a query has the
+            same weight in every split that contains it.
     """
 
     def __init__(
@@ -50,25 +50,25 @@ class Bootstrap:
         seed: int = 0,
         rows: NDArray[np.intp] | slice = slice(None),
     ) -> Bootstrap:
-        """Draw whole groups: near-duplicates are no independent queries.
+        """Draw whole groups, because near-duplicates are not independent queries.
 
         Args:
             groups: Group of each query, numbered from 0 without gaps.
             draws: Number of draws.
-            seed: Of the draws.
-            rows: The queries that means are of, among all.
+            seed: Seed of the draws.
+            rows: Row numbers of the queries that means are taken over.
         """
         return cls(int(groups.max(initial=-1)) + 1, draws, seed, groups[rows])
 
     def means(self, columns: ArrayLike, draws: int | None = None) -> Floats:
-        """Mean of each column in each draw, over the queries where it is known.
+        """Return the mean of each column in each draw, over known values.
 
         Args:
-            columns: Shape (n, k), or (rows, k), NaN where not known.
-            draws: Of the first draws only.
+            columns: Shape (n, k), or (rows, k), NaN where unknown.
+            draws: Number of first draws to use; None is all.
 
         Returns:
-            Shape (draws, k); NaN where a draw holds no known value.
+            Shape (draws, k); NaN if a draw has no known value.
         """
         size = self.n if self.rows is None else len(self.rows)
         values = np.asarray(columns, np.float64).reshape(size, -1)
@@ -87,17 +87,17 @@ class Bootstrap:
         return found
 
     def statistic(self, of: Callable[[Floats], Floats], draws: int | None = None) -> Floats:
-        """Compute a number that is no mean in each draw, shape (draws,).
+        """Return a statistic other than a mean in each draw, shape (draws,).
 
         Args:
-            of: From how often each query was drawn, (k, rows), to the number, (k,).
-            draws: Of the first draws only.
+            of: Function from the counts of each query in k draws, (k, rows), to the numbers, (k,).
+            draws: Number of first draws to use; None is all.
         """
         count = self.draws if draws is None else min(draws, self.draws)
         return np.concatenate([of(weights) for _, weights in self._blocks(count)])
 
     def _blocks(self, count: int) -> Iterator[tuple[int, Floats]]:
-        """Yield (first draw, how often each query was drawn) block by block."""
+        """Yield (first draw, counts of each query in each draw) block by block."""
         size = max(1, _BLOCK // max(self.n, 1))
         keep = self.draws * self.n <= _KEEP_BYTES
         if keep and self._kept is None:
@@ -105,7 +105,7 @@ class Bootstrap:
             self._kept = [self._drawn(s, min(size, self.draws - s)) for s in starts]
         for place, start in enumerate(range(0, count, size)):
             wanted = min(size, count - start)
-            # A block is drawn whole, so that a count never changes what a draw holds.
+            # Whole blocks are drawn, so that the draws do not depend on their number.
             counts = (
                 self._kept[place]
                 if self._kept is not None
@@ -123,7 +123,7 @@ class Bootstrap:
 
 
 def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of the draws; NaN twice where a draw is unknown."""
+    """Return the percentile interval of the draws; (NaN, NaN) if a draw is unknown."""
     values = np.asarray(draws, np.float64)
     if len(values) == 0 or np.isnan(values).any():
         return np.nan, np.nan
@@ -132,7 +132,7 @@ def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 
 def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
-    """Draws of a mean over seeds, resampled in both: seeds, and queries.
+    """Return draws of a mean over seeds, resampled over both seeds and queries.
 
     Each draw takes as many seeds as there are, with replacement, and the mean of what they have
     in this draw of the queries. Test splits of one pool overlap: where each seed's draws are
@@ -140,8 +140,8 @@ def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
     several independent ones.
 
     Args:
-        per_seed: For each seed its draws over queries, shape (draws,), all of one length.
-        seed: Of the draws of seeds.
+        per_seed: Draws over queries of each seed, shape (draws,), all of equal length.
+        seed: Seed of the draws of seeds.
     """
     table = np.stack([np.asarray(draws, np.float64) for draws in per_seed])
     n_seeds, n_draws = table.shape
@@ -151,12 +151,12 @@ def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
 
 
 def is_binary(*vectors: NDArray[np.float64]) -> bool:
-    """Say whether every measured score is 0 or 1."""
+    """Return whether every measured score is 0 or 1."""
     return all(bool(np.isin(v[~np.isnan(v)], (0.0, 1.0)).all()) for v in vectors)
 
 
 def mcnemar(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Two-sided exact p of McNemar's test for scores of 0 and 1; rows with a NaN are left out."""
+    """Return the two-sided exact p of McNemar's test for scores 0 and 1, without rows with NaN."""
     wins, losses = int((a > b).sum()), int((a < b).sum())
     n, low = wins + losses, min(wins, losses)
     logs = [
@@ -167,7 +167,7 @@ def mcnemar(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Correct p values of several comparisons (Holm's step-down); the keys stay."""
+    """Return p values corrected for several comparisons (Holm's step-down), by the same keys."""
     ordered = sorted(p_values, key=lambda name: (p_values[name], name))
     corrected, highest = {}, 0.0
     for place, name in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""What shows only by asking a router anew: its latency, and which changes flip its choice."""
+"""Metrics that need new decisions of a router: its latency, and flips of its choice."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from waypost.contracts.errors import WaypostError
 
 TIMED = 200
 REWRITTEN = 100
-"""Most queries that are timed, and written differently; drawn by seed."""
+"""Maximum queries that are timed (`TIMED`) and rewritten (`REWRITTEN`); drawn by seed."""
 
 _turns = count()
 _SECONDS = 2.0
 _LEAST = 20
 
 Choose = Callable[[Sequence[str]], list[str]]
-"""Name of the LLM that a router chooses for each text, at lambda 0."""
+"""Returns the name of the LLM that a router chooses for each text, at lambda 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """A fitted router that can be asked anew.
+    """A fitted router for new decisions.
 
     Attributes:
-        route: Decide one text, embedding included; what is timed.
-        choose: Decide texts together.
-        seed: Of samples of the texts, and of what they are rewritten to.
-        fit_s: Seconds of the fit; None where not known.
-        refit: Fit the router again with the next seed; None where no seed or no fit is known.
+        route: Routes one text, embedding included; used for timing.
+        choose: Routes several texts together.
+        seed: Seed of samples of the texts, and of their perturbations.
+        fit_s: Seconds of the fit; None if unknown.
+        refit: Fits the router again with the next seed; None without a seed or a fit.
     """
 
     route: Callable[[str], object]
@@ -45,7 +45,7 @@ class Live:
 
 
 def sample(texts: Sequence[str], most: int, seed: int) -> list[str]:
-    """Draw texts without replacement, in their order."""
+    """Return at most ``most`` texts, drawn without replacement, in their order."""
     if len(texts) <= most:
         return list(texts)
     rows = np.random.default_rng(seed).choice(len(texts), most, replace=False)
@@ -53,18 +53,18 @@ def sample(texts: Sequence[str], most: int, seed: int) -> list[str]:
 
 
 def decision_ms(route: Callable[[str], object], texts: Sequence[str]) -> tuple[float, float]:
-    """Time single decisions, text to decision, embedding included.
+    """Time single decisions from text to decision, embedding included.
 
-    Returns p50 and p99 in milliseconds of these texts, of fewer of them where a decision takes
-    long; NaN twice where the router does not decide alone.
+    Returns p50 and p99 in milliseconds, of fewer texts if decisions are slow; (NaN, NaN) if the
+    router cannot decide without calls.
     """
     taken: list[float] = []
     try:
-        for text in texts[:3]:  # what loads at the first call is not a decision's time
+        for text in texts[:3]:  # warm up: loading at the first call must not be timed
             route(f"{text} -")
         begun = time.perf_counter()
         for text in texts:
-            asked = f"{text} {next(_turns)}"  # no cache knows it, nor what another router was asked
+            asked = f"{text} {next(_turns)}"  # a new text, so that no cache has it
             start = time.perf_counter()
             route(asked)
             end = time.perf_counter()
@@ -82,9 +82,9 @@ def apart(one: Sequence[str], other: Sequence[str]) -> float:
 
 
 def flips(choose: Choose, texts: Sequence[str], seed: int) -> dict[str, float]:
-    """Return the share of queries whose choice changes with how they are written.
+    """Return the share of queries whose choice changes under each of `PERTURBATIONS`.
 
-    Returns one share for each of `PERTURBATIONS`; NaN where the router does not decide alone.
+    The shares are NaN if the router cannot decide without calls.
     """
     try:
         plain = choose(texts)
@@ -111,7 +111,7 @@ def _punctuation(text: str, draw: Any) -> str:
 
 
 def _typos(text: str, draw: np.random.Generator) -> str:
-    """Swap two inner letters of one word in ten, at least of one."""
+    """Swap two inner letters in one of ten words, at least in one word."""
     words = list(re.finditer(r"[^\W\d_]{4,}", text))
     if not words:
         return text
@@ -128,4 +128,4 @@ PERTURBATIONS: dict[str, Callable[[str, Any], str]] = {
     "punctuation": _punctuation,
     "typos": _typos,
 }
-"""Ways to write a query differently without asking something else."""
+"""Perturbations that rewrite a query without changing its meaning."""

@@ -1,4 +1,4 @@
-"""How a row of the table of metrics is computed: what is measured, and what comes of it."""
+"""The computation of metrics: subjects, rows of the table of metrics, and measured numbers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is measured: choices at each lambda, and the router that makes them.
+    """The subject of a measurement: choices at each lambda, and the router that made them.
 
     Attributes:
-        comparison: What the choices are held against.
-        sweep: The choices, and what was predicted.
+        comparison: Splits, costs and draws to measure the choices with.
+        sweep: The choices and predictions.
         live: The router; None for references.
     """
 
@@ -51,7 +51,7 @@ class Subject:
     )
 
     def once(self, of: Callable[[Subject], T]) -> T:
-        """Return what a function gives for this subject, computed at the first call only."""
+        """Return the value of a function for this subject, cached at the first call."""
         if of not in self._known:
             self._known[of] = of(self)
         found: T = self._known[of]
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def predicted(self) -> Floats:
-        """Predicted scores, shape (n, m); all NaN where the router predicts none."""
+        """Predicted scores, shape (n, m); all NaN if the router does not predict scores."""
         found = self.sweep.predicted
         return np.full(self.scores.shape, np.nan) if found is None else found
 
@@ -84,7 +84,7 @@ class Subject:
         return self.once(Curve.of)
 
     def has(self, needs: Iterable[Need]) -> bool:
-        """Say whether it holds what a metric needs; unknown costs give unknown numbers."""
+        """Return whether a metric's needs are met; with unknown costs numbers are NaN instead."""
         lacks = {"predictions": self.sweep.predicted is None, "router": self.live is None}
         return not any(lacks.get(need, False) for need in needs)
 
@@ -100,7 +100,7 @@ class Curve:
 
     @classmethod
     def of(cls, subject: Subject) -> Curve:
-        """Average a subject's choices."""
+        """Return the means of a subject's choices."""
         done = subject.sweep.outcomes
         return cls(
             subject.sweep.lambdas,
@@ -116,7 +116,7 @@ class Curve:
 
 
 def _list_price(comparison: Comparison, model: NDArray[np.intp]) -> float:
-    """Mean blended list price of the chosen LLMs; NaN where one of them has none."""
+    """Return the mean blended list price of the chosen LLMs; NaN if one of them has none."""
     chosen = model[model >= 0]
     return float(comparison.prices[chosen].mean()) if len(chosen) else np.nan
 
@@ -126,21 +126,21 @@ class Metric:
     """A row of the table of metrics.
 
     Attributes:
-        key: Its key in report.json.
-        title: Head of its column; ``{}`` is the key of a value that is a mapping.
-        formula: How it is computed, in a line.
-        of: Compute it; None where it compares routers, which is done after all are measured.
-        unit: Unit or range; empty where the value is no single number.
-        better: Which values are better.
-        needs: What it is computed from.
-        table: Heading of the report's table that it stands in; empty is report.json alone.
-        draws: Its bootstrap draws, shape (draws,), for the interval; None where it has none. A
-            function that returns None has none for this subject.
-        ends: Keys of the interval's ends; left out they are ``KEY_low`` and ``KEY_high``.
-        unknown: The value where what it needs is not there.
-        source: Paper, or place in the literature.
-        signed: Written with a sign.
-        on_request: Computed only where it is asked for by key, since it takes long.
+        key: Key in report.json.
+        title: Head of its column; ``{}`` is replaced by the key of a value that is a mapping.
+        formula: Definition in one line.
+        of: Computes it; None for a comparison of routers, computed after all are measured.
+        unit: Unit or range; empty if the value is not a single number.
+        better: Direction of better values.
+        needs: Inputs of the computation.
+        table: Heading of its table in report.md; empty for report.json only.
+        draws: Returns its bootstrap draws, shape (draws,), for the interval, or None for a subject
+            without them; None if it has no interval.
+        ends: Keys of the interval's ends; by default ``KEY_low`` and ``KEY_high``.
+        unknown: Value if its needs are not met.
+        source: Paper of the metric.
+        signed: Whether it is written with a sign.
+        on_request: Whether it is computed only on request, because it is slow.
     """
 
     key: str
@@ -160,7 +160,7 @@ class Metric:
 
     @property
     def interval(self) -> tuple[str, str] | None:
-        """Keys of the two ends of its 95 % bootstrap interval; None where it has none."""
+        """Keys of the two ends of its 95 % bootstrap interval; None without an interval."""
         if self.draws is None and not self.ends:
             return None
         low, high = self.ends or (f"{self.key}_low", f"{self.key}_high")
@@ -172,10 +172,10 @@ class Measured:
     """Numbers of one row of the report.
 
     Attributes:
-        numbers: As in report.json, NaN where they cannot be computed.
-        draws: Bootstrap draws by the key of the number they belong to (``unseen.`` before those
-            of the unseen queries); what intervals over seeds are made of.
-        sweep: What they come from, for routers.
+        numbers: Numbers as in report.json, NaN where they cannot be computed.
+        draws: Bootstrap draws by the key of their number (with the prefix ``unseen.`` for unseen
+            queries), for intervals over seeds.
+        sweep: The router's outcomes; None for references.
     """
 
     numbers: Numbers
@@ -183,7 +183,7 @@ class Measured:
     sweep: Sweep | None = None
 
     def put(self, metric: Metric, value: Any, drawn: Floats | None) -> None:
-        """Add a metric's value, and its interval where it has one."""
+        """Add a metric's value, and its interval if it has one."""
         self.numbers[metric.key] = value
         if metric.interval is not None:
             ends = (np.nan, np.nan) if drawn is None else interval(drawn)
@@ -198,11 +198,10 @@ def measure(
     """Compute metrics of one subject.
 
     Args:
-        subject: What is measured.
-        metrics: Rows of the table.
-        asked: Keys of those that are computed on request only.
-        unseen: Add the headline (what has an interval at lambda 0) of the queries without a
-            near-duplicate in training.
+        subject: The subject to measure.
+        metrics: Rows of the table of metrics.
+        asked: Keys of requested metrics among those with ``on_request``.
+        unseen: Add the metrics of `HEADLINE` on the queries without a near-duplicate in training.
     """
     found = Measured({}, sweep=None if subject.live is None else subject.sweep)
     for row in metrics:
@@ -217,11 +216,11 @@ def measure(
 
 
 HEADLINE = ("quality", "delta_best_single")
-"""Metrics that are also told of the queries without a near-duplicate in training."""
+"""Metrics that are also computed on the queries without a near-duplicate in training."""
 
 
 def headline_draws(subject: Subject) -> Floats:
-    """Draws of the two of `HEADLINE`, shape (draws, 2); over the same queries, so paired."""
+    """Return draws of the two metrics of `HEADLINE`, shape (draws, 2), paired."""
     columns = np.column_stack([subject.first.quality, subject.difference])
     return subject.comparison.bootstrap.means(columns)
 
@@ -242,25 +241,25 @@ def _add_unseen(found: Measured, subject: Subject, headline: Sequence[Metric]) -
 
 
 def curve_draws(subject: Subject, of: Callable[[Floats], Floats]) -> Floats:
-    """Compute a number that is no mean in each of `CURVE_DRAWS` draws; see `Bootstrap`."""
+    """Return a statistic in each of `CURVE_DRAWS` draws; see `Bootstrap.statistic`."""
     return subject.comparison.bootstrap.statistic(of, CURVE_DRAWS)
 
 
 def compare_quality(
     routers: dict[str, Numbers], drawn: dict[str, Floats], metric: Metric
 ) -> str | None:
-    """Add to each router's numbers its quality less the highest one, with the interval.
+    """Add the difference to the highest quality, with its interval, to each router's numbers.
 
-    Draws are of the same queries for all, so differences are paired. The highest was found on the
-    evaluated split, so a router whose interval holds 0 may well be the better one.
+    All routers have the same draws of queries, so differences are paired. The highest quality is
+    selected on the evaluated split, so a router whose interval contains 0 may be the better one.
 
     Args:
         routers: Numbers with ``quality``, by name.
-        drawn: Bootstrap draws of each one's quality.
-        metric: Where the difference stands.
+        drawn: Bootstrap draws of each router's quality.
+        metric: Metric of the difference.
 
     Returns:
-        The name of the highest; None without routers.
+        The name of the router with the highest quality; None without routers.
     """
     known = {name: row["quality"] for name, row in routers.items() if not np.isnan(row["quality"])}
     top = max(known, key=lambda name: known[name], default=None)

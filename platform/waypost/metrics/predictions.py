@@ -1,4 +1,4 @@
-"""How good predictions are: calibration, the order of LLMs, and whom to route by them."""
+"""Metrics of predictions: calibration, ranking of LLMs, and selection of queries by coverage."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from waypost.metrics.behaviour import SOLVED
 BINS = 15
 
 CLIP = 1e-6
-"""Nearest that a prediction comes to 0 or 1 in `log_loss`."""
+"""Minimum distance of a prediction to 0 and 1 in `log_loss`."""
 
 
 def brier(predicted: Floats, measured: Floats) -> float:
-    """Mean squared difference over the cells that both hold; NaN without any."""
+    """Return the mean squared difference over the cells known in both; NaN without any."""
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     return float(((predicted - measured)[both] ** 2).mean()) if both.any() else np.nan
 
 
 def log_loss(predicted: Floats, measured: Floats) -> float:
-    """Mean cross entropy over the cells that both hold, at least 0, in nats; NaN without any.
+    """Return the mean cross entropy in nats over the cells known in both; NaN without any.
 
-    -(s log p + (1 - s) log(1 - p)) for a measured score s in [0, 1], a part of a point counting as
-    part of a success; p is kept `CLIP` away from 0 and 1.
+    -(s log p + (1 - s) log(1 - p)) for a measured score s in [0, 1], where a partial score counts
+    as a partial success; p is clipped to [`CLIP`, 1 - `CLIP`].
     """
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     if not both.any():
@@ -38,8 +38,8 @@ def log_loss(predicted: Floats, measured: Floats) -> float:
 def reliability(predicted: Floats, measured: Floats, bins: int = BINS) -> list[list[float]]:
     """Return ``[mean predicted, mean measured, cells]`` of bins of equal mass.
 
-    The cells that both hold are sorted by prediction and cut into ``bins`` parts of one size (to
-    one cell); equal predictions stay in one bin, so there may be fewer bins.
+    The cells known in both are sorted by prediction and divided into ``bins`` parts of equal size
+    (up to one cell). Equal predictions stay in one bin, so there may be fewer bins.
     """
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     values, scores = predicted[both], measured[both]
@@ -47,7 +47,7 @@ def reliability(predicted: Floats, measured: Floats, bins: int = BINS) -> list[l
         return []
     _, place = np.unique(values, return_inverse=True)
     mass = np.bincount(place)
-    middle = np.cumsum(mass) - mass / 2  # a value goes where the middle of its cells falls
+    middle = np.cumsum(mass) - mass / 2  # the middle of a value's cells determines its bin
     bin_of = np.minimum((middle * bins / len(values)).astype(int), bins - 1)[place]
     counts = np.bincount(bin_of, minlength=bins)
     sums = [np.bincount(bin_of, weights=v, minlength=bins) for v in (values, scores)]
@@ -57,13 +57,13 @@ def reliability(predicted: Floats, measured: Floats, bins: int = BINS) -> list[l
 
 
 def calibration_error(bins: list[list[float]]) -> float:
-    """ECE: mean distance of predicted and measured over the bins, by mass; NaN without bins."""
+    """Return the ECE: mean |predicted - measured| over bins, weighted by mass; NaN without bins."""
     total = sum(count for _, _, count in bins)
     return sum(abs(p - s) * c for p, s, c in bins) / total if total else np.nan
 
 
 def merged(parts: list[list[list[float]]], bins: int = BINS) -> list[list[float]]:
-    """Put the bins of several runs into ``bins`` new ones, by prediction, of about equal mass."""
+    """Merge the bins of several runs into ``bins`` bins of about equal mass, by prediction."""
     rows = sorted(row for part in parts for row in part)
     if not rows:
         return []
@@ -80,12 +80,12 @@ def merged(parts: list[list[list[float]]], bins: int = BINS) -> list[list[float]
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """Gains of queries in the order in which they enter; only queries whose gain is known.
+    """Gains of queries in the order in which coverage includes them, without unknown gains.
 
     Attributes:
-        rows: Their numbers among all queries, the first to enter first.
-        gain: What each gains by entering.
-        starts: Where each group of equal value begins in ``rows``.
+        rows: Row numbers of the queries, in order.
+        gain: Gain of each query when included.
+        starts: Start of each group of equal values in ``rows``.
     """
 
     rows: NDArray[np.intp]
@@ -94,11 +94,11 @@ class Coverage:
 
     @classmethod
     def of(cls, gain: Floats, value: Floats) -> Coverage:
-        """Order queries by falling value; one without a value (NaN) enters last.
+        """Order queries by falling value; a query without a value (NaN) is last.
 
         Args:
-            gain: What each query gains by entering, (n,), NaN where not measured.
-            value: What they are ordered by, (n,).
+            gain: Gain of each query when included, (n,), NaN where not measured.
+            value: Value to order by, (n,).
         """
         known = np.flatnonzero(~np.isnan(gain))
         rank = np.where(np.isnan(value), -np.inf, value)[known]
@@ -110,33 +110,33 @@ class Coverage:
         return cls(rows, gain[rows], np.flatnonzero(new))
 
     def means(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
-        """Return the mean gain over coverage 0 to 1, and that with every query entered; both (k,).
+        """Return the mean gain over coverage 0 to 1, and the gain at coverage 1; both (k,).
 
         The first, the area below the curve, is half of the second for a random order, and more
         for a good one.
 
         Args:
-            weights: (k, n) how often each of all queries counts, one row a draw; None is once.
+            weights: Count of each of all queries in k draws, (k, n); None counts each once.
         """
         mass, gained = self._groups(weights)
         total = mass.sum(axis=1)
-        # A query adds its gain on the part of the axis after it entered, in the middle of its group
+        # a query adds its gain from its place on the axis to 1; its place is its group's middle
         left = total[:, None] - np.cumsum(mass, axis=1) + mass / 2
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.einsum("ij,ij->i", gained, left) / total**2, gained.sum(axis=1) / total
 
     def curve(self) -> tuple[Floats, Floats]:
-        """Return the corners: coverage from 0 to 1, and the mean gain of all queries there."""
+        """Return the corners: coverage from 0 to 1, and the mean gain over all queries at it."""
         mass, gained = self._groups(None)
         n = max(len(self.rows), 1)
         return np.r_[0.0, np.cumsum(mass[0]) / n], np.r_[0.0, np.cumsum(gained[0]) / n]
 
     def at(self, shares: ArrayLike) -> Floats:
-        """Return the mean gain of all queries at these coverages."""
+        """Return the mean gain over all queries at these coverages."""
         return np.interp(np.asarray(shares, np.float64), *self.curve())
 
     def first_reaching(self, target: float) -> float:
-        """Return the smallest coverage with this mean gain or more; NaN where it never has."""
+        """Return the smallest coverage with at least this mean gain; NaN if there is none."""
         x, y = self.curve()
         reached = np.flatnonzero(y >= target - 1e-12)
         if not len(reached):
@@ -147,7 +147,7 @@ class Coverage:
         return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
 
     def _groups(self, weights: Floats | None) -> tuple[Floats, Floats]:
-        """Return how many queries each group of equals has, and their gains' sum, (k, groups)."""
+        """Return counts and sums of gains of the groups of equal values, (k, groups) each."""
         own = np.ones((1, len(self.rows))) if weights is None else np.take(weights, self.rows, 1)
         gained = own * self.gain
         if len(self.starts) == len(self.rows):
@@ -157,23 +157,23 @@ class Coverage:
 
 
 _BLOCK = 2_000_000
-"""Pairs of LLMs that are compared at once."""
+"""Maximum pairs of LLMs that are compared at once."""
 
 
 def kendall_tau(predicted: Floats, measured: Floats) -> Floats:
-    """Kendall's tau-b of each query's LLMs, shape (n,), from -1 (reversed) over 0 to 1.
+    """Return Kendall's tau-b of each query's LLMs, (n,), from -1 (reversed order) to 1.
 
-    With a pair of LLMs concordant if both sides order it alike, discordant if otherwise:
     (concordant - discordant) / sqrt(pairs that differ in prediction * pairs that differ in
-    measurement) (Kendall, Biometrika 33, 1945). Where many measured scores are equal, as right and
-    wrong are, the best order of unequal predictions has a tau below 1.
+    measurement); a pair of LLMs is concordant if predicted and measured scores order it alike
+    (Kendall, Biometrika 33, 1945). If many measured scores are equal, as with right and wrong,
+    the best order of unequal predictions has a tau below 1.
 
     Args:
-        predicted: Shape (n, m).
-        measured: Shape (n, m).
+        predicted: Predicted scores, (n, m).
+        measured: Measured scores, (n, m).
 
     Returns:
-        NaN where measured scores tell no two LLMs apart; 0 where only predicted ones do not.
+        Tau-b; NaN if all measured scores are equal, 0 if only all predicted scores are.
     """
     n, m = predicted.shape
     left, right = np.triu_indices(m, 1)
@@ -198,19 +198,19 @@ def _signs(scores: Floats, left: NDArray[np.intp], right: NDArray[np.intp]) -> N
 
 
 def ndcg(predicted: Floats, measured: Floats) -> Floats:
-    """NDCG of each query's LLMs, shape (n,), from 0 to 1 (the best order).
+    """Return the NDCG of each query's LLMs, shape (n,), from 0 to 1 (the best order).
 
     DCG = sum of measured score / log2(1 + place) over the LLMs by falling prediction, divided by
-    that of the best order (Jarvelin and Kekalainen, 2002). LLMs of equal prediction share the
-    mean discount of their places: what a random order among them has on average (McSherry and
+    that of the best order (Jarvelin and Kekalainen, 2002). LLMs of equal prediction have the
+    mean discount of their places, the average over random orders among them (McSherry and
     Najork, 2008). A random order is far from 0; compare with a row that predicts training means.
 
     Args:
-        predicted: Shape (n, m).
-        measured: Shape (n, m), at least 0.
+        predicted: Predicted scores, (n, m).
+        measured: Measured scores, (n, m), at least 0.
 
     Returns:
-        NaN where no LLM scored above 0, or measured scores tell no two LLMs apart.
+        NDCG; NaN if no LLM scored above 0, or all measured scores are equal.
     """
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     score = np.where(both, measured, 0.0)
@@ -235,11 +235,11 @@ def ndcg(predicted: Floats, measured: Floats) -> Floats:
 
 
 def auroc(predicted: Floats, measured: Floats) -> float:
-    """Area below the ROC curve of one LLM's predictions, shape (n,), for "it solves the query".
+    """Return the area below the ROC curve of one LLM's predictions, (n,), of solved queries.
 
-    The share of pairs of a solved and an unsolved query in which the solved one has the higher
-    prediction, equal ones counting half: .5 is chance, 1 is right. Solved is a measured score of
-    at least `SOLVED`. NaN where all queries, or none, are solved.
+    It is the share of pairs of a solved and an unsolved query in which the solved one has the
+    higher prediction; equal predictions count half. 0.5 is chance, 1 is perfect. A query is solved
+    if its measured score is at least `SOLVED`. NaN if all queries or none are solved.
     """
     both = ~np.isnan(predicted) & ~np.isnan(measured)
     solved = measured[both] >= SOLVED

@@ -1,4 +1,4 @@
-"""Metrics of one subject: the functions that rows of the table of metrics call."""
+"""Metrics of one subject: the functions of the table of metrics."""
 
 from __future__ import annotations
 
@@ -31,86 +31,86 @@ from waypost.metrics.measure import Subject, curve_draws
 from waypost.metrics.predictions import Coverage
 
 By = Callable[[Subject], Coverage | None]
-"""An order in which queries go by the router; None where it has none."""
+"""Returns the order in which queries are given to the router; None without an order."""
 
 SHARES = (10, 25, 50, 75, 100)
-"""Per cent of the best single LLM's cost at which the best quality is told."""
+"""Percentages of the best single LLM's cost for which the best quality is reported."""
 
 COVERAGES = tuple(k / 20 for k in range(21))
-"""Where curves over coverage are given."""
+"""Points of curves over coverage."""
 
 LEAST_ERRORS = 2.0
-"""Standard errors that the gap of two LLMs must have; of a smaller one no part can be told."""
+"""Minimum gap of two LLMs in standard errors; shares of a smaller gap are not meaningful."""
 
 MARGIN = 0.02
-"""Loss of quality that still counts as the same (non-inferiority), fixed beforehand."""
+"""Margin of non-inferiority: maximum loss of quality, fixed in advance."""
 
 
 def ratio(part: float, whole: float) -> float:
-    """Divide; NaN where the whole is not above 0."""
+    """Return part / whole; NaN unless the whole is above 0."""
     return part / whole if whole > 0 else np.nan
 
 
 def non_inferior(delta_low: float) -> bool | None:
-    """Say whether quality is at most `MARGIN` below the best single LLM's; None if unknown."""
+    """Return whether quality is at most `MARGIN` below the best single LLM's; None if unknown."""
     return None if np.isnan(delta_low) else bool(delta_low > -MARGIN)
 
 
 def mcnemar_p(s: Subject) -> float:
-    """P of McNemar's test against the best single LLM; NaN unless all scores are 0 or 1."""
+    """Return McNemar's p against the best single LLM; NaN unless all scores are 0 or 1."""
     own, best = s.first.quality, s.comparison.best_outcomes.quality
     binary = is_binary(own, best) and not np.isnan(s.difference).all()
     return mcnemar(own, best) if binary else np.nan
 
 
 def best_usd(s: Subject) -> float:
-    """Mean dollars of the best single LLM."""
+    """Return the mean dollars of the best single LLM."""
     return mean_usd(s.comparison.best_outcomes.cost_usd)
 
 
 def best_quality(s: Subject) -> float:
-    """Mean score of the best single LLM."""
+    """Return the mean score of the best single LLM."""
     return mean(s.comparison.best_outcomes.quality)
 
 
 def oracle_quality(s: Subject) -> float:
-    """Mean score of the oracle at lambda 0."""
+    """Return the mean score of the oracle at lambda 0."""
     return mean(s.comparison.oracle.outcomes[0].quality)
 
 
 def highest(s: Subject) -> float:
-    """Highest mean score of a setting."""
+    """Return the highest mean score of a setting."""
     return float(np.nanmax(s.curve.quality, initial=-np.inf))
 
 
 def gain(s: Subject, base: Callable[[Subject], float]) -> float:
-    """Quality over that of a base, minus 1."""
+    """Return the ratio of quality to that of a baseline, minus 1."""
     return ratio(float(s.curve.quality[0]), base(s)) - 1
 
 
 def count(s: Subject, sign: int) -> int:
-    """Queries whose difference to the best single LLM has this sign."""
+    """Count the queries whose difference to the best single LLM has this sign."""
     return int((np.sign(s.difference) == sign).sum())
 
 
 def random_quality(s: Subject) -> float:
-    """Mean score of a uniform draw among the LLMs that were measured."""
+    """Return the mean score of a uniform draw among the measured LLMs."""
     return mean([mean(row) for row in s.scores])
 
 
 def aiq(s: Subject, *, log: bool = False) -> float:
-    """Area below the hull of (cost, quality); NaN without costs."""
+    """Return the area below the hull of (cost, quality); NaN without costs."""
     return float(s.comparison.singles.aiq(s.curve.cost_usd, s.curve.quality, log=log)[0])
 
 
 def zero_aiq(s: Subject) -> float:
-    """`aiq` of mixing single LLMs."""
+    """Return the `aiq` of mixing single LLMs."""
     single = s.comparison.singles
     return float(single.aiq(single.cost, single.quality)[0])
 
 
 def aiq_draws(s: Subject) -> Floats | None:
-    """Draws of `aiq`; None without costs."""
+    """Return draws of `aiq`; None without costs."""
     if np.isnan(aiq(s)):
         return None
     done, draws = s.sweep.outcomes, s.comparison.bootstrap
@@ -120,13 +120,13 @@ def aiq_draws(s: Subject) -> Floats | None:
 
 
 def delta_aiq_draws(s: Subject) -> Floats | None:
-    """Draws of `aiq` less that of the zero router."""
+    """Return draws of `aiq` less that of the zero router; None without costs."""
     drawn = s.once(aiq_draws)
     return None if drawn is None else drawn - s.comparison.zero_aiq_drawn
 
 
 def cost_save(s: Subject, share: float) -> float:
-    """Part of the best single LLM's cost that a setting of this share of its quality saves."""
+    """Return the share of the best single LLM's cost saved at this share of its quality."""
     spent = cheapest_reaching(s.curve.cost_usd, s.curve.quality, share * best_quality(s))
     return 1 - ratio(spent, best_usd(s))
 
@@ -136,14 +136,14 @@ def at_costs(points: Sequence[Sequence[float]], usd: float) -> dict[str, float]:
 
     Args:
         points: ``[lambda, quality, cost]`` of each setting.
-        usd: The whole cost, in the points' unit.
+        usd: The full cost, in the points' unit.
     """
     _, quality, cost = np.array(points, np.float64).T
     return {str(share): best_within(cost, quality, usd * share / 100) for share in SHARES}
 
 
 def at_prices(s: Subject) -> list[list[float]]:
-    """Return ``[price, best quality within it, the same by mixing]`` of each list price."""
+    """Return ``[price, best quality within it, best quality with mixing]`` of each list price."""
     price, quality, known = s.curve.price, s.curve.quality, s.comparison.prices
     mixed = hull(price, quality)
     return [
@@ -163,7 +163,7 @@ def beats_singles(s: Subject) -> int | None:
 
 
 def dominated(s: Subject) -> float:
-    """`hypervolume` of the settings above random quality."""
+    """Return the `hypervolume` of the settings above random quality."""
     dearest = float(np.nanmax(s.comparison.singles.cost, initial=-np.inf))
     return hypervolume(s.curve.cost_usd, s.curve.quality, dearest, random_quality(s))
 
@@ -179,19 +179,19 @@ def _ibc(s: Subject) -> float | str:
 
 
 def delta_ibc_of(s: Subject) -> float:
-    """Delta IBC in percent; NaN where it is no number."""
+    """Return delta IBC in percent; NaN if it is not a number."""
     found = s.once(_ibc)
     return np.nan if isinstance(found, str) else found
 
 
 def dominates_cheapest(s: Subject) -> bool | None:
-    """Say whether it costs no more than the cheapest LLM and is not worse."""
+    """Return whether the router costs no more than the cheapest LLM and is not worse."""
     found = s.once(_ibc)
     return None if found == "unknown" else found == "dominates"
 
 
 def pair(comparison: Comparison) -> dict[str, str] | None:
-    """Name the cheapest LLM and the best single one, by training; None if one LLM is both."""
+    """Return the names of the cheapest and the best single LLM by training; None if the same."""
     columns = comparison.single_columns
     weak, strong = columns.get("cheapest"), columns["best_single"]
     if weak is None or weak == strong:
@@ -200,16 +200,17 @@ def pair(comparison: Comparison) -> dict[str, str] | None:
 
 
 def _gap(s: Subject) -> tuple[Coverage, float, float] | None:
-    """Order the queries by what the strong LLM is predicted to gain; None where it says nothing.
+    """Order the queries by the predicted gain of the strong LLM.
 
-    Returns the order, the area below its curve, and the gap between the two LLMs.
+    Returns the order, the area below its curve, and the gap between the two LLMs; None without
+    predictions or with a gap below `LEAST_ERRORS`.
     """
     names, test = pair(s.comparison), s.comparison.test
     if names is None:
         return None
     ends = [test.names.index(names[end]) for end in ("weak", "strong")]
     expected, scores = s.predicted[:, ends], s.scores[:, ends]
-    if np.isnan(expected).all(axis=0).any():  # one that the router does not know
+    if np.isnan(expected).all(axis=0).any():  # the router has no predictions for one of them
         return None
     order = Coverage.of(scores[:, 1] - scores[:, 0], expected[:, 1] - expected[:, 0])
     area, gap = (float(one[0]) for one in order.means())
@@ -220,28 +221,28 @@ def _gap(s: Subject) -> tuple[Coverage, float, float] | None:
 
 
 def apgr(s: Subject) -> float:
-    """Mean part of the gap between the two LLMs that is closed."""
+    """Return the mean share of the gap between the two LLMs that is closed."""
     found = s.once(_gap)
     return np.nan if found is None else found[1] / found[2]
 
 
 def apgr_draws(s: Subject) -> Floats | None:
-    """Draws of `apgr`."""
+    """Return draws of `apgr`."""
     found = s.once(_gap)
     if found is None:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold no gap
+    with np.errstate(divide="ignore", invalid="ignore"):  # the gap of a draw may be 0
         return curve_draws(s, lambda weights: np.divide(*found[0].means(weights)))
 
 
 def cpt(s: Subject, part: float) -> float:
-    """Least share of strong calls that closes this part of the gap."""
+    """Return the smallest share of strong calls that closes this part of the gap."""
     found = s.once(_gap)
     return np.nan if found is None else found[0].first_reaching(part * found[2])
 
 
 def bins(s: Subject) -> list[list[float]]:
-    """Bins of equal mass of all measured cells."""
+    """Return bins of equal mass of all measured cells."""
     return predictions.reliability(s.predicted, s.scores)
 
 
@@ -264,14 +265,14 @@ def by_llm(s: Subject) -> dict[str, dict[str, float]]:
 
 
 def kendall(s: Subject) -> Floats:
-    """Kendall's tau-b of each query, shape (n,)."""
+    """Return Kendall's tau-b of each query, shape (n,)."""
     return predictions.kendall_tau(s.predicted, s.scores)
 
 
 def dollars(s: Subject) -> tuple[float, float]:
-    """Median error of predicted dollars, and the share that is too low."""
+    """Return the median error of predicted dollars, and the share that is too low."""
     usd = s.comparison.test.cost_usd
-    # The whole call is predicted, which cannot be compared with the cost of a part of it.
+    # predictions are of the full cost of a call, which is not comparable with a part of it
     if s.sweep.predicted_usd is None or not Costs(s.comparison.basis, usd).whole:
         return np.nan, np.nan
     return cost_error(s.sweep.predicted_usd, usd)
@@ -290,7 +291,7 @@ def by_confidence(s: Subject) -> Coverage | None:
 
 
 def by_margin(s: Subject) -> Coverage | None:
-    """Order queries by what the choice is predicted to gain over the best single LLM."""
+    """Order queries by the predicted gain of the choice over the best single LLM."""
     model = s.first.model
     chosen = np.where(model >= 0, s.predicted[np.arange(len(model)), model], np.nan)
     return _order(s, chosen - s.predicted[:, s.comparison.best])
@@ -302,24 +303,24 @@ def _over_random(order: Coverage, weights: Floats | None = None) -> Floats:
 
 
 def _fallback(s: Subject, order: Coverage) -> float:
-    """Mean score of the best single LLM on the queries of an order."""
+    """Return the mean score of the best single LLM on the queries of an order."""
     return float(s.comparison.best_outcomes.quality[order.rows].mean())
 
 
 def selective_area(s: Subject, by: By) -> float:
-    """Mean quality while queries in this order go by the router, the others to the best single."""
+    """Return the mean quality over coverage; queries not covered go to the best single LLM."""
     order = s.once(by)
     return np.nan if order is None else _fallback(s, order) + float(order.means()[0][0])
 
 
 def selective_gain(s: Subject, by: By) -> float:
-    """`selective_area` less the same in a random order."""
+    """Return `selective_area` less that of a random order."""
     order = s.once(by)
     return np.nan if order is None else float(_over_random(order)[0])
 
 
 def selective_draws(s: Subject, by: By) -> Floats | None:
-    """Draws of `selective_gain`."""
+    """Return draws of `selective_gain`."""
     order = s.once(by)
     return None if order is None else curve_draws(s, lambda w: _over_random(order, w))
 
@@ -334,7 +335,7 @@ def selective_curve(s: Subject, by: By) -> list[list[float]]:
 
 
 def shares(s: Subject) -> Floats:
-    """Share of the queries that each LLM answers at lambda 0."""
+    """Return the share of queries that each LLM answers at lambda 0."""
     return usage_shares(s.first.model, len(s.comparison.test.llms))
 
 
@@ -344,30 +345,30 @@ def usage(s: Subject) -> dict[str, float]:
 
 
 def usage_curve(s: Subject) -> list[list[float]]:
-    """Shares at each lambda."""
+    """Return the share of queries that each LLM answers at each lambda."""
     m = len(s.comparison.test.llms)
     return [usage_shares(one.model, m).tolist() for one in s.sweep.outcomes]
 
 
 def collapse(s: Subject) -> float:
-    """Largest share less the oracle's largest."""
+    """Return the largest share less the oracle's largest."""
     oracle = s.comparison.oracle.outcomes[0].model
     return collapse_index(s.once(shares), usage_shares(oracle, len(s.comparison.test.llms)))
 
 
 def rises(s: Subject) -> int | None:
-    """Steps of a rising lambda at which the expected cost rises."""
+    """Count the steps of a rising lambda at which the expected cost rises; None if unknown."""
     expected = s.sweep.expected_usd
     return None if expected is None or np.isnan(expected).any() else cost_rises(expected)
 
 
 def tasks(s: Subject) -> dict[str, float]:
-    """Mean score of each task."""
+    """Return the mean score of each task."""
     return {t: mean(s.first.quality[rows]) for t, rows in s.comparison.task_rows.items()}
 
 
 def episodes(s: Subject) -> list[dict[str, float]]:
-    """Return what each setting's episodes were like; nothing for routers of one call."""
+    """Return calls and escalations at each setting; empty for routers of one call."""
     return [
         {
             "lambda": lam,
@@ -386,12 +387,12 @@ def _live(s: Subject) -> Live:
 
 
 def latency(s: Subject) -> tuple[float, float]:
-    """p50 and p99 of a decision's time, ms."""
+    """Return p50 and p99 of a decision's time, ms."""
     live = _live(s)
     return decision_ms(live.route, sample(s.comparison.test.queries, TIMED, live.seed))
 
 
 def flip_rates(s: Subject) -> dict[str, float]:
-    """Share of queries whose choice changes, by how they are rewritten."""
+    """Return the share of queries whose choice changes, by perturbation."""
     live = _live(s)
     return flips(live.choose, sample(s.comparison.test.queries, REWRITTEN, live.seed), live.seed)

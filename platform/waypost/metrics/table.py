@@ -1,11 +1,11 @@
 """METRICS: every number of an evaluation, one row each.
 
-A new metric is a row here (with its function, here or in a module beside it) and a test. The tables
-and notes of a report, report.json and the documentation's reference read this table.
+A new metric is a row here (with its function, here or in another module of the package) and a test.
+The tables and notes of a report, report.json and the documentation's reference use this table.
 
-In a formula s[i,j] is the measured score of LLM j on question i and p[i,j] the predicted one; Q and
-C are the mean score and dollars of the choices at lambda 0. Cells that were not measured are left
-out.
+In a formula s[i,j] is the measured score of LLM j on question i and p[i,j] the predicted score; Q
+and C are the mean score and dollars of the choices at lambda 0. Cells that were not measured are
+left out.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _PREDICTED: tuple[Need, ...] = ("scores", "predictions")
 
 
 def seed_disagreement(s: Subject) -> float:
-    """Return the share of questions that two fit seeds route apart; NaN without a seed."""
+    """Return the share of questions routed differently by two fit seeds; NaN without a seed."""
     if s.live is None or s.live.refit is None:
         return np.nan
     texts = s.comparison.test.queries
     try:
         return apart(s.live.choose(texts), s.live.refit()(texts))
-    except WaypostError:  # the router does not decide alone
+    except WaypostError:  # the router cannot decide without calls
         return np.nan
 
 
@@ -63,7 +63,7 @@ METRICS = (
     ),
     Metric(
         "delta_best_single", "vs best single",
-        "Q less the best single LLM's, on the same questions; that LLM is chosen by training",
+        "Q less that of the best single LLM (chosen by training), on the same questions",
         lambda s: mean(s.difference), "score", "higher", table=ROUTERS, signed=True,
         draws=lambda s: s.once(headline_draws)[:, 1], ends=("delta_low", "delta_high"),
     ),
@@ -81,16 +81,17 @@ METRICS = (
     ),
     Metric(
         "perf_gain", "PerfGain",
-        "highest Q of a setting / Q of the best single LLM - 1; the setting is looked for on the "
-        "evaluated split, so it is a little optimistic",
+        "highest Q of a setting / Q of the best single LLM - 1; the setting is selected on the "
+        "evaluated split, so it is slightly optimistic",
         lambda s: of.ratio(of.highest(s) - of.best_quality(s), of.best_quality(s)),
         "share", "higher", table=ROUTERS, source=_BENCH,
     ),
     Metric(
         "aiq", "AIQ",
-        "area below the non-decreasing convex hull of (C, Q) over lambda, from the cheapest to the "
-        "dearest single LLM's mean cost, divided by that range; the hull starts at the cheapest "
-        "single LLM and goes on flat to the right", of.aiq, "score", "higher", _COSTS, ROUTERS,
+        "area below the non-decreasing convex hull of (C, Q) over lambda, from the mean cost of "
+        "the cheapest to that of the most expensive single LLM, divided by that range; the hull "
+        "starts at the cheapest single LLM and is flat to the right of its last corner",
+        of.aiq, "score", "higher", _COSTS, ROUTERS,
         draws=lambda s: s.once(of.aiq_draws), source=_ROUTERBENCH,
     ),
     Metric(
@@ -146,12 +147,12 @@ METRICS = (
     ),
     Metric(
         "seed_disagreement", "seeds apart",
-        "share of questions that two fits, with this seed and with the next, route apart; n/a "
-        "where the fit has no seed",
+        "share of questions that two fits, with this seed and the next, route differently; n/a if "
+        "the fit has no seed",
         seed_disagreement, "share", "lower", ("router",), ROUTERS, on_request=True,
     ),
     Metric(
-        "fit_s", "fit s", "time of the fit, embedding apart", lambda s: s.live and s.live.fit_s,
+        "fit_s", "fit s", "time of the fit without embedding", lambda s: s.live and s.live.fit_s,
         "s", "lower", ("router",), ROUTERS,
     ),
     Metric(
@@ -162,8 +163,8 @@ METRICS = (
     ),
     Metric(
         "hypervolume", "hypervolume",
-        "share of the box from cost 0 to the dearest single LLM's and from the random choice's "
-        "quality to 1 that the settings dominate, without mixing",
+        "share of a box that the settings dominate, without mixing; the box is cost 0 to that of "
+        "the most expensive single LLM, and quality of a random choice to 1",
         of.dominated, "0 to 1", "higher", _COSTS, MATCHED, source="Zitzler and Thiele, 1999",
     ),
     Metric(
@@ -176,27 +177,27 @@ METRICS = (
     # Two LLMs alone.
     Metric(
         "apgr", "APGR",
-        "mean over all shares of strong calls of the part of the gap between two LLMs (the "
-        "cheapest and the best single one) that is closed; about .5 at random; n/a for a gap below "
-        "two standard errors", of.apgr, "share", "higher", _PREDICTED, TWO, draws=of.apgr_draws,
+        "share of the gap between two LLMs (the cheapest and the best single one) that is closed, "
+        "mean over all shares of strong calls; about .5 at random; n/a for a gap below two "
+        "standard errors", of.apgr, "share", "higher", _PREDICTED, TWO, draws=of.apgr_draws,
         source=_ROUTELLM,
     ),
     *(
         Metric(
             f"cpt_{part}", f"CPT({part} %)",
-            f"least share of strong calls that closes {part} % of the gap",
+            f"smallest share of strong calls that closes {part} % of the gap",
             partial(of.cpt, part=part / 100), "share", "lower", _PREDICTED, TWO, source=_ROUTELLM,
         )
         for part in (50, 80, 95)
     ),
     # What was predicted.
     Metric(
-        "brier", "Brier", "mean of (p - s)^2 over the measured cells",
+        "brier", "Brier", "mean of (p - s)^2 over measured cells",
         lambda s: predictions.brier(s.predicted, s.scores), "score squared", "lower",
         _PREDICTED, PREDICTIONS, source="Brier, 1950",
     ),
     Metric(
-        "log_loss", "log loss", "mean of -(s log p + (1 - s) log(1 - p)), p kept 1e-6 from 0 and 1",
+        "log_loss", "log loss", "mean of -(s log p + (1 - s) log(1 - p)), p in [1e-6, 1 - 1e-6]",
         lambda s: predictions.log_loss(s.predicted, s.scores), "nats", "lower",
         _PREDICTED, PREDICTIONS,
     ),
@@ -213,14 +214,14 @@ METRICS = (
     ),
     Metric(
         "kendall_tau", "Kendall tau",
-        "mean over questions, whose scores differ, of tau-b between predicted and measured order "
+        "mean over questions with different scores of tau-b between predicted and measured order "
         "of the LLMs", lambda s: mean(s.once(of.kendall)), "-1 to 1", "higher", _PREDICTED,
         PREDICTIONS, signed=True, source="Kendall, 1945",
         draws=lambda s: s.comparison.bootstrap.means(s.once(of.kendall), CURVE_DRAWS)[:, 0],
     ),
     Metric(
         "ndcg", "NDCG",
-        "mean over questions, whose scores differ, of DCG by falling prediction / DCG of the best "
+        "mean over questions with different scores of DCG by falling prediction / DCG of the best "
         "order", lambda s: mean(predictions.ndcg(s.predicted, s.scores)), "0 to 1", "higher",
         _PREDICTED, PREDICTIONS, source="Järvelin and Kekäläinen, 2002",
     ),
@@ -233,14 +234,14 @@ METRICS = (
         for row in (
             Metric(
                 f"{key}_area", f"by {order}: quality over coverage",
-                f"mean quality over all shares of questions that go by the router, those of high "
+                f"mean quality over all shares of questions that the router decides, those of high "
                 f"{order} first; the others go to the best single LLM",
                 partial(of.selective_area, by=by), "score", "higher",
                 _PREDICTED, PREDICTIONS, source=source,
             ),
             Metric(
                 f"{key}_gain", f"by {order}: over random order",
-                f"`{key}_area` less the same of a random order; above 0 the order tells where the "
+                f"`{key}_area` less that of a random order; above 0 the order shows where the "
                 "router helps", partial(of.selective_gain, by=by), "score", "higher",
                 _PREDICTED, PREDICTIONS, signed=True, draws=partial(of.selective_draws, by=by),
             ),
@@ -252,12 +253,12 @@ METRICS = (
     ),
     Metric(
         "cost_error", "cost error",
-        "median of |predicted - spent| / spent over all calls; n/a where the data's costs are of "
-        "parts of calls",
+        "median of |predicted - spent| / spent over all calls; n/a if the data has only part of "
+        "the cost of calls",
         lambda s: s.once(of.dollars)[0], "share", "lower", ("costs", "predictions"), PREDICTIONS,
     ),
     Metric(
-        "cost_too_low", "cost too low", "share of calls predicted below what was spent",
+        "cost_too_low", "cost too low", "share of calls that cost more than predicted",
         lambda s: s.once(of.dollars)[1], "share", needs=("costs", "predictions"), table=PREDICTIONS,
     ),
     Metric(
@@ -268,11 +269,11 @@ METRICS = (
         "by_llm", "", "`brier`, `log_loss`, `ece` and `auroc` of each LLM",
         lambda s: s.once(of.by_llm), needs=_PREDICTED, unknown={},
     ),
-    # Paired tests, and what a policy must not do.
+    # Paired tests, and checks of the policy.
     Metric(
         "delta_top", "vs the best",
-        "Q less the highest Q of a router on this split; where the interval holds 0 the two cannot "
-        "be told apart", None, "score", "higher", ("scores", "other routers"), PAIRED, signed=True,
+        "Q less the highest Q of a router on this split; not significant if the interval contains "
+        "0", None, "score", "higher", ("scores", "other routers"), PAIRED, signed=True,
         ends=("delta_top_low", "delta_top_high"),
     ),
     Metric(
@@ -303,8 +304,8 @@ METRICS = (
     ),
     Metric(
         "solver_recall", "solver picked, {} solve it",
-        "of the questions that 1, 2, 3 to 5, 6 or more LLMs solve, the share whose choice solves "
-        "them", lambda s: solver_recall(s.scores, s.first.model), "share", "higher", table=PAIRED,
+        "share of the questions solved by 1, 2, 3 to 5, 6 or more LLMs whose choice solves them",
+        lambda s: solver_recall(s.scores, s.first.model), "share", "higher", table=PAIRED,
     ),
     Metric(
         "non_inferior", "not worse by 2 points",
@@ -336,7 +337,7 @@ METRICS = (
         "not_measured", "not measured", "questions whose choice has no measured score",
         lambda s: int(np.isnan(s.first.quality).sum()), "queries", "lower", table=PAIRED,
     ),
-    # In report.json, and in tables of their own.
+    # In report.json, and in separate tables.
     *(
         Metric(
             f"gain_{key}", f"Gain@{key}", f"Q / Q of the {name} - 1", partial(of.gain, base=base),
@@ -354,7 +355,7 @@ METRICS = (
     Metric("tasks", "", "Q of each task", of.tasks, "score", "higher"),
     Metric(
         "quality_at_price", "",
-        "price, best Q within it by one setting, and by mixing two, for each list price",
+        "each list price, best Q within it of one setting, and of a mix of two settings",
         of.at_prices, "score", "higher", ("scores", "list prices"),
     ),
     Metric(
@@ -368,9 +369,9 @@ METRICS = (
     ),
     Metric(
         "episodes", "",
-        "of routers of several calls, at each lambda: `calls` a question, verdicts included; "
-        "`escalated`, share answered by another LLM than the first; `kept_wrong`, share of the "
-        "others whose answer is wrong; `left_right`, share of the escalated whose first answer was "
+        "for routers of several calls, at each lambda: `calls` per question, verdicts included; "
+        "`escalated`, share answered by an LLM other than the first; `kept_wrong`, share of wrong "
+        "answers among the others; `left_right`, share of the escalated whose first answer was "
         "right", of.episodes, source=_AUTOMIX,
     ),
     Metric("usage", "", "share of the questions that each LLM answers", of.usage, "share"),

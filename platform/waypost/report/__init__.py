@@ -1,1 +1,1 @@
-"""The report of an evaluation: JSON, Markdown and plots, all from the data of report.json."""
+"""The report of an evaluation: JSON, Markdown and plots, all derived from report.json."""

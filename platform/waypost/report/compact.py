@@ -1,4 +1,4 @@
-"""The short table of an evaluation, and putting it into a Markdown file."""
+"""The short table of an evaluation, and its insertion into a Markdown file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CURVES = 6
 
 
 def compact(report: Report) -> str:
-    """Return the short table, with seed, data digest and command below it."""
+    """Return the short table as Markdown, followed by seed, data digest and command."""
     metrics = [BY_KEY[key] for key in COLUMNS]
     rows = [[name, *(written(one, row) for one in metrics)] for name, row in named(report)]
     seeds = report["seed"] if isinstance(report["seed"], list) else [report["seed"]]
@@ -63,7 +63,7 @@ def _curves(report: Report) -> list[str]:
         [name, *(_within(row["curve"], spent * s / 100) for s in _SHARES)] for name, row in best
     ]
     return [
-        f"The {len(best)} curves of the largest area; cost is a share of the best single LLM's:",
+        f"The {len(best)} curves with the largest area; cost as a share of the best single LLM's:",
         "",
         *table(heads, rows),
         "",
@@ -76,21 +76,21 @@ def _within(curve: Sequence[Sequence[float | None]], most: float) -> str:
 
 
 def check_marker(path: Path, marker: str) -> None:
-    """See that a file has the marker's place.
+    """Check that a file has the begin and end markers.
 
     Raises:
-        ConfigError: it cannot be read, or lacks one of the two markers, or has one twice.
+        ConfigError: The file cannot be read, or one of the two markers is missing or repeated.
     """
     _split(path, marker)
 
 
 def insert(path: Path, marker: str, text: str) -> None:
-    """Replace what stands between ``<!-- MARKER begin -->`` and ``<!-- MARKER end -->``.
+    """Replace the text between ``<!-- MARKER begin -->`` and ``<!-- MARKER end -->``.
 
-    Below the text stand date, commit and machine.
+    Adds date, commit and machine below the text.
 
     Raises:
-        ConfigError: as `check_marker`.
+        ConfigError: See `check_marker`.
     """
     before, after = _split(path, marker)
     text = f"{text}\n\n{measured(machine())}"
@@ -100,7 +100,7 @@ def insert(path: Path, marker: str, text: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return when, at which commit and on what something is measured: JSON-able facts."""
+    """Return date, commit and machine of a measurement, JSON-able."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -119,7 +119,7 @@ def machine() -> dict[str, Any]:
 
 
 def measured(facts: Mapping[str, Any]) -> str:
-    """Write what `machine` returned as a sentence."""
+    """Return the facts of `machine` as a sentence."""
     return (
         f"Measured {facts['date']}, {facts['source']}, on {facts['cores']} cores "
         f"({facts['architecture']}), Python {facts['python']}."

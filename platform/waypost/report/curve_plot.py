@@ -1,4 +1,4 @@
-"""curve.png: cost and quality of every router, single LLM and reference."""
+"""curve.png: plot of cost and quality of every router, single LLM and reference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from waypost.report.tables import Report
 
 _DECADE = 10.0
 _NAMED = 12
-"""Best single LLMs whose names are written; others have a number, and the legend names it."""
+"""Number of best single LLMs labelled by name; the others have a number from the legend."""
 
 _OFFSETS = ((9, 0), (8, 7), (8, -7), (-9, 0), (-8, 7), (-8, -7), (0, 13), (0, -13))
 
 
 def draw_curve(report: Report, path: Path) -> None:
-    """Draw the cost-quality plane; without costs, quality at lambda 0 alone."""
+    """Draw the cost-quality plane, or quality at lambda 0 only if costs are unknown."""
     if any(row["cost_usd_per_1k"] is not None for row in report["llms"].values()):
         _plane(report, path)
     else:
@@ -85,7 +85,7 @@ def _plane(report: Report, path: Path) -> None:
 
 
 def _log_ticks(axis: Any) -> None:
-    """Write ticks at 1, 2 and 5 times powers of ten, or at powers alone over many decades."""
+    """Set ticks at 1, 2 and 5 times powers of ten, or at powers only over many decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_xlim()
@@ -104,7 +104,7 @@ def _short(name: str) -> str:
 
 
 def _labels(singles: Mapping[str, tuple[float, float]]) -> dict[str, str]:
-    """Return what is written beside each LLM, the best one first: its name, or a number."""
+    """Return the label of each LLM, the best one first: its name, or a number."""
     ordered = sorted(singles, key=lambda name: -singles[name][1])
     numbered = {name: str(place) for place, name in enumerate(ordered[_NAMED:], 1)}
     return {name: _short(name) for name in ordered[:_NAMED]} | numbered
@@ -116,7 +116,7 @@ def _label(
     singles: Mapping[str, tuple[float, float]],
     labels: Mapping[str, str],
 ) -> None:
-    """Write each single LLM's label where it covers least: labels, diamonds, lines, the frame."""
+    """Place each single LLM's label with least overlap: labels, diamonds, lines, the frame."""
     from matplotlib.patheffects import withStroke
 
     made.canvas.draw()
@@ -154,17 +154,17 @@ def _label(
             overlap = sum(_overlap(edges, other) for other in taken)
             cost = overlap + 50 * out + 12 * int(covered.sum()) + 30 * ring
             tried.append((cost, len(tried), ring, dx, dy, edges))
-        _, _, ring, dx, dy, edges = min(tried)  # of equals the first offset
+        _, _, ring, dx, dy, edges = min(tried)  # of equal costs the first offset
         taken.append(edges)
         text.xyann = (ring * dx, ring * dy)
         text.set_ha("left" if dx > 0 else "right" if dx < 0 else "center")
-        if ring > 1:  # not beside its diamond: a thin line leads there
+        if ring > 1:  # far from its diamond: a thin line connects them
             leader = {"arrowstyle": "-", "lw": 0.5, "color": GREY}
             axis.annotate("", spot, text.xyann, "data", "offset points", leader)
 
 
 def _beads(axis: Any) -> Any:
-    """Return points along every line drawn, in pixels, about five apart: (n, 2)."""
+    """Return points along all drawn lines, (n, 2) in pixels, at distances of about five."""
     parts = [np.empty((0, 2))]
     for line in axis.lines:
         spots = axis.transData.transform(np.column_stack(line.get_data()))
@@ -200,6 +200,6 @@ def _bars(report: Report, path: Path) -> None:
         )
     axis.set_yticks(np.arange(len(rows)), [literal(name) for name in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel("mean score at lambda 0, 95 % interval (the data holds no cost)")
+    axis.set_xlabel("mean score at lambda 0, 95 % interval (the data has no costs)")
     axis.grid(alpha=0.25, axis="x")
     save(made, path)

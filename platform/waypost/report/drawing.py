@@ -1,4 +1,4 @@
-"""What the plots share: the library, colours, and a page of small panels."""
+"""Shared parts of the plots: figures, colours, small panels, and two plots made of panels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def require_matplotlib() -> None:
-    """See that plots can be drawn, before work begins.
+    """Check that plots can be drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -54,13 +54,13 @@ def look(place: int) -> dict[str, Any]:
 
 
 def literal(name: str) -> str:
-    """Return a name as plots write it: nothing in it is mathematics; at most 34 characters."""
+    """Return a name for plots: without mathematical notation, at most 34 characters."""
     short = name if len(name) <= 34 else f"{name[:32]}..."
     return short.replace("$", r"\$").replace("\n", " ")
 
 
 def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[Any]]:
-    """Return a figure with one small panel a name, titled with it, and the panels."""
+    """Return a figure and its small panels, one for each name, with the name as title."""
     columns = min(4, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     made = figure(max(3.2 * columns, 6), 2.6 * rows + 0.8)
@@ -73,7 +73,7 @@ def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[
         axis.tick_params(labelsize=8)
         if place % columns == 0:
             axis.set_ylabel(y_label, fontsize=8)
-        if place + columns >= len(names):  # nothing below it, perhaps a gap
+        if place + columns >= len(names):  # no panel below it
             axis.tick_params(labelbottom=True)
             axis.set_xlabel(x_label, fontsize=8)
     return made, list(axes[: len(names)])
@@ -93,7 +93,7 @@ _LLM_COLORS = (
 
 
 def draw_usage(report: Report, path: Path) -> None:
-    """Draw who answers at each lambda, as stacked shares; LLMs used least are one in grey."""
+    """Draw the share of queries of each LLM at each lambda; rarely used LLMs share one area."""
     routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
     made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
     llms = list(report["llms"])
@@ -106,7 +106,7 @@ def draw_usage(report: Report, path: Path) -> None:
     labels += [f"{len(others)} others"] if len(others) else []
     for axis, row, shares in zip(axes, routers.values(), curves, strict=False):
         lambdas = [point[0] for point in row["curve"]]
-        # Evenly spaced: lambda is on a log scale but for its ends.
+        # evenly spaced: all lambdas but the first and last are on a log scale
         place = np.arange(len(lambdas))
         stack = [*shares[shown], *([shares[others].sum(axis=0)] if len(others) else [])]
         axis.stackplot(place, stack, colors=colors, lw=0)
@@ -119,7 +119,7 @@ def draw_usage(report: Report, path: Path) -> None:
 
 
 def _short(lam: float) -> str:
-    """Write a lambda; the one at which cost alone decides is no number that anyone sets."""
+    """Return a lambda as text; `COST_ALONE` is written as words."""
     if lam >= COST_ALONE:
         return "cost\nalone"
     return f"{lam:.2g}" if lam < 1000 else f"{lam:.0e}".replace("e+0", "e")
@@ -142,9 +142,9 @@ def _cells(cells: Sequence[float]) -> str:
 
 
 def draw_reliability(report: Report, path: Path) -> None:
-    """Draw measured against predicted scores in bins; the diagonal is right.
+    """Draw measured against predicted scores in bins, with the diagonal of perfect calibration.
 
-    A dot's area is the number of cells of its bin; the numbers stand in the panel.
+    A dot's area is proportional to the number of cells of its bin; the panel shows the numbers.
     """
     routers = {name: row for name, row in report["routers"].items() if row["reliability"]}
     names = list(routers) or ["no router predicts scores"]

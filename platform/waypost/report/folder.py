@@ -1,4 +1,4 @@
-"""The folder of a report: written beside its place and moved there in one step."""
+"""The folder of a report, which is written atomically."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ PLOTS: dict[str, Draw] = {
 
 
 def check_place(folder: Path) -> None:
-    """See that a report may be written there: nothing is there, or an earlier report.
+    """Check that the folder is missing, empty, or has an earlier report.
 
     Raises:
-        ConfigError: something else is there.
+        ConfigError: The path exists and is not a report.
     """
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / REPORT).is_file()):
         raise ConfigError(
-            [Fault(str(folder), "exists and is no report; give the name of a new folder")]
+            [Fault(str(folder), "exists and is not a report; give the name of a new folder")]
         )
 
 
 @contextmanager
 def report_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill; where the block ends well it takes the place of ``folder``.
+    """Yield a temporary folder, which replaces ``folder`` at the end of the block without error.
 
     Raises:
-        ConfigError: something else than a report is there, or the folder cannot be made.
+        ConfigError: ``folder`` exists and is not a report, or the folder cannot be created.
     """
     check_place(folder)
     with replacing_folder(folder.absolute()) as partial:
@@ -54,7 +54,7 @@ def report_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Write report.json; numbers that cannot be computed are null. Returns what it holds."""
+    """Write report.json and return its content; numbers that cannot be computed are null."""
     data: dict[str, Any] = plain(dict(report))
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
@@ -63,7 +63,7 @@ def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_report(folder: Path, report: Report) -> Report:
-    """Write report.json, report.md and the plots. Returns what report.json holds.
+    """Write report.json, report.md and the plots; return the content of report.json.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

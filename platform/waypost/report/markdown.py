@@ -1,4 +1,4 @@
-"""report.md: the tables of an evaluation, and how each number was computed."""
+"""report.md: the tables of an evaluation, and the definition of each number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from waypost.report.tables import Report
 
 
 def render(report: Report) -> str:
-    """Return report.md of a report (null where a number cannot be computed)."""
+    """Return report.md of a report."""
     parts = [
         ["# Evaluation", "", *_facts(report)],
         [f"## {ROUTERS}", "", *tables.routers(report)],
@@ -49,7 +49,7 @@ def _facts(report: Report) -> list[str]:
 def _plots(report: Report) -> list[str]:
     files = {
         "curve.png": "Cost and quality of each router, hull of the single LLMs, oracle",
-        "usage.png": "Who answers, by lambda",
+        "usage.png": "Share of queries of each LLM, by lambda",
         "reliability.png": "Predicted and measured scores",
     }
     return [f"![{text}]({name})" for name, text in files.items()]
@@ -59,28 +59,29 @@ def _how(report: Report) -> list[str]:
     how = report["how"]
     lines = [
         "Replay: each choice is looked up in the measured outcomes; no LLM was called. A choice "
-        "that was not measured is left out and counted, never 0.",
+        "that was not measured is left out and counted; it is not scored as 0.",
         "Intervals: paired bootstrap over queries, near-duplicates drawn together, percentile "
-        f"95 %, {how['bootstrap_draws']} draws; curve metrics, and those of predictions, computed "
-        f"anew in {how['curve_draws']} of them."
+        f"95 %, {how['bootstrap_draws']} draws; metrics of curves and predictions use "
+        f"{how['curve_draws']} of them."
         + (
-            " Numbers are means over the seeds; intervals from nested draws of seeds and queries, "
-            "in which a query weighs alike in every split that holds it."
+            " Numbers are means over the seeds. Intervals are from nested draws of seeds and "
+            "queries, in which a query has the same weight in all splits that contain it."
             if isinstance(report["seed"], list)
             else ""
         ),
         "Best single and cheapest are chosen on the training split. Task oracle: the best LLM of "
         "the query's true task by training means. Zero router: the hull of the single LLMs on "
-        "this split. Oracle: the cheapest of the best LLMs of each query; it profits from luck.",
-        "Lambda 1e9: cost alone decides. Dollars are those of 1,000 queries, in report.json, too.",
-        f"A mean cost is stated where at most {percent(how['most_unknown_cost'])} of the calls "
-        "have none.",
+        "this split. Oracle: the cheapest of the best LLMs of each query; it also selects chance "
+        "successes.",
+        "Lambda 1e9: only cost decides. Dollars are per 1,000 queries, also in report.json.",
+        f"A mean cost is given if at most {percent(how['most_unknown_cost'])} of the calls have "
+        "no known cost.",
         f"Timed: {how['timed']:g} texts; rewritten: {how['rewritten']:g} texts.",
         "In formulas s[i,j] is the measured score of LLM j on question i, p[i,j] the predicted "
-        "one, Q and C are mean score and dollars of the choices at lambda 0.",
-        "Routers of several calls: escalated is the share of queries whose answer is not that of "
-        "the LLM asked first; of the kept answers some are wrong, of those left some were right. "
-        "Calls include verdicts.",
+        "score; Q and C are mean score and dollars of the choices at lambda 0.",
+        "Routers of several calls: escalated is the share of queries whose answer is not from the "
+        "LLM called first. The table shows how many kept answers are wrong, and how many of the "
+        "answers that were escalated were right. Calls include verdicts.",
     ]
     heads = ("metric", "in report.json", "how", "better", "source")
     rows = [

@@ -1,4 +1,4 @@
-"""The tables of a report, made from the table of metrics."""
+"""The tables of report.md, built from the table of metrics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from waypost.report.numbers import UNKNOWN, fixed, percent, table, usd, with_int
 
 
 class Leaks(TypedDict):
-    """Evaluated queries with a near-duplicate in training."""
+    """The evaluated queries with a near-duplicate in training."""
 
     count: float
     query_ids: list[str]
 
 
 class Report(TypedDict):
-    """What report.json holds; null where a number cannot be computed."""
+    """Content of report.json; null where a number cannot be computed."""
 
     data_digest: str
     train_digest: str | None
@@ -52,16 +52,16 @@ REFERENCES = {
     "task_oracle": "task oracle",
     "oracle": "oracle",
 }
-"""Reference policies and what people call them, in the order of the table."""
+"""Key of a reference policy -> its name in tables, in the order of the table."""
 
 
 def references(report: Report) -> dict[str, Row]:
-    """Return the references there are, in the order of the table."""
+    """Return the references of a report, in the order of the table."""
     return {key: report["reference"][key] for key in REFERENCES if key in report["reference"]}
 
 
 def named(report: Report) -> list[tuple[str, Row]]:
-    """Return every row, references first, by the name it has in a table."""
+    """Return the name in tables and the numbers of every row, references first."""
     found: list[tuple[str, Row]] = []
     for key, row in references(report).items():
         model = row.get("model_name")
@@ -82,11 +82,11 @@ _FORMS: dict[str, Callable[[Any], str]] = {
         ("queries", "LLMs", "steps"), lambda value: UNKNOWN if value is None else f"{value:g}"
     ),
 }
-"""How a value is written, by its unit; other units with three decimals."""
+"""Unit -> function that formats a value; other units have three decimals."""
 
 
 def written(metric: Metric, row: Row, *, interval: bool = True) -> str:
-    """Write a metric's value of a row, with its interval where it has one."""
+    """Format a metric's value of a row, with its interval if it has one."""
     if metric.interval is not None and interval:
         return with_interval(row, metric.key, *metric.interval, sign=metric.signed)
     text = _written(metric, row.get(metric.key))
@@ -110,8 +110,8 @@ def of_metrics(
 ) -> list[str]:
     """Return a table with a row for each name and a column for each metric.
 
-    A metric whose value is a mapping has a column for each of its keys. One that is computed on
-    request has a column where it was.
+    A metric whose value is a mapping has a column for each key. A metric that is computed on
+    request has a column only if it was computed.
     """
     heads, columns = ["router"], [[name for name, _ in rows]]
     for metric in metrics:
@@ -139,7 +139,7 @@ def _section(
 
 
 def routers(report: Report) -> list[str]:
-    """The minimal report: one row a router, references first."""
+    """Return the main table: one row for each router, references first."""
     note = (
         "Quality and cost at lambda 0; 95 % intervals in brackets. References in italics; "
         "n/a: cannot be computed, or not reached."
@@ -147,17 +147,17 @@ def routers(report: Report) -> list[str]:
     trained = report["train_digest"]
     others = [n for n, row in report["routers"].items() if row["trained_on"] != trained]
     lines = [*_section(ROUTERS, named(report)), "", note]
-    if trained is not None and others:  # over seeds there is no one training split
+    if trained is not None and others:  # a report over seeds has no single training split
         lines += [
             "",
-            f"Not trained on this folder's training split: {', '.join(others)}. What they saw of "
-            "these queries is not known here.",
+            f"Not trained on this folder's training split: {', '.join(others)}. They may have been "
+            "trained on these queries.",
         ]
     return lines
 
 
 def by_seed(report: Report) -> list[str]:
-    """Each seed's headline, and its spread; nothing for a single split."""
+    """Return each seed's headline and standard deviation; empty for a single split."""
     seeds = report["seed"]
     if not isinstance(seeds, list):
         return []
@@ -179,15 +179,15 @@ def by_seed(report: Report) -> list[str]:
 
 
 def failed(report: Report) -> list[str]:
-    """Who was not measured, and why."""
+    """Return the routers that were not measured, with the reason."""
     rows = [[name, why] for name, why in report["failed"].items()]
     return ["## Not measured", "", *table(("router", "why"), rows)]
 
 
 def unseen(report: Report) -> list[str]:
-    """What stands in training, too, and the headline without it."""
+    """Return the queries that are also in training, and the headline without them."""
     count, ids = report["leaks"]["count"], report["leaks"]["query_ids"]
-    lines = ["## Questions that stand in training, too", ""]
+    lines = ["## Questions that are also in training", ""]
     if not count:
         return [*lines, "None: no query has a near-duplicate in the training split."]
     shown = ", ".join(map(str, ids[:30])) + (f" and {len(ids) - 30} more" if len(ids) > 30 else "")
@@ -203,7 +203,7 @@ def unseen(report: Report) -> list[str]:
 
 
 def tasks(report: Report) -> list[str]:
-    """Mean score by task."""
+    """Return the mean score of each row by task."""
     tasks = list(report["tasks"])
     heads = ("router", "mean of tasks", *(f"{t} ({report['tasks'][t]:g})" for t in tasks))
     rows = [
@@ -224,7 +224,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def llms(report: Report) -> list[str]:
-    """The single LLMs."""
+    """Return the table of the single LLMs."""
     rows = [
         [name, fixed(row["quality"]), usd(row["cost_usd_per_1k"]), usd(row["list_price"])]
         for name, row in report["llms"].items()
@@ -233,7 +233,7 @@ def llms(report: Report) -> list[str]:
 
 
 def prices(report: Report) -> list[list[str]]:
-    """Quality at the list price of each LLM; nothing where no prices are known."""
+    """Return the quality at the list price of each LLM; empty without known prices."""
     routers = report["routers"]
     first = next((row["quality_at_price"] for row in routers.values()), None)
     if not first:
@@ -256,8 +256,8 @@ def prices(report: Report) -> list[list[str]]:
     heads = ("router", *(f"at {usd(p)}" for p in prices), "price at lambda 0")
     note = (
         "Best quality of a setting whose LLMs cost at most this on average (list price, USD per "
-        "million tokens, three prompt tokens for one generated); in brackets with the traffic "
-        "shared between two settings."
+        "million tokens, three prompt tokens for one generated); in brackets for a mix of two "
+        "settings."
     )
     return [["## Quality at a price", "", *table(heads, [best, *rows]), "", note]]
 
@@ -267,7 +267,7 @@ def _near(alone: Mapping[float, float], price: float) -> float | None:
 
 
 def matched(report: Report) -> list[str]:
-    """What each curve reaches at the best single LLM's cost and quality."""
+    """Return the numbers of each curve at the best single LLM's cost and quality."""
     spent = report["reference"]["best_single"]["cost_usd_per_1k"]
     if spent is None:
         return ["No costs are known."]
@@ -276,13 +276,13 @@ def matched(report: Report) -> list[str]:
 
 
 def predictions(report: Report) -> list[str]:
-    """How good predicted scores, confidence and dollars are; one row a router that predicts."""
+    """Return the metrics of predicted scores, confidence and dollars, for routers that predict."""
     rows = [item for item in report["routers"].items() if item[1]["brier"] is not None]
     return _section(PREDICTIONS, rows) if rows else ["No router predicts scores."]
 
 
 def two_models(report: Report) -> list[list[str]]:
-    """RouteLLM's numbers; nothing where no router has them."""
+    """Return RouteLLM's metrics; empty if no router has them."""
     names = report["two_models"]
     rows = [item for item in report["routers"].items() if item[1]["apgr"] is not None]
     if names is None or not rows:
@@ -295,13 +295,13 @@ def two_models(report: Report) -> list[list[str]]:
 
 
 def paired(report: Report) -> list[str]:
-    """Paired tests, hard questions, and what else a policy must not do."""
+    """Return paired tests, results on hard questions, and checks of the policy."""
     titles = {"delta_top": f"vs {report['top'] or 'the best'}"}
     return _section(PAIRED, report["routers"].items(), titles)
 
 
 def episodes(report: Report) -> list[list[str]]:
-    """What routers of several calls did at each lambda; nothing where there are none."""
+    """Return the calls of routers of several calls at each lambda; empty without such routers."""
     rows = [
         [
             f"{name}, lambda {one['lambda']:.3g}",

@@ -192,7 +192,7 @@ def test_a_folder_that_is_no_report_is_not_overwritten(data, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     result = evaluate(data, tmp_path, "best_single")
     assert result.exit_code == 2
-    assert "is no report" in result.stderr
+    assert "is not a report" in result.stderr
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

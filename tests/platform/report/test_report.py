@@ -172,9 +172,9 @@ def test_only_a_report_is_replaced(tmp_path):
     check_place(tmp_path)  # empty
     check_place(tmp_path / "new")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ConfigError, match="is no report"):
+    with pytest.raises(ConfigError, match="is not a report"):
         check_place(tmp_path)
-    with pytest.raises(ConfigError, match="is no report"):
+    with pytest.raises(ConfigError, match="is not a report"):
         check_place(tmp_path / "notes.txt")
 
 
