@@ -1,8 +1,8 @@
-"""From a router's raw scores to expected quality, and to how sure it is.
+"""Calibration: maps from a router's raw scores to expected quality and to confidence.
 
-Both are learned on questions that the scores were not fitted on. What is learned there is kept
-small, and each LLM's level is taken from all training data: a level estimated on a fifth of the
-questions is off by more than the LLMs differ.
+Both are fitted on questions that the scores were not trained on, with few parameters. Each LLM's
+level is taken from all training data: a level estimated on a fifth of the questions is off by more
+than the LLMs differ.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from waypost_routers._linear.logistic import fit_logistic, logit, sigmoid
 Link = Literal["identity", "logit"]
 
 PRIOR_CELLS = 200.0
-"""Weight, in held-out cells, of "the scores are calibrated as they are"."""
+"""Weight, in held-out cells, of the prior that the scores are already calibrated (slope 1)."""
 
 OWN_PRECISION = 20.0
-"""Of the prior that an LLM's own slope is the common one, in questions."""
+"""Precision, in questions, of the prior that an LLM's own slope is the common one."""
 
 _HALVINGS = 50
 _TIE = 1e-6
@@ -31,7 +31,7 @@ _TIE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Maps raw scores to [0, 1].
+    """A map from raw scores to quality in [0, 1].
 
     ``identity``: level_j + slope * (raw - centre_j), for scores in units of quality.
     ``logit`` (Platt, 1999): sigmoid(level_j + slope * (raw - centre_j)), for scores of any scale.
@@ -64,27 +64,27 @@ class Calibration:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the map from `to_arrays`."""
         return cls(int(arrays["link"][0]), arrays["slope"], arrays["centre"], arrays["level"])
 
 
 def fit_slope(
     raw: Floats, quality: Floats, link: Link, weight: Floats | None = None, *, each: bool = False
 ) -> Floats:
-    """Learn how far to trust differences of the scores, on held-out questions.
+    """Fit the slope of quality over raw scores on held-out questions.
 
     Args:
-        raw: (n, n_llms) scores of questions that they were not fitted on; no row is none.
+        raw: (n, n_llms) out-of-sample scores; no row if nothing was held out.
         quality: (n, n_llms), NaN where not measured.
         link: See `Calibration`.
-        weight: (n,) of the rows; None is 1 each. The priors are counted in rows, so that rows
-            which are one question should share 1.
-        each: Under ``logit``: whether scores are of another scale for each LLM.
+        weight: (n,) weights of the rows; None is 1 each. The priors are counted in rows, so the
+            rows of one question should sum to 1.
+        each: With ``logit``: whether the scale of the scores differs between LLMs.
 
     Returns:
-        (n_llms,), one slope for all: slopes of their own, learned on a fifth of the questions,
-        send queries to the LLMs with the luckiest ones. Under ``identity`` 1 is the prior.
-        With ``each``, slopes of their own, drawn towards the common one.
+        (n_llms,), one slope for all LLMs: with separate slopes, learned on a fifth of the
+        questions, routing favours the LLMs whose slope is overestimated. With ``identity`` the
+        prior is 1. With ``each``, separate slopes, shrunk towards the common one.
     """
     known = ~np.isnan(quality)
     if not known.any():
@@ -110,7 +110,7 @@ def fit_slope(
 
 
 def _platt(x: Floats, y: Floats, offset: Floats, mass: Floats, prior: float | None) -> float:
-    # The offset enters as a feature whose weight is held at 1: levels are set later.
+    # The offset is a feature whose weight is fixed at 1: levels are set later.
     scale = max(float(np.abs(x).mean()), 1e-9)
     features = np.column_stack([offset, x / scale])
     precision = np.array([1e9, 1e-3 if prior is None else OWN_PRECISION])
@@ -121,17 +121,17 @@ def _platt(x: Floats, y: Floats, offset: Floats, mass: Floats, prior: float | No
 def calibrated(
     slope: Floats, raw: Floats, quality: Floats, mean: Floats, link: Link
 ) -> Calibration:
-    """Build the map whose mean over the training questions is each LLM's training mean.
+    """Return the map whose mean over the training questions is each LLM's training mean.
 
     Args:
         slope: From `fit_slope`.
         raw: (n, n_llms), the final scores of all training questions.
-        quality: (n, n_llms), NaN where not measured: those rows do not count.
+        quality: (n, n_llms), NaN where not measured; those cells are left out.
         mean: (n_llms,) training means.
         link: See `Calibration`.
     """
     known = ~np.isnan(quality)
-    known |= ~known.any(axis=0)  # an LLM that none of these rows measured has its mean on all
+    known |= ~known.any(axis=0)  # an LLM with no score in these rows has its mean over all rows
     centre = _column_mean(raw, known)
     if link == "identity":
         return Calibration(0, slope, centre, mean.copy())
@@ -152,10 +152,10 @@ def _column_mean(values: Floats, known: NDArray[np.bool_]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Sureness:
-    """Probability that an LLM is among the best of a question, from the predicted quality.
+    """A map from predicted quality to the probability that an LLM is among the best.
 
-    A logistic map of two numbers: how far the LLM is predicted above the best other one, and how
-    good it is predicted to be.
+    It is logistic in two numbers: the LLM's predicted lead over the best other LLM, and the logit
+    of its predicted quality.
 
     Attributes:
         beta: (3,): constant, weight of the lead, weight of the quality's logit.
@@ -174,15 +174,15 @@ class Sureness:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Sureness:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the map from `to_arrays`."""
         return cls(arrays["beta"])
 
 
 def fit_sureness(predicted: Floats, quality: Floats) -> Sureness:
-    """Learn it on held-out questions.
+    """Fit the confidence map on held-out questions.
 
     Args:
-        predicted: (n, n_llms) calibrated quality; no row leaves the prior.
+        predicted: (n, n_llms) calibrated quality; with no row the result is the prior.
         quality: (n, n_llms), NaN where not measured.
     """
     known = ~np.isnan(quality)
@@ -197,7 +197,7 @@ def fit_sureness(predicted: Floats, quality: Floats) -> Sureness:
 
 
 def _lead(quality: Floats) -> Floats:
-    """Return by how much each LLM is predicted above the best of the others, (n, n_llms)."""
+    """Return each LLM's predicted lead over the best other LLM, (n, n_llms)."""
     if quality.shape[1] == 1:
         return np.zeros(quality.shape)
     top = np.sort(quality, axis=1)[:, -2:]

@@ -1,9 +1,9 @@
-"""What learned score routers share: held-out calibration, confidence, and predicted cost.
+"""Base classes of learned score routers: held-out calibration, confidence, and predicted cost.
 
-A subclass learns raw scores, of any scale. They are calibrated on questions that they were not
-learned from: by default a fifth is held out, knobs are chosen and scores calibrated on it, and then
-all questions are learned from with those knobs (by epochs: see `_epochs`). Lengths of answers and
-recorded dollars are predicted from the same embeddings.
+A subclass learns raw scores, of any scale. They are calibrated on questions that were not trained
+on. By default a fifth is held out to choose hyperparameters and to calibrate scores; the router is
+then trained on all questions (by epochs: see `_neural.epochs`). Answer lengths and recorded dollars
+are predicted from the same embeddings.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from waypost_routers._calibration import (
 from waypost_routers._linear.lengths import Lengths, fit_dollars, fit_tokens
 
 HELD_OUT = 0.2
-"""Share of the questions that knobs and calibration are judged on."""
+"""Share of the questions held out to choose hyperparameters and to calibrate."""
 
 FEWEST_HELD_OUT = 12
-"""With fewer, nothing is held out: knobs keep their defaults, scores are taken as they are."""
+"""With fewer, nothing is held out: hyperparameters keep defaults, the calibration slope is 1."""
 
 
 class CalibratedRouter(ScoreRouter):
-    """A score router that learns raw scores; calibration, confidence and cost are done here.
+    """A score router of raw scores, with calibration, confidence and cost prediction.
 
-    A subclass writes `_raw`, learns in `_fit`, calls `_calibrate` and `_learn_lengths` at its end,
-    and names the scale of its scores in `link`.
+    A subclass implements `_raw` and `_fit`, which calls `_calibrate` and `_learn_lengths` at its
+    end, and sets the scale of its scores in `link`.
 
     Learned by ``fit``, besides what every router learns:
-        calibration_: Maps raw scores to quality.
-        sureness_: Maps quality to confidence.
-        tokens_: Predicts generated tokens; None where none was recorded.
-        dollars_: Predicts recorded dollars; None likewise.
+        calibration_: Map from raw scores to quality.
+        sureness_: Map from quality to confidence.
+        tokens_: Model of output tokens; None if none were recorded.
+        dollars_: Model of recorded dollars; None if none were recorded.
     """
 
     link: ClassVar[Link] = "logit"
-    """``identity`` where raw scores are in units of quality already, else ``logit``."""
+    """``identity`` if raw scores are in units of quality, else ``logit``."""
 
     own_slopes: ClassVar[bool] = False
-    """Whether raw scores are of another scale for each LLM; see `fit_slope`."""
+    """Whether the scale of raw scores differs between LLMs; see `fit_slope`."""
 
     state_parts: ClassVar = {
         **ScoreRouter.state_parts,
@@ -74,16 +74,16 @@ class CalibratedRouter(ScoreRouter):
     def _level_scores(
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
-        """Return the rows, and their final raw scores, that the LLMs' levels are set on: all."""
+        """Return the rows that set the LLMs' levels, and their final raw scores: all rows."""
         return np.arange(len(data)), self._raw(data.batch())
 
     def _calibrate(self, data: RoutingData, rows: NDArray[np.intp], outside: Floats) -> None:
-        """Learn what raw scores mean, and how sure they are.
+        """Fit calibration and confidence.
 
         Args:
-            data: Learned from; every question has at least one score.
-            rows: Of ``data``; no row where nothing was held out.
-            outside: (n_rows, n_llms), their raw scores by a router that had not seen them.
+            data: Training data; every question has at least one score.
+            rows: Held-out rows of ``data``; empty if nothing was held out.
+            outside: (n_rows, n_llms), their raw scores by a router not trained on them.
         """
         every, inside = self._level_scores(data, rows, outside)
         quality = data.quality[rows]
@@ -111,21 +111,21 @@ class CalibratedRouter(ScoreRouter):
 
 
 class LearnedRouter(CalibratedRouter):
-    """Learns in one go.
+    """A calibrated router that is fitted in one call.
 
-    A subclass writes `_learn_out_of_sample` and `_raw`. Most are a `HeldOutRouter`.
+    A subclass implements `_learn_out_of_sample` and `_raw`. Most extend `HeldOutRouter`.
     """
 
     @abstractmethod
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
-        """Learn from all of ``data``, and say how scores look on questions not learned from.
+        """Learn from all of ``data``, and return out-of-sample scores.
 
         Args:
             data: Every question has at least one score.
 
         Returns:
-            Rows of ``data``, and their raw scores (n_rows, n_llms) by a router that had not seen
-            them; no row where there are too few.
+            Rows of ``data``, and their raw scores (n_rows, n_llms) by a router not trained on
+            them; no row if there are too few.
         """
 
     def _fit(self, data: RoutingData) -> None:
@@ -136,19 +136,19 @@ class LearnedRouter(CalibratedRouter):
 
 
 class HeldOutRouter(LearnedRouter):
-    """Learns twice: without a fifth of the questions, then with all of them.
+    """A router that is fitted twice: without a fifth of the questions, then with all of them.
 
-    A subclass writes `_learn` and `_raw`.
+    A subclass implements `_learn` and `_raw`.
     """
 
     @abstractmethod
     def _learn(self, data: RoutingData, held_out: RoutingData | None) -> None:
         """Learn raw scores from ``data``.
 
-        Called first with questions held out of ``data``, on which knobs that the parameters leave
-        open are chosen and kept as learned attributes (epochs, say); then with None and all
-        questions, with the knobs as they were chosen. Where there are too few questions to hold
-        any out only the second call is made, and the knobs take their defaults.
+        The first call has ``held_out`` questions. On them it chooses the hyperparameters that the
+        parameters leave open, and keeps them as learned attributes. The second call has all
+        questions and None, and uses the chosen values. With too few questions to hold any out,
+        only the second call is made, with default values.
         """
 
     def _learn_out_of_sample(self, data: RoutingData) -> tuple[NDArray[np.intp], Floats]:
@@ -168,8 +168,8 @@ def split_off(
     """Hold out a fifth of the questions.
 
     Returns:
-        Rows held out; the data of the others; that of the rows. Where they would be too few, or
-        an LLM would be left without a score: no row, all data, None.
+        Rows held out; data of the other rows; data of the held-out rows. If these are too few, or
+        an LLM would have no score left to train on: no row, all data, None.
     """
     held = hold_out(data.queries, HELD_OUT, seed, data.groups)
     rows = np.flatnonzero(held)
@@ -180,22 +180,22 @@ def split_off(
 
 
 def measured(data: RoutingData) -> RoutingData:
-    """Return the questions with at least one score; the data itself where that is all of them.
+    """Return the questions with at least one score.
 
-    What the data keeps once it was computed, its groups, is then not computed again.
+    The data itself is returned if that is all of them, so that its cached groups are reused.
     """
     has_score = np.asarray((~np.isnan(data.quality)).any(axis=1))
     return data if has_score.all() else data.select(np.flatnonzero(has_score))
 
 
 def earned(quality: Floats, scores: Floats) -> Floats:
-    """Return what the best predicted of the measured LLMs scored on each question, (n,).
+    """Return the score of the measured LLM with the highest prediction, for each question, (n,).
 
-    Where several are predicted alike it is their mean, whatever the order of the LLMs.
+    Tied LLMs give their mean score, so that the order of the LLMs has no effect.
 
     Args:
         quality: (n, n_llms) predicted.
-        scores: (n, n_llms) measured, NaN where not; every row has one.
+        scores: (n, n_llms), NaN where not measured; every row has a score.
     """
     predicted = np.where(np.isnan(scores), -np.inf, quality)
     chosen = predicted >= predicted.max(axis=1, keepdims=True) - 1e-6
@@ -203,11 +203,11 @@ def earned(quality: Floats, scores: Floats) -> Floats:
 
 
 def filled(data: RoutingData, mean: Floats) -> Floats:
-    """Return the scores with unmeasured cells at each LLM's mean, where a method needs them all."""
+    """Return the scores with unmeasured cells set to each LLM's mean."""
     return np.where(np.isnan(data.quality), mean, data.quality)
 
 
 def embeddings_of(data: RoutingData) -> NDArray[Any]:
-    """Return the embeddings (n, d) of data that `fit` has checked to have them."""
+    """Return the embeddings (n, d) of data; `fit` has checked that it has them."""
     assert data.embeddings is not None
     return data.embeddings

@@ -1,4 +1,4 @@
-"""Scores for routers whose rule orders the LLMs without looking at the query."""
+"""Scores of routers that order the LLMs independently of the query."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def scores_by_rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
         values: (n_llms,), lower is better, NaN where unknown.
 
     Returns:
-        (n_llms,): the v distinct known values get 1, (v-1)/v, ..., 1/v and equal values one
-        score, so that the policy breaks the tie (the cheaper, then the lower name); unknown
-        ones get 0 and are chosen only where nothing else is allowed.
+        (n_llms,): the v distinct known values get 1, (v-1)/v, ..., 1/v. Equal values get the same
+        score, so that the policy breaks the tie (cheaper first, then by name). Unknown values get
+        0 and are chosen only if nothing else is allowed.
     """
     known = ~np.isnan(values)
     distinct, place = np.unique(values[known], return_inverse=True)
@@ -42,11 +42,11 @@ def rows_of(values: NDArray[np.float64], n_queries: int) -> NDArray[np.float64]:
 
 
 class SizeRouter(ScoreRouter):
-    """Orders the LLMs by total parameters; a subclass says which end is first.
+    """A fixed ranking of the LLMs by total parameters; a subclass sets the direction.
 
     A mixture such as 8x22B counts all its experts. LLMs of unknown size come last, with a
     warning when the router is fitted or loaded. Equal sizes are ties, which the policy gives
-    to the cheaper call, then to the lower name. The quality scores state the order only.
+    to the cheaper call, then to the first name. The quality scores encode only the order.
     """
 
     needs_embeddings = False
@@ -56,7 +56,7 @@ class SizeRouter(ScoreRouter):
 
     @abstractmethod
     def _order(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return numbers of which the lowest is first, from total parameters in billions."""
+        """Return sort keys, lowest first, from total parameters in billions."""
 
     def _fit(self, data: RoutingData) -> None:
         self._score()
@@ -64,7 +64,7 @@ class SizeRouter(ScoreRouter):
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
-        """Take over a state; see `ScoreRouter.set_state`."""
+        """Set the learned state; see `ScoreRouter.set_state`."""
         super().set_state(llms, arrays, values)
         self._score()
 

@@ -1,7 +1,7 @@
-"""Training data in one form, whatever the order of rows and LLMs and however often a row stands.
+"""Training data in a canonical form, independent of row order, LLM order and duplicate rows.
 
-Iterative fits amplify rounding. Given the same numbers in the same order they repeat exactly, so
-that a permuted pool or a file written twice cannot change what is learned.
+Iterative fits amplify rounding. With the same numbers in the same order they repeat exactly, so
+that a permuted pool or duplicated rows do not change the result.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from waypost.contracts.types import Floats
 
 @dataclass(frozen=True, eq=False)
 class Distinct:
-    """The distinct embeddings, sorted, and the LLMs by name.
+    """Sorted distinct embeddings with their scores; LLMs are columns, sorted by name.
 
     Attributes:
         rows: float32 (n, d).
         scores: (n, n_llms), mean measured score; 0 where not measured.
-        weights: (n, n_llms), share of the LLM's measured cells that are of this row: each column
-            sums to 1.
+        weights: (n, n_llms), share of the LLM's measured cells in this row; each column sums to 1.
         columns: (n_llms,), the data's column of each LLM here.
         row_of: (n_data,), the row here of each row of the data.
     """
@@ -39,11 +38,11 @@ class Distinct:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Where a score was measured, (n, n_llms)."""
+        """Whether a score was measured, (n, n_llms)."""
         return self.weights > 0
 
     def in_data_order(self, values: Floats) -> Floats:
-        """Return values whose last axis is the LLMs here in the order of the data's columns."""
+        """Return ``values`` with its last axis, the LLMs, in the order of the data's columns."""
         ordered = np.empty_like(values)
         ordered[..., self.columns] = values
         return ordered
@@ -76,13 +75,13 @@ def distinct(data: RoutingData) -> Distinct:
 def sample(data: RoutingData, limit: int | None, seed: int) -> RoutingData:
     """Return one row for each text, in an order drawn by text and seed.
 
-    What is learned from them depends neither on the order of the rows nor on how often a text
-    stands: its row holds the means of what was measured.
+    Duplicates of a text are averaged, so the result depends neither on the order of the rows nor
+    on the number of duplicates.
 
     Args:
         data: Routing data.
-        limit: Most rows; None is no limit.
-        seed: Another seed draws other rows.
+        limit: Maximum number of rows; None is no limit.
+        seed: Seed of the draw.
     """
     rows: dict[str, list[int]] = {}
     for i, text in enumerate(data.queries):
@@ -93,7 +92,7 @@ def sample(data: RoutingData, limit: int | None, seed: int) -> RoutingData:
         return chosen
     columns: dict[str, Any] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN, as wanted
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of only NaN is NaN, as intended
         for name in ("quality", "input_tokens", "output_tokens", "cost_usd", "latency_s"):
             values = getattr(data, name)
             columns[name] = np.array([np.nanmean(values[rows[text]], axis=0) for text in texts])
@@ -101,7 +100,7 @@ def sample(data: RoutingData, limit: int | None, seed: int) -> RoutingData:
 
 
 def draw(seed: int, text: str) -> tuple[bytes, str]:
-    """Return a sort key that is random in the text, and different for another seed."""
+    """Return a pseudorandom sort key of seed and text."""
     content = f"{seed}\x1f{text}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=16).digest(), text
 
@@ -123,7 +122,7 @@ def contrast_error(predicted: Floats, quality: Floats) -> float:
 
     Args:
         predicted: (n, n_llms), finite.
-        quality: (n, n_llms) measured, NaN where not: those cells have no part.
+        quality: (n, n_llms), NaN where not measured; those cells are left out.
     """
     known = ~np.isnan(quality)
     error = contrasts(predicted, known) - contrasts(quality, known)

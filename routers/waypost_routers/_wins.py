@@ -1,6 +1,6 @@
-"""What it means that one LLM does as well as another, and what quality follows from it.
+"""Labels of Hybrid LLM: whether an LLM does as well as the large one, and the implied quality.
 
-Labels of Hybrid LLM (arXiv 2404.14618): Pr[q_j >= q_large - t] over pairs of answers.
+A label is Pr[q_j >= q_large - t] over pairs of answers (arXiv 2404.14618).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from waypost.contracts.types import Floats
 from waypost_routers._shared import Distinct
 
 MARGINS = tuple(i / 20 for i in range(21))
-"""Tried t of the transformed labels."""
+"""Candidate margins t of the transformed labels."""
 
 _TIE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Wins:
-    """What a win of each LLM over the large one means; every array is (n_llms,).
+    """Margins and mean score gaps of wins over the large LLM; every array is (n_llms,).
 
     Attributes:
         margin: t: q_j >= q_large - t is a win.
         won: Mean of q_j - q_large over wins.
-        lost: The same over losses.
+        lost: Mean of q_j - q_large over losses.
     """
 
     margin: Floats
@@ -36,7 +36,7 @@ class Wins:
     lost: Floats
 
     def in_order(self, order: NDArray[np.intp]) -> Wins:
-        """Return it with LLM ``order[k]`` at place k."""
+        """Return the arrays with LLM ``order[k]`` at place k."""
         return Wins(self.margin[order], self.won[order], self.lost[order])
 
     def to_arrays(self) -> dict[str, Floats]:
@@ -45,16 +45,16 @@ class Wins:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Wins:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the object from `to_arrays`."""
         return cls(arrays["margin"], arrays["won"], arrays["lost"])
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a pair does at each threshold, from the lowest; every array is (n_thresholds,).
+    """Share and quality of a pair at each threshold; every array is (n_thresholds,).
 
     Attributes:
-        tau: Thresholds; the last is above 1.
+        tau: Thresholds, ascending; the last is above 1.
         share: Share of the questions that go to the small LLM.
         quality: Mean score.
     """
@@ -70,11 +70,11 @@ def choose_pair(
     """Return the names of the small and the large LLM.
 
     Args:
-        names: Of all LLMs.
+        names: Names of all LLMs.
         mean: (n_llms,) mean scores.
-        usd: (n_llms,) mean dollars of a call, NaN where unknown: those count as dearest.
-        small: Asked for; None is the cheapest other than the large one.
-        large: Asked for; None is the best by mean, of equals the cheapest, then the lower name.
+        usd: (n_llms,) mean dollars of a call; NaN (unknown) counts as the most expensive.
+        small: Requested name; None is the cheapest LLM other than the large one.
+        large: Requested name; None is the best by mean score (ties: the cheapest, then by name).
     """
     dear = np.where(np.isnan(usd), np.inf, usd)
     by_name = range(len(names))
@@ -99,9 +99,9 @@ def learn_wins(
         kind: ``deterministic``, ``probabilistic`` or ``transformed``.
 
     Returns:
-        Labels (n, n_llms) in [0, 1], in the column of the large LLM its scores; weights
-        (n, n_llms), whose columns sum to 1, or to 0 where no question measured both; and what
-        winning means. Where nothing is known of wins the gap is that of the means.
+        Labels (n, n_llms) in [0, 1], with the scores of the large LLM in its own column; weights
+        (n, n_llms), whose columns sum to 1, or to 0 if no question measured both; and the `Wins`.
+        Without wins or losses the gap is that of the mean scores.
     """
     labels, weights = known.scores.copy(), known.weights.copy()
     n, m = labels.shape
@@ -128,9 +128,9 @@ class Pairs:
     """Pairs of answers of two LLMs to one question; every array is (n_pairs,).
 
     Attributes:
-        gap: Score of the first less that of the second.
-        question: Number of the question.
-        weight: A question's weights sum to the answers of the first LLM to it.
+        gap: Score of the first LLM minus that of the second.
+        question: Index of the question.
+        weight: A question's weights sum to the number of the first LLM's answers to it.
     """
 
     gap: Floats
@@ -138,16 +138,16 @@ class Pairs:
     weight: Floats
 
     def measured(self) -> Pairs:
-        """Return the pairs of which both scores are known."""
+        """Return the pairs with both scores known."""
         there = ~np.isnan(self.gap)
         return Pairs(self.gap[there], self.question[there], self.weight[there])
 
     def won(self, margin: float) -> NDArray[np.bool_]:
-        """Say which pairs the first LLM wins with that much in hand."""
+        """Return whether the first LLM wins each pair with this margin, (n_pairs,)."""
         return self.gap >= -margin - _TIE
 
     def share(self, wins: NDArray[np.bool_], n_questions: int) -> Floats:
-        """Return each question's share of wins, (n_questions,); 0 where it has no pair."""
+        """Return each question's share of wins, (n_questions,); 0 if it has no pair."""
         total = np.bincount(self.question, self.weight, n_questions)
         return np.bincount(self.question, self.weight * wins, n_questions) / np.where(
             total > 0, total, 1.0
@@ -159,8 +159,8 @@ def all_pairs(first: Floats, second: Floats, row_of: NDArray[np.intp]) -> Pairs:
 
     Args:
         first: (n_data,) scores, NaN where not measured.
-        second: Likewise.
-        row_of: (n_data,) number of each row's question.
+        second: (n_data,) scores, NaN where not measured.
+        row_of: (n_data,) index of each row's question.
     """
     a, b = np.flatnonzero(~np.isnan(first)), np.flatnonzero(~np.isnan(second))
     b = b[np.argsort(row_of[b], kind="stable")]
@@ -174,9 +174,9 @@ def all_pairs(first: Floats, second: Floats, row_of: NDArray[np.intp]) -> Pairs:
 
 
 def widest(pairs: Pairs, n_questions: int) -> float:
-    """Return the margin at which labels differ most between questions, of equals the least.
+    """Return the margin whose labels differ most between questions; ties go to the smallest.
 
-    That is the mean of |label_i - label_k| over all pairs of questions (section 3.3 of the paper).
+    The difference is the mean of |label_i - label_k| over all question pairs (section 3.3).
     """
     asked = np.unique(pairs.question)
     spreads = [_mean_difference(pairs.share(pairs.won(t), n_questions)[asked]) for t in MARGINS]
@@ -198,8 +198,8 @@ def quality_from_wins(probability: Floats, wins: Wins, large: int) -> Floats:
     """Return the expected quality of each LLM, (n, n_llms).
 
     Args:
-        probability: (n, n_llms) of winning; in the column of the large LLM its own quality.
-        wins: What winning means.
+        probability: (n, n_llms) win probabilities; in the column of the large LLM its own quality.
+        wins: Mean score gaps of wins and losses.
         large: Column of the large LLM.
     """
     apart = probability * wins.won + (1 - probability) * wins.lost
@@ -208,11 +208,11 @@ def quality_from_wins(probability: Floats, wins: Wins, large: int) -> Floats:
 
 
 def sweep_of(probability: Floats, scores: Floats) -> Sweep:
-    """Measure every threshold.
+    """Return share and quality at every threshold.
 
     Args:
-        probability: (n,) that the small LLM wins, at least one.
-        scores: (n, 2) of the small and the large LLM.
+        probability: (n,) probability that the small LLM wins, n >= 1.
+        scores: (n, 2) scores of the small and the large LLM.
     """
     tau = np.append(np.unique(probability), np.nextafter(1.0, 2.0))
     to_small = probability[:, None] >= tau

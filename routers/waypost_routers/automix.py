@@ -1,9 +1,9 @@
-"""Asks a cheap LLM first; its verdicts on its own answer decide whether a dearer one is asked.
+"""Call a cheap LLM first; its verdicts on its own answer decide whether to call the next LLM.
 
-AutoMix (arXiv 2310.12963), for any number of LLMs, cheapest first. The verdicts of a tier are asked
-for at the same time; what still runs is cancelled once it cannot change the action. The tables
-are learned from recorded answers and verdicts (`waypost data verdicts`), one chain for each of a
-grid of cost weights, and the dollars of the verdicts are part of every number.
+AutoMix (arXiv 2310.12963), for any number of LLMs, cheapest first. The verdicts of a tier are
+requested concurrently; pending ones are cancelled once they cannot change the action. The action
+tables are learned from recorded answers and verdicts (`waypost data verdicts`), one chain for each
+of a grid of cost weights. All costs include the dollars of the verdicts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Route:
-    """What a query may be answered by: the tiers of its plan, and all LLMs in fallback order."""
+    """The route of a query: the tiers of its plan, and all LLMs in fallback order."""
 
     tiers: tuple[dict[str, Any], ...]
     decision: Decision
@@ -71,35 +71,34 @@ class _Route:
         return {t["model"]: t for t in self.tiers[:-1] if t["ask_next"] is not None}
 
     def ask(self, model: str, query: Query) -> Delegate:
-        """Put the query to an LLM; an answer that is not verified ends the episode."""
+        """Return a call of an LLM with the query; an unverified answer ends the episode."""
         return Delegate((Call(model, query.text, final=model not in self.verified),))
 
 
 class AutoMix(TrainableStepRouter):
-    """Cascade with self-verification.
+    """A cascade of LLMs with self-verification.
 
-    Where no chain beats the best single LLM on held-out training questions by more than a
-    standard error, the best single LLM answers, unverified. So does the last tier of a chain.
-    The tables are of the prices they were fitted with; `with_prices` changes what is predicted
-    only.
+    If no chain beats the best single LLM by more than a standard error on held-out questions, that
+    LLM answers, unverified. The last tier of a chain is not verified either. The action tables are
+    fitted to the prices at fit; `with_prices` changes only the predicted cost.
 
     When to take it:
-        Where a cheap LLM is often right and its verdicts on its own answers are mostly true. Answer
-        and verdicts are paid for before a dearer LLM is asked, and a request takes several calls.
-        It needs recorded verdicts (`waypost data verdicts`); a fit on data whose verdicts say
-        little serves the best single LLM.
+        When a cheap LLM is often right and its verdicts on its own answers are mostly correct. The
+        answer and its verdicts are paid for before a more expensive LLM is called, and a request
+        takes several calls. It needs recorded verdicts (`waypost data verdicts`); with
+        uninformative verdicts, fit serves the best single LLM.
 
     Args:
-        verdicts: Verdicts on each answer; None takes as many as the data mostly holds.
-        family: How verdicts become actions (see `FAMILIES`); ``auto`` chooses for each cost
-            weight by cross-validation.
-        tiers: LLMs that may be asked, of all of them; which ones are is learned. None is all.
-        seed: Of the folds.
+        verdicts: Number of verdicts on each answer; None is the most frequent number in the data.
+        family: Rule that maps verdicts to actions (see `FAMILIES`); ``auto`` chooses one for each
+            cost weight by cross-validation.
+        tiers: Names of the LLMs that a chain may use; fit chooses among them. None is all.
+        seed: Seed of the folds.
 
     Learned by ``fit``:
         lambdas_: Ascending cost weights.
-        plans_: One `Plan` for each.
-        verdicts_: Verdicts on each answer.
+        plans_: One `Plan` for each cost weight.
+        verdicts_: Number of verdicts on each answer.
     """
 
     name = "automix"
@@ -145,9 +144,9 @@ class AutoMix(TrainableStepRouter):
     # -- route --------------------------------------------------------------------------------
 
     def route_single(self, query: QueryLike) -> Decision:
-        """Name the LLM that is asked first; the ranking is the chain, then the others.
+        """Return the LLM to call first; the ranking is the chain, then the other LLMs.
 
-        The predicted dollars of the first are those of the whole episode, verdicts included.
+        The predicted dollars of the first LLM are those of the whole episode with its verdicts.
         """
         return self._route(Query.of(query)).decision
 
@@ -204,10 +203,10 @@ class AutoMix(TrainableStepRouter):
     # -- step ---------------------------------------------------------------------------------
 
     def step(self, state: EpisodeState) -> Action:
-        """Ask a tier, ask for its verdicts, accept its answer or go on to the next; pure.
+        """Call a tier, request its verdicts, accept its answer or go on to the next tier.
 
-        A tier that fails is passed over, and so are verdicts that all fail (``blind``). Where no
-        tier answers, the other LLMs are asked in the order of the ranking.
+        A pure function of ``state``. A failed tier is skipped. If all verdicts fail, the tier's
+        ``blind`` decides. If no tier answers, the other LLMs are called in ranking order.
         """
         route = self._route(state.query)
         if not state.steps:
@@ -217,7 +216,7 @@ class AutoMix(TrainableStepRouter):
         tier = route.verified.get(answer.call.model)
         if answer.ok and tier is not None and latest[0] is answer:
             return self._verify(tier, state.query, answer)
-        # The policy may have changed since the step before: then there is no such tier any more.
+        # The policy may have changed since the last step: the tier may no longer exist.
         if answer.ok and (tier is None or not self._passes_on(tier, latest)):
             return FinalAnswer(answer.text, answer.call.model)
         return self._next(route, state.query, answers)
@@ -240,7 +239,7 @@ class AutoMix(TrainableStepRouter):
     def _next(self, route: _Route, query: Query, answers: Sequence[CallResult]) -> Action:
         tried = {answer.call.model for answer in answers}
         good = [answer for answer in answers if answer.ok]
-        # Once somebody has answered, only the chain is gone through.
+        # After an answer only LLMs of the chain are called; the others are fallbacks.
         left = [tier["model"] for tier in route.tiers] if good else list(route.decision.ranking)
         for model in left:
             if model not in tried:
@@ -255,4 +254,4 @@ def _reason(chain: Sequence[str], *, drawn: bool, alone: bool) -> str:
         return "drawn at random (exploration)"
     if len(chain) == 1:
         return "the best single model at this cost weight: no chain does better"
-    return f"asked first; its verdicts on its own answer decide whether {chain[1]} is asked"
+    return f"called first; its verdicts on its own answer decide whether to call {chain[1]}"

@@ -1,4 +1,4 @@
-"""Always the LLM with the highest mean training score: the baseline to beat."""
+"""Always choose the LLM with the highest mean training score: the baseline to beat."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from waypost_routers._ranks import rows_of
 
 
 class BestSingle(ScoreRouter):
-    """Predicts each LLM's training mean for every query.
+    """A constant prediction: each LLM's mean training score, whatever the query.
 
-    With a cost weight above 0 the policy still weighs the means against each call's predicted
-    cost, so it is the best single LLM at that lambda.
+    With a cost weight above 0 the policy subtracts each call's predicted cost from the means, so
+    the choice is the best single LLM at that lambda.
 
     When to take it:
         As the baseline that every other router has to beat, and where there are too few measured
@@ -23,7 +23,7 @@ class BestSingle(ScoreRouter):
     new_model_support = "few-shot"
 
     def _fit(self, data: RoutingData) -> None:
-        """Nothing beyond the training means, which every router learns."""
+        """Learn nothing beyond the training means, which the base class computes."""
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         return Prediction(quality=rows_of(self.mean_quality_, len(batch)))

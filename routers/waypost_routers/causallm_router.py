@@ -1,4 +1,4 @@
-"""A small language model that names the best LLM by a letter, fine-tuned with LoRA."""
+"""Score the LLMs by a small causal LLM, fine-tuned with LoRA to output the best one's letter."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from waypost_routers._shared import draw
 
 
 class CausalLMRouter(FineTunedRouter):
-    """The LLMs stand in the prompt under letters; the next letter's probabilities are scores.
+    """A causal LLM that reads a lettered list of the LLMs; next-letter probabilities are scores.
 
-    One forward pass for each of two orders of the list, the second the reverse of the first, so
-    that no LLM gains by its place. At most 26 LLMs.
+    It follows the causal LLM classifier of RouteLLM (arXiv 2406.18665). A decision averages two
+    forward passes, with the list in one order and its reverse, to cancel position bias. The pool
+    holds at most 26 LLMs.
 
     When to take it:
         To compare with the literature. A decision is two passes of a language model, which takes
         seconds on a CPU, and a fit takes minutes even on a few hundred questions.
 
     Args:
-        model: Instruct model that is fine-tuned: hub name or folder.
-        max_queries: Questions learned from, a fifth of them held out; None is all.
-        max_tokens: Tokens read of a query, its last ones.
-        feature_words: Words of each LLM's description that stand in the list beside its name.
-        epochs: Times that every question is shown; 0 leaves the model as it was.
+        model: Instruct model to fine-tune: hub name or folder.
+        max_queries: Maximum number of training questions, a fifth of them held out; None is all.
+        max_tokens: Maximum number of tokens read of a query: its last ones.
+        feature_words: Words of each LLM's description listed beside its name.
+        epochs: Passes over the questions; 0 leaves the model as it is.
         batch_size: Questions in a step.
-        learning_rate: Highest, of AdamW.
-        rank: Of the LoRA matrices.
-        alpha: Their scale is alpha / rank.
-        trained_layers: Upper layers that have them.
-        target_temperature: Targets are softmax(score / this): the lower, the more the best alone.
-        seed: Of sampling, first matrices, and orders.
-        device: Where to run; ``auto`` is cuda where there is one.
+        learning_rate: Peak learning rate of AdamW.
+        rank: Rank of the LoRA matrices.
+        alpha: LoRA scaling: the matrices' product is multiplied by alpha / rank.
+        trained_layers: Number of upper layers with LoRA matrices.
+        target_temperature: T of the targets softmax(score / T); a low T favours the best LLM only.
+        seed: Seed of sampling, initial matrices and list orders.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is cuda if available.
     """
 
     name = "causallm_router"
@@ -130,7 +131,7 @@ class CausalLMRouter(FineTunedRouter):
         return LetterModel(base, prompt, LoraSettings(**known["lora"]), known["seed"], arrays)
 
     def _by_name(self) -> NDArray[np.intp]:
-        """Return the columns in the order of the names: that of the pool changes nothing."""
+        """Return the columns in the order of the names, so that the pool's order has no effect."""
         return np.argsort([llm.name for llm in self.llms_])
 
     def _orders(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -1,4 +1,4 @@
-"""Always the LLM with the lowest price."""
+"""Always choose the LLM with the lowest price."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 
 class CheapestLLM(ScoreRouter):
-    """Orders the LLMs by price, the cheapest first.
+    """A fixed ranking of the LLMs by price, cheapest first.
 
-    Where every price is known it is the blended one (three prompt tokens for one generated).
-    Otherwise it is the dollars of an average training call: from prices where they are known,
-    else as recorded. LLMs without either come last, with a warning at fit. Changed prices
-    take effect without a new fit. The quality scores state the order only; ties go to the
-    cheaper call, then to the lower name.
+    If every price is known, LLMs are compared by blended price (three input tokens for each output
+    token). Otherwise they are compared by the dollars of a call of average length: from prices
+    where they are known, else from recorded costs. LLMs with neither come last, with a warning at
+    fit. Changed prices take effect without a new fit. The quality scores encode only the order.
+    Ties go to the cheaper call, then to the first name in alphabetical order.
 
     When to take it:
-        As the lower end of the curve of quality over cost.
+        As the low-cost end of the quality-cost curve.
 
     Learned by ``fit``:
-        mean_characters_: Mean length of the training queries.
+        mean_characters_: Mean length of the training queries, in characters.
     """
 
     name = "cheapest_llm"

@@ -1,7 +1,7 @@
-"""Averages what each LLM scored in the clusters of questions that the query is nearest to.
+"""Average each LLM's scores over the clusters of training questions nearest to the query.
 
 Avengers-Pro (arXiv 2508.12631): k-means on the embeddings, a table of scores by cluster and LLM,
-the few nearest clusters at inference; nothing is trained by gradients.
+and the few nearest clusters at inference, without gradient training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from waypost_routers._shared import contrast_error
 
 K_GRID = (10, 20, 40, 80, 160)
 FEWEST_IN_A_CLUSTER = 5
-"""Questions a cluster must have on average for its k to be tried."""
+"""Minimum mean number of questions per cluster for a k to be tried."""
 
 _USUAL_K = 60
 _EDGE = 1e-3
@@ -29,28 +29,28 @@ _BLOCK = 1024
 
 
 class ClusterRouter(HeldOutRouter):
-    """k-means, and each LLM's mean score in the nearest clusters; unmeasured cells left out.
+    """A weighted mean of each LLM's measured scores in the nearest k-means clusters.
 
-    The ``nearest`` most similar clusters count, by how much more similar they are than the next
-    one: 1 for the nearest, falling to nearly 0, so that a score never jumps where two clusters
-    change places. Avengers-Pro counts them alike, and takes k = 60.
+    The weight of a cluster is linear in its similarity to the query: 1 for the nearest cluster,
+    nearly 0 for the first one after the ``nearest`` most similar. So scores are continuous where
+    two clusters change places. Avengers-Pro weights the clusters equally, with k = 60.
 
     When to take it:
-        Where there are many training questions: memory and time of a decision go with the number of
-        clusters, and a new LLM needs few outcomes.
+        With many training questions: memory and decision time grow with the number of clusters,
+        and a new LLM needs few outcomes.
 
     Args:
-        k: Clusters; None chooses it of `K_GRID` at fit, by the error of differences between
-            LLMs on held-out questions.
-        nearest: Clusters that count.
+        k: Number of clusters; None chooses it at fit (10 to 160), by the error of differences
+            between LLMs on held-out questions.
+        nearest: Number of clusters averaged.
         kappa: Weight of each LLM's training mean, counted in questions.
-        seed: Of the first centroids, and of which questions are held out.
+        seed: Seed of the first centroids and the held-out questions.
 
     Learned by ``fit`` (k_ clusters, n_llms candidates):
-        k_: Clusters asked for; there may be fewer distinct questions.
+        k_: Number of clusters requested; fewer are kept if there are fewer distinct questions.
         centroids_: float32 (k_, d), unit rows.
         sums_: float32 (k_, n_llms), sum of the measured scores of each cluster's questions.
-        counts_: float32 (k_, n_llms), how many these are.
+        counts_: float32 (k_, n_llms), number of those scores.
     """
 
     name = "clusterrouter"
@@ -104,17 +104,17 @@ class ClusterRouter(HeldOutRouter):
         self.counts_ = members @ known.astype(np.float32)
 
     def _raw(self, batch: QueryBatch) -> Floats:
-        assert batch.embeddings is not None  # `predict` looked
+        assert batch.embeddings is not None  # checked by `predict`
         return self._scores(batch.embeddings)
 
     def _scores(self, rows: NDArray[np.float32]) -> Floats:
-        # In blocks that stay in the processor's cache: three times as fast.
+        # Blocks that fit the processor's cache: three times as fast.
         blocks = [self._block(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
         return np.concatenate(blocks).astype(np.float64)
 
     def _block(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         weights = self._weights(rows @ self.centroids_.T)
-        # a little of the mean stays where kappa is 0, for an LLM measured in no near cluster
+        # with kappa 0, an LLM measured in no near cluster gets its mean
         pull = np.float32(max(self.kappa, 1e-6))
         total = weights @ self.sums_ + pull * self.mean_quality_.astype(np.float32)
         return np.asarray(total / (weights @ self.counts_ + pull))

@@ -1,7 +1,7 @@
-"""Rates the LLMs by battles: on each question each two are compared, ties are half a win each way.
+"""Rate the LLMs by pairwise battles on the training questions (Bradley-Terry).
 
-Plain, it is a Bradley-Terry ranking that is the same for all queries. Weighted by similarity
-(RouteLLM, arXiv 2406.18665), each query has ratings of its own from the questions most like it.
+A tie is half a win for each. ``plain`` weighting gives one ranking for all queries. ``similarity``
+weighting (RouteLLM, arXiv 2406.18665) rates the LLMs anew for each query, by similar questions.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ PRIOR_SIGMA = 2 * np.log(10)
 _TIE = 1e-6
 _STEPS = 12
 NEAR = 6
-"""Steps that are enough where the start is near; four leave an error of 1e-7."""
+"""Newton steps of a fit that starts near its solution; four leave an error of 1e-7."""
 
 _LONGEST = 2.0
 
 
 def wins(scores: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return who beat whom on each question, (..., n_llms, n_llms).
+    """Return the wins of each question, (..., n_llms, n_llms).
 
-    1 where the row's LLM scored more than the column's, 0.5 each way where they scored alike, 0
-    where it scored less or one was not measured.
+    An entry is 1 if the row's LLM scored more than the column's, 0.5 if their scores are equal, 0
+    if it scored less or one was not measured.
 
     Args:
         scores: (..., n_llms), NaN where not measured.
@@ -50,16 +50,16 @@ def wins(scores: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def fit_strengths(won: Floats, start: Floats, steps: int = _STEPS) -> Floats:
-    """Find the strengths of highest posterior density: P(i beats j) = sigmoid(t_i - t_j).
+    """Return the maximum a posteriori strengths t for P(i beats j) = sigmoid(t_i - t_j).
 
     The prior is Gaussian around 0 (`PRIOR_SIGMA`), so that an LLM without a win or without a
-    loss has a finite strength. Newton's method, a fixed number of steps for all, so that a
-    result does not depend on its company.
+    loss has a finite strength. Newton's method makes a fixed number of steps, so that a result
+    does not depend on the other fits of the batch.
 
     Args:
         won: (..., n_llms, n_llms) weight of the battles that the row's LLM won.
-        start: (n_llms,) or (..., n_llms) where to start.
-        steps: Of Newton's method.
+        start: (n_llms,) or (..., n_llms) initial strengths.
+        steps: Number of Newton steps.
 
     Returns:
         (..., n_llms).
@@ -81,12 +81,12 @@ def fit_strengths(won: Floats, start: Floats, steps: int = _STEPS) -> Floats:
 def win_chance(strength: Floats) -> Floats:
     """Return the chance that the row's LLM beats the column's, (..., n_llms, n_llms)."""
     lead = strength[..., :, None] - strength[..., None, :]
-    # its own battles have no weight and no curvature: the diagonal of fought is 0
+    # the diagonal needs no mask: there `fought` of `fit_strengths` is 0
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(lead, -30, 30))))
 
 
 def beats_average(strength: Floats) -> Floats:
-    """Return each LLM's mean chance to beat the others, (..., n_llms); 0.5 where it is alone."""
+    """Return each LLM's mean chance to beat the others, (..., n_llms); 0.5 for a single LLM."""
     others = strength.shape[-1] - 1
     if others == 0:
         return np.full(strength.shape, 0.5)
@@ -106,39 +106,39 @@ _CELLS = 4e6
 class EloRouter(HeldOutRouter):
     """Bradley-Terry strengths with a Gaussian prior, fitted by Newton's method.
 
-    From strengths to quality: the mean chance to beat the others, ties half, is 1/2 plus half of
-    how far an LLM's expected score is above theirs (exactly so for scores of 0 and 1). The mean
-    score of all LLMs on the same questions, weighted alike, is added, and the spread between
-    LLMs is scaled to that of their training means; their order stays that of the ratings.
+    For scores of 0 and 1, an LLM's mean chance to beat the others (ties as half) is 1/2 plus half
+    the difference between its expected score and theirs. The implied difference to the mean of all
+    LLMs is added to their mean score on the same weighted questions. The spread between LLMs is
+    then scaled to that of their training means, which keeps the order of the ratings.
 
-    With ``weighting: similarity`` a battle weighs gamma ** (1 + S) as in RouteLLM, S the cosine
-    to the query as a share of the largest one, over the ``k`` most similar questions only, and
-    the average question's battles count ``kappa`` times beside them (the most similar one counts
-    1). A decision solves a fit of its own; it starts from the ratings of all questions.
+    With ``weighting: similarity`` a battle has weight gamma ** (1 + S) as in RouteLLM, where S is
+    its question's cosine to the query over the largest such cosine. Only the ``k`` most similar
+    questions count. The average question's battles are added with weight ``kappa``; the most
+    similar question has weight 1. Each decision solves a fit that starts from the global ratings.
 
-    Exploration belongs to the policy, which knows the odds of what it draws. Ratings drawn from
-    their posterior (Thompson) have odds that nobody can state exactly, and are left out.
+    Exploration is left to the policy, which records exact propensities. Thompson sampling from the
+    ratings' posterior has no exact propensity, so it is not offered.
 
     When to take it:
-        ``plain`` for a ranking of the LLMs with intervals; ``similarity`` where outcomes compare
-        LLMs more than they measure them. A decision solves a small fit, so it is among the slower
+        ``plain`` for a ranking of the LLMs with intervals; ``similarity`` when outcomes compare
+        LLMs rather than measure them. Each decision solves a small fit, so it is among the slower
         routers.
 
     Args:
         weighting: ``similarity`` or ``plain``.
-        gamma: How much more the similar count.
-        k: Most similar questions; None chooses it of `K_GRID` at fit, by the error of differences
-            between LLMs on held-out questions.
+        gamma: Base of the similarity weights; 1 weights the ``k`` questions equally.
+        k: Number of most similar questions; None chooses it at fit (20 to 320), by the error of
+            differences between LLMs on held-out questions.
         kappa: Weight of the average question, counted in questions.
-        seed: Of the bootstrap and of which questions are held out.
+        seed: Seed of the bootstrap and the held-out questions.
 
     Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
-        ratings_: (n_llms,) Elo ratings over all questions; `update` moves them.
-        rating_low_, rating_high_: (n_llms,) bounds of 95 % of the bootstrap's ratings, drawn by
-            question, near-duplicates together.
-        fitted_ratings_: (n_llms,) as they were at the fit.
+        ratings_: (n_llms,) Elo ratings over all questions; `update` changes them.
+        rating_low_, rating_high_: (n_llms,) bounds of the 95 % bootstrap interval of the ratings;
+            near-duplicate questions are drawn together.
+        fitted_ratings_: (n_llms,) ratings at fit.
         average_: (n_llms, n_llms), mean battles of a question.
-        memory_: float32 (n_rows, d), embeddings; no row where plain.
+        memory_: float32 (n_rows, d), embeddings; no row with ``plain``.
         scores_: float32 (n_rows, n_llms), NaN where not measured.
         k_: The k in use.
     """
@@ -179,21 +179,21 @@ class EloRouter(HeldOutRouter):
         self.seed = seed
 
     def update(self, winner: str, loser: str, k_factor: float = 16.0, *, tie: bool = False) -> None:
-        """Take one more battle into the ratings, as Elo does; intervals stay those of the fit.
+        """Update the ratings by one more battle, as Elo does; intervals stay those of the fit.
 
         Args:
             winner: Name of an LLM.
-            loser: Name of another one.
-            k_factor: Most points that change hands, above 0; 4 to 32 are usual.
-            tie: Neither won.
+            loser: Name of another LLM.
+            k_factor: Largest change of a rating in Elo points, above 0; 4 to 32 are usual.
+            tie: Whether the battle was a tie.
 
         Raises:
             NotFittedError: before `fit`.
-            SchemaError: a name the router does not know, or twice the same.
+            SchemaError: a name is not among the router's LLMs, or both names are the same.
             ConfigError: the factor is not above 0.
         """
         if unknown := [name for name in (winner, loser) if name not in self.model_names]:
-            raise SchemaError(f"update: the router does not know {names(unknown)}")
+            raise SchemaError(f"update: the router has no LLM {names(unknown)}")
         if winner == loser:
             raise SchemaError(f"update: {winner} against itself; expected two LLMs")
         if not (np.isfinite(k_factor) and k_factor > 0):
@@ -234,7 +234,7 @@ class EloRouter(HeldOutRouter):
     def _level_scores(
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
-        # of the training questions each would be its own nearest
+        # each training question would be its own nearest neighbour
         return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
 
     def _bootstrap(self, data: RoutingData) -> Floats:
@@ -258,7 +258,7 @@ class EloRouter(HeldOutRouter):
 
     def _local(self, found: Neighbours) -> Floats:
         largest = np.maximum(found.nearest_similarity[:, None], 1e-6)
-        # the most similar has S = 1: relative to its gamma ** 2
+        # relative to gamma ** 2, the weight of the most similar question (S = 1)
         weights = found.share * self.gamma ** (found.similarity / largest - 1.0)
         n_llms = self.scores_.shape[1]
         size = max(1, int(_CELLS / (weights.shape[1] * n_llms**2)))
@@ -298,6 +298,6 @@ def _quality(strength: Floats, level: Floats | float) -> Floats:
 
 
 def _spread(found: Floats, mean: Floats) -> float:
-    """Return by what to scale differences of ``found`` to be those of the means, (n_llms,) each."""
+    """Return the factor that scales differences in ``found`` to those of ``mean``, (n_llms,)."""
     apart = found - found.mean()
     return max(float(apart @ mean) / max(float(apart @ apart), 1e-12), 0.0)

@@ -1,8 +1,8 @@
-"""Predicts each LLM's score by a forest of randomized trees.
+"""Predict each LLM's score by a forest of randomized trees.
 
-Which LLM is better turns on things that hold together only in some corner: a long question, of one
-task, with numbers in it. Trees (Extra-Trees, Geurts et al., 2006) find such corners where a linear
-map and a mean over neighbours, which weigh all directions alike everywhere, do not.
+Which LLM is better can depend on a combination of properties: a long question, of one task, with
+numbers in it. Trees (Extra-Trees, Geurts et al., 2006) find such combinations. A linear map and a
+mean over neighbours weight all directions equally everywhere, and do not.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from waypost_routers._linear.text import text_features
 from waypost_routers._shared import Distinct, distinct
 
 SHARE = 0.7
-"""Share of the groups that a tree learns from; it is judged on the others."""
+"""Share of the groups that a tree is trained on; the others give out-of-sample predictions."""
 
 TRIED = 1 / 3
-"""Share of the features among which a split is sought."""
+"""Share of the features that are candidates for a split."""
 
 _CELLS = 500_000
 
@@ -39,12 +39,12 @@ class Forest:
     """Trees as arrays; a leaf is its own child.
 
     Attributes:
-        roots: (n_trees,) node each tree starts at.
+        roots: (n_trees,) root node of each tree.
         feature: (n_nodes,) column that is compared.
-        threshold: (n_nodes,) up to which it goes left.
-        children: (n_nodes, 2) the left and the right node.
-        values: float32 (n_nodes, n_columns), of leaves; 0 elsewhere.
-        depth: (1,) steps to the farthest leaf.
+        threshold: (n_nodes,) largest value that goes to the left child.
+        children: (n_nodes, 2) left and right child.
+        values: float32 (n_nodes, n_columns), the values of leaves; 0 elsewhere.
+        depth: (1,) number of steps to the deepest leaf.
     """
 
     roots: NDArray[np.int32]
@@ -96,16 +96,16 @@ def fit_forest(
     Args:
         features: (n, d).
         targets: (n, n_columns), all known.
-        weights: (n,) of the rows.
-        group: (n,) rows of one group are drawn together.
-        trees: How many.
-        leaf: Least rows of a leaf.
-        depth: Most splits on the way to one.
-        seed: Of the draws.
+        weights: (n,) weights of the rows.
+        group: (n,) group of each row; rows of one group are drawn together.
+        trees: Number of trees.
+        leaf: Minimum number of rows of a leaf.
+        depth: Maximum number of splits above a leaf.
+        seed: Seed of the draws and the trees.
 
     Returns:
-        The forest, and for each row the mean of the trees that had not drawn it,
-        (n, n_columns); NaN where all had.
+        The forest, and for each row the mean of the trees that were not trained on it,
+        (n, n_columns); NaN where all trees were.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -162,31 +162,31 @@ def _joined(trees: list[Any]) -> Forest:
 
 
 DIRECTIONS = 48
-"""Directions in which the embeddings vary most, that trees compare questions in."""
+"""Number of principal directions of the embeddings that are features of the trees."""
 
 
 class ForestRouter(LearnedRouter):
-    """Extremely randomized trees on the embedding's main directions, the text's form and its task.
+    """Extremely randomized trees on principal directions of the embedding, text form and task.
 
-    How much a question looks like each task is a ridge regression of the tasks on embeddings; the
-    trees see what it says of questions it was not fitted on. Data that names no task, or one,
-    leaves that out. Trees need a score of every LLM: one that was not measured is taken as a ridge
-    regression on what the trees see predicts it.
+    Task features are the scores of a ridge regression from embeddings to tasks; the trees are
+    trained on its out-of-sample scores. With fewer than two tasks in the data there are none. Trees
+    need a score of every LLM: unmeasured cells are imputed by a ridge regression on the same
+    features.
 
     When to take it:
-        Where half a millisecond a decision is cheap and there are a thousand questions or more; it
-        has no members to fit, unlike ``auto``.
+        When half a millisecond per decision is acceptable and there are a thousand questions or
+        more. Unlike ``auto``, it has no member routers to fit.
 
     Args:
-        trees: How many.
-        leaf: Least distinct questions of a leaf; with few questions an eighth of them.
-        depth: Most splits on the way to one: a decision costs a step for each.
-        seed: Of the trees.
+        trees: Number of trees.
+        leaf: Minimum number of distinct questions in a leaf, capped at an eighth of all.
+        depth: Maximum number of splits above a leaf; a decision takes one step per split.
+        seed: Seed of the trees.
 
     Learned by ``fit``:
         centre_: float32 (d,), mean embedding.
-        turn_: float32 (d, n_directions).
-        recogniser_: Map to task scores; None with fewer than two tasks.
+        turn_: float32 (d, n_directions), the principal directions.
+        recogniser_: Map from embedding to task scores; None with fewer than two tasks.
         forest_: The trees.
     """
 
@@ -243,7 +243,7 @@ class ForestRouter(LearnedRouter):
     def _level_scores(
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
-        # trees know the questions they learned from better than any other
+        # trees fit their training questions more closely than new ones
         return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
 
     def _learn_directions(self, rows: NDArray[np.float32]) -> None:
@@ -258,7 +258,7 @@ class ForestRouter(LearnedRouter):
         return np.asarray((rows - self.centre_) @ self.turn_)
 
     def _recognise(self, data: RoutingData) -> Floats:
-        """Learn to, and return task scores of questions not learned from, (n, n_tasks)."""
+        """Fit the map to tasks and return its out-of-sample scores, (n, n_tasks)."""
         names = sorted(set(data.task_names))
         if len(names) < 2:
             self.recogniser_ = None
@@ -280,20 +280,20 @@ class ForestRouter(LearnedRouter):
 
 
 def _first_of_each(data: RoutingData, known: Distinct) -> NDArray[np.intp]:
-    """Return a row of the data for each distinct embedding, the same in any order of the rows."""
+    """Return one row index per distinct embedding, (n,), chosen independently of row order."""
     by_text = np.array(sorted(range(len(data)), key=lambda i: data.queries[i]), np.intp)
     _, first = np.unique(known.row_of[by_text], return_index=True)
     return by_text[first]
 
 
 def _in_order(group: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number groups by their first member, whatever the numbers were."""
+    """Renumber groups by their first member, independently of the old numbers."""
     _, first, place = np.unique(group, return_index=True, return_inverse=True)
     return np.asarray(first[place.reshape(-1)])
 
 
 def _filled(known: Distinct, features: Floats, fold: NDArray[np.intp]) -> Floats:
-    """Return the scores, those that were not measured as ridge regression predicts them."""
+    """Return the scores, with unmeasured cells predicted by ridge regression."""
     if known.known.all():
         return known.scores
     scores = np.where(known.known, known.scores, np.nan)

@@ -1,4 +1,4 @@
-"""A graph of training queries, tasks and LLMs, whose states score new queries (GraphRouter)."""
+"""Score queries by a graph network over training queries, tasks and LLMs (GraphRouter)."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from waypost_routers._shared import distinct
 
 
 class GraphRouter(HeldOutEpochRouter):
-    """Predicts the edges between a query and the LLMs (arXiv 2410.03834).
+    """A graph neural network that predicts the edges between a query and the LLMs.
 
-    Queries and LLMs pass messages both ways over measured scores, gated by score and cost; task
-    nodes join the queries of a task where the training data names tasks. While training, part of
-    the queries are hidden, with all their edges, and predicted as a new query will be: from its
-    own projection and the states of its nearest visible queries. Target is the score itself, by
-    masked cross-entropy; cost is the policy's. LLM nodes start from their descriptions and
-    training means. After fit all states are fixed: a request costs one projection, a search for
-    neighbours and a dot product an LLM, in numpy, and needs no task.
+    The method is GraphRouter (arXiv 2410.03834). Queries and LLMs exchange messages over measured
+    scores, gated by score and cost. Task nodes connect the queries of a task if the training data
+    names tasks. In each epoch a part of the queries is hidden with all its edges, and predicted
+    like new queries: from the query's projection and the states of its nearest visible queries.
+    The targets are the scores, by masked cross-entropy; the policy applies the cost. LLM nodes
+    start from descriptions and training means. After fit all states are fixed: a request costs a
+    projection, a neighbour search and one dot product per LLM, in numpy, and needs no task.
 
     When to take it:
-        Where the LLMs' descriptions say what they are good at, and a fit may take ten times as long
-        as another network's. It gains most from tuning.
+        When the LLMs' descriptions state what they are good at, and a fit may take ten times as
+        long as mlprouter's. It gains most from tuning.
 
     Args:
         hidden: Width of all states.
-        k: Neighbours through which a query is attached.
+        k: Number of nearest training queries that a query is attached to.
         visible: Share of the queries whose edges carry messages in an epoch.
-        learning_rate: Of AdamW; falls to 0 as a cosine over ``epochs``.
-        weight_decay: Decoupled.
-        dropout: Share of a query's embedding and state left out while training.
-        epochs: Most draws of visible queries; how many are used is chosen on held-out questions.
-        patience: Epochs without a lower held-out error after which to stop.
-        seed: Of weights, draws and held-out questions.
+        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over ``epochs``.
+        weight_decay: Decoupled weight decay.
+        dropout: Share of a query's embedding and state dropped in training.
+        epochs: Maximum number of epochs; the number used is chosen on held-out questions.
+        patience: Epochs without a lower held-out error before training stops.
+        seed: Seed of weights, draws and held-out questions.
 
     Learned by ``fit``:
         graph_: States of all nodes.
-        epochs_: Epochs that were made; 0 where none was better, held out, than the means.
+        epochs_: Number of epochs trained; 0 if none beat the training means on held-out questions.
     """
 
     name = "graphrouter"
@@ -119,7 +119,7 @@ class GraphRouter(HeldOutEpochRouter):
             lambda one: sigmoid(one.model().logits(rows, found)),
             before=1,
         )
-        # the first state is that before training: nothing learned may be the best there is
+        # the untrained state is a candidate, too: it predicts the training means
         watch.see(learner)
         return watch
 

@@ -1,4 +1,4 @@
-"""Predicts whether a cheaper LLM's answer would be as good as the best LLM's (Hybrid LLM)."""
+"""Predict whether a cheaper LLM's answer is as good as the best LLM's (Hybrid LLM)."""
 
 from __future__ import annotations
 
@@ -39,37 +39,36 @@ class _ModelName:
 
 
 class HybridLLM(HeldOutEpochRouter):
-    """Learns for each LLM the probability that it does as well as the large one.
+    """Networks that predict the probability that each LLM does as well as the large one.
 
-    Hybrid LLM (arXiv 2404.14618) has two LLMs, a small S and a large L, and asks S where
+    Hybrid LLM (arXiv 2404.14618) has two LLMs, a small S and a large L, and calls S if
     Pr[q_S >= q_L - t] is at least tau. Here every LLM is compared with L, and
 
         quality_j(x) = quality_L(x) + p_j(x) * won_j + (1 - p_j(x)) * lost_j
 
-    where won_j and lost_j are the mean of q_j - q_L over training questions that j won (or drew)
-    and lost. So one fit serves every lambda, chains of several LLMs included; for two LLMs of
-    fixed costs a lambda is a threshold on p. `threshold` finds the tau of a wanted share or
-    quality.
+    where won_j and lost_j are the mean of q_j - q_L over the training questions that j won (or
+    tied) and lost. So one fit serves every lambda and any number of LLMs. For two LLMs of fixed
+    costs a lambda is a threshold on p. `threshold` finds the tau of a given share or quality.
 
     When to take it:
-        Where a cheap and a dear LLM are to share the work, and the share of the dear one is what
-        has to be set: see `threshold`.
+        When a cheap and an expensive LLM share the traffic, and the share of the expensive one is
+        the quantity to set: see `threshold`.
 
     Args:
-        label: ``deterministic``: whether q_j >= q_L, one answer of each against the other;
-            ``probabilistic``: the share of pairs of answers where it is, for questions that were
-            asked several times; ``transformed``: the share where q_j >= q_L - t_j, with the t_j
-            at which the labels differ most between questions.
-        small: Name of S; None is the cheapest in training.
-        large: Name of L; None is the best by mean score in training, of equals the cheapest.
-        hidden: Units of a hidden layer; 0 is logistic regression.
+        label: ``deterministic``: whether q_j >= q_L, for one answer of each LLM.
+            ``probabilistic``: the share of answer pairs with q_j >= q_L, for questions with
+            several answers. ``transformed``: the share with q_j >= q_L - t_j, where t_j maximizes
+            the labels' differences between questions.
+        small: Name of S; None is the cheapest LLM in training other than L.
+        large: Name of L; None is the LLM with the best mean training score, the cheapest of ties.
+        hidden: Units of the hidden layer; 0 is logistic regression.
         learning_rate, weight_decay, dropout, epochs, members, seed: As mlprouter's.
 
     Learned by ``fit``:
-        networks_: One output an LLM: p_j, and in the column of L its own score.
-        wins_: What winning means: t, won and lost of each LLM.
+        networks_: One output per LLM: p_j, and in the column of L its own score.
+        wins_: Margin t and mean gaps won and lost of each LLM.
         small_, large_: Names of S and L.
-        epochs_: Passes that were made.
+        epochs_: Number of passes trained.
     """
 
     name = "hybrid_llm"
@@ -190,11 +189,11 @@ class HybridLLM(HeldOutEpochRouter):
         return sigmoid(logits[:, self.model_names.index(self.small_)])
 
     def sweep(self, data: RoutingData) -> Sweep:
-        """Measure the pair at every threshold.
+        """Measure share and quality of the pair at every threshold.
 
         Args:
-            data: Questions not trained on, with embeddings; those on which S or L was not
-                measured are left out.
+            data: Questions not used in training, with embeddings; those without a score of S and L
+                are left out.
 
         Raises:
             NotFittedError: before `fit`.
@@ -209,15 +208,15 @@ class HybridLLM(HeldOutEpochRouter):
     def threshold(
         self, data: RoutingData, *, small_share: float | None = None, quality: float | None = None
     ) -> float:
-        """Find tau: S is asked where `win_probability` is at least tau.
+        """Return the lowest tau that meets one limit: S is called if `win_probability` >= tau.
 
         Args:
             data: As for `sweep`.
-            small_share: The most questions go to S of which not more than this share do.
-            quality: The most questions go to S with which the mean score is at least this.
+            small_share: Largest share of the questions that may go to S.
+            quality: Lowest mean score of the pair.
 
         Returns:
-            The lowest such tau; above 1 where nothing may go to S.
+            The tau; above 1 if no question may go to S.
 
         Raises:
             ConfigError: not exactly one of the two is given, or no tau reaches the quality.

@@ -1,9 +1,9 @@
-"""Averages what each LLM scored on the most similar training questions.
+"""Average each LLM's scores on the most similar training questions (k nearest neighbours).
 
-Cosine on unit vectors, estimates shrunk towards each LLM's training mean (RouterBench, arXiv
-2403.12031; arXiv 2505.12601). The search is exact, or by an index where there are many training
-questions. One search serves quality, generated tokens, recorded dollars, confidence and the flag
-for queries unlike all training data.
+Similarity is the cosine of unit vectors; estimates are shrunk towards each LLM's training mean
+(RouterBench, arXiv 2403.12031; arXiv 2505.12601). The search is exact, or by an index for many
+training questions. One search serves quality, output tokens, recorded dollars, confidence and the
+flag for queries out of distribution.
 """
 
 from __future__ import annotations
@@ -31,50 +31,50 @@ from waypost_routers._neighbors.memory import (
 
 K_GRID = (5, 10, 20, 40, 80, 160, 320)
 MAX_HELD_OUT = 2048
-"""Training questions used to choose k and the similarity floor; a seeded sample of more."""
+"""Maximum number of questions used to choose k and the similarity floor: a seeded sample."""
 
 INDEX_ABOVE = 50_000
-"""Training questions above which ``index: auto`` builds one."""
+"""Number of training questions above which ``index: auto`` builds an index."""
 
 _AMONG_BEST = 1e-6
 _CELLS = 100_000
-"""Scores of neighbours that are averaged at once: they stay in the processor's cache."""
+"""Neighbours' scores averaged at once: as many as fit the processor's cache."""
 _UNLIKE = 1e-6
 
 
 class KNNRouter(ScoreRouter):
-    """k nearest neighbours: a regression on measured scores, unmeasured cells left out.
+    """A regression on the measured scores of the k nearest neighbours; unmeasured cells left out.
 
     When to take it:
-        First. It fits in under a second, has one setting that matters and chooses it by itself,
-        takes a new LLM from few outcomes, and says which queries are unlike its data. Its memory
-        grows with the training questions.
+        As the first router to try. It fits in under a second and chooses its one important
+        parameter (k) itself. It takes a new LLM from few outcomes, and flags queries unlike its
+        data. Its memory grows with the number of training questions.
 
     Args:
-        k: Neighbours; capped at the number of training questions. None chooses it at fit:
-            each question is decided from the others, and of `K_GRID` the largest k is taken
-            whose mean score is within one standard error of the best.
-        weights: ``uniform``, or ``softmax``: exp((similarity - that of the nearest) / tau), so
-            that the nearest counts 1.
-        tau: Temperature of ``softmax``.
+        k: Number of neighbours, capped at the number of training questions. None chooses it at
+            fit (5 to 320) by leave-one-out decisions: the largest k whose mean score is within one
+            standard error of the best.
+        weights: ``uniform``, or ``softmax``: exp((similarity - highest similarity) / tau), so that
+            the nearest neighbour has weight 1.
+        tau: Temperature of ``softmax``, in units of cosine similarity.
         kappa: Weight of each LLM's training mean, counted in neighbours.
-        ood_quantile: A query is unlike the training data where its nearest neighbour is less
-            similar than this share of the training questions have one; 0 flags only what is
-            further away than every one of them.
-        index: ``exact`` compares a query with every training question; ``ivf`` with those in the
-            nearest of faiss's inverted lists (see `_index`); ``auto`` takes ``ivf`` above
-            `INDEX_ABOVE` questions. ``fit`` itself always searches exactly.
+        ood_quantile: A query is out of distribution if its highest similarity is below this
+            quantile of the training questions' similarities to their nearest other question; 0
+            flags only queries below all of them.
+        index: ``exact`` compares a query with every training question, ``ivf`` with those in the
+            nearest of faiss's inverted lists; ``auto`` is ``ivf`` above 50,000 questions.
+            ``fit`` itself always searches exactly.
 
     Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
         memory_: float32 (n_rows, d), their embeddings.
         scores_: float32 (n_rows, n_llms), NaN where not measured.
-        highest_: float32 (n_rows,), the highest score of each.
-        tokens_, dollars_: As ``scores_``, generated tokens and recorded dollars; no row where
-            nothing was recorded.
+        highest_: float32 (n_rows,), the highest score of each question.
+        tokens_, dollars_: As ``scores_``, output tokens and recorded dollars; no row if none were
+            recorded.
         best_share_: (n_llms,) share of the questions for which each LLM is among the best.
         k_: The k in use.
-        index_: The index; None where the search is exact.
-        similarity_floor_: Similarity below which a query is unlike the training data.
+        index_: The index; None if the search is exact.
+        similarity_floor_: Similarity below which a query is out of distribution.
 
     Example:
         >>> from waypost import make_router
@@ -133,7 +133,7 @@ class KNNRouter(ScoreRouter):
     def _fit(self, data: RoutingData) -> None:
         rows = np.flatnonzero(~np.isnan(data.quality).all(axis=1))
         data = data.select(rows)
-        assert data.embeddings is not None  # `fit` looked
+        assert data.embeddings is not None  # checked by `fit`
         self.memory_ = np.ascontiguousarray(data.embeddings, np.float32)
         self.scores_ = data.quality.astype(np.float32)
         self.tokens_ = _where_recorded(data.output_tokens)
@@ -159,20 +159,20 @@ class KNNRouter(ScoreRouter):
         best = int(np.argmax(earned.mean(axis=1)))
         lost = earned[best] - earned
         error = lost.std(axis=1) / np.sqrt(lost.shape[1])
-        # The best of noisy estimates is picked by chance as much as by merit; a larger k that
-        # is as good within the noise varies less on new questions.
+        # The best of noisy estimates is partly chance; a larger k that is as good within the noise
+        # varies less on new questions.
         return max(k for k, m, e in zip(grid, lost.mean(axis=1), error, strict=True) if m <= e)
 
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
-        """Take over a state; see `TrainableRouter.set_state`."""
+        """Set the learned state; see `TrainableRouter.set_state`."""
         super().set_state(llms, arrays, values)
-        if "highest_" not in arrays:  # as in artifacts that were written before there was one
+        if "highest_" not in arrays:  # older artifacts lack it
             self.highest_ = _highest(self.scores_)
 
     def _predict(self, batch: QueryBatch) -> Prediction:
-        assert batch.embeddings is not None  # `predict` looked
+        assert batch.embeddings is not None  # checked by `predict`
         if self.index_ is None:
             found = neighbours(batch, self.memory_, self.k_)
         else:
@@ -196,7 +196,7 @@ class KNNRouter(ScoreRouter):
         recorded = [(self.tokens_, cost.output_tokens)]
         recorded += [(self.dollars_, cost.recorded_usd)] if cost.asks_recorded else []
         columns += [(of[found.index], prior, kappa) for of, prior in recorded if len(of)]
-        # one mean of all: small products cost a decision more than what is in them
+        # one mean of all columns: for one query the overhead of each product dominates
         values, priors, kappas = zip(*columns, strict=True)
         means = neighbour_mean(
             np.concatenate(values, axis=2),
@@ -234,7 +234,7 @@ def _highest(scores: NDArray[Any]) -> NDArray[Any]:
 
 
 def _among_best(scores: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.float32]:
-    """Return 1 where an LLM is among the best measured of its row, 0 elsewhere, NaN unmeasured."""
+    """Return 1 for LLMs among the best measured of their row, 0 for others, NaN if unmeasured."""
     best = np.asarray(scores >= highest - _AMONG_BEST, np.float32)
     unmeasured = np.isnan(scores)
     if unmeasured.any():
@@ -249,9 +249,9 @@ def _held_out(n_rows: int) -> NDArray[np.intp]:
 
 
 def _earned(quality: Floats, scores: Floats) -> Floats:
-    """Return what the best predicted of the measured LLMs scored on each question.
+    """Return the score of the measured LLM with the highest prediction, for each question.
 
-    Where several are predicted alike it is their mean, whatever the order of the LLMs.
+    Tied LLMs give their mean score, so that the order of the LLMs has no effect.
     """
     predicted = np.where(np.isnan(scores), -np.inf, quality)
     chosen = predicted >= predicted.max(axis=1, keepdims=True) - _AMONG_BEST

@@ -1,4 +1,4 @@
-"""Always the LLM with the most parameters."""
+"""Always choose the LLM with the most parameters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from waypost_routers._ranks import SizeRouter
 
 
 class LargestLLM(SizeRouter):
-    """Orders the LLMs by total parameters, the most first; see `SizeRouter`.
+    """A fixed ranking of the LLMs by total parameters, largest first.
 
-    Largest is not best: compare best_single.
+    A mixture such as 8x22B counts all its experts. LLMs of unknown size come last. Ties go to the
+    cheaper call. The largest LLM is not always the best: compare with best_single.
 
     When to take it:
         As a baseline, where ``llms.json`` gives sizes.

@@ -1,4 +1,4 @@
-"""A linear map from features of the query to each LLM's score."""
+"""Predict each LLM's score by a linear map of query features."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from waypost_routers._linear.text import form_features, text_features, word_feat
 
 
 class LinearRouter(LearnedRouter):
-    """Ridge regression of the measured scores, one column an LLM.
+    """Ridge regression of the measured scores, one output per LLM.
 
-    Its prediction is the mean of LinUCB (arXiv 1003.0146).
+    The prediction is the mean estimate of LinUCB (arXiv 1003.0146), without its exploration bonus.
 
     When to take it:
-        Where decisions must be as quick as can be, or where there are only some hundred questions;
-        ``words`` and ``form`` need no encoder that was trained.
+        When decisions must be as fast as possible, or when there are only a few hundred questions.
+        ``words`` and ``form`` need no trained encoder.
 
     Args:
-        features: ``embedding``; ``words`` or ``form`` of the text (see `_text`); or ``all`` three
-            side by side.
-        penalty: In hundredths of the training questions' total squared distance from their mean;
-            None chooses it at fit by cross-validation.
+        features: ``embedding``; ``words``: hashed words and word pairs; ``form``: hashed character
+            n-grams with letters and digits masked; or ``all`` three concatenated.
+        penalty: Ridge penalty above 0, in hundredths of the total squared distance of the training
+            features from their mean; None chooses it at fit by cross-validation.
 
     Learned by ``fit``:
-        ridge_: The map.
+        ridge_: The fitted linear map.
     """
 
     name = "linearrouter"

@@ -1,7 +1,7 @@
-"""Matrix factorisation: a vector for each LLM, a projection of the query, and their product.
+"""Score each LLM by the dot product of its vector and the projected query (matrix factorisation).
 
-RouteLLM (arXiv 2406.18665) learns it from which of two LLMs did better, EmbedLLM (arXiv
-2410.02223) from which were right.
+RouteLLM (arXiv 2406.18665) trains on pairwise comparisons of LLMs, EmbedLLM (arXiv 2410.02223) on
+the correctness of each answer.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from waypost_routers._shared import distinct
 
 
 class MFRouter(HeldOutEpochRouter):
-    """A bilinear score for each LLM, trained by AdamW, stopped on held-out questions.
+    """A bilinear score per LLM, trained by AdamW with early stopping on held-out questions.
 
-    Its scores are mapped to quality by each LLM's own logistic curve, so that it serves any
-    number of LLMs and every lambda. W and v are multiplied out once at fit: a decision is one
-    product of a vector and a matrix.
+    The score of LLM j is v_j . (W q + b) + c_j for the query's embedding q. A logistic calibration
+    maps scores to quality, so one fit serves any number of LLMs and every lambda. W and v are
+    multiplied once at fit: a decision is one vector-matrix product.
 
     When to take it:
-        Where there are many LLMs and each was asked few of the questions: every measurement moves
-        the map that all LLMs share.
+        With many LLMs that were each measured on few questions: every measurement trains the
+        projection that all LLMs share.
 
     Args:
-        target: ``pairs``: LLMs are compared two by two on each question, ties left out.
-            ``correctness``: each measured score is predicted by itself.
-        width: Of the LLMs' vectors.
-        learning_rate: Of AdamW.
-        weight_decay: Decoupled.
-        noise: Length of the Gaussian vector added to each query vector (of length 1) in
-            training.
-        steps: Most steps.
-        patience: Steps without a lower held-out loss after which to stop.
-        batch_size: Questions in a step, at most.
-        seed: Of initial vectors, noise and held-out questions.
+        target: ``pairs``: logistic loss on pairs of LLMs measured on one question, ties left out.
+            ``correctness``: cross-entropy on each measured score.
+        width: Length of the LLM vectors.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Decoupled weight decay of W and v.
+        noise: Root-mean-square length of the Gaussian noise added to each query embedding (of
+            length 1) in training.
+        steps: Maximum number of steps.
+        patience: Steps without a lower held-out loss before training stops.
+        batch_size: Maximum number of questions in a step.
+        seed: Seed of initial vectors, noise and held-out questions.
 
     Learned by ``fit``:
-        matrix_: float32 (d, n_llms), W and v multiplied out.
+        matrix_: float32 (d, n_llms), W and v multiplied.
         bias_: float32 (n_llms,).
-        steps_: Steps that were made.
+        steps_: Number of steps trained.
     """
 
     name = "mfrouter"

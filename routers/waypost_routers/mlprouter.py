@@ -1,6 +1,6 @@
-"""A small neural network from the query's embedding to each LLM's score.
+"""Predict each LLM's score by a small neural network on the query's embedding.
 
-RouterBench (arXiv 2403.12031) has such a network regress the scores.
+RouterBench (arXiv 2403.12031) regresses the scores with such a network.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ from waypost_routers._shared import distinct
 
 
 class MLPRouter(HeldOutEpochRouter):
-    """ReLU layers and a sigmoid for each LLM, trained by cross-entropy on the scores themselves.
+    """A network with ReLU layers and one sigmoid output per LLM, trained by cross-entropy.
 
-    Scores between 0 and 1 are soft targets, unmeasured cells have no part, and several LLMs may
-    be right at once. The epochs are chosen on held-out questions: of those that earn as much as
-    the best (within one standard error), that of the lowest loss.
+    The targets are the scores, as soft labels, so several LLMs may be right at once. Unmeasured
+    cells are masked. The number of epochs is chosen on held-out questions: among the epochs whose
+    choices score within one standard error of the best, the one with the lowest loss.
 
     When to take it:
-        Where there are thousands of questions: a decision takes the same time however many they
-        are.
+        With thousands of questions: the time of a decision does not depend on their number.
 
     Args:
         hidden: Units of the first hidden layer.
-        layers: Hidden layers; each has half the units of the one before.
-        learning_rate: Of AdamW; falls to 0 as a cosine over ``epochs``.
-        weight_decay: Decoupled.
-        dropout: Share of the hidden units left out in each step.
-        epochs: Most passes over the questions.
-        patience: Passes without a lower held-out loss after which to stop.
-        batch_size: Questions in a step, at most; less where there are few.
-        members: Networks from different seeds; their logits are averaged.
-        seed: Of networks and held-out questions.
+        layers: Number of hidden layers; each has half the units of the one before.
+        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over ``epochs``.
+        weight_decay: Decoupled weight decay of the weight matrices.
+        dropout: Share of the hidden units dropped in each step.
+        epochs: Maximum number of passes over the questions.
+        patience: Passes without a lower held-out loss before training stops.
+        batch_size: Maximum number of questions in a step; fewer for small training sets.
+        members: Number of networks, trained from different seeds; their logits are averaged.
+        seed: Seed of the networks and the held-out questions.
 
     Learned by ``fit``:
-        networks_: The members.
-        epochs_: Passes that were made.
+        networks_: The trained networks.
+        epochs_: Number of passes trained.
     """
 
     name = "mlprouter"
@@ -95,7 +94,7 @@ class MLPRouter(HeldOutEpochRouter):
         self.seed = seed
 
     def predict_std(self, batch: QueryBatch) -> Floats:
-        """Return by how much the members differ about each LLM's quality, (n_queries, n_llms)."""
+        """Return the members' standard deviation of each LLM's quality, (n_queries, n_llms)."""
         return np.asarray(sigmoid(self.networks_.logits(np.asarray(batch.embeddings))).std(axis=0))
 
     def _most_epochs(self, *, judged: bool) -> int:

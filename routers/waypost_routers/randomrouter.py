@@ -1,4 +1,4 @@
-"""A uniformly random LLM: the baseline that needs no knowledge at all."""
+"""Choose an LLM uniformly at random: the chance-level baseline."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from waypost_routers._ranks import rows_of
 
 
 class RandomRouter(ScoreRouter):
-    """Draws uniformly among the LLMs a query may use, whatever its cost weight.
+    """A uniform draw among the LLMs allowed for a query, whatever its cost weight.
 
-    The draw is a hash of seed and text, so one text always gets the same LLM. Behind the drawn
-    one the ranking follows the training means.
+    The draw is a hash of seed and query text, so the same text always gets the same LLM. Below the
+    drawn LLM the ranking follows the training means.
 
     When to take it:
-        To gather outcomes that favour no LLM, and as the baseline of all baselines.
+        To collect outcomes without bias towards any LLM, and as the chance-level baseline.
 
     Args:
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
 
     name = "randomrouter"
@@ -33,7 +33,7 @@ class RandomRouter(ScoreRouter):
         self.seed = seed
 
     def _fit(self, data: RoutingData) -> None:
-        """Nothing: it draws."""
+        """Learn nothing: the policy draws."""
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         return Prediction(quality=rows_of(self.mean_quality_, len(batch)))

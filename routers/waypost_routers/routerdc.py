@@ -1,4 +1,4 @@
-"""A fine-tuned query encoder and a vector for each LLM, by dual contrastive learning."""
+"""Score each LLM by the cosine of a fine-tuned query embedding and the LLM's vector (RouterDC)."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from waypost_routers._neighbors.kmeans import fit_centroids, nearest_centroid
 from waypost_routers._shared import draw
 
 INITIAL_STD = 0.78
-"""Of an LLM's vector before training, as published."""
+"""Standard deviation of the entries of an untrained LLM vector, as published."""
 
 
 class RouterDC(FineTunedRouter):
-    """RouterDC (2409.19886): the cosine of a query's state and an LLM's vector is its score.
+    """A fine-tuned query encoder and one vector per LLM, trained by two contrastive losses.
+
+    RouterDC (arXiv 2409.19886). One loss pulls a question's state to the vectors of its best LLMs,
+    the other to the states of questions in the same cluster.
 
     When to take it:
-        Where a GPU is at hand and there are thousands of questions. On a CPU a fit takes minutes
-        and a decision a pass of the encoder.
+        With a GPU and thousands of questions. On a CPU a fit takes minutes and a decision takes a
+        forward pass of the encoder.
 
     Args:
-        model: Encoder of BERT's form that is fine-tuned: hub name or folder.
-        max_queries: Questions learned from, a fifth of them held out; None is all.
-        max_tokens: Tokens read of a query; the paper reads 512.
-        trained_layers: Upper layers of the encoder that are fine-tuned.
-        probe_steps: Steps of the LLM vectors alone, before the encoder is touched.
-        steps: Steps of both together; 0 leaves the encoder as it was.
+        model: BERT-style encoder to fine-tune: hub name or folder.
+        max_queries: Maximum number of training questions, a fifth of them held out; None is all.
+        max_tokens: Maximum number of tokens read of a query; the paper reads 512.
+        trained_layers: Number of upper layers of the encoder to fine-tune.
+        probe_steps: Steps that train the LLM vectors alone, before the encoder.
+        steps: Steps that train both; 0 leaves the encoder as it is.
         batch_size: Questions in a step.
-        learning_rate: Of the encoder (AdamW).
-        vector_learning_rate: Of the vectors while alone, and ten times that of them afterwards.
-        temperature: Of the cosines, in both losses.
-        positives: Best LLMs of a question that it is pulled to.
-        negatives: Worst LLMs that it is pushed from.
+        learning_rate: Learning rate of the encoder (AdamW).
+        vector_learning_rate: Learning rate of the vectors in the probe steps; a tenth of it later.
+        temperature: Temperature of the cosines in both losses.
+        positives: Number of best LLMs that a question is pulled to.
+        negatives: Number of worst LLMs that a question is pushed from.
         cluster_weight: Weight of the loss between questions.
-        clusters: Groups of alike texts.
-        cluster_negatives: Questions of other groups that one is pushed from.
-        seed: Of sampling, first vectors and batches.
-        device: Where to run; ``auto`` is cuda where there is one.
+        clusters: Number of clusters of the questions.
+        cluster_negatives: Number of questions of other clusters that a question is pushed from.
+        seed: Seed of sampling, initial vectors and batches.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` is cuda if available.
 
     Learned by ``fit``, besides what every `FineTunedRouter` learns:
         vectors_: (n_llms, width) unit vectors of the LLMs.
@@ -142,7 +145,7 @@ class RouterDC(FineTunedRouter):
         self.weights_ = Weights(layers)
 
     def _by_name(self) -> NDArray[np.intp]:
-        """Return the columns in the order of the names: that of the pool changes no rounding."""
+        """Return the columns in name order, so that the pool's order does not change rounding."""
         return np.argsort([llm.name for llm in self.llms_])
 
     def _questions(
@@ -185,6 +188,6 @@ class RouterDC(FineTunedRouter):
 
 
 def first_vectors(names: list[str], width: int, seed: int) -> Floats:
-    """Draw the LLMs' vectors, (n_llms, width), each by its own name."""
+    """Draw the LLMs' initial vectors, (n_llms, width), each seeded by ``seed`` and its name."""
     seeds = [int.from_bytes(draw(seed, name)[0], "big") for name in names]
     return np.array([np.random.default_rng(s).normal(0, INITIAL_STD, width) for s in seeds])

@@ -1,4 +1,4 @@
-"""Always the LLM with the fewest parameters."""
+"""Always choose the LLM with the fewest parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from waypost_routers._ranks import SizeRouter
 
 
 class SmallestLLM(SizeRouter):
-    """Orders the LLMs by total parameters, the fewest first; see `SizeRouter`.
+    """A fixed ranking of the LLMs by total parameters, smallest first.
+
+    A mixture such as 8x22B counts all its experts. LLMs of unknown size come last. Ties go to the
+    cheaper call.
 
     When to take it:
         As a baseline, where ``llms.json`` gives sizes.

@@ -1,4 +1,4 @@
-"""Support vector regression of each LLM's score."""
+"""Predict each LLM's score by support vector regression."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from waypost_routers._shared import Distinct, distinct
 C_GRID = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 DEFAULT_C = 100.0
 GAMMA_GRID = (0.5, 1.0, 2.0, 4.0)
-"""Tried widths of the kernel, as multiples of `gamma_scale`."""
+"""Candidate values of gamma, as multiples of `gamma_scale`."""
 
 
 class SVMRouter(HeldOutRouter):
-    """One support vector regression of the measured scores for each LLM.
+    """One support vector regression per LLM, on the measured scores.
 
-    Squared epsilon-insensitive loss in the primal (Chapelle, 2007), which estimates the mean
-    score. The RBF kernel is exact up to ``landmarks`` distinct questions; above it is the Nystroem
-    approximation by as many of them, drawn by seed.
+    The loss is squared epsilon-insensitive, minimized in the primal (Chapelle, 2007); it estimates
+    the mean score. The RBF kernel is exact up to ``landmarks`` distinct questions. Above that it
+    is the Nystroem approximation on a seeded sample of ``landmarks`` questions.
 
     When to take it:
-        With hundreds to some thousands of questions. It is smoother than neighbours, and its memory
-        is bounded by ``landmarks``.
+        With hundreds to a few thousand questions. Its predictions are smoother than knnrouter's,
+        and its memory is bounded by ``landmarks``.
 
     Args:
-        kernel: ``rbf``, or ``linear``.
-        C: Weight of the mean loss against the norm (scikit-learn's C times the number of
-            questions, so that it does not depend on how many there are); None chooses it, by
-            squared error on held-out questions.
-        gamma: exp(-gamma * squared distance) is the RBF kernel; None chooses it likewise.
-        epsilon: Errors up to this cost nothing.
-        landmarks: Most support vectors of the RBF kernel.
-        seed: Of the landmarks and the held-out questions.
+        kernel: ``rbf`` or ``linear``.
+        C: Weight of the mean loss against the norm, above 0: scikit-learn's C times the number of
+            questions, so it does not depend on their number. None chooses it by squared error on
+            held-out questions.
+        gamma: The RBF kernel is exp(-gamma * squared distance); None chooses it likewise.
+        epsilon: Largest error without loss, in points of quality.
+        landmarks: Maximum number of landmarks of the RBF kernel.
+        seed: Seed of the landmarks and the held-out questions.
 
     Learned by ``fit``:
-        C_, gamma_: As given or chosen.
+        C_, gamma_: Values in use, given or chosen.
         landmarks_: float32 (p, d); no row for the linear kernel.
         coefficients_: (p, n_llms), or (d, n_llms) for the linear kernel.
         intercept_: (n_llms,).

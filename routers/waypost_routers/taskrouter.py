@@ -1,9 +1,8 @@
-"""Recognises which task a query belongs to, and goes by the outcomes of that task.
+"""Recognise a query's task, and average each LLM's training scores on that task.
 
-Routing data names the task of each training question; a request does not. What each LLM scores
-differs far more between tasks than within one, so the estimate has two levels, each shrunk as far
-as cross-validation asks for: the task's means, weighted by how likely each task is, and a linear
-correction within tasks.
+Routing data names the task of each training question; a request does not. An LLM's scores differ
+far more between tasks than within one. So the estimate has two levels: the tasks' means, weighted
+by task probability, and a linear correction within tasks whose shrinkage is cross-validated.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from waypost_routers._linear.text import text_features, word_features
 
 SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 WITHIN = (*PENALTIES, 100.0, 1000.0)
-"""Penalties of the correction within tasks; the last leaves next to nothing of it."""
+"""Candidate penalties of the correction within tasks; the last reduces it to almost nothing."""
 
 _LEAST = 1e-3
 
 
 class TaskRouter(LearnedRouter):
-    """Means by recognised task, and a linear correction within tasks.
+    """Each LLM's mean score on the recognised task, plus a linear correction within tasks.
 
-    Tasks are recognised by ridge regression of their indicators on embedding and words. Data that
-    names no task, or one, leaves the linear correction alone.
+    Tasks are recognised by ridge regression of their indicators on embedding and words. With fewer
+    than two tasks in the data, the estimate is the overall mean plus the correction.
 
     When to take it:
-        Where the routing data names tasks, and requests are of such tasks.
+        When the routing data names tasks, and requests belong to these tasks.
 
     Args:
         within: ``linear``, or ``none`` for the tasks' means alone.
         kappa: Weight of an LLM's overall mean in its mean on a task, counted in questions.
-        sharpness: Power that task scores are raised to before they become weights; None chooses
+        sharpness: Exponent of the task scores before they are normalized to weights; None chooses
             it at fit by cross-validation.
 
     Learned by ``fit``:
-        recogniser_: Map to task scores; None with fewer than two tasks.
-        task_quality_: (n_tasks, n_llms) means, shrunk.
-        within_: The correction.
+        recogniser_: Map from embedding and words to task scores; None with fewer than two tasks.
+        task_quality_: (n_tasks, n_llms) means, shrunk towards the overall means.
+        within_: Linear map of the correction; None with ``within: none``.
         sharpness_: The sharpness in use.
     """
 
@@ -107,7 +106,7 @@ class TaskRouter(LearnedRouter):
         fold: NDArray[np.intp],
         quality: Floats,
     ) -> tuple[float, Floats]:
-        """Return the sharpness whose out-of-sample means have the least error, and those."""
+        """Return the sharpness with the least out-of-sample error, and its estimates."""
         tried = SHARPNESS if self.sharpness is None else (self.sharpness,)
         found = []
         for sharpness in tried:

@@ -1,9 +1,9 @@
-"""Estimates how difficult a query is, and gives each LLM its range of difficulty.
+"""Estimate a query's difficulty, and each LLM's expected score at that difficulty.
 
 With two LLMs it is the threshold router of RouteLLM (arXiv 2406.18665) and Hybrid LLM (arXiv
-2404.14618): easy queries to the weak one, from a threshold on to the strong one. Here difficulty
-is learned as a number, and each LLM has a curve of expected score over it; thresholds are where
-curves cross, so that any number of LLMs and every lambda are served by one fit.
+2404.14618): queries below a threshold go to the weak LLM, the others to the strong one. Here
+difficulty is a predicted number, and each LLM has a curve of expected score over it. Thresholds
+are where curves cross, so one fit serves any number of LLMs and every lambda.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from waypost_routers._linear.logistic import fit_logistic, logit
 from waypost_routers._linear.ridge import PENALTIES, Ridge, fit_ridge, folds_of
 
 OWN_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""How much of the slopes' own differences is kept: as much as does not lose, out of sample and by
-more than a standard error, to always choosing the best single LLM. Crossings that the form of the
-curves suggests and the data does not bear out are moved away."""
+"""Candidate shares of the slopes' differences from their mean. Fit keeps the largest share that
+loses at most one standard error, out of sample, to always choosing the best single LLM. So curves
+do not cross where the data does not support it."""
 
 PRIOR_ROWS = 20.0
-"""Precision of the prior on a curve's slope, counted in questions."""
+"""Precision of the prior on a curve's slope, in questions."""
 
 
 class ThresholdRouter(LearnedRouter):
-    """One difficulty for each query, and a monotone curve over it for each LLM.
+    """One difficulty per query, and one monotone curve of expected score over it per LLM.
 
-    The difficulty of a training question is 1 less the mean score of its LLMs; an unmeasured
-    cell counts as being as far from its LLM's mean as the measured ones are from theirs. Ridge
-    regression predicts it from the embedding. An LLM's expected score at difficulty d is
-    sigmoid(level - slope * d), fitted to difficulties that were predicted without the question.
-    Slopes are drawn towards the LLMs' mean slope (see `OWN_SHARES`); one below 0 is of an LLM that
-    does better where others fail. Levels are such that the mean over the training questions is the
-    LLM's mean score. Two such curves cross at most once.
+    The difficulty of a training question is 1 minus the mean score of all LLMs; an unmeasured cell
+    is taken as its LLM's mean plus the mean deviation of the measured cells from theirs. Ridge
+    regression predicts difficulty from the embedding. An LLM's expected score at difficulty d is
+    sigmoid(level - slope * d), fitted to out-of-sample predictions of d. Slopes are shrunk towards
+    their mean (see `OWN_SHARES`); an LLM with a negative slope does better where others fail.
+    Levels make each curve's mean over the training questions the LLM's mean score. Two curves
+    cross at most once.
 
     When to take it:
-        Where some LLMs are simply stronger and dearer than others. Where LLMs are strong on
-        different tasks, one difficulty cannot say so.
+        When some LLMs are simply stronger and more expensive than others. One difficulty cannot
+        express that LLMs are strong on different tasks.
 
     Args:
-        penalty: Of the ridge, as in linearrouter; None chooses it at fit by cross-validation.
+        penalty: Ridge penalty as in linearrouter; None chooses it at fit by cross-validation.
 
     Learned by ``fit``:
-        ridge_: Predicts the difficulty.
-        level_, slope_: (n_llms,) of the curves, before the calibration that all routers share.
+        ridge_: Map from embedding to difficulty.
+        level_, slope_: (n_llms,), the curves' parameters before calibration.
     """
 
     name = "thresholdrouter"
@@ -82,7 +82,7 @@ class ThresholdRouter(LearnedRouter):
         return np.arange(len(data)), self._at(outside)
 
     def _holds(self, outside: Floats, quality: Floats, weight: Floats) -> bool:
-        """Say whether choices by these curves do not lose to the best single LLM out of sample."""
+        """Return whether choices lose at most a standard error to the best single LLM."""
         raw = self._at(outside)
         slope = fit_slope(raw, quality, self.link, weight)
         curve = calibrated(slope, raw, quality, self.mean_quality_, self.link)
@@ -98,16 +98,16 @@ class ThresholdRouter(LearnedRouter):
         return np.asarray(self.level_ - self.slope_ * difficulty)
 
     def threshold(self, one: str, other: str) -> float | None:
-        """Return the difficulty at which two LLMs are expected to score alike.
+        """Return the difficulty at which two LLMs have the same expected score.
 
-        None where their curves are parallel, so that one is the better at every difficulty.
+        None if their curves are parallel: then one LLM is better at every difficulty.
 
         Raises:
             NotFittedError: before `fit`.
-            SchemaError: a name the router does not know.
+            SchemaError: a name is not among the router's LLMs.
         """
         if unknown := [name for name in (one, other) if name not in self.model_names]:
-            raise SchemaError(f"threshold: the router does not know {names(unknown)}")
+            raise SchemaError(f"threshold: the router has no LLM {names(unknown)}")
         pair = [self.model_names.index(one), self.model_names.index(other)]
         curve = self.calibration_
         level = (curve.level + curve.slope * (self.level_ - curve.centre))[pair]
@@ -118,14 +118,14 @@ class ThresholdRouter(LearnedRouter):
 
 
 def _difficulty(quality: Floats, mean: Floats) -> Floats:
-    """Return one minus each question's mean score, (n,), as if all LLMs had been measured."""
+    """Return 1 minus each question's mean score, (n,), with unmeasured cells imputed."""
     known = ~np.isnan(quality)
     above = np.where(known, quality - mean, 0.0).sum(axis=1) / known.sum(axis=1)
     return np.asarray(1.0 - mean.mean() - above)
 
 
 def _curves(difficulty: Floats, quality: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Fit each LLM's level and slope, first alone and then with slopes drawn to their mean."""
+    """Fit each LLM's level and slope, first alone and then with slopes shrunk to their mean."""
     centre, scale = difficulty.mean(), max(float(difficulty.std()), 1e-6)
     features = np.column_stack([np.ones(len(quality)), (difficulty - centre) / scale])
     found = np.zeros((quality.shape[1], 2))

@@ -44,7 +44,7 @@ def recorded(
     llms: tuple[str, ...] = ("small", "large"),
     seed: int = 0,
 ) -> RoutingData:
-    """Return n questions; small is right on half of them and, where informed, mostly knows it."""
+    """Return n questions; small is right on half of them, and informed verdicts are mostly true."""
     draw = np.random.default_rng(seed)
     right = {"small": 0.5, "middle": 0.7, "large": 0.9}
     quality = np.column_stack([draw.random(n) < right[name] for name in llms]).astype(float)
@@ -172,7 +172,7 @@ def test_one_llm_and_one_question_are_enough():
 def test_a_decision_names_the_first_tier_and_the_dollars_of_the_episode(data, router):
     decision = router.route_single({"query": data.queries[0], "lambda": 0.3})
     assert decision.ranking == ("small", "large")
-    assert "decide whether large is asked" in decision.reason
+    assert "decide whether to call large" in decision.reason
     assert 0 < decision.confidence <= 1
     alone = router.route_single({"query": data.queries[0], "lambda": 1e9}).cost_usd["small"]
     chain = replay.outcomes(router, data, 0.3).cost_usd.mean() / data.cost_usd[0, 0]
@@ -185,7 +185,7 @@ def test_only_allowed_models_are_asked(router):
     small = Query("?", lam=0.3, allowed_models=("small",))
     assert router.step(EpisodeState(small)).calls[0].model == "small"
     answered = EpisodeState(small).after([CallResult(Call("small", "?"), "a")])
-    assert router.step(answered).text == "a"  # nobody to pass on to: no verdicts
+    assert router.step(answered).text == "a"  # there is no next tier: no verdicts
     with pytest.raises(EmptyPoolError):
         router.route_single({"query": "?", "allowed_models": ["tiny"]})
 
@@ -251,7 +251,7 @@ def test_an_answer_that_is_not_supported_is_passed_on(router):
 
 def test_verdicts_end_when_the_action_is_settled(router):
     table = plan_at(router, 0.3)["tiers"][0]["ask_next"]
-    needed = table.index(0)  # so many supporting verdicts accept
+    needed = table.index(0)  # the number of supporting verdicts that accepts
     ended = []
 
     async def call(one: Call) -> CallResult:
@@ -292,7 +292,7 @@ def test_where_all_verdicts_fail_the_tier_is_blind(router):
 
 def test_replay_and_a_live_run_with_engines_agree(router, tmp_path):
     data = recorded(30, seed=5)
-    all_or_none = data.verdicts[:, :, :1]  # the engine answers one prompt always alike
+    all_or_none = data.verdicts[:, :, :1]  # the engine is deterministic
     data = replace(data, verdicts=np.where(np.isnan(data.verdicts), np.nan, all_or_none))
     engines = {}
     for j, name in enumerate(data.names):

@@ -6,7 +6,7 @@ from waypost_routers._linear.logistic import fit_logistic, logit, sigmoid
 
 
 def held_out(slope, n=4000, noise=0.05, seed=0):
-    """Raw scores of two LLMs, and quality that follows them with a slope."""
+    """Return raw scores of two LLMs, and quality that is linear in them."""
     draw = np.random.default_rng(seed)
     raw = draw.uniform(-0.3, 0.3, (n, 2))
     return raw, 0.5 + slope * raw + draw.normal(0, noise, raw.shape)

@@ -1,4 +1,4 @@
-"""Chains of tiers: what they cost, and where another tier pays."""
+"""Chains of tiers: their cost, and when another tier pays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every score router of the registry x every check: a new router file is covered as it is.
+"""Run every contract check on every score router of the registry, new router files included.
 
 Routers that predict no scores (automix) have their own tests.
 """
@@ -25,7 +25,7 @@ def score_routers(*, fine_tuned):
 
 
 def by_tier():
-    """Fine-tuning takes seconds even with a stand-in for the model: the engine tier's."""
+    """Mark fine-tuned routers for the engine tier: they take seconds even with a stub model."""
     names = [name for name in ROUTERS if issubclass(router_class(name), ScoreRouter)]
     return [pytest.param(n, marks=[pytest.mark.engine] if fine_tunes(n) else []) for n in names]
 

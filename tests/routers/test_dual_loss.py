@@ -89,7 +89,7 @@ def test_a_question_alone_in_its_cluster_is_no_anchor():
 
 
 def test_sample_sample_loss_by_hand():
-    # cosines to the companion 1, to the stranger 0, temperature .5: -log(e^2 / (e^2 + 1))
+    # cosines to the positive 1, to the negative 0, temperature .5: -log(e^2 / (e^2 + 1))
     states = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     found = sample_sample_loss(states, np.array([[0, 1, 2]]), 0.5)
     assert float(found) == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)

@@ -55,7 +55,7 @@ def test_trees_find_a_corner_that_no_line_cuts_off():
 
 
 def test_what_a_tree_drew_has_no_part_in_its_outside_prediction():
-    # Every question stands twice with one outcome of its own: only who saw it can know it.
+    # Every question occurs twice with a random outcome, predictable only from its duplicate.
     draw = np.random.default_rng(0)
     features = np.repeat(draw.normal(size=(100, 2)), 2, axis=0).astype(np.float32)
     targets = np.repeat(draw.choice([0.0, 1.0], (100, 1)), 2, axis=0)

@@ -1,4 +1,4 @@
-"""knnrouter with an index: what an exact search decides, the contract, state, and ties."""
+"""knnrouter with an index: agreement with exact search, the contract, state, and ties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unit(rows):
 
 
 def clustered(n, d=24, seed=0):
-    """Rows around 40 centres, which are the same for every seed."""
+    """Return rows around 40 centres, which are the same for every seed."""
     centres = np.random.default_rng(99).normal(size=(40, d))
     draw = np.random.default_rng(seed)
     return unit(centres[draw.integers(40, size=n)] + 0.6 * draw.normal(size=(n, d)))
@@ -113,7 +113,7 @@ def test_state_goes_to_arrays_and_back(index, memory):
 
 @pytest.fixture(scope="module")
 def with_index():
-    """Have the battery's knnrouters built with an index."""
+    """Build the contract checks' knnrouters with an index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KNNRouter, "trial_parameters", {"index": "ivf"})
         assert fitted("knnrouter").index_ is not None

@@ -120,8 +120,8 @@ def test_shuffled_outcomes_choose_the_smoothest():
 
 
 def test_copies_of_a_question_do_not_vote_for_it():
-    # Each question stands five times with five noisy scores: its own copies would make k = 5
-    # look perfect.
+    # Each question occurs five times with noisy scores: its own copies would make k = 5 look
+    # perfect.
     draw = np.random.default_rng(3)
     vectors = draw.normal(size=(40, 24)).repeat(5, axis=0)
     a = (draw.random(40) < 0.5).astype(float).repeat(5)

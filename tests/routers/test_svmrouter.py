@@ -21,7 +21,7 @@ EVEN = np.full((4, 1), 0.25)
 
 
 def test_a_line_through_three_points_by_hand():
-    # Without a tube and with hardly any penalty it is least squares: slope 1.5, intercept 1/6.
+    # With epsilon 0 and almost no penalty it is least squares: slope 1.5, intercept 1/6.
     rows, y = np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [2.0], [3.0]])
     weights, intercept = fit_svr(rows, y, np.full((3, 1), 1 / 3), 1e9, 0.0)
     assert weights[0, 0] == pytest.approx(1.5, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Families of policies on numbers of verdicts, by hand."""
+"""Families of verdict policies, against values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Cascades by self-verification."""
+"""Cascades with self-verification."""

@@ -1,7 +1,7 @@
-"""From verdicts to actions: which numbers of supporting verdicts pass a question on.
+"""Rules from verdicts to actions: the numbers of supporting verdicts that pass a question on.
 
-The families of AutoMix (arXiv 2310.12963). Each looks at training rows of one tier and says, for
-every possible number of supporting verdicts, whether the next tier is asked.
+These are the families of AutoMix (arXiv 2310.12963). Each is fitted on training rows of one tier
+and returns, for every number of supporting verdicts, whether to call the next tier.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from waypost.contracts.types import Floats
 
 Actions = NDArray[np.intp]
-"""Shape (n + 1,): 1 where that number of n supporting verdicts passes the question on, else 0."""
+"""Shape (n + 1,): 1 if that number of n supporting verdicts passes the question on, else 0."""
 
 _HOPELESS = 0.1
-"""Both answers score at most this: asking the next tier changes nothing."""
+"""Largest score of both answers at which the next tier is taken not to help."""
 _TOLERANCE = 1e-12
 
 
@@ -27,11 +27,11 @@ class Evidence:
     """Training rows of one tier, all measured; vectors of shape (n_rows,).
 
     Attributes:
-        count: Supporting verdicts, 0 to `verdicts`.
+        count: Number of supporting verdicts, 0 to `verdicts`.
         own: Score of the tier's answer.
-        next: Score of what would be answered if the question were passed on.
-        price: What passing on costs, in points of quality: lambda * dollars / cost_ref.
-        verdicts: How many were asked for.
+        next: Score of the final answer if the question is passed on.
+        price: Cost of passing on, in points of quality: lambda * dollars / cost_ref.
+        verdicts: Number of verdicts requested.
     """
 
     count: NDArray[np.intp]
@@ -42,36 +42,35 @@ class Evidence:
 
     @property
     def net(self) -> Floats:
-        """What passing on gains after its price."""
+        """Gain of passing on minus its price."""
         return self.next - self.own - self.price
 
     def by_count(self, values: Floats) -> Floats:
-        """Sum values over the rows of each number of supporting verdicts, shape (n + 1,)."""
+        """Return sums of values by number of supporting verdicts, shape (n + 1,)."""
         sums = np.bincount(self.count, weights=values, minlength=self.verdicts + 1)
         return sums.astype(np.float64)
 
 
 def threshold(rows: Evidence) -> Actions:
-    """Pass on where at most t verdicts support the answer; t by the training net, -1 is never."""
+    """Pass on if at most t verdicts support the answer, with t (-1: never) of highest total net."""
     return _best_interval(rows.by_count(rows.net), from_zero=True)
 
 
 def double_threshold(rows: Evidence) -> Actions:
-    """Pass on between two numbers of verdicts: what nobody supports may be beyond help."""
+    """Pass on between two numbers of verdicts: an unsupported answer may be beyond help."""
     return _best_interval(rows.by_count(rows.net), from_zero=False)
 
 
 def self_consistency(rows: Evidence) -> Actions:
-    """Pass on where at most half of the verdicts support the answer, whatever was learned."""
+    """Pass on if at most half of the verdicts support the answer; nothing is fitted."""
     return (2 * np.arange(rows.verdicts + 1) <= rows.verdicts).astype(np.intp)
 
 
 def pomdp(rows: Evidence) -> Actions:
-    """Pass on where the expected net, over three hidden classes, is above 0.
+    """Pass on if the expected net, over three hidden classes, is above 0.
 
-    A question is hopeless (both answers score at most a tenth), needy (the next one is better)
-    or good (the rest). How often each number of verdicts is seen in a class is counted, one
-    added to every number.
+    A question is hopeless (both answers score at most 0.1), needy (the next answer is better)
+    or good (the rest). P(count | class) is estimated by counting, with add-one smoothing.
     """
     hopeless = (rows.own <= _HOPELESS) & (rows.next <= _HOPELESS)
     needy = ~hopeless & (rows.next > rows.own)
@@ -79,15 +78,15 @@ def pomdp(rows: Evidence) -> Actions:
     for members in (hopeless, needy, ~hopeless & ~needy):
         if members.any():
             seen = np.bincount(rows.count[members], minlength=rows.verdicts + 1) + 1.0
-            # P(class) P(count | class) is the posterior but for a factor that the sign ignores.
+            # P(class) P(count | class) is the posterior up to a positive factor.
             expected += members.mean() * seen / seen.sum() * rows.net[members].mean()
     return (expected > _TOLERANCE).astype(np.intp)
 
 
 def greedy(rows: Evidence, kappa: float = 4.0) -> Actions:
-    """Pass on where the mean net of that number of verdicts is above 0.
+    """Pass on if the mean net of that number of verdicts is above 0.
 
-    Each mean is shrunk towards the mean of all rows, which counts as ``kappa`` rows.
+    Each mean is shrunk towards the mean of all rows, with the weight of ``kappa`` rows.
     """
     seen = rows.by_count(np.ones(len(rows.count)))
     mean = rows.net.mean() if len(rows.count) else 0.0
@@ -126,9 +125,9 @@ class Ladder:
     Attributes:
         quality: Scores; NaN where not measured.
         cost: Dollars of the answer over cost_ref.
-        verify: Dollars of all its verdicts over cost_ref.
-        count: Supporting verdicts, NaN where they were not recorded.
-        verdicts: How many are asked for.
+        verify: Dollars of all verdicts on the answer over cost_ref.
+        count: Number of supporting verdicts, NaN where not recorded.
+        verdicts: Number of verdicts requested.
     """
 
     quality: Floats
@@ -138,7 +137,7 @@ class Ladder:
     verdicts: int
 
     def select(self, rows: NDArray[np.bool_]) -> Ladder:
-        """Return some rows."""
+        """Return the rows of a mask."""
         return Ladder(
             self.quality[rows], self.cost[rows], self.verify[rows], self.count[rows], self.verdicts
         )
@@ -149,10 +148,10 @@ class Tier:
     """One LLM of a chain.
 
     Attributes:
-        column: Its place in the ladder.
-        actions: By number of supporting verdicts: 1 asks the next tier, 0 accepts. None accepts
+        column: Column in the ladder.
+        actions: By number of supporting verdicts: 1 calls the next tier, 0 accepts. None accepts
             without verdicts.
-        blind: What to do where no verdict could be had.
+        blind: Action if all verdicts fail.
     """
 
     column: int
@@ -164,12 +163,12 @@ Chain = tuple[Tier, ...]
 
 
 def fit_chain(ladder: Ladder, lam: float, family: str | None) -> Chain:
-    """Choose, from the dearest tier down, what to do with each.
+    """Build a chain from the most expensive tier down.
 
-    A tier is left out, ends the chain without being verified, or is verified by the family's
-    table and passes on to the tiers chosen before it: whichever has the highest mean of quality
-    - lam * cost on the training rows. Without a family nothing is verified, and what is left is
-    the best single LLM at that cost weight.
+    Each tier is left out, ends the chain unverified, or is verified by the family's table and
+    passes on to the tiers chosen so far: the option with the highest mean of quality - lam * cost
+    on the training rows. Without a family nothing is verified, and the chain is the best single
+    LLM at that cost weight.
     """
     last = ladder.quality.shape[1] - 1
     chain: Chain = (Tier(last),)
@@ -202,7 +201,7 @@ def fit_chain(ladder: Ladder, lam: float, family: str | None) -> Chain:
 
 
 def run_chain(chain: Chain, ladder: Ladder) -> tuple[Floats, Floats]:
-    """Return what each row earns and costs, verdicts included, shape (n_rows,) each."""
+    """Return score and cost of each row, verdicts included, shape (n_rows,) each."""
     score, cost = ladder.quality[:, chain[-1].column], ladder.cost[:, chain[-1].column]
     for tier in reversed(chain[:-1]):
         score, cost = _pass(tier, ladder, score, cost)
@@ -223,7 +222,7 @@ def _pass(tier: Tier, ladder: Ladder, score: Floats, cost: Floats) -> tuple[Floa
 def _lift(
     score: Floats, cost: Floats, other: Floats, other_cost: Floats, lam: float
 ) -> tuple[float, float]:
-    """Return the mean gain over the other in utility, and in cost; -inf where nothing is known."""
+    """Return the mean gain in utility over the other option, and in cost; -inf if unknown."""
     known = ~np.isnan(score) & ~np.isnan(other)
     if not known.any():
         return -np.inf, 0.0

@@ -1,4 +1,4 @@
-"""From recorded verdicts to the plans of automix: one chain for each of a grid of cost weights."""
+"""Plans of automix from recorded verdicts: one chain for each of a grid of cost weights."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from waypost.contracts.types import Floats
 from waypost_routers._cascade.chains import Ladder, fit_chain, run_chain
 
 LAMBDAS = (0.0, *(round(float(x), 6) for x in np.geomspace(0.001, 10, 17)), float("inf"))
-"""Cost weights that chains are learned for; a request takes the next one not above its own."""
+"""Cost weights that chains are learned for; a request uses the largest one not above its own."""
 
 FOLDS = 5
 
 Plan: TypeAlias = dict[str, Any]
-"""A chain as JSON-able data: ``family`` (null where nothing is verified), ``lift`` and ``lift_se``
-over the best single LLM in quality - lambda * cost / cost_ref, ``confidence``, ``cost_factor``
-(dollars of an episode over those of its first answer), and ``tiers``: for each ``model``,
-``ask_next`` by number of supporting verdicts (null: accept) and ``blind``."""
+"""A chain as JSON data: ``family`` (null if nothing is verified), ``lift`` and ``lift_se`` over
+the best single LLM in quality - lambda * cost / cost_ref, ``confidence``, ``cost_factor`` (dollars
+of an episode over those of its first answer), and ``tiers``: for each ``model``, ``ask_next`` by
+number of supporting verdicts (null: accept) and ``blind`` (the action if all verdicts fail)."""
 
 
 def count_verdicts(data: RoutingData, wanted: int | None) -> int:
-    """Return how many verdicts an answer gets: ``wanted``, or as many as the data mostly holds.
+    """Return the number of verdicts per answer: ``wanted``, or the most frequent in the data.
 
     Raises:
-        SchemaError: the data holds none, or fewer than wanted on every answer.
+        SchemaError: the data holds no verdicts, or fewer than ``wanted`` on every answer.
     """
     recorded = np.zeros(1, np.intp)
     if data.verdicts is not None:
@@ -55,14 +55,14 @@ def ladder_of(
 ) -> tuple[Ladder, list[str]]:
     """Return the rows, cheapest LLM first, and the names in that order.
 
-    Dollars that were not recorded are predicted, and where nothing is known they are 0.
+    Dollars that were not recorded are predicted; without a prediction they are 0.
     """
     characters = np.array([len(text) for text in data.queries], np.float64)
     predicted = cost_model.predict(characters)
     dollars = np.where(np.isnan(data.cost_usd), predicted, data.cost_usd)
     each = data.verdict_cost_usd
     each = np.where(np.isnan(each), column_mean(each), each)
-    # An LLM whose verdicts have no price: as dear as its answer.
+    # Without a recorded cost a verdict is taken to cost as much as the answer.
     verify = verdicts * np.where(np.isnan(each), dollars, each)
     reference = cost_model.cost_ref
     scale = 1 / reference if reference > 0 else 0.0
@@ -72,7 +72,7 @@ def ladder_of(
         (data.names.index(name) for name in tiers),
         key=lambda j: (mean[j], score[j], data.names[j]),
     )
-    assert data.verdicts is not None  # `count_verdicts` looked
+    assert data.verdicts is not None  # checked by `count_verdicts`
     count = data.verdicts[:, :, :verdicts].astype(np.float64).sum(axis=2)
     return Ladder(
         quality=data.quality[:, order],
@@ -90,8 +90,8 @@ def choose_plan(
     lam: float,
     order: Sequence[str],
 ) -> Plan:
-    """Choose the family whose chains do best on questions they were not fitted on."""
-    weight = min(lam, 1e9)  # beyond every ratio of quality to cost: cost alone
+    """Choose the family with the best chains on questions not used to fit them."""
+    weight = min(lam, 1e9)  # stands for infinity: far above any ratio of quality to cost
     held_out = [_held_out(ladder, fold, weight, family) for family in (None, *families)]
     lifts = _utility_lift(held_out[1:], held_out[0], weight)
     best = max(range(len(families)), key=lambda i: lifts[i][0])
@@ -127,7 +127,7 @@ def _held_out(
     score, cost = np.full(len(fold), np.nan), np.full(len(fold), np.nan)
     for one in np.unique(fold):
         out = fold == one
-        # With a single group there is nothing else to fit on, and nothing held out to judge by.
+        # With a single group no rows are left to fit on.
         if not out.all():
             chain = fit_chain(ladder.select(~out), lam, family)
             score[out], cost[out] = run_chain(chain, ladder.select(out))
@@ -137,7 +137,7 @@ def _held_out(
 def _utility_lift(
     scores: Sequence[tuple[Floats, Floats]], base: tuple[Floats, Floats], lam: float
 ) -> list[tuple[float, float]]:
-    """Return mean and standard error of each one's gain in utility over the base, by row."""
+    """Return mean and standard error, over the rows, of each option's utility gain on the base."""
     found = []
     for score, cost in scores:
         gain = score - base[0] - lam * (cost - base[1])

@@ -1,4 +1,4 @@
-"""Pretrained models that routers fine-tune: read once a process, known by their digest."""
+"""Pretrained models that routers fine-tune: loaded once per process, identified by digest."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from waypost_routers._shared import sample
 Kind = Literal["encoder", "causal"]
 
 LOCK = RLock()
-"""Held while a model is read or built: requests of several threads may be the first."""
+"""Lock held while a model is loaded or built, for concurrent first requests."""
 
 _loaded: dict[tuple[str, str, str], Base] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A pretrained model in float32, never changed: who trains works on a `copy`.
+    """A pretrained model in float32, never changed; training uses a `copy`.
 
     Attributes:
         name: Hub name or folder.
-        folder: Where its files are.
-        model: The transformers model, in evaluation mode, its parameters frozen.
-        device: torch device it is on.
+        folder: Folder of its files.
+        model: The transformers model, in evaluation mode, with frozen parameters.
+        device: Its torch device.
         digest: sha256 of its parameters and its tokenizer.
     """
 
@@ -57,24 +57,24 @@ class Base:
     digest: str
 
     def copy(self) -> Any:
-        """Return a model of modules of its own that share this one's frozen parameters."""
+        """Return a model with new modules that share the frozen parameters."""
         shared = {id(value): value for value in self.model.parameters()}
         return copy.deepcopy(self.model, shared)
 
 
 def load_base(name: str, kind: Kind, device: str, digest: str | None = None) -> Base:
-    """Read a pretrained model, or return the one read before.
+    """Load a pretrained model, or return the cached one.
 
     Args:
         name: Hub name or folder; see `waypost.weights.resolve`.
         kind: ``encoder`` (hidden states) or ``causal`` (next-token logits).
-        device: ``cpu``, ``cuda``, or ``auto`` (cuda where there is one).
-        digest: Of the model that a router was trained on.
+        device: ``cpu``, ``cuda``, or ``auto`` (cuda if available).
+        digest: Expected digest: that of the model the router was trained on; None accepts any.
 
     Raises:
-        MissingExtraError: without torch or transformers.
-        WeightsError: it cannot be had, or its folder cannot be read.
-        EncoderMismatchError: it has another digest.
+        MissingExtraError: torch or transformers is not installed.
+        WeightsError: the model is not available, or its folder cannot be read.
+        EncoderMismatchError: the model has another digest.
     """
     torch, transformers = _libraries()
     if device == "auto":
@@ -117,7 +117,7 @@ def _read(name: str, folder: Path, auto: Any, device: str) -> Base:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{name}: {folder} does not load on {device}: {error}") from error
     model.eval().requires_grad_(False)
-    missing = set(info["missing_keys"])  # made at random, such as a pooler that nobody uses
+    missing = set(info["missing_keys"])  # initialized at random, such as an unused pooler
     if unread := sorted(key for key in missing if not key.startswith("pooler.")):
         raise WeightsError(f"{name}: {folder} lacks parameters of the model: {names(unread)}")
     sha = hashlib.sha256()
@@ -136,7 +136,7 @@ class Weights:
 
     Attributes:
         arrays: The trained parameters.
-        model: What was built with them; None before its first use.
+        model: The model built with them; None before its first use.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -149,7 +149,7 @@ class Weights:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Weights:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the weights from `to_arrays`."""
         return cls(arrays)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,10 +157,10 @@ class Weights:
 
 
 class Tuner(Learner):
-    """Fine-tunes a model; its epochs are the parts between two looks at held-out questions.
+    """A model in fine-tuning; an epoch ends with an evaluation on held-out questions.
 
     Attributes:
-        epochs: How many there are.
+        epochs: Total number of epochs.
     """
 
     epochs: int
@@ -169,13 +169,12 @@ class Tuner(Learner):
 class FineTunedRouter(EpochRouter, CalibratedRouter):
     """A router that fine-tunes a model on four fifths of a sample; the rest calibrates it.
 
-    A subclass writes `_tuner`, `_take`, `_build` and `_raw`, and has the parameters
-    ``max_queries`` and ``seed``. It reads the texts itself.
+    A subclass implements `_tuner`, `_take`, `_build` and `_raw`, and has the parameters
+    ``max_queries`` and ``seed``. It encodes the texts itself.
 
     Learned by ``fit``, besides what every `CalibratedRouter` learns:
         weights_: The trained parameters.
-        base_: The pretrained model: its ``name`` and ``digest``, and what else decides how it is
-            used.
+        base_: The pretrained model: its ``name`` and ``digest``, and settings of its use.
     """
 
     needs_embeddings = False
@@ -190,15 +189,15 @@ class FineTunedRouter(EpochRouter, CalibratedRouter):
 
     @abstractmethod
     def _tuner(self, data: RoutingData, held_out: RoutingData | None) -> Tuner:
-        """Return what learns raw scores from ``data``; what is left open it finds on held-out."""
+        """Return a tuner of raw scores on ``data``; it may choose its state on ``held_out``."""
 
     @abstractmethod
     def _take(self, tuner: Any) -> None:
-        """Set what the router learns, from a tuner as it is now; it may go on."""
+        """Set the learned attributes from the tuner's current state; it may train further."""
 
     @abstractmethod
     def _build(self) -> Any:
-        """Return the model of ``base_`` and ``weights_``, ready to predict."""
+        """Return the model built from ``base_`` and ``weights_``, ready to predict."""
 
     def _training(self, data: RoutingData) -> TuningTraining:
         return TuningTraining(self, data)
@@ -211,17 +210,17 @@ class FineTunedRouter(EpochRouter, CalibratedRouter):
     def _level_scores(
         self, data: RoutingData, rows: NDArray[np.intp], outside: Floats
     ) -> tuple[NDArray[np.intp], Floats]:
-        # The model is not tuned again, so what it was not tuned on shows its scores best.
+        # The model is not tuned again, so its scores on held-out rows are unbiased.
         return (rows, outside) if len(rows) else super()._level_scores(data, rows, outside)
 
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
-        """Take over a state, and build its model: what is missing is said now, not when asked.
+        """Set the learned state and build its model, so that errors occur at load, not at request.
 
         Raises:
-            WeightsError: the pretrained model cannot be had.
-            EncoderMismatchError: it is not the one of the training.
+            WeightsError: the pretrained model is not available.
+            EncoderMismatchError: the pretrained model is not the one of the training.
             MissingExtraError: a library is not installed.
         """
         super().set_state(llms, arrays, values)
@@ -236,7 +235,7 @@ class FineTunedRouter(EpochRouter, CalibratedRouter):
 
 
 class TuningTraining(EpochTraining):
-    """Fine-tuning on four fifths of a sample; the rest calibrates."""
+    """Fine-tuning on four fifths of a sample, and calibration on the rest."""
 
     router: FineTunedRouter
 
@@ -268,10 +267,10 @@ class TuningTraining(EpochTraining):
 
 
 def calibrated_loss(raw: Floats, quality: Floats) -> float:
-    """Return the log loss of raw scores once they are calibrated: lower is better.
+    """Return the log loss of raw scores after calibration.
 
     Args:
-        raw: (n, n_llms) scores of questions that were not learned from.
+        raw: (n, n_llms) scores of questions not trained on.
         quality: (n, n_llms), NaN where not measured.
     """
     known = ~np.isnan(quality)

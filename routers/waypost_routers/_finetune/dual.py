@@ -1,4 +1,4 @@
-"""The two contrastive losses of RouterDC (2409.19886), over torch tensors."""
+"""The two contrastive losses of RouterDC (arXiv 2409.19886) in torch, and training with them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 GOOD = 0.5
-"""An LLM that scored more than this is no negative."""
+"""Maximum score of a negative LLM."""
 
 
 def top_and_bottom(
     quality: NDArray[np.float64], positives: int, negatives: int, rng: np.random.Generator
 ) -> tuple[Mask, Mask]:
-    """Choose each question's positive and negative LLMs; which of equal ones is drawn anew.
+    """Choose each question's positive and negative LLMs, with ties broken at random.
 
     Args:
-        quality: (n, n_llms), NaN where not measured: neither of the two.
-        positives: The best so many, of those that scored above 0.
-        negatives: The worst so many, of those that scored at most `GOOD`.
-        rng: Draws among ties.
+        quality: (n, n_llms), NaN where not measured; such LLMs are neither.
+        positives: Number of best LLMs; those with score 0 are left out.
+        negatives: Number of worst LLMs; those that scored more than `GOOD` are left out.
+        rng: Generator that breaks ties.
 
     Returns:
         Two masks (n, n_llms).
@@ -57,16 +57,16 @@ def top_and_bottom(
 def sample_llm_loss(
     logits: Tensor, quality: NDArray[np.float64], positive: Mask, negative: Mask
 ) -> Tensor:
-    """Pull a question towards each LLM that is good at it, away from those that are worse.
+    """Return the loss that pulls a question towards its positive LLMs, away from worse ones.
 
     For each positive p: -log(e^z_p / (e^z_p + the sum of e^z_n over negatives n that scored less
     than p)); summed over positives, averaged over questions.
 
     Args:
-        logits: (n, n_llms) cosines over temperature.
+        logits: (n, n_llms), cosines over temperature.
         quality: (n, n_llms), NaN where not measured.
         positive: (n, n_llms), from `top_and_bottom`.
-        negative: (n, n_llms), likewise.
+        negative: (n, n_llms), from `top_and_bottom`.
     """
     import torch
 
@@ -81,16 +81,16 @@ def sample_llm_loss(
 def draw_contrasts(
     cluster: NDArray[np.intp], negatives: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Draw, for each question of a batch, a companion of its cluster and strangers.
+    """Draw a positive of the same cluster and negatives of others for each question of a batch.
 
     Args:
         cluster: (n,) cluster of each question.
-        negatives: Strangers, fewer where the batch has fewer.
-        rng: Draws.
+        negatives: Number of negatives per question; fewer if the batch has fewer.
+        rng: Generator of the draws.
 
     Returns:
-        (k, 2 + negatives) positions in the batch: anchor, its companion (never itself), the
-        strangers; a question without a companion or without strangers is no anchor.
+        (k, 2 + negatives) positions in the batch: anchor, its positive (never itself), its
+        negatives. A question without a positive or without negatives is no anchor.
     """
     rows = []
     fewest = min((int((cluster != c).sum()) for c in cluster), default=0)
@@ -105,12 +105,12 @@ def draw_contrasts(
 
 
 def sample_sample_loss(states: Tensor, contrasts: NDArray[np.intp], temperature: float) -> Tensor:
-    """Pull a question towards its companion, away from the strangers: InfoNCE on cosines.
+    """Return the InfoNCE loss of the questions' positives and negatives, on cosines.
 
     Args:
         states: (n, d) unit rows.
-        contrasts: From `draw_contrasts`; without any the loss is 0.
-        temperature: Of the cosines.
+        contrasts: Result of `draw_contrasts`; if it is empty the loss is 0.
+        temperature: Temperature of the cosines.
     """
     import torch
 
@@ -129,12 +129,12 @@ def _mask(values: Mask, like: Tensor) -> Any:
 
 
 CHECKS = 5
-"""Times that the held-out questions are looked at in each of the two phases."""
+"""Number of held-out evaluations in each of the two phases."""
 
 
 @dataclass(frozen=True)
 class DualSettings:
-    """How to train; the parameters of `RouterDC` say what each means."""
+    """Training settings; see the parameters of `RouterDC`."""
 
     probe_steps: int
     steps: int
@@ -151,12 +151,12 @@ class DualSettings:
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions as training sees them.
+    """Questions as input of the training.
 
     Attributes:
-        hidden: What the frozen layers make of each.
+        hidden: Output of the frozen layers for each question, (tokens, width).
         quality: (n, n_llms), NaN where not measured.
-        cluster: (n,) which texts are alike.
+        cluster: (n,) cluster of each question.
     """
 
     hidden: Sequence[Tensor]
@@ -165,19 +165,19 @@ class Questions:
 
 
 class DualTraining(Tuner):
-    """Trains the upper layers of an encoder and one vector for each LLM.
+    """The training of an encoder's upper layers and one vector per LLM.
 
-    First the vectors alone, on states that do not change yet: vectors that mean nothing would
-    spoil a good encoder (Kumar et al., 2202.10054). Then both. Of all that was looked at, the
-    state with the least calibrated log loss on held-out questions is kept. An epoch ends with
-    such a look.
+    The first phase trains the vectors alone on fixed states, because random vectors would distort
+    the pretrained encoder (Kumar et al., arXiv 2202.10054). The second phase trains both. Each
+    epoch ends with an evaluation on held-out questions; the state with the lowest calibrated log
+    loss is kept.
 
     Args:
-        encoder: Its upper layers are trained in place.
-        vectors: (n_llms, width), as they are at first.
-        settings: See there.
-        training: Learned from.
-        held_out: Looked at; None keeps the last state.
+        encoder: Encoder whose upper layers are trained in place.
+        vectors: (n_llms, width), initial vectors.
+        settings: Training settings.
+        training: Training questions.
+        held_out: Held-out questions; None keeps the last state.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class DualTraining(Tuner):
         self._best: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def epoch(self) -> None:
-        """Make the steps up to the next look, and look."""
+        """Make the steps up to the next evaluation, and evaluate."""
         import torch
 
         probe, steps = self.settings.probe_steps, self.settings.steps
@@ -228,20 +228,20 @@ class DualTraining(Tuner):
                 self._look(self.encoder.pool(self._held_out.hidden) if fixed is None else fixed)
 
     def model(self) -> tuple[Floats, Arrays]:
-        """Return the best of what was looked at: vectors (n_llms, width), and upper layers."""
+        """Return the best evaluated state: vectors (n_llms, width), and upper layers."""
         now = self.vectors.detach(), self.encoder.upper.state_dict()
         vectors, layers = now if self._best is None else self._best
         arrays = {name: value.cpu().numpy().copy() for name, value in layers.items()}
         return np.asarray(vectors.cpu().numpy(), np.float64), arrays
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these of `DualSettings` from now on."""
+        """Set these fields of `DualSettings` for later epochs."""
         self.settings = replace(self.settings, **settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates(), strict=False):
             group["lr"] = rate
 
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
         found: Arrays = {
             "step": np.array([self._step]),
             "random": random_state(self._rng),
@@ -257,7 +257,7 @@ class DualTraining(Tuner):
         return found
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         import torch
 
         device = self.encoder.device
@@ -331,7 +331,7 @@ class DualTraining(Tuner):
         self._optimizer.step()
 
     def _look(self, states: Tensor) -> None:
-        assert self._held_out is not None  # the caller looked
+        assert self._held_out is not None  # checked by the caller
         cosines = self._cosines(states).detach().cpu().numpy().astype(np.float64)
         loss = calibrated_loss(cosines, self._held_out.quality)
         if loss < self._lowest:
@@ -340,6 +340,6 @@ class DualTraining(Tuner):
 
 
 def _looks(steps: int) -> list[int]:
-    """Return the steps, from 1, after which held-out questions are looked at."""
+    """Return the steps, counted from 1, that end with an evaluation on held-out questions."""
     every = max(steps // CHECKS, 1)
     return [step for step in range(1, steps + 1) if step % every == 0 or step == steps]

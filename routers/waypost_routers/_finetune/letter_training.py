@@ -1,4 +1,4 @@
-"""How the letters are trained: soft targets, the LLMs in another order for every question."""
+"""Training of the letter model: soft targets, and a new order of the LLMs for every question."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises; then it falls to nothing."""
+"""Share of the steps in which the learning rate rises; then it falls to 0."""
 
 
 @dataclass(frozen=True)
 class LetterSettings:
-    """How to train; the parameters of `CausalLMRouter` say what each means."""
+    """Training settings; see the parameters of `CausalLMRouter`."""
 
     epochs: int
     batch_size: int
@@ -37,14 +37,14 @@ class LetterSettings:
 
 
 class LetterTraining(Tuner):
-    """Fine-tunes the adapter.
+    """The fine-tuning of the adapter.
 
     Args:
-        model: Its adapter is trained in place.
+        model: The model whose adapter is trained in place.
         texts: The questions.
-        quality: (n, n_llms), NaN where not measured. Where all of a question's scores are alike
-            there is nothing to learn, and it is left out.
-        settings: See there.
+        quality: (n, n_llms), NaN where not measured. Questions whose scores are all equal are left
+            out.
+        settings: Training settings.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LetterTraining(Tuner):
         )
 
     def epoch(self) -> None:
-        """Show every question once."""
+        """Train on every question once."""
         size = self._settings.batch_size
         drawn = self._rng.permutation(self._rows)
         lengths = [len(self._rests[int(i)]) for i in drawn]
@@ -99,7 +99,7 @@ class LetterTraining(Tuner):
         return self._model.arrays()
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these of `LetterSettings` from now on; the rate rises and falls as it would."""
+        """Set these fields of `LetterSettings` for later epochs; the rate schedule continues."""
         self._settings = replace(self._settings, **settings)
         rate = self._settings.learning_rate
         self._schedule.base_lrs = [rate]
@@ -107,7 +107,7 @@ class LetterTraining(Tuner):
             group["lr"] = rate * _rate(self._step, self._steps)
 
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
         return {
             "step": np.array([self._step]),
             "random": random_state(self._rng),
@@ -116,7 +116,7 @@ class LetterTraining(Tuner):
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         self._model.take(within(arrays, "lora"))
         restore_optimizer(self._optimizer, within(arrays, "adam"))
         self._step = self._schedule.last_epoch = int(arrays["step"][0])
@@ -136,7 +136,7 @@ def letter_loss(logits: Tensor, targets: Floats) -> Tensor:
 
     Args:
         logits: (n, n_llms).
-        targets: (n, n_llms) shares that sum to 1; NaN where not measured: no part of the sum.
+        targets: (n, n_llms) shares whose known cells sum to 1 in each row; NaN where not measured.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A question and the LLMs to choose from, each under a letter, as token ids."""
+"""Prompts that list the LLMs under letters, and the model that scores the letters."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ MOST_LLMS = len(ascii_uppercase)
 FEWEST_QUERY_TOKENS = 8
 
 _MARK = "\u241e"
-"""Stands for the question while the chat template is applied."""
+"""Placeholder of the question while the chat template is applied."""
 
 _ASK = "Which model answers the question best?\n"
 
 
 class LetterPrompt:
-    """Makes prompts that end where the model is to say one letter.
+    """A builder of prompts whose next token is the letter of an LLM.
 
-    The list of LLMs comes first, so that what the model makes of it can be kept between
-    questions. Only the question is ever cut, at its beginning.
+    The list of LLMs comes first, so that its key-value cache can be reused between questions. Only
+    the question is truncated, at its beginning.
 
     Args:
         base: The model whose tokenizer and chat template are used.
         llms: The candidates.
-        feature_words: Words of each one's ``feature`` that stand in the list.
-        max_tokens: Most tokens of a question.
-        frame: What stands before and after all of it; None asks the chat template, which may put
-            today's date there.
+        feature_words: Number of words of each LLM's ``feature`` in the list.
+        max_tokens: Maximum number of tokens of a question.
+        frame: Texts before and after the prompt; None takes them from the chat template, which may
+            contain today's date.
 
     Attributes:
         letters: Token ids of the letters.
-        frame: See above.
+        frame: Texts before and after the prompt.
 
     Raises:
-        SchemaError: more LLMs than letters, or a list that leaves no room for a question.
-        WeightsError: the tokenizer has no token for each letter.
+        SchemaError: there are more LLMs than letters, or the list leaves no room for a question.
+        WeightsError: the tokenizer lacks a token for a letter.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LetterPrompt:
 
         if len(llms) > MOST_LLMS:
             raise SchemaError(
-                f"causallm_router tells {MOST_LLMS} LLMs apart, by a letter each; there are "
+                f"causallm_router supports {MOST_LLMS} LLMs, one letter each; there are "
                 f"{len(llms)}: leave some out, or train another router"
             )
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
@@ -82,7 +82,7 @@ class LetterPrompt:
         self._max_tokens = min(max_tokens, room)
 
     def head(self, order: Sequence[int]) -> list[int]:
-        """Return the ids up to the question; the LLMs stand in ``order``, A first."""
+        """Return the token ids up to the question, with the LLMs listed in ``order``, A first."""
         lines = [
             f"{letter}. {self._descriptions[j]}"
             for letter, j in zip(ascii_uppercase, order, strict=False)
@@ -90,7 +90,7 @@ class LetterPrompt:
         return self._ids(self.frame[0] + _ASK + "\n".join(lines) + "\n\nQuestion: ")
 
     def rest(self, text: str) -> list[int]:
-        """Return the ids from the question on; of a long one its last tokens."""
+        """Return the token ids from the question on; a long question keeps its last tokens."""
         (valid,) = prepare([text[-self._max_tokens * CHARS_PER_TOKEN :]], self._max_tokens)
         return self._ids(valid)[-self._max_tokens :] + self._tail
 
@@ -114,7 +114,7 @@ class LetterPrompt:
 
 
 def describe(llm: LLMInfo, feature_words: int) -> str:
-    """Return an LLM's line of the list: name, size, and the first words of its feature."""
+    """Return an LLM's line of the list: name, size, and the first words of its ``feature``."""
     size = f" ({llm.size})" if llm.size else ""
     words = " ".join((llm.feature or "").split()[:feature_words])
     return f"{llm.name}{size}" + (f": {words}" if words else "")
@@ -125,12 +125,12 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Shape of the adapter; see peft.
+    """Shape of the LoRA adapter; see peft.
 
     Attributes:
-        rank: Of the matrices.
-        alpha: Their scale, over rank.
-        layers: Upper layers that have them; all where the model has fewer.
+        rank: Rank of the matrices.
+        alpha: Scaling: the matrices' product is multiplied by alpha / rank.
+        layers: Number of upper layers with matrices; all if the model has fewer.
     """
 
     rank: int
@@ -139,17 +139,17 @@ class LoraSettings:
 
 
 class LetterModel:
-    """Says how likely each letter is as the next token.
+    """A causal LLM with a LoRA adapter that scores each letter as the next token.
 
     Args:
-        base: The pretrained model; it stays as it is.
-        prompt: Makes the prompts.
+        base: The pretrained model; it is not changed.
+        prompt: Builder of the prompts.
         lora: The adapter's shape.
-        seed: Of its first matrices.
-        arrays: Its trained matrices; None leaves the first ones, which change nothing.
+        seed: Seed of its initial matrices.
+        arrays: Its trained matrices; None keeps the initial ones, which have no effect.
 
     Raises:
-        MissingExtraError: without peft.
+        MissingExtraError: peft is not installed.
         WeightsError: the model has no projections of the expected names.
     """
 
@@ -200,7 +200,7 @@ class LetterModel:
         return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the adapter's matrices."""
+        """Set the adapter's matrices."""
         import peft
         import torch
 
@@ -212,7 +212,7 @@ class LetterModel:
         return [p for p in self._adapted.parameters() if p.requires_grad]
 
     def letter_logits(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Return the logits of the letters, (n, n_llms), after each prompt; with gradients."""
+        """Return the letters' logits after each prompt, (n, n_llms), with gradients."""
         import torch
 
         lengths = torch.tensor([len(ids) for ids in prompts], device=self.device)
@@ -225,7 +225,7 @@ class LetterModel:
         return logits
 
     def keep_heads(self, orders: Sequence[NDArray[np.intp]]) -> None:
-        """Read the list of LLMs in each order, once, for `log_shares`."""
+        """Compute and keep the key-value cache of the list in each order, for `log_shares`."""
         import torch
 
         with torch.no_grad():
@@ -243,7 +243,7 @@ class LetterModel:
         ids = torch.tensor([self.prompt.rest(text)], device=self.device)
         for order, head in self._heads:
             with torch.no_grad():
-                # a copy: the model writes into the cache, and other threads read it
+                # a copy: the model writes into the cache that other threads read
                 out = self._backbone(
                     input_ids=ids, past_key_values=copy.deepcopy(head), use_cache=True
                 )

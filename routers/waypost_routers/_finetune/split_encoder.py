@@ -1,4 +1,4 @@
-"""A BERT-like sentence encoder: its lower layers as they are, its upper layers trained."""
+"""A BERT-style sentence encoder with frozen lower layers and trainable upper layers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PIECE = 16
-"""Questions in one padded pass while training; they are sorted by length first."""
+"""Questions in one padded forward pass in training, sorted by length."""
 
 
 class SplitEncoder:
-    """Mean-pooled, unit-length states of texts.
+    """An encoder of texts into mean-pooled states of unit length.
 
-    What the frozen layers make of a text never changes, so training reads each text once
+    The frozen layers' output for a text never changes, so training computes it once per text
     (4 bytes x width for each token) and repeats only the upper layers.
 
     Args:
         base: The pretrained encoder.
-        trained_layers: Upper layers that are its own; all where it has fewer.
-        max_tokens: Tokens read of each text.
-        arrays: Parameters of the upper layers; None leaves the pretrained ones.
+        trained_layers: Number of trainable upper layers; all if the model has fewer.
+        max_tokens: Maximum number of tokens read of each text.
+        arrays: Parameters of the upper layers; None keeps the pretrained ones.
 
     Raises:
         WeightsError: the model is not of BERT's form, or has no fast tokenizer.
@@ -75,7 +75,7 @@ class SplitEncoder:
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
     def read(self, texts: Sequence[str]) -> list[Tensor]:
-        """Return what the frozen layers make of each text: (tokens, width), on the CPU."""
+        """Return the frozen layers' output for each text, (tokens, width), on the CPU."""
         import torch
 
         found = []
@@ -87,9 +87,9 @@ class SplitEncoder:
         return found
 
     def pool(self, hidden: Sequence[Tensor]) -> Tensor:
-        """Return the states (n, width), unit rows, of what `read` returned; with gradients.
+        """Return the states of the outputs of `read`, (n, width), unit rows, with gradients.
 
-        A text alone in the call gets the state that no padding has touched.
+        A single text is encoded without padding.
         """
         import torch
 
@@ -108,7 +108,7 @@ class SplitEncoder:
         return torch.stack(rows)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the states (n, width) of texts, one by one: no text depends on another."""
+        """Return the states of texts, (n, width), encoded one by one, independent of each other."""
         import torch
 
         states = np.zeros((len(texts), self.width), np.float32)

@@ -1,4 +1,4 @@
-"""The graph of GraphRouter: queries, LLMs and tasks, and how they are joined."""
+"""The graph of GraphRouter: nodes of queries, LLMs and tasks, and the edges between them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from waypost.encoders import make_encoder
 from waypost_routers._shared import Distinct
 
 WORDS = "hashing+d128+t512"
-"""Encoder of descriptions and task names: no weights, the same in every process."""
+"""Encoder of descriptions and task names: without weights, identical in every process."""
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes and edges; queries and LLMs are numbered as in `Distinct`.
+    """Nodes and edges; queries and LLMs are indexed as in `Distinct`.
 
     Attributes:
         queries: float32 (n, d), embeddings of mean 0 and variance 1.
         llms: float32 (n_llms, e), see `describe`.
-        tasks: float32 (n_tasks, e), no row where the data names no task.
+        tasks: float32 (n_tasks, e), no row if the data names no task.
         answered: (2, n_edges): query and LLM of each measured score.
-        facts: float32 (n_edges, 2): score less the LLM's mean; logarithm of the call's dollars
-            less its mean and over its spread, 0 where unknown.
-        asked: (2, n_members): query and task.
+        facts: float32 (n_edges, 2): score minus the LLM's mean; standardized logarithm of the
+            call's dollars, 0 if unknown.
+        asked: (2, n_members): query and task of each membership.
         mean: (n_llms,) mean scores.
     """
 
@@ -46,8 +46,8 @@ def build_graph(data: RoutingData, known: Distinct, queries: Floats32) -> Graph:
     """Build the graph of training data.
 
     Args:
-        data: Where tasks, costs and descriptions are.
-        known: Its distinct questions.
+        data: Training data with tasks, costs and descriptions.
+        known: The distinct questions of the data.
         queries: float32 (n, d), their scaled embeddings.
     """
     mean = (known.scores * known.weights).sum(axis=0)
@@ -71,10 +71,10 @@ def build_graph(data: RoutingData, known: Distinct, queries: Floats32) -> Graph:
 
 
 def describe(llms: Sequence[LLMInfo], mean: Floats, usd: Floats) -> Floats32:
-    """Return the LLMs' node vectors, (n_llms, e): words of what is known of them, and statistics.
+    """Return the LLMs' node vectors, (n_llms, e): hashed words of their descriptions, statistics.
 
     Args:
-        llms: Their facts.
+        llms: Names, descriptions, sizes and prices.
         mean: (n_llms,) mean scores.
         usd: (n_llms,) mean scaled logarithms of dollars.
     """
@@ -83,7 +83,7 @@ def describe(llms: Sequence[LLMInfo], mean: Floats, usd: Floats) -> Floats32:
         f"price {llm.input_price or 0:g} {llm.output_price or 0:g}"
         for llm in llms
     ]
-    # unit vectors have entries of about 0.1; statistics and words are to weigh alike
+    # entries of unit vectors are about 0.1: scale the words to the size of the statistics
     words = make_encoder(WORDS).encode(texts) * np.float32(8)
     return np.column_stack([words, mean, usd]).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Trains the graph: part of the queries carry messages, the others' scores are predicted."""
+"""Training of the graph: some queries carry messages, the scores of the others are predicted."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from waypost_routers._neural.epochs import (
 from waypost_routers._shared import Distinct
 
 FEWEST = 4
-"""With fewer queries there is nothing to learn from: each LLM keeps its mean."""
+"""Minimum number of queries to train on; with fewer, each LLM keeps its mean."""
 
 LARGEST_BATCH, FEWEST_BATCHES, SMALLEST_BATCH = 512, 4, 16
-"""Predicted queries in a step; few are cut into so many steps, of at least so many."""
+"""Limits of the predicted queries per step and of the steps per epoch; the smallest batch wins."""
 
 AVERAGED_EPOCHS = 3
-"""Weights are used as a moving average over so many epochs, which varies less than any of them."""
+"""Epochs in the moving average of the weights, which has less variance than single weights."""
 
 _SPARE = 1.5
 
 
 @dataclass(frozen=True)
 class GraphTraining:
-    """How the network is trained.
+    """Training settings of the network.
 
     Attributes:
         hidden: Width of all states.
-        k: Neighbours of a query.
+        k: Number of neighbours of a query.
         visible: Share of the queries whose edges carry messages, drawn anew in each epoch.
-        learning_rate: Of AdamW; falls to 0 as a cosine over the epochs.
-        weight_decay: Decoupled.
-        dropout: Share of a predicted query's embedding and state left out.
-        epochs: Most of them.
-        seed: Of weights, draws and dropout.
+        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over the epochs.
+        weight_decay: Decoupled weight decay.
+        dropout: Share of a predicted query's embedding and state dropped.
+        epochs: Maximum number of epochs.
+        seed: Seed of weights, draws and dropout.
     """
 
     hidden: int
@@ -69,7 +69,7 @@ class GraphLearner(Learner):
 
     Args:
         data: Training data.
-        known: Its distinct questions.
+        known: The distinct questions of the data.
         how: The settings.
     """
 
@@ -110,7 +110,7 @@ class GraphLearner(Learner):
         return np.array_split(predicted, -(-len(predicted) // size) or 1)
 
     def epoch(self) -> None:
-        """Hide the edges of some queries, and predict them in batches."""
+        """Train for one more epoch: hide the edges of some queries and predict them in batches."""
         import torch
 
         if len(self.known.rows) < FEWEST:
@@ -156,7 +156,7 @@ class GraphLearner(Learner):
                 kept += pull * (new - kept)
 
     def model(self) -> GraphState:
-        """Precompute everything that does not depend on the query, all training edges visible."""
+        """Return everything that does not depend on the query, with all training edges visible."""
         import torch
 
         net, rows = self.averaged, self.known.rows
@@ -181,7 +181,7 @@ class GraphLearner(Learner):
         ).in_order(self._order)
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these settings of `GraphTraining` from now on; the cosine goes on where it is."""
+        """Set these settings of `GraphTraining` for later epochs; the cosine schedule continues."""
         before, self.how = self.how, replace(self.how, **settings)
         self.net.dropout = self.how.dropout
         for group in self._optimizer.param_groups:
@@ -194,7 +194,7 @@ class GraphLearner(Learner):
             group["lr"] = begun if self._steps else self.how.learning_rate
 
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
         return {
             "steps": np.array([self._steps]),
             "random": random_state(self._draw),
@@ -205,7 +205,7 @@ class GraphLearner(Learner):
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         import torch
 
         restore_module(self.net, within(arrays, "net"))

@@ -37,11 +37,11 @@ def message_passing() -> Any:
 
 
 def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
-    """Build the network; its weights come from torch's generator.
+    """Build the network; its weights are drawn from torch's generator.
 
-    Messages go both ways between queries and LLMs, gated by the facts of their edge, and by tasks
-    between queries of one task. What a new query gets is a weighted mean of its nearest training
-    queries' states; its score with an LLM is the product of their states.
+    Messages pass both ways between queries and LLMs, gated by the features of the edge, and through
+    tasks between queries of one task. A new query receives a weighted mean of its nearest training
+    queries' states; its score for an LLM is the dot product of their states.
 
     Raises:
         MissingExtraError: torch-geometric is not installed.
@@ -52,7 +52,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
     base: Any = message_passing()
 
     class Gated(base):  # type: ignore[misc]
-        """Mean of the neighbours' states, each multiplied by a map of the edge's facts."""
+        """Mean of the neighbours' states, each multiplied by a linear map of the edge features."""
 
         def __init__(self) -> None:
             super().__init__(aggr="mean")
@@ -79,7 +79,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
             return x_j
 
     class Net(nn.Module):
-        """States of the training graph (`states`), and scores of queries outside of it."""
+        """States of the training graph (`states`), and scores of queries outside it (`logits`)."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -93,7 +93,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
             self.near = nn.Linear(hidden, hidden)
             self.output = nn.Linear(hidden, hidden)
             self.level = nn.Linear(hidden, 1, bias=False)
-            # before the first step every score is its LLM's mean
+            # zeros: before the first step every score is its LLM's mean
             for start in (self.level.weight, self.output.weight, self.output.bias):
                 nn.init.zeros_(start)
             self.log_tau = nn.Parameter(torch.tensor(float(np.log(0.1))))
@@ -119,7 +119,7 @@ def build_net(graph: Graph, hidden: int, dropout: float) -> Any:
         def logits(
             self, rows: Any, states: Any, llms: Any, index: Any, similarity: Any, share: Any
         ) -> Any:
-            """Score rows (b, d) whose neighbours are ``index`` (b, k), 0 of ``share`` if none."""
+            """Score rows (b, d) with neighbours ``index`` (b, k); ``share`` is 0 for padding."""
             far = torch.where(share > 0, similarity, torch.full_like(similarity, -2.0))
             weights = torch.exp((far - far.max(1, keepdim=True).values) / self.log_tau.exp())
             weights = weights * share

@@ -1,4 +1,4 @@
-"""What is left of a trained graph: a projection, the states of all nodes, and dot products."""
+"""The inference state of a trained graph: a projection, node states, and dot products."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from waypost_routers._neighbors.memory import Neighbours
 
 @dataclass(frozen=True, eq=False)
 class GraphState:
-    """Scores a query by one projection, its nearest training queries and a dot product an LLM.
+    """A scorer by one projection, the nearest training queries and one dot product per LLM.
 
     Attributes:
         memory: float32 (n, d), embeddings of the training queries.
-        near: float32 (n, hidden), what each passes to a query near it.
+        near: float32 (n, hidden), message of each training query to a query near it.
         projection: float32 (d, hidden).
         bias: (hidden,).
         llms: (n_llms, hidden).
@@ -36,7 +36,7 @@ class GraphState:
     tau: Floats
 
     def logits(self, rows: Floats32, found: Neighbours) -> Floats:
-        """Return the scores' logits, (n_rows, n_llms), of rows and their neighbours."""
+        """Return the logits of the scores, (n_rows, n_llms), for rows and their neighbours."""
         behind = found.similarity - found.nearest_similarity[:, None]
         weights = found.share * np.exp(behind / self.tau[0])
         weights /= weights.sum(axis=1, keepdims=True)
@@ -46,7 +46,7 @@ class GraphState:
         return np.asarray(state @ self.llms.T + self.level)
 
     def in_order(self, order: NDArray[np.intp]) -> GraphState:
-        """Return it with LLM ``order[k]`` at place k."""
+        """Return the state with LLM ``order[k]`` at place k."""
         return replace(self, llms=self.llms[order], level=self.level[order])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -55,5 +55,5 @@ class GraphState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> GraphState:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the state from `to_arrays`."""
         return cls(**arrays)

@@ -1,1 +1,1 @@
-"""Linear models: ridge, logistic, support vectors, lengths of answers."""
+"""Linear models: ridge, logistic and support vector regression, and answer lengths."""

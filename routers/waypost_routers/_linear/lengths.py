@@ -1,7 +1,7 @@
-"""How long each LLM's answer will be, or what its call will cost, from the query's embedding.
+"""Prediction of each LLM's output tokens, or dollars of a call, from the query's embedding.
 
-Ridge regression of the logarithm (CARROT, arXiv 2502.03261, predicts quality and cost alike), and
-Duan's smearing factor (1983) to come back from the mean of a logarithm to a mean.
+The method is ridge regression of the logarithm (CARROT, arXiv 2502.03261, also predicts both
+quality and cost). Duan's smearing factor (1983) turns the mean of the logarithm into a mean.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from waypost_routers._linear.ridge import Ridge, fit_ridge, folds_of
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """Predicts one positive number for each LLM.
+    """A regression of one positive number per LLM.
 
     Attributes:
-        ridge: Of its logarithm.
+        ridge: Regression of the logarithm.
         smearing: (n_llms,) mean of exp(residual).
-        low, high: (n_llms,) range of the training values, which predictions keep to.
-        measured: (n_llms,) whether the LLM has any value; NaN is predicted where not.
+        low, high: (n_llms,) range of the training values; predictions are clipped to it.
+        measured: (n_llms,) whether the LLM has any value; without one the prediction is NaN.
     """
 
     ridge: Ridge
@@ -58,19 +58,19 @@ class Lengths:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lengths:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the regression from `to_arrays`."""
         ridge = Ridge.from_arrays(arrays)
         smearing, low, high = (arrays[name] for name in ("smearing", "low", "high"))
         return cls(ridge, smearing, low, high, arrays["measured"].astype(bool))
 
 
 def fit_tokens(data: RoutingData) -> Lengths | None:
-    """Learn generated tokens; None where none was recorded or there are no embeddings."""
+    """Fit output tokens; return None if none were recorded or there are no embeddings."""
     return _fit(data, data.output_tokens, least=1.0)
 
 
 def fit_dollars(data: RoutingData) -> Lengths | None:
-    """Learn recorded dollars; None where none was recorded or there are no embeddings."""
+    """Fit recorded dollars; return None if none were recorded or there are no embeddings."""
     return _fit(data, data.cost_usd, least=1e-9)
 
 
@@ -79,7 +79,7 @@ def _fit(data: RoutingData, values: Floats, least: float) -> Lengths | None:
     measured: NDArray[np.bool_] = np.asarray(known.any(axis=0))
     if not measured.any() or data.embeddings is None:
         return None
-    # a column without any value is fitted to a constant, and then left out of predictions
+    # a column without values is fitted to a constant; `measured` then masks its predictions
     logs = np.log(np.maximum(np.where(measured, values, 1.0), least))
     ridge, outside = fit_ridge(data.embeddings, logs, folds_of(data), same_penalty=False)
     residual = np.where(known, logs - outside, np.nan)

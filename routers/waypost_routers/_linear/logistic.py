@@ -13,12 +13,12 @@ _FAR = 30.0
 
 def sigmoid(values: Floats) -> Floats:
     """Return 1 / (1 + exp(-x)), without overflow."""
-    # not np.clip, whose own cost counts beside the few values of one request
+    # np.clip has more overhead, which matters for the few values of one request
     return np.asarray(1.0 / (1.0 + np.exp(-np.minimum(np.maximum(values, -_FAR), _FAR))))
 
 
 def logit(values: Floats, margin: float = 1e-4) -> Floats:
-    """Return log(p / (1 - p)); values closer than ``margin`` to 0 or 1 count as that."""
+    """Return log(p / (1 - p)) of values clipped to [margin, 1 - margin]."""
     inside = np.minimum(np.maximum(values, margin), 1 - margin)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
@@ -30,10 +30,10 @@ def fit_logistic(
     precision: Floats,
     weights: Floats | None = None,
 ) -> Floats:
-    """Find the coefficients of highest posterior density.
+    """Return the maximum a posteriori coefficients.
 
     Args:
-        features: (n, d); a constant column is the caller's.
+        features: (n, d), with a constant column if there is an intercept.
         targets: (n,) in [0, 1].
         prior: (d,) prior means.
         precision: (d,) prior precisions, counted in rows: 0 is no prior.

@@ -1,7 +1,7 @@
-"""Ridge regression of many columns at once, unmeasured cells left out.
+"""Ridge regression of many columns at once, with unmeasured cells left out.
 
-The penalty is chosen by cross-validation. The folds share one matrix of products, from which each
-takes its own part off, so that ten folds and all penalties cost little more than ten fits.
+The penalty is chosen by cross-validation. All folds share one Gram matrix, from which each fold's
+part is subtracted, so that n folds and all penalties cost little more than n fits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from waypost.contracts.splits import fold_of
 from waypost.contracts.types import Floats
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Tried penalties, in hundredths of the rows' total squared length around their mean."""
+"""Candidate penalties, in hundredths of the rows' total squared distance from their mean."""
 
 _MOST_LEVERAGE = 0.999
 
@@ -30,7 +30,7 @@ class Ridge:
     Attributes:
         weights: (d, n_columns).
         intercept: (n_columns,).
-        penalty: Of `PENALTIES` (or the one asked for), by column, (n_columns,).
+        penalty: (n_columns,), the chosen or given penalty of each column.
     """
 
     weights: Floats
@@ -51,7 +51,7 @@ class Ridge:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Ridge:
-        """Rebuild it from `to_arrays`."""
+        """Rebuild the map from `to_arrays`."""
         return cls(arrays["weights"], arrays["intercept"], arrays["penalty"])
 
 
@@ -59,7 +59,7 @@ FOLDS = 8
 
 
 def folds_of(data: RoutingData) -> NDArray[np.intp]:
-    """Return the fold of each question, (n,): near-duplicates share one, row order is nothing."""
+    """Return each question's fold, (n,), independent of row order; near-duplicates share one."""
     return fold_of(data.queries, FOLDS, 0, data.groups)
 
 
@@ -72,22 +72,22 @@ def fit_ridge(
     same_penalty: bool = True,
     contrasts: bool = False,
 ) -> tuple[Ridge, Floats]:
-    """Fit, the penalty chosen by cross-validation.
+    """Fit the map, with the penalty chosen by cross-validation.
 
     Args:
         features: (n, d).
         targets: (n, n_columns), NaN where unknown; a column has at least one known value.
-        fold: (n,) the fold of each row; rows that are one question are in one fold.
-        penalties: To choose from, relative to the mean squared length of the centred rows: they
-            do not depend on the number of rows or their length.
-        same_penalty: One for all columns; else one for each.
-        contrasts: Judge penalties by how well the differences between a row's columns are
-            predicted, not their level: which LLM is better is a weaker signal than which question
-            is harder, and wants a higher penalty.
+        fold: (n,) fold of each row; rows of the same question are in one fold.
+        penalties: Candidates, relative to the total squared length of the centred rows, so that
+            they depend neither on the number of rows nor on their length.
+        same_penalty: Whether all columns share one penalty.
+        contrasts: Choose penalties by the error of differences between a row's columns, not of
+            their level: which LLM is better is a weaker signal than which question is harder, and
+            needs a higher penalty.
 
     Returns:
         The map, and out-of-sample predictions (n, n_columns), each by a map fitted without the
-        row's fold; where a fold holds all of a column's values, they are the column's mean.
+        row's fold; if a fold holds all of a column's values, they are the column's mean.
     """
     known = ~np.isnan(targets)
     groups: dict[bytes, list[int]] = {}
@@ -124,10 +124,10 @@ def fit_ridge(
 
 
 def _narrow(rows: Floats) -> tuple[Floats, Floats | None]:
-    """Turn wide rows into their own span: the same fit, in as many columns as there are rows.
+    """Project wide rows (d > n) onto their span: the same fit in at most n columns.
 
     Returns:
-        Rows (n, r), and the map (d, r) that brings weights back; None where rows are not wide.
+        Rows (n, r), and the map (d, r) that restores weights; None if rows are not wide.
     """
     if len(rows) >= rows.shape[1]:
         return rows, None
@@ -148,7 +148,7 @@ class _Solved:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Sums over the measured rows of some columns, all that a fit needs."""
+    """Sufficient statistics of a fit: sums over the measured rows of some columns."""
 
     count: int
     x: Floats  # (d,)
@@ -163,7 +163,7 @@ class _Sums:
 
     def without(self, rows: Floats, targets: Floats, measured: NDArray[np.bool_]) -> _Sums:
         part = _Sums.of(rows, targets, measured)
-        if part.count == self.count:  # nothing would be left: the mean is all there is to say
+        if part.count == self.count:  # no row is left: predict the mean
             return _Sums(self.count, 0 * self.x, self.y, 0 * self.xx, 0 * self.xy)
         return _Sums(
             self.count - part.count,

@@ -1,4 +1,4 @@
-"""The RBF kernel by landmarks (Nystroem; Williams and Seeger, 2000), exact where all rows are."""
+"""Support vector regression by a landmark RBF kernel (Nystroem; Williams and Seeger, 2000)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from waypost.contracts.types import Floats
 
 _SMALLEST = 1e-7
-"""Directions in which the landmarks vary less than this share of the most are left out."""
+"""Eigenvalues of the kernel below this share of the largest are dropped."""
 
 
 def rbf(rows: NDArray[Any], landmarks: NDArray[Any], gamma: float) -> Floats:
@@ -22,7 +22,7 @@ def rbf(rows: NDArray[Any], landmarks: NDArray[Any], gamma: float) -> Floats:
 
 
 def gamma_scale(rows: NDArray[Any]) -> float:
-    """Return 1 over the total variance of the rows, what scikit-learn calls ``scale``."""
+    """Return 1 / total variance of the rows, as scikit-learn's ``gamma="scale"``."""
     variance = float(np.asarray(rows, np.float64).var(axis=0).sum())
     return 1.0 / variance if variance > 1e-12 else 1.0
 
@@ -31,9 +31,9 @@ def draw_landmarks(rows: NDArray[Any], most: int, seed: int) -> NDArray[Any]:
     """Return all rows, or ``most`` of them drawn by seed.
 
     Args:
-        rows: Distinct and in an order of their own (`distinct`), which the draw then depends on.
-        most: Number of landmarks, at most.
-        seed: Of the draw.
+        rows: Distinct rows in canonical order (`distinct`): the draw depends on the order.
+        most: Maximum number of landmarks.
+        seed: Seed of the draw.
     """
     if len(rows) <= most:
         return rows
@@ -41,7 +41,7 @@ def draw_landmarks(rows: NDArray[Any], most: int, seed: int) -> NDArray[Any]:
 
 
 def whitening(landmarks: NDArray[Any], gamma: float) -> Floats:
-    """Return a map (n_landmarks, p): dot products of ``rbf(rows) @ map`` are the kernel."""
+    """Return a map (n_landmarks, p); the dot products of ``rbf(rows) @ map`` are the kernel."""
     values, vectors = np.linalg.eigh(rbf(landmarks, landmarks, gamma))
     kept = values > _SMALLEST * values[-1]
     return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
@@ -55,7 +55,7 @@ _HALVINGS = 20
 def fit_svr(
     features: Floats, targets: Floats, weights: Floats, c: float, epsilon: float
 ) -> tuple[Floats, Floats]:
-    """Fit one regression for each column.
+    """Fit one regression per column.
 
     Args:
         features: (n, p).
@@ -63,7 +63,7 @@ def fit_svr(
         weights: (n, n_columns), 0 leaves a cell out; each column sums to 1, so that ``c`` does not
             depend on the number of rows.
         c: Weight of the mean loss against the norm: scikit-learn's C times the number of rows.
-        epsilon: Errors up to this cost nothing.
+        epsilon: Largest error without loss.
 
     Returns:
         Coefficients (p, n_columns) and intercepts (n_columns,).
@@ -80,7 +80,7 @@ def fit_svr(
 
 
 def same_weights(weights: Floats) -> list[list[int]]:
-    """Group the columns that have the same weights: they share matrices."""
+    """Return groups of columns with equal weights, which can share matrices."""
     groups: dict[bytes, list[int]] = {}
     for column in range(weights.shape[1]):
         groups.setdefault(weights[:, column].tobytes(), []).append(column)
@@ -91,7 +91,7 @@ def _newton(
     rows: Floats, target: Floats, weight: Floats, gram: Floats, c: float, epsilon: float
 ) -> Floats:
     norm = np.ones(rows.shape[1])
-    norm[-1] = 0.0  # the intercept is free
+    norm[-1] = 0.0  # no penalty on the intercept
 
     def objective(beta: Floats) -> float:
         outside = np.maximum(np.abs(rows @ beta - target) - epsilon, 0.0)
@@ -131,14 +131,14 @@ def held_out_errors(
 ) -> Floats:
     """Return the mean squared error on held-out questions for each of ``cs``, (n_cs,).
 
-    By the solutions at epsilon 0, which one decomposition gives for every C; the tube moves them
-    little against what C does.
+    It uses the solutions at epsilon 0, which one eigendecomposition gives for every C. Epsilon
+    changes them little compared with C.
 
     Args:
         features: (n, p).
         targets: (n, n_columns).
         weights: (n, n_columns), as in `fit_svr`.
-        cs: To compare.
+        cs: Values of C to compare.
         held_out: Features (n_held, p) and scores (n_held, n_columns), NaN where not measured.
     """
     held_features, held_scores = held_out

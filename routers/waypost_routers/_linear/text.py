@@ -1,9 +1,9 @@
-"""Features of a text itself, beside its embedding: its words, and the form it is written in.
+"""Text features besides the embedding: the words of a text and its surface form.
 
-Counts of n-grams are hashed with a sign into a few hundred columns (Weinberger et al., 2009), so
-that nothing is learned or stored, and a text takes a fraction of a millisecond. Sentence encoders
-are trained to ignore how a question is put; which benchmark or template a question comes from, and
-so which LLM copes with it, often shows there.
+Signed counts of n-grams are hashed into a few hundred columns (Weinberger et al., 2009). Nothing is
+learned or stored, and a text takes a fraction of a millisecond. Sentence encoders are trained to
+ignore wording and layout. These often show which benchmark or template a question comes from, and
+so which LLM answers it well.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _FORM_GRAMS = (2, 3, 4)
 def word_features(texts: Sequence[str]) -> NDArray[np.float32]:
     """Hash words and pairs of words in lower case.
 
-    Returns float32 (n_texts, `DIMENSION`), rows of unit length, or of zeros where a text has no
-    word. A row depends on its own text only.
+    Return float32 (n_texts, `DIMENSION`), rows of unit length, or zeros if a text has no word.
+    A row depends only on its own text.
     """
     return _hashed(texts, _words)
 
 
 def form_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Hash character n-grams of the text's form: what is left when letters and digits are alike.
+    """Hash character n-grams of the text's form, with letters and digits masked.
 
-    Runs of small letters become ``a``, of capitals ``A``, of digits ``0``: what stays is
-    punctuation, line breaks, options, code and formulas. Returns as `word_features`.
+    Runs of lower-case letters become ``a``, of capitals ``A``, of digits ``0``. Punctuation, line
+    breaks, options, code and formulas remain. Return an array as `word_features` does.
     """
     return _hashed(texts, _form)
 
@@ -50,7 +50,7 @@ def form_features(texts: Sequence[str]) -> NDArray[np.float32]:
 def text_features(
     batch: QueryBatch, kind: Callable[[Sequence[str]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Return `word_features` or `form_features` of the batch, computed once for all who ask."""
+    """Return text features of the batch, computed by ``kind`` once per batch and cached."""
     return batch.once(kind, lambda: kind([query.text for query in batch.queries]))
 
 
@@ -73,7 +73,7 @@ def _form(text: str) -> Iterable[str]:
 def _hashed(texts: Sequence[str], grams: Callable[[str], Iterable[str]]) -> NDArray[np.float32]:
     rows = np.zeros((len(texts), DIMENSION), np.float32)
     for row, text in zip(rows, texts, strict=True):
-        found = Counter(grams(text))  # counted first: few of the many grams are distinct
+        found = Counter(grams(text))  # counted before hashing: few grams are distinct
         if not found:
             continue
         hashed = np.array(_crc32(found), np.int64)
@@ -88,6 +88,6 @@ def _hashed(texts: Sequence[str], grams: Callable[[str], Iterable[str]]) -> NDAr
 
 def _crc32(grams: Iterable[str]) -> list[int]:
     try:
-        return [crc32(gram.encode()) for gram in grams]  # twice as fast as with a handler
+        return [crc32(gram.encode()) for gram in grams]  # twice as fast as with an error handler
     except UnicodeEncodeError:  # a lone surrogate
         return [crc32(gram.encode("utf-8", "surrogatepass")) for gram in grams]

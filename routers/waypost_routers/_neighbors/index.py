@@ -1,8 +1,8 @@
-"""Candidates among many rows, by faiss: inverted lists of vectors in 8 bits a number.
+"""Approximate nearest neighbours by faiss: inverted lists of 8-bit quantized vectors.
 
-The lists nearest to a query are read instead of all rows. What they give is ranked again by the
-vectors themselves in float64, as an exact search ranks its own candidates, so that similarities,
-ties and shares are those of an exact search over the rows that were found.
+Only the lists nearest to a query are read. Their rows are ranked again by float64 products of the
+original vectors, as in the exact search. So similarities, ties and shares are those of an exact
+search over the rows found.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from waypost.contracts.types import Floats32
 from waypost_routers._neighbors.memory import Neighbours, Ranked, exactly, joined, nearest, ranked
 
 LISTS_READ = 64
-"""Lists read for a query: an eighth of 100,000 rows."""
+"""Number of lists read for a query: an eighth of the lists for 100,000 rows."""
 
 _LISTS = 1.6
-"""Lists, in square roots of the number of rows."""
+"""Number of lists over the square root of the number of rows."""
 
 _ROUNDS = 10
 _LEARNED_FROM = 64
-"""Rows that the centre of a list is learned from, on average, at most."""
+"""Maximum mean number of training rows per list centre."""
 
 _SPARE = 6
-"""Rows read for each that is asked for, at least; where k is so large, the search is exact."""
+"""Minimum number of rows read per neighbour requested; with fewer, the search is exact."""
 
 _BLOCK = 256
 
@@ -48,7 +48,7 @@ class Index:
 
     @classmethod
     def build(cls, memory: Floats32, seed: int = 0) -> Index:
-        """Cut the memory into lists; the same rows give the same lists.
+        """Build the lists; the same rows give the same lists.
 
         Raises:
             MissingExtraError: faiss is not installed.
@@ -63,7 +63,7 @@ class Index:
         lists.cp.seed, lists.cp.niter = seed, _ROUNDS
         lists.cp.min_points_per_centroid, lists.cp.max_points_per_centroid = 1, _LEARNED_FROM
         threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)  # sums do not depend on how many cores there are
+        faiss.omp_set_num_threads(1)  # rounding must not depend on the number of cores
         try:
             lists.train(memory)
             lists.add(memory)
@@ -77,10 +77,10 @@ class Index:
         return cls(lists, lists.quantizer.reconstruct_n(0, lists.nlist))
 
     def nearest(self, memory: Floats32, queries: Floats32, k: int) -> Neighbours:
-        """Find about the ``k`` most similar rows for each query; see `_memory.nearest`.
+        """Return approximately the ``k`` most similar rows for each query; see `memory.nearest`.
 
         Args:
-            memory: What the index was built from.
+            memory: Rows that the index was built from.
             queries: float32 (n_queries, d), unit rows.
             k: At least 1; capped at the number of rows.
         """
@@ -92,9 +92,9 @@ class Index:
         return joined([self._search(memory, queries[i : i + _BLOCK], k) for i in starts], k)
 
     def _search(self, memory: Floats32, queries: Floats32, k: int) -> Ranked:
-        wanted = min(k + max(k // 2, 32), len(memory))  # 8 bits may misplace some of them
+        wanted = min(k + max(k // 2, 32), len(memory))  # quantization may misrank some rows
         queries = np.ascontiguousarray(queries, np.float32)
-        # one product a query: a list at the border is read or not whatever else is asked
+        # one product per query, so that the lists read do not depend on the batch
         near = np.stack([self.centres @ query for query in queries])
         place = near.shape[1] - self.lists.nprobe
         read = np.argpartition(near, place, axis=1)[:, place:]
@@ -106,7 +106,7 @@ class Index:
         similar = exactly(memory, queries, query, row)
         index, similarity = ranked(len(queries), query, row, similar, k)
         kept, had = (similarity > -np.inf).sum(axis=1), (found >= 0).sum(axis=1)
-        # Where nothing was left over, rows as similar as the last may not have been found.
+        # If no candidate was left over, rows tied with the last one may be missing.
         short = np.flatnonzero((kept == had) & (had < len(memory)))
         if len(short) == 0:
             return index, similarity
@@ -121,12 +121,12 @@ class Index:
         return index, similarity
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return faiss's own bytes; no code is among them."""
+        """Return the index as faiss's serialized bytes, which contain no code."""
         return {"lists": _faiss().serialize_index(self.lists)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Index:
-        """Rebuild it from `to_arrays`.
+        """Rebuild the index from `to_arrays`.
 
         Raises:
             MissingExtraError: faiss is not installed.

@@ -1,6 +1,6 @@
 """Spherical k-means (Dhillon and Modha, 2001), seeded by k-means++ (Arthur, Vassilvitskii, 2007).
 
-It depends on which distinct vectors there are, not on their order nor on how often one stands.
+The result depends on the set of distinct vectors, not on their order or duplicates.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from waypost.contracts.types import Floats32
 
 MOST_ROWS = 20_000
-"""Distinct vectors that centroids are learned from; of more, a seeded sample."""
+"""Maximum number of distinct vectors used to fit centroids; of more, a seeded sample."""
 
 _STEPS = 30
 
 
 def distinct_rows(rows: Floats32, seed: int) -> Floats32:
-    """Return each distinct row once, in an order of their own; a sample of `MOST_ROWS` of more."""
+    """Return the distinct rows in sorted order, or a seeded sample of `MOST_ROWS` of them."""
     distinct = np.unique(rows, axis=0)
     if len(distinct) <= MOST_ROWS:
         return distinct
@@ -26,15 +26,15 @@ def distinct_rows(rows: Floats32, seed: int) -> Floats32:
 
 
 def fit_centroids(distinct: Floats32, k: int, seed: int) -> Floats32:
-    """Find the centroids of ``k`` clusters.
+    """Return the centroids of ``k`` clusters.
 
     Args:
         distinct: From `distinct_rows`.
         k: At least 1; capped at the number of rows.
-        seed: Of the first centroids.
+        seed: Seed of the first centroids.
 
     Returns:
-        float32 (k, d), unit rows; fewer than k where clusters were left empty.
+        float32 (k, d), unit rows; fewer than k if clusters are left empty.
     """
     centroids = _spread_out(distinct, min(k, len(distinct)), np.random.default_rng(seed))
     labels = np.full(len(distinct), -1, np.intp)
@@ -54,14 +54,14 @@ def fit_centroids(distinct: Floats32, k: int, seed: int) -> Floats32:
 
 
 def nearest_centroid(rows: Floats32, centroids: Floats32) -> NDArray[np.intp]:
-    """Return the number of each row's most similar centroid, (n,)."""
+    """Return the index of each row's most similar centroid, (n,)."""
     return np.asarray((rows @ centroids.T).argmax(axis=1))
 
 
 def _spread_out(rows: Floats32, k: int, draw: np.random.Generator) -> Floats32:
-    """Draw rows one after another, each with a chance that grows with its distance to those.
+    """Draw rows in turn, with probability proportional to the distance to the rows drawn before.
 
-    Each time a few are drawn and the one that leaves the least distance is kept (greedy k-means++).
+    Each turn draws a few rows and keeps the one with the least total distance (greedy k-means++).
     """
     chosen = [int(draw.integers(len(rows)))]
     distance = _distance(rows, rows[chosen])[:, 0]

@@ -1,10 +1,9 @@
-"""Exact nearest neighbours by cosine, the same alone, in any batch and in any row order.
+"""Exact nearest neighbours by cosine, independent of batch size and row order.
 
-Matrix products are taken in float32 to find the candidates, for a block of queries at once; their
-similarities are then computed again in float64, one query at a time (where that costs more, all
-products are float64), so that the size of a batch cannot move a neighbour in or out. Rows that are
-equally similar to a query at the k-th place share what is left of the k, rather than the order of
-the file choosing among them.
+Float32 matrix products find the candidates for a block of queries. The candidates' similarities are
+then computed again in float64, one query at a time, so that the batch size does not change the
+neighbours. (If float64 products of all rows cost less, they are used instead.) Rows tied at the
+k-th place share the remaining places equally, so that row order does not choose among them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ TIE = 1e-9
 """Float64 similarities closer than this are equal."""
 
 SAME = 1.0 - 1e-5
-"""Rows more similar than this are one question asked twice."""
+"""Rows more similar than this are duplicates of one question."""
 
 FLOAT32_ERROR = 1e-5
 _BLOCK_BYTES = 16e6
@@ -37,13 +36,13 @@ _LEFT_OUT = -2.0
 class Neighbours:
     """The nearest rows of each query, padded to one width.
 
-    Those that `nearest` found come nearest first.
+    Rows from `nearest` are sorted, nearest first.
 
     Attributes:
         index: Rows of the memory, (n_queries, width); 0 where ``share`` is 0.
         similarity: Cosine, (n_queries, width); -1 where ``share`` is 0.
-        share: In [0, 1]: 1 for a neighbour, less for those tied at the k-th place, 0 for
-            padding. A query's shares sum to k, or to the number of rows there were.
+        share: (n_queries, width), in [0, 1]: 1 for a neighbour, less for rows tied at the k-th
+            place, 0 for padding. A query's shares sum to k, or to the number of rows if fewer.
     """
 
     index: NDArray[np.intp]
@@ -51,7 +50,7 @@ class Neighbours:
     share: Floats
 
     def take(self, k: int) -> Neighbours:
-        """Return the nearest ``k`` of what `nearest` found for that many or more."""
+        """Return the nearest ``k``; this must be a result of `nearest` for at least ``k``."""
         if self.similarity.shape[1] == 0:
             return self
         filled = self.share > 0
@@ -62,7 +61,7 @@ class Neighbours:
         return Neighbours(self.index[used], self.similarity[used], share[used])
 
     def parts(self, cells: int) -> Iterator[Neighbours]:
-        """Cut it into parts of some queries each, with at most so many neighbours in all."""
+        """Yield parts of some queries each, with at most ``cells`` neighbours per part."""
         size = max(cells // max(self.index.shape[1], 1), 1)
         for start in range(0, len(self.index), size):
             rows = slice(start, start + size)
@@ -70,7 +69,7 @@ class Neighbours:
 
     @property
     def nearest_similarity(self) -> Floats:
-        """Similarity of each query's nearest row, (n_queries,); -1 where it has none."""
+        """Similarity of each query's nearest row, (n_queries,); -1 if there is none."""
         if self.similarity.shape[1] == 0:
             return np.full(len(self.similarity), -1.0)
         return np.asarray(self.similarity.max(axis=1))
@@ -79,14 +78,14 @@ class Neighbours:
 def nearest(
     memory: Floats32, queries: Floats32, k: int, *, other_questions_only: bool = False
 ) -> Neighbours:
-    """Find the ``k`` most similar rows of ``memory`` for each query.
+    """Return the ``k`` most similar rows of ``memory`` for each query.
 
     Args:
         memory: float32 (n_rows, d), unit rows.
         queries: float32 (n_queries, d), unit rows.
         k: At least 1; capped at n_rows.
-        other_questions_only: Leave out rows that are the query itself (`SAME`), as
-            leave-one-out estimates must where a question stands in the data twice.
+        other_questions_only: Leave out the query and its duplicates (`SAME`), for leave-one-out
+            estimates.
     """
     k = min(k, len(memory))
     if _doubles_pay(memory, len(queries), k):
@@ -97,33 +96,33 @@ def nearest(
 
 
 def block_size(memory: NDArray[Any]) -> int:
-    """Return of how many queries at once the products with all rows are taken."""
+    """Return the number of queries per block of products with all rows."""
     return max(1, int(_BLOCK_BYTES / (memory.itemsize * len(memory))))
 
 
 def _doubles_pay(memory: Floats32, n_queries: int, k: int) -> bool:
-    """Say whether float64 products with all rows cost less than float32 ones and k again.
+    """Return whether float64 products cost less than float32 ones plus k recomputed in float64.
 
-    A product costs a thirtieth of reading a row for a query alone; the memory is copied first.
+    A product in a block costs a thirtieth of one for a single query. The float64 copy costs extra.
     """
     n_rows, dimension = memory.shape
-    spared = k - n_rows / 32  # in rows read for one query
+    spared = k - n_rows / 32  # in single products per query
     return bool(n_rows * dimension * 8 <= _LARGEST_COPY and n_queries * spared > 2 * n_rows)
 
 
 Ranked = tuple[NDArray[np.intp], Floats]
-"""Rows of some queries and their similarities, (n_queries, width); -inf is padding."""
+"""Neighbours' row indices and similarities, (n_queries, width); similarity -inf is padding."""
 
 
 def _search(
     memory: NDArray[Any], queries: NDArray[Any], k: int, other_questions_only: bool
 ) -> Ranked:
-    """Search float32 or float64 rows."""
+    """Return the neighbours of ``queries`` among float32 or float64 rows."""
     product = queries @ memory.T
     if other_questions_only:
         product[product > SAME] = _LEFT_OUT
     least = np.maximum(bound(product, k), product.dtype.type(_LEFT_OUT / 2)) - FLOAT32_ERROR
-    # nonzero of a flat mask: half as long as of one with rows
+    # nonzero of a flat mask is twice as fast
     place = np.flatnonzero(product >= least[:, None])
     query, row = np.divmod(place, product.shape[1])
     if product.dtype == np.float64:
@@ -132,10 +131,10 @@ def _search(
 
 
 def bound(values: NDArray[Any], k: int) -> NDArray[Any]:
-    """Return a number for each row that its k-th highest value is not below, (n,).
+    """Return a lower bound of each row's k-th highest value, (n,).
 
-    The highest of each of more than k groups, and of these the k-th: a group that has it or more
-    has a value that high. With several values a group it is a small part of a full selection.
+    The values are cut into at least k groups. The bound is the k-th highest group maximum, which is
+    cheaper than selecting among all values.
     """
     n = values.shape[1]
     of_a_group = min(max(n // (2 * k), 1), _LARGEST_GROUP)
@@ -150,7 +149,7 @@ def bound(values: NDArray[Any], k: int) -> NDArray[Any]:
 def exactly(
     memory: Floats32, queries: Floats32, query: NDArray[np.intp], row: NDArray[np.intp]
 ) -> Floats:
-    """Return float64 similarities of pairs, in the order of their queries, (n_pairs,)."""
+    """Return float64 similarities of pairs, (n_pairs,); ``query`` is ascending."""
     similarity = np.empty(len(query))
     bounds = np.searchsorted(query, np.arange(len(queries) + 1)).tolist()
     for (start, end), one in zip(pairwise(bounds), queries.astype(np.float64), strict=True):
@@ -161,14 +160,14 @@ def exactly(
 def ranked(
     n_queries: int, query: NDArray[np.intp], row: NDArray[np.intp], similarity: Floats, k: int
 ) -> Ranked:
-    """Order each query's candidates; keep k and all that tie with the k-th.
+    """Sort each query's candidates; keep the first k and all ties with the k-th.
 
     Args:
-        n_queries: Queries, some of which may have no candidate.
-        query: Whose candidate it is, (n_candidates,), ascending.
-        row: Which row of the memory it is, (n_candidates,), ascending for each query.
+        n_queries: Number of queries; a query may have no candidate.
+        query: Query of each candidate, (n_candidates,), ascending.
+        row: Memory row of each candidate, (n_candidates,), ascending within a query.
         similarity: (n_candidates,), float64.
-        k: Rows to keep of each query, where there are so many.
+        k: Maximum number of rows per query, without ties.
     """
     return ordered(*padded(n_queries, query, row, similarity), k)
 
@@ -176,10 +175,10 @@ def ranked(
 def padded(
     n_queries: int, query: NDArray[np.intp], row: NDArray[np.intp], similarity: Floats
 ) -> Ranked:
-    """Give each query a row of its candidates, in their order; arguments as of `ranked`."""
+    """Return each query's candidates as one padded row, in their order; see `ranked`."""
     counts = np.bincount(query, minlength=n_queries)
     shape = (n_queries, int(counts.max(initial=0)))
-    if n_queries * shape[1] == len(query):  # all have as many, as one alone always has
+    if n_queries * shape[1] == len(query):  # equal counts, as always for a single query
         return row.reshape(shape), similarity.reshape(shape)
     index, filled = np.zeros(shape, np.intp), np.full(shape, -np.inf)
     column = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -188,10 +187,10 @@ def padded(
 
 
 def ordered(index: NDArray[np.intp], similarity: Floats, k: int) -> Ranked:
-    """Sort each query's candidates; keep k and all that tie with the k-th."""
+    """Sort each query's candidates; keep the first k and all ties with the k-th."""
     if similarity.shape[1] == 0:
         return index, similarity
-    row_of = np.arange(len(index))[:, None]  # take_along_axis would cost much of a decision
+    row_of = np.arange(len(index))[:, None]  # faster than take_along_axis for one query
     order = np.argsort(-similarity, axis=1, kind="stable")
     index, similarity = index[row_of, order], similarity[row_of, order]
     places = np.clip((similarity > -np.inf).sum(axis=1), 1, k) - 1
@@ -201,11 +200,11 @@ def ordered(index: NDArray[np.intp], similarity: Floats, k: int) -> Ranked:
 
 
 def joined(parts: Sequence[Ranked], k: int) -> Neighbours:
-    """Put the queries of several searches below each other, padded to one width.
+    """Concatenate the results of several searches, padded to one width.
 
     Args:
-        parts: Of each query its k nearest rows and those that tie with the k-th.
-        k: Rows searched for.
+        parts: For each query its k nearest rows and all ties with the k-th.
+        k: Number of rows searched for.
     """
     if len(parts) == 1 and not np.isinf(parts[0][1]).any():
         filled = np.ones(parts[0][0].shape, bool)
@@ -233,7 +232,7 @@ def _shared(
 
 
 def _shares(similarity: Floats, filled: NDArray[np.bool_], last: Floats, k: int) -> Floats:
-    """Give each neighbour its share of k places; those that tie with the last one split it."""
+    """Return each neighbour's share of k places; rows tied with the last one split the rest."""
     count, last = filled.sum(axis=1, keepdims=True), last[:, None]
     inside = filled & (similarity > last + TIE)
     tied = filled & (np.abs(similarity - last) <= TIE)
@@ -245,20 +244,20 @@ def _shares(similarity: Floats, filled: NDArray[np.bool_], last: Floats, k: int)
 def neighbour_mean(
     values: NDArray[np.floating[Any]], weights: Floats, prior: Floats, kappa: float | Floats
 ) -> Floats:
-    """Average the neighbours' values, shrunk towards a prior; unknown values have no part.
+    """Return the mean of the neighbours' known values, shrunk towards a prior.
 
     Args:
-        values: Of each query's neighbours, (n_queries, width, n_columns); NaN where unknown.
+        values: (n_queries, width, n_columns) values of the neighbours; NaN where unknown.
         weights: (n_queries, width), at least 0.
-        prior: (n_columns,), what a query without any known neighbour gets; NaN where unknown.
-        kappa: Weight of the prior, counted in neighbours; one for all columns or of each.
+        prior: (n_columns,), the result without any known neighbour; NaN where unknown.
+        kappa: Weight of the prior, counted in neighbours; a scalar or (n_columns,).
 
     Returns:
         (n_queries, n_columns); NaN only where neither a neighbour's value nor the prior is known.
     """
     known = ~np.isnan(values)
     rows = weights[:, None, :]
-    # not einsum, whose own cost counts beside the few rows of one request
+    # einsum has more overhead, which matters for the few rows of one request
     if known.all():
         total = (rows @ values)[:, 0, :]
         count = np.repeat(weights.sum(axis=1)[:, None], values.shape[2], axis=1)
@@ -274,17 +273,17 @@ def neighbour_mean(
 
 
 def similarity_floor(rows: Floats32, nearest_similarity: Floats, quantile: float) -> float:
-    """Learn how near the nearest training question usually is.
+    """Return the similarity below which a query is out of distribution.
 
     Args:
-        rows: Training rows, (n, d). A row that stands there several times counts once, so
-            that a question asked a thousand times does not decide alone.
-        nearest_similarity: (n,) similarity of each to the nearest other question; -1 where
-            there is none.
+        rows: Training rows, (n, d). Duplicate rows count once, so that a frequent question does
+            not dominate.
+        nearest_similarity: (n,) similarity of each row to the nearest other question; -1 if there
+            is none.
         quantile: Share of the distinct rows below the floor.
 
     Returns:
-        The floor; -1, which nothing is below, where there are no two questions.
+        The floor; -1, which flags nothing, if there are fewer than two questions.
     """
     _, first = np.unique(np.round(rows, 5), axis=0, return_index=True)
     known = nearest_similarity[first]
@@ -293,17 +292,17 @@ def similarity_floor(rows: Floats32, nearest_similarity: Floats, quantile: float
 
 
 def neighbours(batch: QueryBatch, memory: Floats32, k: int) -> Neighbours:
-    """Find the ``k`` most similar rows of ``memory`` for each query of the batch.
+    """Return the ``k`` most similar rows of ``memory`` for each query of the batch.
 
-    Routers that are asked with one batch and hold one memory share its products, where these are
-    few enough to be kept: a product with all rows is most of what a decision costs.
+    Routers with the same memory share the products of a batch if they fit one block: the products
+    with all rows are most of a decision's cost.
 
     Args:
         batch: With embeddings, unit rows of ``memory``'s width.
         memory: float32 (n_rows, d), unit rows.
         k: At least 1; capped at n_rows.
     """
-    assert batch.embeddings is not None  # `predict` looked
+    assert batch.embeddings is not None  # checked by `predict`
     queries, k, size = batch.embeddings, min(k, len(memory)), block_size(memory)
     if len(queries) <= size:
         product = batch.once(memory, lambda: queries @ memory.T)
@@ -320,7 +319,7 @@ def _nearest_by(
     query, row = np.divmod(place, product.shape[1])
     values = product.ravel()[place].astype(np.float64)
     index, similarity = padded(len(queries), query, row, values)
-    # What is above the k-th product by more than both may be wrong is near for certain.
+    # Only products within twice the float32 error of the k-th can be on the wrong side of it.
     query, column = np.nonzero(np.abs(similarity - _last_of(similarity, k)) <= 2 * FLOAT32_ERROR)
     similarity[query, column] = _similarities(memory[index[query, column]], queries[query])
     query, column = np.nonzero(similarity >= _last_of(similarity, k) - TIE)
@@ -334,6 +333,6 @@ def _last_of(similarity: Floats, k: int) -> Floats:
 
 
 def _similarities(rows: Floats32, queries: Floats32) -> Floats:
-    # a sum for each pair, so that what else is searched for moves none of them
+    # one sum per pair, so that results do not depend on the batch
     products: NDArray[Any] = rows.astype(np.float64) * queries
     return np.asarray(products.sum(axis=1))

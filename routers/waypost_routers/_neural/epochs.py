@@ -1,4 +1,4 @@
-"""What is being trained, as named arrays and back: lists of arrays, and torch's optimizers."""
+"""Training by epochs with held-out questions; state of models and optimizers as named arrays."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Lists = Sequence[NDArray[Any]] | NDArray[Any]
 
 
 def lists_to_arrays(**lists: Sequence[NDArray[Any]]) -> Arrays:
-    """Return copies of the arrays of each list, named by list and number."""
+    """Return copies of the arrays of each list, named ``list.index``."""
     return {f"{name}.{i}": p.copy() for name, ps in lists.items() for i, p in enumerate(ps)}
 
 
 def take_over(arrays: Mapping[str, NDArray[Any]], **targets: Lists) -> None:
-    """Fill arrays, and those of lists, in place with what was saved under their names.
+    """Copy saved arrays in place into arrays, or lists of arrays, of the same names.
 
     Raises:
-        KeyError: one is missing.
-        ValueError: one has another shape.
+        KeyError: a saved array is missing.
+        ValueError: a saved array has another shape.
     """
     for name, target in targets.items():
         one = [(name, target)] if isinstance(target, np.ndarray) else []
@@ -38,13 +38,13 @@ def take_over(arrays: Mapping[str, NDArray[Any]], **targets: Lists) -> None:
 
 
 def within(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:
-    """Return the arrays whose names begin with ``prefix.``, without it."""
+    """Return the arrays whose names begin with ``prefix.``, with that prefix removed."""
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
 
 
 def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Return the arrays with ``prefix.`` before their names."""
+    """Return the arrays with ``prefix.`` added to their names."""
     return {f"{prefix}.{key}": value for key, value in arrays.items()}
 
 
@@ -54,10 +54,10 @@ def module_arrays(module: Any) -> Arrays:
 
 
 def restore_module(module: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Take over what `module_arrays` returned.
+    """Load the arrays of `module_arrays` into a module.
 
     Raises:
-        ValueError: names or shapes are others.
+        ValueError: names or shapes differ.
     """
     import torch
 
@@ -68,7 +68,7 @@ def restore_module(module: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def optimizer_arrays(optimizer: Any) -> Arrays:
-    """Return the learning rate of each group, and steps and moments of each parameter."""
+    """Return copies of each group's learning rate and each parameter's step and moments."""
     known = optimizer.state_dict()
     found: Arrays = {"rates": np.array([group["lr"] for group in known["param_groups"]])}
     for number, parts in known["state"].items():
@@ -78,7 +78,7 @@ def optimizer_arrays(optimizer: Any) -> Arrays:
 
 
 def restore_optimizer(optimizer: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Take over what `optimizer_arrays` returned for the same parameters."""
+    """Load the arrays of `optimizer_arrays` into an optimizer of the same parameters."""
     import torch
 
     known = optimizer.state_dict()
@@ -93,36 +93,36 @@ def restore_optimizer(optimizer: Any, arrays: Mapping[str, NDArray[Any]]) -> Non
 
 
 class Learner(ABC):
-    """Learns from fixed data, an epoch at a time."""
+    """A model in training on fixed data, one epoch at a time."""
 
     @abstractmethod
     def epoch(self) -> None:
-        """Train one more."""
+        """Train for one more epoch."""
 
     @abstractmethod
     def model(self) -> Any:
-        """Return what it has learned; later epochs leave it as it is."""
+        """Return the trained model; later epochs do not change it."""
 
     @abstractmethod
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these values of the router's changeable parameters from now on."""
+        """Set these changeable parameters of the router for later epochs."""
 
     @abstractmethod
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
 
     @abstractmethod
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state; `change` was called with what held in its last epoch."""
+        """Set the training state; call `change` with the settings of its last epoch before."""
 
 
 class Judge(Protocol):
-    """Follows a learner on held-out questions.
+    """The evaluation of a learner on held-out questions after each epoch.
 
     Attributes:
-        best: Epochs after which the learner was best, of those it has seen.
-        outside: (n_held, n_llms), its raw scores then.
-        losses: Of the learner each time it was seen; the last ones are those of the epochs.
+        best: Number of epochs after which the learner was best.
+        outside: (n_held, n_llms), its raw scores after that epoch.
+        losses: Losses of all evaluations; the last ones are those of the epochs.
     """
 
     losses: list[float]
@@ -138,44 +138,44 @@ class Judge(Protocol):
         ...
 
     def see(self, learner: Any) -> bool:
-        """Look at a learner after one more epoch; say whether to go on."""
+        """Evaluate a learner after one more epoch; return whether to continue."""
 
     def state(self) -> Arrays:
-        """Return what it has seen."""
+        """Return the state as named arrays."""
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state."""
+        """Set the state."""
 
 
 class HeldOutEpochRouter(EpochRouter, CalibratedRouter):
-    """A calibrated router that learns by epochs; how many is chosen on held-out questions.
+    """A calibrated router trained by epochs, whose number is chosen on held-out questions.
 
-    A subclass writes `_most_epochs`, `_learner`, `_judge`, `_take` and `_raw`. Where there are too
-    few questions to hold any out, nobody judges, and `_most_epochs` are made.
+    A subclass implements `_most_epochs`, `_learner`, `_judge`, `_take` and `_raw`. With too few
+    questions to hold any out there is no judge, and all `_most_epochs` are trained.
     """
 
     @abstractmethod
     def _most_epochs(self, *, judged: bool) -> int:
-        """Return how many epochs are made, at most where somebody judges."""
+        """Return the number of epochs; with a judge it is the maximum."""
 
     @abstractmethod
     def _learner(self, data: RoutingData, *, judged: bool) -> Learner:
-        """Return a learner from this data that has not begun."""
+        """Return an untrained learner of this data."""
 
     @abstractmethod
     def _judge(self, learner: Any, held_out: RoutingData) -> Judge:
-        """Return one who has seen nothing, or the learner before its first epoch."""
+        """Return a judge without evaluations, or with one of the untrained learner."""
 
     @abstractmethod
     def _take(self, learner: Any, epochs: int) -> None:
-        """Set what the router learns, from a learner that has made so many epochs."""
+        """Set the learned attributes from a learner trained for ``epochs``."""
 
     def _training(self, data: RoutingData) -> HeldOutTraining:
         return HeldOutTraining(self, data)
 
 
 class HeldOutTraining(EpochTraining):
-    """The two passes; see the module."""
+    """Two passes: one on four fifths with a judge, then one on all for the best epochs."""
 
     router: HeldOutEpochRouter
 
@@ -194,7 +194,7 @@ class HeldOutTraining(EpochTraining):
 
     @property
     def losses(self) -> list[float]:
-        """Loss on the fifth that is held out, after each epoch of the first pass."""
+        """Loss on the held-out fifth after each epoch of the first pass."""
         return self._judge.losses[-self.done :] if self._judged and self.done else []
 
     def _advance(self) -> bool:
@@ -215,7 +215,7 @@ class HeldOutTraining(EpochTraining):
             self._has_lengths = True
 
     def _go_to(self, epochs: int) -> Learner:
-        """Have all questions learned from for so many epochs; anew where it was more."""
+        """Return a learner of all questions after ``epochs``; restart it if it is past them."""
         last = self._last
         if last is None or self._made > epochs:
             last, self._made = self._new_last(0), 0

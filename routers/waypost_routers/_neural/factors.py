@@ -1,7 +1,7 @@
-"""Trains a bilinear score: how well an LLM's vector agrees with the projected query.
+"""Training of a bilinear score: the dot product of an LLM's vector and the projected query.
 
-score(j, q) = v_j . (W q + b) + c_j. RouteLLM and EmbedLLM put one more weight vector between the
-two; it changes nothing about what can be expressed, and is part of v_j here.
+score(j, q) = v_j . (W q + b) + c_j. RouteLLM and EmbedLLM have one more weight vector between the
+two. It adds no expressive power, and is part of v_j here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from waypost_routers._neural.epochs import Learner, lists_to_arrays, take_over
 from waypost_routers._shared import Distinct
 
 CHECK_EVERY = 5
-"""Steps between two looks at the held-out loss."""
+"""Steps between two evaluations of the held-out loss."""
 
 ALL_PAIRS = 32
-"""With more LLMs than this a step takes a seeded sample of `DRAWN` opponents for each."""
+"""With more LLMs than this a step draws a seeded sample of `DRAWN` opponents for each."""
 
 DRAWN = 16
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -33,17 +33,17 @@ _FAR = 30.0
 
 @dataclass(frozen=True)
 class Factorisation:
-    """How a bilinear score is trained.
+    """Training settings of a bilinear score.
 
     Attributes:
         target: ``pairs`` or ``correctness``; see `loss`.
-        width: Of the LLMs' vectors.
-        learning_rate: Of AdamW.
-        weight_decay: Decoupled (Loshchilov and Hutter, 2019), of W and v.
-        noise: Length, root mean square, of the Gaussian vector added to each query vector.
-        batch_size: Most rows in a step.
-        steps: Of AdamW, at most.
-        seed: Of initial vectors, noise and order of rows.
+        width: Length of the LLM vectors.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter, 2019) of W and v.
+        noise: Root-mean-square length of the Gaussian vector added to each query vector.
+        batch_size: Maximum number of rows in a step.
+        steps: Maximum number of steps.
+        seed: Seed of initial vectors, noise and order of rows.
     """
 
     target: str
@@ -64,7 +64,7 @@ class Factors(Learner):
         how: The settings.
 
     Attributes:
-        step: Steps made.
+        step: Number of steps made.
     """
 
     def __init__(self, known: Distinct, how: Factorisation) -> None:
@@ -81,7 +81,7 @@ class Factors(Learner):
         self._order, self._at, self.step = np.arange(len(known.rows)), len(known.rows), 0
 
     def epoch(self) -> None:
-        """Make the next steps; no more than are left."""
+        """Make the next `CHECK_EVERY` steps, or those that are left."""
         for _ in range(min(CHECK_EVERY, self.how.steps - self.step)):
             self._one_step(self._next_rows())
 
@@ -119,7 +119,7 @@ class Factors(Learner):
             w -= np.float32(adjust) * a / (np.sqrt(b) + np.float32(_EPSILON))
 
     def matrix(self) -> Floats32:
-        """Return W, b, v and c multiplied out, (d + 1, n_llms), the LLMs by name.
+        """Return W, b, v and c as one matrix (d + 1, n_llms), the LLMs by name.
 
         Scores are ``rows @ matrix[:-1] + matrix[-1]``.
         """
@@ -131,11 +131,11 @@ class Factors(Learner):
         return self._known.in_data_order(self.matrix().astype(np.float64)).astype(np.float32)
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these settings of `Factorisation` from now on."""
+        """Set these settings of `Factorisation` for later epochs."""
         self.how = replace(self.how, **settings)
 
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
         return {
             "order": self._order.copy(),
             "at": np.array([self._at, self.step]),
@@ -144,7 +144,7 @@ class Factors(Learner):
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         take_over(arrays, weights=self._weights, first=self._first, second=self._second)
         take_over(arrays, order=self._order)
         self._at, self.step = (int(part) for part in arrays["at"])
@@ -160,20 +160,20 @@ def loss(
 ) -> tuple[float, Floats32]:
     """Return the mean loss and its gradient by the logits, (n, n_llms).
 
-    ``pairs``: logistic loss of the difference of two LLMs' logits, for each two that were
-    measured on a question and scored differently, weighted by that difference; ties have no
-    part. It leaves open what a question's logits have in common, how easy it is: that alone
-    follows the gradient of the cross-entropy, which the returned loss does not count. (Of two
-    independent answers of which one is right, it is the first with the logistic of the difference
-    of their logits: both speak of the same logits, as in Rasch, 1960.)
+    ``pairs``: logistic loss of the difference of two LLMs' logits, for each two LLMs with different
+    scores on a question, weighted by the difference of scores. It leaves a question's mean logit
+    (its easiness) undetermined, so that component of the gradient is the cross-entropy's, which
+    the returned loss does not include. The two losses agree on the logits: given two independent
+    answers with one correct, the first is correct with the logistic of the logits' difference
+    (Rasch, 1960).
     ``correctness``: cross-entropy of each measured score.
 
     Args:
         logits: (n, n_llms).
-        scores: (n, n_llms).
-        known: (n, n_llms).
-        target: One of the two.
-        shifts: For ``pairs``: the LLM in column j meets those in columns j + shift.
+        scores: (n, n_llms), in [0, 1].
+        known: (n, n_llms), whether the score was measured.
+        target: ``pairs`` or ``correctness``.
+        shifts: For ``pairs``: the LLM in column j is compared with those in columns j + shift.
     """
     logits = np.clip(logits, -_FAR, _FAR)
     count = max(int(known.sum()), 1)
@@ -199,7 +199,7 @@ def loss(
 
 
 def all_opponents(n_llms: int) -> NDArray[np.intp]:
-    """Return the shifts with which every two LLMs meet."""
+    """Return the shifts that compare every two LLMs."""
     return np.arange(1, n_llms // 2 + 1)
 
 
@@ -224,12 +224,12 @@ _TIE = 1e-6
 
 
 class LowestLoss:
-    """Follows the loss of a factorisation.
+    """A judge that keeps the factorisation of lowest held-out loss.
 
     Args:
-        held_out: Questions not learned from.
+        held_out: Questions not trained on.
         target: See `loss`.
-        patience: Steps without a lower loss after which to stop.
+        patience: Steps without a lower loss before training stops.
     """
 
     def __init__(self, held_out: RoutingData, target: str, patience: int) -> None:
@@ -244,7 +244,7 @@ class LowestLoss:
         self._model: NDArray[np.float32] | None = None
 
     def see(self, learner: Factors) -> bool:
-        """Look at a factorisation; say whether to go on."""
+        """Evaluate a factorisation; return whether to continue."""
         self._looks += 1
         now = self._loss(learner.matrix())
         self.losses.append(now)
@@ -256,12 +256,12 @@ class LowestLoss:
 
     @property
     def outside(self) -> Floats:
-        """Raw scores of the questions where the loss was lowest."""
-        assert self._model is not None  # asked after the first epoch only
+        """Raw scores of the questions at the lowest loss, (n_held, n_llms)."""
+        assert self._model is not None  # read only after the first epoch
         return raw_scores(self._rows, self._model)
 
     def state(self) -> Arrays:
-        """Return the best model, when it was, and the loss at each look."""
+        """Return the best model, its step, and all losses as named arrays."""
         found: Arrays = {
             "at": np.array([self._looks, self.best, self._step]),
             "lowest": np.array([self._lowest]),
@@ -270,7 +270,7 @@ class LowestLoss:
         return found if self._model is None else {**found, "model": self._model}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         self._looks, self.best, self._step = (int(part) for part in arrays["at"])
         self._lowest = float(arrays["lowest"][0])
         self.losses = [float(one) for one in arrays["losses"]]

@@ -1,7 +1,7 @@
-"""A small feed-forward network in numpy: ReLU layers, sigmoid outputs, AdamW, dropout.
+"""Small feed-forward networks in numpy: ReLU layers, sigmoid outputs, AdamW, dropout.
 
-At the size of a router (some hundred inputs, one or two hidden layers) a step takes about as long
-here as in torch, whose import alone takes longer than most of these fits.
+At the size of a router (a few hundred inputs, one or two hidden layers) a step takes about as long
+as in torch, whose import alone takes longer than most of these fits.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _FAR = 30.0
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained.
+    """Training settings of a network.
 
     Attributes:
-        learning_rate: Of AdamW; falls to 0 as a cosine over the epochs.
-        weight_decay: Decoupled (Loshchilov and Hutter, 2019), of matrices only.
-        dropout: Share of the hidden units left out in each step.
+        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over the epochs.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter, 2019) of matrices only.
+        dropout: Share of the hidden units dropped in each step.
         batch_size: Rows in a step.
         epochs: Passes over the rows.
-        seed: Of initial weights, order of rows and dropout.
+        seed: Seed of initial weights, order of rows and dropout.
     """
 
     learning_rate: float
@@ -42,7 +42,7 @@ class Training:
     seed: int
 
     def member(self, number: int, batch_size: int) -> Training:
-        """Return the settings of one network of several."""
+        """Return the settings of one member of an ensemble."""
         return replace(self, seed=self.seed * 64 + number, batch_size=batch_size)
 
 
@@ -51,7 +51,7 @@ def forward(rows: Floats32, layers: Sequence[Floats32]) -> Floats32:
 
     Args:
         rows: (n, d).
-        layers: Matrix (inputs, outputs) and bias (outputs,) of each layer, in turn.
+        layers: Matrix (inputs, outputs) and bias (outputs,) of each layer, alternating.
     """
     for matrix, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
         rows = np.maximum(rows @ matrix + bias, 0)
@@ -59,20 +59,20 @@ def forward(rows: Floats32, layers: Sequence[Floats32]) -> Floats32:
 
 
 class Network:
-    """A network in training, on soft targets by cross-entropy.
+    """A network in training on soft targets, by cross-entropy.
 
-    The output layer starts at zero and with the columns' means, so that no column depends on
-    where it stands.
+    The output layer starts with zero weights and the columns' means as biases, so that no column
+    depends on its position.
 
     Args:
         rows: (n, d).
         scores: (n, n_outputs), in [0, 1].
-        weights: (n, n_outputs) of each cell, about 1 on average; 0 leaves it out.
+        weights: (n, n_outputs), about 1 on average; 0 leaves a cell out.
         widths: Units of each hidden layer; without any it is logistic regression.
-        how: The settings; rates and shares may be others in a later epoch.
+        how: The settings; rates and shares may change between epochs.
 
     Attributes:
-        layers: As `forward` has them; trained in place.
+        layers: The layers, as in `forward`; trained in place.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Network:
         self._step = 0
 
     def epoch(self) -> None:
-        """Pass over the rows once, in an order of its own."""
+        """Pass over the rows once, in random order."""
         rows, scores, weights = self._data
         how, draw = self.how, self._draw
         draw.shuffle(self._order)
@@ -112,7 +112,7 @@ class Network:
                 p -= np.float32(adjust) * m / (np.sqrt(v) + np.float32(_EPSILON))
 
     def state(self) -> Arrays:
-        """Return what is needed to go on, by name."""
+        """Return the training state as named arrays."""
         return {
             "order": self._order,
             "step": np.array([self._step]),
@@ -121,7 +121,7 @@ class Network:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned for the same rows and widths."""
+        """Set the state from the arrays of `state` for the same rows and widths."""
         take_over(arrays, layers=self.layers, first=self._first, second=self._second)
         take_over(arrays, order=self._order)
         self._step = int(arrays["step"][0])
@@ -173,28 +173,28 @@ def _gradients(
 
 
 FEWEST_BATCHES, SMALLEST_BATCH = 16, 16
-"""A pass over few rows is cut into so many steps, of at least so many rows."""
+"""Minimum number of batches in a pass, and minimum batch size, which takes precedence."""
 
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """Networks of one shape.
+    """An ensemble of networks of one shape.
 
     Attributes:
         layers: Matrix (n_members, inputs, outputs) and bias (n_members, outputs) of each layer,
-            in turn; float32 values in float64.
+            alternating; float32 values in float64.
     """
 
     layers: tuple[Floats, ...]
 
     def logits(self, rows: NDArray[Any]) -> Floats:
-        """Return each member's, (n_members, n, n_outputs)."""
+        """Return each member's logits, (n_members, n, n_outputs)."""
         rows = np.asarray(rows, np.float64)
         members = range(len(self.layers[0]))
         return np.stack([forward(rows, [part[i] for part in self.layers]) for i in members])
 
     def with_outputs(self, order: NDArray[np.intp]) -> Networks:
-        """Return them with output ``order[k]`` at place k."""
+        """Return the networks with output ``order[k]`` at place k."""
         matrix, bias = self.layers[-2:]
         return Networks((*self.layers[:-2], matrix[..., order], bias[..., order]))
 
@@ -204,19 +204,19 @@ class Networks:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Networks:
-        """Rebuild them from `to_arrays`."""
+        """Rebuild the networks from `to_arrays`."""
         return cls(tuple(arrays[str(i)].astype(np.float64) for i in range(len(arrays))))
 
 
 class NetworksLearner(Learner):
-    """Members that differ by their seed, trained side by side.
+    """An ensemble in training; its members differ by their seed.
 
     Args:
-        rows: (n, d), distinct and in an order of their own; scaled to mean 0 and variance 1 here.
+        rows: (n, d), distinct and in canonical order; scaled here to mean 0 and variance 1.
         scores: (n, n_outputs), in [0, 1].
         weights: (n, n_outputs), 0 leaves a cell out; each column sums to 1, or to 0.
         widths: Units of each hidden layer.
-        how: The settings; fewer rows than `FEWEST_BATCHES` batches make these smaller.
+        how: The settings; batches are smaller if there are fewer than `FEWEST_BATCHES`.
         members: Number of networks.
         order: (n_outputs,); the model has output ``order[k]`` at place k.
     """
@@ -242,22 +242,22 @@ class NetworksLearner(Learner):
         self.networks = [Network(scaled, targets, shares, widths, one) for one in own]
 
     def epoch(self) -> None:
-        """Train each member for one more."""
+        """Train each member for one more epoch."""
         for network in self.networks:
             network.epoch()
 
     def model(self) -> Networks:
-        """Return all of them."""
+        """Return the ensemble."""
         layers = [network.layers for network in self.networks]
         return _stacked(layers, self._centre, self._scale).with_outputs(self._order)
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Use these settings of `Training` from now on."""
+        """Set these settings of `Training` for later epochs."""
         for network in self.networks:
             network.how = replace(network.how, **settings)
 
     def state(self) -> Arrays:
-        """Return each member's."""
+        """Return the members' states as named arrays."""
         return {
             name: part
             for i, network in enumerate(self.networks)
@@ -265,13 +265,13 @@ class NetworksLearner(Learner):
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         for i, network in enumerate(self.networks):
             network.restore(within(arrays, str(i)))
 
 
 def _stacked(several: Sequence[Sequence[Floats32]], centre: Floats32, scale: float) -> Networks:
-    """Stack the members, with the scaling of the inputs in their first layer."""
+    """Stack the members, with the input scaling folded into their first layer."""
     parts = [np.stack(part).astype(np.float64) for part in zip(*several, strict=True)]
     parts[1] -= scale * (centre.astype(np.float64) @ parts[0])
     parts[0] *= scale

@@ -1,4 +1,4 @@
-"""Which epoch to keep, judged on held-out questions."""
+"""Early stopping, and the choice of the epoch to keep, on held-out questions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TIE = 1e-9
 
 
 class Watch:
-    """Follows a fit on held-out questions and says when to stop and what to keep.
+    """A judge that sets when to stop and which epoch to keep.
 
     Args:
-        scores: Measured, (n_held, n_llms), NaN where not; every row has one.
-        patience: Epochs without a lower loss after which to stop.
-        predict: Returns a learner's raw scores of the questions, (n_held, n_llms), in units of
-            quality.
-        before: What it has seen before the first epoch: 1 where that was the untrained learner.
+        scores: (n_held, n_llms), NaN where not measured; every row has a score.
+        patience: Epochs without a lower loss before training stops.
+        predict: Function from a learner to its raw scores of the questions, (n_held, n_llms), in
+            units of quality.
+        before: Evaluations before the first epoch: 1 if the untrained learner is evaluated, else 0.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Watch:
         self._earned: list[Floats] = []
 
     def see(self, learner: Any) -> bool:
-        """Look at an epoch's predictions; say whether to go on."""
+        """Evaluate an epoch's predictions; return whether to continue."""
         self._add(self._predict(learner))
         return len(self.losses) - 1 - int(np.argmin(self.losses)) < self.patience
 
@@ -58,28 +58,28 @@ class Watch:
 
     @property
     def outside(self) -> Floats:
-        """Raw scores of the questions after so many."""
+        """Raw scores of the questions after `best` epochs, (n_held, n_llms)."""
         return self._raw[best_epoch(self._earned, self.losses)]
 
     def state(self) -> Arrays:
-        """Return all raw scores, (n_seen, n_held, n_llms); the rest follows from them."""
+        """Return all raw scores, (n_seen, n_held, n_llms), from which the rest is computed."""
         return {"raw": np.stack(self._raw) if self._raw else np.empty((0, *self.scores.shape))}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
+        """Set the state from the arrays of `state`."""
         self.losses, self._earned, self._raw = [], [], []
         for raw in arrays["raw"]:
             self._add(raw)
 
 
 def best_epoch(earnings: Sequence[Floats], losses: Sequence[float]) -> int:
-    """Return the epoch of the lowest loss among those that earn as much as the best.
+    """Return the epoch of lowest loss among those whose choices score as well as the best.
 
-    As much is within one standard error of the difference: the best of many noisy means is picked
-    by chance as much as by merit.
+    As well means within one standard error of the difference, because the best of many noisy means
+    is partly chance.
 
     Args:
-        earnings: For each epoch what its choices scored on each question, (n_held,).
+        earnings: For each epoch the scores of its choices on the questions, (n_held,).
         losses: For each epoch the mean squared error.
     """
     table = np.stack(earnings)

@@ -60,7 +60,7 @@ def test_built_in_routers_are_found_by_module_name():
     found = {e.name: e for e in list_routers([])}
     assert found.keys() >= BUILTIN
     assert found["knnrouter"].location == "waypost_routers.knnrouter"
-    assert found["knnrouter"].summary.startswith("Averages what each LLM scored")
+    assert found["knnrouter"].summary.startswith("Average each LLM's scores")
     assert not [name for name in found if name.startswith("_")]
 
 
