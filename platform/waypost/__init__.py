@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from waypost.loading import load_router
     from waypost.registry import make_router
 
-# Resolved at first use (PEP 562), so that `import waypost` loads neither numpy nor pyarrow.
+# resolved at first use (PEP 562), so that `import waypost` loads neither numpy nor pyarrow
 _HOMES = {
     "Decision": "waypost.contracts.records",
     "MetaRouter": "waypost.contracts.router",

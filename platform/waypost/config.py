@@ -1,6 +1,7 @@
-"""Strict YAML to pydantic, `key=value` overrides, and the only place that reads the environment.
+"""Strict YAML configs as pydantic models, `key=value` overrides, and environment variables.
 
-Every loader here reports all faults of a file at once, each with its file and key.
+Only this module reads the environment. Every loader reports all faults of a file at once, each with
+its file and key.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class Settings:
     Attributes:
         root: Folder that relative paths of a config resolve against (``WAYPOST_ROOT``, else
             the working directory).
-        cache: Where converted weights and distilled encoders are kept (``WAYPOST_CACHE``,
-            else ``$XDG_CACHE_HOME/waypost``, else ``~/.cache/waypost``).
+        cache: Folder of converted weights and distilled encoders (``WAYPOST_CACHE``, else
+            ``$XDG_CACHE_HOME/waypost``, else ``~/.cache/waypost``).
         offline: Whether downloads are refused (``WAYPOST_OFFLINE`` or ``HF_HUB_OFFLINE`` set to 1).
         plugin_paths: Folders searched for plug-ins, nearest first: ``./custom_routers``,
             ``~/.waypost/plugins``, then those of ``WAYPOST_PLUGINS`` (colon-separated).
-        pool: Which local pool is served, ``small`` or ``full`` (``WAYPOST_POOL``).
+        pool: The local pool to serve, ``small`` or ``full`` (``WAYPOST_POOL``).
         environments: Interpreters of other environments by name (``WAYPOST_ENV_<NAME>``, name
             in lower case with ``-`` for ``_``).
     """
@@ -84,9 +85,9 @@ class Settings:
 
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-"""Make OpenMP threads sleep while they wait for one another. By default they spin, which makes
-generation several times slower on shared cores (DECISIONS.md, 9). Set this before torch is loaded:
-OpenMP reads it then."""
+"""Environment variables that make waiting OpenMP threads sleep. By default they spin, which makes
+generation several times slower on shared cores (DECISIONS.md, 9). OpenMP reads the variables when
+torch is loaded, so set them earlier."""
 
 
 def set_default_environment(values: Mapping[str, str]) -> None:
@@ -100,7 +101,7 @@ def _is_set(value: str | None) -> bool:
 
 
 def environment_value(name: str) -> str | None:
-    """Return one environment variable, or None where it is unset or empty."""
+    """Return one environment variable, or None if it is unset or empty."""
     return os.environ.get(name) or None
 
 
@@ -140,8 +141,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: where the file is missing, is not YAML, holds a key twice, or is not a
-            mapping. The message holds line and column.
+        ConfigError: The file is missing, is not YAML, has a key twice, or is not a mapping. The
+            message has line and column.
     """
     path = Path(path)
     try:
@@ -165,10 +166,10 @@ def parse(model: type[ModelT], data: Any, where: str = "config") -> ModelT:
     Args:
         model: The pydantic model.
         data: Plain data, as read from YAML or JSON.
-        where: File (and key) that the data came from, for messages.
+        where: File (and key) of the data, for messages.
 
     Raises:
-        ConfigError: with one fault for each wrong key.
+        ConfigError: With one fault for each invalid key.
     """
     try:
         return model.model_validate(data)
@@ -180,7 +181,7 @@ def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] 
     """Read a YAML file into a model, after applying ``key=value`` overrides.
 
     Raises:
-        ConfigError: with every fault of file and overrides.
+        ConfigError: With all faults of file and overrides.
     """
     return parse(model, apply_overrides(read_yaml(path), overrides), str(path))
 
@@ -189,7 +190,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     """Return ``data`` with dotted ``key=value`` settings applied; values are YAML scalars.
 
     Raises:
-        ConfigError: naming every override that has no ``=`` or steps through a scalar.
+        ConfigError: With every override that has no ``=``, has a parent key that is not a
+            mapping, or has a value that is not YAML.
     """
     result: dict[str, Any] = _copy(data)
     wrong: list[Fault] = []

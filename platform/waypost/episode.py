@@ -32,12 +32,11 @@ class EpisodeLimits:
     """Caps of one episode. A step that has begun is finished; only `wall_s` interrupts it.
 
     Attributes:
-        max_steps: Number of delegations.
-        max_tokens: Prompt and generated tokens of all calls; None is no cap.
-        max_cost_usd: Known dollars of all calls; None is no cap.
-        wall_s: Seconds of the episode; running calls are then cancelled.
-        last_call_s: Further seconds after a cap, for the router's fallback and the call of the
-            last resort.
+        max_steps: Maximum number of delegations.
+        max_tokens: Maximum prompt and generated tokens of all calls; None is no cap.
+        max_cost_usd: Maximum known dollars of all calls; None is no cap.
+        wall_s: Maximum seconds of the episode; running calls are then cancelled.
+        last_call_s: Further seconds after a cap, for the router's fallback and its call.
     """
 
     max_steps: int = 8
@@ -68,16 +67,16 @@ class EpisodeResult:
     """Answer and usage of an episode.
 
     Attributes:
-        text: The answer; None where no LLM gave one.
-        model: The LLM whose answer it is; None where it is the router's own.
-        steps: Results of every call by step, with the last resort's.
+        text: The answer; None without one.
+        model: The LLM that gave the answer; None if the router gave it.
+        steps: Results of all calls by step, including the fallback's.
         input_tokens: Prompt tokens of all calls.
         output_tokens: Generated tokens of all calls.
         cost_usd: Dollars of the calls with a known cost.
         unpriced_calls: Number of calls with an unknown cost.
         wall_s: Seconds from start to end.
         ended_by: ``answer``, or the cap that was reached.
-        error: The latest failure, where `text` is None.
+        error: The latest failure, if `text` is None.
     """
 
     text: str | None
@@ -118,10 +117,10 @@ async def run_episode(
         limits: Caps; None is the defaults of `EpisodeLimits`.
 
     Returns:
-        The result. An LLM's failure is not raised but returned in ``error``.
+        The result. The failure of an LLM is not raised but returned in ``error``.
 
     Raises:
-        WaypostError: the router's own step raised it.
+        WaypostError: The router's step raised it.
     """
     limits = limits or EpisodeLimits()
     started = _now()

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 MIN_PROBE_COSINE = 0.999
 MAX_TRAINING_ROWS = 50_000
-"""Routing rows up to which the training data is kept in the artifact for a later refit."""
+"""Maximum routing rows for which the artifact contains the training data for a later refit."""
 
 
 def save_router(
@@ -60,17 +60,17 @@ def save_router(
     """Write a fitted router as an artifact.
 
     Args:
-        router: A fitted router with its ``encoder`` set where it needs embeddings. Wrap a router
-            that learns nothing first (`make_trainable`).
+        router: A fitted router, with its ``encoder`` set if it needs embeddings. Wrap a router
+            that does not learn first (`make_trainable`).
         folder: Target; an existing artifact is replaced.
-        data: Its training data. Kept in the artifact (without answers) where it is small, so that
-            the router can be fitted again with a rebuilt encoder.
+        data: Its training data. If it is small, the artifact contains it (without answers), so
+            that the router can be fitted again with a rebuilt encoder.
         metrics: Numbers measured at training time.
         seed: Seed of the training run.
 
     Raises:
-        NotFittedError: the router is not fitted.
-        ArtifactError: the folder cannot be written, or the encoder is missing.
+        NotFittedError: The router is not fitted.
+        ArtifactError: The folder cannot be written, or the encoder is missing.
     """
     arrays, state = router.get_state()
     encoder = router.encoder if router.needs_embeddings else None
@@ -120,8 +120,8 @@ def manifest_of(folder: str | Place) -> Manifest:
         folder: Path or URI of an artifact.
 
     Raises:
-        ArtifactFormatError, ArtifactDigestError: see `waypost.contracts.artifact.read_manifest`.
-        StorageError: a URI cannot be read.
+        ArtifactFormatError, ArtifactDigestError: See `waypost.contracts.artifact.read_manifest`.
+        StorageError: A URI cannot be read.
     """
     where = place(folder)
     if isinstance(where, Path):
@@ -142,13 +142,13 @@ def load_router(
     llms: Sequence[str] | None = None,
     allow_plugin_code: bool = False,
 ) -> TrainableRouter:
-    """Load a router, ready to route; one that learns nothing is wrapped in a `PlainRouter`.
+    """Load a router; one that does not learn is wrapped in a `PlainRouter`.
 
     Args:
         folder: Path or URI of an artifact.
-        encoder: Query encoder to use; None builds the one the manifest names.
-        llms: Expected names, in this order; None takes the artifact's.
-        allow_plugin_code: Allow the plug-in source packed in the artifact to run. Not needed where
+        encoder: Query encoder to use; None builds the one of the manifest.
+        llms: Expected names, in this order; None accepts the artifact's.
+        allow_plugin_code: Allow the plug-in source packed in the artifact to run. Not needed if
             the plug-ins of these names on this machine have the same source.
 
     Raises:
@@ -192,17 +192,14 @@ def _check_pool(manifest: Manifest, llms: Sequence[str] | None, folder: str | Pa
 def _own_plugins(
     manifest: Manifest, folder: Path, allow_plugin_code: bool
 ) -> AbstractContextManager[None]:
-    """Build routers from the plug-ins packed in the artifact, where there are any.
-
-    Members of a router are built in the same way.
-    """
+    """Use the plug-ins packed in the artifact, if there are any, to build routers and members."""
     if not manifest.plugins:
         return nullcontext()
     if not allow_plugin_code and (foreign := foreign_plugins(manifest)):
         raise ArtifactError(
-            f"{folder}: holds the code of plug-in {names(foreign)}, which is not the one found "
-            "here; it runs only when you allow it: --allow-plugin-code, or allow_plugin_code: "
-            "true in a Serve file"
+            f"{folder}: holds the code of plug-in {names(foreign)}, which differs from the code "
+            "on this machine; it runs only when you allow it: --allow-plugin-code, or "
+            "allow_plugin_code: true in a Serve file"
         )
     return searching([folder / PLUGIN])
 

@@ -1,4 +1,4 @@
-"""Every use of a private name of Ray: what to look at when Ray's version changes (2.60 now)."""
+"""All uses of private names of Ray (2.60). Check this module when Ray's version changes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def start_serve(data: Mapping[str, Any]) -> None:
-    """Start Serve on the Ray of this process and hand it the content of a Serve file.
+    """Start Serve on the Ray of this process and deploy the content of a Serve file.
 
     Returns before the applications run. The public ``serve.run`` builds in this process and ignores
-    the ``deployments`` of a file; this is what Ray's own ``serve run`` does with one.
+    the ``deployments`` of a file; these are the calls that the command ``serve run`` makes.
     """
     from ray.serve._private.api import serve_start
     from ray.serve.schema import ServeDeploySchema
@@ -27,7 +27,7 @@ def start_serve(data: Mapping[str, Any]) -> None:
 
 
 def update_serve(data: Mapping[str, Any]) -> None:
-    """Hand the running Serve another content of its file, as ``serve deploy`` does over HTTP."""
+    """Deploy new content of a Serve file on the running Serve, as ``serve deploy`` over HTTP."""
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
@@ -35,22 +35,22 @@ def update_serve(data: Mapping[str, Any]) -> None:
 
 
 def detach_handle(handle: Any) -> None:
-    """Let a deployment's handle be called outside of an event loop.
+    """Make a deployment's handle callable outside an event loop; call this before its first call.
 
-    In throughput mode, handles work inside of one only, unless they are told before the first call.
+    By default, handles in throughput mode work only inside an event loop.
     """
     if not handle.is_initialized:
         handle._init(_run_router_in_separate_loop=True)
 
 
-# Serve's public calls cannot tell the wait for a replica from the wait for its answer. A
-# methodcaller and no function: it runs once a request.
+# Serve's public calls do not separate the wait for a replica from the wait for its answer. It runs
+# once per request, and a methodcaller is faster than a function.
 assigned = methodcaller("_fetch_future_result_async")
-"""Return what to await until a call of a handle has been given to a replica."""
+"""Return an awaitable that ends when a call of a handle is assigned to a replica."""
 
 
 def dashboard_url() -> str | None:
-    """Return host and port of the dashboard of the Ray of this process; None where it has none."""
+    """Return host and port of the dashboard of this process's Ray; None if it has no dashboard."""
     from ray._private.worker import get_dashboard_url
 
     return get_dashboard_url() or None

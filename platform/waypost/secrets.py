@@ -1,13 +1,13 @@
-"""API keys: read from one place, rotated per service, and redacted everywhere.
+"""API keys: read from one source, rotated per service, and redacted in all output.
 
-Two sources, never both: the environment variable ``API_KEYS``, or the file that
-``WAYPOST_API_KEYS_FILE`` names (JSON or YAML). Either holds
+The source is either the environment variable ``API_KEYS`` or the file named by
+``WAYPOST_API_KEYS_FILE`` (JSON or YAML), never both. It contains
 
-- a mapping of service to a key or a list of keys: ``{"openai": ["k1", "k2"], "nvidia": "k3"}``,
+- a mapping of service to a key or a list of keys: ``{"openai": ["k1", "k2"], "nvidia": "k3"}``, or
 - a list of keys, or a comma list (``k1,k2``): these serve any service.
 
 Service names are compared without regard to case. Every key becomes a `Secret`, and `redact`
-takes all of them out of any text.
+removes all of them from a text.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from waypost.contracts.errors import ConfigError, Fault
 logger = logging.getLogger(__name__)
 
 ANY_SERVICE = "*"
-"""Service name of the keys that serve every service."""
+"""Service name of keys for all services."""
 
 HIDDEN = "[secret]"
 """Replacement for a key in a text."""
 
 SHORTEST_REDACTED = 8
-"""Keys of fewer characters are placeholders (``EMPTY``, ``none``). `redact` leaves them, because
-removing them would garble other text."""
+"""Minimum characters of a key that `redact` removes. Shorter keys are placeholders (``EMPTY``,
+``none``), whose removal would garble other text."""
 
 REFUSED_REST_S = 300.0
 """Seconds for which a key is skipped after the service refused it (HTTP 401, 403)."""
@@ -47,7 +47,7 @@ REFUSED_REST_S = 300.0
 LIMITED_REST_S = 20.0
 """Seconds for which a key is skipped after a 429 without a waiting time."""
 
-_known: dict[str, str] = {}  # every spelling of every key -> its replacement; grows only
+_known: dict[str, str] = {}  # every spelling of every key -> its replacement; entries are kept
 _known_lock = threading.Lock()
 
 
@@ -102,7 +102,7 @@ def _remember(value: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Return the text with every key this process has read replaced by ``[secret]``."""
+    """Return the text with every key that this process has read replaced by ``[secret]``."""
     with _known_lock:
         # longest first: one key may be the beginning of another
         spellings = sorted(_known, key=len, reverse=True)
@@ -113,14 +113,14 @@ def redact(text: str) -> str:
 
 
 class RedactingFilter(logging.Filter):
-    """Redacts every known key in a log record: message, traceback and extra fields.
+    """A filter that redacts known keys in log records: message, traceback and extra fields.
 
-    Put it on handlers (`guard_logging`): a filter on a logger does not apply to the records of
+    Add it to handlers (`guard_logging`): a filter on a logger does not apply to the records of
     child loggers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact the record in place; never drops one."""
+        """Redact the record in place and return True."""
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # arguments that do not fit the message
@@ -139,21 +139,21 @@ class RedactingFilter(logging.Filter):
 
 
 def guard_logging(handlers: Iterable[logging.Handler] | None = None) -> None:
-    """Put a `RedactingFilter` on handlers (default: the root logger's) that have none yet."""
+    """Add a `RedactingFilter` to handlers (default: the root logger's) that have none."""
     for handler in logging.getLogger().handlers if handlers is None else handlers:
         if not any(isinstance(item, RedactingFilter) for item in handler.filters):
             handler.addFilter(RedactingFilter())
 
 
 class KeyRing:
-    """Rotates the keys of each service. Thread-safe.
+    """A rotation of the keys of each service. Thread-safe.
 
-    A refused or rate-limited key is skipped for its back-off time. Where all keys of a service are
+    A refused or rate-limited key is skipped for its back-off time. If all keys of a service are
     in back-off, `take` returns the one whose back-off ends first.
 
     Args:
-        keys: Service -> its keys; under `ANY_SERVICE` those that serve every service.
-        clock: Monotonic seconds; tests pass their own.
+        keys: Service -> its keys; under `ANY_SERVICE` the keys for all services.
+        clock: Returns monotonic seconds; for tests.
     """
 
     def __init__(
@@ -174,17 +174,17 @@ class KeyRing:
         return f"KeyRing({', '.join(f'{name}: {len(k)}' for name, k in self._keys.items())})"
 
     def count(self, service: str) -> int:
-        """Return how many keys serve that service."""
+        """Return the number of keys of a service."""
         return len(self._of(service))
 
     def ready(self, service: str) -> int:
-        """Return how many of the service's keys are not in back-off."""
+        """Return the number of keys of a service that are not in back-off."""
         now = self._clock()
         with self._lock:
             return sum(self._rests_until.get(key, 0.0) <= now for key in self._of(service))
 
     def take(self, service: str) -> Secret | None:
-        """Return the next key of a service, or None where it has none."""
+        """Return the next key of a service, or None if it has none."""
         keys = self._of(service)
         if not keys:
             return None
@@ -219,7 +219,7 @@ def key_ring() -> KeyRing:
     """Return this process's key ring, read once, so that all engines share one rotation.
 
     Raises:
-        ConfigError: as `load_keys`.
+        ConfigError: See `load_keys`.
     """
     return load_keys()
 
@@ -227,17 +227,16 @@ def key_ring() -> KeyRing:
 def load_keys() -> KeyRing:
     """Read the keys of this process from ``API_KEYS`` or ``WAYPOST_API_KEYS_FILE``.
 
-    Returns an empty ring where neither is set. A file that others may read is used, with a
-    warning.
+    Returns an empty ring if neither is set. Logs a warning if other users may read the file.
 
     Raises:
-        ConfigError: both are set, the file cannot be read, or it has none of the accepted forms.
-            The message holds no part of the content.
+        ConfigError: Both are set, the file cannot be read, or it has none of the accepted forms.
+            The message has no part of the content.
     """
     text, file = environment_value("API_KEYS"), environment_value("WAYPOST_API_KEYS_FILE")
     if text and file:
         raise ConfigError(
-            [Fault("API_KEYS", "WAYPOST_API_KEYS_FILE is set too: keys have one place, unset one")]
+            [Fault("API_KEYS", "WAYPOST_API_KEYS_FILE is set as well; unset one of the two")]
         )
     if text:
         return KeyRing(parse_keys(_json_or_text(text), "API_KEYS"))
@@ -254,7 +253,7 @@ def _json_or_text(text: str) -> Any:
         return json.loads(stripped)
     except json.JSONDecodeError as error:
         line, column = error.lineno, error.colno
-    # raised outside of the handler: the decoder's error carries the whole text
+    # raised outside the handler: the decoder's error contains the whole text
     raise ConfigError([Fault("API_KEYS", f"is not valid JSON (line {line}, column {column})")])
 
 
@@ -283,7 +282,7 @@ def parse_keys(data: Any, where: str) -> dict[str, list[str]]:
         where: Source of the data, for messages.
 
     Raises:
-        ConfigError: with every entry that is not a key, named by its place, not by its value.
+        ConfigError: With every entry that is not a key, by its position, without its value.
     """
     if not isinstance(data, dict):
         data = {ANY_SERVICE: data}

@@ -129,7 +129,7 @@ def test_other_code_runs_only_when_it_is_allowed(here, data, file):
             source.write("# changed\n")
     asked = ("route", "--artifact", here / "a", "--query", "q")
     refused = run(*asked, code=1).stderr
-    assert "plug-in by_length, which is not the one found here" in refused
+    assert "plug-in by_length, which differs from the code on this machine" in refused
     assert "--allow-plugin-code" in refused
     assert run(*asked, "--allow-plugin-code").stdout.startswith("tiny")
     with pytest.raises(ConfigError, match=r"allow_plugin_code: is not true.*by_length"):
