@@ -152,12 +152,12 @@ def load_router(
             the plug-ins of these names on this machine have the same source.
 
     Raises:
-        ArtifactFormatError, ArtifactDigestError: the folder is not a valid artifact.
+        ArtifactFormatError, ArtifactDigestError: The folder is not a valid artifact.
         PoolMismatchError: ``llms`` are not the artifact's LLMs, or in another order.
-        EncoderMismatchError: the encoder has another id or width, or gives other vectors and
-            the artifact holds no training data to fit again.
-        WeightsError: the encoder's weights cannot be obtained.
-        StorageError: a URI cannot be read.
+        EncoderMismatchError: The encoder has another id or width, or returns other vectors and
+            the artifact has no training data for a refit.
+        WeightsError: The encoder's weights are not available.
+        StorageError: A URI cannot be read.
     """
     with local_copy(folder) as here:
         return _load(here, encoder, llms, allow_plugin_code)

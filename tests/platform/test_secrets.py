@@ -150,7 +150,7 @@ def test_a_broken_file_does_not_show_its_text(environment, tmp_path):
 
 def test_two_places_are_one_too_many(environment, tmp_path):
     environment(API_KEYS="k1", WAYPOST_API_KEYS_FILE=str(tmp_path / "k"))
-    with pytest.raises(ConfigError, match="one place"):
+    with pytest.raises(ConfigError, match="unset one of the two"):
         load_keys()
 
 

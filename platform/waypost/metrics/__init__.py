@@ -1,1 +1,1 @@
-"""Metrics of routers: numbers from arrays, no data reading, no router."""
+"""Metrics of routers, computed from arrays; the package reads no files and builds no router."""

@@ -134,10 +134,9 @@ def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 def nested(per_seed: Sequence[ArrayLike], seed: int = 0) -> Floats:
     """Return draws of a mean over seeds, resampled over both seeds and queries.
 
-    Each draw takes as many seeds as there are, with replacement, and the mean of what they have
-    in this draw of the queries. Test splits of one pool overlap: where each seed's draws are
-    `Bootstrap` draws of the pool, a query that stands in several of them does not count as
-    several independent ones.
+    Each draw takes as many seeds as there are, with replacement, and averages their values in this
+    draw of the queries. Test splits of one pool overlap. If each seed's draws are `Bootstrap` draws
+    of the pool, a query in several splits does not count as several independent queries.
 
     Args:
         per_seed: Draws over queries of each seed, shape (draws,), all of equal length.

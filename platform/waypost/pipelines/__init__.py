@@ -1,1 +1,1 @@
-"""From questions to routing data to trained artifacts."""
+"""Pipelines that build routing data, train routers and evaluate them."""

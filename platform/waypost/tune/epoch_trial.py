@@ -169,7 +169,7 @@ class EpochTrial:
         task: The setting.
         interval: Spacing of evaluations; None evaluates after every epoch.
         changed: Current values of the parameters that can change between epochs.
-        checkpoint: State to resume from; None starts anew.
+        checkpoint: State to resume from; None starts at the first epoch.
 
     Raises:
         WaypostError: the router cannot be built, or the checkpoint is of other settings or data.

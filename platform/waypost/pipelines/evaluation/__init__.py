@@ -1,1 +1,1 @@
-"""The parts of ``waypost evaluate``: who is compared, with what, and what is measured."""
+"""The parts of ``waypost evaluate``: inputs, reference policies, measurement and output."""

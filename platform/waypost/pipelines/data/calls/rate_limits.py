@@ -74,7 +74,7 @@ class BudgetShares:
         if one := self._of.get(llm):
             one.booked -= usd
             one.spent += spent
-            one.settled += usd if spent else 0.0  # a failed call is no estimate for others
+            one.settled += usd if spent else 0.0  # a failed call must not lower the estimate
 
     def end(self, llm: str) -> None:
         """Release the share of an LLM that makes no further calls."""
