@@ -1,6 +1,7 @@
 """trials.jsonl: an append-only journal with a line for each finished trial.
 
 Sweeps resume from it. A killed process can leave its last line incomplete; that line is dropped.
+DECISIONS.md, 60 has the measurement beside Optuna's journal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Schemas of the gateway's answers: bodies by name, response headers, errors by status."""
+"""Schemas of the gateway's answers: bodies by name, response headers, errors by status.
+
+DECISIONS.md, 61 has the measurement beside pydantic models.
+"""
 
 from __future__ import annotations
 
