@@ -94,9 +94,9 @@ bench-encoder: env ## time of query encoders, and what routing on them earns, fr
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
-JUDGED := best_single smallest_llm largest_llm cheapest_llm randomrouter elorouter:weighting=plain \
-    elorouter thresholdrouter hybrid_llm mfrouter svmrouter mlprouter \
-    graphrouter linearrouter clusterrouter knnrouter taskrouter forestrouter automix auto
+JUDGED = elorouter:weighting=plain $(shell $(VENV)/bin/waypost list-routers --check --json \
+    | $(PY) -c 'import json, sys; print(*[r["name"] for r in json.load(sys.stdin) \
+    if r["source"] == "built-in" and not r["needs_weights"]])')
 router-tables: env ## the router tables of docs/results, from ../shared/data (an hour)
 	-$(VENV)/bin/waypost evaluate $(JUDGED) --data $(SHARED)/llmrouter_example --encoder onnx \
 	    --resplit 0,1,2,3,4 --out runs/routers-example --insert docs/results/routers.md:routers-example

@@ -82,8 +82,8 @@ INTROS = {
     "train-file": "`waypost train --config FILE` reads it; options and `KEY=VALUE` win over it.",
     "tune-file": """
 `waypost tune --config FILE` reads it. The shipped ones stand in `tune_configs`, one a router.
-`sweeps: [FILE, ...]` with `common: {...}` makes several sweeps of one command, as
-`tune_configs/all.yaml` does.""",
+`sweeps: [FILE, ...]`, or `sweeps: all` for every other file of the folder, makes several sweeps of
+one command; `common: {...}` changes keys of all. `tune_configs/all.yaml` is such a file.""",
     "evaluate-file": "`waypost evaluate --config FILE` reads it; arguments win over it.",
     "engines": """
 An engine calls one LLM. A pool entry of a [Serve file](serve-file.md) and an LLM of a

@@ -55,6 +55,7 @@ class RouterFacts:
         trainable: Whether it learns from routing data.
         new_model_support: See `TrainableRouter`.
         needs_embeddings: Whether it uses the query's embedding.
+        needs_weights: Kind of the pretrained model that it fine-tunes; None where it has none.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class RouterFacts:
     trainable: bool
     new_model_support: str
     needs_embeddings: bool
+    needs_weights: str | None
 
 
 def check_router(entry: RouterEntry) -> RouterFacts:
@@ -79,6 +81,7 @@ def check_router(entry: RouterEntry) -> RouterFacts:
         trainable=router.learns,
         new_model_support=router.new_model_support,
         needs_embeddings=router.needs_embeddings,
+        needs_weights=router.needs_weights,
     )
 
 

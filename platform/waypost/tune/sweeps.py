@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from waypost.config import StrictModel, apply_overrides, parse, read_yaml
 from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.ray_session import ray_session
+from waypost.registry import router_class
 from waypost.report.folder import write_json
 from waypost.report.numbers import table
 from waypost.storage import Place, local_copy, mirrored
@@ -30,12 +31,13 @@ class ManySweeps(StrictModel):
     """A config file that names the files of several sweeps.
 
     Attributes:
-        sweeps: Files of one sweep each, relative to this file; each router once.
+        sweeps: Files of one sweep each, relative to this file; each router once. ``all`` is every
+            other YAML file of the folder, routers that fine-tune a model last.
         common: Keys that override those of every file, such as ``metric`` or ``budget``; mappings
             are merged.
     """
 
-    sweeps: tuple[str, ...] = Field(min_length=1)
+    sweeps: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
     common: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -59,7 +61,7 @@ def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfi
     many = parse(ManySweeps, data, str(path))
     found: list[TuneConfig] = []
     faults: list[Fault] = []
-    for name in many.sweeps:
+    for name in _beside(path) if many.sweeps == "all" else many.sweeps:
         try:
             found.append(check_sweep(_merged(read_yaml(path.parent / name), many.common), name))
         except ConfigError as error:
@@ -68,7 +70,13 @@ def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfi
     faults += [Fault(str(path), f"{r} occurs twice") for r in set(routers) if routers.count(r) > 1]
     if faults:
         raise ConfigError(faults)
+    if many.sweeps == "all":  # a fit that takes hours must not delay the others
+        found.sort(key=lambda one: getattr(router_class(one.router), "needs_weights", None) or "")
     return found
+
+
+def _beside(path: Path) -> list[str]:
+    return sorted(other.name for other in path.parent.glob("*.yaml") if other.name != path.name)
 
 
 def _merged(data: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
