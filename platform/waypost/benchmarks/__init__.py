@@ -1,5 +1,4 @@
 """Benchmarks, the sources of questions for routing data.
 
-``catalog`` finds a benchmark by name, ``rows`` loads its questions, ``tasks`` are the built-in
-benchmarks.
+``catalog`` finds a benchmark by name, ``rows`` loads its questions, ``tasks`` are built in.
 """

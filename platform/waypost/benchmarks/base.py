@@ -99,10 +99,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def question(self, row: Row) -> Fields:
-        """Return the question of one row. Must be deterministic.
-
-        Args:
-            row: Its columns have been checked against ``columns`` and ``optional``.
+        """Return the question of a row with checked columns; equal rows give equal questions.
 
         Raises:
             RowError: the row makes no question.

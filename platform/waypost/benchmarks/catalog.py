@@ -1,8 +1,7 @@
 """The available benchmarks: the built-in ones and those in plug-in folders.
 
-A plug-in folder contains ``benchmark.yaml`` or ``benchmark.py`` (`waypost.benchmarks.custom`). The
-same folders are searched as for router plug-ins. Listing runs no plug-in code; a broken plug-in is
-listed with its error.
+A plug-in folder contains ``benchmark.yaml`` or ``benchmark.py`` (`waypost.benchmarks.custom`), next
+to router plug-ins. Listing runs no plug-in code; a broken plug-in is listed with its error.
 """
 
 from __future__ import annotations
@@ -53,9 +52,7 @@ class BenchmarkEntry:
 
 
 def list_benchmarks(plugin_paths: Sequence[Path] | None = None) -> list[BenchmarkEntry]:
-    """Return every benchmark, built-in ones first, then by name.
-
-    An entry whose name is taken by an earlier one has an ``error``.
+    """Return every benchmark, built-in ones first; a name that is taken gives an ``error``.
 
     Args:
         plugin_paths: Parents of plug-in folders; default: those of `waypost.registry.searching`,

@@ -73,9 +73,7 @@ def score_function(folder: Path) -> Callable[..., float]:
         with _Guarded(folder, quoting=False):
             value = float(score(response, ground_truth, choices, query))
         if not (math.isfinite(value) and 0 <= value <= 1):
-            raise PluginError(
-                f"{folder / BENCHMARK_PY}: {SCORE}() returned {value}; expected 0 to 1"
-            )
+            raise PluginError(f"{folder / BENCHMARK_PY}: {SCORE}() gave {value}; expected 0 to 1")
         return value
 
     return checked

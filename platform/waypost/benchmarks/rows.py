@@ -91,10 +91,9 @@ def load_questions(
 def data_files(path: Path, source: Source, split: str | None) -> list[Path]:
     """Return the files of rows at a path, sorted.
 
-    In a folder these are the files named after the split (``test.jsonl``,
-    ``test-00000-of-00001.parquet``), searched recursively. If there are none and ``split`` is None,
-    all files are returned. If the folder has subfolders named after the source's configurations,
-    only those are searched.
+    A folder is searched recursively, or only its subfolders named like configurations, if any.
+    Files of the split match ``test.jsonl`` or ``test-00000-of-00001.parquet``. If there are none
+    and ``split`` is None, all files are returned.
 
     Raises:
         ConfigError: the path does not exist, or has no file of rows or none of that split.
@@ -114,8 +113,7 @@ def data_files(path: Path, source: Source, split: str | None) -> list[Path]:
     wanted = split or source.split
     of_split = [file for file in files if _is_of(file, wanted)]
     if split and not of_split:
-        problem = f"contains no file of split {split} ({split}*.parquet)"
-        raise ConfigError([Fault(str(path), problem)])
+        raise ConfigError([Fault(str(path), f"has no file of split {split} ({split}*.parquet)")])
     return of_split or files
 
 

@@ -1,6 +1,6 @@
-"""Benchmarks defined in a YAML file: the location of the rows and a template of the prompt.
+"""Benchmarks defined in a YAML file.
 
-An example of the file:
+The file contains the location of the rows and a template of the prompt, for example:
 
     summary: Questions about our products
     source: {path: questions.jsonl}          # or {dataset: org/name, config: main, split: test}

@@ -70,12 +70,9 @@ def own_disk(size_bytes: int) -> bool:
 
 
 def restrict_files(folder: str | None = ".") -> bool:
-    """Allow reading of Python and system libraries only, and writing to one folder (Landlock).
+    """Allow reading of Python and system libraries only, and writing to ``folder`` (Landlock).
 
     Newer kernels also deny TCP, abstract sockets and signals to outside processes.
-
-    Args:
-        folder: The writable folder; None allows no writing.
     """
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if abi < 1:

@@ -2,9 +2,9 @@
 
 ``sandbox.run_tests`` runs this in a new interpreter, with ``_confine`` and ``_values`` as the only
 other modules of Waypost. The program runs in a forked child without access to the tests: the
-checker sends it calls and receives plain values. The compared values belong to the checker, so an
-early exit, patched builtins or objects that equal everything do not change the verdict. The token
-that proves the verdict is sent to the checker after the fork.
+checker sends it calls, receives plain values and compares them itself. An early exit, patched
+builtins or objects that equal everything therefore do not change the verdict, and the token that
+proves it is sent to the checker after the fork.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ class Program:
         """Wait until the program has run; return its functions and values by name.
 
         Raises:
-            ProgramFailedError: the program raised.
-            ProgramGoneError: the child ended or sent something else.
+            ProgramFailedError, ProgramGoneError: the program raised; the child ended.
         """
         start = self._receive()
         if "error" in start:

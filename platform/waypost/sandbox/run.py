@@ -245,9 +245,6 @@ def boot_source(modules: tuple[str, ...]) -> str:
 
     The modules are compiled once, in this process. The child cannot import other modules of this
     package, and must run `sys.executable`, because marshal needs the same Python version.
-
-    Raises:
-        SandboxError: the source of a module is missing.
     """
     compiled = []
     for name in modules:

@@ -87,9 +87,6 @@ def fetch(uri: Uri, store: Any, path: str, folder: Path) -> dict[str, int]:
 
     Returns:
         Path relative to ``folder`` -> size in bytes, for each file.
-
-    Raises:
-        StorageError: a file cannot be read, or its name points outside ``folder``.
     """
     from pyarrow.fs import FileSelector
 
@@ -153,9 +150,8 @@ def mirrored(target: str | Place, every_s: float = EVERY_S) -> Iterator[Path]:
     """Yield a local folder for an output, with the existing files of ``target``.
 
     A path is yielded unchanged. For a URI, changed files are copied to the store every ``every_s``
-    seconds and at the end of the block, also after an error. Files deleted locally are deleted in
-    the store at the end. An upload gets its final name when it is complete. The file written last
-    is uploaded last.
+    seconds and at the end of the block, also after an error; the file written last is uploaded
+    last. Local deletions follow at the end. A file gets its final name after its complete upload.
 
     Args:
         target: A path or a URI; the folder need not exist.

@@ -131,9 +131,8 @@ def open_store(uri: Uri) -> tuple[Any, str]:
     """Return a ``pyarrow.fs.FileSystem`` and the path in it: pyarrow's own, else fsspec's.
 
     Raises:
-        StorageSchemeError: the scheme is unknown, or its library is not installed.
+        StorageSchemeError, MissingExtraError: the scheme is unknown, or its library is missing.
         StorageError: the store cannot be opened.
-        MissingExtraError: fsspec is needed and not installed.
     """
     from pyarrow.fs import FileSystem
     from pyarrow.lib import ArrowInvalid

@@ -41,8 +41,7 @@ def resolve(model: str, *, offline: bool | None = None, progress: Progress | Non
         ``settings().cache / "weights"``; a lock prevents that two processes write the same one.
 
     Raises:
-        WeightsError: no source has the model; the message lists the sources, why each failed,
-            and what to do.
+        WeightsError: no source has the model; the message gives reasons and advice.
     """
     offline = settings().offline if offline is None else offline
     say = _log.info if progress is None else progress

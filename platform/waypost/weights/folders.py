@@ -80,9 +80,6 @@ def publishing(folder: Path, origin: dict[str, Any]) -> Iterator[Path]:
     Args:
         folder: The final path.
         origin: Facts for the marker file, serialisable as JSON.
-
-    Raises:
-        WeightsError: the folder cannot be written.
     """
     scratch = folder.parent / f".{folder.name}.partial"
 

@@ -86,8 +86,7 @@ def _probe(repo: str) -> None:
     """Request the repository's facts once, with a time-out of `_PROBE_S`.
 
     Raises:
-        WeightsError: the repository does not exist or is not accessible, or the hub is not
-            reachable.
+        WeightsError: the repository does not exist or is closed, or the hub is not reachable.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import HfHubHTTPError

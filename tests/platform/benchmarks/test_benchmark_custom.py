@@ -205,7 +205,7 @@ def test_a_broken_python_task_is_named(plugins, old, new, problem):
 
 def test_a_score_out_of_range_is_refused(plugins):
     put(plugins, "wide", benchmark=PYTHON.replace("{0: 1.0,", "{0: 7,"))
-    with pytest.raises(PluginError, match=r"score\(\) returned 7.0; expected 0 to 1"):
+    with pytest.raises(PluginError, match=r"score\(\) gave 7.0; expected 0 to 1"):
         custom_metric("custom:wide")("4", "4")
 
 

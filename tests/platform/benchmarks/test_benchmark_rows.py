@@ -73,7 +73,7 @@ def test_which_files_of_a_folder_are_read(tmp_path, files, split, read):
         (None, None, "no such file or folder"),
         ("notes.txt", None, r"is not a file of rows; expected \.parquet, \.jsonl"),
         ("folder/notes.txt", None, "contains no file of rows"),
-        ("folder/test.jsonl", "dev", "contains no file of split dev"),
+        ("folder/test.jsonl", "dev", "has no file of split dev"),
     ],
 )
 def test_a_path_without_rows_is_a_wrong_config(tmp_path, make, split, problem):
