@@ -49,7 +49,7 @@ class Options(harness.Options):
     pooled: tuple[DirectoryPath, ...] = Field(
         (),
         description="Routing-data folder whose training and test questions are pooled and split "
-        "anew, as evaluate --resplit does. May be given many times.",
+        "again, as with evaluate --resplit. May be given many times.",
     )
     data: tuple[DirectoryPath, ...] = Field(
         (),
@@ -338,7 +338,7 @@ def result(figures: Mapping[str, Any], options: Options) -> Result:
         failed |= {f"{name}: {router}": why for router, why in one["failed"].items()}
     split = ""
     if options.pooled:
-        split = f", questions pooled and split anew with seed {options.seed}"
+        split = f", questions pooled and split again with seed {options.seed}"
     facts = (
         f"Of {counts['rows']} routers tuned, {counts['not_worse']} are not worse on test within "
         f"the interval; {counts['higher']} are higher, {counts['better']} of them beyond the "

@@ -210,7 +210,7 @@ def load_tune_config(path: str | Path, overrides: Sequence[str] = ()) -> TuneCon
     """Read a sweep.
 
     Raises:
-        ConfigError: with every fault of the file's form; `check_against` checks parameters.
+        ConfigError: With all faults of the file's form; `check_against` checks parameters.
     """
     return load_config(TuneConfig, path, overrides)
 
@@ -224,7 +224,7 @@ def check_against(config: TuneConfig, constraints: Mapping[str, Constraint], whe
         where: The file, for messages.
 
     Raises:
-        ConfigError: with every unknown parameter, bound or value out of range, parameter both
+        ConfigError: With every unknown parameter, bound or value out of range, parameter both
             fixed and searched, and condition that can never hold.
     """
     if found := faults_against(config.fixed, config.space, constraints, where):
@@ -255,8 +255,8 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
     """Read a file of ``tune_configs``.
 
     Raises:
-        ConfigError: with every fault of the file's form, and every disagreement with the router.
-        MissingExtraError: the router needs a package that is not installed.
+        ConfigError: With all faults of the file's form, and every disagreement with the router.
+        MissingExtraError: The router needs a package that is not installed.
     """
     return check_sweep(apply_overrides(read_yaml(path), overrides), str(path))
 

@@ -172,7 +172,7 @@ class EpochTrial:
         checkpoint: State to resume from; None starts at the first epoch.
 
     Raises:
-        WaypostError: the router cannot be built, or the checkpoint is of other settings or data.
+        WaypostError: The router cannot be built, or the checkpoint is of other settings or data.
     """
 
     def __init__(

@@ -246,7 +246,7 @@ class CrossValidation:
         """Build an untrained router.
 
         Raises:
-            ConfigError, RegistryError, PluginError, MissingExtraError: see `make_trainable`.
+            ConfigError, RegistryError, PluginError, MissingExtraError: See `make_trainable`.
         """
         given = dict(parameters)
         with searching([Path(path) for path in self.plugin_paths]):

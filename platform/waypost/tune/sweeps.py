@@ -54,7 +54,7 @@ def read_many(path: str | Path, overrides: Sequence[str] = ()) -> list[TuneConfi
         overrides: ``key=value`` settings of ``common``.
 
     Raises:
-        ConfigError: with every fault of all files.
+        ConfigError: With all faults of all files.
     """
     path = Path(path)
     data = apply_overrides(read_yaml(path), [f"common.{item}" for item in overrides])

@@ -95,7 +95,7 @@ def test_the_table_shows_differences_and_who_failed(tmp_path):
     assert auto[:6] == ["auto", "20", "0.6600", "0.6600", "0", "default kept"]
     assert mlp[:2] == ["mlprouter", "n/a"]
     assert "Of 2 routers tuned, 2 are not worse on test" in found.facts
-    assert "split anew with seed 0" in found.facts
+    assert "split again with seed 0" in found.facts
     assert found.failed == {"example-seed-0: mlprouter": "no torch"}
 
 

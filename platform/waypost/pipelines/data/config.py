@@ -126,7 +126,7 @@ def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
     """Read a run.
 
     Raises:
-        ConfigError: with every fault of the file's form.
+        ConfigError: With all faults of the file's form.
     """
     return load_config(DataConfig, path, overrides)
 

@@ -198,7 +198,7 @@ def query_embeddings(
         float32 (n_texts, d), unit rows.
 
     Raises:
-        SchemaError: the stored file is not readable or of another width.
+        SchemaError: The stored file is not readable or of another width.
     """
     if folder is not None and _is_meant_to_change(folder):
         try:
@@ -291,7 +291,7 @@ def stored_embeddings(folder: Path, of: str) -> dict[str, tuple[int, set[bytes]]
         Encoder id -> width and digests of the texts (`text_digest`).
 
     Raises:
-        SchemaError: a file is not readable.
+        SchemaError: A file is not readable.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -226,9 +226,9 @@ def run(
         The content of ``queries.json``, and ``folder``: the path, or the URI of a store.
 
     Raises:
-        ConfigError: with every fault of the config and of the files of ready questions.
-        SchemaError, MissingExtraError, PluginError: a benchmark cannot be loaded.
-        StorageError: the store cannot be written.
+        ConfigError: With all faults of the config and of the files of ready questions.
+        SchemaError, MissingExtraError, PluginError: A benchmark cannot be loaded.
+        StorageError: The store cannot be written.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)

@@ -44,7 +44,7 @@ def question_table(folder: Path) -> pa.Table:
     file is removed with the table or with the process.
 
     Raises:
-        ConfigError: see `waypost.contracts.questions.iter_splits`.
+        ConfigError: See `waypost.contracts.questions.iter_splits`.
     """
     rows = (_row(split, question) for split, question in iter_splits(folder))
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -110,9 +110,9 @@ def run(
         embedding: Called with the progress of the question embeddings.
 
     Raises:
-        ConfigError: with every fault of the config and of the questions.
-        StorageError, WeightsError: the store or the encoder is not available.
-        PipelineError: no cell was answered.
+        ConfigError: With all faults of the config and of the questions.
+        StorageError, WeightsError: The store or the encoder is not available.
+        PipelineError: No cell was answered.
     """
     config_path = Path(config_path)
     config = load_data_config(config_path, overrides)
@@ -194,7 +194,7 @@ def check_llms(config: DataConfig, where: str) -> None:
     """Check the settings of every engine, and the prices that a budget needs.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: With all faults.
     """
     found: list[Fault] = []
     for name, llm_config in config.llms.items():

@@ -42,7 +42,7 @@ def find_files(source: str | Path) -> Source:
     """Find the files of a folder by their names, or the files that a config names.
 
     Raises:
-        ConfigError: files are missing or ambiguous.
+        ConfigError: Files are missing or ambiguous.
     """
     source = Path(source)
     return _of_folder(source) if source.is_dir() else _of_config(source)
@@ -250,7 +250,7 @@ def map_config(path: Path) -> MappedConfig:
     """Map a config; values that our parameter does not allow are unmapped.
 
     Raises:
-        ConfigError: the file is not YAML.
+        ConfigError: The file is not YAML.
     """
     data = read_yaml(path)
     found = {

@@ -46,7 +46,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     ``error`` holds the text in place of the answer.
 
     Raises:
-        SchemaError: naming file and line.
+        SchemaError: A line is invalid; the message has file and line.
     """
     try:
         with path.open("rb") as file:

@@ -46,8 +46,8 @@ def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
         the keys without a counterpart), ``unknown_fields`` and ``ignored`` files.
 
     Raises:
-        ConfigError: files are missing or ambiguous, or the target exists.
-        SchemaError: naming file and line, or file and key, of the fault.
+        ConfigError: Files are missing or ambiguous, or the target exists.
+        SchemaError: A file is invalid; the message has file and line, or file and key.
     """
     found = find_files(source)
     llms = read_llms(found.llms)
