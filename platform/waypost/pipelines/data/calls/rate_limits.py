@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class _Account:
-    """Dollars of one LLM.
+    """The dollars of one LLM.
 
     Attributes:
         max_cost: Upper bound for all its cells.
@@ -33,7 +33,7 @@ class _Account:
 
 
 class BudgetShares:
-    """Divides a budget among LLMs in proportion to the expected cost of their cells.
+    """The division of a budget among LLMs in proportion to the expected cost of their cells.
 
     The expected cost is the upper bound times the ratio of actual to booked cost of the finished
     calls, so an LLM with short answers gets no money for long ones. The rest of an LLM that ended
