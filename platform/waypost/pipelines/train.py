@@ -21,13 +21,12 @@ from waypost.contracts.records import report, watching
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
 from waypost.contracts.splits import fold_of
-from waypost.contracts.step_router import StepRouter
 from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
 from waypost.metrics.comparison import look_up_names
 from waypost.pipelines.data.embeddings import Progress, query_embeddings
-from waypost.pipelines.evaluation.lambda_curve import sweep
+from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
 from waypost.registry import make_trainable, router_class
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored, place
@@ -248,8 +247,12 @@ def _validate(
     data: RoutingData,
     held_out: RoutingData | None,
 ) -> dict[str, Any] | None:
-    """Measure the router's choices; return None if the data has no outcomes for them."""
-    if len(data) == 0 or (isinstance(router, StepRouter) and not router.replayable):
+    """Measure the router's choices; return None if the data has no outcomes for them.
+
+    Of a router with `decides_alone` the single-round choice is measured.
+    """
+    recorded = getattr(router, "replayable", True) or decides_alone(router)
+    if len(data) == 0 or not recorded:
         return None
     if held_out is not None:
         return {"method": "validation split", **summary(decide_on(router, data, held_out))}

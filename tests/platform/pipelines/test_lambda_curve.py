@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
 
+from waypost.contracts.errors import SchemaError
 from waypost.contracts.records import Decision, Query
+from waypost.contracts.router import Prediction, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
-from waypost.contracts.step_router import Call, Delegate, FinalAnswer, StepRouter
+from waypost.contracts.step_router import (
+    Call,
+    Delegate,
+    FinalAnswer,
+    StepRouter,
+    TrainableStepRouter,
+)
 from waypost.metrics.comparison import COST_ALONE, lambda_grid, look_up, look_up_names
-from waypost.pipelines.evaluation.lambda_curve import sweep
+from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
 from waypost.registry import make_trainable
 from waypost.registry.rule_router import trainable
 from waypost.testing.fitted_routers import fitted
@@ -114,3 +122,37 @@ def test_a_step_router_is_replayed_and_pays_for_every_call():
     assert both.cost_usd == pytest.approx(data.cost_usd[:, cook] + data.cost_usd[:, tiny])
     assert one.cost_usd == pytest.approx(data.cost_usd[:, tiny])
     assert found.predicted is None
+
+
+class Splits(TrainableStepRouter, ScoreRouter):
+    """Scores LLMs by their training means, and answers in rounds that no data holds."""
+
+    name = "splits"
+    needs_embeddings = False
+
+    def _fit(self, data):
+        pass
+
+    def _predict(self, batch):
+        return Prediction(np.tile(self.mean_quality_, (len(batch), 1)))
+
+    def step(self, state):
+        return Delegate((Call("tiny", f"Split: {state.query.text}", purpose="plan"),))
+
+
+def test_of_a_score_router_in_rounds_the_single_round_choice_is_swept():
+    data = planted(6, seed=9)
+    router = Splits().fit(planted(10))
+    assert decides_alone(router)
+    found = sweep(router, data, (0.0, COST_ALONE))
+    best = router.model_names[int(np.argmax(router.mean_quality_))]
+    assert names(data, found.outcomes[0].model) == [best] * 6
+    assert set(names(data, found.outcomes[-1].model)) == {"tiny"}
+
+
+def test_of_a_replayable_score_router_the_episodes_are_swept(monkeypatch):
+    monkeypatch.setattr(Splits, "replayable", True)
+    router = Splits().fit(planted(10))
+    assert not decides_alone(router)
+    with pytest.raises(SchemaError, match="purpose 'plan'"):
+        sweep(router, planted(3, seed=9), (0.0,))

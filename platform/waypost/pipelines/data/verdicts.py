@@ -27,10 +27,9 @@ from waypost.contracts.tables import (
     split_path,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, read_verdict, verdict_call
+from waypost.pipelines.data.calls.ask import ask, limiter_of, stream_of
 from waypost.pipelines.data.calls.log import LogIndex
-from waypost.pipelines.data.calls.rate_limits import RateLimiter, RateLimits
-from waypost.pipelines.data.calls.requests import PROMPT, REQUESTS, cell_id
-from waypost.pipelines.data.calls.stream import Stream
+from waypost.pipelines.data.calls.requests import cell_id
 from waypost.pipelines.data.calls.worker import ANSWERS
 from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_config, run_folder
 from waypost.pipelines.data.responses import actor_cpus, cells_folder
@@ -111,10 +110,7 @@ def _record(
         with ray_session():
             quiet_ray_data()
             for name, requests in todo.items():
-                logs = cells_folder(folder, name)
-                known[name] |= _ask(
-                    name, config.llms[name], logs, list(requests.values()), progress
-                )
+                known[name] |= _ask(folder, name, config.llms[name], requests, progress)
     for name, cells in asked.items():
         for (split, row), of in cells.items():
             found[split][row] = _row([known[name][one["key"]] for one in of])
@@ -180,33 +176,15 @@ def _known(folder: Path, cells: Cells) -> dict[bytes, Mapping[str, Any]]:
 
 
 def _ask(
+    folder: Path,
     name: str,
     llm_config: LLMConfig,
-    folder: Path,
-    requests: Sequence[Mapping[str, Any]],
+    requests: Mapping[bytes, Mapping[str, Any]],
     progress: Watcher | None,
 ) -> dict[bytes, Mapping[str, Any]]:
-    import ray
-
-    numbers = {text: at for at, text in enumerate(dict.fromkeys(r["prompt"] for r in requests))}
-    prompts = ray.put(pa.table({PROMPT: pa.array(list(numbers), pa.large_string())}))
-    rows = [
-        {name: one[name] for name in REQUESTS.names if name != "item"}
-        | {"item": numbers[one["prompt"]]}
-        for one in requests
-    ]
-    table = pa.Table.from_pylist(rows, schema=REQUESTS)
-    rates = RateLimits(llm_config.requests_per_minute, llm_config.tokens_per_minute)
-    limiter = ray.remote(num_cpus=0)(RateLimiter).remote({name: rates})
-    stream = Stream(
-        name, llm_config, folder, limiter, rates != RateLimits(), actor_cpus(llm_config)
-    )
-    records: dict[bytes, Mapping[str, Any]] = {}
-    for outcomes in stream.outcomes(table, prompts):
-        for outcome in outcomes.to_pylist():
-            records[requests[outcome["request"]]["key"]] = outcome
-        if progress is not None:
-            progress(name, len(records), len(requests))
+    logs, limiter = cells_folder(folder, name), limiter_of({name: llm_config})
+    source = stream_of(name, llm_config, logs, limiter, actor_cpus(llm_config))
+    records = ask(source, list(requests.values()), progress)
     if failed := sum(record["error"] is not None for record in records.values()):
         logger.warning("%s: %d of %d verdicts failed", name, failed, len(requests))
     return records

@@ -22,7 +22,9 @@ def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) 
     """Route every query at every cost weight and look up the outcomes; no LLM is called.
 
     A score router predicts once, and the policy ranks at each weight. Other routers decide again
-    at each weight, so only `_FEW` of the weights are used for them.
+    at each weight, so only `few` of the weights are used for them. The episodes of a step router
+    are replayed; of one whose calls data cannot hold (`decides_alone`), its single-round choice is
+    looked up.
 
     Args:
         router: A fitted router; if it needs embeddings, those of ``data`` are used.
@@ -33,12 +35,22 @@ def sweep(router: TrainableRouter, data: RoutingData, lambdas: Sequence[float]) 
         SchemaError: The data lacks embeddings or recorded answers that the router needs.
         PluginError: A plug-in router fails, or returns invalid decisions.
     """
+    some = few(lambdas)
+    if isinstance(router, StepRouter) and not decides_alone(router):
+        return Sweep(some, tuple(replay.outcomes(router, data, lam) for lam in some))
     if isinstance(router, ScoreRouter):
         return _by_policy(router, data, lambdas)
-    some = _few(lambdas)
-    if isinstance(router, StepRouter):
-        return Sweep(some, tuple(replay.outcomes(router, data, lam) for lam in some))
     return Sweep(some, tuple(_by_asking(router, data, lam) for lam in some))
+
+
+def decides_alone(router: object) -> bool:
+    """Return whether a step router also scores LLMs by itself, and makes calls no data holds.
+
+    Recorded data can then measure its single-round choice only.
+    """
+    return (
+        isinstance(router, StepRouter) and isinstance(router, ScoreRouter) and not router.replayable
+    )
 
 
 def _by_policy(router: ScoreRouter, data: RoutingData, lambdas: Sequence[float]) -> Sweep:
@@ -89,7 +101,8 @@ def _by_asking(router: TrainableRouter, data: RoutingData, lam: float) -> Outcom
     return look_up_names(data, [decision.model for decision in decisions])
 
 
-def _few(lambdas: Sequence[float]) -> tuple[float, ...]:
+def few(lambdas: Sequence[float]) -> tuple[float, ...]:
+    """Return at most `_FEW` of the cost weights, with the first and the last."""
     if len(lambdas) <= _FEW:
         return tuple(lambdas)
     return tuple(lambdas[i] for i in np.linspace(0, len(lambdas) - 1, _FEW).astype(int))
