@@ -1,7 +1,6 @@
 """Time fits and decisions of score routers, beside scikit-learn's neighbours and ridge.
 
 Embeddings are given, so no encoder is measured. Routers that fine-tune a model are left out.
-The default options take some minutes.
 
 Example: waypost bench routers --quick; waypost bench routers --insert README.md:speed
 """

@@ -288,18 +288,9 @@ class Decision(Mapping[str, Any]):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Decision:
         """Rebuild a decision from `to_dict`."""
-        return cls(
-            model=data["model_name"],
-            ranking=tuple(data["ranking"]),
-            quality=data["quality"],
-            cost_usd=data["cost_usd"],
-            confidence=data["confidence"],
-            lam=data["lambda"],
-            propensity=data["propensity"],
-            reason=data["reason"],
-            router=data["router"],
-            router_version=data["router_version"],
-        )
+        named = {**data, "model": data["model_name"], "lam": data["lambda"]}
+        named["ranking"] = tuple(data["ranking"])
+        return cls(**{one.name: named[one.name] for one in fields(cls)})
 
     def __getitem__(self, key: str) -> Any:
         return self.to_dict()[key]

@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 WHERE = "user_config"
 
+STOP_AFTER = "stop_after_s"
+"""Key of the ``user_config`` with which ``waypost serve`` stops the gateways. Not allowed in a
+file."""
+
 
 def change_plan(plan: Plan, config: UserConfig) -> Plan:
     """Return the plan after the changes of a user_config.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -15,13 +16,6 @@ from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
 """The ``model`` of a request to the default router."""
-
-RESERVED_NAMES = frozenset({"Gateway", "Router"})
-"""Deployment names of the graph itself."""
-
-STOP_AFTER = "stop_after_s"
-"""Key of the ``user_config`` with which ``waypost serve`` stops the gateways. Not allowed in a
-file."""
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -247,6 +241,20 @@ class RouterArgs(NodeArgs):
     max_queued_requests: int = Field(default=1000, ge=0)
 
 
+def _distinct_names(
+    routers: Mapping[str, str], default_router: str | None, pool: tuple[PoolEntry, ...]
+) -> list[str]:
+    """Check the names of routers and pool; return those of the pool."""
+    if default_router is not None and default_router not in routers:
+        raise ValueError(f"default_router: {default_router!r} is not under routers")
+    if AUTO in routers:
+        raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
+    names = [entry.name for entry in pool]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"pool: {', '.join(twice)} stands there twice")
+    return names
+
+
 class UserConfig(StrictModel):
     """Settings that change without a restart (``user_config`` of Gateway and Router).
 
@@ -278,13 +286,7 @@ class UserConfig(StrictModel):
     def _routers_and_models_are_clear(self) -> UserConfig:
         if self.artifact is not None and self.routers:
             raise ValueError("give artifact (one router) or routers (several, by name), not both")
-        if self.default_router is not None and self.default_router not in self.routers:
-            raise ValueError(f"default_router: {self.default_router!r} is not under routers")
-        if AUTO in self.routers:
-            raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
-        names = [entry.name for entry in self.pool]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"pool: {', '.join(twice)} stands there twice")
+        names = _distinct_names(self.routers, self.default_router, self.pool)
         if apart := [entry.name for entry in self.pool if entry.placement != "inline"]:
             raise ValueError(f"pool: {', '.join(apart)} needs placement: inline here")
         if both := sorted(set(names) & set(self.retired)):
@@ -389,15 +391,9 @@ class ServeArgs(StrictModel):
     def _names_are_clear(self) -> ServeArgs:
         if (self.artifact is None) == (not self.routers):
             raise ValueError("give either artifact (one router) or routers (several, by name)")
-        if self.default_router is not None and self.default_router not in self.routers:
-            raise ValueError(f"default_router: {self.default_router!r} is not under routers")
-        names = [entry.name for entry in self.pool]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"pool: {', '.join(twice)} stands there twice")
+        names = _distinct_names(self.routers, self.default_router, self.pool)
         if taken := sorted({AUTO, *self.routers} & set(names)):
             raise ValueError(f"pool: {', '.join(taken)} is the name of a router, not of an LLM")
-        if AUTO in self.routers:
-            raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
         allowed = self.policy.allowed_models or ()
         if unknown := sorted(set(allowed) - set(names)):
             raise ValueError(f"policy.allowed_models: {', '.join(unknown)} is not in the pool")

@@ -26,10 +26,10 @@ from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsErr
 from waypost.encoders import make_encoder
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
-from waypost.serve.config import RESERVED_NAMES, STOP_AFTER
+from waypost.serve.changes import STOP_AFTER
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.gateway.app import OPEN_HEADER
-from waypost.serve.plan import Plan, Served
+from waypost.serve.plan import RESERVED_NAMES, Plan, Served
 from waypost.storage import place
 from waypost.weights import resolve
 

@@ -27,7 +27,6 @@ from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
 from waypost.serve.config import (
     AUTO,
-    RESERVED_NAMES,
     EncoderArgs,
     Limits,
     LogArgs,
@@ -41,6 +40,9 @@ from waypost.serve.environments import interpreter
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
+
+RESERVED_NAMES = frozenset({"Gateway", "Router"})
+"""Deployment names of the graph itself."""
 
 
 class Served(PoolLLM):
