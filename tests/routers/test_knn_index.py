@@ -130,7 +130,7 @@ def test_automatic_is_exact_on_little_data():
 
 
 def test_automatic_builds_one_above_a_number_of_questions(monkeypatch):
-    monkeypatch.setattr("waypost_routers.knnrouter.INDEX_ABOVE", 50)
+    monkeypatch.setattr("waypost_routers._neighbors.regression.INDEX_ABOVE", 50)
     assert KNNRouter(k=5).fit(planted(60)).index_ is not None
     assert KNNRouter(k=5, index="exact").fit(planted(60)).index_ is None
 

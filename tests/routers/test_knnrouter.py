@@ -9,7 +9,8 @@ from waypost.contracts.router import QueryBatch
 from waypost.registry import make_router
 from waypost.testing.synthetic import doubled, planted, repeated
 from waypost.testing.tables import outcomes
-from waypost_routers.knnrouter import MAX_HELD_OUT, KNNRouter, _earned
+from waypost_routers._neighbors.regression import MAX_HELD_OUT, _earned
+from waypost_routers.knnrouter import KNNRouter
 
 # cosine to (1, 0): 1, .8, .6, 0
 VECTORS = [[1, 0], [4, 3], [3, 4], [0, 1]]
