@@ -51,6 +51,7 @@ PAPERS = {
     "2410.02223": "EmbedLLM",
     "2410.03834": "GraphRouter",
     "2505.12601": "When simple kNN beats complex learned routers",
+    "2506.09033": "Router-R1",
     "2508.12631": "Avengers-Pro",
 }
 """Names of the papers that routers cite, by arXiv number."""

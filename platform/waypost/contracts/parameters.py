@@ -80,14 +80,18 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A non-empty text, such as the name of a model."""
+    """A non-empty text, such as the name of a model; optionally null."""
+
+    optional: bool = False
 
     def allows(self, value: Any) -> bool:
         """Return whether the value is a non-empty text."""
+        if value is None:
+            return self.optional
         return isinstance(value, str) and bool(value.strip())
 
     def __str__(self) -> str:
-        return "a text that is not empty"
+        return "a text that is not empty" + (", or null" if self.optional else "")
 
 
 def check_parameters(

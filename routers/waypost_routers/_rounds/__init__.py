@@ -1,0 +1,1 @@
+"""Multi-round routing: a plan of sub-questions, a call for each, and a merging call."""
