@@ -28,7 +28,7 @@ from waypost.contracts.errors import RegistryError
 from waypost.report.numbers import fixed, percent
 from waypost.tune.config import TuneConfig, check_sweep, defaults_of
 from waypost.tune.folds import CrossValidation
-from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.journal import Journal, Task, TrialRow
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.space import SearchSpace
 from waypost.tune.trial_queue import TrialQueue
@@ -239,7 +239,7 @@ def timed_queue(
                 batches.append({task.place for task in found})
             return found
 
-        def record(self, rows: Iterable[Row]) -> None:
+        def record(self, rows: Iterable[TrialRow]) -> None:
             rows = list(rows)
             for batch in list(batches):
                 own = [row.seconds for row in rows if row.place in batch]

@@ -31,7 +31,7 @@ from waypost.pipelines.evaluation.resplit import SHARE
 from waypost.pipelines.ray_session import ray_session
 from waypost.report.numbers import UNKNOWN, fixed, plain, usd
 from waypost.tune.config import TuneConfig, read_sweep
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 from waypost.tune.sweep import SweepCallbacks, run_sweep
 
 SAME = "default kept"
@@ -183,7 +183,7 @@ def _row(
     tell(f"{what}: up to {config.budget.trials} trials")
     begin()
 
-    def tried(row: Row, total: int) -> None:
+    def tried(row: TrialRow, total: int) -> None:
         if row.deal == 0:
             tell.bar(row.number + 1, total, "trials")
 

@@ -109,14 +109,14 @@ def echo_table(
     console.print(table)
 
 
-class Progress(Protocol):
+class Advance(Protocol):
     """Callback that receives the progress of the work."""
 
     def __call__(self, done: int, total: int, what: str = ...) -> None: ...  # noqa: D102
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Progress]:
+def progress_bar(description: str) -> Iterator[Advance]:
     """Show a progress bar on stderr, starting with the first report.
 
     Yields a function of (done, total), with an optional new description.

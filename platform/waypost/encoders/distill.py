@@ -13,12 +13,12 @@ from waypost import weights
 from waypost.config import settings
 from waypost.contracts.errors import MissingExtraError
 from waypost.encoders.spec import STATIC_RECIPE
-from waypost.weights import Progress, folders
+from waypost.weights import Tell, folders
 
 _log = logging.getLogger(__name__)
 
 
-def locate(model: str, dimension: int, *, progress: Progress | None = None) -> Path:
+def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
     """Return the folder of a static model, distilled into the cache if it is not there.
 
     Args:
@@ -40,7 +40,7 @@ def locate(model: str, dimension: int, *, progress: Progress | None = None) -> P
 
 
 def distill(
-    model: str, dimension: int = 256, *, force: bool = False, progress: Progress | None = None
+    model: str, dimension: int = 256, *, force: bool = False, progress: Tell | None = None
 ) -> Path:
     """Distil a sentence encoder: one vector per token, principal components, Zipf weights.
 

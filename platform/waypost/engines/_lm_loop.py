@@ -55,7 +55,7 @@ def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Ge
     return int(tokens[torch.multinomial(best, 1, generator=generator)])
 
 
-Row = LiveSequence[Sampling]
+LMSequence = LiveSequence[Sampling]
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +94,13 @@ class BatchLoop:
         self._nice = nice
         self._flush = flush
         self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
-        self._reading: Row | None = None  # its prompt is being read
+        self._waiting: deque[LMSequence] = deque()
+        self._reading: LMSequence | None = None  # its prompt is being read
         self._read_cache = RowCache()
         self._read_cache.lengths = [0]
         self._read_prompt: list[int] = []  # what the read cache holds
         self._read_logits: Tensor | None = None  # of its last token
-        self._running: list[Row] = []  # row i of the batch is the i-th
+        self._running: list[LMSequence] = []  # row i of the batch is the i-th
         self._cache = RowCache()
         self._stopping = False
         self._failed = False
@@ -144,7 +144,7 @@ class BatchLoop:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running) + (self._reading is not None)
 
-    def submit(self, sequence: Row) -> None:
+    def submit(self, sequence: LMSequence) -> None:
         """Let a request wait for its turn.
 
         Raises:
@@ -160,7 +160,7 @@ class BatchLoop:
             self._waiting.append(sequence)
             self._changed.notify()
 
-    def cancel(self, sequence: Row) -> None:
+    def cancel(self, sequence: LMSequence) -> None:
         """Let a request end before its next token."""
         with self._changed:
             sequence.cancelled = True
@@ -197,7 +197,7 @@ class BatchLoop:
             self._changed.wait_for(lambda: self._stopping or len(self) > 0)
             return not self._stopping
 
-    def _all(self) -> list[Row]:
+    def _all(self) -> list[LMSequence]:
         reading = [] if self._reading is None else [self._reading]
         return [*self._running, *reading, *self._waiting]
 
@@ -245,7 +245,7 @@ class BatchLoop:
                     self._cache.append(self._read_cache)
                     self._running.append(sequence)
 
-    def _next_prompt(self) -> Row | None:
+    def _next_prompt(self) -> LMSequence | None:
         if self._reading is None and len(self._running) < self._limits.max_batch_size:
             with self._changed:
                 self._reading = self._waiting.popleft() if self._waiting else None
@@ -253,7 +253,7 @@ class BatchLoop:
                 self._keep_common(self._reading)
         return self._reading
 
-    def _keep_common(self, sequence: Row) -> None:
+    def _keep_common(self, sequence: LMSequence) -> None:
         if sequence.prompt == self._read_prompt and self._read_logits is not None:
             sequence.done = len(sequence.prompt)
             return
@@ -266,7 +266,7 @@ class BatchLoop:
         self._read_logits = None
         sequence.done = common
 
-    def _accept(self, sequences: list[Row], logits: Tensor) -> None:
+    def _accept(self, sequences: list[LMSequence], logits: Tensor) -> None:
         best = logits.argmax(dim=-1).tolist()
         self.output_tokens += len(sequences)
         for row, sequence in enumerate(sequences):

@@ -40,8 +40,6 @@ class Report(TypedDict):
     command: NotRequired[str]
 
 
-Row = Mapping[str, Any]
-
 REFERENCES = {
     "random": "random",
     "best_single": "best single",
@@ -55,14 +53,14 @@ REFERENCES = {
 """Key of a reference policy -> its name in tables, in the order of the table."""
 
 
-def references(report: Report) -> dict[str, Row]:
+def references(report: Report) -> dict[str, Numbers]:
     """Return the references of a report, in the order of the table."""
     return {key: report["reference"][key] for key in REFERENCES if key in report["reference"]}
 
 
-def named(report: Report) -> list[tuple[str, Row]]:
+def named(report: Report) -> list[tuple[str, Numbers]]:
     """Return the name in tables and the numbers of every row, references first."""
-    found: list[tuple[str, Row]] = []
+    found: list[tuple[str, Numbers]] = []
     for key, row in references(report).items():
         model = row.get("model_name")
         found.append((f"*{REFERENCES[key]}*" + (f" ({model})" if model else ""), row))
@@ -85,7 +83,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 """Unit -> function that formats a value; other units have three decimals."""
 
 
-def written(metric: Metric, row: Row, *, interval: bool = True) -> str:
+def written(metric: Metric, row: Numbers, *, interval: bool = True) -> str:
     """Format a metric's value of a row, with its interval if it has one."""
     if metric.interval is not None and interval:
         return with_interval(row, metric.key, *metric.interval, sign=metric.signed)
@@ -106,7 +104,7 @@ def _written(metric: Metric, value: Any) -> str:
 
 
 def of_metrics(
-    metrics: Iterable[Metric], rows: Sequence[tuple[str, Row]], titles: Mapping[str, str] | None
+    metrics: Iterable[Metric], rows: Sequence[tuple[str, Numbers]], titles: Mapping[str, str] | None
 ) -> list[str]:
     """Return a table with a row for each name and a column for each metric.
 
@@ -133,7 +131,7 @@ def of_metrics(
 
 
 def _section(
-    heading: str, rows: Iterable[tuple[str, Row]], titles: Mapping[str, str] | None = None
+    heading: str, rows: Iterable[tuple[str, Numbers]], titles: Mapping[str, str] | None = None
 ) -> list[str]:
     return of_metrics([row for row in METRICS if row.table == heading], list(rows), titles)
 

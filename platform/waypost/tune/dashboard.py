@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost.contracts.errors import MissingExtraError
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 
 FLUSH_S = 2
 """Seconds between two flushes of the event files."""
@@ -42,9 +42,9 @@ class EventWriter:
             raise MissingExtraError("tensorboardX", "tune") from None
         self._library: Any = tensorboardX
         self._folder, self._label = folder, label
-        self._open: dict[int, tuple[Any, Row | None]] = {}
+        self._open: dict[int, tuple[Any, TrialRow | None]] = {}
 
-    def write_epochs(self, row: Row) -> None:
+    def write_epochs(self, row: TrialRow) -> None:
         """Write the epochs of a running trial that are not written yet."""
         if row.deal:
             return
@@ -55,12 +55,12 @@ class EventWriter:
             made = self._library.SummaryWriter(str(run), flush_secs=FLUSH_S)
             self._open[row.number] = made, None
         writer, known = self._open[row.number]
-        before = known or Row(row.number, row.key, {}, 0, "stopped", None, 0.0)
+        before = known or TrialRow(row.number, row.key, {}, 0, "stopped", None, 0.0)
         _curve(writer, "metric_by_epoch", row.epochs, len(before.epochs))
         _curve(writer, "held_out_loss", row.losses, len(before.losses))
         self._open[row.number] = writer, row
 
-    def write(self, row: Row) -> None:
+    def write(self, row: TrialRow) -> None:
         """Write the run of a finished trial; failed and repeated trials have none."""
         if row.score is None or row.deal:
             if not row.deal and row.number in self._open:

@@ -22,7 +22,7 @@ from waypost.contracts.errors import ArtifactFormatError, WaypostError
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.tune.folds import Choices, CrossValidation, Fold
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.trial import evaluate_choices
 from waypost.tune.trial_queue import row_of
 
@@ -196,7 +196,7 @@ class EpochTrial:
             state = checkpoint.states[place] if checkpoint else None
             self._folds.append((part, router, router.fit_epochs(part.training, state)))
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TrialRow]:
         """Train and yield a row per evaluation; the last row is final."""
         row, interval = None, self._interval
         if interval is not None:
@@ -212,7 +212,7 @@ class EpochTrial:
             if interval is not None:
                 interval.evaluated(time.perf_counter() - start)
         row = row or self._evaluate()
-        yield Row(**{**row.__dict__, "status": "done" if row.score is not None else "failed"})
+        yield TrialRow(**{**row.__dict__, "status": "done" if row.score is not None else "failed"})
 
     def checkpoint(self) -> Checkpoint:
         """Return the state to resume from."""
@@ -233,7 +233,7 @@ class EpochTrial:
         done = [next(training, None) for _, _, training in self._folds]
         return any(one is not None for one in done)
 
-    def _evaluate(self) -> Row:
+    def _evaluate(self) -> TrialRow:
         choices = Choices(len(self._cv.data))
         for part, router, training in self._folds:
             training.settle()
@@ -264,7 +264,7 @@ def run_epoch_trial(
     interval: EvaluationInterval | None = None,
     changed: Mapping[str, Any] | None = None,
     checkpoint: Checkpoint | None = None,
-) -> Iterator[tuple[Row, Checkpoint | None]]:
+) -> Iterator[tuple[TrialRow, Checkpoint | None]]:
     """Yield the rows of a setting, all but the last with a checkpoint; see `EpochTrial`.
 
     A failure yields a failed row. A checkpoint that does not fit is ignored.

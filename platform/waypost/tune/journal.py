@@ -47,7 +47,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A finished measurement.
 
     Attributes:
@@ -87,7 +87,7 @@ class Row:
         return self.key, self.deal
 
 
-_FIELDS = {one.name for one in fields(Row)}
+_FIELDS = {one.name for one in fields(TrialRow)}
 
 
 class Journal:
@@ -104,7 +104,7 @@ class Journal:
 
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
         self.path = path
-        self.rows: dict[tuple[str, int], Row] = {}
+        self.rows: dict[tuple[str, int], TrialRow] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("a+b")
         try:
@@ -114,7 +114,7 @@ class Journal:
             self._file.close()
             raise
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TrialRow) -> None:
         """Append a row to the file, unless its measurement exists already."""
         if row.place in self.rows:
             return
@@ -130,7 +130,7 @@ class Journal:
         """Seconds of the sweep's own time up to the last row."""
         return max((row.at_s for row in self.rows.values()), default=0.0)
 
-    def search(self) -> list[Row]:
+    def search(self) -> list[TrialRow]:
         """Return the rows of the search, by number."""
         found = [row for row in self.rows.values() if row.deal == 0]
         return sorted(found, key=lambda row: row.number)
@@ -159,7 +159,7 @@ class Journal:
             if head["format"] != FORMAT:
                 raise SchemaError(f"{self.path}: format {head['format']}; expected {FORMAT}")
             for one in rest:
-                row = Row(**{key: value for key, value in one.items() if key in _FIELDS})
+                row = TrialRow(**{key: value for key, value in one.items() if key in _FIELDS})
                 self.rows.setdefault(row.place, row)
         except (ValueError, KeyError, TypeError) as error:
             raise SchemaError(

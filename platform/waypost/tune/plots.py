@@ -10,7 +10,7 @@ import numpy as np
 
 from waypost.report.drawing import GREY, LIGHT, figure, literal, save
 from waypost.tune.config import Dimension, Range
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 from waypost.tune.select import ranked
 from waypost.tune.space import same
 
@@ -21,7 +21,9 @@ _SHOWN_BEST = 0.1
 """Share of the trials highlighted in the parallel coordinates."""
 
 
-def draw_progress(rows: Sequence[Row], label: str, sign: float, taken: int, path: Path) -> None:
+def draw_progress(
+    rows: Sequence[TrialRow], label: str, sign: float, taken: int, path: Path
+) -> None:
     """Draw every trial's score, and the best so far, over the sweep's time."""
     made = figure(8, 4.4)
     axis = made.subplots()
@@ -82,7 +84,7 @@ def limits(scores: Any) -> tuple[float, float]:
 
 
 def draw_parallel(
-    rows: Sequence[Row],
+    rows: Sequence[TrialRow],
     space: Mapping[str, Dimension],
     label: str,
     sign: float,
@@ -209,7 +211,7 @@ def draw_importance(shares: Mapping[str, float] | None, path: Path) -> bool:
     return True
 
 
-def draw_curves(rows: Sequence[Row], label: str, sign: float, taken: int, path: Path) -> bool:
+def draw_curves(rows: Sequence[TrialRow], label: str, sign: float, taken: int, path: Path) -> bool:
     """Draw the held-out loss and the metric over the epochs, leaving out panels without values.
 
     Args:
@@ -255,7 +257,7 @@ def draw_curves(rows: Sequence[Row], label: str, sign: float, taken: int, path: 
     return True
 
 
-def _look(row: Row, best: set[int], taken: int) -> dict[str, Any]:
+def _look(row: TrialRow, best: set[int], taken: int) -> dict[str, Any]:
     if row.number == taken:
         label = f"taken (trial {taken})" if taken else "default (taken)"
         return {"color": ORANGE, "lw": 2.2, "zorder": 5, "label": label}
@@ -268,7 +270,7 @@ def _look(row: Row, best: set[int], taken: int) -> dict[str, Any]:
     return {"color": LIGHT, "lw": 0.8, "zorder": 1, "label": "other trials"}
 
 
-def _draw(axis: Any, row: Row, curve: Sequence[float | None], look: dict[str, Any]) -> None:
+def _draw(axis: Any, row: TrialRow, curve: Sequence[float | None], look: dict[str, Any]) -> None:
     """Draw the epochs with a value, and mark the last one."""
     known = [(epoch, value) for epoch, value in enumerate(curve, 1) if value is not None]
     if known:

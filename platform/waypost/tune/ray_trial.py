@@ -23,7 +23,7 @@ from waypost.tune.epoch_trial import (
     run_epoch_trial,
 )
 from waypost.tune.folds import CrossValidation
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.trial import measure, until
 
 REPORT_S = 1.0
@@ -38,7 +38,7 @@ def packed_trial(config: Mapping[str, Any], cv: CrossValidation) -> None:
             task its checkpoint folders, newest first.
         cv: Data and folds.
     """
-    waiting: list[Row] = []
+    waiting: list[TrialRow] = []
     reported = time.monotonic()
     for row, checkpoint in _rows(config, cv):
         waiting.append(row)
@@ -50,7 +50,7 @@ def packed_trial(config: Mapping[str, Any], cv: CrossValidation) -> None:
 
 def _rows(
     config: Mapping[str, Any], cv: CrossValidation
-) -> Iterator[tuple[Row, Checkpoint | None]]:
+) -> Iterator[tuple[TrialRow, Checkpoint | None]]:
     tasks, folders = read_tasks(config["tasks"]), json.loads(config["resume"])
     interval = EvaluationInterval()
     for place, task in enumerate(until(tasks, config["limit_s"])):
@@ -72,14 +72,14 @@ def read_tasks(text: str) -> list[Task]:
     return [Task(**one) for one in json.loads(text)]
 
 
-def write_rows(rows: Sequence[Row]) -> str:
+def write_rows(rows: Sequence[TrialRow]) -> str:
     """Return rows as JSON text."""
     return json.dumps([plain(asdict(row)) for row in rows])
 
 
-def read_rows(text: str) -> list[Row]:
+def read_rows(text: str) -> list[TrialRow]:
     """Read the text of `write_rows`."""
-    return [Row(**one) for one in json.loads(text)]
+    return [TrialRow(**one) for one in json.loads(text)]
 
 
 WORST = 1e9

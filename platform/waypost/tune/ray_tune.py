@@ -22,7 +22,7 @@ from waypost.contracts.router import TrainableRouter
 from waypost.tune.config import Dimension, Range, Resources, TuneConfig
 from waypost.tune.epoch_trial import find_checkpoints
 from waypost.tune.folds import CrossValidation
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.ray_trial import epoch_trial, packed_trial, read_rows, read_tasks, write_tasks
 from waypost.tune.trial import measure as measure_one
 from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
@@ -321,7 +321,7 @@ def queue_searcher(
         def __init__(self) -> None:
             super().__init__()
             self.batches: dict[str, list[Task]] = {}
-            self.unfinished: dict[str, list[Row]] = {}
+            self.unfinished: dict[str, list[TrialRow]] = {}
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
@@ -374,7 +374,7 @@ def queue_searcher(
     return QueueSearcher()
 
 
-def own_rows(rows: Sequence[Row], batch: Sequence[Task]) -> list[Row]:
+def own_rows(rows: Sequence[TrialRow], batch: Sequence[Task]) -> list[TrialRow]:
     """Return rows under the identity of their batch.
 
     Under pbt a trial can continue with the setting and state of another one. Its row keeps its own

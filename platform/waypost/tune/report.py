@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from waypost.report.folder import write_json
 from waypost.report.numbers import table
 from waypost.tune.config import Range, TuneConfig
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 from waypost.tune.plots import draw_curves, draw_importance, draw_parallel, draw_progress
 from waypost.tune.select import Choice, compared, given, number, ranked, render_taken, value
 from waypost.tune.space import SearchSpace
@@ -27,7 +27,7 @@ _LISTED = 15
 Report = dict[str, Any]
 
 
-def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, float] | None:
+def importance(rows: Sequence[TrialRow], space: SearchSpace, seed: int) -> dict[str, float] | None:
     """Return each parameter's share of permutation importance; the shares sum to 1.
 
     A random forest predicts the score from the setting. The importance of a parameter is the loss
@@ -63,7 +63,7 @@ def importance(rows: Sequence[Row], space: SearchSpace, seed: int) -> dict[str, 
     return {name: float(part) for name, part in zip(names, lost / lost.sum(), strict=True)}
 
 
-def _encoded(rows: Sequence[Row], space: SearchSpace) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def _encoded(rows: Sequence[TrialRow], space: SearchSpace) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return settings as numeric columns and the parameter of each; choices are one-hot."""
     columns: list[list[float]] = []
     owner: list[int] = []
@@ -88,7 +88,7 @@ def _encoded(rows: Sequence[Row], space: SearchSpace) -> tuple[NDArray[Any], NDA
 def describe(
     config: TuneConfig,
     space: SearchSpace,
-    rows: Sequence[Row],
+    rows: Sequence[TrialRow],
     choice: Choice,
     facts: Mapping[str, Any],
 ) -> Report:
@@ -148,7 +148,7 @@ def describe(
 
 
 def write(
-    folder: Path, report: Report, config: TuneConfig, space: SearchSpace, rows: Sequence[Row]
+    folder: Path, report: Report, config: TuneConfig, space: SearchSpace, rows: Sequence[TrialRow]
 ) -> Report:
     """Write all files of the report and return the content of report.json.
 
@@ -171,7 +171,7 @@ def write(
     return data
 
 
-def write_trials(path: Path, rows: Sequence[Row], space: SearchSpace) -> None:
+def write_trials(path: Path, rows: Sequence[TrialRow], space: SearchSpace) -> None:
     """Write a row for each measurement; parameters outside its setting are null.
 
     Parameter columns are JSON text if their values have several types.

@@ -15,7 +15,7 @@ import numpy as np
 
 from waypost.contracts.errors import MissingExtraError
 from waypost.tune.config import Dimension, Range, TuneConfig
-from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.journal import Journal, Task, TrialRow
 from waypost.tune.space import SearchSpace, Setting, hyperopt_tree, same
 
 LEARNING_SHARE = 0.05
@@ -24,7 +24,7 @@ LEARNING_SHARE = 0.05
 SAME_AGAIN = 300
 """Repeated proposals in a row after which a space counts as exhausted."""
 
-RowCallback = Callable[[Row], None]
+RowCallback = Callable[[TrialRow], None]
 """Called with each new row."""
 
 
@@ -295,7 +295,7 @@ class Proposals:
         self._exhausted = True
         return None
 
-    def tell(self, row: Row) -> None:
+    def tell(self, row: TrialRow) -> None:
         """Pass the score of a row to the searcher."""
         self._searcher.tell(row.setting, self._earned(row))
 
@@ -304,5 +304,5 @@ class Proposals:
         self._proposed.add(key)
         return Task(number, key, setting, self._space.parameters(setting))
 
-    def _earned(self, row: Row) -> float | None:
+    def _earned(self, row: TrialRow) -> float | None:
         return None if row.score is None else self._sign * row.score

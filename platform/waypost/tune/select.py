@@ -20,7 +20,7 @@ import numpy as np
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.types import Floats
 from waypost.report.numbers import table
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 from waypost.tune.space import SearchSpace, same
 
 DRAWS = 2000
@@ -50,16 +50,16 @@ class Choice:
         deals: Number of deals that the scores are averaged over.
     """
 
-    row: Row
+    row: TrialRow
     score: float
     default_score: float | None
-    best: Row
+    best: TrialRow
     gain: float | None
     gain_se: float | None
     chosen_gain: float | None
     why: str
     finalists: list[dict[str, Any]]
-    rival: Row | None
+    rival: TrialRow | None
     deals: int
 
     @property
@@ -68,20 +68,20 @@ class Choice:
         return self.row.number == 0
 
 
-def ranked(rows: Iterable[Row], sign: float) -> list[Row]:
+def ranked(rows: Iterable[TrialRow], sign: float) -> list[TrialRow]:
     """Return the finished trials, the best first; ties by number."""
     done = [row for row in rows if row.status == "done" and row.score is not None]
     return sorted(done, key=lambda row: (-sign * (row.score or 0.0), row.number))
 
 
-def finalists(rows: Sequence[Row], sign: float, count: int) -> list[Row]:
+def finalists(rows: Sequence[TrialRow], sign: float, count: int) -> list[TrialRow]:
     """Return the default, unless it failed, and the best few trials of a search."""
     best = ranked(rows, sign)
     default = [row for row in best if row.number == 0]
     return default + [row for row in best if row.number][:count] if count else default
 
 
-def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) -> Choice:
+def choose(rows: Sequence[TrialRow], again: Sequence[TrialRow], sign: float, seed: int) -> Choice:
     """Choose the setting of a sweep.
 
     Args:
@@ -145,8 +145,8 @@ def choose(rows: Sequence[Row], again: Sequence[Row], sign: float, seed: int) ->
 
 
 def _decide(
-    first: Row, default: Row, gain: float, error: float, chosen_gain: float
-) -> tuple[Row, str]:
+    first: TrialRow, default: TrialRow, gain: float, error: float, chosen_gain: float
+) -> tuple[TrialRow, str]:
     if first is default:
         return default, "no trial is better than the default"
     said = f"trial {first.number} gains {gain:.4g} over the default, standard error {error:.2g}"
@@ -163,7 +163,7 @@ def _decide(
     )
 
 
-def corrected_gain(rows: Sequence[Row], default: Row, sign: float, seed: int) -> float:
+def corrected_gain(rows: Sequence[TrialRow], default: TrialRow, sign: float, seed: int) -> float:
     """Return the mean gain over the default of the best row of each draw, on blocks not drawn."""
     table = sign * np.stack([_blocks([row]) for row in rows])
     place = next(i for i, row in enumerate(rows) if row is default)
@@ -179,8 +179,8 @@ def corrected_gain(rows: Sequence[Row], default: Row, sign: float, seed: int) ->
     return float(np.mean(gains)) if gains else 0.0
 
 
-def _by_setting(rows: Iterable[Row], wanted: set[str]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_setting(rows: Iterable[TrialRow], wanted: set[str]) -> dict[str, list[TrialRow]]:
+    found: dict[str, list[TrialRow]] = {}
     for row in rows:
         if row.status == "done" and (not wanted or row.key in wanted):
             found.setdefault(row.key, []).append(row)
@@ -189,11 +189,13 @@ def _by_setting(rows: Iterable[Row], wanted: set[str]) -> dict[str, list[Row]]:
     return {key: group for key, group in found.items() if len(group) == most}
 
 
-def _score(deals: Sequence[Row]) -> float:
+def _score(deals: Sequence[TrialRow]) -> float:
     return float(np.mean([row.score for row in deals]))
 
 
-def _gain(deals: dict[str, list[Row]], row: Row, default: Row, sign: float) -> tuple[float, float]:
+def _gain(
+    deals: dict[str, list[TrialRow]], row: TrialRow, default: TrialRow, sign: float
+) -> tuple[float, float]:
     """Return a setting's gain over the default and its standard error."""
     if default.key not in deals:
         return np.nan, np.nan
@@ -207,7 +209,7 @@ def _error(blocks: Floats) -> float:
     return float(blocks.std(ddof=1) / np.sqrt(len(blocks))) if len(blocks) > 1 else 0.0
 
 
-def _blocks(rows: Sequence[Row]) -> Floats:
+def _blocks(rows: Sequence[TrialRow]) -> Floats:
     """Return the pseudo-values of a setting, mean over its deals; unknown ones become the score."""
     table: list[list[float]] = [
         [float(row.score or 0.0) if block is None else block for block in row.blocks]
@@ -228,7 +230,7 @@ def compared(space: SearchSpace, choice: Choice) -> Report:
     }
 
 
-def given(row: Row) -> dict[str, Any]:
+def given(row: TrialRow) -> dict[str, Any]:
     """Return the parameters of the router of a row, without the fixed ones."""
     return row.trained or row.setting
 

@@ -34,7 +34,7 @@ from waypost.tune import report as reports
 from waypost.tune.config import TuneConfig, defaults_of
 from waypost.tune.dashboard import EventWriter
 from waypost.tune.folds import CrossValidation
-from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.journal import Journal, Task, TrialRow
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.select import choose, finalists, given
 from waypost.tune.space import SearchSpace
@@ -158,9 +158,9 @@ class SweepCallbacks:
     """
 
     embedded: Progress | None = None
-    begun: Callable[[Path, str | None, list[Row], str], None] = lambda *facts: None
-    row: Callable[[Row, int], None] = lambda row, total: None
-    epoch: Callable[[Row, int], None] = lambda row, total: None
+    begun: Callable[[Path, str | None, list[TrialRow], str], None] = lambda *facts: None
+    row: Callable[[TrialRow, int], None] = lambda row, total: None
+    epoch: Callable[[TrialRow, int], None] = lambda row, total: None
     step: Callable[[str], None] = lambda what: None
 
 
@@ -336,15 +336,15 @@ class _Sweep:
             if (row.key, deal) not in self.journal.rows
         ]
 
-    def _trained(self, row: Row) -> dict[str, Any]:
+    def _trained(self, row: TrialRow) -> dict[str, Any]:
         """Return the parameters of the router of a row."""
         return self.space.parameters(given(row))
 
-    def _on_row(self, row: Row) -> None:
+    def _on_row(self, row: TrialRow) -> None:
         self.events.write(row)
         self.callbacks.row(row, self.config.budget.trials)
 
-    def _on_epoch(self, row: Row) -> None:
+    def _on_epoch(self, row: TrialRow) -> None:
         self.events.write_epochs(row)
         self.callbacks.epoch(row, self.config.budget.trials)
 

@@ -16,17 +16,17 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.tune.folds import Choices, CrossValidation
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
 
 logger = logging.getLogger(__name__)
 
 
-def measure(cv: CrossValidation, task: Task) -> Row:
+def measure(cv: CrossValidation, task: Task) -> TrialRow:
     """Fit a setting on each fold and score all choices together; a failure is a failed row."""
     start = time.perf_counter()
 
-    def row(**found: object) -> Row:
+    def row(**found: object) -> TrialRow:
         return row_of(task, time.perf_counter() - start, **found)
 
     try:

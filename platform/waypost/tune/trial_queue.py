@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.journal import Journal, Task, TrialRow
 from waypost.tune.searchers import Proposals, RowCallback
 
 FLOOR_S = 2.0
@@ -103,7 +103,7 @@ class TrialQueue:
             found.append(task)
         return found
 
-    def record(self, rows: Iterable[Row]) -> None:
+    def record(self, rows: Iterable[TrialRow]) -> None:
         """Write finished rows to the journal."""
         for row in rows:
             if self._out.pop(row.place, None) is None:
@@ -117,7 +117,7 @@ class TrialQueue:
             if self._on_row is not None:
                 self._on_row(known)
 
-    def report_progress(self, rows: Iterable[Row]) -> None:
+    def report_progress(self, rows: Iterable[TrialRow]) -> None:
         """Pass on intermediate rows of running trials; nothing is written."""
         for row in rows:
             if self._on_epoch is not None and row.place in self._out:
@@ -159,7 +159,7 @@ class TrialQueue:
         return min([size, *(limit for limit in limits if limit is not None)])
 
 
-def row_of(task: Task, seconds: float, **found: object) -> Row:
+def row_of(task: Task, seconds: float, **found: object) -> TrialRow:
     """Return the row of a task."""
     same = {"number": task.number, "key": task.key, "setting": task.setting, "deal": task.deal}
-    return Row(**same, seconds=round(seconds, 4), **found)  # type: ignore[arg-type]
+    return TrialRow(**same, seconds=round(seconds, 4), **found)  # type: ignore[arg-type]

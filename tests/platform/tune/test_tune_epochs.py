@@ -26,7 +26,7 @@ from waypost.tune.epoch_trial import (
     run_epoch_trial,
 )
 from waypost.tune.folds import CrossValidation
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.plots import draw_curves
 from waypost.tune.trial import measure
 
@@ -202,7 +202,9 @@ def scalars(run: Path) -> dict[tuple[str, int], float]:
 
 def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(dashboard, "FLUSH_S", 0.05)
-    begun = Row(3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3])
+    begun = TrialRow(
+        3, "k", {"hidden": 8}, 0, "stopped", 0.25, 1.0, epochs=[None, 0.25], losses=[4, 3]
+    )
     killed = EventWriter(tmp_path, "quality")
     killed.write_epochs(begun)
     expected = {("metric_by_epoch", 2): 0.25, ("held_out_loss", 1): 4, ("held_out_loss", 2): 3}
@@ -223,13 +225,13 @@ def test_a_trial_grows_in_tensorboard_and_is_whole_after_a_kill(tmp_path, monkey
     assert expected.items() <= found.items()
     assert found["metric", 4] == 0.75
     after.write_epochs(replace(begun, deal=1))  # those measured again have no run
-    after.write(Row(4, "l", {}, 0, "failed", None, 1.0))
+    after.write(TrialRow(4, "l", {}, 0, "failed", None, 1.0))
     assert [path.name for path in tmp_path.iterdir()] == ["trial-0003"]
 
 
 def test_curves_are_drawn_where_there_are_any(tmp_path):
     path = tmp_path / "curves.png"
-    plain = [Row(n, f"k{n}", {}, 0, "done", 0.5, 1.0) for n in range(2)]
+    plain = [TrialRow(n, f"k{n}", {}, 0, "done", 0.5, 1.0) for n in range(2)]
     assert not draw_curves(plain, "quality", 1.0, 0, path)
     rows = [replace(row, epochs=[None, 0.5], losses=[2.0, 1.0 + row.number]) for row in plain]
     assert draw_curves(rows, "quality", 1.0, 1, path)

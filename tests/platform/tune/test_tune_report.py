@@ -7,7 +7,7 @@ import pytest
 
 from waypost.contracts.errors import ConfigError
 from waypost.tune.config import check_sweep, defaults_of
-from waypost.tune.journal import Row
+from waypost.tune.journal import TrialRow
 from waypost.tune.plots import _unit
 from waypost.tune.report import describe, render
 from waypost.tune.select import choose, render_taken
@@ -22,13 +22,15 @@ KNN = {
 BASE = np.tile([0.4, 0.6], 25)  # mean 0.5, standard error 0.1 sqrt(50 / 49) / sqrt(50) = 0.1 / 7
 
 
-def row(number: int, k: int | None, blocks, deal: int = 0) -> Row:
+def row(number: int, k: int | None, blocks, deal: int = 0) -> TrialRow:
     setting = {} if k is None else {"k": k}
     numbers = [float(one) for one in blocks]
-    return Row(number, f"k{k}", setting, deal, "done", float(np.mean(numbers)), 1.0, blocks=numbers)
+    return TrialRow(
+        number, f"k{k}", setting, deal, "done", float(np.mean(numbers)), 1.0, blocks=numbers
+    )
 
 
-def report_of(rows: list[Row], again: list[Row]) -> dict:
+def report_of(rows: list[TrialRow], again: list[TrialRow]) -> dict:
     config = check_sweep(KNN, "x")
     facts = {"queries": 50, "data_digest": "d"}
     space = SearchSpace(config, defaults_of(config))
@@ -74,7 +76,7 @@ def test_a_sweep_without_a_second_side():
     alone = report_of([row(0, None, BASE)], [])
     assert alone["compared"]["best_other"] is None
     assert "| parameter | default (taken) |" in render(alone)
-    failed = Row(0, "k0", {}, 0, "failed", None, 0.1, error="no weights")
+    failed = TrialRow(0, "k0", {}, 0, "failed", None, 0.1, error="no weights")
     other = report_of([failed, row(1, 3, BASE)], [])
     assert other["compared"]["default"] is None
     assert "| parameter | trial 1 (taken) |" in render(other)

@@ -11,7 +11,7 @@ import pytest
 from waypost.config import parse
 from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.tune.config import TuneConfig, in_order
-from waypost.tune.journal import Journal, Row, Task
+from waypost.tune.journal import Journal, Task, TrialRow
 from waypost.tune.searchers import Proposals, make_searcher
 from waypost.tune.space import SearchSpace
 from waypost.tune.trial_queue import MOST_DEATHS, TrialQueue, row_of
@@ -34,7 +34,7 @@ def space_of(made: TuneConfig) -> SearchSpace:
     return SearchSpace(made, DEFAULTS)
 
 
-def done(task: Task, score: float = 0.5, seconds: float = 1.0) -> Row:
+def done(task: Task, score: float = 0.5, seconds: float = 1.0) -> TrialRow:
     return row_of(task, seconds, status="done", score=score, blocks=[score, score])
 
 
@@ -282,7 +282,7 @@ def test_a_trial_that_kills_its_worker_fails_and_the_others_go_on(journal):
 
 
 def test_time_ends_a_search_and_counts_over_all_its_runs(journal):
-    journal.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
+    journal.add(TrialRow(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
     assert TrialQueue(journal, 1, proposals=proposals(config(), journal, 8), time_s=91).left > 0
     assert TrialQueue(journal, 1, proposals=proposals(config(), journal, 8), time_s=89).is_done
 
@@ -298,13 +298,13 @@ def test_what_comes_after_is_asked_when_all_is_done_or_the_time_is_over(tmp_path
     assert asked == [5]
     assert queue.is_done
     with closing(Journal(tmp_path / "late.jsonl", {})) as late:
-        late.add(Row(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
+        late.add(TrialRow(0, "k", {}, 0, "done", 0.5, 1.0, at_s=90.0))
         made = proposals(config(), late, 8)
         assert measure(TrialQueue(late, 1, proposals=made, time_s=89, after=after)) == ["again"]
 
 
 def test_the_default_is_trial_0_also_where_a_kill_lost_it(journal):
-    journal.add(Row(4, "k", {"k": 5}, 0, "done", 0.5, 1.0))
+    journal.add(TrialRow(4, "k", {"k": 5}, 0, "done", 0.5, 1.0))
     tasks = TrialQueue(journal, 1, proposals=proposals(config(), journal, 8)).take()
     assert [task.number for task in tasks] == [0, 5, 6, 7]
     assert tasks[0].setting == {}

@@ -27,7 +27,7 @@ from waypost.tune.config import (
     read_sweep,
 )
 from waypost.tune.folds import CrossValidation, MetricEvaluator
-from waypost.tune.journal import Row, Task
+from waypost.tune.journal import Task, TrialRow
 from waypost.tune.plots import draw_importance
 from waypost.tune.report import importance
 from waypost.tune.select import choose, corrected_gain, finalists
@@ -137,9 +137,9 @@ def test_a_setting_is_measured_and_one_that_fails_is_a_row_with_its_reason():
     assert best_single.score < 0.7
 
 
-def rows_of(*blocks, deal=0, sign=1.0) -> list[Row]:
+def rows_of(*blocks, deal=0, sign=1.0) -> list[TrialRow]:
     return [
-        Row(n, f"k{n}", {}, deal, "done", float(np.mean(b)), 1.0, blocks=[float(x) for x in b])
+        TrialRow(n, f"k{n}", {}, deal, "done", float(np.mean(b)), 1.0, blocks=[float(x) for x in b])
         for n, b in enumerate(blocks)
     ]
 
@@ -189,7 +189,7 @@ def test_finalists_are_compared_over_all_deals():
 
 def test_the_choice_without_a_default_and_without_any_trial():
     rows = rows_of(np.full(4, 0.5), np.full(4, 0.6))
-    failed = Row(0, "k0", {}, 0, "failed", None, 0.1, error="no weights")
+    failed = TrialRow(0, "k0", {}, 0, "failed", None, 0.1, error="no weights")
     choice = choose([failed, rows[1]], [], 1.0, 0)
     assert (choice.row.number, choice.gain) == (1, None)
     with pytest.raises(SchemaError, match="none of 1 trials could be measured; the first: no wei"):
@@ -215,7 +215,7 @@ def test_importance_finds_the_parameter_that_matters(tmp_path):
         if draw.random() < 0.5:
             setting |= {"weights": "softmax", "tau": float(draw.uniform(0.02, 0.4))}
         score = 0.01 * setting["k"] + 0.001 * draw.random()
-        rows.append(Row(number, str(number), setting, 0, "done", score, 1.0))
+        rows.append(TrialRow(number, str(number), setting, 0, "done", score, 1.0))
     shares = importance(rows, space, 0)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["k"] > 0.9

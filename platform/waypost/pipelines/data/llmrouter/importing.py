@@ -25,7 +25,7 @@ from waypost.pipelines.data.llmrouter.formats import FURTHER, read_lines, read_p
 _BESIDE = (*FURTHER, "token_num")
 _AMOUNTS = ("input_tokens", "output_tokens", "token_num", "cost_usd", "latency_s", "error")
 
-Row = dict[str, Any]
+ImportedRow = dict[str, Any]
 
 
 def import_llmrouter(source: str | Path, target: str | Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class _Split:
 
     path: Path
     numbers: dict[str, int]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ImportedRow] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     repeated: int = 0
 
@@ -116,7 +116,7 @@ class _Split:
         if all(row["performance"] is None for row in self.rows):
             raise SchemaError(f"{self.path}: holds no line with a performance")
 
-    def _key(self, row: Row) -> str:
+    def _key(self, row: ImportedRow) -> str:
         if row["query_id"] is not None:
             return str(row["query_id"])
         question = ("task_name", "query", "ground_truth", "metric", "choices")
@@ -133,13 +133,13 @@ class _Split:
         }
 
 
-def _columns(rows: list[Row]) -> dict[str, list[Any]]:
+def _columns(rows: list[ImportedRow]) -> dict[str, list[Any]]:
     further = [name for name in _BESIDE if any(row.get(name) is not None for row in rows)]
     wanted = (*(column.name for column in ROUTING_SCHEMA), *further)
     return {name: [row.get(name) for row in rows] for name in wanted}
 
 
-def _vectors(path: Path, rows: list[tuple[Path, Row]]) -> list[Any]:
+def _vectors(path: Path, rows: list[tuple[Path, ImportedRow]]) -> list[Any]:
     vectors = read_pt(path)
     for file, row in rows:
         if row["embedding_id"] not in vectors:
