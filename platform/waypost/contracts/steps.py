@@ -17,6 +17,9 @@ from waypost.contracts.records import Query
 ANSWER = "answer"
 """Purpose of a call whose answer may become the answer of the episode."""
 
+PURPOSES = (ANSWER, "verify", "plan", "repair", "step", "merge")
+"""Purposes that metrics count apart; a router may name others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -28,7 +31,7 @@ class Call:
         max_tokens: Most tokens of the answer; None is the engine's default.
         temperature: 0 is greedy.
         seed: Seed of sampling; None leaves it to the engine.
-        purpose: Purpose of the call, named by the router: `ANSWER`, ``verify``, ``decompose``...
+        purpose: Purpose of the call, named by the router: one of `PURPOSES`, or another.
         final: Whether an answer to this call ends the episode, so that it can be streamed to the
             client. The router is asked again only where the call fails.
     """

@@ -48,7 +48,7 @@ async def test_automix_accepts_what_the_cheap_model_supports(automix, says, mode
     told = reply.json()["usage"]["waypost"]
     assert (reply.headers["x-waypost-model"], told["steps"]) == (model, steps)
     assert least <= told["calls"]  # a vote that is settled may end some
-    assert 'waypost_episode_calls_total{model="tiny",purpose="other"}' in metrics
+    assert 'waypost_episode_calls_total{model="tiny",purpose="verify"}' in metrics
 
 
 @skips_waits

@@ -301,7 +301,7 @@ async def test_the_metrics_count_the_calls(one_vote):
     for line in (
         'waypost_episodes_total{ended_by="answer",router="tiers"} 1.0',
         'waypost_episode_calls_total{model="tiny",purpose="answer"} 1.0',
-        'waypost_episode_calls_total{model="cook",purpose="other"} 1.0',
+        'waypost_episode_calls_total{model="cook",purpose="verify"} 1.0',
         f'waypost_tokens_total{{direction="output",model="tiny"}} {WORDS}.0',
         'waypost_tokens_total{direction="output",model="cook"} 5.0',
     ):

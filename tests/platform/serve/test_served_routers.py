@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,8 +120,12 @@ async def test_a_router_serves_by_its_path_alone(name, data, tmp_path):
         assert reply.headers["x-waypost-model"] == reply.json()["model"]
         assert reply.json()["model"] in pool
         assert reply.json()["choices"][0]["message"]["content"]
-        streamed = await client.post(CHAT, chat(QUESTION, stream=True))
-        assert streamed.events()[-1] == "[DONE]"
+        streamed = await client.post(CHAT, chat(QUESTION, stream=True, waypost={"progress": True}))
+        *events, done = streamed.events()
+        assert done == "[DONE]"
+        # a router of one call tells no steps
+        in_steps = read_manifest(artifact).kind == "step"
+        assert any("waypost" in event for event in events) == in_steps
         decision = (await client.post("/v1/route", {"query": QUESTION})).json()
         assert decision["router_version"] == read_manifest(artifact).version
         assert set(decision["ranking"]) <= pool
@@ -178,6 +183,16 @@ async def ask(http: aiohttp.ClientSession, url: str, model: str = "auto") -> tup
         return reply.status, reply.headers, await reply.json()
 
 
+async def watch(http: aiohttp.ClientSession, url: str, model: str) -> list[str]:
+    """Return the states that a stream with progress tells, and ``[DONE]`` or an error."""
+    body = chat(QUESTION, model=model, stream=True, waypost={"progress": True})
+    async with http.post(url + CHAT, json=body) as reply:
+        lines = (await reply.text()).split("\n\n")[:-1]
+    *events, last = [line.removeprefix("data: ") for line in lines]
+    told = [json.loads(event).get("waypost") for event in events]
+    return [*(one["step"]["state"] for one in told if one), last]
+
+
 async def until_decided_by(http: aiohttp.ClientSession, url: str, router: str) -> None:
     async with asyncio.timeout(IN_FORCE_S):
         while (await ask(http, url))[1].get("x-waypost-router") != router:
@@ -200,6 +215,11 @@ async def test_all_of_them_serve_side_by_side(url, config, artifacts):
             assert headers["x-waypost-router"] == name
             assert headers["x-waypost-model"] == body["model"]
             assert body["model"] in pool
+            told = await watch(http, url, served_name(name))
+            assert told[-1] == "[DONE]"
+            calls = told[:-1].count("started")
+            assert len(told) - 1 == 2 * calls
+            assert bool(calls) == (read_manifest(artifacts[name]).kind == "step"), name
 
 
 @pytest.mark.ray

@@ -14,7 +14,7 @@ from waypost.contracts.records import Decision, dollars
 from waypost.engines import make_engine
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
-from waypost.serve.backends.episodes import Ended, Episode, Passed, Spent
+from waypost.serve.backends.episodes import Ended, Episode, Passed, Reported, Spent
 from waypost.serve.backends.failover import Failover, Failure, Opened
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.gateway.requests import Call
@@ -187,6 +187,7 @@ class Dispatcher:
         decision: Decision,
         spent: Spent = lambda call, usage, cost_usd: None,
         passed: Passed | None = None,
+        reported: Reported | None = None,
     ) -> Ended:
         """Run an episode of a step router; see `Episode`.
 
@@ -197,7 +198,15 @@ class Dispatcher:
             StaleDecisionError, RouterUnavailableError: see `RouterClient.step`.
         """
         episode = Episode(
-            self.plan, self._router, self._failover, self.cost_usd, call, decision, spent, passed
+            self.plan,
+            self._router,
+            self._failover,
+            self.cost_usd,
+            call,
+            decision,
+            spent,
+            passed,
+            reported,
         )
         return await episode.run()
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from waypost.contracts.errors import (
     EngineConnectionError,
@@ -45,6 +45,52 @@ Spent = Callable[[StepCall, Usage, float | None], None]
 
 Passed = Callable[[str, int, list[Chunk]], Awaitable[None]]
 """Receives the final answer as it is generated: the LLM, the number of LLMs asked, and chunks."""
+
+
+CallState = Literal["started", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The start or the end of one call of an episode.
+
+    Attributes:
+        number: Number of the call, from 1, in the order of the starts.
+        purpose: See `waypost.contracts.steps.Call`.
+        model: Name of the LLM.
+        state: ``cancelled`` where the step was settled without the call, or the time was over.
+        seconds: Since the start; None at the start.
+        usage: Tokens; None unless done.
+        cost_usd: Dollars; None where unknown, and unless done.
+    """
+
+    number: int
+    purpose: str
+    model: str
+    state: CallState
+    seconds: float | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form of the stream's event; what does not apply is left out."""
+        told: dict[str, Any] = {
+            "number": self.number,
+            "purpose": self.purpose,
+            "model": self.model,
+            "state": self.state,
+        }
+        if self.seconds is not None:
+            told["seconds"] = round(self.seconds, 6)
+        if self.usage is not None:
+            told["input_tokens"] = self.usage.input_tokens
+            told["output_tokens"] = self.usage.output_tokens
+            told["cost_usd"] = self.cost_usd
+        return told
+
+
+Reported = Callable[[Progress], Awaitable[None]]
+"""Called when a call of an episode starts and when it ends."""
 
 
 class BrokenOffError(WaypostError):
@@ -133,6 +179,7 @@ class Episode:
         decision: The router's first decision on it.
         spent: See `Spent`.
         passed: See `Passed`; None where the client waits for the whole answer.
+        reported: See `Reported`; None where nobody asked for progress.
     """
 
     def __init__(
@@ -145,6 +192,7 @@ class Episode:
         decision: Decision,
         spent: Spent,
         passed: Passed | None,
+        reported: Reported | None = None,
     ) -> None:
         assert call.router is not None  # a pinned LLM has no episode
         self._limits = plan.limits
@@ -156,9 +204,11 @@ class Episode:
         self._decision = decision
         self._spent = spent
         self._passed = passed
+        self._reported = reported
         self._passing: str | None = None  # the LLM whose answer is streamed to the client
         self._query = Query.of(call.query)
         self._allowed = _allowed(plan, self._query)
+        self._begun = 0
         self._asked: list[str] = []
         self._failures: list[Failure] = []
         self._answers: dict[tuple[str, str], Answer] = {}
@@ -215,6 +265,31 @@ class Episode:
 
     async def _ask(self, asked: StepCall) -> CallResult:
         self._check_not_passing()
+        if self._reported is None:
+            return await self._call_llm(asked)
+        self._begun += 1
+        progress = Progress(self._begun, asked.purpose, asked.model, "started")
+        begun = asyncio.get_running_loop().time()
+
+        async def ended(state: CallState, **known: Any) -> None:
+            assert self._reported is not None  # checked above
+            seconds = asyncio.get_running_loop().time() - begun
+            await self._reported(replace(progress, state=state, seconds=seconds, **known))
+
+        await self._reported(progress)
+        try:
+            result = await self._call_llm(asked)
+        except asyncio.CancelledError:
+            await ended("cancelled")
+            raise
+        except (EngineError, BrokenOffError, _RequestAtFaultError):
+            await ended("failed")
+            raise
+        usage = Usage(result.input_tokens, result.output_tokens)
+        await ended("done", usage=usage, cost_usd=result.cost_usd)
+        return result
+
+    async def _call_llm(self, asked: StepCall) -> CallResult:
         others = tuple(name for name in self._decision.ranking if name != asked.model)
         request = self._request(asked)
         self._asked.append(asked.model)

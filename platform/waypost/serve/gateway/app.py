@@ -38,7 +38,7 @@ from waypost.serve.gateway.metrics import Metrics
 from waypost.serve.gateway.openapi import document
 from waypost.serve.gateway.reading import read_body
 from waypost.serve.gateway.requests import Call, Parser
-from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps, event
+from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps
 from waypost.serve.gateway.schemas import FeedbackBody
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import Plan
@@ -292,10 +292,6 @@ class Gateway:
             work = partial(graph.answering.answer, http, call, form, begin)
             try:
                 return await http.until_gone(work)
-            except StoppingError as error:
-                if not http.begun:
-                    raise
-                return await http.end_events(event(dumps(problem_of(error).body)))
             except StaleDecisionError:
                 first_stale = first_stale or time.perf_counter()
                 if time.perf_counter() - first_stale > SETTLE_S:

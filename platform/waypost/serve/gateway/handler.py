@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Chunk, Usage
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
-from waypost.serve.backends.episodes import BrokenOffError
+from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failover import ExhaustedError, Opened, read_whole
 from waypost.serve.gateway.errors import engine_problem
 from waypost.serve.gateway.feedback import Decisions, Remembered
@@ -132,17 +134,36 @@ class Answering:
     async def _in_steps(
         self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
     ) -> None:
-        """Write the answer of an episode; a stream begins when the answer is accepted."""
-        writer = form(call.request_id, "", tell_usage=call.include_usage)
+        """Write the answer of an episode.
+
+        A stream begins when the answer is accepted, or with its first call where the client asked
+        for progress.
+        """
+        writing = partial(
+            form, call.request_id, tell_usage=call.include_usage, created=int(time.time())
+        )
+        writer = None  # of the answer
+        beginning = asyncio.Lock()  # calls of one step start at the same time
+        over = False
+
+        async def begin_events(model: str | None = None, attempts: int | None = None) -> None:
+            async with beginning:
+                if not http.begun:
+                    self._tell(http, call, decided, model, attempts)
+                    await http.begin_events()
 
         async def passed(model: str, attempts: int, chunks: Sequence[Chunk]) -> None:
             nonlocal writer
-            if not http.begun:
-                self._tell(http, call, decided, model, attempts)
+            if writer is None:
                 self._metrics.first_token(model, time.perf_counter() - begin)
-                writer = form(call.request_id, model, tell_usage=call.include_usage)
-                await http.begin_events()
-            await http.event(b"".join(writer.events(0, chunk) for chunk in chunks))
+                writer = writing(model)
+                await begin_events(model, attempts)
+            await http.event(b"".join([writer.events(0, chunk) for chunk in chunks]))
+
+        async def reported(progress: Progress) -> None:
+            if not over:  # a cancelled call may end late
+                await begin_events()
+                await http.event(writing(progress.model).progress_event(progress.to_dict()))
 
         try:
             ended = await self._dispatcher.episode(
@@ -150,11 +171,14 @@ class Answering:
                 decided.decision,
                 self._metrics.episode_call,
                 passed if call.stream else None,
+                reported if call.stream and call.progress else None,
             )
         except BrokenOffError as broken:
             await self._break_off(http, broken.model, broken.error)
             self._remember(call, decided, broken.model, Usage(), None)
             return
+        finally:
+            over = True
         self._metrics.episode(decided.decision.router, ended.result.ended_by)
         usage, cost = ended.answer.usage, ended.cost_usd
         self._remember(call, decided, ended.model, usage, cost)
@@ -162,13 +186,12 @@ class Answering:
         told["waypost"] |= ended.told()
         if not call.stream:
             self._tell(http, call, decided, ended.model, ended.attempts)
-            writer = form(call.request_id, ended.model)
-            await http.reply(200, writer.whole([ended.answer], told))
+            await http.reply(200, form(call.request_id, ended.model).whole([ended.answer], told))
             return
-        if not http.begun:
+        if writer is None:
             for chunk in chunked(ended.answer):
                 await passed(ended.model, ended.attempts, [chunk])
-        last = writer.usage_event(told) if call.include_usage else b""
+        last = writing(ended.model).usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
     async def _break_off(self, http: Exchange, model: str, error: EngineError) -> None:
@@ -189,11 +212,17 @@ class Answering:
         return decided
 
     def _tell(
-        self, http: Exchange, call: Call, decided: Decided, model: str, attempts: int
+        self,
+        http: Exchange,
+        call: Call,
+        decided: Decided,
+        model: str | None,
+        attempts: int | None,
     ) -> None:
+        """Set the headers of an answer; None is an LLM, or a number, not known yet."""
         decision = decided.decision
-        cost = decision.cost_usd.get(model)
-        ignored = () if model in self._wide else call.ignorable
+        cost = None if model is None else decision.cost_usd.get(model)
+        ignored = () if model is None or model in self._wide else call.ignorable
         http.extra_headers |= {
             "x-waypost-model": model,
             "x-waypost-attempts": attempts,

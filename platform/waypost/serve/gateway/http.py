@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from waypost.serve.gateway.errors import Problem, StoppingError, TooBusyError
-from waypost.serve.gateway.responses import dumps
+from waypost.serve.gateway.responses import dumps, event
 
 LONGEST_ADVICE_S = 60
 _SMOOTHING = 0.1
@@ -299,8 +299,11 @@ class Exchange:
         await self.reply(200, dumps(value))
 
     async def reply_problem(self, problem: Problem) -> None:
-        """Send an error."""
-        await self.reply(problem.status, dumps(problem.body), headers=problem.headers)
+        """Send an error; where a stream has begun, as its last event."""
+        if self.begun:
+            await self.end_events(event(dumps(problem.body)))
+        else:
+            await self.reply(problem.status, dumps(problem.body), headers=problem.headers)
 
     async def begin_events(self) -> None:
         """Send the status and headers of a stream of events."""

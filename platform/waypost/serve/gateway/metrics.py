@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from waypost.contracts.errors import MissingExtraError
 from waypost.contracts.generation import Usage
-from waypost.contracts.steps import ANSWER, Call
+from waypost.contracts.steps import PURPOSES, Call
 
 _DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -92,8 +92,8 @@ class Metrics:
 
     def episode_call(self, call: Call, usage: Usage, cost_usd: float | None) -> None:
         """Count a call of an episode, its tokens and dollars."""
-        # the router names the purpose freely, so it cannot be a label
-        purpose = "answer" if call.purpose == ANSWER else "other"
+        # a plug-in names purposes freely; a label needs a fixed set of values
+        purpose = call.purpose if call.purpose in PURPOSES else "other"
         self._episode_calls.labels(call.model, purpose).inc()
         self.usage(call.model, usage, cost_usd)
 

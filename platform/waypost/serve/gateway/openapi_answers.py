@@ -47,6 +47,16 @@ _EPISODE: dict[str, Any] = {
     "output_tokens": _COUNT,
     "ended_by": {"enum": ["answer", "steps", "tokens", "money", "time"]},
 }
+_STEP: dict[str, Any] = {
+    "number": {"type": "integer", "minimum": 1, "description": "of the call, as calls start"},
+    "purpose": {**_TEXT, "description": "answer, verify, plan, repair, step, merge or another"},
+    "model": _TEXT,
+    "state": {"enum": ["started", "done", "failed", "cancelled"]},
+    "seconds": {**_NUMBER, "description": "since the start: where the call has ended"},
+    "input_tokens": {**_COUNT, "description": "this and the next: where the call is done"},
+    "output_tokens": _COUNT,
+    "cost_usd": {**_NUMBER_OR_NULL, "description": "null where prices are unknown"},
+}
 _REASONS = ["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -56,7 +66,13 @@ def _answer(kind: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def _chunk(kind: str, content: dict[str, Any]) -> dict[str, Any]:
     usage = {"anyOf": [ref("Usage"), _NULL], "description": "where include_usage asks for it"}
-    return _object(kind, content, {"enum": [*_REASONS, None]}, usage, optional=("usage",))
+    found = _object(kind, content, {"enum": [*_REASONS, None]}, usage, optional=("usage",))
+    found["properties"]["waypost"] = {
+        **_closed({"step": ref("Progress")}),
+        "description": "where waypost.progress asks for it; the event then has no choices, "
+        "and its model is the LLM of the call",
+    }
+    return found
 
 
 def _object(
@@ -137,6 +153,7 @@ SCHEMAS: dict[str, Any] = {
             ),
         }
     ),
+    "Progress": _closed(_STEP, optional=tuple(_STEP)[4:]),
     "ChatAnswer": _answer("chat.completion", {"message": _MESSAGE}),
     "ChatChunk": _chunk("chat.completion.chunk", {"delta": _DELTA}),
     "TextAnswer": _answer("text_completion", {"text": _TEXT}),
@@ -196,7 +213,12 @@ _DECIDED = {
 }
 _ANSWERED = {
     **_DECIDED,
-    "x-waypost-attempts": ("LLMs asked, this one included", True, _COUNT),
+    "x-waypost-model": ("the LLM that answers; not in a stream with progress", False, _TEXT),
+    "x-waypost-attempts": (
+        "LLMs asked, this one included; not in a stream with progress",
+        False,
+        _COUNT,
+    ),
     "x-waypost-confidence": ("of the decision, 0 to 1", False, _NUMBER),
     "x-waypost-cost-usd": ("predicted; what it cost stands in usage.waypost", False, _NUMBER),
     "x-waypost-ignored": ("fields that this LLM's engine does not know", False, _TEXT),

@@ -41,6 +41,7 @@ class Call:
         n: Number of answers to each prompt.
         stream: Whether to answer as server-sent events.
         include_usage: Whether to send the usage at the end of a stream.
+        progress: Whether a stream tells the start and the end of each call of an episode.
     """
 
     request_id: str
@@ -51,6 +52,7 @@ class Call:
     n: int = 1
     stream: bool = False
     include_usage: bool = False
+    progress: bool = False
 
     @property
     def ignorable(self) -> tuple[str, ...]:
@@ -233,6 +235,7 @@ def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequ
         body.n or 1,
         bool(body.stream),
         bool(options is not None and options.include_usage),
+        bool(body.waypost is not None and body.waypost.progress),
     )
 
 

@@ -75,17 +75,25 @@ class ChatFormat:
         request_id: Id from which the answer's id is made.
         model: The LLM that answers.
         tell_usage: Whether events before the last have ``usage: null``, as OpenAI's do.
+        created: Seconds since 1970, equal in all events of a stream; None is now.
     """
 
     prefix = "chatcmpl-"
     whole_object = "chat.completion"
     event_object = "chat.completion.chunk"
 
-    def __init__(self, request_id: str, model: str, *, tell_usage: bool = False) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        model: str,
+        *,
+        tell_usage: bool = False,
+        created: int | None = None,
+    ) -> None:
         self._head = {
             "id": f"{self.prefix}{request_id}",
             "object": self.whole_object,
-            "created": int(time.time()),
+            "created": int(time.time()) if created is None else created,
             "model": model,
         }
         head = dumps({**self._head, "object": self.event_object})[:-1]
@@ -110,6 +118,10 @@ class ChatFormat:
             reason = _FINISH.get(chunk.finish_reason, chunk.finish_reason)
             written += self._event(index, self._no_content, reason)
         return written
+
+    def progress_event(self, step: Mapping[str, Any]) -> bytes:
+        """Write the event of a call of an episode that starts or ends; it has no choices."""
+        return self._before + b'],"waypost":' + dumps({"step": step}) + self._after[1:]
 
     def usage_event(self, usage: dict[str, Any]) -> bytes:
         """Write the event with the usage."""

@@ -25,7 +25,10 @@ Stop = Annotated[str, Field(max_length=256)]
 
 
 class Extras(Body):
-    """What Waypost adds to OpenAI's body. Headers ``x-waypost-*`` say the same; the body wins."""
+    """What Waypost adds to OpenAI's body.
+
+    Headers ``x-waypost-*`` say the same, apart from `extra` and `progress`; the body wins.
+    """
 
     lam: float | None = Field(default=None, ge=0, alias="lambda")
     """Cost weight; 1 trades one full point of quality for one call of the dearest model."""
@@ -43,6 +46,10 @@ class Extras(Body):
 
     extra: dict[str, Any] | None = None
     """Fields that an HTTP engine knows beyond OpenAI's (``top_k``, ...), passed on to it."""
+
+    progress: bool | None = None
+    """Whether a stream has an event for each start and each end of a call, where the router works
+    in steps; without effect elsewhere."""
 
 
 _PARTS = ("text", "refusal", "image_url", "input_audio", "file")
