@@ -7,7 +7,7 @@ its file and key.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.errors import ConfigError, Fault, RegistryError
 from waypost.contracts.wording import faults, kind
 
 
@@ -27,6 +27,7 @@ class StrictModel(BaseModel):
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,23 @@ def parse(model: type[ModelT], data: Any, where: str = "config") -> ModelT:
         return model.model_validate(data)
     except ValidationError as error:
         raise ConfigError(faults(error, where, model)) from None
+
+
+def collecting(found: list[Fault], where: str, call: Callable[[], T]) -> T | None:
+    """Return the result of a call, or None after noting its faults, so that others are found too.
+
+    Args:
+        found: The list that faults are added to.
+        where: Place of a fault that names none: a router or an encoder that is not found.
+        call: The call; it may raise a ConfigError or a RegistryError.
+    """
+    try:
+        return call()
+    except ConfigError as error:
+        found.extend(error.faults)
+    except RegistryError as error:
+        found.append(Fault(where, str(error)))
+    return None
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:

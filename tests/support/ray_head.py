@@ -6,7 +6,6 @@ import http.client
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.processes import descendants
+from waypost.bench._processes import free_ports
 
 _START_S = 180.0
 _END_S = 3.0
@@ -63,7 +63,7 @@ def ray_head(folder: Path, python: str = sys.executable, cpus: int = 4) -> Itera
         python: Interpreter for the head and for jobs without their own environment.
         cpus: Number of logical CPUs.
     """
-    gcs, dashboard, agent = _free_ports(3)
+    gcs, dashboard, agent = free_ports(3)
     # Ray reads its token once per process: if this one has used Ray, a new token is refused.
     token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
     bin_folder = Path(python).parent
@@ -132,14 +132,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

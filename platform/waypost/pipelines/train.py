@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from waypost.config import StrictModel, apply_overrides, parse
+from waypost.config import StrictModel, apply_overrides, collecting, parse
 from waypost.contracts.artifact import Manifest, check_target
 from waypost.contracts.cost import column_mean
-from waypost.contracts.errors import ConfigError, Fault, RegistryError
+from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.records import report, watching
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
@@ -163,8 +163,6 @@ class TrainResult:
     router: TrainableRouter = field(repr=False)
 
 
-T = TypeVar("T")
-
 Fit = Callable[[TrainableRouter, RoutingData], object]
 
 
@@ -295,16 +293,7 @@ def read_train_config(
         MissingExtraError: The router needs a package that is not installed.
     """
     found: list[Fault] = []
-
-    def attempt(call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except ConfigError as error:
-            found.extend(error.faults)
-        except RegistryError as error:  # no such router or encoder, or a broken plug-in
-            found.append(Fault(where, str(error)))
-        return None
-
+    attempt = partial(collecting, found, where)
     given: Mapping[str, Any] = data
     for item in overrides:
         given = attempt(partial(apply_overrides, given, [f"parameters.{item}"])) or given

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from waypost.config import StrictModel, apply_overrides, load_config, parse, read_yaml
+from waypost.config import StrictModel, apply_overrides, collecting, load_config, parse, read_yaml
 from waypost.contracts.epochs import EpochRouter
-from waypost.contracts.errors import ConfigError, Fault, RegistryError
+from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.parameters import Constraint, check_parameters
 from waypost.contracts.router import TrainableRouter
 from waypost.encoders import EncoderSpec
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class
-
-T = TypeVar("T")
 
 
 class Range(StrictModel):
@@ -264,16 +262,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> TuneConfig:
 def check_sweep(data: Mapping[str, Any], where: str) -> TuneConfig:
     """Check a sweep given as plain data; see `read_sweep`."""
     found: list[Fault] = []
-
-    def attempt(call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except ConfigError as error:
-            found.extend(error.faults)
-        except RegistryError as error:  # no such router or encoder, or a broken plug-in
-            found.append(Fault(where, str(error)))
-        return None
-
+    attempt = partial(collecting, found, where)
     config = attempt(partial(parse, TuneConfig, data, where))
     router, encoder = data.get("router"), data.get("encoder")
     cls = attempt(partial(router_class, router)) if isinstance(router, str) else None

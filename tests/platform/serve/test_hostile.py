@@ -8,14 +8,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from support import hostile
 from support.asgi import Client, Reply
-from support.gateway import chat, knn_artifact, running
+from support.gateway import chat, running
 from support.hostile import check_error
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.serve.gateway.app import MAX_FEEDBACK_BYTES
@@ -28,11 +27,6 @@ PATHS = (CHAT, "/v1/completions", "/v1/route", "/v1/feedback")
 MOST_CPU_S = 0.75
 """Of one turn of the event loop. The aim is 100 ms on an idle machine; this is the aim on a busy
 one, where the caches are somebody else's."""
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

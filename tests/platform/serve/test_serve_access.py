@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from support.gateway import chat, knn_artifact, running
+from support.gateway import chat, running
 from waypost.secrets import KeyRing
 from waypost.serve.gateway.access import ClientKeys, client_keys
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 async def test_where_keys_are_asked_for_only_they_get_in(artifact):

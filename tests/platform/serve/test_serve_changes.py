@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -30,11 +29,6 @@ from waypost.serve.config import ServeArgs, UserConfig
 from waypost.serve.plan import Plan, make_plan
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
 import pytest
 
 from support.asgi import Client
-from support.gateway import Running, chat, echo_pool, knn_artifact, running
+from support.gateway import Running, chat, echo_pool, running
 from waypost.serve.gateway.app import Gateway
 
 CHAT = "/v1/chat/completions"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 def is_error(reply, status: int, param: str | None = None) -> str:

@@ -8,18 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support.gateway import ALGEBRA, COOKING, chat, echo_pool, knn_artifact, running
+from support.gateway import ALGEBRA, COOKING, chat, echo_pool, running
 from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 from waypost.serve.gateway import feedback
 from waypost.serve.gateway.feedback import FEEDBACK_SCHEMA, Decisions, FeedbackStore, Remembered
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 def rows(folder: Path) -> list[dict]:

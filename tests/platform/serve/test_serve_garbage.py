@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.fake_upstream import FakeUpstream, Reply
-from support.gateway import chat, echo_pool, knn_artifact, running
+from support.gateway import chat, echo_pool, running
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture

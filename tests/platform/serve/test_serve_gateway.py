@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 import openai
@@ -18,7 +17,6 @@ from support.gateway import (
     Running,
     chat,
     echo_pool,
-    knn_artifact,
     running,
 )
 from waypost.contracts.generation import Usage
@@ -26,11 +24,6 @@ from waypost.serve.changes import change_plan
 from waypost.serve.config import UserConfig
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture

@@ -9,13 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from support.gateway import ALGEBRA, COOKING, arguments, echo_pool, knn_artifact
+from support.gateway import ALGEBRA, COOKING, arguments, echo_pool
 from waypost.cli import command
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jsonschema
 import pytest
 
-from support.gateway import chat, knn_artifact, running
+from support.gateway import chat, running
 from waypost.serve.gateway.schemas import PASSED_ON
 
 PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions", "route": "/v1/route"}
@@ -38,11 +36,6 @@ WRONG = [
     ("route", {}),
     ("route", {"query": "x", **chat("x")}),
 ]
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from support.asgi import Client
-from support.gateway import COOKING, arguments, chat, echo_pool, knn_artifact
+from support.gateway import COOKING, arguments, chat, echo_pool
 from support.served import Command, application, command
 from waypost.serve import launch
 from waypost.serve.backends.base import LocalLLM
@@ -33,11 +33,6 @@ from waypost.testing.steps import tiers_artifact
 
 CHAT = "/v1/chat/completions"
 MOST_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 class Elsewhere(LocalLLM):

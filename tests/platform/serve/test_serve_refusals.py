@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from support.asgi import Client
-from support.gateway import COOKING, chat, echo_pool, knn_artifact, running
+from support.gateway import COOKING, chat, echo_pool, running
 from waypost.contracts.generation import Chunk
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.gateway.app import Gateway
@@ -19,11 +18,6 @@ from waypost.serve.gateway.app import Gateway
 CHAT = "/v1/chat/completions"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 # one gateway for all wrong requests: they change nothing in it

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import ALGEBRA, COOKING, arguments, knn_artifact
+from support.gateway import ALGEBRA, COOKING, arguments
 from waypost.contracts.errors import BudgetError, EmptyPoolError
 from waypost.serve.backends.messages import RouterUnavailableError, read_reply
 from waypost.serve.backends.router_replica import Decider, Routers
 from waypost.serve.changes import change_plan
 from waypost.serve.config import AUTO, ServeArgs, UserConfig
 from waypost.serve.plan import RouterPlan, make_plan
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 def plan(artifact: Path, **changes) -> RouterPlan:

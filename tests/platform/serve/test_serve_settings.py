@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import arguments, echo_pool, knn_artifact
+from support.gateway import arguments, echo_pool
 from waypost.config import parse, settings
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
 from waypost.serve.app import node_options
 from waypost.serve.config import NodeArgs, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.plan import Plan, deployment_name, make_plan
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 def faults(data: dict) -> str:

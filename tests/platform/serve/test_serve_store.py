@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from support.gateway import COOKING, arguments, knn_artifact
+from support.gateway import COOKING, arguments
 from waypost.contracts.errors import ArtifactFormatError, StorageSchemeError
 from waypost.loading import manifest_of
 from waypost.serve.backends.messages import read_reply
@@ -18,11 +17,6 @@ from waypost.serve.changes import change_plan
 from waypost.serve.config import AUTO, ServeArgs, UserConfig
 from waypost.serve.plan import make_plan
 from waypost.storage import mirrored
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pytest
 
 from support.fake_upstream import FakeUpstream, Reply
-from support.gateway import chat, echo_pool, knn_artifact, running
+from support.gateway import chat, echo_pool, running
 from waypost.secrets import key_ring
 
 CHAT = "/v1/chat/completions"
@@ -18,11 +17,6 @@ DELTAS = (
     {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}},
     {"index": 0, "function": {"arguments": ": 1}"}},
 )
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
 
 
 @pytest.fixture
