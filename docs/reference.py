@@ -2,9 +2,8 @@
 
     python docs/reference.py [--check]
 
-Commands come from their ``--help``, registries from the registries, keys of files from the models
-that read them, each with an example out of docs/examples. mkdocs takes this file as a hook, too:
-it lists the pages of the routers in the navigation.
+Commands come from their ``--help``, lists from the registries, keys of files from the models that
+read them, with examples of docs/examples. As a hook of mkdocs it lists routers in the navigation.
 """
 
 from __future__ import annotations

@@ -347,7 +347,7 @@ class Episode:
         own = self._call.requests[0]
         id_ = f"{self._call.request_id}-{len(self._asked)}"
         turn = [{"role": "user", "content": asked.prompt}]
-        if asked.purpose != ANSWER:
+        if asked.purpose != ANSWER and not asked.final:
             most = min(asked.max_tokens or self._limits.max_tokens, self._limits.max_tokens)
             return GenerateRequest(
                 id_,
