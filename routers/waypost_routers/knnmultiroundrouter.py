@@ -2,7 +2,7 @@
 
 The multi-round kNN router of LLMRouter, with a plan of a checked schema, independent steps at the
 same time, and the tokens of planner and merger in the cost. Steps are routed as `knnrouter` routes
-queries.
+queries (arXiv 2505.12601).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class KNNMultiRoundRouter(MultiRound, NeighbourRegression):
         kappa: As knnrouter's.
         ood_quantile: As knnrouter's.
         index: As knnrouter's.
-        planner: The LLM that splits. None is the one with the highest training mean that the
-            request and its budget allow; so is any other if this one is not allowed.
+        planner: The LLM that splits. None takes the allowed LLM with the highest training mean
+            whose plan the budget allows, and so does a request that does not allow the one named.
         merger: The LLM that merges the answers; None as for the planner.
         max_steps: Maximum number of steps of a plan. A longer plan is invalid, not cut off; 1
             plans nothing.
@@ -42,9 +42,16 @@ class KNNMultiRoundRouter(MultiRound, NeighbourRegression):
         step_tokens: Maximum number of generated tokens of a step.
         plan_tokens: Maximum number of generated tokens of a plan.
 
-    Learned by ``fit``:
-        memory_, scores_, highest_, tokens_, dollars_: As knnrouter's.
-        best_share_, k_, index_, similarity_floor_: As knnrouter's.
+    Learned by ``fit`` (n_rows training questions with at least one score, n_llms candidates):
+        memory_: float32 (n_rows, d), their embeddings.
+        scores_: float32 (n_rows, n_llms), NaN where not measured.
+        highest_: float32 (n_rows,), the highest score of each question.
+        tokens_, dollars_: As ``scores_``, output tokens and recorded dollars; no row if none were
+            recorded.
+        best_share_: (n_llms,) share of the questions for which each LLM is among the best.
+        k_: The k in use.
+        index_: The index; None if the search is exact.
+        similarity_floor_: Similarity below which a query is out of distribution.
     """
 
     name = "knnmultiroundrouter"

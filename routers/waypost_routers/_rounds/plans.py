@@ -204,7 +204,7 @@ def _twice(ids: Sequence[str], number: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PlanResults:
     """The results of a plan's calls so far.
 
     Attributes:
@@ -218,7 +218,9 @@ class Progress:
     max_parallel: int
 
     @classmethod
-    def of(cls, plan: Plan, waves: Sequence[Sequence[CallResult]], max_parallel: int) -> Progress:
+    def of(
+        cls, plan: Plan, waves: Sequence[Sequence[CallResult]], max_parallel: int
+    ) -> PlanResults:
         """Assign the results of the waves to the steps, by position.
 
         The steps of a wave depend on plan and results only, so that this needs no record of them.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from waypost.contracts.step_router import (
     FinalAnswer,
     StepRouter,
 )
-from waypost_routers._rounds.plans import PlanError, PlanStep, Progress, read_plan
+from waypost_routers._rounds.plans import PlanError, PlanResults, PlanStep, read_plan
 from waypost_routers._rounds.prompts import merge_prompt, plan_prompt, repair_prompt, step_prompt
 
 PLAN, REPAIR, STEP, MERGE = "plan", "repair", "step", "merge"
@@ -138,18 +138,17 @@ class MultiRound(StepRouter, ScoreRouter):
         """Return the best LLM for the query itself that the budget allows, or else the cheapest."""
         return self._ranking(PlanStep("", query.text), query, self._limit(query))[0]
 
-    def _guarded(self, state: EpisodeState, act: Any) -> Action:
+    def _guarded(self, state: EpisodeState, act: Callable[[Query, Seen], Action]) -> Action:
         seen = Seen.of(state)
         for result in seen.finals:
             if result.ok:
                 return FinalAnswer(result.text, result.call.model)
         try:
-            action: Action = act(state.query, seen)
+            return act(state.query, seen)
         except EmptyPoolError:  # the policy may have changed since the first call
             if state.steps:
                 return FinalAnswer(None)
             raise
-        return action
 
     def _next(self, query: Query, seen: Seen) -> Action:
         if not seen.planning and not seen.finals:
@@ -160,19 +159,19 @@ class MultiRound(StepRouter, ScoreRouter):
             asked = self._repair_call(query, seen)
             if asked is not None:
                 return Delegate((asked,))
-        progress = self._progress(seen)
-        if progress is None:
+        results = self._results(seen)
+        if results is None:
             return self._answer(query, seen)
-        if not seen.finals and (ready := progress.ready()):
-            return Delegate(self._step_calls(query, progress, ready, self._left(query, seen)))
-        return self._merge(query, seen, progress)
+        if not seen.finals and (ready := results.ready()):
+            return Delegate(self._step_calls(query, results, ready, self._left(query, seen)))
+        return self._merge(query, seen, results)
 
     def _last(self, query: Query, seen: Seen) -> Action:
-        progress = self._progress(seen)
-        return self._answer(query, seen) if progress is None else self._merge(query, seen, progress)
+        results = self._results(seen)
+        return self._answer(query, seen) if results is None else self._merge(query, seen, results)
 
-    def _progress(self, seen: Seen) -> Progress | None:
-        """Return the progress of the latest readable plan; None if it does not split."""
+    def _results(self, seen: Seen) -> PlanResults | None:
+        """Return the results of the latest readable plan; None if it does not split."""
         for result in reversed(seen.planning):
             try:
                 plan = read_plan(result.text or "", self.max_steps)
@@ -180,7 +179,7 @@ class MultiRound(StepRouter, ScoreRouter):
                 continue
             if not plan.splits:
                 return None
-            return Progress.of(plan, seen.waves, self.max_parallel)
+            return PlanResults.of(plan, seen.waves, self.max_parallel)
         return None
 
     # -- calls ----------------------------------------------------------------------------------
@@ -221,14 +220,14 @@ class MultiRound(StepRouter, ScoreRouter):
         return Call(ranking[0], prompt, self.plan_tokens, purpose=REPAIR)
 
     def _step_calls(
-        self, query: Query, progress: Progress, ready: Sequence[PlanStep], left: float | None
+        self, query: Query, results: PlanResults, ready: Sequence[PlanStep], left: float | None
     ) -> tuple[Call, ...]:
         calls = []
         for step in ready:
             ranking = self._ranking(step, query, left)
-            tried = {result.call.model for result in progress.tries[step.id]}
+            tried = {result.call.model for result in results.tries[step.id]}
             model = next((name for name in ranking if name not in tried), ranking[0])
-            calls.append(Call(model, step_prompt(step, progress), self.step_tokens, purpose=STEP))
+            calls.append(Call(model, step_prompt(step, results), self.step_tokens, purpose=STEP))
             if left is not None:  # the steps of a wave share what is left
                 left = max(left - self._usd(len(step.text)).get(model, 0.0), 0.0)
         return tuple(calls)
@@ -238,11 +237,11 @@ class MultiRound(StepRouter, ScoreRouter):
         ranking = self._ranking(PlanStep("", query.text), query, self._left(query, seen))
         return _final(ranking, seen, partial(Call, prompt=query.text, final=True))
 
-    def _merge(self, query: Query, seen: Seen, progress: Progress) -> Action:
+    def _merge(self, query: Query, seen: Seen, results: PlanResults) -> Action:
         """Ask for the merged answer; without a single answer, ask the query itself."""
-        if not progress.answered:
+        if not results.answered:
             return self._answer(query, seen)
-        prompt = merge_prompt(query.text, progress, query.task_name)
+        prompt = merge_prompt(query.text, results, query.task_name)
         cost = self._usd(len(prompt))
         ranking = _first(self.merger, self._by_mean(query, cost))
         ranking = affordable(ranking, cost, self._left(query, seen))
@@ -316,7 +315,7 @@ def affordable(ranking: Sequence[str], cost: Mapping[str, float], left: float | 
     return within or sorted(ranking, key=lambda name: cost.get(name, math.inf))
 
 
-def _final(ranking: Iterable[str], seen: Seen, call: Any) -> Action:
+def _final(ranking: Iterable[str], seen: Seen, call: Callable[[str], Call]) -> Action:
     tried = {result.call.model for result in seen.finals}
     model = next((name for name in ranking if name not in tried), None)
     return FinalAnswer(None) if model is None else Delegate((call(model),))
