@@ -7,10 +7,10 @@ The prompted multi-round router of LLMRouter, and the untrained baseline of Rout
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from waypost.contracts.cost import column_mean
 from waypost.contracts.parameters import Integer
@@ -18,6 +18,7 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import Prediction, QueryBatch
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.steps import Call
+from waypost.contracts.types import Floats
 from waypost_routers._ranks import rows_of
 from waypost_routers._rounds.plans import PlanError, PlanStep, read_plan
 from waypost_routers._rounds.prompts import plan_prompt
@@ -49,9 +50,9 @@ class LLMMultiRoundRouter(MultiRound):
         plan_tokens: As knnmultiroundrouter's.
         seed: Seed of the order of the LLMs in the prompt.
 
-    Learned by ``fit`` (n_tasks tasks, n_llms candidates):
-        tasks_: Names of the tasks, sorted.
-        task_quality_: (n_tasks, n_llms) mean score of each task, NaN where not measured.
+    Learned by ``fit``:
+        strengths_: For each LLM, the tasks at which its mean score is furthest above the mean of
+            all LLMs, with that score, in words; empty if it is above at none.
     """
 
     name = "llmmultiroundrouter"
@@ -60,8 +61,7 @@ class LLMMultiRoundRouter(MultiRound):
     new_model_support = "few-shot"
     parameter_constraints: ClassVar = {**MultiRound.round_constraints, "seed": Integer(0)}
 
-    tasks_: list[str]
-    task_quality_: NDArray[np.float64]
+    strengths_: list[str]
 
     def __init__(
         self,
@@ -82,10 +82,13 @@ class LLMMultiRoundRouter(MultiRound):
         self.seed = seed
 
     def _fit(self, data: RoutingData) -> None:
-        tasks = np.array([task or "" for task in data.task_names], dtype=object)
-        self.tasks_ = sorted({task for task in tasks if task})
-        means = [column_mean(data.quality[tasks == task]) for task in self.tasks_]
-        self.task_quality_ = np.array(means).reshape(len(self.tasks_), len(data.llms))
+        task_of = np.array([task or "" for task in data.task_names], dtype=object)
+        tasks = sorted({task for task in task_of if task})
+        means = np.array([column_mean(data.quality[task_of == task]) for task in tasks])
+        self.strengths_ = [
+            _strengths(tasks, means[:, j], column_mean(means.T)) if tasks else ""
+            for j in range(len(data.llms))
+        ]
 
     def _predict(self, batch: QueryBatch) -> Prediction:
         return Prediction(quality=rows_of(self.mean_quality_, len(batch)))
@@ -136,17 +139,24 @@ class LLMMultiRoundRouter(MultiRound):
             llm.size or "",
             tier,
             f"mean score {self.mean_quality_[column]:.2f}",
-            self._strengths(column),
+            self.strengths_[column],
             " ".join(llm.feature.split())[:_FEATURE_CHARACTERS],
         ]
         return "; ".join(part for part in parts if part)
 
-    def _strengths(self, column: int) -> str:
-        ahead = self.task_quality_[:, column] - column_mean(self.task_quality_.T)
-        order = sorted(range(len(self.tasks_)), key=lambda i: (-np.nan_to_num(ahead[i]), i))
-        best = [i for i in order if ahead[i] > 0][:_STRENGTHS]
-        shown = (f"{self.tasks_[i]} ({self.task_quality_[i, column]:.2f})" for i in best)
-        return f"strong at {', '.join(shown)}" if best else ""
+
+def _strengths(tasks: Sequence[str], own: Floats, mean: Floats) -> str:
+    """Return the tasks at which an LLM is furthest above the mean, with its score, in words.
+
+    Args:
+        tasks: Names of the n_tasks tasks.
+        own: (n_tasks,) the LLM's mean score, NaN where not measured.
+        mean: (n_tasks,) the mean over all LLMs.
+    """
+    ahead = np.nan_to_num(own - mean)
+    best = [i for i in np.argsort(-ahead, kind="stable") if ahead[i] > 0][:_STRENGTHS]
+    shown = ", ".join(f"{tasks[i]} ({own[i]:.2f})" for i in best)
+    return f"strong at {shown}" if best else ""
 
 
 def _advice(lam: float) -> str:

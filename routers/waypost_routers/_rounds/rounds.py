@@ -134,10 +134,6 @@ class MultiRound(StepRouter, ScoreRouter):
         """Merge the answers to the steps so far; without any, ask the query itself. Pure."""
         return self._guarded(state, self._last)
 
-    def last_resort(self, query: Query) -> str:
-        """Return the best LLM for the query itself that the budget allows, or else the cheapest."""
-        return self._ranking(PlanStep("", query.text), query, self._limit(query))[0]
-
     def _guarded(self, state: EpisodeState, act: Callable[[Query, Seen], Action]) -> Action:
         seen = Seen.of(state)
         for result in seen.finals:
