@@ -1,9 +1,9 @@
-"""Writes docs/reference and docs/routers from the code; ``--check`` says which pages are stale.
+"""Write docs/reference and docs/routers from the code; ``--check`` lists stale pages instead.
 
     python docs/reference.py [--check]
 
-Commands come from their ``--help``, lists from the registries, keys of files from the models that
-read them, with examples of docs/examples. As a hook of mkdocs it lists routers in the navigation.
+Sources are the ``--help`` of commands, the registries, and the models that read files, with examples
+from docs/examples. As a hook of mkdocs this file adds routers to the navigation.
 """
 
 from __future__ import annotations
@@ -58,72 +58,72 @@ PAPERS = {
 ARXIV = r"[arXiv \1](https://arxiv.org/abs/\1)"
 
 FAMILIES = {
-    "single-round": "one call of the LLM that is chosen",
-    "multi-round": "several calls, each decided from the answers before it",
-    "personal": "one call, chosen by who asks",
-    "agentic": "a plan of sub-questions, each routed",
+    "single-round": "one call of the chosen LLM",
+    "multi-round": "several calls; later calls can depend on earlier answers",
+    "personal": "one call of an LLM chosen for the user",
+    "agentic": "a plan of sub-questions, each routed separately",
 }
 
-ENGINE = "\nAn engine's `config` is on the page of [engines](engines.md)."
+ENGINE = "\nThe page of [engines](engines.md) lists the keys of `config`."
 
 INTROS = {
     "commands": "What `waypost COMMAND --help` prints.",
     "serve-file": """
-`waypost serve FILE` and Ray's `serve run FILE` read it. Ray's own keys stand around ours:
-`http_options`, `logging_config`, and of each application `name`, `route_prefix`,
-`import_path: waypost.serve.app:build` and `deployments`. Under `args` stands what
-[ServeArgs](#serveargs) has, under `user_config` of the deployments `Gateway` and `Router` what
-[UserConfig](#userconfig) has (see [serving](../serving.md#change-it-while-it-serves))."""
+`waypost serve FILE` and Ray's `serve run FILE` read it. The outer keys are those of Ray:
+`http_options`, `logging_config`, and for each application `name`, `route_prefix`,
+`import_path: waypost.serve.app:build`, `args` and `deployments`. The keys of `args` are those of
+[ServeArgs](#serveargs). The keys of `user_config` of the deployments `Gateway` and `Router` are
+those of [UserConfig](#userconfig) (see [serving](../serving.md#change-it-while-it-serves))."""
     + ENGINE,
     "data-file": """
-`waypost data run --config FILE` reads it, and so do its single phases. A benchmark's name is one of
-[benchmarks](benchmarks.md)."""
+`waypost data run --config FILE` and the commands of its phases read it. Names of benchmarks are
+those of [benchmarks](benchmarks.md)."""
     + ENGINE,
-    "train-file": "`waypost train --config FILE` reads it; options and `KEY=VALUE` win over it.",
+    "train-file": "`waypost train --config FILE` reads it; options and `KEY=VALUE` override it.",
     "tune-file": """
-`waypost tune --config FILE` reads it. The shipped ones stand in `tune_configs`, one a router.
-`sweeps: [FILE, ...]`, or `sweeps: all` for every other file of the folder, makes several sweeps of
-one command; `common: {...}` changes keys of all. `tune_configs/all.yaml` is such a file.""",
-    "evaluate-file": "`waypost evaluate --config FILE` reads it; arguments win over it.",
+`waypost tune --config FILE` reads it. `tune_configs` has a file for each router. A file with
+`sweeps: [FILE, ...]`, or `sweeps: all` for every other file of its folder, runs several sweeps;
+`common: {...}` overrides keys in all of them. `tune_configs/all.yaml` is an example.""",
+    "evaluate-file": "`waypost evaluate --config FILE` reads it; arguments override it.",
     "engines": """
-An engine calls one LLM. A pool entry of a [Serve file](serve-file.md) and an LLM of a
-[data run](data-file.md) name one, and give it its `config`.""",
+An engine calls one LLM. Each LLM in the pool of a [Serve file](serve-file.md) or in the
+[file of a data run](data-file.md) has an `engine` and the engine's `config`.""",
     "benchmarks": """
-What may stand under `benchmarks` in the [file of a data run](data-file.md); one of your own is a
-folder, see [data](../data.md#a-benchmark-of-your-own). `max_tokens` caps an answer.""",
+Valid names under `benchmarks` in the [file of a data run](data-file.md). A folder adds your own
+benchmark, see [data](../data.md#a-benchmark-of-your-own). `max_tokens` limits an answer.""",
     "scorers": """
-A scorer gives an answer a score from 0 to 1; higher is better. A question names it as its `metric`.
-The version stands beside every score; it is raised when any answer could score differently.""",
+A scorer rates an answer from 0 to 1; higher is better. The `metric` of a question is a scorer.
+Each score is stored with the version, which increases when any answer could score differently.""",
     "metrics": """
-What `waypost evaluate` measures; see [evaluation](../evaluation.md). `s[i,j]` is the measured score
-of LLM j on question i and `p[i,j]` the predicted one; Q and C are the mean score and the mean
-dollars of the router's choices at lambda 0. Cells that were not measured are left out; what cannot
-be computed is null in report.json, n/a in tables. The ends of an interval are `KEY_low` and
-`KEY_high` (`delta_low` and `delta_high` for `delta_best_single`).""",
+Metrics of `waypost evaluate`; see [evaluation](../evaluation.md). `s[i,j]` is the measured score
+of LLM j on question i and `p[i,j]` the predicted score. Q and C are the mean score and the mean
+dollars of the router's choices at lambda 0. Cells that were not measured are left out. A metric
+that cannot be computed is null in report.json and n/a in tables. The ends of an interval are
+`KEY_low` and `KEY_high` (`delta_low` and `delta_high` for `delta_best_single`).""",
     "encoders": """
-A query encoder makes a unit vector of a text. `--encoder` and the key `encoder` take a kind, an id,
-or the keys below; an artifact keeps the id of the one it was trained with.""",
+A query encoder maps a text to a unit vector. `--encoder` and the key `encoder` take a kind, an id,
+or the keys below. An artifact stores the id of the encoder that it was trained with.""",
     "routers": """
-A router predicts what each LLM would score on a question, and what the call would cost; one policy,
-the same for all, turns that into a choice (see [architecture](../architecture.md#one-decision)). So
-one fitted router serves every lambda, and a changed price needs no new fit. `waypost list-routers`
-prints this table, plug-ins included; [results](../results/routers.md) compares them.""",
+A router predicts each LLM's score on a query and the cost of the call. One policy for all routers
+ranks the LLMs by these predictions (see [architecture](../architecture.md#one-decision)), so a
+fitted router works for every lambda, and for new prices without a new fit. `waypost list-routers`
+prints this table with plug-ins; [results](../results/routers.md) compares routers.""",
     "new LLM": """
-A new LLM needs `refit` (a new fit on outcomes of all questions), `few-shot` (a fit to which its
-outcomes on some of the questions are enough) or `zero-shot` (its price or its size). One that
-leaves is left out of the choice, by every router.""",
+Adding an LLM needs `refit` (a new fit on outcomes of all questions), `few-shot` (a new fit with its
+outcomes on some questions) or `zero-shot` (only its price or its size). Every router supports
+removing an LLM: it is no longer chosen.""",
 }
 
 ENCODERS = {
-    "static": "token vectors that were distilled from the model; a lookup and a mean",
-    "onnx": "the model in int8",
-    "torch": "the model by sentence-transformers",
-    "hashing": "hashed words; needs no weights, and knows no meaning",
+    "static": "mean of token vectors distilled from the model; a table lookup",
+    "onnx": "the model in int8, run by ONNX Runtime",
+    "torch": "the model, run by sentence-transformers",
+    "hashing": "hashed words; needs no weights, ignores meaning",
 }
 
 
 def files() -> dict[str, tuple[str, list[Given]]]:
-    """Return the title of each file that users write, and what its page is made of."""
+    """Return the title and the models of each file that users write."""
     from waypost.pipelines.data.config import DataConfig
     from waypost.pipelines.evaluation.run import EvaluateConfig
     from waypost.pipelines.train import TrainConfig
@@ -198,7 +198,7 @@ def benchmarks_page() -> str:
     """Return the page of the built-in benchmarks."""
     from waypost.benchmarks.catalog import find_benchmark, list_benchmarks
 
-    head = ["name", "what it asks", "data set of the hub", "split", "columns", "scorer"]
+    head = ["name", "questions", "data set of the hub", "split", "columns", "scorer"]
     rows = []
     for one in (find_benchmark(entry.name, []) for entry in list_benchmarks([])):
         where = ", ".join((one.source.dataset, *one.source.configs))
@@ -209,13 +209,13 @@ def benchmarks_page() -> str:
 
 
 def scorers_page() -> str:
-    """Return the page of what scores answers."""
+    """Return the page of the scorers."""
     from waypost import scorers
 
     said = dict(re.findall(r"^(\w+)\s{2,}(\S.*)$", scorers.__doc__ or "", re.MULTILINE))
     rows = [[f"`{name}`", said[name]] for name in scorers.METRICS]
     version = f"This is version {scorers.SCORER_VERSION}."
-    return page("Scorers", INTROS["scorers"], version, table(["name", "what scores 1"], rows))
+    return page("Scorers", INTROS["scorers"], version, table(["name", "score 1 if"], rows))
 
 
 def encoders_page() -> str:
@@ -234,7 +234,7 @@ def encoders_page() -> str:
 
 
 def metrics_page() -> str:
-    """Return the page of the metrics of evaluations, a table for each table of the report."""
+    """Return the page of the metrics, with one table for each table of the report."""
     from waypost.metrics.table import METRICS
 
     parts = [INTROS["metrics"]]
@@ -266,7 +266,7 @@ def commands_page() -> str:
 
 
 def commands(context: click.Context) -> Iterator[click.Context]:
-    """Yield a context for every command, a group's before those of its commands."""
+    """Yield a context for every command; a group comes before its commands."""
     yield context
     if isinstance(group := context.command, click.Group):
         for name in group.list_commands(context):
@@ -290,13 +290,13 @@ def router_pages() -> dict[str, str]:
         summary = entry.summary.rstrip(".")
         rows.append([f"[{entry.name}]({entry.name}.md)", facts.family, summary, needs])
     listed = table(["router", "family", "what it does", "a new LLM needs"], rows)
-    families = table(["family", "what a request is"], FAMILIES.items())
+    families = table(["family", "calls of a request"], FAMILIES.items())
     parts = [INTROS["routers"], listed, INTROS["new LLM"], "## Families", families]
     return {"routers/index.md": page("Routers", *parts), **found}
 
 
 def router_page(name: str, facts: Any, cls: Any) -> str:
-    """Return the page of one router: what its docstrings and its class say."""
+    """Return the page of one router, from its docstrings and its class."""
     doc = doc_of(cls)
     said = sections(cls.__doc__)
     numbers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", doc + cls.__doc__))
@@ -327,7 +327,7 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
         extra = code(title).removeprefix("Learned by `fit`").strip(" ,()")
         learned = [[f"`{attribute}`", meaning] for attribute, meaning in named(said[title], "None")]
         parts += ["## Learned", f"{extra[:1].upper()}{extra[1:]}." if extra else ""]
-        parts.append(table(["attribute", "what it holds"], learned))
+        parts.append(table(["attribute", "content"], learned))
     data = "--data serve_configs/starter/data"
     train = f"waypost train --router {name} {data} --out artifacts/{name}"
     parts += ["## Use it", fenced(said["Example"], "python") if "Example" in said else ""]
@@ -335,7 +335,7 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
 
 
 def parameters_of(cls: Any) -> dict[str, str]:
-    """Return what a class says of each parameter; "As NAME's." is what that router says."""
+    """Return the text of each parameter; "As NAME's." is replaced by that router's text."""
     from waypost.registry import router_class
 
     texts = dict(named(sections(cls.__doc__).get("Args", "")))
@@ -349,7 +349,7 @@ def parameters_of(cls: Any) -> dict[str, str]:
 
 
 def pages() -> dict[str, str]:
-    """Return every generated page: its path below docs, and its text."""
+    """Return every generated page, by path below docs."""
     return {
         "reference/commands.md": commands_page(),
         "reference/engines.md": engines_page(),
@@ -363,7 +363,7 @@ def pages() -> dict[str, str]:
 
 
 def stale(made: Mapping[str, str]) -> list[str]:
-    """Return the pages that differ from those given, that are missing, or are made no more."""
+    """Return the names of pages that differ from those given, are missing, or are obsolete."""
     there = {
         file.relative_to(DOCS).as_posix(): file.read_text(encoding="utf-8")
         for folder in ("reference", "routers")
@@ -373,7 +373,7 @@ def stale(made: Mapping[str, str]) -> list[str]:
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages of the routers into the navigation (called by mkdocs)."""
+    """Add the pages of the routers to the navigation (called by mkdocs)."""
     names = sorted(file.stem for file in (DOCS / "routers").glob("*.md") if file.stem != "index")
     for entry in config.nav:
         if "Routers" in entry:
@@ -382,7 +382,7 @@ def on_config(config: Any) -> Any:
 
 
 def main() -> None:
-    """Write the pages, or with ``--check`` say which are stale and exit with 1."""
+    """Write the pages; with ``--check`` list stale pages and exit with 1."""
     made = pages()
     wrong = stale(made)
     if "--check" in sys.argv[1:]:

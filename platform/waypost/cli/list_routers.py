@@ -24,7 +24,7 @@ def command(check: bool, as_json: bool) -> None:
     \b
     Families, by the calls of one request:
       single-round  one call of the chosen LLM
-      multi-round   several calls, each decided from the previous answers
+      multi-round   several calls; later calls can depend on earlier answers
       personal      one call, chosen by the user's id
       agentic       a plan of sub-questions, each routed separately
     """  # noqa: D301 # click reads the escaped character: the next paragraph is not wrapped

@@ -20,8 +20,8 @@ RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
 or by a rule of its own."""
 
 RouterFamily: TypeAlias = Literal["single-round", "multi-round", "personal", "agentic"]
-"""What a request leads to: one call of the chosen LLM; several calls, each decided from the earlier
-answers; one call, chosen for the user who asks; or a plan of sub-questions, each routed."""
+"""The calls of one request: one call of the chosen LLM; several calls, where later ones can depend
+on earlier answers; one call of an LLM chosen for the user; a plan of routed sub-questions."""
 
 _SIZE = re.compile(
     r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
