@@ -2,8 +2,8 @@
 
     python docs/reference.py [--check]
 
-Sources are the ``--help`` of commands, the registries, and the models that read files, with examples
-from docs/examples. As a hook of mkdocs this file adds routers to the navigation.
+Sources are the ``--help`` of commands, the registries, and the models that read files, with
+examples from docs/examples. As a hook of mkdocs this file adds routers to the navigation.
 """
 
 from __future__ import annotations
