@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     metavar="KEYS",
     help="Slow metrics to compute in addition, comma-separated.",
 )
+@click.option(
+    "--pool",
+    metavar="FILE",
+    help="Serve file, or file of a data run, whose LLMs are called live for routers in steps.",
+)
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code from artifacts.")
 @click.option(
     "--insert",
@@ -104,11 +110,15 @@ def command(
     resplit: tuple[int, ...] | None,
     lambdas: tuple[float, ...] | None,
     metrics: tuple[str, ...] | None,
+    pool: str | None,
     allow_plugin_code: bool,
     insert_at: str | None,
     as_json: bool,
 ) -> None:
-    """Compare routers on measured outcomes and write a report. No LLM is called.
+    """Compare routers on measured outcomes and write a report.
+
+    No LLM is called without --pool. With --pool, the calls of routers in steps that the data does
+    not have are made live. They are kept in OUT/calls, and no call is made twice.
 
     ARTIFACT is a folder written by waypost train, or its URI. NAME is the registry name of a
     router to fit on the training split; NAME:key=value,key=value sets its parameters.
@@ -129,6 +139,7 @@ def command(
         "resplit": resplit,
         "lambdas": lambdas,
         "metrics": metrics,
+        "pool": pool,
         "allow_plugin_code": allow_plugin_code or None,
     }
     settings = {} if config_path is None else read_yaml(config_path)
@@ -136,14 +147,17 @@ def command(
     if "routers" not in settings:
         raise click.UsageError("name routers: as arguments, or routers: in the --config file")
     config = parse(EvaluateConfig, settings, str(config_path or "options"))
-    with progress_bar("embedding") as progress, progress_bar("routers") as told:
-        report = evaluate_to(config, data_folder, out, _command(ctx), progress, told)
+    bars = progress_bar("embedding"), progress_bar("routers"), progress_bar("live calls")
+    with bars[0] as progress, bars[1] as told, bars[2] as asked:
+        report = evaluate_to(config, data_folder, out, _command(ctx), progress, told, asked)
     if target is not None:
         insert(*target, compact(report))
     if as_json:
         echo_json(report)
     else:
         _show(report, out)
+    for name, calls in report["live"].items():
+        _warn(name, calls, report["n_queries"])
     for name, why in report["failed"].items():
         click.echo(f"error: {name}: {why}", err=True)
     if report["failed"]:
@@ -169,11 +183,25 @@ def _command(ctx: click.Context) -> str:
     return shlex.join(words)
 
 
+def _warn(name: str, calls: Mapping[str, Any], n_queries: float) -> None:
+    """Print how many live calls of a router have no answer."""
+    without = f"{calls['unanswered']:g} of {n_queries:g} questions have no answer"
+    again = "; the same command makes the calls again"
+    if calls["left"]:
+        problem = f"the budget ran out before {calls['left']:g} calls: {without}"
+        click.echo(f"{name}: {problem}{again}, with a fresh budget", err=True)
+    if calls["failed"]:
+        click.echo(f"{name}: {calls['failed']:g} live calls failed: {without}{again}", err=True)
+    if calls["not_scored"]:
+        click.echo(f"{name}: {calls['not_scored']:g} answers could not be scored", err=True)
+
+
 def _show(report: Report, out: Place) -> None:
     from waypost.metrics.table import BY_KEY
     from waypost.report.tables import REFERENCES, references, written
 
-    keys = ("quality", "delta_best_single", "cost_usd_per_1k", "aiq", "decision_ms_p50")
+    keys = ["quality", "delta_best_single", "cost_usd_per_1k", "aiq", "decision_ms_p50"]
+    keys += ["calls", "answer_s"] if report["live"] else []
     metrics = [BY_KEY[key] for key in keys]
     named = {f"({REFERENCES[key]})": row for key, row in references(report).items()}
     rows = [

@@ -42,13 +42,14 @@ def with_choices(query: str, choices: str | None) -> str:
             ``labels``), a list of ``{"label", "text"}``, or a list of texts (labelled A, B,
             ...). Null, other JSON, and the tests of a program leave the question as it is.
     """
-    options = _options(choices)
+    options = options_of(choices)
     if len(options) < 2 or all(text in query for _, text in options):
         return query
     return "\n".join([query, *(f"{label}. {text}" for label, text in options)])
 
 
-def _options(choices: str | None) -> list[tuple[str, str]]:
+def options_of(choices: str | None) -> list[tuple[str, str]]:
+    """Return label and text of the options in the column ``choices``; see `with_choices`."""
     try:
         data = json.loads(choices) if choices else None
     except ValueError:

@@ -43,10 +43,13 @@ class Outcomes:
     Attributes:
         quality: Score of the answer; NaN if the choice was not measured.
         cost_usd: Dollars of the calls; NaN if not recorded.
-        model: Column of the LLM whose answer counts; -1 if the data lacks it.
+        model: Column of the LLM whose answer counts; -1 if the data lacks it, or if the answer is
+            not an LLM's own to the query.
         calls: Number of calls, verdicts included; None if each query is one call.
         first: Column of the LLM called first for an answer, -1 if the data lacks it; None if each
             query is one call.
+        seconds: Seconds until the answer, NaN where not recorded; with several calls the sum over
+            the steps of the slowest call of each. None if unknown.
     """
 
     quality: Floats
@@ -54,12 +57,18 @@ class Outcomes:
     model: NDArray[np.intp]
     calls: NDArray[np.intp] | None = None
     first: NDArray[np.intp] | None = None
+    seconds: Floats | None = None
 
 
 def look_up(data: RoutingData, columns: NDArray[np.intp]) -> Outcomes:
     """Return the outcomes of the LLMs in these columns, shape (n,); -1 is not measured."""
     columns = np.asarray(columns, np.intp)
-    return Outcomes(_cells(data.quality, columns), _cells(data.cost_usd, columns), columns)
+    return Outcomes(
+        _cells(data.quality, columns),
+        _cells(data.cost_usd, columns),
+        columns,
+        seconds=_cells(data.latency_s, columns),
+    )
 
 
 def look_up_names(data: RoutingData, chosen: Sequence[str]) -> Outcomes:
@@ -87,6 +96,8 @@ class Sweep:
         predicted_usd: Predicted dollars of a call, (n, m) like ``predicted``, or None.
         confidence: The router's confidence in its choices at the first weight, shape (n,); NaN for
             a query unlike the training data; None for routers without a confidence.
+        spans: Whether the weights reach from quality alone to cost alone, or were given. Otherwise
+            there is no curve.
     """
 
     lambdas: tuple[float, ...]
@@ -95,6 +106,7 @@ class Sweep:
     expected_usd: Floats | None = None
     predicted_usd: Floats | None = None
     confidence: Floats | None = None
+    spans: bool = True
 
 
 def lambda_grid(mean_usd: Floats) -> tuple[float, ...]:
@@ -293,10 +305,14 @@ def draws_for(n: int) -> int:
 
 def mean_usd(values: Floats) -> float:
     """Return the mean of known values; NaN if more than `MOST_UNKNOWN` of them are unknown."""
+    known = mostly_known(values)
+    return float(known.mean()) if len(known) else np.nan
+
+
+def mostly_known(values: Floats) -> Floats:
+    """Return the known values; none if more than `MOST_UNKNOWN` of them are unknown."""
     known = ~np.isnan(values)
-    if not known.any() or 1 - known.mean() > MOST_UNKNOWN:
-        return np.nan
-    return float(values[known].mean())
+    return values[known] if known.any() and 1 - known.mean() <= MOST_UNKNOWN else values[:0]
 
 
 def with_known_mean(columns: Floats) -> Floats:

@@ -24,10 +24,11 @@ from waypost.metrics.latency_and_flips import Live
 Numbers = dict[str, Any]
 """Numbers of one row of report.json by key, NaN where they cannot be computed."""
 
-Need = Literal["scores", "costs", "list prices", "predictions", "router", "other routers"]
+Need = Literal["scores", "costs", "list prices", "predictions", "router", "other routers", "curve"]
 Unit = Literal[
     "score", "0 to 1", "-1 to 1", "score squared", "nats", "share", "%", "p", "yes or no",
-    "USD per 1,000 queries", "USD per million tokens", "ms", "s", "queries", "LLMs", "steps",
+    "USD per 1,000 queries", "USD per million tokens", "ms", "s", "queries", "LLMs",
+    "steps", "calls",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -85,7 +86,11 @@ class Subject:
 
     def has(self, needs: Iterable[Need]) -> bool:
         """Return whether a metric's needs are met; with unknown costs numbers are NaN instead."""
-        lacks = {"predictions": self.sweep.predicted is None, "router": self.live is None}
+        lacks = {
+            "predictions": self.sweep.predicted is None,
+            "router": self.live is None,
+            "curve": not self.sweep.spans,
+        }
         return not any(lacks.get(need, False) for need in needs)
 
 

@@ -15,18 +15,16 @@ from waypost.metrics.behaviour import (
     escalation,
     usage_shares,
 )
-from waypost.metrics.comparison import CURVE_DRAWS, Comparison, mean, mean_usd, with_known_mean
+from waypost.metrics.comparison import (
+    CURVE_DRAWS,
+    Comparison,
+    mean,
+    mean_usd,
+    with_known_mean,
+)
 from waypost.metrics.costs import Costs, cost_error
 from waypost.metrics.curves import best_within, cheapest_reaching, hull, hypervolume
 from waypost.metrics.intervals import is_binary, mcnemar
-from waypost.metrics.latency_and_flips import (
-    REWRITTEN,
-    TIMED,
-    Live,
-    decision_ms,
-    flips,
-    sample,
-)
 from waypost.metrics.measure import Subject, curve_draws
 from waypost.metrics.predictions import Coverage
 
@@ -378,21 +376,3 @@ def episodes(s: Subject) -> list[dict[str, float]]:
         for lam, one in zip(s.sweep.lambdas, s.sweep.outcomes, strict=True)
         if one.calls is not None and one.first is not None
     ]
-
-
-def _live(s: Subject) -> Live:
-    if s.live is None:
-        raise ValueError("expected a router: this subject is a reference")
-    return s.live
-
-
-def latency(s: Subject) -> tuple[float, float]:
-    """Return p50 and p99 of a decision's time, ms."""
-    live = _live(s)
-    return decision_ms(live.route, sample(s.comparison.test.queries, TIMED, live.seed))
-
-
-def flip_rates(s: Subject) -> dict[str, float]:
-    """Return the share of queries whose choice changes, by perturbation."""
-    live = _live(s)
-    return flips(live.choose, sample(s.comparison.test.queries, REWRITTEN, live.seed), live.seed)

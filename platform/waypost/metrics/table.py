@@ -14,21 +14,21 @@ from functools import partial
 
 import numpy as np
 
-from waypost.contracts.errors import WaypostError
+from waypost.metrics import live_metrics as live
 from waypost.metrics import predictions
 from waypost.metrics import subject_metrics as of
 from waypost.metrics.behaviour import picks_best, solver_recall, usage_entropy
 from waypost.metrics.comparison import CURVE_DRAWS, mean
 from waypost.metrics.curves import arena_score
 from waypost.metrics.intervals import interval
-from waypost.metrics.latency_and_flips import apart
-from waypost.metrics.measure import Metric, Need, Subject, headline_draws
+from waypost.metrics.measure import Metric, Need, headline_draws
 
 ROUTERS = "Routers"
 MATCHED = "At the best single LLM's cost"
 TWO = "With two LLMs"
 PREDICTIONS = "Predictions"
 PAIRED = "Paired tests and hard questions"
+CALLS = "Calls and seconds"
 
 _BENCH = "LLMRouterBench, arXiv 2601.07206"
 _ROUTELLM = "RouteLLM, arXiv 2406.18665"
@@ -36,18 +36,8 @@ _ROUTERBENCH = "RouterBench, arXiv 2403.12031"
 _AUTOMIX = "AutoMix, arXiv 2310.12963"
 
 _COSTS: tuple[Need, ...] = ("scores", "costs")
+_CURVE: tuple[Need, ...] = ("scores", "costs", "curve")
 _PREDICTED: tuple[Need, ...] = ("scores", "predictions")
-
-
-def seed_disagreement(s: Subject) -> float:
-    """Return the share of questions routed differently by two fit seeds; NaN without a seed."""
-    if s.live is None or s.live.refit is None:
-        return np.nan
-    texts = s.comparison.test.queries
-    try:
-        return apart(s.live.choose(texts), s.live.refit()(texts))
-    except WaypostError:  # the router cannot decide without calls
-        return np.nan
 
 
 METRICS = (
@@ -73,7 +63,7 @@ METRICS = (
             f"1 - cost of the cheapest setting of at least {share} % of the best single LLM's "
             "quality / that LLM's cost; n/a is not reached",
             partial(of.cost_save, share=share / 100),
-            "share", "higher", _COSTS, table, source=_BENCH,
+            "share", "higher", _CURVE, table, source=_BENCH,
         )
         for key, share, table in (
             ("", 100, ROUTERS), ("_95", 95, ROUTERS), ("_99", 99, MATCHED), ("_90", 90, MATCHED),
@@ -84,24 +74,24 @@ METRICS = (
         "highest Q of a setting / Q of the best single LLM - 1; the setting is selected on the "
         "evaluated split, so it is slightly optimistic",
         lambda s: of.ratio(of.highest(s) - of.best_quality(s), of.best_quality(s)),
-        "share", "higher", table=ROUTERS, source=_BENCH,
+        "share", "higher", ("scores", "curve"), table=ROUTERS, source=_BENCH,
     ),
     Metric(
         "aiq", "AIQ",
         "area below the non-decreasing convex hull of (C, Q) over lambda, from the mean cost of "
         "the cheapest to that of the most expensive single LLM, divided by that range; the hull "
         "starts at the cheapest single LLM and is flat to the right of its last corner",
-        of.aiq, "score", "higher", _COSTS, ROUTERS,
+        of.aiq, "score", "higher", _CURVE, ROUTERS,
         draws=lambda s: s.once(of.aiq_draws), source=_ROUTERBENCH,
     ),
     Metric(
         "delta_aiq", "AIQ vs zero", "AIQ less that of the zero router",
-        lambda s: of.aiq(s) - of.zero_aiq(s), "score", "higher", _COSTS, ROUTERS,
+        lambda s: of.aiq(s) - of.zero_aiq(s), "score", "higher", _CURVE, ROUTERS,
         draws=of.delta_aiq_draws, source=_ROUTERBENCH, signed=True,
     ),
     Metric(
         "aiq_log", "AIQ, log cost", "AIQ over the logarithm of cost",
-        lambda s: of.aiq(s, log=True), "score", "higher", _COSTS,
+        lambda s: of.aiq(s, log=True), "score", "higher", _CURVE,
     ),
     Metric(
         "gap_oracle", "Gap@Oracle", "1 - Q / Q of the oracle",
@@ -118,11 +108,11 @@ METRICS = (
         "decision_ms_p50", "decision ms p50",
         "median time from text to decision, one question at a time, embedding included, of at most "
         "200 questions",
-        lambda s: s.once(of.latency)[0], "ms", "lower", ("router",), ROUTERS,
+        lambda s: s.once(live.latency)[0], "ms", "lower", ("router",), ROUTERS,
     ),
     Metric(
         "decision_ms_p99", "decision ms p99", "99th percentile of the same",
-        lambda s: s.once(of.latency)[1], "ms", "lower", ("router",), ROUTERS,
+        lambda s: s.once(live.latency)[1], "ms", "lower", ("router",), ROUTERS,
     ),
     Metric(
         "usage_entropy", "usage entropy",
@@ -138,18 +128,18 @@ METRICS = (
     Metric(
         "flip_rate", "flips",
         "share of at most 100 questions whose choice changes, mean over case, blanks, punctuation "
-        "and typos", lambda s: sum(s.once(of.flip_rates).values()) / len(s.once(of.flip_rates)),
+        "and typos", lambda s: sum(s.once(live.flip_rates).values()) / len(s.once(live.flip_rates)),
         "share", "lower", ("router",), ROUTERS,
     ),
     Metric(
         "flips", "flips by kind", "`flip_rate` of each change",
-        lambda s: s.once(of.flip_rates), "share", "lower", ("router",),
+        lambda s: s.once(live.flip_rates), "share", "lower", ("router",),
     ),
     Metric(
         "seed_disagreement", "seeds apart",
         "share of questions that two fits, with this seed and the next, route differently; n/a if "
         "the fit has no seed",
-        seed_disagreement, "share", "lower", ("router",), ROUTERS, on_request=True,
+        live.seed_disagreement, "share", "lower", ("router",), ROUTERS, on_request=True,
     ),
     Metric(
         "fit_s", "fit s", "time of the fit without embedding", lambda s: s.live and s.live.fit_s,
@@ -159,13 +149,14 @@ METRICS = (
         "quality_at_cost", "best quality within {} % of its cost",
         "best Q of a setting within 10, 25, 50, 75 and 100 % of the best single LLM's cost",
         lambda s: of.at_costs(s.curve.points(s.curve.cost_usd), of.best_usd(s)),
-        "score", "higher", _COSTS, MATCHED,
+        "score", "higher", _CURVE, MATCHED,
+        unknown={str(share): np.nan for share in of.SHARES},
     ),
     Metric(
         "hypervolume", "hypervolume",
         "share of a box that the settings dominate, without mixing; the box is cost 0 to that of "
         "the most expensive single LLM, and quality of a random choice to 1",
-        of.dominated, "0 to 1", "higher", _COSTS, MATCHED, source="Zitzler and Thiele, 1999",
+        of.dominated, "0 to 1", "higher", _CURVE, MATCHED, source="Zitzler and Thiele, 1999",
     ),
     Metric(
         "arena_score", "arena score",
@@ -316,7 +307,7 @@ METRICS = (
     Metric(
         "beats_singles", "beats single LLMs",
         "single LLMs that the hull of (C, Q) beats at their own cost", of.beats_singles, "LLMs",
-        "higher", _COSTS, PAIRED,
+        "higher", _CURVE, PAIRED, unknown=None,
     ),
     Metric(
         "delta_ibc", "delta IBC",
@@ -337,6 +328,21 @@ METRICS = (
         "not_measured", "not measured", "questions whose choice has no measured score",
         lambda s: int(np.isnan(s.first.quality).sum()), "queries", "lower", table=PAIRED,
     ),
+    # The number of calls, and their time.
+    Metric(
+        "calls", "calls", "mean number of calls per question, with verdicts and failed calls",
+        live.calls, "calls", "lower", table=CALLS,
+    ),
+    Metric(
+        "answer_s", "seconds, mean",
+        "mean seconds from question to answer by recorded latencies; with several calls the sum "
+        "over the steps of the slowest call of each; n/a if latencies are unknown",
+        live.answer_s, "s", "lower", table=CALLS,
+    ),
+    Metric(
+        "answer_s_p95", "seconds, p95", "95th percentile of the same",
+        live.answer_s_p95, "s", "lower", table=CALLS,
+    ),
     # In report.json, and in separate tables.
     *(
         Metric(
@@ -356,7 +362,8 @@ METRICS = (
     Metric(
         "quality_at_price", "",
         "each list price, best Q within it of one setting, and of a mix of two settings",
-        of.at_prices, "score", "higher", ("scores", "list prices"),
+        of.at_prices, "score", "higher", ("scores", "list prices", "curve"),
+        unknown=[],
     ),
     Metric(
         "list_price", "price at lambda 0",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from waypost.report.tables import Report
 
 REPORT = "report.json"
 
+CALLS = "calls"
+"""Folder of the live calls of evaluations, inside the report's folder."""
+
 Draw = Callable[[Report, Path], None]
 
 PLOTS: dict[str, Draw] = {
@@ -28,14 +33,15 @@ PLOTS: dict[str, Draw] = {
 
 
 def check_place(folder: Path) -> None:
-    """Check that the folder is missing, empty, or has an earlier report.
+    """Check that the folder is missing, empty, or has an earlier report or `CALLS` only.
 
     Raises:
         ConfigError: The path exists and is not a report.
     """
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / REPORT).is_file()):
+    known = folder.is_dir() and {one.name for one in folder.iterdir()} <= {CALLS}
+    if not known and not (folder / REPORT).is_file():
         raise ConfigError(
             [Fault(str(folder), "exists and is not a report; give the name of a new folder")]
         )
@@ -45,12 +51,23 @@ def check_place(folder: Path) -> None:
 def report_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which replaces ``folder`` at the end of the block without error.
 
+    `CALLS` of ``folder`` is kept.
+
     Raises:
         ConfigError: ``folder`` exists and is not a report, or the folder cannot be created.
     """
     check_place(folder)
     with replacing_folder(folder.absolute()) as partial:
         yield partial
+        if (folder / CALLS).is_dir():
+            shutil.copytree(folder / CALLS, partial / CALLS, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def write_json(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def render(report: Report) -> str:
         *tables.two_models(report),
         [f"## {PREDICTIONS}", "", *tables.predictions(report)],
         [f"## {PAIRED}", "", *tables.paired(report)],
+        *tables.calls(report),
         *tables.episodes(report),
+        *tables.live(report),
         ["## Plots", "", *_plots(report)],
         ["## How the numbers were computed", "", *_how(report)],
     ]
@@ -58,8 +60,13 @@ def _plots(report: Report) -> list[str]:
 def _how(report: Report) -> list[str]:
     how = report["how"]
     lines = [
-        "Replay: each choice is looked up in the measured outcomes; no LLM was called. A choice "
-        "that was not measured is left out and counted; it is not scored as 0.",
+        "Replay: each choice is looked up in the measured outcomes; "
+        + (
+            f"calls of {', '.join(report['live'])} were made live."
+            if report["live"]
+            else "no LLM was called."
+        )
+        + " A choice that was not measured is left out and counted; it is not scored as 0.",
         "Intervals: paired bootstrap over queries, near-duplicates drawn together, percentile "
         f"95 %, {how['bootstrap_draws']} draws; metrics of curves and predictions use "
         f"{how['curve_draws']} of them."

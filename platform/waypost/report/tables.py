@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from waypost.metrics.measure import HEADLINE, Metric, Numbers
-from waypost.metrics.table import BY_KEY, MATCHED, METRICS, PAIRED, PREDICTIONS, ROUTERS, TWO
+from waypost.metrics.table import BY_KEY, CALLS, MATCHED, METRICS, PAIRED, PREDICTIONS, ROUTERS, TWO
 from waypost.report.numbers import UNKNOWN, fixed, percent, table, usd, with_interval
 
 
@@ -36,6 +36,7 @@ class Report(TypedDict):
     reference: dict[str, Numbers]
     routers: dict[str, Numbers]
     failed: dict[str, str]
+    live: dict[str, Numbers]
     how: dict[str, float]
     command: NotRequired[str]
 
@@ -73,11 +74,13 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "USD per million tokens": usd,
     "ms": lambda value: fixed(value, 2),
     "s": lambda value: fixed(value, 2),
+    "calls": lambda value: fixed(value, 2),
     "p": lambda value: UNKNOWN if value is None else f"{value:.2g}",
     "%": lambda value: UNKNOWN if value is None else f"{value:+.0f} %",
     "yes or no": lambda value: {True: "yes", False: "no"}.get(value, UNKNOWN),
     **dict.fromkeys(
-        ("queries", "LLMs", "steps"), lambda value: UNKNOWN if value is None else f"{value:g}"
+        ("queries", "LLMs", "steps", "calls"),
+        lambda value: UNKNOWN if value is None else f"{value:g}",
     ),
 }
 """Unit -> function that formats a value; other units have three decimals."""
@@ -233,7 +236,7 @@ def llms(report: Report) -> list[str]:
 def prices(report: Report) -> list[list[str]]:
     """Return the quality at the list price of each LLM; empty without known prices."""
     routers = report["routers"]
-    first = next((row["quality_at_price"] for row in routers.values()), None)
+    first = next(filter(None, (row["quality_at_price"] for row in routers.values())), None)
     if not first:
         return []
     alone: dict[float, float] = {}
@@ -247,6 +250,7 @@ def prices(report: Report) -> list[list[str]]:
         [
             name,
             *(f"{fixed(at)} ({fixed(mixed)})" for _, at, mixed in row["quality_at_price"]),
+            *([] if row["quality_at_price"] else [UNKNOWN] * len(prices)),
             usd(row["list_price"]),
         ]
         for name, row in routers.items()
@@ -296,6 +300,39 @@ def paired(report: Report) -> list[str]:
     """Return paired tests, results on hard questions, and checks of the policy."""
     titles = {"delta_top": f"vs {report['top'] or 'the best'}"}
     return _section(PAIRED, report["routers"].items(), titles)
+
+
+def calls(report: Report) -> list[list[str]]:
+    """Return calls and seconds of each router; empty if all make one call of unknown time."""
+    rows = report["routers"]
+    known = (row["calls"] != 1 or row["answer_s"] is not None for row in rows.values())
+    return [[f"## {CALLS}", "", *_section(CALLS, rows.items())]] if any(known) else []
+
+
+LIVE = {
+    "calls": "calls",
+    "cost_usd": "USD",
+    "failed": "failed",
+    "left": "left out by the budget",
+    "unanswered": "questions without an answer",
+    "not_scored": "answers not scored",
+}
+"""Key of a count of live calls -> its column."""
+
+
+def live(report: Report) -> list[list[str]]:
+    """Return the calls that were made live; empty if there are none."""
+    if not report["live"]:
+        return []
+    rows = [
+        [name, *(usd(one[key]) if key == "cost_usd" else f"{one[key]:g}" for key in LIVE)]
+        for name, one in report["live"].items()
+    ]
+    note = (
+        "Calls that the data does not have, made live by this evaluation or an earlier one in the "
+        "same folder. A failed call costs 0 dollars."
+    )
+    return [["## Calls recorded live", "", *table(("router", *LIVE.values()), rows), "", note]]
 
 
 def episodes(report: Report) -> list[list[str]]:

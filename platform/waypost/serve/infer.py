@@ -14,7 +14,7 @@ from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.records import Query
 from waypost.serve.backends.dispatcher import Dispatcher, local_llm, local_router
 from waypost.serve.backends.failover import read_whole
-from waypost.serve.config import ServeArgs
+from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, make_plan, served_entries
 
@@ -42,28 +42,45 @@ def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = Fa
         ConfigError: with every fault; also where an LLM needs another environment.
         ArtifactError: see `make_plan`.
     """
-    data, where = read_yaml(path), str(path)
-    applications = data.get("applications")
-    if isinstance(applications, list):
-        ours = (
-            (index, found)
-            for index, found in enumerate(applications)
-            if isinstance(found, dict) and found.get("import_path") == BUILDER
-        )
-        index, application = next(ours, (0, None))
-        if application is None:
-            raise ConfigError([Fault(f"{where}: applications", f"none is built by {BUILDER}")])
-        data, where = application.get("args") or {}, f"{where}: applications.{index}.args"
+    data, where = application_args(read_yaml(path), str(path))
     if artifact is not None:
         kept = {key: value for key, value in data.items() if key not in _ROUTER_KEYS}
         data = {**kept, "artifact": str(artifact.absolute())}
     if allow_plugin_code:
         data = {**data, "allow_plugin_code": True}
     args = parse(ServeArgs, data, where)
-    if other := [entry.name for entry in served_entries(args) if entry.environment is not None]:
+    check_environments(served_entries(args), where)
+    return make_plan(args, where)
+
+
+def application_args(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
+    """Return the arguments of a file's first Waypost application, and their place for messages.
+
+    Args:
+        data: A Serve config, or only the ``args`` of an application.
+        where: The file.
+
+    Raises:
+        ConfigError: No application is Waypost's.
+    """
+    applications = data.get("applications")
+    if not isinstance(applications, list):
+        return dict(data), where
+    for index, found in enumerate(applications):
+        if isinstance(found, dict) and found.get("import_path") == BUILDER:
+            return found.get("args") or {}, f"{where}: applications.{index}.args"
+    raise ConfigError([Fault(f"{where}: applications", f"none is built by {BUILDER}")])
+
+
+def check_environments(entries: Sequence[PoolEntry], where: str) -> None:
+    """See that this process can call the LLMs.
+
+    Raises:
+        ConfigError: An LLM needs another environment.
+    """
+    if other := [entry.name for entry in entries if entry.environment is not None]:
         problem = f"{', '.join(other)} needs another environment: serve it (waypost serve)"
         raise ConfigError([Fault(f"{where}: pool", problem)])
-    return make_plan(args, where)
 
 
 _ROUTER_KEYS = frozenset({"artifact", "routers", "default_router"})

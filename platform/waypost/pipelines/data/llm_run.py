@@ -85,13 +85,22 @@ def score_outcomes(
             if row["error"] is None:
                 question = {name: known[name][row["item"]].as_py() for name in _NEEDED}
                 try:
-                    row["performance"] = _score(row["response"], question)
+                    row["performance"] = score_answer(row["response"], question)
                 except WaypostError as error:
                     row["error"] = f"not scored: {type(error).__name__}: {error}"
     return pa.Table.from_pylist(rows, schema=SCORED)
 
 
-def _score(response: str, question: dict[str, Any]) -> float:
+def score_answer(response: str, question: Mapping[str, Any]) -> float:
+    """Return the score of an answer, in [0, 1].
+
+    Args:
+        response: The unchanged response of the LLM.
+        question: ``metric`` and ``query``, and as JSON ``ground_truth`` and ``choices``.
+
+    Raises:
+        WaypostError: The metric is unknown, or the answer cannot be scored.
+    """
     truth, choices = json.loads(question["ground_truth"]), json.loads(question["choices"])
     return score(find_scorer(question["metric"]), response, truth, choices, query=question["query"])
 

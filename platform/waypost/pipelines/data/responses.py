@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 
 from waypost.benchmarks.base import CUSTOM
-from waypost.config import environment_value, parse
+from waypost.config import parse
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     ConfigError,
@@ -32,7 +31,8 @@ from waypost.contracts.tables import write_llms
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.engines import engine_class
 from waypost.pipelines.data.assemble import AnswerLog, write_tables
-from waypost.pipelines.data.calls.parallel import run_parallel
+from waypost.pipelines.data.calls.log import log_folder
+from waypost.pipelines.data.calls.parallel import cpus_of_run, owns_ray, run_parallel
 from waypost.pipelines.data.calls.rate_limits import RateLimiter, RateLimits, Tally
 from waypost.pipelines.data.calls.requests import mixed
 from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_config, run_folder
@@ -132,7 +132,7 @@ def _run(
     llm_runs = {
         name: LLMRun(
             name,
-            _with_defaults(llm_config),
+            with_defaults(llm_config),
             cells_folder(folder, name),
             questions,
             order,
@@ -168,11 +168,6 @@ def _encoder_without_cache(config: DataConfig) -> Encoder:
     return make_encoder(spec.model_copy(update={"cache_mb": 0}))
 
 
-def _alone() -> bool:
-    """Return whether the run starts its own Ray on this machine."""
-    return environment_value("RAY_ADDRESS") is None
-
-
 def _check_metrics(folder: Path, questions: pa.Table) -> None:
     found = []
     for metric in questions["metric"].unique().to_pylist():
@@ -186,8 +181,8 @@ def _check_metrics(folder: Path, questions: pa.Table) -> None:
 
 
 def cells_folder(folder: Path, llm: str) -> Path:
-    """Return the folder of an LLM's logs; a name such as ``org/model`` is quoted to one folder."""
-    return folder / CELLS / quote(llm, safe=" ").replace(".", "%2E", not llm.strip("."))
+    """Return the folder of an LLM's logs in a routing-data folder."""
+    return log_folder(folder / CELLS, llm)
 
 
 def check_llms(config: DataConfig, where: str) -> None:
@@ -205,12 +200,12 @@ def check_llms(config: DataConfig, where: str) -> None:
             found.append(Fault(f"{at}.engine", str(error)))
             continue
         try:
-            parse(engine.config_class, dict(_with_defaults(llm_config).config), f"{at}.config")
+            parse(engine.config_class, dict(with_defaults(llm_config).config), f"{at}.config")
         except ConfigError as error:
             found += error.faults
         # On a cluster the keys are in the environment of its nodes.
         service = llm_config.config.get("service") if engine.sends_keys else None
-        if isinstance(service, str) and _alone() and not key_ring().count(service):
+        if isinstance(service, str) and owns_ray() and not key_ring().count(service):
             problem = f"no key for the service {service!r}: set it in API_KEYS"
             found.append(Fault(f"{at}.config.service", problem))
         if config.budget_usd is not None and llm_config.cost_usd(1, 1) is None:
@@ -226,7 +221,8 @@ def actor_cpus(llm_config: LLMConfig) -> float:
     return 0.0 if engine_class(llm_config.engine).remote else 1.0
 
 
-def _with_defaults(llm_config: LLMConfig) -> LLMConfig:
+def with_defaults(llm_config: LLMConfig) -> LLMConfig:
+    """Return the configuration with the engine's settings of data runs where it gives no other."""
     defaults = engine_class(llm_config.engine).data_defaults
     return llm_config.model_copy(update={"config": {**defaults, **llm_config.config}})
 
@@ -248,10 +244,9 @@ def _ask(
     limiter = ray.remote(num_cpus=0)(RateLimiter).remote(rates, config.budget_usd, max_costs)
     # Workers and scorers can run on machines without the mapped file.
     shared = ray.put(questions)
-    if _alone():
+    if owns_ray():
         start_scorers(os.cpu_count() or 1)
-    # Our own Ray has more logical CPUs than cores, so that its stages need not queue.
-    cpus = float(os.cpu_count() or 1) if _alone() else ray.cluster_resources().get("CPU", 1.0)
+    cpus = cpus_of_run()
     todo = {name: llm_run for name, llm_run in llm_runs.items() if llm_run.todo}
 
     def work(llm_run: LLMRun) -> Callable[[], None]:

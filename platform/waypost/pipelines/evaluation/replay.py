@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,11 @@ from waypost.contracts.verdicts import VERIFY
 from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
 from waypost.metrics.comparison import Outcomes, look_up
 
-_LIMITS = EpisodeLimits(max_steps=64, wall_s=3600.0)
-"""Wide limits: a replay makes no calls, and caps would only hide the router's behaviour."""
+LIMITS = EpisodeLimits(max_steps=64, wall_s=3600.0)
+"""Wide limits: caps would only hide the router's behaviour."""
+
+NO_VERDICTS = "the data has no verdicts, which this router needs; record them with "
+"""Beginning of the message of data without verdicts."""
 
 
 def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
@@ -33,83 +37,166 @@ def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
 
     Returns:
         Quality is NaN if no LLM gave the answer or it was not measured; dollars are NaN if the
-        cost of a call is not recorded.
+        cost of a call is not recorded, seconds if its latency is not.
 
     Raises:
         SchemaError: The router needs verdicts that the data lacks, or makes calls other than for
             answers and verdicts, which data cannot contain.
     """
-    done = asyncio.run(_episodes(router, data, lam))
-    names = {name: j for j, name in enumerate(data.names)}
-    model = np.array([names.get(result.model or "", -1) for result in done], np.intp)
+    callers = [_Caller(data, row) for row in range(len(data))]
+    done = asyncio.run(_episodes(router, data, lam, callers))
+    model = columns(data, [result.model for result in done])
+    quality = look_up(data, model).quality
+    seconds = [seconds_of(one, caller.seconds) for one, caller in zip(done, callers, strict=True)]
+    return outcomes_of(data, done, quality, model, seconds)
+
+
+def outcomes_of(
+    data: RoutingData,
+    done: Sequence[EpisodeResult],
+    quality: NDArray[np.float64],
+    model: NDArray[np.intp],
+    seconds: Sequence[float],
+) -> Outcomes:
+    """Put together the outcomes of one episode for each query of the data."""
     return Outcomes(
-        quality=look_up(data, model).quality,
+        quality=quality,
         cost_usd=np.array([np.nan if r.unpriced_calls else r.cost_usd for r in done], np.float64),
         model=model,
+        seconds=np.array(seconds, np.float64),
         calls=np.array([len(result.calls) for result in done], np.intp),
-        first=np.array([names.get(_first(result), -1) for result in done], np.intp),
+        first=columns(data, [_first(result) for result in done]),
     )
 
 
-def _first(result: EpisodeResult) -> str:
-    asked = (one.call.model for one in result.calls if one.call.purpose == ANSWER)
-    return next(asked, None) or ""
+def columns(data: RoutingData, models: Sequence[str | None]) -> NDArray[np.intp]:
+    """Return the columns of LLMs in the data, -1 for one that it lacks and for None."""
+    place: dict[str | None, int] = {name: j for j, name in enumerate(data.names)}
+    return np.array([place.get(model, -1) for model in models], np.intp)
 
 
-async def _episodes(router: StepRouter, data: RoutingData, lam: float) -> list[EpisodeResult]:
-    found = []
-    for row, text in enumerate(data.queries):
-        query = Query(
-            text, query_id=data.query_ids[row], task_name=data.task_names[row] or None, lam=lam
-        )
-        found.append(await run_episode(router, query, _Recorded(data, row), _LIMITS))
-    return found
+def seconds_of(result: EpisodeResult, seconds: Mapping[int, float]) -> float:
+    """Return the seconds of an episode: the sum over its steps of the slowest call of each.
+
+    Args:
+        result: The episode.
+        seconds: Seconds of its results by `id`; one that lacks makes the sum NaN.
+    """
+    slowest = [np.max([seconds.get(id(one), np.nan) for one in step]) for step in result.steps]
+    return float(np.sum(slowest))
 
 
-class _Recorded:
-    """A call function that answers the calls about one query from the data."""
+def query_of(data: RoutingData, row: int, lam: float) -> Query:
+    """Return the query of a row at a cost weight."""
+    return Query(
+        data.queries[row],
+        query_id=data.query_ids[row],
+        task_name=data.task_names[row] or None,
+        lam=lam,
+    )
+
+
+def _first(result: EpisodeResult) -> str | None:
+    return next((one.call.model for one in result.calls if one.call.purpose == ANSWER), None)
+
+
+async def _episodes(
+    router: StepRouter, data: RoutingData, lam: float, callers: Sequence[_Caller]
+) -> list[EpisodeResult]:
+    return [
+        await run_episode(router, query_of(data, row, lam), caller, LIMITS)
+        for row, caller in enumerate(callers)
+    ]
+
+
+class Recorded:
+    """The calls about one query that the data holds.
+
+    Args:
+        data: Recorded outcomes.
+        row: Row of the query.
+
+    Attributes:
+        seconds: Recorded latency of the results that were returned, by `id`; NaN where unknown.
+    """
 
     def __init__(self, data: RoutingData, row: int) -> None:
+        self.seconds: dict[int, float] = {}
         self._data = data
         self._row = row
-        self._asked: Counter[int] = Counter()  # verdicts returned so far, by column
+        self._asked: Counter[int] = Counter()  # verdicts asked for so far, by column
 
-    async def __call__(self, call: Call) -> CallResult:
-        column = self._data.names.index(call.model) if call.model in self._data.names else None
-        if column is None:
-            raise EngineRequestError(f"the data has no LLM {call.model}")
-        if call.purpose == VERIFY:
+    def asks_query(self, call: Call) -> bool:
+        """Return whether a call puts the query itself to an LLM."""
+        return call.purpose == ANSWER and call.prompt == self._data.queries[self._row]
+
+    def find(self, call: Call, text: str | None = None) -> CallResult | None:
+        """Return the recorded result of a call; None where the data holds none.
+
+        Args:
+            call: The call. A verdict is the next one of that LLM.
+            text: The recorded answer, where it is known.
+        """
+        names = self._data.names
+        column = names.index(call.model) if call.model in names else None
+        if call.purpose == VERIFY and column is not None:
             return self._verdict(call, column)
-        if call.purpose != ANSWER or call.prompt != self._data.queries[self._row]:
-            raise SchemaError(
-                f"the data has no answers to calls of purpose {call.purpose!r} other than the "
-                "queries themselves; this router can only be evaluated with live calls"
-            )
+        if column is None or not self.asks_query(call):
+            return None
         if np.isnan(self._data.quality[self._row, column]):
-            raise EngineRequestError(f"the data has no answer of {call.model}")
-        dollars = float(self._data.cost_usd[self._row, column])
-        return CallResult(
+            return None
+        result = CallResult(
             call,
-            f"(the recorded answer of {call.model})",
+            f"(the recorded answer of {call.model})" if text is None else text,
             input_tokens=self._count(self._data.input_tokens, column),
             output_tokens=self._count(self._data.output_tokens, column),
-            cost_usd=None if np.isnan(dollars) else dollars,
+            cost_usd=_known(self._data.cost_usd[self._row, column]),
         )
+        self.seconds[id(result)] = float(self._data.latency_s[self._row, column])
+        return result
+
+    def has_verdict(self, model: str) -> bool:
+        """Return whether the data holds a verdict of an LLM on its answer to the query."""
+        if self._data.verdicts is None or model not in self._data.names:
+            return False
+        given = self._data.verdicts[self._row, self._data.names.index(model)]
+        return not bool(np.isnan(given).all())
 
     def _count(self, tokens: NDArray[np.float64], column: int) -> int:
         return int(np.nan_to_num(tokens[self._row, column]))
 
-    def _verdict(self, call: Call, column: int) -> CallResult:
+    def _verdict(self, call: Call, column: int) -> CallResult | None:
         if self._data.verdicts is None:
-            raise SchemaError(
-                "the data has no verdicts, which this router needs; record them with "
-                "`waypost data verdicts`"
-            )
+            return None
         given = self._data.verdicts[self._row, column]
         sample = self._asked[column]
         self._asked[column] += 1
         if sample >= len(given) or np.isnan(given[sample]):
-            raise EngineRequestError(f"the data has no verdict {sample} of {call.model}")
-        dollars = float(self._data.verdict_cost_usd[self._row, column])
-        text = "Yes" if given[sample] == 1 else "No"
-        return CallResult(call, text, cost_usd=None if np.isnan(dollars) else dollars)
+            return None
+        dollars = _known(self._data.verdict_cost_usd[self._row, column])
+        return CallResult(call, "Yes" if given[sample] == 1 else "No", cost_usd=dollars)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+class _Caller(Recorded):
+    """A call function that answers from the data; what the data lacks fails."""
+
+    async def __call__(self, call: Call) -> CallResult:
+        found = self.find(call)
+        if found is not None:
+            return found
+        if call.model not in self._data.names:
+            raise EngineRequestError(f"the data has no LLM {call.model}")
+        if call.purpose == VERIFY:
+            if self._data.verdicts is None:
+                raise SchemaError(f"{NO_VERDICTS}`waypost data verdicts`")
+            raise EngineRequestError(f"the data has no further verdict of {call.model}")
+        if not self.asks_query(call):
+            raise SchemaError(
+                f"the data has no answers to calls of purpose {call.purpose!r} other than the "
+                "queries themselves; this router can only be evaluated with live calls"
+            )
+        raise EngineRequestError(f"the data has no answer of {call.model}")

@@ -23,6 +23,9 @@ from waypost.metrics.subject_metrics import at_costs, non_inferior
 from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation.inputs import Vectors, read_contenders
+from waypost.pipelines.evaluation.kept_calls import KeptCalls
+from waypost.pipelines.evaluation.live import LiveSources
+from waypost.pipelines.evaluation.questions import Questions
 from waypost.pipelines.evaluation.run import EvaluateConfig, Evaluation, Told, compare
 from waypost.report.tables import Report
 
@@ -38,8 +41,16 @@ def evaluate_resplit(
     data_folder: str | Path,
     progress: Progress | None = None,
     told: Told | None = None,
+    kept: KeptCalls | None = None,
 ) -> tuple[Report, dict[int, Evaluation]]:
     """Split the pool of train and unseen test queries for each seed, fit, compare.
+
+    Args:
+        config: What to compare.
+        data_folder: Routing data.
+        progress: Called with (done, total) embedded texts.
+        told: Called with (done, total) routers of all seeds.
+        kept: Live calls, those of all seeds together; None compares on the data only.
 
     Returns:
         The mean report, and each seed's comparison.
@@ -58,6 +69,7 @@ def evaluate_resplit(
     pooled = pool(read_routing_data(folder, "train"), read_routing_data(folder, "test"))
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
     lambdas = config.lambdas or lambda_grid(column_mean(costs_of(pooled).usd))
+    live = None if kept is None else LiveSources(Questions(folder, ("train", "test")), kept)
     total = len(seeds) * len(config.routers)
     found: dict[int, Evaluation] = {}
     for place, seed in enumerate(seeds):
@@ -76,7 +88,7 @@ def evaluate_resplit(
             bootstrap=Bootstrap.of_groups(pooled.groups, draws_for(len(pooled)), rows=test),
         )
         one = config.model_copy(update={"seed": seed})
-        found[seed] = compare(one, contenders[seed], comparison, vectors, told_all)
+        found[seed] = compare(one, contenders[seed], comparison, vectors, told_all, live)
     report = cast(Report, mean_report([one.report for one in found.values()]))
     for name, numbers in report["reference"].items():
         _over_seeds(numbers, [one.reference[name] for one in found.values()])
@@ -86,12 +98,23 @@ def evaluate_resplit(
     report["reference"]["zero_router"]["hull"] = _hull(report["llms"])
     report["data_digest"], report["train_digest"] = pooled.digest, None
     report["seed"] = list(seeds)
+    report["live"] = _live_of([one.report for one in found.values()])
     report["failed"] = {
         name: f"seed {seed}: {why}"
         for seed, one in reversed(found.items())
         for name, why in one.report["failed"].items()
     }
     return report, found
+
+
+def _live_of(reports: Sequence[Report]) -> dict[str, dict[str, float]]:
+    """Return the sums over the seeds; a call of several splits counts in each."""
+    found: dict[str, dict[str, float]] = {}
+    for one in reports:
+        for name, numbers in one["live"].items():
+            row = found.setdefault(name, dict.fromkeys(numbers, 0))
+            found[name] = {key: row[key] + numbers[key] for key in row}
+    return found
 
 
 def _hull(llms: Mapping[str, Mapping[str, float]]) -> list[list[float]]:
@@ -109,7 +132,8 @@ def _compare_means(report: Report, done: Sequence[Evaluation]) -> None:
     report["top"] = compare_quality(routers, drawn, BY_KEY["delta_top"])
     usd = report["reference"]["best_single"]["cost_usd_per_1k"]
     for row in routers.values():
-        row["quality_at_cost"] = at_costs(row["curve"], usd)
+        if not np.isnan(list(row["quality_at_cost"].values())).all():
+            row["quality_at_cost"] = at_costs(row["curve"], usd)
 
 
 def _over_seeds(numbers: dict[str, Any], measured: Sequence[Measured]) -> None:

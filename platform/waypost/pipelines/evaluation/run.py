@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,14 @@ from pydantic import Field, field_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.errors import SchemaError
-from waypost.contracts.routing_data import read_routing_data
+from waypost.contracts.router import TrainableRouter
+from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.contracts.step_router import StepRouter
 from waypost.encoders import EncoderSpec, make_encoder
-from waypost.metrics.comparison import COST_ALONE, CURVE_DRAWS, MOST_UNKNOWN, Comparison
+from waypost.metrics.comparison import COST_ALONE, CURVE_DRAWS, MOST_UNKNOWN, Comparison, Sweep
 from waypost.metrics.intervals import holm
 from waypost.metrics.latency_and_flips import REWRITTEN, TIMED, Live
-from waypost.metrics.measure import Measured, Subject, compare_quality, measure
+from waypost.metrics.measure import Measured, Numbers, Subject, compare_quality, measure
 from waypost.metrics.subject_metrics import LEAST_ERRORS, pair
 from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.data.embeddings import Progress
@@ -33,7 +35,10 @@ from waypost.pipelines.evaluation.inputs import (
     read_contenders,
     reason,
 )
-from waypost.pipelines.evaluation.lambda_curve import sweep
+from waypost.pipelines.evaluation.kept_calls import KeptCalls
+from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
+from waypost.pipelines.evaluation.live import LiveCalls, LiveSources, sweep_episodes
+from waypost.pipelines.evaluation.questions import Questions
 from waypost.report.tables import Report
 
 logger = logging.getLogger(__name__)
@@ -54,6 +59,8 @@ class EvaluateConfig(StrictModel):
             folder's splits.
         lambdas: Cost weights; None uses a scale that reaches the cheapest LLM.
         metrics: Keys of slow metrics to compute in addition to the others.
+        pool: Serve file, or file of a data run, whose LLMs answer the calls of routers in steps
+            that the data does not have; None makes no call.
         allow_plugin_code: Run plug-in code packed in artifacts.
     """
 
@@ -64,6 +71,7 @@ class EvaluateConfig(StrictModel):
     resplit: tuple[int, ...] | None = Field(default=None, min_length=1)
     lambdas: tuple[float, ...] | None = None
     metrics: tuple[str, ...] = ()
+    pool: str | None = None
     allow_plugin_code: bool = False
 
     @field_validator("resplit")
@@ -114,6 +122,7 @@ def evaluate(
     data_folder: str | Path,
     progress: Progress | None = None,
     told: Told | None = None,
+    kept: KeptCalls | None = None,
 ) -> Evaluation:
     """Compare routers on a routing-data folder.
 
@@ -122,6 +131,7 @@ def evaluate(
         data_folder: Routing data; routers named in the config are fitted on its training split.
         progress: Called with (done, total) embedded texts.
         told: Called with (done, total) routers.
+        kept: Live calls; None compares on the data only.
 
     Raises:
         ConfigError: A router is unknown, or a parameter is invalid.
@@ -134,7 +144,8 @@ def evaluate(
     test = read_routing_data(folder, config.split)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
     comparison = Comparison.of(train, test, config.seed, config.lambdas)
-    return compare(config, contenders, comparison, vectors, told)
+    live = None if kept is None else LiveSources(Questions(folder, (config.split,)), kept)
+    return compare(config, contenders, comparison, vectors, told, live)
 
 
 def compare(
@@ -143,6 +154,7 @@ def compare(
     comparison: Comparison,
     vectors: Vectors,
     told: Told | None = None,
+    live: LiveSources | None = None,
 ) -> Evaluation:
     """Compare routers on given splits.
 
@@ -152,7 +164,9 @@ def compare(
         comparison: Splits, costs and draws.
         vectors: Embeddings of the queries.
         told: Called with (done, total) routers.
+        live: Sources of the calls of routers in steps; None is the data only.
     """
+    made: dict[str, Numbers] = {}
     routers: dict[str, Measured] = {}
     failed: dict[str, str] = {}
     for done, one in enumerate(contenders):
@@ -162,20 +176,27 @@ def compare(
             ready = prepare(
                 one, comparison.train, vectors, allow_plugin_code=config.allow_plugin_code
             )
-            routers[one.label] = _measure(config, ready, comparison, vectors)
+            measured, calls = _measure(config, ready, comparison, vectors, live)
+            routers[one.label] = measured
+            if calls is not None:
+                made[one.label] = asdict(calls)
         # Routers can be third-party code; one that fails must not end the others.
         except Exception as error:
             logger.debug("%s failed", one.label, exc_info=True)
             failed[one.label] = reason(error).removeprefix(f"{one.router}: ")
     _correct(routers)
     reference = baselines.all_of(comparison)
-    report = assemble(comparison, config, reference, routers, failed)
+    report = assemble(comparison, config, reference, routers, failed, made)
     return Evaluation(report, reference, routers, comparison)
 
 
 def _measure(
-    config: EvaluateConfig, ready: Ready, comparison: Comparison, vectors: Vectors
-) -> Measured:
+    config: EvaluateConfig,
+    ready: Ready,
+    comparison: Comparison,
+    vectors: Vectors,
+    sources: LiveSources | None,
+) -> tuple[Measured, LiveCalls | None]:
     router, again = ready.router, ready.refit
     data = vectors.for_router(router, comparison.test)
     live = Live(
@@ -185,12 +206,43 @@ def _measure(
         ready.fit_s,
         None if again is None else lambda: partial(vectors.choose, again()),
     )
-    subject = Subject(comparison, sweep(router, data, comparison.lambdas), live)
+    swept, calls = _sweep(config, router, data, comparison, sources)
+    subject = Subject(comparison, swept, live)
     if np.isnan(subject.first.quality).all():
-        raise SchemaError("none of its choices was measured in the data")
+        raise SchemaError(_why_unmeasured(calls, len(data)))
     found = measure(subject, METRICS, config.metrics)
     found.numbers.update(trained_on=ready.trained_on, router=router.name, version=router.version)
-    return found
+    return found, calls
+
+
+def _sweep(
+    config: EvaluateConfig,
+    router: TrainableRouter,
+    data: RoutingData,
+    comparison: Comparison,
+    sources: LiveSources | None,
+) -> tuple[Sweep, LiveCalls | None]:
+    if not isinstance(router, StepRouter):
+        return sweep(router, data, comparison.lambdas), None
+    if sources is None:
+        if decides_alone(router):
+            raise SchemaError("its calls are not in the data, and no folder of live calls is given")
+        return sweep(router, data, comparison.lambdas), None
+    given = config.lambdas is not None
+    return sweep_episodes(router, data, comparison.lambdas, sources, given=given)
+
+
+def _why_unmeasured(calls: LiveCalls | None, n: int) -> str:
+    if calls is None:
+        return "none of its choices was measured in the data"
+    if calls.left:
+        return f"the budget ran out: {calls.unanswered} of {n} questions have no answer"
+    if calls.not_scored:
+        return (
+            f"{calls.not_scored} answers cannot be scored: the data lacks the columns metric and "
+            "ground_truth of their questions, or a scorer failed"
+        )
+    return f"{calls.failed} of {calls.calls} live calls failed, and no question has an answer"
 
 
 def _correct(routers: Mapping[str, Measured]) -> None:
@@ -206,6 +258,7 @@ def assemble(
     reference: Mapping[str, Measured],
     routers: Mapping[str, Measured],
     failed: Mapping[str, str],
+    live: Mapping[str, Numbers],
 ) -> Report:
     """Return the content of report.json.
 
@@ -235,6 +288,7 @@ def assemble(
         "reference": {name: one.numbers for name, one in reference.items()},
         "routers": {name: one.numbers for name, one in routers.items()},
         "failed": dict(failed),
+        "live": dict(live),
         "how": {
             "bootstrap_draws": comparison.bootstrap.draws,
             "curve_draws": CURVE_DRAWS,

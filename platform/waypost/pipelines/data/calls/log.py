@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,11 @@ KEY_LENGTH = 32
 _PREFIX = b'{"key": "'
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _FROM, _TO = len(_PREFIX), len(_PREFIX) + KEY_LENGTH
+
+
+def log_folder(parent: Path, llm: str) -> Path:
+    """Return the folder of an LLM's logs; a name such as ``org/model`` is quoted to one folder."""
+    return parent / quote(llm, safe=" ").replace(".", "%2E", not llm.strip("."))
 
 
 class AppendLog:

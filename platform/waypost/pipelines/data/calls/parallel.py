@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+
+from waypost.config import environment_value
 
 Poll = Callable[[], None]
 
 _PATIENCE_S = 10.0
 """Time for threads to cancel their calls after Ctrl-C, while Ray still runs."""
+
+
+def owns_ray() -> bool:
+    """Return whether the run starts its own Ray on this machine."""
+    return environment_value("RAY_ADDRESS") is None
+
+
+def cpus_of_run() -> float:
+    """Return the number of CPUs that LLMs may take; Ray must be running."""
+    import ray
+
+    # Our own Ray has more logical CPUs than cores, so that its stages need not queue.
+    return float(os.cpu_count() or 1) if owns_ray() else ray.cluster_resources().get("CPU", 1.0)
 
 
 class _Stopped(BaseException):
