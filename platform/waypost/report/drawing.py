@@ -97,8 +97,10 @@ def draw_usage(report: Report, path: Path) -> None:
     routers = {name: row for name, row in report["routers"].items() if row["usage_curve"]}
     made, axes = panels(list(routers) or ["no router was measured"], "lambda", "share of queries")
     llms = list(report["llms"])
-    curves = [np.array(row["usage_curve"], dtype=float).T for row in routers.values()]
-    used = sum((np.nanmean(shares, axis=1) for shares in curves), np.zeros(len(llms)))
+    # null where no answer is an LLM's own
+    known = (np.array(row["usage_curve"], dtype=float).T for row in routers.values())
+    curves = [np.nan_to_num(shares) for shares in known]
+    used = sum((shares.mean(axis=1) for shares in curves), np.zeros(len(llms)))
     shown = sorted(np.argsort(-used, kind="stable")[: len(_LLM_COLORS)])
     others = np.setdiff1d(np.arange(len(llms)), shown)
     colors = [*_LLM_COLORS[: len(shown)], *([LIGHT] if len(others) else [])]
@@ -108,6 +110,8 @@ def draw_usage(report: Report, path: Path) -> None:
         lambdas = [point[0] for point in row["curve"]]
         # evenly spaced: all lambdas but the first and last are on a log scale
         place = np.arange(len(lambdas))
+        if len(lambdas) == 1:  # a single point has no area
+            place, shares = np.arange(2), np.repeat(shares, 2, axis=1)
         stack = [*shares[shown], *([shares[others].sum(axis=0)] if len(others) else [])]
         axis.stackplot(place, stack, colors=colors, lw=0)
         marks = np.unique(np.linspace(0, len(lambdas) - 1, 5).astype(int))

@@ -38,8 +38,8 @@ FAILED = "failed"
 
 FACTS = "llm.json"
 
-MAX_TOKENS = 1024
-"""Most tokens of an answer to a call that sets no limit."""
+MAX_TOKENS = 512
+"""Most tokens of an answer to a call without a limit."""
 
 Requests = Mapping[str, Mapping[bytes, Mapping[str, Any]]]
 """Requests by LLM and cell id."""
@@ -82,13 +82,16 @@ class KeptCalls:
         """Whether no call was ever kept here."""
         return not any(self._folder.glob(f"*/{FACTS}"))
 
-    def request(self, call: Call, *, of_query: bool, repeat: int) -> dict[str, Any] | None:
+    def request(
+        self, call: Call, *, answers: bool, max_tokens: int | None, repeat: int
+    ) -> dict[str, Any] | None:
         """Return the request of a call, with its cell id under ``key``.
 
         Args:
             call: The call.
-            of_query: Whether it puts the query itself to the LLM; the pool's temperature and seed
-                then apply, as in a data run.
+            answers: Whether it asks for an answer to the query. The pool's temperature and seed
+                then apply, and ``max_tokens``, as the options of a client do where it is served.
+            max_tokens: Most tokens of an answer to the query; None is `MAX_TOKENS`.
             repeat: Number of equal calls of the episode before it. A sampled call without a seed
                 gets one of its own by it.
 
@@ -99,11 +102,12 @@ class KeptCalls:
         if found is None:
             return None
         llm_config, sampling = found
-        seed = sampling.seed if call.seed is None or of_query else call.seed
-        temperature = sampling.temperature if of_query else float(call.temperature)
+        seed = sampling.seed if call.seed is None or answers else call.seed
+        temperature = sampling.temperature if answers else float(call.temperature)
+        most = max_tokens if answers and call.max_tokens is None else call.max_tokens
         request = {
             "prompt": call.prompt,
-            "max_tokens": MAX_TOKENS if call.max_tokens is None else call.max_tokens,
+            "max_tokens": MAX_TOKENS if most is None else most,
             "temperature": temperature,
             "top_p": sampling.top_p,
             "seed": seed + repeat if temperature > 0 and call.seed is None else seed,

@@ -278,7 +278,12 @@ class _LiveCaller(replay.Recorded):
     def _request(self, call: Call, repeat: int) -> Mapping[str, Any] | None:
         if not self._live:
             return None
-        return self._sources.kept.request(call, of_query=self.asks_query(call), repeat=repeat)
+        return self._sources.kept.request(
+            call,
+            answers=call.final or self.asks_query(call),
+            max_tokens=self._sources.questions.max_tokens(self._data.query_ids[self._row]),
+            repeat=repeat,
+        )
 
     def _result(self, call: Call, key: bytes, record: Mapping[str, Any]) -> CallResult:
         usd: float | None = 0.0  # a failed call is not paid for, as in the budget of a data run
@@ -294,7 +299,8 @@ class _LiveCaller(replay.Recorded):
                 output_tokens=tokens[1],
                 cost_usd=usd,
             )
-            self.seconds[id(result)] = float(record["latency_s"])
+            # outcomes hold float32, the log what was measured
+            self.seconds[id(result)] = round(float(record["latency_s"]), 4)
         self.records[id(result)] = (key, record, np.nan if usd is None else usd)
         return result
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from waypost.contracts.questions import queries_path, read_questions
 from waypost.contracts.routing_data import options_of
 from waypost.contracts.tables import read_routing_table, split_path
 from waypost.pipelines.data.llm_run import score_answer
@@ -61,6 +62,24 @@ class Questions:
     def response(self, query_id: str, model: str) -> str | None:
         """Return the recorded answer of an LLM; None where the folder holds none."""
         return self._responses.get((query_id, model))
+
+    @cached_property
+    def _max_tokens(self) -> dict[str, int]:
+        paths = (queries_path(self._folder, split) for split in self._splits)
+        return {
+            one.query_id: one.max_tokens
+            for path in paths
+            if path.is_file()
+            for one in read_questions(path)
+        }
+
+    def max_tokens(self, query_id: str) -> int | None:
+        """Return the maximum tokens of an answer; None if the folder has no file of questions.
+
+        Raises:
+            ConfigError: The file of questions is invalid.
+        """
+        return self._max_tokens.get(query_id)
 
     def score(self, query_id: str, answer: str) -> float | None:
         """Return the score of an answer by the question's own metric, in [0, 1].

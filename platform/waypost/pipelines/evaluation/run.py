@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from waypost.config import StrictModel
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.router import TrainableRouter
-from waypost.contracts.routing_data import RoutingData, read_routing_data
+from waypost.contracts.routing_data import read_routing_data
 from waypost.contracts.step_router import StepRouter
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.metrics.comparison import COST_ALONE, CURVE_DRAWS, MOST_UNKNOWN, Comparison, Sweep
@@ -176,10 +176,10 @@ def compare(
             ready = prepare(
                 one, comparison.train, vectors, allow_plugin_code=config.allow_plugin_code
             )
-            measured, calls = _measure(config, ready, comparison, vectors, live)
-            routers[one.label] = measured
+            swept, calls = _sweep(config, ready.router, comparison, vectors, live)
             if calls is not None:
                 made[one.label] = asdict(calls)
+            routers[one.label] = _measure(config, ready, comparison, vectors, swept, calls)
         # Routers can be third-party code; one that fails must not end the others.
         except Exception as error:
             logger.debug("%s failed", one.label, exc_info=True)
@@ -195,10 +195,10 @@ def _measure(
     ready: Ready,
     comparison: Comparison,
     vectors: Vectors,
-    sources: LiveSources | None,
-) -> tuple[Measured, LiveCalls | None]:
+    swept: Sweep,
+    calls: LiveCalls | None,
+) -> Measured:
     router, again = ready.router, ready.refit
-    data = vectors.for_router(router, comparison.test)
     live = Live(
         router.route_single,
         partial(vectors.choose, router),
@@ -206,22 +206,22 @@ def _measure(
         ready.fit_s,
         None if again is None else lambda: partial(vectors.choose, again()),
     )
-    swept, calls = _sweep(config, router, data, comparison, sources)
     subject = Subject(comparison, swept, live)
     if np.isnan(subject.first.quality).all():
-        raise SchemaError(_why_unmeasured(calls, len(data)))
+        raise SchemaError(_why_unmeasured(calls, len(comparison.test)))
     found = measure(subject, METRICS, config.metrics)
     found.numbers.update(trained_on=ready.trained_on, router=router.name, version=router.version)
-    return found, calls
+    return found
 
 
 def _sweep(
     config: EvaluateConfig,
     router: TrainableRouter,
-    data: RoutingData,
     comparison: Comparison,
+    vectors: Vectors,
     sources: LiveSources | None,
 ) -> tuple[Sweep, LiveCalls | None]:
+    data = vectors.for_router(router, comparison.test)
     if not isinstance(router, StepRouter):
         return sweep(router, data, comparison.lambdas), None
     if sources is None:
