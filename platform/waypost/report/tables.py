@@ -79,7 +79,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "%": lambda value: UNKNOWN if value is None else f"{value:+.0f} %",
     "yes or no": lambda value: {True: "yes", False: "no"}.get(value, UNKNOWN),
     **dict.fromkeys(
-        ("queries", "LLMs", "steps", "calls"),
+        ("queries", "LLMs", "steps"),
         lambda value: UNKNOWN if value is None else f"{value:g}",
     ),
 }
@@ -310,7 +310,7 @@ def calls(report: Report) -> list[list[str]]:
 
 
 LIVE = {
-    "calls": "calls",
+    "calls": "different calls",
     "cost_usd": "USD",
     "failed": "failed",
     "left": "left out by the budget",

@@ -27,11 +27,11 @@ LATE_S = 2.0
 
 
 def start(folder: Path, pool: Path) -> subprocess.Popen[bytes]:
-    arguments = ["--data", str(folder / "data"), "--out", str(folder / "R"), "--pool", str(pool)]
+    places = ["--data", str(folder / "data"), "--out", str(folder / "R"), "--pool", str(pool)]
+    arguments = ["rounds", *places, "--encoder", ENCODER_ID]
     with (folder / "log").open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "waypost.cli", "evaluate", "rounds", *arguments]
-            + ["--encoder", ENCODER_ID],
+            [sys.executable, "-m", "waypost.cli", "evaluate", *arguments],
             stdout=file,
             stderr=file,
             start_new_session=True,
