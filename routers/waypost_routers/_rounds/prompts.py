@@ -52,8 +52,9 @@ def plan_prompt(
     rules = [
         "Can the question be answered well at once? Then do not split it. Split it only if it "
         "needs several facts or steps.",
-        f"Each of at most {max_steps} steps is one short question that can be understood alone. "
-        "depends_on lists the ids of the steps whose answers it needs.",
+        f"Each of at most {max_steps} steps is one short question that can be understood alone: it "
+        "names what it is about, and says neither he nor it. depends_on lists the ids of the "
+        "steps whose answers it needs.",
     ]
     if candidates is not None:
         listed = "\n".join(f"- {name}: {about}" for name, about in candidates.items())
@@ -111,7 +112,7 @@ def merge_prompt(question: str, results: PlanResults, task: str | None = None) -
     """
     return (
         f"A question was split into smaller ones.\n<question>\n{_data(question)}\n</question>\n\n"
-        f"{_answers(results.plan.steps, results)}\n\nNow answer the first question. "
+        f"{_answers(results.plan.steps, results)}\n\nNow answer the question that was split. "
         f"An answer above may be wrong or missing; then use what you know.\n"
         f"{answer_form(question, task)}"
     )
@@ -127,7 +128,7 @@ def answer_form(question: str, task: str | None = None) -> str:
         return "End with a line of the form: Answer: X (X is the letter of the right option)."
     if task in _CODE_TASKS or _CODE.search(question):
         return "Give the whole code in one code block, and nothing else."
-    return "Give a short, direct answer in the form that the question asks for."
+    return "Give a short, direct answer to every part of the question, in the form it asks for."
 
 
 def _answers(steps: Sequence[PlanStep], results: PlanResults) -> str:
