@@ -13,7 +13,8 @@ import pytest
 
 GROUPS = {
     "ray": (
-        "test_bench_tuned", "test_evaluate_live", "test_registry_ray", "test_responses",
+        "test_bench_rounds", "test_bench_tuned", "test_evaluate_live", "test_registry_ray",
+        "test_responses",
         "test_tune_ray", "test_tune_resume", "test_verdicts_run",
     ),
     "plain": ("test_load_changes", "test_serve_ray", "test_served_routers"),
