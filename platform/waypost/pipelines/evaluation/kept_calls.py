@@ -192,7 +192,9 @@ class KeptCalls:
         budget = self.pool is not None and self.pool.budget_usd is not None
         where = self._where(name)
         source = stream_of(name, llm_config, where, self._limiter, taken, budget=budget)
-        found[name] = ask(source, list(requests.values()), told)
+        # Local LLMs read the common beginning of consecutive prompts once.
+        rows = sorted(requests.values(), key=lambda one: str(one["prompt"]))
+        found[name] = ask(source, rows, told)
 
     def _keep_failures(self, llm: str, records: Mapping[bytes, Mapping[str, Any]]) -> None:
         log = AppendLog(self._where(llm), FAILED)
