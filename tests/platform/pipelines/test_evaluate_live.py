@@ -113,9 +113,17 @@ def test_without_a_pool_the_kept_calls_give_the_same_report(data, tmp_path):
     replayed = evaluate(data, out, "rounds")
     assert replayed.exit_code == 0, replayed.output
     assert repeatable(report_of(out)) == first
+    # what was called is told by name, not by address
     kept = (out / "calls").rglob("*")
     assert not any(pool.name in path.name or "http" in path.read_text() for path in kept
                    if path.is_file())  # fmt: skip
+    path = split_path(data, "test")
+    table = read_routing_table(path).drop_columns(["metric"])
+    write_routing_table(path, {name: table[name].to_pylist() for name in table.column_names})
+    unscored = evaluate(data, out, "rounds")
+    assert unscored.exit_code == 1
+    assert f"{N} answers cannot be scored" in unscored.stderr
+    assert report_of(out)["live"]["rounds"]["not_scored"] == N
 
 
 def test_other_weights_and_routers_share_calls(data, tmp_path):
@@ -199,18 +207,6 @@ def test_an_llm_that_the_pool_lacks_fails_the_row_before_any_call(data, tmp_path
         assert done.exit_code == 1
         assert "has no LLM cook, which the router calls; it has tiny" in done.stderr
         assert not upstream.calls
-
-
-def test_answers_without_a_truth_are_not_scored(data, tmp_path):
-    path = split_path(data, "test")
-    table = read_routing_table(path).drop_columns(["metric"])
-    write_routing_table(path, {name: table[name].to_pylist() for name in table.column_names})
-    pool = tmp_path / "serve.yaml"
-    entries = [{"name": name, "engine": "echo", "config": {}} for name in ("tiny", "cook")]
-    pool.write_text(yaml.safe_dump({"artifact": "none", "pool": entries}))
-    done = evaluate(data, tmp_path / "R", "rounds", "--pool", str(pool))
-    assert done.exit_code == 1
-    assert f"{N} answers cannot be scored" in done.stderr
 
 
 def test_verdicts_that_the_data_lacks_are_asked_live(tmp_path):

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.data.responses import actor_cpus
 from waypost.pipelines.evaluation.pool import CallablePool, Sampling
 from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.storage import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,14 @@ class KeptCalls:
         self._limiter: Any = None
 
     def __enter__(self) -> KeptCalls:
+        """Lock the folder where calls may be made.
+
+        Raises:
+            FolderInUseError: Another process makes calls in it.
+        """
+        if self.pool is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._open.enter_context(alone_in(self._folder))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,6 +85,8 @@ class KeptCalls:
         for name in () if self.pool is None else self.pool.llms:
             if self._where(name).is_dir():
                 self._write_facts(name)
+        with suppress(OSError):  # it holds calls, or was never made
+            self._folder.rmdir()
 
     @property
     def empty(self) -> bool:
