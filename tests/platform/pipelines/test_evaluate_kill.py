@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.counting_upstream import counting_upstream
-from support.rounds import write_plugin, write_pool, write_sums
+from support.live_rounds import write_plugin, write_pool, write_sums
 from waypost.testing.synthetic import ENCODER_ID
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

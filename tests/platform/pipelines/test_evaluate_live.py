@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from support.cascade import recorded
 from support.counting_upstream import counting_upstream
-from support.rounds import write_plugin, write_pool, write_sums
+from support.live_rounds import write_plugin, write_pool, write_sums
 from waypost.cli import command
 from waypost.config import settings
 from waypost.contracts.routing_data import write_routing_data
