@@ -231,6 +231,8 @@ def _facts(report: Report) -> list[str]:
 
 
 def _test(test: Report) -> list[str]:
+    if "failed" in test:
+        return [f"Not measured: {name}: {why}" for name, why in test["failed"].items()]
     rows = [
         [name, *(number(test[key][name]) for key in ("quality", "aiq", "cost_usd_per_1k"))]
         for name in test["quality"]

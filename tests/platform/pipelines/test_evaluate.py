@@ -312,3 +312,12 @@ def test_the_peers_reference_numbers(shared_data):
     assert reference["best_single"]["cost_usd_per_1k"] == pytest.approx(5.980, abs=1e-3)
     assert reference["oracle"]["quality"] == pytest.approx(0.9609, abs=1e-4)
     assert found["leaks"]["count"] == 0
+
+
+def test_on_the_data_only_a_multi_round_router_is_measured_by_its_single_round_choice(tmp_path):
+    write_routing_data(tmp_path, planted(60), "train")
+    write_routing_data(tmp_path, planted(20, seed=5), "test")
+    rows = run(tmp_path, "knnmultiroundrouter", "knnrouter").report["routers"]
+    several, one = rows["knnmultiroundrouter"], rows["knnrouter"]
+    assert (several["quality"], several["calls"]) == (one["quality"], 1)
+    assert several["curve"] == one["curve"]

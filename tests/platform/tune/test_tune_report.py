@@ -99,3 +99,11 @@ def test_the_sweeps_time_is_drawn_in_a_unit_that_fits():
     assert [_unit(seconds)[0] for seconds in (0.0, 45.0, 119.0, 120.0, 7199.0, 7200.0)] == [
         "seconds", "seconds", "seconds", "minutes", "minutes", "hours",
     ]  # fmt: skip
+
+
+def test_a_winner_that_the_test_split_cannot_measure_is_told_with_its_reason():
+    from waypost.tune.report import _test
+
+    assert _test({"queries": 3, "trials": 2, "failed": {"best": "no scores"}}) == [
+        "Not measured: best: no scores"
+    ]

@@ -36,7 +36,7 @@ from waypost.pipelines.evaluation.inputs import (
     reason,
 )
 from waypost.pipelines.evaluation.kept_calls import KeptCalls
-from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
+from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.pipelines.evaluation.live import LiveCalls, LiveSources, sweep_episodes
 from waypost.pipelines.evaluation.questions import Questions
 from waypost.report.tables import Report
@@ -131,7 +131,8 @@ def evaluate(
         data_folder: Routing data; routers named in the config are fitted on its training split.
         progress: Called with (done, total) embedded texts.
         told: Called with (done, total) routers.
-        kept: Live calls; None compares on the data only.
+        kept: Live calls; None compares on the data only, of a router with `decides_alone` the
+            single-round choice.
 
     Raises:
         ConfigError: A router is unknown, or a parameter is invalid.
@@ -222,11 +223,7 @@ def _sweep(
     sources: LiveSources | None,
 ) -> tuple[Sweep, LiveCalls | None]:
     data = vectors.for_router(router, comparison.test)
-    if not isinstance(router, StepRouter):
-        return sweep(router, data, comparison.lambdas), None
-    if sources is None:
-        if decides_alone(router):
-            raise SchemaError("its calls are not in the data, and no folder of live calls is given")
+    if sources is None or not isinstance(router, StepRouter):
         return sweep(router, data, comparison.lambdas), None
     given = config.lambdas is not None
     return sweep_episodes(router, data, comparison.lambdas, sources, given=given)
