@@ -55,7 +55,7 @@ class KNNMultiRoundRouter(MultiRound, NeighbourRegression):
     """
 
     name = "knnmultiroundrouter"
-    router_family = "multi-round"
+    router_family = "agentic"
     parameter_constraints: ClassVar = {
         **NeighbourRegression.parameter_constraints,
         **MultiRound.round_constraints,

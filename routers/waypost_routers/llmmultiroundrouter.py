@@ -56,7 +56,7 @@ class LLMMultiRoundRouter(MultiRound):
     """
 
     name = "llmmultiroundrouter"
-    router_family = "multi-round"
+    router_family = "agentic"
     needs_embeddings = False
     new_model_support = "few-shot"
     parameter_constraints: ClassVar = {**MultiRound.round_constraints, "seed": Integer(0)}

@@ -390,7 +390,7 @@ def test_hostile_texts_are_answered(name, text):
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_listed_as_multi_round_step_routers(name):
     cls: Any = router_class(name)
-    assert (cls.kind, cls.router_family, cls.replayable) == ("step", "multi-round", False)
+    assert (cls.kind, cls.router_family, cls.replayable) == ("step", "agentic", False)
 
 
 def test_a_planner_that_repeats_its_prompt_makes_no_plan(knn):
