@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.fake_upstream import Reply
 from support.gateway import chat, echo_pool, knn_artifact, running
 from waypost.contracts.records import Query
 from waypost.contracts.step_router import CallResult, Delegate, EpisodeState
@@ -80,6 +81,29 @@ async def test_the_merged_answer_is_streamed_under_the_clients_options(name, art
     assert "".join(deltas).split() == SAYS["merge"].split()[:2]
     assert events[-1]["choices"][0]["finish_reason"] == "length"
     assert done == "[DONE]"
+
+
+async def test_the_merged_answer_is_asked_within_the_chat(artifacts, upstream):
+    upstream.script(*(Reply(text) for text in (PLAN, "a roast", "a lemma", "roast with a lemma")))
+    base = {"base_url": upstream.url, "model": "m"}
+    pool = [
+        {"name": name, "engine": "openai", "placement": "inline", "config": base}
+        for name in ("tiny", "prover", "cook")
+    ]
+    before = [
+        {"role": "system", "content": "Answer in verse."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Good day."},
+    ]
+    body = chat(QUESTION)
+    body["messages"] = [*before, *body["messages"]]
+    async with running(artifacts["knnmultiroundrouter"], pool=pool) as found:
+        reply = await found.client.post(CHAT, body)
+    assert reply.json()["choices"][0]["message"]["content"] == "roast with a lemma"
+    *planning, merge = [one.body["messages"] for one in upstream.requests]
+    assert [len(messages) for messages in planning] == [1, 1, 1]
+    assert merge[:-1] == before
+    assert "a lemma" in merge[-1]["content"]
 
 
 async def test_a_malformed_plan_is_answered_at_once(artifacts, tmp_path):

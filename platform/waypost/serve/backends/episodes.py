@@ -7,7 +7,7 @@ time-outs as other requests. A failed call is a result for the router, which con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -341,8 +341,8 @@ class Episode:
     def _request(self, asked: StepCall) -> GenerateRequest:
         """Return the request of one call.
 
-        A call whose answer may go to the client has the client's options, and all turns of the
-        chat where the router did not change the question.
+        A call whose answer may go to the client has the client's options and all turns of the
+        chat. A router that changed the question replaces the last user turn and what follows it.
         """
         own = self._call.requests[0]
         id_ = f"{self._call.request_id}-{len(self._asked)}"
@@ -357,8 +357,10 @@ class Episode:
                 seed=asked.seed,
             )
         if not self._is_the_clients(asked):
-            prompted = {"messages": turn} if own.prompt is None else {"prompt": asked.prompt}
-            own = replace(own, **prompted)
+            if own.prompt is None:
+                own = replace(own, messages=[*_before_last_user(own.messages), *turn])
+            else:
+                own = replace(own, prompt=asked.prompt)
         return replace(
             own,
             request_id=id_,
@@ -366,6 +368,12 @@ class Episode:
             temperature=asked.temperature if own.temperature is None else own.temperature,
             seed=asked.seed if own.seed is None else own.seed,
         )
+
+
+def _before_last_user(messages: Iterable[Mapping[str, Any]] | None) -> list[Any]:
+    turns = list(messages or ())
+    places = [place for place, turn in enumerate(turns) if turn.get("role") == "user"]
+    return turns[: places[-1]] if places else []
 
 
 def _allowed(plan: Plan, query: Query) -> frozenset[str]:
