@@ -49,7 +49,13 @@ def query_options(command: Command) -> Command:
         type=click.File("r", encoding="utf-8"),
         help="JSON lines: each a string or an object with the key query; - is standard input.",
     )(command)
-    return click.option("--query", help="Text of one query.")(command)
+    return click.option("--query", callback=_not_empty, help="Text of one query.")(command)
+
+
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.UsageError("--query: empty; expected a text")
+    return value
 
 
 def policy_options(command: Command) -> Command:

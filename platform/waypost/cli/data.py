@@ -10,6 +10,7 @@ import click
 from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_describe import describe
 from waypost.cli.data_run import responses, run
+from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bars
 
 
@@ -167,7 +168,7 @@ def verdicts(
     """
     from waypost.pipelines.data.verdicts import run
 
-    with progress_bars() as progress:
+    with interruptible("continues the run"), progress_bars() as progress:
         folder = run(config_path, overrides, models, samples, progress)
     click.echo(f"wrote {folder}")
 

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
-from waypost.cli.errors import FAILED
-from waypost.cli.output import echo_json, echo_table, progress_bar
+from waypost.cli.errors import FAILED, interruptible
+from waypost.cli.output import LINE_EVERY_S, echo_json, echo_table, progress_bar
 
 if TYPE_CHECKING:
     from waypost.pipelines.data.responses import LLMProgress, RunWatcher, Summary
-
-_LOG_EVERY_S = 10.0
 
 
 @contextmanager
@@ -45,7 +43,7 @@ class _Lines:
         finished = all(state.tally.done == state.total for state in states)
         if self._finished or (seconds < self._next and not finished):
             return
-        self._next, self._finished = seconds + _LOG_EVERY_S, finished
+        self._next, self._finished = seconds + LINE_EVERY_S, finished
         done = sum(answers(state) for state in states)
         total = sum(state.total for state in states)
         usd = sum(state.tally.usd for state in states)
@@ -112,7 +110,7 @@ def responses(config_path: Path, as_json: bool, overrides: tuple[str, ...]) -> N
     """
     from waypost.pipelines.data.responses import run
 
-    with _may_be_ended(), run_display() as watcher:
+    with interruptible("continues the run"), run_display() as watcher:
         summary = run(config_path, overrides, watcher)
     _tell(summary, as_json)
 
@@ -135,13 +133,20 @@ def run(
     Runs the three phases queries, llm-embeddings and responses of one YAML file. An interrupted
     run continues with the same command and pays for no answer twice.
     """
+    from waypost.config import collecting
+    from waypost.contracts.errors import ConfigError, Fault
     from waypost.pipelines.data import llm_embeddings, questions, responses
     from waypost.pipelines.data.config import load_data_config, locked, run_folder
     from waypost.pipelines.data.llmrouter.exporting import export_llmrouter
 
     config = load_data_config(config_path, overrides)
-    responses.check_llms(config, str(config_path))  # before the slow phases
-    with _may_be_ended(), locked(config_path, config):
+    found: list[Fault] = []  # of all phases, before the slow ones
+    where = str(config_path)
+    collecting(found, where, lambda: responses.check_llms(config, where))
+    collecting(found, where, lambda: questions.find_all(config, config_path.parent, where))
+    if found:
+        raise ConfigError(found)
+    with interruptible("continues the run"), locked(config_path, config):
         with progress_bar("questions") as progress:
             questions.run(
                 config_path, overrides, lambda what, done, total: progress(done, total, what)
@@ -153,15 +158,6 @@ def run(
             with run_folder(config_path, config) as folder:
                 export_llmrouter(folder, llmrouter)
     _tell(summary, as_json)
-
-
-@contextmanager
-def _may_be_ended() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command continues the run", err=True)
-        raise
 
 
 def _tell(summary: Summary, as_json: bool) -> None:

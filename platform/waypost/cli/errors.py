@@ -46,6 +46,16 @@ def reporting(debug: bool) -> Iterator[None]:
         raise click.exceptions.Exit(FAILED) from None
 
 
+@contextmanager
+def interruptible(what_next: str) -> Iterator[None]:
+    """Exit on Ctrl-C with a message of what the same command does next."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; the same command {what_next}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
 def exit_code(error: WaypostError) -> int:
     """Return 2 for wrong input (a config or an unknown name), else 1."""
     named_wrongly = isinstance(error, RegistryError) and not isinstance(error, PluginError)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from waypost.cli.arguments import Folder
+from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
 from waypost.storage.uri import Place, is_uri, place
 
@@ -148,7 +149,8 @@ def command(
         raise click.UsageError("name routers: as arguments, or routers: in the --config file")
     config = parse(EvaluateConfig, settings, str(config_path or "options"))
     bars = progress_bar("embedding"), progress_bar("routers"), progress_bar("live calls")
-    with bars[0] as progress, bars[1] as told, bars[2] as asked:
+    going_on = "starts again" if config.pool is None else "starts again and reuses its live calls"
+    with interruptible(going_on), bars[0] as progress, bars[1] as told, bars[2] as asked:
         report = evaluate_to(config, data_folder, out, _command(ctx), progress, told, asked)
     if target is not None:
         insert(*target, compact(report))

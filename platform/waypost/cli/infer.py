@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from waypost.cli.arguments import Folder, policy_options, query_options, read_lines
-from waypost.cli.output import echo_json, progress_bar, to_json, write_lines
+from waypost.cli.output import echo_json, progress_bar, to_json, warnings_only, write_lines
 from waypost.storage.uri import Place
 
 
@@ -89,7 +89,8 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     queries = [{**given, **line} for line in _queries(query, input_file)]
     generation = Generation(max_tokens, temperature)
-    with progress_bar("answering") as progress:
+    debug = bool(ctx.find_root().params.get("debug"))
+    with progress_bar("answering") as progress, warnings_only("waypost.serve", unless=debug):
         work = answer_all(
             plan, queries, generation, model=model, concurrency=concurrency, progress=progress
         )

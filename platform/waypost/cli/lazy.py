@@ -47,6 +47,17 @@ class LazyGroup(click.Group):
             raise click.ClickException(f"{cmd_name}: {loaded!r} is not a click command")
         return loaded
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; the usage error of an unknown one names a similar command."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from waypost.contracts.wording import did_you_mean
+
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"No such command {args[0]!r}.{near}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without imports."""
         points = self._entry_points()

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any, Literal, Protocol
 import click
 
 _PIPE_WIDTH = 200
+LINE_EVERY_S = 10.0
+"""Seconds between two lines of progress where stderr is not a terminal."""
+_FIRST_LINE_S = 2.0
 
 
 class _EchoHandler(logging.Handler):
@@ -28,6 +32,19 @@ def start_logging(debug: bool) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.getLogger("waypost").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@contextmanager
+def warnings_only(logger: str, *, unless: bool) -> Iterator[None]:
+    """Log only warnings and errors of a package during the block, unless ``unless``."""
+    log = logging.getLogger(logger)
+    before = log.level
+    if not unless:
+        log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def to_json(data: Any, *, indent: int | None = None) -> str:
@@ -115,14 +132,30 @@ class Advance(Protocol):
     def __call__(self, done: int, total: int, what: str = ...) -> None: ...  # noqa: D102
 
 
+class _Lines:
+    """Progress as lines; work of less than `_FIRST_LINE_S` prints none."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._next = time.monotonic() + _FIRST_LINE_S
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LINE_EVERY_S
+            click.echo(f"{what or self._description}: {done} of {total}", err=True)
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Advance]:
-    """Show a progress bar on stderr, starting with the first report.
+    """Show progress on stderr: a bar on a terminal, else a line every ten seconds.
 
     Yields a function of (done, total), with an optional new description.
     """
     bars = _bars(transient=True)
-    bars.disable = not bars.console.is_terminal
+    if not bars.console.is_terminal:
+        yield _Lines(description)
+        return
     task = bars.add_task(description, total=None)
 
     def advance(done: int, total: int, what: str = description) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from waypost.cli.arguments import Folder
+from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, progress_bar
 from waypost.storage.uri import Place
 
@@ -74,6 +75,7 @@ def command(
         raise click.UsageError("name a router: --router NAME, or router: in the --config file")
     settings = read_train_config(config, parameters, str(config_path or "options"))
     with (
+        interruptible("starts again; stored embeddings are kept"),
         progress_bar("embedding") as progress,
         watching(lambda what, done, total: progress(done, total, what)),
     ):

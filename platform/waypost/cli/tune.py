@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from waypost.cli.arguments import Folder
+from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, progress_bar
 from waypost.storage.uri import Place
 
@@ -80,7 +81,7 @@ def command(
         work = partial(run_many, read_many(config_path, overrides))
     else:
         work = partial(run_sweep, read_sweep(config_path, overrides))
-    with ExitStack() as stack:
+    with interruptible("continues the sweep"), ExitStack() as stack:
         show = _Display(stack, dashboard, many)
         callbacks = SweepCallbacks(show.embedded, show.begun, show.row, show.epoch, show.step)
         report = work(

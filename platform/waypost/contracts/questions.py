@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.tables import SPLITS
+from waypost.contracts.wording import faults
 
 
 class Question(BaseModel):
@@ -40,22 +42,38 @@ class Question(BaseModel):
     max_tokens: int = Field(ge=1)
     version: str | None = None
 
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str, info: ValidationInfo) -> str:
+        if info.context is not None:
+            info.context(metric)
+        return metric
+
 
 def queries_path(folder: Path, split: str) -> Path:
     """Return the JSONL file of one split's questions in a routing-data folder."""
     return folder / f"queries_{split}.jsonl"
 
 
-def read_questions(path: Path) -> list[Question]:
+CheckMetric: TypeAlias = Callable[[str], object]
+"""Raises a ValueError for an unknown metric."""
+
+
+def read_questions(path: Path, check_metric: CheckMetric | None = None) -> list[Question]:
     """Read a file of questions.
 
+    Args:
+        path: JSONL of questions.
+        check_metric: Check of each line's metric; None accepts any text.
+
     Raises:
-        ConfigError: with a fault for each line that is not a question, and for each repeated id.
+        ConfigError: with a fault for each line that is not a question, each missing key and
+            unknown metric, and each repeated id.
     """
     if not path.is_file():
         raise ConfigError([Fault(str(path), "no such file; expected JSONL of questions")])
     found: list[Fault] = []
-    questions = [question for _, question in _unique({"": path}, found)]
+    questions = [question for _, question in _unique({"": path}, found, check_metric)]
     if found:
         raise ConfigError(found)
     return questions
@@ -102,26 +120,28 @@ def read_splits(folder: Path) -> dict[str, Sequence[Question]]:
     return dict(splits)
 
 
-def _unique(paths: Mapping[str, Path], found: list[Fault]) -> Iterator[tuple[str, Question]]:
+def _unique(
+    paths: Mapping[str, Path], found: list[Fault], check_metric: CheckMetric | None = None
+) -> Iterator[tuple[str, Question]]:
     """Yield each question with its name in ``paths``; add faults to ``found``.
 
     Ids are kept as hashes of 8 bytes. Where two are equal the files are read again.
     """
     hashes = array("q")
     for name, path in paths.items():
-        for _, question in _parsed(path, found):
+        for _, question in _parsed(path, found, check_metric):
             hashes.append(hash(question.query_id))
             yield name, question
     if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
-        found[:] = _with_doubles(paths)
+        found[:] = _with_doubles(paths, check_metric)
 
 
-def _with_doubles(paths: Mapping[str, Path]) -> list[Fault]:
+def _with_doubles(paths: Mapping[str, Path], check_metric: CheckMetric | None) -> list[Fault]:
     """Return all faults of the files, in order."""
     found: list[Fault] = []
     home: dict[str, str] = {}
     for name, path in paths.items():
-        for where, question in _parsed(path, found):
+        for where, question in _parsed(path, found, check_metric):
             key = question.query_id
             if key not in home:
                 home[key] = name
@@ -132,7 +152,9 @@ def _with_doubles(paths: Mapping[str, Path]) -> list[Fault]:
     return found
 
 
-def _parsed(path: Path, found: list[Fault]) -> Iterator[tuple[str, Question]]:
+def _parsed(
+    path: Path, found: list[Fault], check_metric: CheckMetric | None
+) -> Iterator[tuple[str, Question]]:
     """Yield place and question of each line; add faults to ``found``."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -140,9 +162,6 @@ def _parsed(path: Path, found: list[Fault]) -> Iterator[tuple[str, Question]]:
                 continue
             where = f"{path}:{number}"
             try:
-                yield where, Question.model_validate_json(line)
+                yield where, Question.model_validate_json(line, context=check_metric)
             except ValidationError as error:
-                found += [
-                    Fault(f"{where}: {'.'.join(map(str, one['loc']))}".rstrip(": "), one["msg"])
-                    for one in error.errors(include_url=False, include_context=False)
-                ]
+                found += faults(error, where, Question)

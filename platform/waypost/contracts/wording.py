@@ -44,6 +44,9 @@ _WORDS = {
 _FOUND_IS_CLEAR = {"missing", "union_tag_not_found", "string_too_short", "string_too_long"}
 
 
+_SHORT = 3
+
+
 def kind(value: object) -> str:
     """Name the YAML type of a value, for messages."""
     names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", type(None): "null"}
@@ -55,7 +58,9 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str):
         return ""
     by_lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    # In a short name one letter is a larger share: kk and k have 0.67 in common, tua and tau too.
+    cutoff = 0.7 if len(name) > _SHORT else 0.6
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
 
 

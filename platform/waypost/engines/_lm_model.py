@@ -7,6 +7,7 @@ Works with transformers 4.45 to 5.x. Imports torch and transformers at the top: 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from torch import Tensor
 from waypost.contracts.errors import WeightsError
 from waypost.engines._lm_cache import RowCache
 from waypost.engines._lm_prompt import ModelText
+
+logger = logging.getLogger(__name__)
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -55,6 +58,8 @@ class LanguageModel(ModelText):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         key = "torch_dtype" if transformers.__version__.startswith("4.") else "dtype"
+        if not logger.isEnabledFor(logging.DEBUG):
+            transformers.utils.logging.disable_progress_bar()
         options = {key: getattr(torch, dtype), "local_files_only": True}
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)

@@ -9,7 +9,7 @@ import secrets
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,7 +90,12 @@ _LEAST_CPUS = 4
 
 
 @contextmanager
-def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Iterator[str | None]:
+def ray_session(
+    *,
+    dashboard: bool = False,
+    threads: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[str | None]:
     """Use the initialised Ray, that of RAY_ADDRESS (set inside a job), or start a new one.
 
     A new Ray listens on loopback, requires its own token, and stops at the end of the block. An
@@ -100,6 +105,7 @@ def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Itera
         dashboard: Whether a new Ray has a dashboard.
         threads: Number of linear-algebra threads in each worker of a new Ray, unless
             OMP_NUM_THREADS is set; None is Ray's default.
+        tell: Called with a line before a start of Ray or a connection, which take seconds.
 
     Raises:
         ClusterError: Ray does not start, or does not answer at the address.
@@ -114,8 +120,10 @@ def ray_session(*, dashboard: bool = False, threads: int | None = None) -> Itera
             yield ray_compat.dashboard_url()
             return
         if address is not None:
+            tell(f"connecting to Ray at {address}")
             _begin(address=address)
         else:
+            tell("starting Ray, which takes about 10 s")
             cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
             _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
         try:

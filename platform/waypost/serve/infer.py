@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from waypost.config import parse, read_yaml
-from waypost.contracts.errors import ConfigError, Fault, WaypostError
-from waypost.contracts.generation import GenerateRequest
-from waypost.contracts.records import Query
+from waypost.contracts.errors import ArtifactFormatError, ConfigError, Fault, WaypostError
+from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.records import Decision, Query
+from waypost.serve.backends.base import AbsentLLM, LLMClient, Loading
 from waypost.serve.backends.dispatcher import Dispatcher, local_llm, local_router
 from waypost.serve.backends.failover import read_whole
+from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.gateway.requests import Call
-from waypost.serve.plan import Plan, make_plan, served_entries
+from waypost.serve.plan import Plan, Served, make_plan, served_entries
 
 BUILDER = "waypost.serve.app:build"
 
@@ -50,7 +53,14 @@ def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = Fa
         data = {**data, "allow_plugin_code": True}
     args = parse(ServeArgs, data, where)
     check_environments(served_entries(args), where)
-    return make_plan(args, where)
+    try:
+        return make_plan(args, where)
+    except ArtifactFormatError as error:
+        if artifact is not None:
+            raise
+        key = "artifact" if "artifact" in data else "routers"
+        problem = f"{where}: {key}: {error}; train it, or give another with --artifact"
+        raise ArtifactFormatError(problem) from None
 
 
 def application_args(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
@@ -86,6 +96,61 @@ def check_environments(entries: Sequence[PoolEntry], where: str) -> None:
 _ROUTER_KEYS = frozenset({"artifact", "routers", "default_router"})
 
 
+class _OnDemandLLM:
+    """Client of an LLM in this process, which is loaded before its first request."""
+
+    def __init__(self, client: LLMClient) -> None:
+        self._client = client
+        self.loading = Loading()
+        self._load: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Accept requests; `load` loads the LLM."""
+        self.loading.loaded(True)
+
+    async def load(self) -> None:
+        """Load the LLM once; after a failed load it is not ready."""
+        if self._load is None:
+            self._load = asyncio.create_task(self._client.start())
+        await asyncio.shield(self._load)
+        self.loading.loaded(self._client.loading.ready)
+
+    async def drain(self) -> None:
+        """Return once no request is worked on."""
+        await self._client.drain()
+
+    async def close(self) -> None:
+        """Close the LLM if it was loaded."""
+        if self._load is not None:
+            await self._load
+            await self._client.close()
+
+    async def stream(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request; see `LLMClient.stream`."""
+        await self.load()
+        async with aclosing(self._client.stream(request, pace, whole=whole)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+def _on_demand(model: Served) -> LLMClient:
+    client = local_llm(model)
+    return client if isinstance(client, AbsentLLM) else _OnDemandLLM(client)
+
+
+async def _load_chosen(dispatcher: Dispatcher, call: Call, decision: Decision) -> None:
+    """Load the LLM of a decision, or all of its ranking if they can be called in steps.
+
+    The time-outs of a request begin afterwards. Failover loads a further LLM within them.
+    """
+    wanted = decision.ranking if dispatcher.takes_steps(call) else (decision.model,)
+    for name in wanted:
+        if isinstance(client := dispatcher.llms.get(name), _OnDemandLLM):
+            await client.load()
+
+
 async def answer_all(
     plan: Plan,
     queries: Sequence[Mapping[str, Any]],
@@ -111,9 +176,9 @@ async def answer_all(
         adds ``episode``; usage and dollars are then those of all its calls.
 
     Raises:
-        WaypostError: the router or an engine cannot be loaded.
+        WaypostError: the router cannot be loaded.
     """
-    dispatcher = Dispatcher(plan, local_router(plan), local_llm)
+    dispatcher = Dispatcher(plan, local_router(plan), _on_demand)
     await dispatcher.start()
     places = asyncio.Semaphore(concurrency)
     done = 0
@@ -153,6 +218,7 @@ def _call(
 async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
     try:
         decided = await dispatcher.decide(call)
+        await _load_chosen(dispatcher, call, decided.decision)
         if dispatcher.takes_steps(call):
             ended = await dispatcher.episode(call, decided.decision)
             model, attempts, answer = ended.model, ended.attempts, ended.answer

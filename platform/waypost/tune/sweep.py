@@ -291,7 +291,8 @@ class _Sweep:
             self._begun(None)
             return
         threads = max(int(self.config.resources.cpu), 1)
-        with ray_session(dashboard=dashboard, threads=threads) as address:
+        tell = self.callbacks.step
+        with ray_session(dashboard=dashboard, threads=threads, tell=tell) as address:
             from waypost.tune.ray_tune import measure_packed, trial_runner, workers_of
 
             workers, folder = workers_of(self.config.resources), self.folder / RAY

@@ -118,7 +118,7 @@ def run_many(
     reports: dict[str, Report] = {}
     failed: dict[str, str] = {}
     with mirrored(out) as folder, local_copy(data_folder) as data, ExitStack() as stack:
-        stack.enter_context(ray_session(dashboard=dashboard, threads=1))
+        stack.enter_context(ray_session(dashboard=dashboard, threads=1, tell=callbacks.step))
         for place, config in enumerate(configs):
             callbacks.step(f"{config.router} ({place + 1} of {len(configs)})")
             own = folder / config.router

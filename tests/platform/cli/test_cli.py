@@ -70,7 +70,15 @@ def test_version():
 def test_an_unknown_command_is_wrong_input():
     result = run("fly")
     assert result.exit_code == 2
-    assert "No such command 'fly'" in result.output
+    assert "No such command 'fly'." in result.output
+    assert "did you mean" not in result.output
+
+
+def test_a_similar_command_is_suggested():
+    result = run("serv")
+    assert result.exit_code == 2
+    assert "No such command 'serv'. (did you mean 'serve'?)" in result.stderr
+    assert "(did you mean 'tune'?)" in run("bench", "tun").stderr
 
 
 def test_an_error_is_one_message_on_stderr():
@@ -113,6 +121,32 @@ def test_an_interrupt_ends_with_130():
     result = run("fail", group=failing(KeyboardInterrupt()))
     assert result.exit_code == 130
     assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "work", "what_next"),
+    [
+        (("tune", "--config", "c"), "waypost.tune.sweep.run_sweep", "continues the sweep"),
+        (("evaluate", "best_single"), "waypost.pipelines.evaluation.write.evaluate_to",
+         "starts again"),
+        (("train", "--router", "best_single"), "waypost.pipelines.train.train",
+         "starts again; stored embeddings are kept"),
+    ],
+)  # fmt: skip
+def test_an_interrupt_tells_what_the_same_command_does(
+    words, work, what_next, tmp_path, monkeypatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, interrupt)
+    space = {"k": {"type": "choice", "values": [3, 5]}}
+    sweep = {"router": "knnrouter", "space": space, "budget": {"trials": 2}}
+    (tmp_path / "c").write_text(json.dumps(sweep))
+    monkeypatch.chdir(tmp_path)
+    result = run(*words, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 130, result.output
+    assert result.stderr == f"interrupted; the same command {what_next}\n"
 
 
 def test_commands_of_other_packages_are_listed_without_loading_and_run(monkeypatch):

@@ -123,14 +123,28 @@ def test_all_may_fail_and_an_earlier_report_is_replaced(data, tmp_path):
     (tmp_path / "R").mkdir()
     (tmp_path / "R" / "report.json").write_text("{}")
     (tmp_path / "R" / "old.txt").write_text("x")
-    result = evaluate(data, tmp_path / "R", str(tmp_path / "nowhere"), "--json")
+    (tmp_path / "R" / "broken").mkdir()
+    result = evaluate(data, tmp_path / "R", str(tmp_path / "R" / "broken"), "--json")
     assert result.exit_code == 1
-    assert "nowhere" in result.stderr
+    assert "broken: no manifest.json" in result.stderr
     report = json.loads((tmp_path / "R" / "report.json").read_text())
     assert json.loads(result.stdout) == report
     assert report["routers"] == {}
     assert not (tmp_path / "R" / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["R"]
+
+
+@pytest.mark.parametrize("options", [(), ("--resplit", "0,1")])
+def test_a_missing_artifact_is_wrong_input_and_an_earlier_report_stays(data, tmp_path, options):
+    assert evaluate(data, tmp_path / "R", "best_single").exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "R").iterdir()}
+    missing = str(tmp_path / "nope")
+    result = evaluate(data, tmp_path / "R", missing, "best_singel", "knnrouter:q=4", *options)
+    assert result.exit_code == 2
+    assert f"{missing}: no such artifact; expected a folder written by" in result.stderr
+    assert "did you mean 'best_single'?" in result.stderr
+    assert "knnrouter: q: unknown parameter; known are: k" in result.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "R").iterdir()} == before
 
 
 def test_resplit_writes_a_report_a_seed_and_their_mean(data, tmp_path):

@@ -115,6 +115,8 @@ def test_a_query_without_a_possible_model_is_named(artifact):
         ([], 2, "give either --query or --input"),
         (["--query", "x", "--input", "-"], 2, "give either --query or --input"),
         (["--query", "x", "--output", "y"], 2, "--output needs --input"),
+        (["--query", ""], 2, "--query: empty; expected a text"),
+        (["--query", " \n"], 2, "--query: empty; expected a text"),
         (["--query", "x", "--lambda", "-1"], 2, "--lambda"),
         (["--query", "x", "--allowed", "ghost"], 1, "does not know ghost"),
         (["--query", "x", "--max-cost-usd", "0"], 1, "max_cost_usd"),

@@ -126,3 +126,9 @@ def test_what_is_far_away_is_not_suggested() -> None:
     assert did_you_mean("temperature", ["seed", "out"]) == ""
     assert did_you_mean(7, ["seed"]) == ""
     assert did_you_mean("x", []) == ""
+    assert did_you_mean("q", ["k", "tau"]) == ""
+
+
+@pytest.mark.parametrize(("given", "meant"), [("kk", "k"), ("tua", "tau"), ("Tau", "tau")])
+def test_short_names_are_suggested_too(given: str, meant: str) -> None:
+    assert did_you_mean(given, ["k", "tau", "seed"]) == f" (did you mean {meant!r}?)"

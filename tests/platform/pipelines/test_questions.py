@@ -230,6 +230,35 @@ def test_questions_that_cannot_be_asked(tmp_path, keys, problem):
     assert problem in str(caught.value)
 
 
+def test_missing_keys_and_an_unknown_metric_are_told_together(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"query_id": "1", "query": "x", "metric": "short_anser"}')
+    with pytest.raises(ConfigError) as caught:
+        build(config(questions=["bad.jsonl"]), tmp_path)
+    told = [str(fault).removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
+    assert told[:2] == [
+        "bad.jsonl:1: task_name: missing; it is required",
+        "bad.jsonl:1: ground_truth: missing; it is required",
+    ]
+    assert told[2].startswith("bad.jsonl:1: metric: no metric 'short_anser' (did you mean 'short_")
+    assert told[3] == "bad.jsonl:1: max_tokens: missing; it is required"
+
+
+def test_a_run_tells_a_missing_key_and_a_missing_file_together(tmp_path, monkeypatch):
+    for name in ("API_KEYS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "data.yaml"
+    path.write_text(
+        "out: out\nquestions: [none.jsonl]\nllms:\n  a: {engine: openai, config: {base_url: "
+        "'http://127.0.0.1:1/v1', model: m, service: nobody}}\n"
+    )
+    result = CliRunner().invoke(command, ["data", "run", "--config", str(path)])
+    assert result.exit_code == 2
+    assert "no key for the service 'nobody'" in result.stderr
+    assert "questions.0: " in result.stderr
+    assert "none.jsonl: no such file" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def queries_line(folder):
     return (folder / "own.jsonl").read_text().splitlines()[0]
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from support.gateway import ALGEBRA, COOKING, arguments, echo_pool
 from waypost.cli import command
+from waypost.engines.echo import EchoEngine
 
 
 @pytest.fixture
@@ -77,6 +78,38 @@ def test_a_serve_config_is_a_pool_too(artifact, tmp_path):
     application = {"import_path": "waypost.serve.app:build", "args": arguments(artifact)}
     path.write_text(yaml.safe_dump({"applications": [application]}))
     assert waypost("infer", "--pool", path, "--query", COOKING).stdout == f"{COOKING}\n"
+
+
+def test_an_artifact_that_a_pool_file_names_and_that_is_missing(artifact, tmp_path):
+    path = tmp_path / "serve.yaml"
+    missing = tmp_path / "none"
+    path.write_text(yaml.safe_dump(arguments(artifact) | {"artifact": str(missing)}))
+    done = waypost("infer", "--pool", path, "--query", COOKING)
+    assert done.exit_code == 1
+    assert f"{path}: artifact: {missing}: no manifest.json" in done.stderr
+    assert done.stderr.endswith("; train it, or give another with --artifact\n")
+
+
+def test_only_llms_that_are_called_are_loaded(artifact, pool, monkeypatch, caplog):
+    started, real = [], EchoEngine.start
+
+    async def start(self):
+        started.append(self)
+        await real(self)
+
+    monkeypatch.setattr(EchoEngine, "start", start)
+    given = ("--artifact", artifact, "--pool", pool)
+    done = waypost("infer", *given, "--query", COOKING)
+    assert (done.exit_code, len(started)) == (0, 1), done.output
+    assert "a decision takes" not in caplog.text
+    waypost("--debug", "infer", *given, "--query", "x")
+    assert "a decision takes" in caplog.text
+
+
+def test_an_empty_query_is_wrong_input(artifact, pool):
+    done = waypost("infer", "--artifact", artifact, "--pool", pool, "--query", "")
+    assert done.exit_code == 2
+    assert "--query: empty; expected a text" in done.stderr
 
 
 def test_a_wrong_pool_is_exit_code_2_and_every_fault_is_told(artifact, tmp_path):

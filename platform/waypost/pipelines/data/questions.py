@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from waypost.benchmarks.base import Benchmark
+from waypost.benchmarks.base import CUSTOM, Benchmark
 from waypost.benchmarks.catalog import find_benchmark
 from waypost.benchmarks.rows import data_files, load_questions
 from waypost.contracts.atomic import replacing, write_text
@@ -28,6 +28,7 @@ from waypost.contracts.records import Watcher
 from waypost.contracts.splits import duplicate_groups, share_out
 from waypost.contracts.tables import SPLITS
 from waypost.pipelines.data.config import BenchmarkChoice, DataConfig, load_data_config, run_folder
+from waypost.scorers import metric_name
 from waypost.storage.uri import Uri, is_uri
 
 logger = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _add_ready(
     for number, file in enumerate(config.questions):
         progress(file, total - len(config.questions) + number, total)
         try:
-            ready = read_questions(base / file)
+            ready = read_questions(base / file, _check_metric)
         except ConfigError as error:
             wrong += error.faults
             continue
@@ -178,6 +179,15 @@ def _add_ready(
     if not gathered.questions:
         given = names([*config.benchmarks, *config.questions])
         raise ConfigError([Fault(given, "holds no question")])
+
+
+def _check_metric(metric: str) -> None:
+    if metric.startswith(CUSTOM):
+        return
+    try:
+        metric_name(metric)
+    except RegistryError as error:
+        raise ValueError(str(error)) from None
 
 
 def _sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Question]:

@@ -123,12 +123,13 @@ class Ready:
 def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
     """Parse ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
 
-    A URI, a folder with a manifest, and an argument with a path separator are artifacts. Names
-    and parameters are checked here, before anything is read or fitted. A plug-in that does not
-    load is no fault of the arguments: its error is raised at the fit.
+    A URI, a folder with a manifest, and an argument with a path separator are artifacts. Names,
+    parameters and the existence of local artifacts are checked here, before anything is read or
+    fitted. A broken plug-in or artifact raises its error when it is loaded.
 
     Raises:
-        ConfigError: With a fault for each argument with an unknown router or an invalid value.
+        ConfigError: With a fault for each argument with a missing artifact, an unknown router or
+            an invalid value.
     """
     found: list[Contender] = []
     faults: list[Fault] = []
@@ -146,12 +147,19 @@ def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
     return _distinct(found)
 
 
+_NO_ARTIFACT = (
+    "no such artifact; expected a folder written by `waypost train`, its URI, or a router's name"
+)
+
+
 def _read(argument: str, seed: int) -> Contender:
     if is_uri(argument):
         where = place(argument)
         return Contender(where.name, artifact=where)
     path = Path(argument)
     if "/" in argument.partition(":")[0] or (path / MANIFEST).is_file():
+        if not path.exists():
+            raise ConfigError([Fault(argument, _NO_ARTIFACT)])
         return Contender(path.resolve().name, artifact=path)
     name, _, rest = argument.partition(":")
     # a comma inside brackets is part of a list

@@ -133,8 +133,9 @@ def try_members(
         rows = np.flatnonzero(fold == one)
         training, batch = data.select(np.flatnonzero(fold != one)), data.select(rows).batch()
         for place, outside in enumerate(found):
-            report("families", turn * len(members) + place, len(folds) * len(members))
             label = outside.member.label
+            done, total = turn * len(members) + place, len(folds) * len(members)
+            report(f"fits of members, now {label}", done, total)
             if label in failed:
                 continue
             try:

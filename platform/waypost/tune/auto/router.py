@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.parameters import Integer
-from waypost.contracts.records import FloatMatrix, LLMInfo, Prediction, QueryBatch
+from waypost.contracts.records import FloatMatrix, LLMInfo, Prediction, QueryBatch, report
 from waypost.contracts.router import ScoreRouter, TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
@@ -136,7 +136,7 @@ class AutoRouter(ScoreRouter):
             self.report_ = {"chosen": FALLBACK.label, "why": why, "left_out": failed}
             return
         candidates = self._candidates(tried, data, fold)
-        chosen, report = choose(
+        chosen, facts = choose(
             candidates, data, self.mean_quality_, self.cost_model_.cost_ref, fold
         )
         used = chosen.stack.used
@@ -148,7 +148,7 @@ class AutoRouter(ScoreRouter):
             correction = fit_correction(predictions, stack.combine(predictions), data.quality)
         members = [one.member for one, has in zip(tried, used, strict=True) if has]
         self._take(members, data, chosen.stack.only(used), correction)
-        self.report_ = {**report, "weights": self._weights(members), "left_out": failed}
+        self.report_ = {**facts, "weights": self._weights(members), "left_out": failed}
 
     def _candidates(
         self, tried: list[OutOfSample], data: RoutingData, fold: NDArray[np.intp]
@@ -209,7 +209,10 @@ class AutoRouter(ScoreRouter):
         stack: Stack,
         correction: Correction | None,
     ) -> None:
-        self.members_ = [member.make(self.seed).fit(data) for member in members]
+        self.members_ = []
+        for done, member in enumerate(members):
+            report(f"final fits, now {member.label}", done, len(members))
+            self.members_.append(member.make(self.seed).fit(data))
         share_learned(self.members_)
         self.stack_, self.correction_ = stack, correction
 
