@@ -2,12 +2,12 @@
 # A click command keeps the help option of the first context that it was shown in.
 #
 # Versions:  click 8.5.1
-# Expected:  help_option_names is a setting of a context, so that two contexts of one command may
-#            show different names.
-# Happens:   the first get_help() makes the command's help option and keeps it on the command; a later
-#            context with other names shows the first one's. What a documentation generator prints
-#            therefore depends on who looked at the command before it in the process.
-# Here:      every context is made below the top command's own (docs/reference.py, tests/docs).
+# Expected:  help_option_names is a setting of a context, so two contexts of one command can have
+#            different names.
+# Happens:   the first get_help() creates the command's help option and stores it on the command. A
+#            later context with other names prints the first names. The output of a documentation
+#            generator therefore depends on earlier calls in the process.
+# Here:      every context is created below the context of the top command (docs/reference.py, tests/docs).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

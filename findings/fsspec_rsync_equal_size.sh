@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# fsspec's rsync leaves a file as it was where its content changed and its size did not.
+# fsspec's rsync does not copy a file whose content changed and whose size did not.
 #
 # Versions:  fsspec 2026.9.0
-# Expected:  after a second rsync the target holds what the source holds now.
-# Happens:   by default files are compared by size alone; a file with other bytes of the same length
-#            is taken for unchanged, without a word. A table of fixed-width numbers can stay stale.
-# Here:      storage/folders.py copies by itself and goes by size and time of change (DECISIONS 58).
+# Expected:  after a second rsync the target equals the source.
+# Happens:   by default rsync compares only sizes. A file with other bytes of the same length is not
+#            copied, without a warning. A table of fixed-width numbers can stay stale.
+# Here:      storage/folders.py copies files and compares size and modification time (DECISIONS 58).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# A site that is built to be read offline links to a script on the network, and without it has no
-# search.
+# A site built for offline use loads a script from the network; without it, search does not work.
 #
 # Versions:  mkdocs-material 9.8.2, mkdocs 1.6.1
-# Expected:  the plug-in `offline` of mkdocs-material with `font: false` makes a site that needs no
-#            network: search works from the file system.
-# Happens:   every page loads https://unpkg.com/iframe-worker/shim, which is what makes search work
-#            without a server. Only the plug-in `privacy` beside it fetches the script, at build time.
-# Here:      the 1.4 KB script is docs/iframe-worker.js, named in mkdocs.yml under `polyfills`, which
-#            the plug-in then leaves as it is.
+# Expected:  the plug-in `offline` of mkdocs-material with `font: false` builds a site that needs no
+#            network; search works from the file system.
+# Happens:   every page loads https://unpkg.com/iframe-worker/shim, which search needs without a
+#            server. Only the plug-in `privacy` downloads the script at build time.
+# Here:      docs/iframe-worker.js (1.4 KB) is that script, set in mkdocs.yml under `polyfills`; the
+#            plug-in does not replace it.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# An answer that only repeats the task gets full marks.
+# An answer that only repeats the task gets the full score.
 #
 # Versions:  math-verify 0.9.0 with antlr4-python3-runtime 4.13.2, sympy 1.14.0
-# Expected:  the gold answer 391 and an answer that stops at "the product $17 \cdot 23$" differ:
-#            nothing was worked out.
-# Happens:   verify() evaluates the answer's expression, finds 391, and says True. The same holds for
-#            3/4 - 1/4 against 1/2. So a model whose answer is cut off while it restates a task of
-#            one expression scores 1.
-# Here:      a formula that the question holds, or one left to be worked out, is no answer
+# Expected:  the gold answer 391 and an answer that ends with "the product $17 \cdot 23$" differ,
+#            because the answer has no result.
+# Happens:   verify() evaluates the answer's expression to 391 and returns True. The same holds for
+#            3/4 - 1/4 against 1/2. An answer that is cut off after restating a task of one
+#            expression scores 1.
+# Here:      a formula of the question, or an expression that is not evaluated, is no answer
 #            (waypost/scorers/maths.py; DECISIONS.md, 37).
 set -euo pipefail
 work=$(mktemp -d)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A second writer of an Optuna journal keeps a core busy while it waits, where the journal's path is
+# A second writer of an Optuna journal uses a whole core while it waits, if the journal's path is
 # relative and has a folder.
 #
 # Versions:  optuna 5.0.0
-# Expected:  a writer that waits for the lock sleeps between its tries, whatever the path looks like.
-# Happens:   the lock is a symbolic link to the path as given; from the lock's own folder
-#            `out/out/journal.log` does not exist, the look at its age fails, and the loop begins
-#            again without a sleep. The grace period of a lock that is left over never begins, either.
-# Here:      journals of sweeps are our own, locked by flock (DECISIONS 60).
+# Expected:  a writer that waits for the lock sleeps between attempts, for any path.
+# Happens:   the lock is a symbolic link to the given path. Relative to the lock's folder this is
+#            `out/out/journal.log`, which does not exist. Reading its age fails, and the loop repeats
+#            without a sleep. The grace period of a stale lock never starts.
+# Here:      sweeps have a journal of Waypost, locked by flock (DECISIONS 60).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Ray Data's checkpoint of many small files is written once, at the very end.
+# Ray Data writes the checkpoint of a job on many small files only once, at the end.
 #
 # Versions:  ray 2.60.0 (ray.data.checkpoint, beta)
-# Expected:  a job that reads 20 files of one row, makes an answer of each and writes them can go on
-#            where it was cut off: most of the rows that are done are in the checkpoint.
-# Happens:   small files are joined into one block, and a checkpoint is written a block: all 20 answers
-#            are made before the first one. Repartitioned into blocks of 2 rows, the checkpoint grows
-#            with the answers.
-# Here:      data runs keep a log of their own, one line an answer (DECISIONS.md, 34).
+# Expected:  a job that reads 20 files of one row, computes an answer for each and writes it can
+#            continue after an interruption: the checkpoint has most of the finished rows.
+# Happens:   Ray Data joins small files into one block and writes a checkpoint per block, so all 20
+#            answers are computed before the first checkpoint. After a repartition into blocks of 2
+#            rows, the checkpoint grows with the answers.
+# Here:      data runs write a log with one line per answer (DECISIONS.md, 34).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# starlette's body limit answers a too long body in plain text where its length was declared, past
-# the application's exception handlers, and by those handlers where it was not.
+# For a body over the limit with a content-length, starlette answers in plain text and skips the
+# application's exception handlers; without a content-length it calls them.
 #
 # Versions:  starlette 1.10.0
-# Expected:  an application whose handler of HTTPException answers in JSON answers 413 in JSON.
-# Happens:   a body sent in chunks gets the handler's JSON; the same body with a content-length gets
-#            `text/plain`, whatever the handlers answer. Most clients declare the length.
-# Here:      serve/gateway/http.py reads bodies by itself (DECISIONS 62).
+# Expected:  if the handler of HTTPException returns JSON, the response with status 413 is JSON.
+# Happens:   the response to a body in chunks is the handler's JSON. The response to the same body
+#            with a content-length is `text/plain`. Most clients send the length.
+# Here:      serve/gateway/http.py reads and limits bodies (DECISIONS 62).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -3,9 +3,9 @@
 #
 # Versions:  pytest 9.2.0, pytest-xdist 3.8.0
 # Expected:  tests of one xdist_group mark run in one process.
-# Happens:   they are dealt out one by one: xdist appends "@group" to item._nodeid, which pytest 9.2
-#            no longer reads (nodeid comes from item._id). No warning.
-# Here:      groups are told by test ids, in a scheduler of our own (tests/support/ray_groups.py).
+# Happens:   xdist distributes them one by one: it appends "@group" to item._nodeid, which pytest 9.2
+#            no longer reads (nodeid comes from item._id). There is no warning.
+# Here:      tests/support/ray_groups.py has a scheduler that derives groups from test ids.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

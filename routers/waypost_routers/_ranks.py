@@ -73,7 +73,7 @@ class SizeRouter(ScoreRouter):
         if np.isnan(sizes).all():
             raise SchemaError(
                 f"{self.name}: no LLM has a size (such as 7B or 8x22B) in llms.json; add sizes, "
-                "or take cheapest_llm, which goes by price"
+                "or use cheapest_llm, which ranks by price"
             )
         unknown = [llm.name for llm in self.llms_ if llm.size_b is None]
         if unknown:

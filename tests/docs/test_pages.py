@@ -162,7 +162,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 COMMANDS = commands()
-OTHERS = {"bash", "curl", "export", "kubectl", "ray"}
+OTHERS = {"bash", "curl", "export", "kubectl", "ray", "source"}
 
 
 @pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line for line, _ in COMMANDS])

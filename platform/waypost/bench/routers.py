@@ -2,7 +2,7 @@
 
 Embeddings are given, so no encoder is measured. Routers that fine-tune a model are left out.
 
-Example: waypost bench routers --quick; waypost bench routers --insert README.md:speed
+Example: waypost bench routers --insert docs/results/speed.md:bench-routers
 """
 
 from __future__ import annotations

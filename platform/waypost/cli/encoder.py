@@ -28,7 +28,7 @@ def command() -> None:
 )
 @click.option("--force", is_flag=True, help="Distil again even if the result exists.")
 def distill(model: str, dimension: int, force: bool) -> None:
-    """Distil a sentence encoder into a static one (256 numbers per token; about 0.2 ms a query).
+    """Distil a sentence encoder into a static one (256 numbers per token; about 0.1 ms a query).
 
     The first use of a static encoder distils it automatically; this command does so in advance.
     """

@@ -35,7 +35,7 @@ class CostModel:
         tokens_per_character: Prompt tokens per character of the query, templates included.
         output_tokens: Mean generated tokens.
         recorded_usd: Mean recorded dollars; NaN where none was.
-        cost_ref: Mean dollars of the dearest model in training (a float), NaN if unknown.
+        cost_ref: Mean dollars of the most expensive LLM in training (a float), NaN if unknown.
     """
 
     prices: Vector

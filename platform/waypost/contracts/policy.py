@@ -5,8 +5,8 @@ For a request with cost weight lambda the models are ordered by
 
     utility_j = quality_j - lambda * cost_j / cost_ref
 
-with ``cost_ref`` the mean dollars of the dearest model on the training data, so that
-lambda = 1 trades one full point of quality for one average call of the dearest model. Cost
+with ``cost_ref`` the mean dollars of the most expensive LLM on the training data, so that
+lambda = 1 trades one full point of quality for one average call of the most expensive LLM. Cost
 is applied after quality is predicted: one fitted router serves every lambda, and a changed
 price needs no new fit.
 """

@@ -42,7 +42,8 @@ class EncoderSpec(StrictModel):
         model: Hub name, or a folder relative to WAYPOST_ROOT of the form ``a/b``; none for
             hashing.
         dimension: Dimension of a vector without structure features; static and hashing only.
-        max_tokens: Number of tokens read from a text.
+        max_tokens: Number of tokens read from a text; without this key 512 for static and hashing,
+            256 (the limit of MiniLM) for onnx and torch.
         structure: Add features of the text's form (``waypost.encoders.structure``).
         structure_weight: Share of these features in the cosine, in (0, 1).
         threads: Threads of one call (onnx, torch).

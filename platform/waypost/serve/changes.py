@@ -87,7 +87,7 @@ def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> t
     _check_names(config.retired, plan.models)
     known = {llm.name for manifest in manifests.values() for llm in manifest.llms}
     if strangers := [entry.name for entry in config.pool if entry.name not in known]:
-        raise PoolMismatchError(f"{WHERE}: pool: no router knows {names(strangers)}")
+        raise PoolMismatchError(f"{WHERE}: pool: no router was trained on {names(strangers)}")
     replaced = {*config.retired, *(entry.name for entry in config.pool)}
     kept = [model for model in plan.models if model.name not in replaced]
     models = (*kept, *(served_model(entry, manifests) for entry in config.pool))

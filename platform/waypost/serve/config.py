@@ -38,7 +38,7 @@ class PolicyArgs(StrictModel):
     """Defaults of decisions; a request may override lambda, models and budget for itself.
 
     Attributes:
-        lam: Cost weight: 1 trades one full point of quality for one call of the dearest model.
+        lam: Cost weight: 1 trades one full point of quality for one call of the most expensive LLM.
         allowed_models: Models that routing (not pinning) chooses from; null is the whole pool.
         max_cost_usd: Limit on the predicted dollars of one call; null is no limit.
         exploration: Share of requests sent to a uniformly drawn model, to collect training data.

@@ -145,7 +145,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         ConfigError: with every fault of engines, names and prices, and of plug-in code that is not
             allowed; also of environments, where no LLM can be served.
         ArtifactFormatError: a folder is not an artifact.
-        PoolMismatchError: no router knows an LLM of the pool, or a router knows none of them.
+        PoolMismatchError: no router was trained on an LLM of the pool, or a router on none.
     """
     entries = served_entries(args)
     raise_faults(
@@ -316,7 +316,7 @@ def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: st
 
     Raises:
         ConfigError: an LLM has the name of a router.
-        PoolMismatchError: no router knows an LLM of the pool, or a router knows none of them.
+        PoolMismatchError: no router was trained on an LLM of the pool, or a router on none.
     """
     if taken := sorted(set(manifests) & set(pool)):
         raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
@@ -324,13 +324,13 @@ def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: st
     anywhere = {llm for llms in known.values() for llm in llms}
     if unknown := [name for name in pool if name not in anywhere]:
         raise PoolMismatchError(
-            f"pool: no router knows {names(unknown)}; trained on: {names(sorted(anywhere))}. "
+            f"pool: no router was trained on {names(unknown)}; expected {names(sorted(anywhere))}. "
             "Take it out of the pool, or train with it"
         )
     for router, llms in known.items():
         if not set(pool) & set(llms):
             raise PoolMismatchError(
-                f"router {router} knows {names(llms)}; none of them is in the pool"
+                f"router {router} was trained on {names(llms)}; none of them is in the pool"
             )
 
 

@@ -97,7 +97,7 @@ def test_relative_folders_resolve_as_those_of_the_arguments(plan, artifact):
         ({"retired": ["cook", "prover", "tiny"]}, ConfigError, "no model would be left"),
         ({"policy": {"allowed_models": ["x"]}}, PoolMismatchError, "x is not in the pool"),
         ({"prices": {"x": {"input_price": 1, "output_price": 1}}}, PoolMismatchError, "x is not"),
-        ({"pool": [further("stranger")]}, PoolMismatchError, "no router knows stranger"),
+        ({"pool": [further("stranger")]}, PoolMismatchError, "no router was trained on stranger"),
         ({"pool": [further("tiny", "openai")]}, ConfigError, "pool.0.config: base_url"),
         ({"pool": [further("tiny", config={"x": 1})]}, ConfigError, "pool.0.config: x: unknown"),
         ({"pool": [further("tiny", input_price=1)]}, ConfigError, "give both prices or none"),

@@ -82,7 +82,7 @@ def test_every_fault_of_the_pool_is_told_at_once(artifact):
 
 def test_a_model_that_no_router_knows_does_not_start(artifact):
     pool = [*echo_pool(), entry(name="stranger")]
-    with pytest.raises(PoolMismatchError, match="no router knows stranger"):
+    with pytest.raises(PoolMismatchError, match="no router was trained on stranger"):
         make_plan(ServeArgs.model_validate(arguments(artifact, pool=pool)))
 
 

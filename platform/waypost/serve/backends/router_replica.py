@@ -73,7 +73,7 @@ class Routers:
 
         Raises:
             ArtifactError, WeightsError: an artifact or its encoder cannot be loaded.
-            PoolMismatchError: a router knows no LLM of the pool.
+            PoolMismatchError: a router was trained on no LLM of the pool.
         """
         earlier, self._earlier = self._earlier, None
         for name, folder in self._plan.artifacts.items():
@@ -84,7 +84,7 @@ class Routers:
                 plugins = self._plan.allow_plugin_code
                 router = load_router(folder, encoder=encoder, allow_plugin_code=plugins)
             if not set(router.model_names) & set(self._plan.served):
-                raise PoolMismatchError(f"router {name} knows no LLM of the pool")
+                raise PoolMismatchError(f"router {name} was trained on no LLM of the pool")
             self._routers[name] = router
             self._versions[name] = router.version
         for router in self._routers.values():

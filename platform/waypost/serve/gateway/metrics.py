@@ -52,9 +52,11 @@ class Metrics:
             buckets=_TOKEN_BUCKETS,
             registry=registry,
         )
-        self._in_flight = Gauge("waypost_in_flight", "Requests at work.", registry=registry)
+        self._in_flight = Gauge("waypost_in_flight", "Requests in flight.", registry=registry)
         self._queued = Gauge("waypost_queued", "Requests that wait.", registry=registry)
-        self._resting = Gauge("waypost_resting_models", "LLMs passed over.", registry=registry)
+        self._resting = Gauge(
+            "waypost_resting_models", "LLMs that rest after failures.", registry=registry
+        )
         # a number that grows without more requests in flight is a leak
         tasks = Gauge("waypost_tasks", "Tasks of the event loop.", registry=registry)
         tasks.set_function(_count_tasks)

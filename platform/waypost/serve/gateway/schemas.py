@@ -31,7 +31,7 @@ class Extras(Body):
     """
 
     lam: float | None = Field(default=None, ge=0, alias="lambda")
-    """Cost weight; 1 trades one full point of quality for one call of the dearest model."""
+    """Cost weight; 1 trades one full point of quality for one call of the most expensive LLM."""
 
     max_cost_usd: float | None = Field(default=None, ge=0)
     """Most that the predicted cost of one call may be."""
