@@ -125,6 +125,7 @@ def command(
     router to fit on the training split; NAME:key=value,key=value sets its parameters.
     """
     from waypost.config import parse, read_yaml
+    from waypost.contracts.records import watching
     from waypost.pipelines.evaluation.run import EvaluateConfig
     from waypost.pipelines.evaluation.write import evaluate_to
     from waypost.report.compact import check_marker, compact, insert
@@ -150,7 +151,13 @@ def command(
     config = parse(EvaluateConfig, settings, str(config_path or "options"))
     bars = progress_bar("embedding"), progress_bar("routers"), progress_bar("live calls")
     going_on = "starts again" if config.pool is None else "starts again and reuses its live calls"
-    with interruptible(going_on), bars[0] as progress, bars[1] as told, bars[2] as asked:
+    with (
+        interruptible(going_on),
+        bars[0] as progress,
+        bars[1] as told,
+        bars[2] as asked,
+        watching(lambda what, done, total: progress(done, total, what)),
+    ):
         report = evaluate_to(config, data_folder, out, _command(ctx), progress, told, asked)
     if target is not None:
         insert(*target, compact(report))

@@ -141,7 +141,7 @@ class _Lines:
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         now = time.monotonic()
-        if now >= self._next:
+        if now >= self._next and done < total:
             self._next = now + LINE_EVERY_S
             click.echo(f"{what or self._description}: {done} of {total}", err=True)
 

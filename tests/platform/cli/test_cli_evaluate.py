@@ -134,6 +134,16 @@ def test_all_may_fail_and_an_earlier_report_is_replaced(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["R"]
 
 
+def test_a_long_fit_tells_its_progress_on_stderr(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("waypost.cli.output._FIRST_LINE_S", 0)
+    auto = "auto:members=[knnrouter,linearrouter],folds=2"
+    result = evaluate(data, tmp_path / "R", auto, "--json")
+    assert result.exit_code == 0, result.output
+    assert "routers: 0 of 1\n" in result.stderr
+    assert "of members, now knnrouter: 0 of 4\n" in result.stderr
+    assert json.loads(result.stdout)["failed"] == {}
+
+
 @pytest.mark.parametrize("options", [(), ("--resplit", "0,1")])
 def test_a_missing_artifact_is_wrong_input_and_an_earlier_report_stays(data, tmp_path, options):
     assert evaluate(data, tmp_path / "R", "best_single").exit_code == 0

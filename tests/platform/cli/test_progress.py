@@ -43,11 +43,12 @@ def test_a_fit_of_auto_tells_of_its_members():
 
 
 def test_without_a_terminal_progress_is_a_line_every_ten_seconds(monkeypatch, capsys):
-    now = iter([0.0, 1.0, 3.0, 12.0, 14.0])
+    now = iter([0.0, 1.0, 3.0, 12.0, 14.0, 60.0])
     monkeypatch.setattr(output.time, "monotonic", lambda: next(now))
     with output.progress_bar("routers") as progress:
         for done in range(4):
             progress(done, 4)
+        progress(4, 4)  # the result follows
     assert capsys.readouterr().err == "routers: 1 of 4\nrouters: 3 of 4\n"
 
 

@@ -54,9 +54,11 @@ def test_what_was_said_is_there_after_a_failure(capfd):
 @pytest.mark.ray
 def test_a_worker_that_dies_is_not_on_standard_output(capfd, caplog):
     caplog.set_level(logging.DEBUG, logger="waypost.pipelines.ray_session")
-    with ray_session():
+    told: list[str] = []
+    with ray_session(tell=told.append):
         import ray
 
+        assert told == ["starting Ray, which takes about 10 s"]
         with pytest.raises(ray.exceptions.WorkerCrashedError):
             ray.get(ray.remote(max_retries=0)(lambda: os._exit(1)).remote())
         deadline = time.monotonic() + 60
