@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -34,6 +35,11 @@ POLL_S = 0.2
     help="Throughput mode behind HAProxy, the fastest. HAProxy's statistics (ports 8404 and 9101) "
     "listen on every interface.",
 )
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port to listen on, instead of http_options.port of CONFIG.",
+)
 @click.option("--num-cpus", type=click.IntRange(min=1), help="Number of logical CPUs of Ray.")
 @click.option("--logs", is_flag=True, help="Show the logs of all nodes and of Ray.")
 @click.option("--check", is_flag=True, help="Check CONFIG and exit.")
@@ -41,6 +47,7 @@ def command(
     config: Path,
     throughput: bool,
     haproxy: bool,
+    port: int | None,
     num_cpus: int | None,
     logs: bool,
     check: bool,
@@ -52,32 +59,44 @@ def command(
 
     On SIGHUP the file is read again. A file without faults is applied while requests are served.
     """
-    from waypost.serve import launch
+    from waypost.pipelines.ray_session import results_only
+    from waypost.serve import checks, launch
     from waypost.serve.config_file import validate_serve_config
 
     if not check:
         launch.set_environment(throughput=throughput, haproxy=haproxy)
-    checked = validate_serve_config(config)
+    checked = validate_serve_config(config, port)
     if check:
+        remarks = checks.examine(checked)
         click.echo(f"{config}: no fault found")
-        for folder in launch.absent_artifacts(checked):
-            click.echo(f"but {folder} does not exist yet: waypost train writes it", err=True)
+        for remark in remarks:
+            _tell(f"but {remark}")
         return
-    launch.check_port(checked)
+    checks.check_port(checked)
     plans = _prepare(checked)
+    with nullcontext() if logs else results_only():
+        _serve(checked, plans, num_cpus, logs, port)
+
+
+def _serve(
+    config: ServeConfig, plans: dict[str, Plan], num_cpus: int | None, logs: bool, port: int | None
+) -> None:
+    from waypost.serve import launch
+
     reloading: _Reloading | None = None
     try:
-        launch.start(checked, num_cpus=num_cpus, log_to_driver=logs)
+        launch.start(config, num_cpus=num_cpus, logs=logs)
         signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
-        reloading = _Reloading(checked)
-        launch.wait_until_running(_tell, checked.args)
-        launch.wait_until_ready(checked)
-        _introduce(checked, plans)
+        reloading = _Reloading(config, port)
+        launch.wait_until_running(_tell, config.args)
+        _introduce(config, plans, launch.wait_until_ready(config))
         reloading.forever()
     except KeyboardInterrupt:
-        click.echo("stopping", err=True)
+        seconds = launch.longest_stop_s(config if reloading is None else reloading.config)
+        _tell(f"stopping: open requests have up to {seconds:g} s")
     finally:
         launch.stop_gracefully(None if reloading is None else reloading.config)
+    _tell("stopped")
 
 
 def _tell(line: str) -> None:
@@ -85,11 +104,10 @@ def _tell(line: str) -> None:
 
 
 def _prepare(config: ServeConfig) -> dict[str, Plan]:
-    """Resolve every application in this process, so that a fault is a plain message."""
-    from waypost.serve import launch
-    from waypost.serve.plan import make_plan
+    """Resolve every application in this process, and fetch its weights."""
+    from waypost.serve import checks, launch
 
-    plans = {name: make_plan(args, str(config.path)) for name, args in config.args.items()}
+    plans = checks.plans_of(config)
     for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
         _tell(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}")
     launch.fetch(plans.values(), _tell)
@@ -103,8 +121,9 @@ class _Reloading:
         config: The active config.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, port: int | None) -> None:
         self.config = config
+        self._port = port
         self._asked = False
         signal.signal(signal.SIGHUP, self._ask)
 
@@ -118,16 +137,16 @@ class _Reloading:
             time.sleep(POLL_S)
             if self._asked:
                 self._asked = False
-                self.config = _reload(self.config)
+                self.config = _reload(self.config, self._port)
 
 
-def _reload(config: ServeConfig) -> ServeConfig:
+def _reload(config: ServeConfig, port: int | None) -> ServeConfig:
     """Read the file again, apply it, and return the active config."""
     from waypost.serve import launch
     from waypost.serve.config_file import validate_serve_config
 
     try:
-        changed = validate_serve_config(config.path)
+        changed = validate_serve_config(config.path, port)
         _prepare(changed)
     except WaypostError as error:
         _tell(f"the changed file is refused; the active config stays:\n{error}")
@@ -140,6 +159,8 @@ def _reload(config: ServeConfig) -> ServeConfig:
         launch.wait_until_running(_tell, changed.args)
     except launch.ServeFailedError as error:
         _tell(str(error))
+    else:
+        _tell(f"{config.path} is in force")
     return changed
 
 
@@ -147,12 +168,25 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _introduce(config: ServeConfig, plans: dict[str, Plan]) -> None:
+def _introduce(
+    config: ServeConfig, plans: dict[str, Plan], failed: dict[str, frozenset[str]]
+) -> None:
+    """Print what serves.
+
+    Args:
+        config: The active config.
+        plans: Its plan of each application.
+        failed: See `launch.wait_until_ready`.
+    """
     from waypost.serve.config import AUTO
 
     for index, (name, plan) in enumerate(plans.items()):
         base = config.url(name)
-        models = ", ".join((AUTO, *plan.router.served))
+        served = [llm for llm in plan.router.served if llm not in failed[name]]
+        if not served:
+            _tell(f"{name}: no LLM serves")
+            continue
+        models = ", ".join((AUTO, *served))
         click.echo(f"\n{name}: {base}/v1 serves {models}")
         if index == 0:
             body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'

@@ -40,8 +40,17 @@ _WORDS = {
     "enum": "expected {expected}",
     "string_too_short": "expected at least {min_length} characters",
     "string_too_long": "expected at most {max_length} characters",
+    "too_short": "expected at least {min_length} entries, found {actual_length}",
+    "too_long": "expected at most {max_length} entries",
 }
-_FOUND_IS_CLEAR = {"missing", "union_tag_not_found", "string_too_short", "string_too_long"}
+_FOUND_IS_CLEAR = {
+    "missing",
+    "union_tag_not_found",
+    "string_too_short",
+    "string_too_long",
+    "too_short",
+    "too_long",
+}
 
 
 _SHORT = 3
@@ -90,17 +99,31 @@ def _problem(item: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     if type_ == "extra_forbidden":
         known = [name for inner in models_at(model, loc[:-1]) for name in keys(inner)]
         return unknown_key(loc[-1], known)
-    if type_ not in _WORDS:
-        return str(item["msg"]).removeprefix("Value error, ")
-    context = {name: _whole(limit) for name, limit in item.get("ctx", {}).items()}
-    problem = _WORDS[type_].format_map(context)
-    if type_ in _FOUND_IS_CLEAR:
+    problem = expectation(item)
+    if type_ in _FOUND_IS_CLEAR or type_ not in _WORDS:
         return problem
+    context = _context(item)
     expected = context.get("expected") or context.get("expected_tags") or ""
     allowed = re.findall(r"'([^']+)'", expected)
     if type_ == "union_tag_invalid":  # the tag names a form, so that it may be shown
         return f"{problem}, found {context['tag']!r}{did_you_mean(context['tag'], allowed)}"
     return f"{problem}, found {_shown(value)}{did_you_mean(value, allowed)}"
+
+
+def expectation(item: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors expected, without the value that was found."""
+    type_ = item["type"]
+    if type_ == "string_too_short" and item["ctx"]["min_length"] == 1:
+        return "empty; expected at least one character"
+    if type_ == "too_short" and item["ctx"]["actual_length"] == 0:
+        return "empty; expected at least one"
+    if type_ not in _WORDS:
+        return str(item["msg"]).removeprefix("Value error, ")
+    return _WORDS[type_].format_map(_context(item))
+
+
+def _context(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _whole(limit) for name, limit in item.get("ctx", {}).items()}
 
 
 def _whole(value: Any) -> Any:

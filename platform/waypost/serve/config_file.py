@@ -49,17 +49,22 @@ class ServeConfig:
         """The port it listens on."""
         return int(self.data["http_options"].get("port", 8000))
 
+    def application(self, name: str) -> dict[str, Any]:
+        """Return the entry of an application."""
+        return next(a for a in self.data["applications"] if a.get("name", "default") == name)
+
     def url(self, application: str) -> str:
         """Return the URL of an application, without a slash at the end."""
-        found = self.data["applications"]
-        prefixes = {a.get("name", "default"): a.get("route_prefix", "/") for a in found}
-        return f"http://{self.host}:{self.port}{prefixes[application]}".rstrip("/")
+        prefix = self.application(application).get("route_prefix", "/")
+        return f"http://{self.host}:{self.port}{prefix}".rstrip("/")
 
 
-def validate_serve_config(path: str | Path) -> ServeConfig:
-    """Read and check a Serve config file.
+def validate_serve_config(path: str | Path, port: int | None = None) -> ServeConfig:
+    """Read and check a Serve config file. Its artifacts and environments are not opened.
 
-    Artifacts and environments named in it are not opened.
+    Args:
+        path: The file.
+        port: Replaces ``http_options.port``; None keeps it.
 
     Raises:
         ConfigError: with every fault, each with its key.
@@ -68,13 +73,16 @@ def validate_serve_config(path: str | Path) -> ServeConfig:
     path = Path(path)
     data = read_yaml(path)
     where = str(path)
+    if port is not None and isinstance(data.get("http_options"), dict):
+        data["http_options"]["port"] = port
     found = [*_schema_faults(data, where), *_host_faults(data, where)]
     args: dict[str, ServeArgs] = {}
     applications = data.get("applications")
     for index, application in enumerate(applications if isinstance(applications, list) else ()):
-        if not isinstance(application, dict) or application.get("import_path") != BUILDER:
-            continue
         place = f"{where}: applications.{index}"
+        if not isinstance(application, dict) or application.get("import_path") != BUILDER:
+            found.extend(_builder_faults(application, place))
+            continue
         wrong, parsed = _application(application, place)
         found.extend(wrong)
         if parsed is not None:
@@ -103,6 +111,13 @@ def _host_faults(data: dict[str, Any], where: str) -> list[Fault]:
         return []
     problem = "missing; Ray would listen on every interface. Give 127.0.0.1, or 0.0.0.0 on purpose"
     return [Fault(f"{where}: http_options.host", problem)]
+
+
+def _builder_faults(application: Any, where: str) -> Iterator[Fault]:
+    """Yield a fault where an import path is one of Waypost's, but not its builder."""
+    path = application.get("import_path") if isinstance(application, dict) else None
+    if isinstance(path, str) and path.startswith("waypost."):
+        yield Fault(f"{where}.import_path", f"expected {BUILDER} (found {path})")
 
 
 def _application(data: dict[str, Any], where: str) -> tuple[list[Fault], ServeArgs | None]:

@@ -9,28 +9,25 @@ import logging
 import os
 import re
 import secrets
-import socket
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from waypost import ray_compat
-from waypost.config import environment_value, resolve_path, settings
-from waypost.contracts.artifact import MANIFEST
+from waypost.config import environment_value, settings
 from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsError
 from waypost.encoders import make_encoder
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.serve.changes import STOP_AFTER
+from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.gateway.app import OPEN_HEADER
 from waypost.serve.plan import RESERVED_NAMES, Plan, Served
-from waypost.storage import place
 from waypost.weights import resolve
 
 LONGEST_STOP_S = 25.0
@@ -52,23 +49,30 @@ def stop_gracefully(config: ServeConfig | None) -> None:
         stop()
 
 
+def longest_stop_s(config: ServeConfig) -> float:
+    """Return the seconds that requests in flight have to finish when the server stops."""
+    return max(map(_stop_s, config.args.values()), default=0.0)
+
+
+def _stop_s(args: ServeArgs) -> float:
+    return min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
+
+
 def _tell_gateways(config: ServeConfig) -> None:
     """Make the gateways refuse new requests, and wait until none is in flight.
 
     Requests that do not finish in time are ended; a stream ends with an error event.
     """
-    data, longest_s = copy.deepcopy(config.data), 0.0
+    data = copy.deepcopy(config.data)
     for application in data["applications"]:
         args = config.args.get(application.get("name", "default"))
         if args is not None:
-            after_s = min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
             others = [d for d in application.get("deployments", ()) if d["name"] != "Gateway"]
-            told = {"name": "Gateway", "user_config": {STOP_AFTER: after_s}}
+            told = {"name": "Gateway", "user_config": {STOP_AFTER: _stop_s(args)}}
             application["deployments"] = [*others, told]
-            longest_s = max(longest_s, after_s)
     with suppress(Exception):  # where Serve has failed no gateway is left
         update(data)
-        until = time.monotonic() + longest_s + TOLD_S
+        until = time.monotonic() + longest_stop_s(config) + TOLD_S
         for name in config.args:
             while _is_open(config, name) and time.monotonic() < until:
                 time.sleep(POLL_S)
@@ -150,38 +154,6 @@ def set_environment(*, throughput: bool, haproxy: bool = False) -> None:
     os.environ.update(environment(throughput=throughput, haproxy=haproxy))
 
 
-def check_port(config: ServeConfig) -> None:
-    """Check that no other process listens on the gateway's port.
-
-    Ray binds with SO_REUSEPORT: a second server would start, and get a random part of the requests.
-
-    Raises:
-        ServeFailedError: another process listens on it.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            raise ServeFailedError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror}; end what listens "
-                f"there, or set http_options.port in {config.path}"
-            ) from None
-
-
-def absent_artifacts(config: ServeConfig) -> list[str]:
-    """Return the artifact folders of the file that do not exist; URIs are not checked."""
-    named = [
-        folder
-        for args in config.args.values()
-        for folder in ([args.artifact] if args.artifact else args.routers.values())
-    ]
-    local = {folder: where for folder in named if isinstance(where := place(folder), Path)}
-    return [
-        folder for folder, path in local.items() if not (resolve_path(path) / MANIFEST).is_file()
-    ]
-
-
 def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
     """Fetch the weights of local LLMs and of query encoders before anything starts.
 
@@ -216,12 +188,16 @@ def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | No
     return None
 
 
-def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> None:
+def start(
+    config: ServeConfig, *, num_cpus: int | None, logs: bool = True, **ray_options: Any
+) -> None:
     """Start a local Ray with the config. Returns before the models are loaded.
 
     Args:
         config: A checked file.
         num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
+        logs: Whether to show the logs of the nodes, and what Ray logs in this process: such as the
+            address of its dashboard, which asks for the token of this run.
         ray_options: Further arguments of ``ray.init``.
 
     Raises:
@@ -233,6 +209,9 @@ def start(config: ServeConfig, *, num_cpus: int | None, **ray_options: Any) -> N
     except ImportError:
         raise MissingExtraError("ray", "serve") from None
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
+    if not logs:
+        ray_options = {"log_to_driver": False, "logging_level": logging.WARNING, **ray_options}
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # address "local": never connect to a Ray that runs already, which may belong to another user
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
     ray_compat.start_serve(_quiet(config.data))
@@ -273,8 +252,11 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
                 label = f"{name}/{deployment}"
                 if status.status == "HEALTHY" and label not in told:
                     told.add(label)
-                    problem = _problem(name, deployment) if name in ours else None
-                    tell(f"{label} {NOT_SERVED}: {problem}" if problem else f"{label} is ready")
+                    problems = _problems(name, deployment) if name in ours else {}
+                    for llm, problem in problems.items():
+                        tell(f"{name}/{llm} {NOT_SERVED}: {problem}")
+                    if deployment not in problems:
+                        tell(f"{label} is ready")
             if application.status in _FAILED and _cannot_serve(application):
                 raise ServeFailedError(_failure(name, application))
         if applications and all(_has_ended(app) for app in applications.values()):
@@ -285,27 +267,33 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
         time.sleep(POLL_S)
 
 
-def wait_until_ready(config: ServeConfig) -> None:
+def wait_until_ready(config: ServeConfig) -> dict[str, frozenset[str]]:
     """Wait until every gateway reports over HTTP that all loads have ended.
+
+    Returns:
+        Application -> LLMs that do not serve.
 
     Raises:
         ServeFailedError: a Waypost application does not answer in time.
     """
+    failed = {}
     for name in config.args:
         heard = time.monotonic()
-        while (status := readiness(config, name)) in {None, "loading"}:
-            if status is not None:
+        while (found := readiness(config, name)) is None or found["status"] == "loading":
+            if found is not None:
                 heard = time.monotonic()
             elif time.monotonic() > heard + ANSWERING_S:
                 raise ServeFailedError(f"{name} runs, but {config.url(name)}/readyz is mute")
             time.sleep(POLL_S)
+        failed[name] = frozenset(found.get("failed", ()))
+    return failed
 
 
-def readiness(config: ServeConfig, application: str) -> str | None:
-    """Return a gateway's `Readiness.status`, or None where it does not answer."""
+def readiness(config: ServeConfig, application: str) -> dict[str, Any] | None:
+    """Return a gateway's `Readiness` as plain data, or None where it does not answer."""
     with suppress(OSError, HTTPException, ValueError), get(config, application, "/readyz") as reply:
-        status = json.load(reply).get("status")
-        return status if isinstance(status, str) else None
+        found = json.load(reply)
+        return found if isinstance(found.get("status"), str) else None
     return None
 
 
@@ -342,20 +330,23 @@ def _has_ended(application: Any) -> bool:
     return failed or application.status == "RUNNING"
 
 
-def _problem(application: str, deployment: str) -> str | None:
-    """Return why an LLM's node does not serve; None where it does."""
+def _problems(application: str, deployment: str) -> dict[str, str]:
+    """Return why LLMs of a deployment do not serve: the LLM of its node, or the gateway's own."""
     from ray import serve
 
-    if deployment in RESERVED_NAMES:
-        return None
-
+    if deployment == "Router":
+        return {}
     handle: Any = serve.get_deployment_handle(deployment, application)
     ray_compat.detach_handle(handle)
+    method = handle.problems if deployment == "Gateway" else handle.status
     try:
-        problem: str | None = handle.status.remote().result(timeout_s=STATUS_TIMEOUT_S)
+        found = method.remote().result(timeout_s=STATUS_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 - Serve itself reports a node that dies now
-        return f"cannot be asked ({type(error).__name__})"
-    return problem
+        # a gateway's readiness names the LLMs that do not serve
+        found = {} if deployment == "Gateway" else f"cannot be asked ({type(error).__name__})"
+    if isinstance(found, dict):
+        return found
+    return {} if found is None else {deployment: found}
 
 
 def _failure(name: str, application: Any) -> str:

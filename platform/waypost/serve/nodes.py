@@ -66,6 +66,10 @@ class GatewayNode:
             return
         await self._changes.take(user_config)
 
+    async def problems(self) -> dict[str, str]:
+        """Return why inline LLMs are not served, by name."""
+        return self._gateway.dispatcher.problems()
+
     def __serve_build_asgi_app__(self) -> Gateway:
         return self._gateway
 
@@ -123,6 +127,10 @@ class LLMNode:
     async def status(self) -> str | None:
         """Return why the LLM is not served; None where it is."""
         return self._host.problem
+
+    async def refusal(self) -> str | None:
+        """Return why the LLM is not served, for clients; None where it is served."""
+        return None if self._host.problem is None else self._host.refusal
 
     async def stream(
         self, request: dict[str, Any], pace: dict[str, float], whole: bool

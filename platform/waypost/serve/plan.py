@@ -52,7 +52,7 @@ class Served(PoolLLM):
         deployment: Name of its deployment; null where it runs inside the gateway.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
         unavailable: Why it cannot be served (its environment is missing or unusable); null where it
-            can. Routers do not choose it, and a request that names it gets this reason.
+            can. Routers do not choose it, and a request that names it is refused.
     """
 
     deployment: str | None

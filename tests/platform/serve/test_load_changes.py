@@ -199,7 +199,7 @@ async def test_a_pool_serves_without_the_models_that_do_not_load(http, url):
         async with http.post(f"{url}/partial/v1/chat/completions", json=body) as reply:
             assert reply.status == 502
             message = json.loads(await reply.read())["error"]["message"]
-        assert f"{name} is not served at present" in message
+        assert f"{name} is not served: " in message
         assert "no/such" not in message
 
 

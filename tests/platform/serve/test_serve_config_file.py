@@ -129,6 +129,21 @@ def test_a_good_file_gives_its_arguments(tmp_path):
     assert config.args["waypost"].pool[0].name == "m 1"
 
 
+def test_a_port_may_replace_that_of_the_file(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    config = validate_serve_config(path, 8123)
+    assert config.port == config.data["http_options"]["port"] == 8123
+
+
+def test_an_import_path_of_ours_that_is_not_the_builder_is_a_fault(tmp_path):
+    found = told(changed(*APP, "import_path", to="waypost.serve.app:buld"), tmp_path)
+    assert found == (
+        "applications.0.import_path: expected waypost.serve.app:build "
+        "(found waypost.serve.app:buld)"
+    )
+
+
 def test_an_application_of_someone_else_is_left_to_them(tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(

@@ -124,6 +124,22 @@ async def test_where_all_fail_every_failure_is_told_in_order():
     assert [failure.reason for failure in caught.value.failures] == ["server", "timeout"]
 
 
+async def test_the_same_failure_of_one_model_is_told_once_and_each_call_counts():
+    llms = {"a": Raises(EngineConnectionError("lost"))}
+    with pytest.raises(ExhaustedError, match=r"no model answered: a: lost$") as caught:
+        await failover(llms).open(("a",), [request()], whole=True)
+    assert len(caught.value.failures) == 2
+
+
+async def test_a_pinned_model_that_did_not_load_is_called_once():
+    llm = Raises(EngineConnectionError("a is not served: no key"))
+    llm.loading = Loading()
+    llm.loading.loaded(False)
+    with pytest.raises(ExhaustedError, match=r"no model answered: a is not served: no key$"):
+        await failover({"a": llm}).open(("a",), [request()], whole=True)
+    assert llm.asked == 1
+
+
 async def test_a_model_that_is_no_longer_served_is_passed_over():
     opened = await failover({"b": await echo()}).open(("gone", "b"), [request()], whole=True)
     assert (opened.model, opened.attempts) == ("b", 1)

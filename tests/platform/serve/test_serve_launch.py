@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.serve import launch
+from waypost.serve import checks, launch
 
 
 @pytest.fixture(autouse=True)
@@ -70,18 +70,10 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         taken.listen()
         port = taken.getsockname()[1]
         config = SimpleNamespace(host="127.0.0.1", port=port, path="a.yaml")
-        with pytest.raises(launch.ServeFailedError, match=rf"127\.0\.0\.1:{port}.*a\.yaml"):
-            launch.check_port(config)
-    launch.check_port(config)
-
-
-def test_an_artifact_that_is_not_there_is_named(tmp_path):
-    there = tmp_path / "there"
-    there.mkdir()
-    (there / "manifest.json").write_text("{}")
-    one = SimpleNamespace(artifact=None, routers={"a": str(there), "b": str(tmp_path / "gone")})
-    found = launch.absent_artifacts(SimpleNamespace(args={"app": one}))
-    assert found == [str(tmp_path / "gone")]
+        expected = rf"127\.0\.0\.1:{port}.*waypost serve --port.*a\.yaml"
+        with pytest.raises(checks.PortTakenError, match=expected):
+            checks.check_port(config)
+    checks.check_port(config)
 
 
 def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch):
@@ -109,3 +101,13 @@ def test_a_failed_application_serves_where_gateway_and_router_do(statuses, serve
     application = SimpleNamespace(deployments=nodes, status="DEPLOY_FAILED")
     assert launch._cannot_serve(application) is not serves
     assert launch._has_ended(application) is ended
+
+
+def test_the_longest_stop_is_that_of_the_gateways_at_most_25_s():
+    def config(*seconds: float) -> SimpleNamespace:
+        times = [SimpleNamespace(graceful_shutdown_timeout_s=s) for s in seconds]
+        return SimpleNamespace(args={i: SimpleNamespace(gateway=t) for i, t in enumerate(times)})
+
+    assert launch.longest_stop_s(config(2, 5)) == 5
+    assert launch.longest_stop_s(config(120)) == launch.LONGEST_STOP_S
+    assert launch.longest_stop_s(config()) == 0

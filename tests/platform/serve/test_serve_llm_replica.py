@@ -6,7 +6,13 @@ import asyncio
 
 import pytest
 
-from waypost.contracts.errors import EngineConnectionError, WeightsError, engine_error
+from waypost.contracts.errors import (
+    ConfigError,
+    EngineConnectionError,
+    Fault,
+    WeightsError,
+    engine_error,
+)
 from waypost.engines.echo import Config, EchoEngine
 from waypost.serve.backends.base import AbsentLLM, LocalLLM
 from waypost.serve.backends.llm_replica import LLMHost, Pace
@@ -84,6 +90,17 @@ async def test_an_inline_engine_that_does_not_start_is_asked_last(caplog):
     await llm.start()
     assert (llm.loading.ready, llm.loading.loading_s) == (False, None)
     assert "tiny is not served: no such folder" in caplog.text
-    for client in (llm, AbsentLLM("tiny")):
-        with pytest.raises(EngineConnectionError, match="tiny is not served at present"):
+    assert llm.problem == "no such folder"
+    for client, reason in (
+        (llm, "WeightsError: its load failed"),
+        (AbsentLLM("tiny"), "its Python"),
+    ):
+        with pytest.raises(EngineConnectionError, match=f"tiny is not served: {reason}"):
             await anext(client.stream(None, Pace(1, 1), whole=True))
+
+
+async def test_a_wrong_setting_is_told_to_clients():
+    found = host(ConfigError([Fault("engine x", "no key for the service 'y'")]), retry_s=60)
+    await found.start()
+    assert "engine x: no key for the service 'y'" in str(await refusal(found))
+    await found.close()

@@ -27,7 +27,7 @@ from waypost.serve.backends.base import LocalLLM
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.config import ServeArgs
 from waypost.serve.gateway.access import ClientKeys
-from waypost.serve.gateway.app import Gateway
+from waypost.serve.gateway.app import WITHHELD, Gateway
 from waypost.serve.plan import make_plan
 from waypost.testing.steps import tiers_artifact
 
@@ -88,7 +88,7 @@ async def test_readyz_says_what_is_awaited_and_for_how_long(artifact, tmp_path):
             reply = await client.get("/readyz")
             said = reply.json()
             jsonschema.validate(said, schema)
-            assert (reply.status, said["status"], said["failed"]) == (503, "loading", [])
+            assert (reply.status, said["status"], said["failed"]) == (503, "loading", {})
             assert int(reply.headers["retry-after"]) >= 1
             seconds.append(said["loading_s"].pop("cook"))
             assert said["loading_s"] == {}
@@ -97,7 +97,7 @@ async def test_readyz_says_what_is_awaited_and_for_how_long(artifact, tmp_path):
         (tmp_path / "go").touch()
         said = await ready(gateway)
         jsonschema.validate(said, schema)
-        assert said == {"status": "ready", "loading_s": {}, "failed": []}
+        assert said == {"status": "ready", "loading_s": {}, "failed": {}}
         assert (await client.get("/readyz")).status == 200
 
 
@@ -162,24 +162,39 @@ async def test_where_all_that_is_allowed_loads_auto_is_told(artifact, tmp_path, 
         assert int(reply.headers["retry-after"]) >= 1
 
 
+NO_KEY = "engine openai, m at 127.0.0.1:9: no key for the service 'nobody': set it in API_KEYS"
+
+
 def unservable(name: str) -> dict[str, Any]:
     """An entry whose engine does not start: there is no key of that service."""
     config = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "service": "nobody"}
     return {"name": name, "engine": "openai", "config": config}
 
 
-async def test_llms_that_cannot_load_are_named_and_not_awaited(artifact, tmp_path):
+async def test_llms_that_cannot_load_are_named_with_the_reason(artifact, tmp_path):
     elsewhere = {"name": "tiny", "engine": "echo", "environment": "none-such"}
     pool = [echo_pool()[0], {**unservable("prover"), "placement": "inline"}, elsewhere]
     async with loading(artifact, tmp_path / "go", pool=pool) as gateway:
         assert await ready(gateway) == {
             "status": "ready",
             "loading_s": {},
-            "failed": ["prover", "tiny"],
+            "failed": {"prover": NO_KEY, "tiny": "its Python environment cannot be used"},
         }
         assert (await Client(gateway).get("/readyz")).status == 200
         reply = await Client(gateway).post(CHAT, chat(model="prover"))
         assert (reply.status, reply.json()["error"]["code"]) == (502, "all_models_failed")
+        message = reply.json()["error"]["message"]
+        assert message == f"no model answered: prover is not served: {NO_KEY}"
+        assert reply.headers["x-waypost-attempts"] == "1"
+        assert gateway.dispatcher.problems() == {"prover": NO_KEY}
+
+
+async def test_reasons_are_for_who_sends_a_key_where_keys_are_required(artifact, tmp_path):
+    pool = [echo_pool()[0], {**unservable("prover"), "placement": "inline"}]
+    async with loading(artifact, tmp_path / "go", ClientKeys(["canary-key"]), pool=pool) as gateway:
+        assert (await ready(gateway))["failed"] == {"prover": WITHHELD}
+        reply = await Client(gateway).get("/readyz", authorization="Bearer canary-key")
+        assert reply.json()["failed"] == {"prover": NO_KEY}
 
 
 async def test_a_gateway_without_any_llm_is_not_ready(artifact, tmp_path):
@@ -281,7 +296,7 @@ def scripted(request, monkeypatch) -> Iterator[SimpleNamespace]:
     indirect=True,
 )
 def test_the_command_waits_until_nothing_loads_any_more(scripted):
-    launch.wait_until_ready(scripted)
+    assert launch.wait_until_ready(scripted) == {"app": frozenset()}
     assert len(scripted.script) == 1
 
 
@@ -359,7 +374,7 @@ def graph(request, artifact, tmp_path_factory) -> Iterator[Graph]:
 def test_a_graph_loads_and_is_ready(graph):
     for app in ("wait", "pass"):
         status, headers, body = graph.get(f"/{app}/readyz")
-        assert (status, body["status"], body["failed"]) == (503, "loading", ["tiny"])
+        assert (status, body["status"], [*body["failed"]]) == (503, "loading", ["tiny"])
         assert body["loading_s"]["cook"] > 0
         assert int(headers["retry-after"]) >= 1
         assert graph.get(f"/{app}/healthz")[0] == 200
@@ -386,8 +401,13 @@ def test_a_graph_loads_and_is_ready(graph):
     graph.server.until(lambda: graph.says("wait") and graph.says("pass"))
     for app in ("wait", "pass"):
         status, _, body = graph.get(f"/{app}/readyz")
-        assert (status, body) == (200, {"status": "ready", "loading_s": {}, "failed": ["tiny"]})
+        assert (status, body["status"], body["loading_s"]) == (200, "ready", {})
+        assert [*body["failed"]] == ["tiny"]
         assert graph.post(app, chat(COOKING))[1]["x-waypost-model"] == "cook"
     if graph.ours:
         graph.server.until(lambda: "Ctrl-C stops it" in graph.server.said())
-        assert "wait/tiny does not serve: " in graph.server.said()
+        said = graph.server.said()
+        assert "wait/tiny does not serve: " in said
+        assert "/v1 serves auto, cook, prover\n" in said
+        assert "dashboard" not in said
+        assert "LongPollClient" not in said

@@ -73,7 +73,7 @@ async def test_a_body_on_its_way_holds_no_place(artifact):
 async def test_tokens_and_answers_beyond_the_limits_are_refused(artifact):
     async with running(artifact, limits={"max_tokens": 10, "max_choices": 2}) as up:
         message = is_error(await up.client.post(CHAT, chat(max_tokens=11)), 400, "max_tokens")
-        assert "at most 10" in message
+        assert "at most 10, which limits.max_tokens of the server sets" in message
         is_error(await up.client.post(CHAT, chat(n=3)), 400, "n")
         prompts = {"prompt": ["a", "b"], "n": 2}
         is_error(await up.client.post("/v1/completions", prompts), 400, "n")
@@ -151,6 +151,39 @@ async def test_what_is_no_json_object_is_400(client, path, raw):
 )  # fmt: skip
 async def test_a_wrong_field_is_named(client, fields, param):
     is_error(await client.post(CHAT, chat() | fields), 400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"messages": []}, "messages: empty; expected at least one"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role: missing; it is required"),
+        ({"messages": [1]}, "messages[0]: expected keys and values"),
+        ({"temperature": "hot"}, "temperature: expected a number"),
+        ({"temperature": 3}, "temperature: expected a number of at most 2"),
+        ({"top_p": 0}, "top_p: expected a number of more than 0"),
+        ({"n": 1.5}, "n: expected a whole number"),
+        ({"stream": "yes"}, "stream: expected true or false"),
+        ({"model": ""}, "model: empty; expected at least one character"),
+        ({"stop": ["a"] * 5}, "stop: expected text or expected at most 4 entries"),
+        ({"waypost": {"lambda": -1}}, "waypost.lambda: expected a number of at least 0"),
+        ({"waypost": {"lamda": 1}}, "waypost.lamda: unknown field (did you mean 'lambda'?)"),
+        (
+            {"waypost": {"x": 1}},
+            "waypost.x: unknown field; there are lambda, max_cost_usd, allowed_models, user_id, "
+            "session_id, extra, progress",
+        ),
+        (
+            {"temprature": 1},
+            "temprature: unknown field (did you mean 'temperature'?); fields of an engine that "
+            "OpenAI's API lacks belong under waypost.extra",
+        ),
+    ],
+    ids=str,
+)
+async def test_a_message_has_the_words_of_the_config_checks(client, fields, expected):
+    reply = await client.post(CHAT, chat() | fields)
+    assert reply.json()["error"]["message"] == expected
 
 
 async def test_every_wrong_field_is_told_at_once(client):

@@ -102,6 +102,7 @@ def test_a_changed_file_is_brought_into_force_and_a_wrong_one_refused(server):
     only = {"policy": {"allowed_models": ["tiny"]}}
     server.reload(server.with_config(only))
     server.until(lambda: server.answered_by() == "tiny")
+    server.until(lambda: server.says(f"{server.path} is in force"))
 
     server.reload(server.with_config({"polcy": {}}))
     server.until(lambda: server.says("the active config stays"))
@@ -122,3 +123,5 @@ def test_a_stream_that_is_open_when_the_server_stops_is_told(server):
         server.process.send_signal(signal.SIGINT)
         *_, last = [line for line in lines if line]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopping"
+    server.process.wait(IN_TIME_S)
+    assert server.said.read_text().endswith("stopping: open requests have up to 2 s\nstopped\n")

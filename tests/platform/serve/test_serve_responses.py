@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 from waypost.contracts.generation import Answer, Chunk, Usage
+from waypost.contracts.records import Decision
+from waypost.serve.backends.failover import Opened
+from waypost.serve.gateway.handler import reason_after_failover
 from waypost.serve.gateway.responses import ChatFormat, TextFormat, joined_tool_calls, told_usage
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
@@ -83,3 +86,12 @@ def test_a_prompt_is_told_once_however_many_answers_it_has():
     assert told_usage(usages, 3) == Usage(12, 15)
     assert told_usage({0: Usage(5, 1), 4: Usage(7, 2)}, 3) == Usage(12, 3)  # some broke off
     assert told_usage({}, 1) == Usage(0, 0)
+
+
+def test_the_reason_after_a_failover_names_who_failed_and_the_figures_of_who_answers():
+    decision = Decision("a", ("a", "b", "c"), quality={"c": 0.25}, cost_usd={"c": 2e-6}, reason="x")
+    opened = Opened("c", 2, None, frozenset({"a"}))
+    assert reason_after_failover(decision, opened) == (
+        "a did not answer; b passed over: not ready, or failed lately; "
+        "c answers: predicted quality 0.250 at 2e-06 USD"
+    )

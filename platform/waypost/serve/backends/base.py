@@ -20,7 +20,14 @@ from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.engines.base import Engine
-from waypost.serve.backends.llm_replica import Pace, absent, chunks_of, whole_answer
+from waypost.secrets import redact
+from waypost.serve.backends.llm_replica import (
+    Pace,
+    absent,
+    chunks_of,
+    reason_for_clients,
+    whole_answer,
+)
 from waypost.serve.backends.messages import read_action, read_reply
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.plan import RouterPlan
@@ -33,10 +40,12 @@ class Loading:
 
     Attributes:
         ready: Whether it is loaded. After a failed load it is False; the load may be retried.
+        problem: Why the last load failed, for clients; None where it did not, or is not known.
     """
 
     def __init__(self) -> None:
         self.ready = False
+        self.problem: str | None = None
         self._begun = time.monotonic()
         self._ended = asyncio.Event()
 
@@ -45,9 +54,10 @@ class Loading:
         """Seconds since the load began; None once it has succeeded or failed."""
         return None if self._ended.is_set() else time.monotonic() - self._begun
 
-    def loaded(self, ready: bool) -> None:
-        """Record that the load has ended."""
+    def loaded(self, ready: bool, problem: str | None = None) -> None:
+        """Record that the load has ended, and why it failed."""
         self.ready = ready
+        self.problem = problem
         self._ended.set()
 
     async def wait(self) -> None:
@@ -180,7 +190,8 @@ class AbsentLLM:
 
     def __init__(self, name: str) -> None:
         self.loading = Loading()
-        self.loading.loaded(False)
+        # the reason in full holds a path, and `waypost serve` prints it
+        self.loading.loaded(False, "its Python environment cannot be used")
         self._name = name
 
     async def start(self) -> None:
@@ -196,7 +207,7 @@ class AbsentLLM:
         self, request: GenerateRequest, pace: Pace, *, whole: bool
     ) -> AsyncGenerator[list[Chunk], None]:
         """Refuse one request; see `LLMClient.stream`."""
-        raise absent(self._name)
+        raise absent(self._name, self.loading.problem)
 
 
 class LocalLLM:
@@ -208,6 +219,9 @@ class LocalLLM:
         max_ongoing: Most requests in flight.
         max_queued: Most queued requests; further ones are refused.
         queue_timeout_s: Longest wait in the queue.
+
+    Attributes:
+        problem: Why the engine did not start; None where it did.
     """
 
     def __init__(
@@ -219,6 +233,7 @@ class LocalLLM:
         queue_timeout_s: float,
     ) -> None:
         self.engine = engine
+        self.problem: str | None = None
         self.loading = Loading()
         self._name = name
         self._idle = asyncio.Event()
@@ -234,7 +249,8 @@ class LocalLLM:
             await self.engine.start()
         except WaypostError as error:
             logger.error("%s is not served: %s", self._name, error)
-            self.loading.loaded(False)
+            self.problem = redact(str(error))
+            self.loading.loaded(False, reason_for_clients(error))
         else:
             self.loading.loaded(True)
 
@@ -251,7 +267,7 @@ class LocalLLM:
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
         if not self.loading.ready:
-            raise absent(self._name)
+            raise absent(self._name, self.loading.problem)
         if self._present >= self._most:
             raise EngineOverloadedError(f"{self._present} requests are in progress or waiting")
         self._present += 1

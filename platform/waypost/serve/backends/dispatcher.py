@@ -16,6 +16,7 @@ from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRou
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.episodes import Ended, Episode, Passed, Reported, Spent
 from waypost.serve.backends.failover import Failover, Failure, Opened
+from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
@@ -48,12 +49,12 @@ class Readiness:
     Attributes:
         status: ``ready`` once every load has ended and an LLM is ready; ``failed`` where none is.
         loading_s: Seconds since the load began, for each LLM (or `ROUTER`) that is loading.
-        failed: LLMs whose load failed. Those in a deployment are retried.
+        failed: LLM -> why its load failed, for clients. In a deployment the load is retried.
     """
 
     status: Literal["ready", "loading", "failed"]
     loading_s: dict[str, float]
-    failed: tuple[str, ...]
+    failed: dict[str, str]
 
 
 class Dispatcher:
@@ -141,13 +142,22 @@ class Dispatcher:
             for client in left:
                 await client.drain()
 
+    def problems(self) -> dict[str, str]:
+        """Return why engines of this process did not start, by LLM."""
+        llms = {name: llm for name, llm in self.llms.items() if isinstance(llm, LocalLLM)}
+        return {name: llm.problem for name, llm in llms.items() if llm.problem is not None}
+
     def readiness(self) -> Readiness:
         """Return the load state of the router and of all LLMs."""
         clients: dict[str, RouterClient | LLMClient] = {ROUTER: self._router, **self.llms}
         loading_s = {name: client.loading.loading_s for name, client in clients.items()}
         awaited = {name: seconds for name, seconds in loading_s.items() if seconds is not None}
         ready = [name for name, llm in self.llms.items() if llm.loading.ready]
-        failed = tuple(name for name in self.llms if name not in {*awaited, *ready})
+        failed = {
+            name: llm.loading.problem or LOAD_FAILED
+            for name, llm in self.llms.items()
+            if name not in {*awaited, *ready}
+        }
         return Readiness("loading" if awaited else "ready" if ready else "failed", awaited, failed)
 
     async def decide(self, call: Call) -> Decided:

@@ -57,14 +57,21 @@ class Failure:
         """One word for the metrics."""
         return _REASONS.get(type(self.error), "other")
 
+    @property
+    def told(self) -> str:
+        """The name of the LLM and its error; the name once, also where the error begins with it."""
+        text = str(self.error)
+        return text if text.startswith(f"{self.model} ") else f"{self.model}: {text}"
+
 
 class ExhaustedError(WaypostError):
     """No LLM of the ranking answered; `failures` holds the reasons, in the order of the calls."""
 
     def __init__(self, failures: Sequence[Failure]) -> None:
         self.failures = tuple(failures)
-        told = "; ".join(f"{f.model}: {f.error}" for f in failures)
-        super().__init__(f"no model answered: {told}")
+        # an LLM that was called twice may have failed twice for the same reason
+        told = dict.fromkeys(failure.told for failure in failures)
+        super().__init__(f"no model answered: {'; '.join(told)}")
 
 
 @dataclass(slots=True)
@@ -73,13 +80,15 @@ class Opened:
 
     Attributes:
         model: The LLM that answers.
-        attempts: Number of LLMs asked, this one included.
+        attempts: Number of calls tried, this one included.
         pieces: The answer from its first token on; raises EngineError where it ends early.
+        failed: LLMs that were called before and did not answer.
     """
 
     model: str
     attempts: int
     pieces: AsyncGenerator[list[Piece], None]
+    failed: frozenset[str] = frozenset()
 
 
 async def read_whole(opened: Opened) -> list[Answer]:
@@ -143,7 +152,8 @@ class Failover:
         """Return the answer of the first LLM that begins one.
 
         Args:
-            ranking: Names, best first. A single LLM is retried where its connection broke.
+            ranking: Names, best first. A single LLM that has loaded is called a second time where
+                its connection broke.
             requests: One for each wanted answer; the same LLM gives them all.
             whole: See `LLMClient.stream`.
             pinned: Whether the client named the LLM; then there is no wait for one that is loading.
@@ -170,10 +180,11 @@ class Failover:
                 if not other_model_may_answer(error):
                     raise
                 late = asyncio.get_running_loop().time() >= deadline
-                if late or (len(order) == 1 and not isinstance(error, EngineConnectionError)):
+                if late or (len(order) == 1 and not self._may_retry(model, error)):
                     break
             else:
-                return Opened(model, len(failures) + 1, pieces)
+                failed = frozenset(failure.model for failure in failures)
+                return Opened(model, len(failures) + 1, pieces, failed)
         raise ExhaustedError(failures)
 
     async def call(
@@ -224,6 +235,9 @@ class Failover:
         """
         if not any(name in self._llms for name in ranking):
             raise StaleDecisionError("no model of the ranking is served")
+
+    def _may_retry(self, model: str, error: EngineError) -> bool:
+        return isinstance(error, EngineConnectionError) and self._llms[model].loading.ready
 
     def _note(self, model: str, error: EngineError, sent: float) -> Failure:
         failure = Failure(model, error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from waypost.contracts.errors import (
+    ConfigError,
     EngineConnectionError,
     EngineError,
     EngineRequestError,
@@ -182,6 +183,7 @@ class LLMHost:
 
     Attributes:
         problem: Why the engine did not start; None where it runs.
+        refusal: The same for clients; see `reason_for_clients`.
     """
 
     def __init__(
@@ -193,6 +195,7 @@ class LLMHost:
     ) -> None:
         self.name = name
         self.problem: str | None = "not started"
+        self.refusal = "not started"
         self._make = make
         self._flush_s = flush_s
         self._retry_s = first_retry_s
@@ -219,7 +222,7 @@ class LLMHost:
         # Any exception of an engine's library during the load concerns this LLM only.
         except Exception as error:  # noqa: BLE001
             told = str(error) if isinstance(error, WaypostError) else where_raised(error)
-            self.problem = redact(told)
+            self.problem, self.refusal = redact(told), reason_for_clients(error)
             logger.error(
                 "%s is not served: %s (tried again in %g s)", self.name, told, self._retry_s
             )
@@ -243,7 +246,7 @@ class LLMHost:
 
     def _ready_engine(self) -> Engine:
         if self._engine is None:
-            raise absent(self.name)
+            raise absent(self.name, self.refusal)
         return self._engine
 
     async def stream(
@@ -266,9 +269,22 @@ class LLMHost:
             yield [_failure(error)]
 
 
-def absent(name: str) -> EngineConnectionError:
-    """Return the error for an LLM that did not start, without the reason, which is logged."""
-    return EngineConnectionError(f"{name} is not served at present; the server's log says why")
+LOAD_FAILED = "its load failed; `waypost serve` prints the reason when it starts"
+
+
+def reason_for_clients(error: Exception) -> str:
+    """Return why an LLM did not start: a wrong setting in full, of other errors only the type.
+
+    Other messages may hold paths of this machine.
+    """
+    if isinstance(error, ConfigError):
+        return redact(str(error))
+    return f"{type(error).__name__}: {LOAD_FAILED}"
+
+
+def absent(name: str, reason: str | None) -> EngineConnectionError:
+    """Return the error for an LLM that did not start, with the reason for clients."""
+    return EngineConnectionError(f"{name} is not served: {reason or LOAD_FAILED}")
 
 
 def _parse(request: dict[str, Any]) -> GenerateRequest:

@@ -178,7 +178,7 @@ class HandleLLM(_Handle):
     def __init__(self, name: str, handle: Any, queue_timeout_s: float) -> None:
         super().__init__()
         self._name = name
-        self._status = handle.options(method_name="status")
+        self._status = handle.options(method_name="refusal")
         # Whole answers are streamed, too. For a call that is not a stream, gRPC reports that a
         # replica took it only with its answer, so that the queue time-out could not be enforced.
         self._stream = handle.options(method_name="stream", stream=True)
@@ -197,11 +197,11 @@ class HandleLLM(_Handle):
             if runs:
                 self.loading.loaded(True)  # it is too busy with requests to reply
         except DeploymentUnavailableError:  # its replicas failed, and Serve starts no further ones
-            self.loading.loaded(False)
+            self.loading.loaded(False, "Ray Serve cannot start its replicas")
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
             logger.warning("%s is not ready: %s", self._name, type(error).__name__)
         else:
-            self.loading.loaded(problem is None)
+            self.loading.loaded(problem is None, problem)
 
     async def drain(self) -> None:
         """Return at once: Serve lets the replicas finish."""

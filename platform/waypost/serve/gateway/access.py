@@ -19,14 +19,18 @@ class ClientKeys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = frozenset(_digest(key) for key in keys)
 
+    def accept(self, authorization: str | None) -> bool:
+        """Return whether an ``Authorization`` header holds an accepted key."""
+        scheme, _, key = (authorization or "").partition(" ")
+        return scheme.lower() == "bearer" and _digest(key.strip()) in self._digests
+
     def check(self, authorization: str | None) -> None:
         """Check the ``Authorization`` header of a request.
 
         Raises:
             Problem: 401.
         """
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and _digest(key.strip()) in self._digests:
+        if self.accept(authorization):
             return
         what = "is not known" if authorization else "is missing"
         raise Problem(

@@ -11,7 +11,6 @@ import logging
 import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,8 @@ requests whose bodies have arrived unread, the surplus must get 429, not 408 for
 
 OPEN_HEADER = "x-waypost-open"
 """Response header of a stopping gateway: number of requests still in flight."""
+
+WITHHELD = "send an API key to read the reason"
 
 MAX_FEEDBACK_BYTES = 64 * 1024
 
@@ -354,7 +355,10 @@ class Gateway:
         self._check_open()
         found = self.dispatcher.readiness()
         rounded = {name: round(seconds, 1) for name, seconds in found.loading_s.items()}
-        body = dumps({**asdict(found), "loading_s": rounded})
+        failed = found.failed
+        if self._keys is not None and not self._keys.accept(http.headers.get("authorization")):
+            failed = dict.fromkeys(failed, WITHHELD)  # anyone may ask, and reasons name endpoints
+        body = dumps({"status": found.status, "loading_s": rounded, "failed": failed})
         ready = found.status == "ready"
         wait = {} if ready else {"retry-after": LOADING_WAIT_S}
         await http.reply(200 if ready else 503, body, headers=wait)

@@ -12,6 +12,7 @@ from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Chunk, Usage
+from waypost.contracts.records import Decision
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failover import ExhaustedError, Opened, read_whole
@@ -82,6 +83,9 @@ class Answering:
     ) -> None:
         opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
         self._tell(http, call, decided, opened.model, opened.attempts)
+        if opened.model != decided.decision.model:
+            reason = reason_after_failover(decided.decision, opened)
+            http.extra_headers["x-waypost-reason"] = reason
         if call.stream:
             await self._stream(http, call, decided, opened, form, begin)
         else:
@@ -230,9 +234,6 @@ class Answering:
             "x-waypost-cost-usd": _shown(cost),
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
-        if model != decision.model and not self._dispatcher.takes_steps(call):
-            reason = f"{decision.model} did not answer; {decision.reason}"
-            http.extra_headers["x-waypost-reason"] = reason
 
     def _account(
         self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
@@ -293,6 +294,26 @@ class Answering:
                 "characters": len(call.query["query"]),
             }
         )
+
+
+def reason_after_failover(decision: Decision, opened: Opened) -> str:
+    """Return the reason of an answer that does not come from the LLM that the router chose.
+
+    It names the LLMs that ranked higher, and holds the predictions for the LLM that answers.
+    """
+    ranking = decision.ranking
+    higher = ranking[: ranking.index(opened.model)] if opened.model in ranking else ranking[:1]
+    failed = [name for name in higher if name in opened.failed]
+    others = [name for name in higher if name not in opened.failed]
+    parts = [f"{', '.join(failed)} did not answer"] if failed else []
+    if others:
+        parts.append(f"{', '.join(others)} passed over: not ready, or failed lately")
+    quality, cost = decision.quality.get(opened.model), decision.cost_usd.get(opened.model)
+    known = [] if quality is None else [f"predicted quality {quality:.3f}"]
+    known += [] if cost is None else [f"{cost:.3g} USD"]
+    answers = f"{opened.model} answers"
+    parts.append(f"{answers}: {' at '.join(known)}" if known else answers)
+    return "; ".join(parts)
 
 
 def _shown(value: float | None) -> str | None:

@@ -193,7 +193,7 @@ SCHEMAS: dict[str, Any] = {
         {
             "status": {"enum": ["ready", "loading", "failed"]},
             "loading_s": {**_by_model(_NUMBER), "description": "seconds so far of what loads"},
-            "failed": {**_list(_TEXT), "description": "LLMs that could not load"},
+            "failed": {**_by_model(_TEXT), "description": "why an LLM could not load"},
         }
     ),
 }
@@ -215,7 +215,7 @@ _ANSWERED = {
     **_DECIDED,
     "x-waypost-model": ("the LLM that answers; not in a stream with progress", False, _TEXT),
     "x-waypost-attempts": (
-        "LLMs asked, this one included; not in a stream with progress",
+        "calls tried, with the last; of an episode, LLMs called; not in a stream with progress",
         False,
         _COUNT,
     ),

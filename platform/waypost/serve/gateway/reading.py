@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from waypost.contracts.wording import did_you_mean, expectation, keys, models_at
 from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.schemas import UNSUPPORTED, Body, Extras
 
@@ -124,15 +125,15 @@ def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
     try:
         parsed = model.model_validate(data)
     except ValidationError as error:
-        raise _wrong_fields(error) from None
+        raise _wrong_fields(error, model) from None
     return parsed, data
 
 
-def _wrong_fields(error: ValidationError) -> Problem:
+def _wrong_fields(error: ValidationError, model: type[Body]) -> Problem:
     messages: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
     deeper: set[str] = set()
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False):
         unknown = item["loc"][-1:] if item["type"] == "extra_forbidden" else ()
         known = item["loc"][: len(item["loc"]) - len(unknown)]
         path = [*(part for part in known if not _is_branch(part)), *unknown]
@@ -140,7 +141,7 @@ def _wrong_fields(error: ValidationError) -> Problem:
         for part in path:
             names.append(names[-1] + (f"[{part}]" if isinstance(part, int) else f".{part}"[:129]))
         name = names[-1]
-        message = _expected(item["type"], item["msg"], str(path[0]) if path else "")
+        message = _expected(item, str(path[0]) if path else "", model)
         codes.setdefault(name, item["type"])
         if message not in messages.setdefault(name, []):
             messages[name].append(message)
@@ -156,10 +157,26 @@ def _wrong_fields(error: ValidationError) -> Problem:
     return Problem(400, "; ".join(shown) + more, param=first[1:129] or None, code=codes[first])
 
 
-def _expected(kind: str, message: str, field: str) -> str:
+def _expected(item: Mapping[str, Any], field: str, model: type[Body]) -> str:
+    """Return what was expected, without the value found: it may be a user's text."""
+    kind, loc = item["type"], item["loc"]
     if kind == "extra_forbidden":
-        return "unknown field; what an engine knows beyond OpenAI's goes to waypost.extra"
-    return UNSUPPORTED.get(field) or message.removeprefix("Value error, ")
+        return _unknown(loc, model)
+    if field in UNSUPPORTED:
+        return UNSUPPORTED[field]
+    told = expectation(item)
+    is_bound = kind.startswith(("greater_than", "less_than"))
+    return told.replace("expected ", "expected a number of ", 1) if is_bound else told
+
+
+def _unknown(loc: Sequence[int | str], model: type[Body]) -> str:
+    name = loc[-1] if len(str(loc[-1])) <= MAX_NAME else ""  # comparing a long one takes long
+    known = [key for inner in models_at(model, loc[:-1]) for key in keys(inner)]
+    near = did_you_mean(name, known)
+    if len(loc) == 1:  # also where a field is near: top_k is not a misspelt top_p
+        extra = "fields of an engine that OpenAI's API lacks belong under waypost.extra"
+        return f"unknown field{near}; {extra}"
+    return f"unknown field{near or '; there are ' + ', '.join(known)}"
 
 
 def _is_branch(part: int | str) -> bool:

@@ -202,7 +202,10 @@ class Parser:
             tokens, field = body.max_completion_tokens, "max_completion_tokens"
         most = self._plan.limits.max_tokens
         if tokens is not None and tokens > most:
-            raise Problem(400, f"{field}: expected at most {most}", param=field, code="too_many")
+            message = (
+                f"{field}: expected at most {most}, which limits.max_tokens of the server sets"
+            )
+            raise Problem(400, message, param=field, code="too_many")
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
         if body.waypost is not None:
@@ -219,7 +222,10 @@ class Parser:
     def _ids(self, request_id: str, count: int) -> list[str]:
         most = self._plan.limits.max_choices
         if count > most:
-            message = f"n: expected at most {most} answers a request (n for each prompt)"
+            message = (
+                f"n: expected at most {most} answers a request (n for each prompt), which "
+                "limits.max_choices of the server sets"
+            )
             raise Problem(400, message, param="n", code="too_many")
         return [request_id] if count == 1 else [f"{request_id}-{i}" for i in range(count)]
 

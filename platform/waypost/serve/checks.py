@@ -1,0 +1,138 @@
+"""Checks of this machine before Ray starts: artifacts, pool names, keys and the port."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from waypost.config import parse, resolve_path
+from waypost.contracts.artifact import MANIFEST
+from waypost.contracts.errors import ConfigError, WaypostError
+from waypost.engines import engine_class
+from waypost.secrets import key_ring
+from waypost.serve.changes import change_plan
+from waypost.serve.config import NodeArgs, ServeArgs, UserConfig
+from waypost.serve.config_file import TUNABLE, ServeConfig
+from waypost.serve.gateway.access import client_keys
+from waypost.serve.plan import Plan, make_plan, served_entries
+from waypost.storage import place
+
+KEY_VARIABLES = frozenset({"API_KEYS", "WAYPOST_API_KEYS_FILE"})
+
+
+class PortTakenError(WaypostError):
+    """The gateway cannot listen on its port."""
+
+
+def check_port(config: ServeConfig) -> None:
+    """Check that no other process listens on the gateway's port.
+
+    Ray binds with SO_REUSEPORT: a second server would start, and get a random part of the requests.
+
+    Raises:
+        PortTakenError: another process listens on it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise PortTakenError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror}; end what listens "
+                f"there, or take another port: waypost serve --port, or http_options.port in "
+                f"{config.path}"
+            ) from None
+
+
+def plans_of(config: ServeConfig) -> dict[str, Plan]:
+    """Resolve every application in this process, so that a fault is a plain message.
+
+    Raises:
+        ConfigError, ArtifactError: see `make_plan`, `change_plan` and `client_keys`.
+    """
+    plans = {}
+    for name, args in config.args.items():
+        application = config.application(name)
+        if args.api_keys and not _gives_keys(application, args.gateway):
+            client_keys()
+        plans[name] = make_plan(args, str(config.path))
+        if (changes := _user_config(application)) is not None:
+            change_plan(plans[name], changes)
+    return plans
+
+
+def examine(config: ServeConfig) -> list[str]:
+    """Check as `plans_of` does, but return what may be otherwise on the machine that will serve.
+
+    Returns:
+        A line for each artifact that is not trained yet or lies in a store, which is not read, and
+        for each key or environment that this machine lacks.
+
+    Raises:
+        ConfigError, ArtifactError: the file is wrong, or this machine's keys cannot be read.
+    """
+    remarks = []
+    for name, args in config.args.items():
+        application = config.application(name)
+        changes = _user_config(application)
+        named = [*_named(args), *(() if changes is None else _named(changes))]
+        absent = [folder for folder in named if _is_absent(folder)]
+        stored = [str(where) for where in map(place, named) if not isinstance(where, Path)]
+        remarks += [f"{folder} does not exist yet: waypost train writes it" for folder in absent]
+        remarks += [f"{uri} is not read, so the pool is not compared with it" for uri in stored]
+        if not absent and not stored:
+            remarks += _unusable_environments(args, changes, str(config.path))
+        if args.api_keys and not _gives_keys(application, args.gateway):
+            try:
+                client_keys()
+            except ConfigError as error:
+                remarks.append(str(error))
+        remarks += _missing_keys(application, name, args)
+    return remarks
+
+
+def _user_config(application: dict[str, Any]) -> UserConfig | None:
+    for deployment in application.get("deployments") or ():
+        if deployment["name"] in TUNABLE and deployment.get("user_config"):
+            return parse(UserConfig, deployment["user_config"], "user_config")
+    return None
+
+
+def _named(args: ServeArgs | UserConfig) -> list[str]:
+    return [args.artifact] if args.artifact else list(args.routers.values())
+
+
+def _is_absent(folder: str) -> bool:
+    where = place(folder)
+    return isinstance(where, Path) and not (resolve_path(where) / MANIFEST).is_file()
+
+
+def _unusable_environments(args: ServeArgs, changes: UserConfig | None, where: str) -> list[str]:
+    try:
+        plan = make_plan(args, where)
+    except ConfigError as error:
+        if all(fault.where.endswith(".environment") for fault in error.faults):
+            return [str(fault) for fault in error.faults]
+        raise
+    if changes is not None:
+        change_plan(plan, changes)
+    return [model.unavailable for model in plan.models if model.unavailable]
+
+
+def _missing_keys(application: dict[str, Any], name: str, args: ServeArgs) -> Iterator[str]:
+    for entry in served_entries(args):
+        service = entry.config.get("service") if engine_class(entry.engine).sends_keys else None
+        node: NodeArgs = args.gateway if entry.placement == "inline" else entry
+        if service is None or _gives_keys(application, node) or key_ring().count(str(service)):
+            continue
+        problem = f"no key for the service {service!r}; set it in API_KEYS"
+        yield f"{name}/{entry.name} would not serve here: {problem}"
+
+
+def _gives_keys(application: dict[str, Any], node: NodeArgs) -> bool:
+    """Return whether the replicas of a node get keys from the file, not from this environment."""
+    of_application = (application.get("runtime_env") or {}).get("env_vars") or {}
+    of_node = node.ray_actor_options.runtime_env.get("env_vars") or {}
+    return bool(KEY_VARIABLES & {*of_application, *of_node})
