@@ -27,13 +27,15 @@ class Call:
 
     Attributes:
         model: Name of the LLM.
-        prompt: The prompt, sent as one user message.
+        prompt: The prompt, sent as one user message unless `raw`.
         max_tokens: Most tokens of the answer; None is the engine's default.
         temperature: 0 is greedy.
         seed: Seed of sampling; None leaves it to the engine.
         purpose: Purpose of the call, named by the router: one of `PURPOSES`, or another.
         final: Whether an answer to this call ends the episode, so that it can be streamed to the
             client. The router is asked again only where the call fails.
+        stop: Strings that end the answer; they are not part of it.
+        raw: Whether the LLM continues the prompt as plain text, without a chat template.
     """
 
     model: str
@@ -43,6 +45,8 @@ class Call:
     seed: int | None = None
     purpose: str = ANSWER
     final: bool = False
+    stop: tuple[str, ...] = ()
+    raw: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -55,7 +59,7 @@ class Call:
         Raises:
             SchemaError: on a missing or an unknown key.
         """
-        return _build(cls, data)
+        return _build(cls, data, stop=tuple)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def answered(text: str | None, **fields: object) -> CallResult:
         FinalAnswer("text", "a"),
         FinalAnswer(None),
         Delegate((Call("a", "?"), Call("b", "?", 5, 0.7, 3, "verify")), Vote(YES, (0, 1, 1))),
+        Delegate((Call("a", "?", stop=("</a>", "</b>"), raw=True),)),
     ],
 )
 def test_actions_are_the_same_after_json(action):

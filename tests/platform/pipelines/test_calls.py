@@ -24,6 +24,7 @@ from waypost.pipelines.data.calls.requests import (
     mixed,
     request_table,
 )
+from waypost.pipelines.data.calls.worker import request_of
 from waypost.pipelines.data.config import LLMConfig
 from waypost.pipelines.data.questions_table import (
     Texts,
@@ -96,6 +97,24 @@ def test_a_cell_is_model_revision_prompt_sampling_and_seed_and_nothing_else():
     assert cell_id("a", moved, REQUEST) == cell_id("b", cheaper, REQUEST) == first
 
 
+def test_stop_strings_and_raw_prompts_change_a_key_only_where_they_are_given():
+    first = cell_id("a", LLM, REQUEST)
+    assert first.hex() == "eec287fcdb05c44ce84bff84975f4358"
+    none = [{"stop": None}, {"stop": []}, {"raw": None}, {"raw": False}]
+    assert {cell_id("a", LLM, {**REQUEST, **one}) for one in none} == {first}
+    some = [{"stop": ["b"]}, {"stop": ["b", "c"]}, {"raw": True}, {"stop": ["b"], "raw": True}]
+    assert len({first, *(cell_id("a", LLM, {**REQUEST, **one}) for one in some)}) == 5
+
+
+def test_a_row_becomes_a_request_with_its_stop_strings_and_with_or_without_a_template():
+    row = {"key": key(1), **REQUEST, "stop": None, "raw": None}
+    plain = request_of(row, 3.0)
+    assert plain.messages == [{"role": "user", "content": "2 + 2?"}]
+    assert (plain.prompt, plain.stop, plain.timeout_s) == (None, (), 3.0)
+    raw = request_of({**row, "stop": ["b", "c"], "raw": True}, None)
+    assert (raw.messages, raw.prompt, raw.stop) == (None, "2 + 2?", ("b", "c"))
+
+
 def test_a_row_is_a_cell_a_question_and_how_it_is_scored():
     question = {"query_id": "q", "metric": "number", "ground_truth": '"4"', "choices": "null"}
     first = row_key(b"cell", question, "1")
@@ -133,9 +152,10 @@ def test_requests_of_one_run_are_sampled_alike_and_may_be_none():
     keys = key_array([key(5), key(7)])
     sampling = {"temperature": 0.5, "top_p": 1.0, "seed": 3}
     table = request_table(keys, np.array([1, 0]), np.array([8, 9], np.int32), sampling)
+    plain = {**sampling, "stop": None, "raw": None}
     assert table.to_pylist() == [
-        {"key": key(5), "item": 1, "max_tokens": 8, **sampling},
-        {"key": key(7), "item": 0, "max_tokens": 9, **sampling},
+        {"key": key(5), "item": 1, "max_tokens": 8, **plain},
+        {"key": key(7), "item": 0, "max_tokens": 9, **plain},
     ]
     none = request_table(keys[:0], np.array([], np.int64), np.array([], np.int32), sampling)
     assert none.num_rows == 0

@@ -282,5 +282,14 @@ def test_equal_sampled_calls_of_an_episode_are_different_calls(tmp_path):
     assert len(set(seeds(Call("tiny", "yes or no?", 5, 0.7)))) == 3
     assert len(set(seeds(Call("tiny", "yes or no?", 5, 0.0)))) == 1
     assert seeds(Call("tiny", "yes or no?", 5, 0.7, seed=4)) == [4, 4, 4]
+    plain = kept.request(Call("tiny", "?"), answers=False, max_tokens=8, repeat=0)
+    stops = kept.request(
+        Call("tiny", "?", stop=("b",), raw=True), answers=False, max_tokens=8, repeat=0
+    )
+    assert plain is not None
+    assert stops is not None
+    assert not {"stop", "raw"} & set(plain)
+    assert (stops["stop"], stops["raw"]) == (["b"], True)
+    assert stops["key"] != plain["key"]
     assert kept.request(Call("nobody", "?"), answers=True, max_tokens=8, repeat=0) is None
     shutil.rmtree(tmp_path / "calls", ignore_errors=True)

@@ -19,7 +19,7 @@ from support.gateway import COOKING, Running, chat, echo_pool, knn_artifact, run
 from support.skipping_loop import skips_waits
 from waypost.cli import command
 from waypost.contracts.records import Query
-from waypost.contracts.steps import Delegate, EpisodeState
+from waypost.contracts.steps import Call, Delegate, EpisodeState, FinalAnswer
 from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError, read_action
 from waypost.serve.backends.router_replica import Decider
 from waypost.testing.steps import tiers_artifact
@@ -374,3 +374,41 @@ def test_infer_runs_episodes(one_vote, tmp_path):
     assert (row["model"], row["answer"], row["attempts"]) == ("prover", COOKING, 3)
     assert (row["episode"]["calls"], row["episode"]["steps"]) == (3, 3)
     assert row["usage"]["output_tokens"] == 2 * WORDS + 1
+
+
+async def test_stop_strings_and_raw_prompts_of_a_call_reach_the_engine(one_vote):
+    asked: list = []
+
+    async def own_answer(self, state):
+        if state.steps:
+            return FinalAnswer(state.steps[-1][0].text, "tiny")
+        return Delegate((Call("tiny", "one two stop three", purpose="plan", **fields),))
+
+    for raw in (False, True):
+        fields = {"stop": (" stop",), "raw": raw}
+        async with up(one_vote) as found:
+            engine = found.echo("tiny")
+            generate = engine.generate
+            engine.generate = lambda request, say=generate: asked.append(request) or say(request)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("waypost.serve.backends.episodes.RemoteSteps.step", own_answer)
+                reply = await found.client.post(CHAT, chat())
+        assert reply.json()["choices"][0]["message"]["content"] == "one two"
+    prompts = [(one.prompt, one.messages is None) for one in asked]
+    assert prompts == [(None, False), ("one two stop three", True)]
+
+
+async def test_a_final_call_has_the_stop_strings_of_router_and_client(one_vote):
+    for raw, stops in ((False, ["two"]), (True, [" three", "two"])):
+
+        async def final(self, state, raw=raw):
+            say = "one two three four"
+            return Delegate((Call("tiny", say, final=True, stop=(" three",), raw=raw),))
+
+        async with up(one_vote) as found:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("waypost.serve.backends.episodes.RemoteSteps.step", final)
+                alone = await found.client.post(CHAT, chat())
+                both = await found.client.post(CHAT, chat(stop=stops))
+        assert alone.json()["choices"][0]["message"]["content"] == "one two"
+        assert both.json()["choices"][0]["message"]["content"].strip() == "one"

@@ -122,6 +122,8 @@ class KeptCalls:
             "temperature": temperature,
             "top_p": sampling.top_p,
             "seed": seed + repeat if temperature > 0 and call.seed is None else seed,
+            **({"stop": list(call.stop)} if call.stop else {}),
+            **({"raw": True} if call.raw else {}),
         }
         return {"key": cell_id(call.model, llm_config, request), **request}
 

@@ -351,22 +351,24 @@ class Episode:
             most = min(asked.max_tokens or self._limits.max_tokens, self._limits.max_tokens)
             return GenerateRequest(
                 id_,
-                messages=turn,
+                messages=None if asked.raw else turn,
+                prompt=asked.prompt if asked.raw else None,
                 max_tokens=most if asked.max_tokens else None,
                 temperature=asked.temperature,
                 seed=asked.seed,
+                stop=asked.stop,
             )
-        if not self._is_the_clients(asked):
-            if own.prompt is None:
-                own = replace(own, messages=[*_before_last_user(own.messages), *turn])
-            else:
-                own = replace(own, prompt=asked.prompt)
+        if asked.raw or (own.prompt is not None and not self._is_the_clients(asked)):
+            own = replace(own, messages=None, prompt=asked.prompt)
+        elif not self._is_the_clients(asked):
+            own = replace(own, messages=[*_before_last_user(own.messages), *turn])
         return replace(
             own,
             request_id=id_,
             max_tokens=asked.max_tokens if own.max_tokens is None else own.max_tokens,
             temperature=asked.temperature if own.temperature is None else own.temperature,
             seed=asked.seed if own.seed is None else own.seed,
+            stop=(*own.stop, *(one for one in asked.stop if one not in own.stop)),
         )
 
 

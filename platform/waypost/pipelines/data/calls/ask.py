@@ -68,8 +68,8 @@ def ask(
 
     Args:
         source: From `stream_of`.
-        requests: ``key``, ``prompt`` and the other columns of `REQUESTS`, without ``item``. Keys
-            are unique.
+        requests: ``key``, ``prompt`` and the other columns of `REQUESTS`, without ``item``;
+            ``stop`` and ``raw`` may be absent. Keys are unique.
         progress: Called with the LLM's name, and its finished and total requests.
 
     Returns:
@@ -80,7 +80,7 @@ def ask(
     numbers = {text: at for at, text in enumerate(dict.fromkeys(r["prompt"] for r in requests))}
     prompts = ray.put(pa.table({PROMPT: pa.array(list(numbers), pa.large_string())}))
     rows = [
-        {name: one[name] for name in REQUESTS.names if name != "item"}
+        {name: one.get(name) for name in REQUESTS.names if name != "item"}
         | {"item": numbers[one["prompt"]]}
         for one in requests
     ]

@@ -26,14 +26,20 @@ REQUESTS = pa.schema(
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
         ("seed", pa.int64()),
+        ("stop", pa.list_(pa.string())),
+        ("raw", pa.bool_()),
     ]
 )
-"""``key`` is the cell id; ``item`` is the row of the table of prompts."""
+"""``key`` is the cell id; ``item`` is the row of the table of prompts. ``stop`` and ``raw`` are null
+for a request without stop strings and with a chat template."""
 
 PROMPT = "query"
 """Column of the prompts' text; the table of questions has the same column."""
 
 _DECIDING = ("prompt", "max_tokens", "temperature", "top_p", "seed")
+
+_OPTIONAL = ("stop", "raw")
+"""Columns that are part of a key only where a request has them: other keys stay as they were."""
 
 Keys = NDArray[np.uint8]
 """Shape (n, `KEY_BYTES`): 1.6 MB for 100,000 keys, a fifth of the memory of strings."""
@@ -52,6 +58,7 @@ def cell_id(name: str, llm_config: LLMConfig, request: Mapping[str, Any]) -> byt
         "model": llm_config.config.get("model", name),
         "revision": llm_config.revision or llm_config.config.get("revision"),
         **{column: request[column] for column in _DECIDING},
+        **{column: request[column] for column in _OPTIONAL if request.get(column)},
     }
     return digest(decides)
 
@@ -98,6 +105,7 @@ def request_table(
             name: pa.repeat(pa.scalar(sampling[name], REQUESTS.field(name).type), n)
             for name in ("temperature", "top_p", "seed")
         },
+        **{name: pa.nulls(n, REQUESTS.field(name).type) for name in _OPTIONAL},
     }
     return pa.table(columns, schema=REQUESTS)
 

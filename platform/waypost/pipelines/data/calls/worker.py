@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ class WorkerConfig:
     concurrency: int
     log_folder: str
     booked: bool
+
+
+def request_of(row: Mapping[str, Any], timeout_s: float | None) -> GenerateRequest:
+    """Return the request of a row of `requests.REQUESTS`, with its prompt."""
+    raw = bool(row["raw"])
+    return GenerateRequest(
+        request_id=row["key"].hex(),
+        messages=None if raw else [{"role": "user", "content": row["prompt"]}],
+        prompt=row["prompt"] if raw else None,
+        max_tokens=row["max_tokens"],
+        temperature=row["temperature"],
+        top_p=row["top_p"],
+        seed=row["seed"],
+        stop=tuple(row["stop"] or ()),
+        timeout_s=timeout_s,
+    )
 
 
 class CallWorker:
@@ -160,15 +177,7 @@ class CallWorker:
 
     async def _call(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._engine is not None
-        asked = GenerateRequest(
-            request_id=request["key"].hex(),
-            messages=[{"role": "user", "content": request["prompt"]}],
-            max_tokens=request["max_tokens"],
-            temperature=request["temperature"],
-            top_p=request["top_p"],
-            seed=request["seed"],
-            timeout_s=self._config.llm_config.timeout_s,
-        )
+        asked = request_of(request, self._config.llm_config.timeout_s)
         began = time.perf_counter()
         try:
             answer = await collect(self._engine, asked)
