@@ -329,7 +329,8 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
         parts += ["## Learned", f"{extra[:1].upper()}{extra[1:]}." if extra else ""]
         parts.append(table(["attribute", "content"], learned))
     data = "--data serve_configs/starter/data"
-    train = f"waypost train --router {name} {data} --out artifacts/{name}"
+    needed = said.get("Needed parameters", "")
+    train = f"waypost train --router {name} {data} --out artifacts/{name} {needed}".rstrip()
     parts += ["## Use it", fenced(said["Example"], "python") if "Example" in said else ""]
     return page(name, *parts, fenced(train, "sh"))
 

@@ -85,7 +85,9 @@ def page(title: str, *parts: str) -> str:
     return text.strip() + "\n"
 
 
-_TITLE = re.compile(r"^(?:Args|Attributes|Example|When to take it|Learned by .*):$", re.MULTILINE)
+_TITLE = re.compile(
+    r"^(?:Args|Attributes|Example|Needed parameters|When to take it|Learned by .*):$", re.MULTILINE
+)
 
 
 def sections(doc: str | None) -> dict[str, str]:

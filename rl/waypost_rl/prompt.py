@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 
 from waypost.contracts.errors import SchemaError
@@ -62,3 +64,44 @@ def render_prompt(
         budget="" if budget is None else f"\nBudget: {budget}\n",
         question=question,
     )
+
+
+_FIELD = re.compile(r"\{(question|models|searches|budget)\}")
+
+
+def fill_template(
+    template: str,
+    question: str,
+    descriptions: Mapping[str, str],
+    *,
+    max_searches: int = MAX_SEARCHES,
+    budget: str | None = None,
+) -> str:
+    """Return a prompt of another form than ours, as a published checkpoint was trained with.
+
+    Args:
+        template: The text, with ``{question}`` and optionally ``{models}`` (one line for each),
+            ``{searches}`` and ``{budget}``. Other braces stay, and so do those of the values.
+        question: As in `render_prompt`.
+        descriptions: As in `render_prompt`; an empty one leaves only the name.
+        max_searches: As in `render_prompt`.
+        budget: As in `render_prompt`; None is an empty text.
+    """
+    lines = [f"- {name}: {text}" if text else f"- {name}" for name, text in descriptions.items()]
+    values = {
+        "question": question,
+        "models": "\n".join(lines),
+        "searches": str(max_searches),
+        "budget": budget or "",
+    }
+    return _FIELD.sub(lambda match: values[match[1]], template)
+
+
+def budget_of(lam: float) -> str:
+    """Return the key of `BUDGETS` whose alpha is nearest to that of a cost weight lambda.
+
+    Quality - lambda x cost orders answers as (1 - alpha) x quality + alpha x cheapness does with
+    alpha = lambda / (1 + lambda).
+    """
+    alpha = 1.0 if math.isinf(lam) else lam / (1 + lam)
+    return min(BUDGETS, key=lambda word: abs(BUDGETS[word] - alpha))

@@ -128,6 +128,12 @@ def _mentions(query: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query, re.IGNORECASE) is not None
 
 
+def close_action(generation: str) -> str:
+    """Add the closing tag of a search or answer that is still open: engines cut the stop string."""
+    tags = [m for m in TAG_PATTERN.finditer(generation) if m[2] in {"search", "answer"}]
+    return generation if not tags or tags[-1][1] else f"{generation}</{tags[-1][2]}>"
+
+
 def cut_after_action(generation: str) -> str:
     """Drop the text after the first search or answer block (engines may miss a stop string)."""
     match = _ACTION.search(generation)

@@ -31,8 +31,11 @@ from waypost.registry.sources import (
 BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
 
-PLATFORM_ROUTERS: Mapping[str, str] = {"auto": "waypost.tune.auto.router"}
-"""Built-in routers that compose others (those of `BUILTIN_NAMESPACE` may not): name -> module."""
+PLATFORM_ROUTERS: Mapping[str, str] = {
+    "auto": "waypost.tune.auto.router",
+    "router_r1": "waypost_rl.router",
+}
+"""Built-in routers outside of `BUILTIN_NAMESPACE`: name -> module. ``auto`` composes others."""
 
 
 @dataclass(frozen=True)

@@ -153,27 +153,27 @@ def test_commands_of_other_packages_are_listed_without_loading_and_run(monkeypat
     loaded = []
 
     class Point:
-        name, value = "rl", "waypost_rl.cli:command"
+        name, value = "more", "another.cli:command"
 
         def load(self):
             loaded.append(self.name)
-            return click.Command("rl", callback=lambda: click.echo("ran"))
+            return click.Command("more", callback=lambda: click.echo("ran"))
 
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
-    assert "rl" in run("--help").output
+    assert "more" in run("--help").output
     assert not loaded
-    assert run("rl").output == "ran\n"
+    assert run("more").output == "ran\n"
 
 
 def test_a_foreign_command_that_is_none(monkeypatch):
     class Point:
-        name, value = "rl", "json:loads"
+        name, value = "more", "json:loads"
 
         def load(self):
             return len
 
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
-    result = run("rl")
+    result = run("more")
     assert result.exit_code == 1
     assert "is not a click command" in result.output
 

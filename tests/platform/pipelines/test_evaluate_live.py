@@ -293,3 +293,25 @@ def test_equal_sampled_calls_of_an_episode_are_different_calls(tmp_path):
     assert stops["key"] != plain["key"]
     assert kept.request(Call("nobody", "?"), answers=True, max_tokens=8, repeat=0) is None
     shutil.rmtree(tmp_path / "calls", ignore_errors=True)
+
+
+def test_a_router_r1_is_evaluated_live_with_its_stop_strings(data, tmp_path):
+    artifact = tmp_path / "r1"
+    words = ["--router", "router_r1", "--data", str(data), "--out", str(artifact)]
+    trained = CliRunner().invoke(command, ["train", *words, "policy_llm=cook", "max_turns=1"])
+    assert trained.exit_code == 0, trained.output
+    out = tmp_path / "R"
+    with counting_upstream() as upstream:
+        upstream.text = "<think>a sum</think><answer>It is 7</answer> and more"
+        pool = write_pool(tmp_path / "pool.yaml", upstream.url)
+        done = evaluate(data, out, str(artifact), "--pool", str(pool))
+        assert done.exit_code == 0, done.output
+        assert Counter(call.model for call in upstream.calls) == {"cook": N}
+        upstream.text = "<think>ask</think><search>tiny: a sum of two numbers?</search>"
+        shutil.rmtree(out)
+        upstream.calls.clear()
+        assert evaluate(data, out, str(artifact), "--pool", str(pool)).exit_code == 0
+        # two turns of cook, whose search tiny answers once for all, then the best single LLM
+        assert Counter(call.model for call in upstream.calls)["tiny"] >= 1
+    (row,) = [one for name, one in report_of(out)["routers"].items() if "r1" in name]
+    assert row["calls"] == 4

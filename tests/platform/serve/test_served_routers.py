@@ -46,8 +46,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "routerdc": {"max_queries": 16, "max_tokens": 16, "steps": 2, "probe_steps": 4},
     "causallm_router": {"max_queries": 8, "max_tokens": 16, "trained_layers": 1},
     "mlprouter": {"epochs": 2, "members": 1},
+    "router_r1": {"policy_llm": "smollm2-135m"},
 }
-"""Parameters by which routers train in seconds that would take longer."""
+"""Parameters by which routers train in seconds that would take longer, or that they need."""
 
 ROWS = 48
 

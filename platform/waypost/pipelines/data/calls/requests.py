@@ -30,8 +30,8 @@ REQUESTS = pa.schema(
         ("raw", pa.bool_()),
     ]
 )
-"""``key`` is the cell id; ``item`` is the row of the table of prompts. ``stop`` and ``raw`` are null
-for a request without stop strings and with a chat template."""
+"""``key`` is the cell id; ``item`` is the row of the table of prompts. ``stop`` and ``raw``
+are null for a request without stop strings and with a chat template."""
 
 PROMPT = "query"
 """Column of the prompts' text; the table of questions has the same column."""

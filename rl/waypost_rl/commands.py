@@ -1,0 +1,114 @@
+"""``waypost rl``: serve an LLM that was trained to route."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from waypost.contracts.errors import ConfigError, Fault
+
+
+@click.group("rl")
+def command() -> None:
+    """Serve an LLM that was trained to route (Router-R1)."""
+
+
+@command.command(
+    "import",
+    epilog="Example: waypost rl import models/router-r1 --pool serve_configs/router_r1.yaml "
+    "--policy policy --fallback qwen2.5-coder-0.5b --out artifacts/router_r1",
+)
+@click.argument("model")
+@click.option(
+    "--pool",
+    "pool_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Serve file with the policy and the LLMs that it may query.",
+)
+@click.option("--out", required=True, help="Folder or URI of the artifact; replaced if it exists.")
+@click.option("--policy", help="Entry that serves MODEL.  [default: the entry with that model]")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    metavar="NAME=ENTRY",
+    help="Name that MODEL was trained with, and the entry that answers to it; repeat for several."
+    "  [default: all other entries under their own names]",
+)
+@click.option(
+    "--prompt",
+    "prompt_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Prompt that MODEL was trained with: a text with {question}, and optionally {models} and "
+    "{searches}.  [default: Waypost's]",
+)
+@click.option("--fallback", help="Entry that answers where the policy does not.")
+@click.option(
+    "--data", "data_folder", help="Routing data of the LLMs: their scores choose the fallback."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
+def import_(
+    model: str,
+    pool_file: Path,
+    out: str,
+    policy: str | None,
+    candidates: tuple[str, ...],
+    prompt_file: Path | None,
+    fallback: str | None,
+    data_folder: str | None,
+    as_json: bool,
+    parameters: tuple[str, ...],
+) -> None:
+    """Make an artifact of router_r1 from the checkpoint of a trained policy.
+
+    MODEL is a folder or a hub name: a whole causal language model in safetensors, with its
+    tokenizer. The artifact names it and holds its chat template; the weights stay where they are.
+    The pool serves them under an entry of its own.
+
+    Give --fallback, or --data with a score of each LLM. KEY=VALUE sets a parameter of the router.
+    """
+    from waypost_rl.importing import import_checkpoint
+
+    found = import_checkpoint(
+        model,
+        pool_file,
+        out,
+        policy=policy,
+        candidates=_pairs(candidates),
+        prompt=None if prompt_file is None else prompt_file.read_text(encoding="utf-8"),
+        fallback=fallback,
+        data_folder=data_folder,
+        overrides=parameters,
+    )
+    manifest = found.manifest
+    if as_json:
+        shown = {"artifact": out, **manifest.model_dump(mode="json", exclude={"files"})}
+        click.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    delegates = manifest.parameters["delegates"] or {
+        llm.name: llm.name for llm in manifest.llms if llm.name != found.policy
+    }
+    click.echo(f"{manifest.router} {manifest.version} -> {out}")
+    click.echo(f"policy: {found.policy}, from {model}")
+    for spelling, name in delegates.items():
+        click.echo(f"candidate: {spelling}" + ("" if spelling == name else f" -> {name}"))
+    if found.served_model != model:
+        click.echo(
+            f"note: {pool_file} serves {found.served_model or 'another model'} there", err=True
+        )
+    steps = 2 * manifest.parameters["max_turns"] + 1
+    click.echo(f"set limits.max_steps of the Serve file to at least {steps}")
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for one in given:
+        spelling, sign, name = one.rpartition("=")
+        if not sign or not spelling.strip() or not name.strip():
+            raise ConfigError([Fault(f"--candidate {one}", "expected NAME=ENTRY")])
+        pairs[spelling.strip()] = name.strip()
+    return pairs
