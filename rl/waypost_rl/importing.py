@@ -42,7 +42,7 @@ class Checkpoint:
         architecture: Class of the model.
         config_sha256: Digest of its config.json.
         frame: Chat template: text before and after the message of the user.
-        reserved: Special and added tokens, without the protocol's tags.
+        reserved: Special tokens, without the protocol's tags.
     """
 
     model: str
@@ -84,7 +84,8 @@ def _chat_of(folder: Path, model: str) -> tuple[tuple[str, str], tuple[str, ...]
         raise MissingExtraError("transformers", "serve") from None
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        known = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        added = tokenizer.added_tokens_decoder.values()
+        known = {*tokenizer.all_special_tokens, *(one.content for one in added if one.special)}
         turn = [{"role": "user", "content": _MARK}]
         text: str = (
             tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)

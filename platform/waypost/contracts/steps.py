@@ -17,7 +17,7 @@ from waypost.contracts.records import Query
 ANSWER = "answer"
 """Purpose of a call whose answer may become the answer of the episode."""
 
-PURPOSES = (ANSWER, "verify", "plan", "repair", "step", "merge")
+PURPOSES = (ANSWER, "verify", "plan", "repair", "step", "merge", "policy", "search")
 """Purposes that metrics count apart; a router may name others."""
 
 

@@ -79,6 +79,10 @@ async def test_an_episode_from_http_to_the_answer(artifact, tmp_path):
         reply = await found.client.post(CHAT, chat(QUESTION))
         body = chat(QUESTION, stream=True, waypost={"progress": True})
         streamed = await found.client.post(CHAT, body)
+        metrics = (await found.client.get("/metrics")).body.decode()
+    for model, purpose, count in (("r1", "policy", 8), ("cook", "search", 2)):
+        labels = f'{{model="{model}",purpose="{purpose}"}}'
+        assert f"waypost_episode_calls_total{labels} {count}.0" in metrics
     assert reply.status == 200, reply.body
     answer = reply.json()
     assert answer["choices"][0]["message"]["content"] == "roast with lemma sauce"
