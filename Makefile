@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
     soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder router-tables tuned-table \
-    check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    rounds-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -107,6 +107,10 @@ router-tables: env ## the router tables of docs/results, from ../shared/data (an
 tuned-table: env ## the table of tuned routers beside their defaults (40 minutes)
 	$(VENV)/bin/waypost bench tuned --pooled $(SHARED)/llmrouter_example \
 	    --data $(SHARED)/routerbench_subset --insert docs/results/tuning.md:tuned
+
+# The same command continues an interrupted run, too: runs/rounds keeps every answer.
+rounds-table: env ## multi-round routers on questions of two facts, with three local LLMs (40 minutes)
+	$(VENV)/bin/waypost bench rounds --insert docs/results/rounds.md:bench-rounds
 
 check: lint types imports house validate ## lint, types, import rules, configs, manifests, layout, docs
 

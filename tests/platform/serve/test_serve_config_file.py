@@ -81,7 +81,7 @@ APP = ("applications", 0)
         ),
         (
             changed(*APP, "deployments", 1, "name", to="m 1"),
-            "deployments.1.name: no such deployment; there are Gateway, Router, m-1",
+            "deployments.1.name: no such deployment (did you mean 'm-1'?); there are",
         ),
         (changed(*APP, "deployments", 1, "user_config", to={}), "m-1 takes none"),
         (
