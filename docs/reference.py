@@ -1,9 +1,8 @@
 """Write docs/reference and docs/routers from the code; ``--check`` lists stale pages instead.
 
-    python docs/reference.py [--check]
-
-Sources are the ``--help`` of commands, the registries, and the models that read files, with
-examples from docs/examples. As a hook of mkdocs this file adds routers to the navigation.
+Usage: python docs/reference.py [--check]. Sources are the ``--help`` of commands, the registries,
+and the models that read files, with examples from docs/examples. As a hook of mkdocs this file
+adds routers to the navigation.
 """
 
 from __future__ import annotations
@@ -329,8 +328,8 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
         parts += ["## Learned", f"{extra[:1].upper()}{extra[1:]}." if extra else ""]
         parts.append(table(["attribute", "content"], learned))
     data = "--data serve_configs/starter/data"
-    needed = said.get("Needed parameters", "")
-    train = f"waypost train --router {name} {data} --out artifacts/{name} {needed}".rstrip()
+    train = f"waypost train --router {name} {data} --out artifacts/{name}"
+    train = f"{train} {said.get('Needed parameters', '')}".rstrip()
     parts += ["## Use it", fenced(said["Example"], "python") if "Example" in said else ""]
     return page(name, *parts, fenced(train, "sh"))
 

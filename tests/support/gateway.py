@@ -91,3 +91,9 @@ async def running(
 def chat(text: str = COOKING, **fields: Any) -> dict[str, Any]:
     """Return the body of a one-turn chat request."""
     return {"model": "auto", "messages": [{"role": "user", "content": text}]} | fields
+
+
+def unservable(name: str) -> dict[str, Any]:
+    """An entry whose engine does not start: there is no key of that service."""
+    config = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "service": "nobody"}
+    return {"name": name, "engine": "openai", "config": config}
