@@ -46,7 +46,7 @@ def test_every_type_of_dimension():
         ({"type": "quniform", "low": 0, "high": 1}, "quniform needs q"),
         ({"type": "uniform", "low": 0, "high": 1, "q": 0.1}, "quniform needs q"),
         ({"type": "randint", "low": 0.5, "high": 3}, "whole numbers"),
-        ({"type": "choice", "values": []}, "at least 1"),
+        ({"type": "choice", "values": []}, "expected at least one"),
         ({"type": "choice", "low": 1}, "unknown key"),
         ({"type": "magic"}, "magic"),
     ],
