@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from waypost.contracts import policy
 from waypost.contracts.errors import ConfigError, Fault, names
 from waypost.contracts.parameters import Integer, OneOf
-from waypost.contracts.records import Decision, Query, QueryLike
+from waypost.contracts.records import Decision, Query, QueryBatch, QueryLike
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.contracts.step_router import (
@@ -153,7 +153,7 @@ class AutoMix(TrainableStepRouter):
     def _route(self, query: Query) -> _Route:
         known = self.model_names
         lam = policy.cost_weights([query], self.policy)
-        cost = self._predicted_cost(query)
+        cost = self.predict_cost(QueryBatch((query,)))[0]
         order = policy.rank(
             self.mean_quality_,
             cost,
@@ -192,13 +192,6 @@ class AutoMix(TrainableStepRouter):
                 router_version=self.version,
             ),
         )
-
-    def _predicted_cost(self, query: Query) -> NDArray[np.float64]:
-        counted = np.nan if query.input_tokens is None else float(query.input_tokens)
-        cost: NDArray[np.float64] = self.cost_model_.predict(
-            np.array([float(len(query.text))]), input_tokens=np.array([counted])
-        )[0]
-        return cost
 
     # -- step ---------------------------------------------------------------------------------
 
