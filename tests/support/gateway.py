@@ -88,6 +88,14 @@ async def running(
         await gateway.close()
 
 
+@asynccontextmanager
+async def stepping(artifact: Path, pool: Any = None, **changes: Any) -> AsyncIterator[Running]:
+    """Start a gateway with a step router of a plug-in; the default pool is `echo_pool`."""
+    pool = pool or echo_pool()
+    async with running(artifact, allow_plugin_code=True, pool=pool, **changes) as found:
+        yield found
+
+
 def chat(text: str = COOKING, **fields: Any) -> dict[str, Any]:
     """Return the body of a one-turn chat request."""
     return {"model": "auto", "messages": [{"role": "user", "content": text}]} | fields

@@ -1,4 +1,4 @@
-"""The router that most tests of serving use, fitted once."""
+"""The routers that tests of serving share, fitted once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from support.gateway import knn_artifact
+from waypost.testing.steps import tiers_artifact
 
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory) -> Path:
     return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def tiers(tmp_path_factory) -> Path:
+    return tiers_artifact(tmp_path_factory.mktemp("steps"))
+
+
+@pytest.fixture(scope="session")
+def one_vote(tmp_path_factory) -> Path:
+    return tiers_artifact(tmp_path_factory.mktemp("one"), votes=1)

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from support.gateway import COOKING, Running, chat, echo_pool, knn_artifact, running
+from support.gateway import COOKING, chat, echo_pool, knn_artifact
+from support.gateway import stepping as up
 from waypost.cli import command
 from waypost.contracts.records import Query
 from waypost.contracts.steps import Call, Delegate, EpisodeState, FinalAnswer
 from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError, read_action
 from waypost.serve.backends.router_replica import Decider
-from waypost.testing.steps import tiers_artifact
 
 CHAT = "/v1/chat/completions"
 NO = {"text": "no", "tokens": 1}
 WORDS = len(COOKING.split())
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return tiers_artifact(tmp_path_factory.mktemp("steps"))
-
-
-@pytest.fixture(scope="module")
-def one_vote(tmp_path_factory) -> Path:
-    return tiers_artifact(tmp_path_factory.mktemp("one"), votes=1)
-
-
-@asynccontextmanager
-async def up(artifact: Path, pool=None, **changes) -> AsyncIterator[Running]:
-    changes["pool"] = pool or echo_pool()
-    async with running(artifact, allow_plugin_code=True, **changes) as found:
-        yield found
+@pytest.fixture
+def artifact(tiers) -> Path:
+    return tiers
 
 
 async def test_a_step_of_another_version_is_stale(artifact):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.fake_upstream import Reply
-from support.gateway import COOKING, Running, chat, echo_pool, running
+from support.gateway import COOKING, chat, echo_pool
+from support.gateway import stepping as up
 from support.skipping_loop import skips_waits
 from waypost.testing.steps import tiers_artifact
 
@@ -21,21 +20,9 @@ NO = {"text": "no", "tokens": 1}
 WORDS = len(COOKING.split())
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return tiers_artifact(tmp_path_factory.mktemp("steps"))
-
-
-@pytest.fixture(scope="module")
-def one_vote(tmp_path_factory) -> Path:
-    return tiers_artifact(tmp_path_factory.mktemp("one"), votes=1)
-
-
-@asynccontextmanager
-async def up(artifact: Path, pool=None, **changes) -> AsyncIterator[Running]:
-    changes["pool"] = pool or echo_pool()
-    async with running(artifact, allow_plugin_code=True, **changes) as found:
-        yield found
+@pytest.fixture
+def artifact(tiers) -> Path:
+    return tiers
 
 
 async def test_an_answer_that_is_accepted_is_the_cheap_one(one_vote):
