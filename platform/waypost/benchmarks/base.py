@@ -105,15 +105,16 @@ class Benchmark(ABC):
             RowError: the row makes no question.
         """
 
-    def read(self, row: Row, max_tokens: int | None = None) -> Question:
+    def read(self, row: Row, max_tokens: int | None = None, instruction: str = "") -> Question:
         """Check one row and return its question.
 
-        The question's id is the task name and a hash of the version and the columns read. It does
-        not depend on the source or the order of the rows.
+        The question's id is the task name and a hash of the version, the columns read and the
+        instruction. It does not depend on the source or the order of the rows.
 
         Args:
             row: Column -> value; other columns are ignored.
             max_tokens: Token limit of an answer; None takes the benchmark's own.
+            instruction: Line added below the prompt.
 
         Raises:
             RowError: a column is missing or has another type, or the row makes no question.
@@ -124,10 +125,11 @@ class Benchmark(ABC):
             raise RowError("", "its prompt is empty")
         if not fields.ground_truth:
             raise RowError("", "it has no ground truth; expected at least one accepted answer")
+        added = [instruction] if instruction else []
         return Question(
-            query_id=f"{self.name}-{_digest(self.version, _content(kept))}",
+            query_id=f"{self.name}-{_digest(self.version, _content(kept), *added)}",
             task_name=self.name,
-            query=fields.query,
+            query="\n".join([fields.query, *added]),
             choices=fields.choices,
             ground_truth=fields.ground_truth,
             metric=self.metric,

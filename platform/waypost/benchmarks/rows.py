@@ -50,6 +50,7 @@ def load_questions(
     split: str | None = None,
     revision: str | None = None,
     max_tokens: int | None = None,
+    instruction: str = "",
 ) -> Loaded:
     """Return the questions of all rows of a benchmark; repeated rows give one question.
 
@@ -59,6 +60,7 @@ def load_questions(
         split: Split of the data set; None takes the benchmark's own.
         revision: Revision of the hub's data set; None takes the newest.
         max_tokens: Token limit of an answer; None takes the benchmark's own.
+        instruction: Line added below each prompt.
 
     Raises:
         ConfigError: ``path`` has no file to read.
@@ -77,7 +79,7 @@ def load_questions(
     for where, row in rows:
         count += 1
         try:
-            question = benchmark.read(row, max_tokens)
+            question = benchmark.read(row, max_tokens, instruction)
         except RowError as error:
             wrong.append(f"{where}: {error}")
             continue

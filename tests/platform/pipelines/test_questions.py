@@ -203,7 +203,7 @@ def test_every_fault_of_a_config_at_once(tmp_path):
         "test_share, validation_share", "benchmarks.gsm9k", "benchmarks.mmlu.path",
         "benchmarks.gsm8k.path", "questions.0",
     ]  # fmt: skip
-    assert "there are: arc_challenge, commonsense_qa, gpqa" in str(caught.value)
+    assert "there are: 2wikimultihopqa, arc_challenge, bamboogle" in str(caught.value)
     assert "has no file of split dev" in str(caught.value)
     assert not (tmp_path / "out").exists()
 

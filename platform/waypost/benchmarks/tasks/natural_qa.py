@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from waypost.benchmarks.base import Benchmark, Fields, Row, RowError, Source
+from waypost.benchmarks.base import Benchmark, Fields, Row, Source
+from waypost.benchmarks.open_qa import accepted_answers
 
 
 class NaturalQA(Benchmark):
@@ -24,9 +25,7 @@ class NaturalQA(Benchmark):
 
     def question(self, row: Row) -> Fields:
         """Return a prompt that asks for a few words; each annotator's answer is accepted."""
-        accepted = list(dict.fromkeys(text for text in row["answer"] if text.strip()))
-        if not accepted:
-            raise RowError("answer", "is empty; expected at least one accepted answer")
+        accepted = accepted_answers("answer", row["answer"])
         return Fields(f"{row['question'].strip()}\nAnswer in a few words.", accepted)
 
 

@@ -29,6 +29,8 @@ class BenchmarkChoice(StrictModel):
         revision: Revision of the hub's data set; None is the newest.
         n: Number of questions, drawn by seed; None takes all.
         max_tokens: Maximum tokens of an answer; None is the benchmark's default.
+        instruction: Line added below each question, such as "Answer in a few words."; it is part of
+            the question and of its id.
     """
 
     path: str | None = None
@@ -36,6 +38,7 @@ class BenchmarkChoice(StrictModel):
     revision: str | None = None
     n: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
+    instruction: str = ""
 
 
 class LLMConfig(LLM):
@@ -89,11 +92,12 @@ class DataConfig(StrictModel):
         benchmarks: Sources and sample sizes by benchmark name (``waypost list-benchmarks``).
         questions: JSONL files of further questions (`waypost.contracts.questions.Question`),
             relative to the config file.
-        test_share: Share of the questions of each task held out as the test split.
+        test_share: Share of the questions of each task held out as the test split; 1 leaves no
+            other split.
         validation_share: The same for the validation split.
         seed: Seed of the sample, the split, and the LLMs' sampling.
         encoder: Encoder of the embeddings of queries and LLMs: a kind, an id, or its keys.
-        llms: The LLMs by name.
+        llms: The LLMs by name; ``waypost data queries`` needs none.
         temperature: Sampling temperature; 0 is greedy.
         top_p: Probability mass of nucleus sampling.
         budget_usd: Maximum dollars for the answers of one run; None is no limit. With a budget
@@ -104,14 +108,19 @@ class DataConfig(StrictModel):
     out: str
     benchmarks: dict[str, BenchmarkChoice] = Field(default_factory=dict)
     questions: list[str] = Field(default_factory=list)
-    test_share: float = Field(default=0.2, ge=0, lt=1)
+    test_share: float = Field(default=0.2, ge=0, le=1)
     validation_share: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     encoder: str | EncoderSpec = "static"
-    llms: dict[str, LLMConfig] = Field(min_length=1)
+    llms: dict[str, LLMConfig] = Field(default_factory=dict)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     budget_usd: float | None = Field(default=None, gt=0)
+
+    @property
+    def only_test(self) -> bool:
+        """Whether all questions are of the test split."""
+        return self.test_share == 1 and self.validation_share == 0
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -122,13 +131,33 @@ class DataConfig(StrictModel):
         return {key: {} if one is None else one for key, one in value.items()}
 
 
-def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
+def load_data_config(
+    path: Path, overrides: Sequence[str] = (), *, needs_llms: bool = True
+) -> DataConfig:
     """Read a run.
 
+    Args:
+        path: YAML of a `DataConfig`.
+        overrides: ``key=value`` settings on top of it.
+        needs_llms: Whether the caller asks LLMs.
+
     Raises:
-        ConfigError: With all faults of the file's form.
+        ConfigError: With all faults of the file's form, or it has no LLM.
     """
-    return load_config(DataConfig, path, overrides)
+    config = load_config(DataConfig, path, overrides)
+    if needs_llms:
+        need_llms(config, str(path))
+    return config
+
+
+def need_llms(config: DataConfig, where: str) -> None:
+    """Check that a run has LLMs.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if not config.llms:
+        raise ConfigError([Fault(f"{where}: llms", "is empty; expected at least one LLM")])
 
 
 @contextmanager

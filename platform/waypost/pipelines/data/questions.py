@@ -81,7 +81,7 @@ def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]
     wrong: list[Fault] = []
     if not (config.benchmarks or config.questions):
         wrong.append(Fault(where, "has no source; expected benchmarks or questions"))
-    if config.test_share + config.validation_share >= 1:
+    if config.test_share + config.validation_share >= 1 and not config.only_test:
         wrong.append(Fault(f"{where}: test_share, validation_share", "leave nothing for training"))
     for name, choice in config.benchmarks.items():
         key = f"{where}: benchmarks.{name}"
@@ -133,6 +133,7 @@ def gather(
             split=choice.split,
             revision=choice.revision,
             max_tokens=choice.max_tokens,
+            instruction=choice.instruction,
         )
         drawn = _sample(loaded.questions, choice.n, config.seed)
         if choice.n is not None and choice.n > len(drawn):
@@ -241,7 +242,7 @@ def run(
         StorageError: The store cannot be written.
     """
     config_path = Path(config_path)
-    config = load_data_config(config_path, overrides)
+    config = load_data_config(config_path, overrides, needs_llms=False)
     splits, report = _build(config, config_path.parent, str(config_path), progress)
     with run_folder(config_path, config) as folder:
         for split in SPLITS:
@@ -315,6 +316,8 @@ def _homes(
     """Return the split of each question: the shares hold within each task, groups stay whole."""
     texts = [one.query for one in questions]
     tasks = [one.task_name for one in questions]
+    if config.only_test:
+        return ["test"] * len(questions)
     homes = np.full(len(questions), "train", dtype=object)
     left, taken = np.arange(len(questions)), 0.0
     for split, share in (("test", config.test_share), ("validation", config.validation_share)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ConfigError
-from waypost.pipelines.data.config import DataConfig, LLMConfig
+from waypost.pipelines.data.config import DataConfig, LLMConfig, need_llms
 from waypost.pipelines.data.responses import check_llms, with_defaults
 
 
@@ -58,6 +58,7 @@ def read_callable_pool(path: str | Path) -> CallablePool:
     if "llms" not in data:
         return _of_serve_file(data, where)
     config = parse(DataConfig, data, where)
+    need_llms(config, where)
     check_llms(config, where)
     sampling = Sampling(config.temperature, config.top_p, config.seed)
     llms = {name: with_defaults(one) for name, one in config.llms.items()}
