@@ -10,7 +10,6 @@ from waypost_rl.protocol import Candidates
 from waypost_rl.reward import (
     Call,
     CostScale,
-    Outcome,
     Price,
     Rule,
     delegation_cost,
@@ -26,14 +25,14 @@ class RewardSettings:
 
     Attributes:
         alpha: Weight of cost, in [0, 1).
-        outcome: Exact match, or token F1.
+        outcome: Name of the scorer of answers (`waypost.scorers`).
         rule: Formula that combines outcome and cost, see `reward.total_reward`.
         exactly_one_colon: Require exactly one colon in a search, as the reference code does.
         include_input: Count the candidates' input tokens as well.
     """
 
     alpha: float = 0.0
-    outcome: Outcome = "exact_match"
+    outcome: str = "exact_match"
     rule: Rule = "reference"
     exactly_one_colon: bool = False
     include_input: bool = False
@@ -68,8 +67,22 @@ def score_episode(
     prices: Mapping[str, Price],
     scale: CostScale,
     settings: RewardSettings | None = None,
+    *,
+    choices: Sequence[Mapping[str, str]] | None = None,
+    query: str | None = None,
 ) -> EpisodeReward:
     """Score one episode.
+
+    Args:
+        transcript: The episode after the prompt.
+        gold: Accepted answers.
+        calls: Calls that reached a candidate.
+        candidates: The pool.
+        prices: Price of each candidate.
+        scale: Of the cost reward.
+        settings: Of the reward; default the reference code's.
+        choices: Options of a multiple-choice question.
+        query: The question, which some scorers read.
 
     Raises:
         SchemaError: A queried candidate has no price.
@@ -77,7 +90,7 @@ def score_episode(
     """
     settings = settings or RewardSettings()
     faults = format_faults(transcript, candidates, exactly_one_colon=settings.exactly_one_colon)
-    outcome = outcome_reward(final_answer(transcript), gold, settings.outcome)
+    outcome = outcome_reward(final_answer(transcript), gold, settings.outcome, choices, query)
     spent = delegation_cost(calls, prices, include_input=settings.include_input)
     cost = scale.reward(spent)
     return EpisodeReward(

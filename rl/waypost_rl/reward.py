@@ -14,9 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from waypost.contracts.errors import ConfigError, SchemaError
-from waypost.scorers.text import exact_match, token_f1
+from waypost.scorers import score
 
-Outcome = Literal["exact_match", "f1"]
 Rule = Literal["reference", "paper"]
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 5.0, 95.0
@@ -160,11 +159,26 @@ class SlidingScale:
         return FixedScale.measure(self.costs).reward(cost)
 
 
-def outcome_reward(answer: str | None, gold: str | Sequence[str], kind: Outcome) -> float:
-    """Return the exact match or best token F1 of an answer, in [0, 1]; 0 without an answer."""
-    if answer is None:
-        return 0.0
-    return exact_match(answer, gold) if kind == "exact_match" else token_f1(answer, gold)
+def outcome_reward(
+    answer: str | None,
+    gold: str | Sequence[str],
+    metric: str = "exact_match",
+    choices: Sequence[Mapping[str, str]] | None = None,
+    query: str | None = None,
+) -> float:
+    """Return the score of an answer, in [0, 1]; 0 without an answer.
+
+    Args:
+        answer: Text of the answer block.
+        gold: Accepted answers.
+        metric: Name of a scorer (`waypost.scorers`): exact match, F1, letter, number, ...
+        choices: Options of a multiple-choice question.
+        query: The question, which some scorers read.
+
+    Raises:
+        RegistryError: There is no such metric.
+    """
+    return 0.0 if answer is None else score(metric, answer, gold, choices, query=query)
 
 
 def total_reward(

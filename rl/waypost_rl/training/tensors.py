@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -48,30 +45,3 @@ def nested(found: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         at, _, name = joined.partition(".")
         states.setdefault(int(at), {})[name] = value
     return states
-
-
-def random_states() -> dict[str, Any]:
-    """Return the states of the global generators of Python, numpy and torch; JSON-able."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    version, internal, second = random.getstate()
-    return {
-        "python": [version, list(internal), second],
-        "numpy": [kind, [int(key) for key in keys], position, has_gauss, gauss],
-        "torch": torch.get_rng_state().tolist(),
-        "cuda": [one.tolist() for one in torch.cuda.get_rng_state_all()]
-        if torch.cuda.is_available()
-        else [],
-    }
-
-
-def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Set the global generators to what `random_states` returned."""
-    version, internal, second = states["python"]
-    random.setstate((version, tuple(internal), second))
-    kind, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), position, has_gauss, gauss))
-    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(
-            [torch.tensor(one, dtype=torch.uint8) for one in states["cuda"]]
-        )
