@@ -45,6 +45,15 @@ NUMERIC = (
 )
 """What computes: the tier kernels repeats the tests of these folders."""
 
+ENVIRONMENTS = {"rl": ".venv-router-r1-cpu"}
+"""Of the tiers that run in another environment than this one; `make test-environments` makes it."""
+
+FOLDERS = {"kernels": NUMERIC, "rl": ("tests/rl",)}
+"""Of the tiers whose tests are in some folders only."""
+
+ELSEWHERE = ("-o", "filterwarnings=", "-p", "no:cacheprovider")
+"""Options of pytest in another environment: what its libraries warn of is not ours to mend."""
+
 NO_TESTS = 5  # pytest's exit code where nothing was collected
 SLOWEST = 10
 AT_LEAST_S = 0.5
@@ -160,6 +169,13 @@ def parallel(tier: str, arguments: Sequence[str]) -> bool:
     return tier in WORKERS and not arguments
 
 
+def interpreter(tier: str) -> Path:
+    """Return the Python of a tier's environment."""
+    if tier in ENVIRONMENTS:
+        return ROOT / ENVIRONMENTS[tier] / "bin" / "python"
+    return Path(sys.executable)
+
+
 def variables(tier: str, arguments: Sequence[str]) -> dict[str, str] | None:
     """Return the environment of a tier; None where this processor cannot run it."""
     environment = dict(os.environ)
@@ -182,14 +198,20 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
     if environment is None:
         print("left out: this processor has no second BLAS kernel", flush=True)
         return Outcome(tier, time.perf_counter() - begin)
+    python = interpreter(tier)
+    if not python.is_file():
+        print(f"{python} does not exist; make it: make test-environments", flush=True)
+        return Outcome(tier, time.perf_counter() - begin, failed=1)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
+        command = [str(python), "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
         command += [expression(tier), f"--junit-xml={report}", *arguments]
+        if tier in ENVIRONMENTS:
+            command += ELSEWHERE
         if parallel(tier, arguments):
             command += WORKERS[tier]
-        if tier == "kernels" and not arguments:
-            command += [folder for folder in NUMERIC if (ROOT / folder).is_dir()]
+        if not arguments:
+            command += [one for one in FOLDERS.get(tier, ()) if (ROOT / one).is_dir()]
         code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:

@@ -1,8 +1,9 @@
-"""``waypost rl``: serve an LLM that was trained to route."""
+"""``waypost rl``: train and serve an LLM that routes."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -12,7 +13,49 @@ from waypost.contracts.errors import ConfigError, Fault
 
 @click.group("rl")
 def command() -> None:
-    """Serve an LLM that was trained to route (Router-R1)."""
+    """Train and serve an LLM that routes (Router-R1)."""
+
+
+@command.command(
+    "train",
+    epilog="Example: waypost rl train --config rl/waypost_rl/configs/router_r1.yaml steps=60",
+)
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of the run; its keys are in the documentation.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Check config, data, pool and prompts; train nothing."
+)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
+    """Train a policy by PPO, or continue its run.
+
+    Needs the environment of Router-R1 (make env-router-r1, or pip install "waypost[router-r1]" into
+    one of its own). The folder `out` of the config holds the run: checkpoints, metrics.jsonl,
+    transcripts, TensorBoard, and at the end policy/ and report.md. The same command continues a run
+    that was cut off.
+
+    KEY=VALUE overrides a key of the config, such as steps=60 or ppo.learning_rate=1e-5.
+    """
+    from waypost_rl.training.entry import check, read_run_config, start
+
+    config = read_run_config(config_path, overrides)
+    if dry_run:
+        for line in check(config):
+            click.echo(line)
+        return
+    words = ["waypost", "rl", "train", "--config", str(config_path), *overrides]
+    try:
+        done = start(config, shlex.join(words))
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command continues from the last checkpoint", err=True)
+        raise click.exceptions.Exit(130) from None
+    ended = f" (ended early: {done.ended})" if done.ended else ""
+    click.echo(f"{done.steps} steps{ended}, reward {done.reward:.3f} at the end -> {config.out}")
 
 
 @command.command(

@@ -34,7 +34,7 @@ COMMANDS = {
     "serve": ("waypost.cli.serve", "Check CONFIG strictly, then serve it until Ctrl-C."),
     "submit": ("waypost.cli.submit", "Run a command as a job on a Ray cluster."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
-    "rl": ("waypost_rl.commands", "Serve an LLM that was trained to route (Router-R1)."),
+    "rl": ("waypost_rl.commands", "Train and serve an LLM that routes (Router-R1)."),
     "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
 }
 """Command name -> (module with its ``command``, its line in ``waypost --help``)."""

@@ -59,7 +59,7 @@ class SyntheticEpisode:
     mask: tuple[int, ...]
 
 
-def synthesize(
+async def synthesize(
     questions: Sequence[Question],
     environment: Environment,
     pool: DelegatePool,
@@ -85,26 +85,22 @@ def synthesize(
     random = np.random.default_rng(seed)
     names = environment.candidates.names
 
-    async def all_of() -> list[SyntheticEpisode]:
-        made: list[SyntheticEpisode] = []
-        tries = 0
-        while len(made) < settings.episodes and tries < 4 * settings.episodes + 64:
-            batch = min(256, settings.episodes - len(made))
-            tries += batch
-            chosen = [questions[at] for at in random.integers(len(questions), size=batch)]
-            asks = [
-                Ask(_one_of(names, random), _query(one.query, settings.query_words), one)
-                for one in chosen
-            ]
-            replies = await asyncio.gather(*(pool.ask(ask) for ask in asks))
-            for ask, reply in zip(asks, replies, strict=True):
-                alpha = _one_of(alphas, random)
-                one = _episode(ask, reply, environment, encode, random, alpha)
-                if one is not None:
-                    made.append(one)
-        return made
-
-    made = asyncio.run(all_of())
+    made: list[SyntheticEpisode] = []
+    tries = 0
+    while len(made) < settings.episodes and tries < 4 * settings.episodes + 64:
+        batch = min(256, settings.episodes - len(made))
+        tries += batch
+        chosen = [questions[at] for at in random.integers(len(questions), size=batch)]
+        asks = [
+            Ask(_one_of(names, random), _query(one.query, settings.query_words), one)
+            for one in chosen
+        ]
+        replies = await asyncio.gather(*(pool.ask(ask) for ask in asks))
+        for ask, reply in zip(asks, replies, strict=True):
+            alpha = _one_of(alphas, random)
+            one = _episode(ask, reply, environment, encode, random, alpha)
+            if one is not None:
+                made.append(one)
     if not made:
         raise SchemaError(
             "warm start: no synthetic episode; expected questions whose prompt fits "

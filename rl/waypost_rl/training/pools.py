@@ -1,0 +1,56 @@
+"""Open the pool of candidates that a config names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from waypost.config import resolve_path
+from waypost_rl.training.config import HttpSource, ReplayedSource, RunConfig
+from waypost_rl.training.parts import DelegatePool
+
+ANSWERS = "answers"
+
+
+def open_pool(config: RunConfig, run: Path, rank: int) -> DelegatePool:
+    """Return the pool of a run; answers of a live one are recorded in the run's folder.
+
+    Args:
+        config: The run.
+        run: Its folder.
+        rank: Of the worker: each records in a file of its own.
+
+    Raises:
+        ConfigError, SchemaError: The source of a replayed pool cannot be read.
+    """
+    source = config.pool
+    pooled = {name: one.pool_name or name for name, one in config.candidates.items()}
+    if isinstance(source, ReplayedSource):
+        from waypost_rl.training.replayed_pool import ReplayedPool
+
+        return ReplayedPool(resolve_path(source.data), names=pooled)
+    from waypost_rl.training.live_pool import HandlePool, HttpPool
+    from waypost_rl.training.recorded import RecordedPool
+
+    pool: DelegatePool
+    if isinstance(source, HttpSource):
+        pool = HttpPool(
+            source.base_url,
+            pooled,
+            api_key_env=source.api_key_env,
+            timeout_s=source.timeout_s,
+            at_once=source.at_once,
+            max_tokens=source.max_tokens,
+        )
+    else:
+        pool = HandlePool(
+            source.app,
+            pooled,
+            timeout_s=source.timeout_s,
+            at_once=source.at_once,
+            max_tokens=source.max_tokens,
+        )
+    if not config.cache:
+        return pool
+    folder = run / ANSWERS
+    folder.mkdir(parents=True, exist_ok=True)
+    return RecordedPool(pool, folder / f"worker_{rank}.jsonl")
