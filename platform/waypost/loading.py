@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def save_router(
     *,
     metrics: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    add_files: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Write a fitted router as an artifact.
 
@@ -67,6 +68,7 @@ def save_router(
             that the router can be fitted again with a rebuilt encoder.
         metrics: Numbers measured at training time.
         seed: Seed of the training run.
+        add_files: Called with the unfinished folder, to add files.
 
     Raises:
         NotFittedError: The router is not fitted.
@@ -102,13 +104,15 @@ def save_router(
         plugins=tuple(sources),
     )
 
-    def add_files(partial: Path) -> None:
+    def add_all_files(partial: Path) -> None:
         if encoder is not None and data.quality.size <= MAX_TRAINING_ROWS:
             write_routing_data(partial / TRAINING, data)
         for name, source in sources.items():
             pack_plugin(source, partial / PLUGIN / name)
+        if add_files is not None:
+            add_files(partial)
 
-    done = write_artifact(folder, manifest, arrays, add_files)
+    done = write_artifact(folder, manifest, arrays, add_all_files)
     router.version = done.version
     return done
 

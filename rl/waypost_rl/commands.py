@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from waypost.contracts.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from waypost_rl.importing import Imported
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group("rl")
@@ -24,7 +31,7 @@ def command() -> None:
     "--config",
     "config_path",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="YAML of the run; its keys are in the documentation.",
 )
 @click.option(
@@ -58,6 +65,49 @@ def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
     click.echo(f"{done.steps} steps{ended}, reward {done.reward:.3f} at the end -> {config.out}")
 
 
+def _artifact_options(candidate_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the options of the commands that write an artifact for a pool."""
+    options = [
+        click.option(
+            "--pool",
+            "pool_file",
+            required=True,
+            type=_FILE,
+            help="Serve file with the policy and the LLMs that it may query.",
+        ),
+        click.option(
+            "--out", required=True, help="Folder or URI of the artifact; replaced if it exists."
+        ),
+        click.option(
+            "--copy",
+            is_flag=True,
+            help="Put the policy's weights into the artifact, as its folder policy (hard links "
+            "where possible).",
+        ),
+        click.option(
+            "--policy", help="Entry that serves the policy.  [default: the entry with its model]"
+        ),
+        click.option(
+            "--candidate", "candidates", multiple=True, metavar="NAME=ENTRY", help=candidate_help
+        ),
+        click.option("--fallback", help="Entry that answers where the policy does not."),
+        click.option(
+            "--data",
+            "data_folder",
+            help="Routing data of the LLMs: their scores choose the fallback.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]..."),
+    ]
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
 @command.command(
     "import",
     epilog="Example: waypost rl import models/router-r1 --pool serve_configs/router_r1.yaml "
@@ -65,68 +115,84 @@ def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
 )
 @click.argument("model")
 @click.option(
-    "--pool",
-    "pool_file",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Serve file with the policy and the LLMs that it may query.",
-)
-@click.option("--out", required=True, help="Folder or URI of the artifact; replaced if it exists.")
-@click.option("--policy", help="Entry that serves MODEL.  [default: the entry with that model]")
-@click.option(
-    "--candidate",
-    "candidates",
-    multiple=True,
-    metavar="NAME=ENTRY",
-    help="Name that MODEL was trained with, and the entry that answers to it; repeat for several."
-    "  [default: all other entries under their own names]",
-)
-@click.option(
     "--prompt",
     "prompt_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="Prompt that MODEL was trained with: a text with {question}, and optionally {models} and "
     "{searches}.  [default: Waypost's]",
 )
-@click.option("--fallback", help="Entry that answers where the policy does not.")
-@click.option(
-    "--data", "data_folder", help="Routing data of the LLMs: their scores choose the fallback."
+@_artifact_options(
+    "Name that MODEL was trained with, and the entry that answers to it; repeat for several."
+    "  [default: all other entries under their own names]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 def import_(
     model: str,
-    pool_file: Path,
-    out: str,
-    policy: str | None,
-    candidates: tuple[str, ...],
     prompt_file: Path | None,
-    fallback: str | None,
-    data_folder: str | None,
-    as_json: bool,
+    pool_file: Path,
+    candidates: tuple[str, ...],
     parameters: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Make an artifact of router_r1 from the checkpoint of a trained policy.
 
     MODEL is a folder or a hub name: a whole causal language model in safetensors, with its
-    tokenizer. The artifact names it and holds its chat template; the weights stay where they are.
-    The pool serves them under an entry of its own.
+    tokenizer. The artifact names it and holds its chat template; without --copy the weights stay
+    where they are. The pool serves them under an entry of its own.
 
     Give --fallback, or --data with a score of each LLM. KEY=VALUE sets a parameter of the router.
     """
     from waypost_rl.importing import import_checkpoint
 
+    prompt = None if prompt_file is None else prompt_file.read_text(encoding="utf-8")
     found = import_checkpoint(
         model,
         pool_file,
-        out,
-        policy=policy,
         candidates=_pairs(candidates),
-        prompt=None if prompt_file is None else prompt_file.read_text(encoding="utf-8"),
-        fallback=fallback,
-        data_folder=data_folder,
+        prompt=prompt,
         overrides=parameters,
+        **options,
     )
+    _tell(found, pool_file, options["out"], as_json)
+
+
+@command.command(
+    "export",
+    epilog="Example: waypost rl export runs/r1 --copy --pool serve_configs/router_r1.yaml "
+    "--fallback qwen2.5-coder-0.5b --out artifacts/router_r1",
+)
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_artifact_options(
+    "Candidate of the training, and the entry that answers to it; repeat for several."
+    "  [default: the entry of the same name]"
+)
+def export(
+    run: Path,
+    pool_file: Path,
+    candidates: tuple[str, ...],
+    parameters: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make an artifact of router_r1 from a training run.
+
+    RUN is the folder of a run of `waypost rl train`. Prompt, descriptions, chat template and the
+    rules of episodes are those of the training. Without --copy the weights stay in RUN/policy.
+    The pool serves them under an entry of its own.
+
+    Give --fallback, or --data with a score of each LLM. KEY=VALUE sets a parameter of the router.
+    """
+    from waypost_rl.exporting import export_run
+
+    found = export_run(
+        run, pool_file, candidates=_pairs(candidates), overrides=parameters, **options
+    )
+    _tell(found, pool_file, options["out"], as_json)
+
+
+def _tell(found: Imported, pool_file: Path, out: str, as_json: bool) -> None:
+    from waypost_rl.importing import is_same
+
     manifest = found.manifest
     if as_json:
         shown = {"artifact": out, **manifest.model_dump(mode="json", exclude={"files"})}
@@ -136,13 +202,12 @@ def import_(
         llm.name: llm.name for llm in manifest.llms if llm.name != found.policy
     }
     click.echo(f"{manifest.router} {manifest.version} -> {out}")
-    click.echo(f"policy: {found.policy}, from {model}")
+    click.echo(f"policy: {found.policy}, from {found.model}")
     for spelling, name in delegates.items():
         click.echo(f"candidate: {spelling}" + ("" if spelling == name else f" -> {name}"))
-    if found.served_model != model:
-        click.echo(
-            f"note: {pool_file} serves {found.served_model or 'another model'} there", err=True
-        )
+    if not is_same(found.served_model, [found.model]):
+        served = found.served_model or "another model"
+        click.echo(f"note: {pool_file} serves {served} there", err=True)
     steps = 2 * manifest.parameters["max_turns"] + 1
     click.echo(f"set limits.max_steps of the Serve file to at least {steps}")
 

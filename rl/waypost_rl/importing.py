@@ -1,15 +1,15 @@
-"""Make a router_r1 artifact from a checkpoint of a trained policy; its weights are not copied."""
+"""Make a router_r1 artifact from a checkpoint of a trained policy."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from waypost.config import apply_overrides, read_yaml
+from waypost.config import apply_overrides, read_yaml, resolve_path
 from waypost.contracts.artifact import Manifest, check_target
 from waypost.contracts.errors import (
     ConfigError,
@@ -27,8 +27,10 @@ from waypost.registry import make_trainable
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored
 from waypost.weights import resolve
+from waypost_rl.copying import copy_checkpoint
 from waypost_rl.protocol import TAGS
 from waypost_rl.router import with_column
+from waypost_rl.run_file import POLICY
 
 _MARK = "waypost-question"
 
@@ -108,17 +110,32 @@ def _chat_of(folder: Path, model: str) -> tuple[tuple[str, str], tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How a policy was trained, where that is known.
+
+    Attributes:
+        parameters: Parameters of the router, which replace those of a checkpoint alone.
+        facts: Further facts for the manifest.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Imported:
     """The result of an import.
 
     Attributes:
         manifest: Of the artifact.
         policy: Entry of the pool that is the policy.
+        model: The policy's folder or hub name, which that entry has to serve.
         served_model: ``model`` of that entry's engine; None where its config has none.
     """
 
     manifest: Manifest
     policy: str
+    model: str
     served_model: str | None
 
 
@@ -133,6 +150,8 @@ def import_checkpoint(
     fallback: str | None = None,
     data_folder: str | Place | None = None,
     overrides: Sequence[str] = (),
+    copy: bool = False,
+    trained: Trained = Trained(),
 ) -> Imported:
     """Write a router_r1 artifact for the LLMs of a Serve file.
 
@@ -150,6 +169,8 @@ def import_checkpoint(
         data_folder: Routing data with facts and scores of the LLMs; None uses the names and
             prices of the pool file.
         overrides: ``key=value`` settings of the router's parameters; they take precedence.
+        copy: Whether the artifact contains the checkpoint, as its folder ``policy``.
+        trained: How the policy was trained.
 
     Raises:
         ConfigError: Pool file, names or parameters are wrong.
@@ -158,7 +179,8 @@ def import_checkpoint(
         ArtifactError, StorageError: The artifact cannot be written.
     """
     pool, models = _read_pool(pool_file)
-    entry = _policy_entry(model, policy, models, str(pool_file))
+    inside = f"{out}/{POLICY}"
+    entry = _policy_entry([inside, model] if copy else [model], policy, models, str(pool_file))
     _check_names(pool, entry, candidates, fallback)
     checkpoint = read_checkpoint(model)
     parameters = {
@@ -169,6 +191,7 @@ def import_checkpoint(
         "frame": list(checkpoint.frame),
         "reserved": list(checkpoint.reserved),
         "budget": False,
+        **trained.parameters,
     }
     router = make_trainable("router_r1", apply_overrides(parameters, overrides))
     with mirrored(out) as target:
@@ -183,10 +206,32 @@ def import_checkpoint(
             "model": model,
             "architecture": checkpoint.architecture,
             "config_sha256": checkpoint.config_sha256,
+            **trained.facts,
         }
-        metrics = {"training_queries": len(data), "llms": len(router.llms_), "learns": True}
-        manifest = save_router(router, target, data, metrics={**metrics, "checkpoint": source})
-    return Imported(manifest, entry, models[entry])
+        manifest = save_router(
+            router,
+            target,
+            data,
+            metrics={
+                "training_queries": len(data),
+                "llms": len(router.llms_),
+                "learns": True,
+                "checkpoint": source,
+            },
+            add_files=(lambda partial: copy_checkpoint(resolve(model), partial / POLICY))
+            if copy
+            else None,
+        )
+    return Imported(manifest, entry, inside if copy else model, models[entry])
+
+
+def pool_names(path: Path) -> list[str]:
+    """Return the names of the LLMs of a Serve file.
+
+    Raises:
+        ConfigError: It has no pool.
+    """
+    return [llm.name for llm in _read_pool(path)[0]]
 
 
 def _check_names(
@@ -238,19 +283,27 @@ def _read_pool(path: Path) -> tuple[list[LLMInfo], dict[str, str | None]]:
 
 
 def _policy_entry(
-    model: str, policy: str | None, models: Mapping[str, str | None], where: str
+    wanted: Sequence[str], policy: str | None, models: Mapping[str, str | None], where: str
 ) -> str:
+    """Return the entry of the policy: the named one, or the only one that serves it."""
     if policy is None:
-        found = [name for name, served in models.items() if served == model]
+        found = [name for name, served in models.items() if is_same(served, wanted)]
         if len(found) == 1:
             return found[0]
         what = f"{names(found)} all serve" if found else "no entry serves"
-        problem = f"{what} {model}; name the policy's entry with --policy"
+        problem = f"{what} {wanted[0]}; name the policy's entry with --policy"
         raise ConfigError([Fault(f"{where}: pool", problem)])
     if policy not in models:
         problem = f"the pool has no LLM {policy}; it has {names(list(models))}"
         raise ConfigError([Fault("--policy", problem)])
     return policy
+
+
+def is_same(served: str | None, wanted: Sequence[str]) -> bool:
+    """Return whether a model is one of others, which may be spelled as other paths."""
+    if served is None:
+        return False
+    return served in wanted or resolve_path(served) in map(resolve_path, wanted)
 
 
 def _outcomes(folder: Path, pool: Sequence[LLMInfo]) -> RoutingData:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,53 +28,13 @@ from waypost.contracts.step_router import (
     FinalAnswer,
     TrainableStepRouter,
 )
+from waypost_rl.constraints import Pairs, Template, Texts
 from waypost_rl.prompt import MAX_SEARCHES, budget_of, fill_template, render_prompt
 from waypost_rl.protocol import INFORMATION_TOKENS, STOP_STRINGS, Candidates, defuse
 from waypost_rl.served_episode import POLICY, SEARCH, Rules, play
 
 _FEATURE_CHARACTERS = 160
 _CONTINUED = "\n\nYour text so far, which you continue without repeating it:\n\n"
-
-
-@dataclass(frozen=True)
-class _Renamed:
-    """A mapping from names to names, or null."""
-
-    def allows(self, value: Any) -> bool:
-        if value is None:
-            return True
-        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
-        return bool(pairs) and all(isinstance(t, str) and t.strip() for pair in pairs for t in pair)
-
-    def __str__(self) -> str:
-        return "a mapping from the policy's name of an LLM to the pool's, or null"
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """A list of texts, of a fixed length or of any; optionally null."""
-
-    length: int | None = None
-
-    def allows(self, value: Any) -> bool:
-        if value is None:
-            return True
-        listed = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-        return listed and self.length in (None, len(value))
-
-    def __str__(self) -> str:
-        return f"a list of {self.length or 'some'} texts, or null"
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A prompt with the question, or null."""
-
-    def allows(self, value: Any) -> bool:
-        return value is None or (isinstance(value, str) and "{question}" in value)
-
-    def __str__(self) -> str:
-        return "a text that contains {question}, or null"
 
 
 class RouterR1(TrainableStepRouter):
@@ -103,6 +63,8 @@ class RouterR1(TrainableStepRouter):
             be measured.
         delegates: Name of an LLM in the prompt and in searches -> its name in the pool; None is
             all LLMs but the policy under their own names.
+        descriptions: Name of an LLM in the prompt -> its description there; an LLM that is not
+            named, and every LLM with None, is described by its size and strengths.
         fallback_llm: Name of the LLM that answers where the policy does not; None is the best
             single LLM at the request's lambda. With it, ``fit`` needs no measured outcomes.
         prompt: The policy's prompt, with ``{question}`` and optionally ``{models}``,
@@ -128,13 +90,15 @@ class RouterR1(TrainableStepRouter):
     router_family = "multi-round"
     needs_embeddings = False
     new_model_support = "few-shot"
+    artifact_commands = "`waypost rl import` or `waypost rl export`"
     parameter_constraints: ClassVar = {
         "policy_llm": Text(optional=True),
-        "delegates": _Renamed(),
+        "delegates": Pairs("the pool's"),
+        "descriptions": Pairs("its description", empty=True),
         "fallback_llm": Text(optional=True),
-        "prompt": _Template(),
-        "frame": _Texts(2),
-        "reserved": _Texts(),
+        "prompt": Template(),
+        "frame": Texts(2),
+        "reserved": Texts(),
         "budget": OneOf((True, False)),
         "corrective": OneOf((True, False)),
         "max_turns": Integer(1, 16),
@@ -147,6 +111,7 @@ class RouterR1(TrainableStepRouter):
         self,
         policy_llm: str | None = None,
         delegates: Mapping[str, str] | None = None,
+        descriptions: Mapping[str, str] | None = None,
         fallback_llm: str | None = None,
         prompt: str | None = None,
         frame: Sequence[str] | None = None,
@@ -160,6 +125,7 @@ class RouterR1(TrainableStepRouter):
     ) -> None:
         self.policy_llm = policy_llm
         self.delegates = delegates
+        self.descriptions = descriptions
         self.fallback_llm = fallback_llm
         self.prompt = prompt
         self.frame = frame
@@ -345,7 +311,9 @@ class RouterR1(TrainableStepRouter):
         return Rules(candidates, self.information_tokens, self.corrective, self._clean)
 
     def _policy_call(self, query: Query, allowed: Mapping[str, str], written: str) -> Call:
-        descriptions = {spelling: self._description(name) for spelling, name in allowed.items()}
+        descriptions = {
+            spelling: self._description(spelling, name) for spelling, name in allowed.items()
+        }
         question, turns = self._clean(query.text), self.max_turns
         lam = self.policy.lam if query.lam is None else query.lam
         budget = budget_of(lam) if self.budget else None
@@ -369,7 +337,9 @@ class RouterR1(TrainableStepRouter):
             raw=self.frame is not None,
         )
 
-    def _description(self, name: str) -> str:
+    def _description(self, spelling: str, name: str) -> str:
+        if self.descriptions is not None and spelling in self.descriptions:
+            return defuse(self.descriptions[spelling])
         llm = self.llms_[self.model_names.index(name)]
         feature = " ".join(llm.feature.split())[:_FEATURE_CHARACTERS]
         return defuse("; ".join(part for part in (llm.size, feature) if part))

@@ -61,6 +61,9 @@ class MetaRouter(ABC):
     router_family: ClassVar[RouterFamily] = "single-round"
     """What a request leads to. A listing reads this from the source, so it is a literal string."""
 
+    artifact_commands: ClassVar[str] = "`waypost train`"
+    """Commands that write its artifacts, for messages."""
+
     version: str = ""
     """Version of the trained artifact; empty for an untrained router."""
 

@@ -1,6 +1,6 @@
 """Find and build routers: built-in, from other distributions, and from plug-in folders."""
 
-from waypost.registry.classes import load_plugin_module, router_class
+from waypost.registry.classes import artifact_commands, load_plugin_module, router_class
 from waypost.registry.entries import (
     BUILTIN_NAMESPACE,
     ENTRY_POINT_GROUP,
@@ -18,6 +18,7 @@ __all__ = [
     "PLATFORM_ROUTERS",
     "RouterEntry",
     "RouterFacts",
+    "artifact_commands",
     "check_router",
     "find_router",
     "list_routers",

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from waypost.contracts.errors import MissingExtraError, PluginError, names
+from waypost.contracts.errors import MissingExtraError, PluginError, RegistryError, names
 from waypost.registry.entries import RouterEntry, find_router
 from waypost.registry.sources import ROUTER
 
@@ -31,6 +31,19 @@ def router_class(name: str, plugin_paths: Sequence[Path] | None = None) -> type[
         MissingExtraError: it needs a package that is not installed.
     """
     return load_class(find_router(name, plugin_paths))
+
+
+def artifact_commands(name: str) -> str:
+    """Return the commands that write artifacts of a router, for messages.
+
+    Args:
+        name: Name of a router; another text gives the command of routers in general.
+    """
+    general = "`waypost train`"
+    try:
+        return getattr(router_class(name), "artifact_commands", general)
+    except (RegistryError, PluginError, MissingExtraError):
+        return general
 
 
 def load_class(entry: RouterEntry) -> type[MetaRouter]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from waypost.config import parse, resolve_path
 from waypost.contracts.artifact import MANIFEST
-from waypost.contracts.errors import ConfigError, WaypostError
+from waypost.contracts.errors import ArtifactFormatError, ConfigError, WaypostError
 from waypost.engines import engine_class
+from waypost.registry import artifact_commands
 from waypost.secrets import key_ring
 from waypost.serve.changes import change_plan
 from waypost.serve.config import NodeArgs, ServeArgs, UserConfig
@@ -57,6 +58,12 @@ def plans_of(config: ServeConfig) -> dict[str, Plan]:
         application = config.application(name)
         if args.api_keys and not _gives_keys(application, args.gateway):
             client_keys()
+        for folder, router in _named(args).items():
+            if _is_absent(folder):
+                raise ArtifactFormatError(
+                    f"{resolve_path(folder)}: no {MANIFEST}; expected a folder written by "
+                    f"{artifact_commands(router)}"
+                )
         plans[name] = make_plan(args, str(config.path))
         if (changes := _user_config(application)) is not None:
             change_plan(plans[name], changes)
@@ -77,10 +84,13 @@ def examine(config: ServeConfig) -> list[str]:
     for name, args in config.args.items():
         application = config.application(name)
         changes = _user_config(application)
-        named = [*_named(args), *(() if changes is None else _named(changes))]
-        absent = [folder for folder in named if _is_absent(folder)]
+        named = {**_named(args), **({} if changes is None else _named(changes))}
+        absent = {folder: router for folder, router in named.items() if _is_absent(folder)}
         stored = [str(where) for where in map(place, named) if not isinstance(where, Path)]
-        remarks += [f"{folder} does not exist yet: waypost train writes it" for folder in absent]
+        remarks += [
+            f"{folder} does not exist yet: {artifact_commands(router)} writes it"
+            for folder, router in absent.items()
+        ]
         remarks += [f"{uri} is not read, so the pool is not compared with it" for uri in stored]
         if not absent and not stored:
             remarks += _unusable_environments(args, changes, str(config.path))
@@ -100,8 +110,11 @@ def _user_config(application: dict[str, Any]) -> UserConfig | None:
     return None
 
 
-def _named(args: ServeArgs | UserConfig) -> list[str]:
-    return [args.artifact] if args.artifact else list(args.routers.values())
+def _named(args: ServeArgs | UserConfig) -> dict[str, str]:
+    """Return the artifacts, and the name of each one's router as far as the file tells it."""
+    if args.artifact:
+        return {args.artifact: args.artifact.rstrip("/").rpartition("/")[2]}
+    return {folder: name for name, folder in args.routers.items()}
 
 
 def _is_absent(folder: str) -> bool:

@@ -14,7 +14,7 @@ from support.gateway import arguments, echo_pool
 from support.served import application, free_port
 from waypost import secrets
 from waypost.cli import command
-from waypost.contracts.errors import ConfigError, PoolMismatchError
+from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
 from waypost.serve import checks, launch
 from waypost.serve.config_file import validate_serve_config
 
@@ -74,7 +74,20 @@ def test_names_of_a_user_config_are_compared_too(artifact, tmp_path):
 def test_an_artifact_that_is_not_there_is_a_remark(tmp_path):
     done = check(file(tmp_path, tmp_path / "gone"))
     assert done.exit_code == 0
-    assert f"but {tmp_path / 'gone'} does not exist yet" in done.stderr
+    assert f"but {tmp_path / 'gone'} does not exist yet: `waypost train` writes it" in done.stderr
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_missing_artifact_names_the_commands_of_its_router(tmp_path, by_name):
+    missing = tmp_path / ("mine" if by_name else "router_r1")
+    args = arguments(missing)
+    if by_name:
+        args |= {"artifact": None, "routers": {"router_r1": str(missing)}}
+    path = file(tmp_path, missing, {"args": args})
+    wanted = "`waypost rl import` or `waypost rl export`"
+    assert f"{missing} does not exist yet: {wanted} writes it" in check(path).stderr
+    with pytest.raises(ArtifactFormatError, match=f"expected a folder written by {wanted}"):
+        checks.plans_of(validate_serve_config(path))
 
 
 def test_an_llm_without_a_key_is_a_remark(artifact, tmp_path, monkeypatch):
