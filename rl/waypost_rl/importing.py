@@ -27,12 +27,10 @@ from waypost.registry import make_trainable
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored
 from waypost.weights import resolve
+from waypost_rl.chat import Chat, chat_of
 from waypost_rl.copying import copy_checkpoint
-from waypost_rl.protocol import TAGS
 from waypost_rl.router import with_column
 from waypost_rl.run_file import POLICY
-
-_MARK = "waypost-question"
 
 
 @dataclass(frozen=True)
@@ -74,39 +72,23 @@ def read_checkpoint(model: str) -> Checkpoint:
             f"{model}: config.json names {what}; expected a causal language model. Merge an "
             "adapter, or take the value head off, and save it again"
         )
-    frame, reserved = _chat_of(folder, model)
+    chat = _chat_of(folder, model)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Checkpoint(model, str(found[0]), digest, frame, reserved)
+    return Checkpoint(model, str(found[0]), digest, chat.frame, chat.reserved)
 
 
-def _chat_of(folder: Path, model: str) -> tuple[tuple[str, str], tuple[str, ...]]:
+def _chat_of(folder: Path, model: str) -> Chat:
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise MissingExtraError("transformers", "serve") from None
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        added = tokenizer.added_tokens_decoder.values()
-        known = {*tokenizer.all_special_tokens, *(one.content for one in added if one.special)}
-        turn = [{"role": "user", "content": _MARK}]
-        text: str = (
-            tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-            if tokenizer.chat_template
-            else _MARK  # a base model continues the prompt
-        )
-        first = tokenizer(_MARK)["input_ids"][:1]
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise WeightsError(
             f"{model}: its tokenizer cannot be used ({type(error).__name__}: {error})"
         ) from error
-    before, mark, after = text.partition(_MARK)
-    if not mark or _MARK in after:
-        raise WeightsError(f"{model}: its chat template does not contain the message once")
-    bos = tokenizer.bos_token
-    if bos and first == [tokenizer.bos_token_id]:
-        before = before.removeprefix(bos)  # encoding the prompt adds it
-    tags = {f"<{end}{tag}>" for tag in TAGS for end in ("", "/")}
-    return (before, after), tuple(sorted(token for token in known - tags if token.strip()))
+    return chat_of(tokenizer, model)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from waypost.contracts.errors import SchemaError
-from waypost_rl.protocol import TAGS
+from waypost.contracts.records import LLMInfo
+from waypost_rl.protocol import TAGS, defuse
 
 MAX_SEARCHES = 4
 """Maximum searches of an episode, as in the paper. One more generation follows for the answer."""
@@ -103,5 +105,66 @@ def budget_of(lam: float) -> str:
     Quality - lambda x cost orders answers as (1 - alpha) x quality + alpha x cheapness does with
     alpha = lambda / (1 + lambda).
     """
-    alpha = 1.0 if math.isinf(lam) else lam / (1 + lam)
+    return budget_word(1.0 if math.isinf(lam) else lam / (1 + lam))
+
+
+def budget_word(alpha: float) -> str:
+    """Return the key of `BUDGETS` whose alpha is nearest to a weight of cost in [0, 1]."""
     return min(BUDGETS, key=lambda word: abs(BUDGETS[word] - alpha))
+
+
+_FEATURE_CHARACTERS = 160
+
+
+def describe(llm: LLMInfo) -> str:
+    """Return the size and the strengths of a candidate as one line for the prompt."""
+    feature = " ".join(llm.feature.split())[:_FEATURE_CHARACTERS]
+    return defuse("; ".join(part for part in (llm.size, feature) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptForm:
+    """The form of the prompt of one policy.
+
+    Attributes:
+        template: Template of `fill_template`; None is Waypost's own prompt.
+        frame: Text before and after the prompt: the policy's chat template.
+        reserved: Special tokens of the policy.
+        max_searches: Searches allowed, at least 1.
+    """
+
+    template: str | None = None
+    frame: tuple[str, str] = ("", "")
+    reserved: tuple[str, ...] = ()
+    max_searches: int = MAX_SEARCHES
+
+    def text(self, question: str, descriptions: Mapping[str, str], budget: str | None) -> str:
+        """Return the prompt in its frame; see `render_prompt`.
+
+        Raises:
+            SchemaError: See `render_prompt`.
+        """
+        question, most = self.clean(question), self.max_searches
+        prompt = (
+            render_prompt(question, descriptions, max_searches=most, budget=budget)
+            if self.template is None
+            else fill_template(
+                self.template, question, descriptions, max_searches=most, budget=budget
+            )
+        )
+        return f"{self.frame[0]}{prompt}{self.frame[1]}"
+
+    def clean(self, text: str) -> str:
+        """Break special tokens by a blank, so that a text cannot end the policy's turn.
+
+        One of a single character is replaced by the blank.
+        """
+        tokens = [token for token in self.reserved if token]
+        if not tokens:
+            return text
+        pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+        return re.sub(pattern, lambda match: _broken(match[0]), text)
+
+
+def _broken(token: str) -> str:
+    return f"{token[0]} {token[1:]}" if len(token) > 1 else " "

@@ -28,9 +28,10 @@ ActionFault = Literal[
 TAG_PATTERN = re.compile(rf"<(/?)({'|'.join(TAGS)})>")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 _PLACEHOLDERS = frozenset(
-    {"query", "your query", "the query", "sub-query", "subquery", "question", "your question",
-     "the question", "text", "content"}
-)  # fmt: skip
+    {"your query", "your-query", "the query", "your question", "the question"}
+)
+_WORDS = frozenset({"query", "question", "sub-query", "subquery", "text", "content"})
+"""Placeholders only in brackets: alone they can be real searches, unlike the prompt's own QUERY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def parse_search(body: str, candidates: Candidates) -> Delegate | Malformed:
         return Malformed("unknown_candidate")
     if not query:
         return Malformed("empty_query")
-    if is_ellipsis(query) or query.strip("<>[]{}()\"' ").lower() in _PLACEHOLDERS:
+    if is_ellipsis(query) or _is_placeholder(query):
         return Malformed("placeholder")
     if any(_mentions(query, name) for name in (spelling, candidate)):
         return Malformed("repeats_name")
@@ -122,6 +123,14 @@ def parse_search(body: str, candidates: Candidates) -> Delegate | Malformed:
 def is_ellipsis(text: str) -> bool:
     """Return whether a text consists of whitespace and dots only; an empty text does."""
     return not text.replace("\u2026", "").replace(".", "").strip()
+
+
+def _is_placeholder(query: str) -> bool:
+    bare = query.strip("<>[]{}()\"' ")
+    bracketed = query[0] in "<[{(" and query[-1] in ">]})"
+    return (
+        bare == "QUERY" or bare.lower() in _PLACEHOLDERS or (bracketed and bare.lower() in _WORDS)
+    )
 
 
 def _mentions(query: str, name: str) -> bool:

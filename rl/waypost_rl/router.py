@@ -6,7 +6,6 @@ own to other LLMs, reads their replies, and answers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -29,11 +28,11 @@ from waypost.contracts.step_router import (
     TrainableStepRouter,
 )
 from waypost_rl.constraints import Pairs, Template, Texts
-from waypost_rl.prompt import MAX_SEARCHES, budget_of, fill_template, render_prompt
+from waypost_rl.prompt import MAX_SEARCHES, PromptForm, budget_of, describe
 from waypost_rl.protocol import INFORMATION_TOKENS, STOP_STRINGS, Candidates, defuse
-from waypost_rl.served_episode import POLICY, SEARCH, Rules, play
+from waypost_rl.rules import Rules
+from waypost_rl.served_episode import POLICY, SEARCH, play
 
-_FEATURE_CHARACTERS = 160
 _CONTINUED = "\n\nYour text so far, which you continue without repeating it:\n\n"
 
 
@@ -308,49 +307,40 @@ class RouterR1(TrainableStepRouter):
     def _rules(self, allowed: Mapping[str, str]) -> Rules:
         own = tuple(dict.fromkeys(allowed.values()))
         candidates = Candidates(own, {k: v for k, v in allowed.items() if k != v})
-        return Rules(candidates, self.information_tokens, self.corrective, self._clean)
+        return Rules(
+            candidates,
+            self.max_turns,
+            self.information_tokens,
+            self.corrective,
+            self._form().clean,
+        )
+
+    def _form(self) -> PromptForm:
+        before, after = self.frame or ("", "")
+        reserved = tuple(self.reserved or ())
+        return PromptForm(self.prompt, (before, after), reserved, self.max_turns)
 
     def _policy_call(self, query: Query, allowed: Mapping[str, str], written: str) -> Call:
         descriptions = {
             spelling: self._description(spelling, name) for spelling, name in allowed.items()
         }
-        question, turns = self._clean(query.text), self.max_turns
         lam = self.policy.lam if query.lam is None else query.lam
         budget = budget_of(lam) if self.budget else None
-        prompt = (
-            render_prompt(question, descriptions, max_searches=turns, budget=budget)
-            if self.prompt is None
-            else fill_template(
-                self.prompt, question, descriptions, max_searches=turns, budget=budget
-            )
-        )
-        if self.frame is not None:
-            text = f"{self.frame[0]}{prompt}{self.frame[1]}{written}"
-        else:
-            text = f"{prompt}{_CONTINUED}{written}" if written else prompt
+        prompt = self._form().text(query.text, descriptions, budget)
+        raw = self.frame is not None
         return Call(
             self.policy_llm or "",
-            text,
+            f"{prompt}{'' if raw or not written else _CONTINUED}{written}",
             self.policy_tokens,
             purpose=POLICY,
             stop=STOP_STRINGS,
-            raw=self.frame is not None,
+            raw=raw,
         )
 
     def _description(self, spelling: str, name: str) -> str:
         if self.descriptions is not None and spelling in self.descriptions:
             return defuse(self.descriptions[spelling])
-        llm = self.llms_[self.model_names.index(name)]
-        feature = " ".join(llm.feature.split())[:_FEATURE_CHARACTERS]
-        return defuse("; ".join(part for part in (llm.size, feature) if part))
-
-    def _clean(self, text: str) -> str:
-        """Break special tokens of the policy by a blank, so that a text cannot end its turn."""
-        tokens = [token for token in self.reserved or () if token]
-        if not tokens:
-            return text
-        pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
-        return re.sub(pattern, lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return describe(self.llms_[self.model_names.index(name)])
 
 
 def with_column(data: RoutingData, llm: LLMInfo) -> RoutingData:

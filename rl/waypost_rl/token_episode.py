@@ -33,11 +33,13 @@ class TokenEpisode:
         question: What is asked, with the accepted answers.
         prompt_ids: Tokens of the prompt.
         segments: What follows the prompt. Environment segments have mask 0.
-        calls: The calls that reached a candidate, in order.
+        calls: The calls that were sent to a candidate, in order; a failed one has no output tokens.
         turns: Generations of the policy so far.
         pending: The search to send next; None if the policy writes next or the episode is over.
         done: Whether the episode is over.
         alpha: Weight of cost in its reward, in [0, 1).
+        answered: Searches that got a reply, with it. One of them is not sent again.
+        failed_calls: Calls without a reply.
     """
 
     question: Question
@@ -48,12 +50,20 @@ class TokenEpisode:
     pending: Delegate | None = None
     done: bool = False
     alpha: float = 0.0
+    answered: tuple[tuple[Delegate, str], ...] = ()
+    failed_calls: int = 0
 
     def add(self, author: Author, ids: tuple[int, ...], text: str) -> TokenEpisode:
         """Return the episode with one more segment; one without tokens is left out."""
         if not ids:
             return self
         return replace(self, segments=(*self.segments, TokenSegment(author, ids, text)))
+
+    @property
+    def told_ids(self) -> tuple[int, ...]:
+        """Tokens of the environment that follow the policy's last generation; () if none do."""
+        last = self.segments[-1] if self.segments else None
+        return last.ids if last is not None and last.author == "environment" else ()
 
     @property
     def response_ids(self) -> tuple[int, ...]:

@@ -50,8 +50,9 @@ class Sampler(Protocol):
 
         Args:
             added: Row -> tokens of the environment that follow the row's context: the prompt at
-                first, then what the environment adds. At least one token a row. What was sampled
-                is part of the context already.
+                first, at least one token; then what the environment adds, which is empty where it
+                says nothing (a malformed action that is not corrected). What was sampled is part
+                of the context already.
             max_tokens: Row -> maximum tokens of this generation, at least 1.
 
         Returns:
