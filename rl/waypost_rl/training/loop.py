@@ -233,7 +233,7 @@ def _numbers(sums: Mapping[str, float], parts: Parts) -> dict[str, Any]:
         "failed_calls": sums["failed_calls"] / episodes,
         "rollout_s": rollout_s,
         "tokens_per_s": sums["tokens"] / rollout_s if rollout_s > 0 else 0.0,
-        "route_entropy": routes.normalised_entropy(calls) if asked else None,
+        "route_entropy": routes.evenness(calls) if asked else None,
         **{f"route/{name}": count / asked if asked else 0.0 for name, count in calls.items()},
     }
 

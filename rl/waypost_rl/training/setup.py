@@ -22,7 +22,7 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import read_llms
 from waypost.weights import resolve
 from waypost_rl.chat import TokenizerCodec, chat_of
-from waypost_rl.environment import Environment, Limits, PromptTooLongError
+from waypost_rl.environment import Environment, Limits
 from waypost_rl.prompt import PromptForm, describe
 from waypost_rl.protocol import Candidates
 from waypost_rl.reward import Call as PricedCall
@@ -31,6 +31,7 @@ from waypost_rl.training.config import ReplayedSource, RunConfig
 from waypost_rl.training.parts import Ask, DelegatePool, Learner, Sampler
 from waypost_rl.training.pools import open_pool
 from waypost_rl.training.replayed_pool import read_questions
+from waypost_rl.training.rollout import fitting
 from waypost_rl.training.workers import Worker
 
 logger = logging.getLogger(__name__)
@@ -197,15 +198,10 @@ def _questions(config: RunConfig, environment: Environment) -> list[Question]:
         max_characters=of.max_characters,
         seed=config.seed,
     )
-    kept = []
-    for question in found:
-        with suppress(PromptTooLongError):
-            environment.start(question, config.reward.alphas[0])
-            kept.append(question)
-    if len(kept) < len(found):
-        left = len(found) - len(kept)
+    kept, left_out = fitting(found, environment, config.reward.alphas[0])
+    if left_out:
         logger.info("%d of %d questions are left out: their prompts are longer than "
-                    "episode.prompt_tokens", left, len(found))  # fmt: skip
+                    "episode.prompt_tokens", left_out, len(found))  # fmt: skip
     if not kept:
         problem = "no question is left: none was found, or all prompts are too long"
         raise ConfigError([Fault("questions", problem)])
@@ -272,7 +268,8 @@ def _warm_start(
         questions, environment, pool, environment.codec.encode, settings, config.seed,
         config.reward.alphas,
     )  # fmt: skip
-    warm_start(base, out, runner.run(making), settings, config.seed)
+    warm_start(base, out, runner.run(making), settings, config.seed,
+               bf16=config.ppo.mixed_precision == "bf16")  # fmt: skip
 
 
 def _learner(config: RunConfig, base: Path, worker: Worker) -> Learner:

@@ -179,6 +179,7 @@ def warm_start(
         episodes: What it learns.
         settings: Of the warm start.
         seed: Of the order.
+        bf16: Compute in bfloat16; weights are float32 in any case.
 
     Returns:
         Mean cross-entropy of the policy's tokens, in nats, of each step.
@@ -191,7 +192,7 @@ def warm_start(
         base, torch_dtype=torch.float32, local_files_only=True
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    losses = _fit(model, episodes, settings, seed)
+    losses = _fit(model, episodes, settings, seed, bf16)
     with replacing_folder(out) as partial:
         model.save_pretrained(partial, safe_serialization=True)
         tokenizer.save_pretrained(partial)
@@ -199,7 +200,11 @@ def warm_start(
 
 
 def _fit(
-    model: Any, episodes: Sequence[SyntheticEpisode], settings: WarmStartConfig, seed: int
+    model: Any,
+    episodes: Sequence[SyntheticEpisode],
+    settings: WarmStartConfig,
+    seed: int,
+    bf16: bool,
 ) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     steps = settings.epochs * -(-len(episodes) // settings.batch_size)
@@ -215,7 +220,8 @@ def _fit(
         for batch in batches:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - len(losses) / steps)
-            loss = _loss(model, [episodes[at] for at in batch])
+            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = _loss(model, [episodes[at] for at in batch])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
