@@ -122,6 +122,21 @@ def entropy_bonus(episodes: Sequence[TokenEpisode], eta: float) -> list[float]:
     ]
 
 
+def evenness(chosen: Mapping[str, float]) -> float:
+    """Return the entropy of choices divided by its maximum, in [0, 1].
+
+    Args:
+        chosen: Every candidate -> how often it was asked.
+
+    Returns:
+        0 with one candidate, or where none was asked.
+    """
+    total, most = sum(chosen.values()), math.log(max(1, len(chosen)))
+    if total <= 0 or most <= 0:
+        return 0.0
+    return min(1.0, _entropy(count / total for count in chosen.values()) / most)
+
+
 def _shares(chosen: Counter[str]) -> dict[str, float]:
     total = chosen.total()
     return {name: count / total for name, count in chosen.items()}

@@ -1,6 +1,6 @@
 """PPO by TRL 0.11.4: the only module that imports TRL.
 
-What differs from TRL's trainer, each with a test in tests/rl/test_trl_compat.py:
+What differs from TRL's trainer, each with a test in tests/rl/training/test_trl_compat.py:
 
 - Advantages are carried over the gaps of masked tokens (`waypost_rl.training.advantages`).
 - A mini-batch whose probability ratio is above the limit is left out before the optimizer. TRL

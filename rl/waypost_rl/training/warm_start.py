@@ -170,6 +170,8 @@ def warm_start(
     episodes: Sequence[SyntheticEpisode],
     settings: WarmStartConfig,
     seed: int,
+    *,
+    bf16: bool = False,
 ) -> list[float]:
     """Train a base model on synthetic episodes and write it to a folder; return the losses.
 
@@ -223,7 +225,7 @@ def _fit(
             with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = _loss(model, [episodes[at] for at in batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(float(loss.detach()))
