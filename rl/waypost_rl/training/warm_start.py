@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ _CONCLUSIONS = (
 )
 _LETTER = re.compile(r"answer is \(?([A-Z])\)?")
 _ANSWER_WORDS = 12
+_PART_TOKENS = 1536
 
 
 @dataclass(frozen=True)
@@ -222,20 +223,36 @@ def _fit(
         for batch in batches:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - len(losses) / steps)
-            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = _loss(model, [episodes[at] for at in batch])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            learned = sum(sum(episodes[at].mask[1:]) for at in batch)
+            total = 0.0
+            for part in _parts([episodes[at] for at in batch]):
+                with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+                    loss = _loss(model, part) / learned
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            losses.append(float(loss.detach()))
-            if len(losses) % 20 == 0 or len(losses) == steps:
+            losses.append(total)
+            if len(losses) % 5 == 0 or len(losses) == steps:
                 logger.info("warm start %d/%d: loss %.3f", len(losses), steps, losses[-1])
     return losses
 
 
+def _parts(batch: Sequence[SyntheticEpisode]) -> Iterator[list[SyntheticEpisode]]:
+    """Yield the episodes in parts of at most `_PART_TOKENS` tokens, or single ones: for memory."""
+    part: list[SyntheticEpisode] = []
+    for one in batch:
+        longest = max(len(other.ids) for other in (*part, one))
+        if part and (len(part) + 1) * longest > _PART_TOKENS:
+            yield part
+            part = []
+        part.append(one)
+    yield part
+
+
 def _loss(model: Any, batch: Sequence[SyntheticEpisode]) -> Tensor:
-    """Return the mean cross-entropy of the policy's tokens."""
+    """Return the sum of the cross-entropy of the policy's tokens."""
     longest = max(len(one.ids) for one in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     own = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -249,5 +266,5 @@ def _loss(model: Any, batch: Sequence[SyntheticEpisode]) -> Tensor:
     # logits of the learned tokens alone: a vocabulary is wide
     chosen = own[:, 1:]
     logits = model.lm_head(hidden[:, :-1][chosen]).float()
-    loss: Tensor = torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen])
+    loss: Tensor = torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen], reduction="sum")
     return loss
