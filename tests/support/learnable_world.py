@@ -78,23 +78,26 @@ def write_answers(folder: Path, questions: int = 256) -> Path:
             said = {"strong": right, "cheap": right}
             if random.random() > CHEAP_RIGHT:
                 said["cheap"] = (right + 1) % 4
-            for name in CANDIDATES:
-                rows.append(
-                    {
-                        "query_id": f"{split}-{at}",
-                        "task_name": "letters",
-                        "query": "Which letter A B C D",
-                        "ground_truth": "ABCD"[right],
-                        "metric": "letter",
-                        "choices": choices,
-                        "model_name": name,
-                        "response": "ABCD"[said[name]],
-                        "performance": float(said[name] == right),
-                        "input_tokens": 10,
-                        "output_tokens": TOKENS,
-                        "cost_usd": TOKENS * PRICES[name] / 1e6,
-                    }
-                )
+            question = {
+                "query_id": f"{split}-{at}",
+                "task_name": "letters",
+                "query": "Which letter A B C D",
+                "ground_truth": "ABCD"[right],
+                "metric": "letter",
+                "choices": choices,
+                "input_tokens": 10,
+                "output_tokens": TOKENS,
+            }
+            rows += [
+                question
+                | {
+                    "model_name": name,
+                    "response": "ABCD"[said[name]],
+                    "performance": float(said[name] == right),
+                    "cost_usd": TOKENS * PRICES[name] / 1e6,
+                }
+                for name in CANDIDATES
+            ]
         pq.write_table(pa.Table.from_pylist(rows), folder / f"routing_{split}.parquet")
     return folder
 

@@ -32,7 +32,7 @@ from waypost.pipelines.data.config import DataConfig, load_data_config
 from waypost.pipelines.data.responses import LLMProgress
 from waypost.pipelines.evaluation.run import EvaluateConfig
 from waypost.pipelines.evaluation.write import DECISIONS, evaluate_to
-from waypost.pipelines.ray_session import ray_session
+from waypost.ray_session import ray_session
 from waypost.report.numbers import UNKNOWN, fixed, percent, plain, usd
 from waypost.report.tables import Report, written
 

@@ -187,7 +187,7 @@ def measure(case: Case, workers: int, folder: Path) -> dict[str, Any]:
         begin to fit (mean over workers); ``last``, the last row is recorded; ``end``, Ray has
         stopped. Also ``fit_seconds`` of all trials, ``trials`` done, ``scores`` by setting.
     """
-    from waypost.pipelines.ray_session import ray_session
+    from waypost.ray_session import ray_session
     from waypost.tune.ray_tune import measure_packed
     from waypost.tune.trial import measure_here
 

@@ -28,7 +28,7 @@ from waypost.contracts.routing_data import read_routing_data
 from waypost.pipelines.data.split import split_folder
 from waypost.pipelines.evaluation.inputs import reason
 from waypost.pipelines.evaluation.resplit import SHARE
-from waypost.pipelines.ray_session import ray_session
+from waypost.ray_session import ray_session
 from waypost.report.numbers import UNKNOWN, fixed, plain, usd
 from waypost.tune.config import TuneConfig, read_sweep
 from waypost.tune.journal import TrialRow

@@ -59,7 +59,7 @@ def command(
 
     On SIGHUP the file is read again. A file without faults is applied while requests are served.
     """
-    from waypost.pipelines.ray_session import results_only
+    from waypost.ray_session import results_only
     from waypost.serve import checks, launch
     from waypost.serve.config_file import validate_serve_config
 

@@ -26,8 +26,8 @@ from waypost.metrics.intervals import interval
 from waypost.metrics.measure import Measured
 from waypost.pipelines.data.embeddings import Progress, query_embeddings
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
-from waypost.pipelines.ray_session import ray_session
 from waypost.pipelines.train import TrainConfig, train
+from waypost.ray_session import ray_session
 from waypost.report.drawing import require_matplotlib
 from waypost.storage import Place, local_copy, mirrored
 from waypost.tune import report as reports

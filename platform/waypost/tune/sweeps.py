@@ -14,7 +14,7 @@ from pydantic import Field
 from waypost.config import StrictModel, apply_overrides, parse, read_yaml
 from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.pipelines.evaluation.inputs import reason
-from waypost.pipelines.ray_session import ray_session
+from waypost.ray_session import ray_session
 from waypost.registry import router_class
 from waypost.report.folder import write_json
 from waypost.report.numbers import table

@@ -39,7 +39,7 @@ from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_confi
 from waypost.pipelines.data.embeddings import Progress, keep_embeddings
 from waypost.pipelines.data.llm_run import LLMRun, start_scorers
 from waypost.pipelines.data.questions_table import Texts, question_table, strata
-from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.ray_session import quiet_ray_data, ray_session
 from waypost.scorers import SCORER_VERSION, metric_name
 from waypost.secrets import key_ring
 from waypost.storage.uri import Uri, is_uri

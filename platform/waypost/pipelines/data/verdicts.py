@@ -33,7 +33,7 @@ from waypost.pipelines.data.calls.requests import cell_id
 from waypost.pipelines.data.calls.worker import ANSWERS
 from waypost.pipelines.data.config import DataConfig, LLMConfig, load_data_config, run_folder
 from waypost.pipelines.data.responses import actor_cpus, cells_folder
-from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.ray_session import quiet_ray_data, ray_session
 from waypost.storage import place
 
 logger = logging.getLogger(__name__)

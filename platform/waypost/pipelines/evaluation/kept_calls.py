@@ -29,7 +29,7 @@ from waypost.pipelines.data.config import LLMConfig
 from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.data.responses import actor_cpus
 from waypost.pipelines.evaluation.pool import CallablePool, Sampling
-from waypost.pipelines.ray_session import quiet_ray_data, ray_session
+from waypost.ray_session import quiet_ray_data, ray_session
 from waypost.storage import alone_in
 
 logger = logging.getLogger(__name__)

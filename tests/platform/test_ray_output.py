@@ -11,11 +11,11 @@ import time
 import click
 import pytest
 
-from waypost.pipelines.ray_session import ray_session, results_only, without_first_words
+from waypost.ray_session import ray_session, results_only, without_first_words
 
 
 def test_what_the_listener_prints_is_no_result(capsys, caplog):
-    caplog.set_level(logging.DEBUG, logger="waypost.pipelines.ray_session")
+    caplog.set_level(logging.DEBUG, logger="waypost.ray_session")
     with results_only():
         sys.stdout.write("ours\n")
         thread = threading.Thread(
@@ -53,7 +53,7 @@ def test_what_was_said_is_there_after_a_failure(capfd):
 
 @pytest.mark.ray
 def test_a_worker_that_dies_is_not_on_standard_output(capfd, caplog):
-    caplog.set_level(logging.DEBUG, logger="waypost.pipelines.ray_session")
+    caplog.set_level(logging.DEBUG, logger="waypost.ray_session")
     told: list[str] = []
     with ray_session(tell=told.append):
         import ray
