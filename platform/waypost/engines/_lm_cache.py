@@ -6,6 +6,7 @@ are imported when a `transformers` engine starts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,46 +36,102 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is not typed for my
         self.layers: list[Any] = []  # transformers 5 looks here for layers of special kinds
         self.lengths: list[int] = []
         self.end = 0
-        self._new = 0
+        self._rows: list[int] = []  # those that take part in the current step
+        self._new: list[int] = []  # their new tokens
         self._room = 0
         self._at = torch.empty(0, dtype=torch.long)
+        self._index = torch.empty(0, dtype=torch.long)
         self._states: dict[int, list[Tensor]] = {}  # layer -> [keys, values], rows first
 
-    def begin(self, new_tokens: int, device: torch.device) -> Tensor:
-        """Prepare a step that adds tokens to every row.
+    def reserve(self, tokens: int) -> None:
+        """Let the rows have room for so many tokens each when they next grow."""
+        self._room = max(self._room, tokens)
+
+    def begin(
+        self, new: Sequence[int], device: torch.device, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Prepare a step that adds tokens to rows.
+
+        Rows with fewer new tokens than others have their tokens at the end of the step's width,
+        behind pads, which are not stored. So the last column is the last token of every row.
 
         Args:
-            new_tokens: How many; more than one only where the cache has a single row.
+            new: New tokens of each row that takes part, at least 1.
             device: Where the model is.
+            rows: Those rows; None for all. Neighbours in their order are read in place, others
+                are copied in each layer.
 
-        Returns the positions of the new tokens, int64 (rows, new_tokens).
+        Returns the positions of the new tokens, int64 (rows, most new tokens). A pad has a
+        position that its row has a key for.
         """
-        self._new = new_tokens
-        self.end = max(self.lengths) + new_tokens
+        self._rows = list(range(len(self.lengths)) if rows is None else rows)
+        self._new = list(new)
+        lengths = [self.lengths[row] for row in self._rows]
+        width = max(new)
+        self.end = max(length + count for length, count in zip(lengths, new, strict=True))
         if self.end > self._room:
             self._room = max(self.end, self._room * 2, _TOKENS)
-        self._at = torch.tensor(self.lengths, device=device)
-        return self._at[:, None] + torch.arange(new_tokens, device=device)
+        self._at = torch.tensor(lengths, device=device)
+        self._index = torch.tensor(self._rows, device=device)
+        if width == 1:
+            return self._at[:, None]
+        first = self._at - width + torch.tensor(self._new, device=device)
+        return (first[:, None] + torch.arange(width, device=device)).clamp_(min=0)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Store a layer's new states, (rows, heads, new tokens, width); return all of them."""
         new = (key_states, value_states)
+        width = key_states.shape[2]
         states = self._states.get(layer_idx)
-        if states is None or states[0].shape[2] < self._room or states[0].shape[0] < len(new[0]):
+        if (
+            states is None
+            or states[0].shape[2] < self._room
+            or states[0].shape[0] < len(self.lengths)
+        ):
             states = self._grow(layer_idx, new)
-        rows = len(self.lengths)
         for store, state in zip(states, new, strict=True):
-            if rows == 1:
-                store[:1, :, self.end - self._new : self.end] = state
-            else:
-                store[torch.arange(rows, device=state.device), :, self._at] = state[:, :, 0]
-        return states[0][:rows, :, : self.end], states[1][:rows, :, : self.end]
+            if width == 1 and len(self._rows) > 1:
+                store[self._index, :, self._at] = state[:, :, 0]
+                continue
+            for of, (row, count) in enumerate(zip(self._rows, self._new, strict=True)):
+                length = self.lengths[row]
+                store[row, :, length : length + count] = state[of, :, width - count :]
+        return self._seen(states[0]), self._seen(states[1])
+
+    def _seen(self, store: Tensor) -> Tensor:
+        first, count = self._rows[0], len(self._rows)
+        if self._rows == list(range(first, first + count)):
+            return store[first : first + count, :, : self.end]
+        return store[self._index, :, : self.end]
 
     def commit(self) -> None:
         """Count the tokens of the step; call it after the forward pass."""
-        self.lengths = [length + self._new for length in self.lengths]
+        for row, count in zip(self._rows, self._new, strict=True):
+            self.lengths[row] += count
+
+    def open(self, rows: int) -> None:
+        """Add empty rows."""
+        self.lengths += [0] * rows
+
+    def share(self, row: int, rows: Sequence[int]) -> None:
+        """Let other, empty rows begin with the tokens of a row."""
+        length = self.lengths[row]
+        for states in self._states.values():
+            for store in states:
+                store[list(rows), :, :length] = store[row, :, :length]
+        for other in rows:
+            self.lengths[other] = length
+
+    def swap(self, row: int, other: int) -> None:
+        """Exchange two rows."""
+        lengths = self.lengths
+        most = max(lengths[row], lengths[other])
+        lengths[row], lengths[other] = lengths[other], lengths[row]
+        for states in self._states.values():
+            for store in states:
+                store[[row, other], :, :most] = store[[other, row], :, :most]
 
     def append(self, other: RowCache) -> None:
         """Take over the one row of another cache as the last row."""
@@ -122,7 +179,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is not typed for my
 
     def get_seq_length(self, layer_idx: int | None = 0) -> int:
         """Return the longest row's tokens before the current step."""
-        return self.end - self._new
+        return self.end - max(self._new, default=0)
 
     def get_max_length(self) -> int | None:
         """Return None: the cache grows (transformers 4.45)."""

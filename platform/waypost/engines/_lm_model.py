@@ -68,19 +68,24 @@ class LanguageModel(ModelText):
             raise WeightsError(f"{name}: {path} does not load on {device}: {error}") from error
         return cls(model, tokenizer, name)
 
-    def next_logits(self, ids: Sequence[Sequence[int]], cache: RowCache) -> Tensor:
-        """Run the model on the next tokens of each row and keep their states in the cache.
+    def next_logits(
+        self, ids: Sequence[Sequence[int]], cache: RowCache, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Run the model on the next tokens of some rows and keep their states in the cache.
 
         Args:
-            ids: (rows, new tokens); several rows take one token each.
-            cache: What came before; its rows are those of `ids`.
+            ids: Row -> its new tokens, at least one.
+            cache: What came before.
+            rows: Rows of the cache that `ids` belongs to; None for all of them.
 
         Returns float32 logits of each row's last token, (rows, vocabulary).
         """
-        positions = cache.begin(len(ids[0]), self.device)
+        positions = cache.begin([len(one) for one in ids], self.device, rows)
+        width = positions.shape[1]
+        padded = [[0] * (width - len(one)) + list(one) for one in ids]
         keep = "logits_to_keep" if "logits_to_keep" in self._forward_names else "num_logits_to_keep"
         output = self._model(
-            input_ids=torch.tensor(ids, device=self.device),
+            input_ids=torch.tensor(padded, device=self.device),
             attention_mask=self._masks(positions, cache.end),
             position_ids=positions,
             past_key_values=cache,
@@ -110,9 +115,12 @@ class LanguageModel(ModelText):
     def _check(self) -> None:
         layers = set(getattr(self._config, "layer_types", None) or ()) - _KNOWN_LAYERS
         why = ", ".join(sorted(layers))
+        old = transformers.__version__.startswith("4.")
         if self._config.is_encoder_decoder or "position_ids" not in self._forward_names:
             why = "it is no decoder with position_ids"
-        elif self._mixed and transformers.__version__.startswith("4."):
+        elif old and not getattr(self._model, "_supports_cache_class", True):
+            why = "its cache has another form before transformers 5"
+        elif old and self._mixed:
             why = "layers with and without a sliding window need transformers 5"
         if why:
             raise WeightsError(
