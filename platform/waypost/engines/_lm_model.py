@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from waypost.contracts.errors import WeightsError
 from waypost.engines._lm_cache import RowCache
+from waypost.engines._lm_grouped import packed_queries
 from waypost.engines._lm_prompt import ModelText
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class LanguageModel(ModelText):
         self._model = model.eval()
         self._forward_names = set(inspect.signature(model.forward).parameters)
         self._window, self._mixed = self._attention()
+        sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
+        self._packs = sdpa and transformers.__version__.startswith("4.")
         self._check()
         self.context_length = self._context()
 
@@ -84,14 +88,16 @@ class LanguageModel(ModelText):
         width = positions.shape[1]
         padded = [[0] * (width - len(one)) + list(one) for one in ids]
         keep = "logits_to_keep" if "logits_to_keep" in self._forward_names else "num_logits_to_keep"
-        output = self._model(
-            input_ids=torch.tensor(padded, device=self.device),
-            attention_mask=self._masks(positions, cache.end),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **({keep: 1} if keep in self._forward_names else {}),
-        )
+        packed = self._packs and width == 1
+        with packed_queries(self._model) if packed else nullcontext():
+            output = self._model(
+                input_ids=torch.tensor(padded, device=self.device),
+                attention_mask=self._masks(positions, cache.end),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                **({keep: 1} if keep in self._forward_names else {}),
+            )
         cache.commit()
         logits: Tensor = output.logits[:, -1].float()
         return logits

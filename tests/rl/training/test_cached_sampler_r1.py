@@ -45,3 +45,22 @@ def test_adapters_take_part_and_their_dropout_does_not():
 def test_a_cache_of_the_old_form_is_refused():
     with pytest.raises(WeightsError, match="cache has another form before transformers 5"):
         CachedSampler(policy("gpt2"), tokenizer())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_packed_query_heads_give_the_logits_of_repeated_keys(kind):
+    from waypost.engines._lm_cache import RowCache
+    from waypost.engines._lm_model import LanguageModel
+
+    model = LanguageModel(policy(kind), tokenizer(), "tiny")
+    assert model._packs
+    found = []
+    with torch.no_grad():
+        for packs in (True, False):
+            model._packs = packs
+            cache = RowCache()
+            cache.open(3)
+            model.next_logits([[1, 2, 3, 4], [5], [6, 7]], cache)
+            found.append(model.next_logits([[8], [9], [10]], cache))
+    assert torch.allclose(*found, atol=1e-5)
+    assert model._model.model.layers[0].self_attn.num_key_value_groups == 2
