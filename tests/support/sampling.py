@@ -13,6 +13,7 @@ from waypost.testing.tiny_model import stand_in
 
 VOCABULARY = 257
 SIZES = {
+    "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -20,18 +21,18 @@ SIZES = {
     "num_key_value_heads": 2,
 }
 CONFIGS = {
-    "llama": lambda: LlamaConfig(vocab_size=VOCABULARY, **SIZES),
-    "qwen2": lambda: Qwen2Config(vocab_size=VOCABULARY, tie_word_embeddings=True, **SIZES),
-    "mistral": lambda: MistralConfig(vocab_size=VOCABULARY, sliding_window=4096, **SIZES),
+    "llama": lambda **more: LlamaConfig(**SIZES | more),
+    "qwen2": lambda **more: Qwen2Config(tie_word_embeddings=True, **SIZES | more),
+    "mistral": lambda **more: MistralConfig(sliding_window=4096, **SIZES | more),
     "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4),
 }
 LENGTHS = {0: 30, 1: 12, 2: 41, 3: 7, 4: 29}
 
 
-def policy(kind: str = "llama") -> Any:
+def policy(kind: str = "llama", **more: Any) -> Any:
     """A random model that says much, and stays in training mode as a learner's does."""
     torch.manual_seed(0)
-    config = CONFIGS[kind]()
+    config = CONFIGS[kind](**more)
     config.initializer_range = 0.3
     return AutoModel.from_config(config).train()
 
