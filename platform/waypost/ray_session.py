@@ -94,6 +94,7 @@ def ray_session(
     *,
     dashboard: bool = False,
     threads: int | None = None,
+    cpus: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str | None]:
     """Use the initialised Ray, that of RAY_ADDRESS (set inside a job), or start a new one.
@@ -105,6 +106,7 @@ def ray_session(
         dashboard: Whether a new Ray has a dashboard.
         threads: Number of linear-algebra threads in each worker of a new Ray, unless
             OMP_NUM_THREADS is set; None is Ray's default.
+        cpus: Minimum logical CPUs of a new Ray.
         tell: Called with a line before a start of Ray or a connection, which take seconds.
 
     Raises:
@@ -124,7 +126,7 @@ def ray_session(
             _begin(address=address)
         else:
             tell("starting Ray, which takes about 10 s")
-            cpus = max(_LEAST_CPUS, os.cpu_count() or 1)
+            cpus = max(_LEAST_CPUS, cpus, os.cpu_count() or 1)
             _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
         try:
             yield ray_compat.dashboard_url()

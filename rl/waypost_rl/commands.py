@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,84 @@ def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(130) from None
     ended = f" (ended early: {done.ended})" if done.ended else ""
     click.echo(f"{done.steps} steps{ended}, reward {done.reward:.3f} at the end -> {config.out}")
+
+
+@command.command(
+    "evaluate",
+    epilog="Example: waypost rl evaluate --config rl/waypost_rl/configs/router_r1.yaml --singles",
+)
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=_FILE,
+    help="YAML of the run: its candidates, pool, prompt and reward.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="Checkpoint to measure, a folder or a hub name; repeat to compare with the first."
+    "  [default: the run's policy]",
+)
+@click.option("--split", default="test", show_default=True, help="Split of the questions.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum questions, drawn by the seed.")
+@click.option(
+    "--alpha",
+    "alphas",
+    multiple=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Weight of cost; repeat for several.  [default: those of the config]",
+)
+@click.option("--singles", is_flag=True, help="Measure each candidate alone, too.")
+@click.option("--router", "routers", multiple=True, help="Artifact of a router to measure, too.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON of the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def evaluate(
+    config_path: Path,
+    policies: tuple[str, ...],
+    split: str,
+    limit: int | None,
+    alphas: tuple[float, ...],
+    singles: bool,
+    routers: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Measure policies on held-out questions against the pool of a run.
+
+    Prints reward, outcome, exact match, F1, cost, turns and whom each subject asked, with intervals
+    of the paired differences from the first policy. Policies play greedily. A router chooses at
+    lambda 0.
+    """
+    from waypost.contracts.atomic import write_text
+    from waypost_rl.evaluation import Subjects, evaluate_run
+    from waypost_rl.training.entry import read_run_config
+
+    config = read_run_config(config_path, overrides)
+    subjects = Subjects(_pairs(policies, "--policy", "MODEL"), routers, singles)
+    found = evaluate_run(
+        config, subjects, split=split, limit=limit, alphas=alphas or None, tell=_Progress()
+    )
+    text = json.dumps(found.data, indent=1, ensure_ascii=False, allow_nan=False)
+    if out is not None:
+        write_text(out, text + "\n")
+    click.echo(text if as_json else "\n".join(found.lines))
+
+
+class _Progress:
+    """Prints a line every ten seconds to stderr."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= 10:
+            self._last = time.monotonic()
+            click.echo(f"{what}: {done}/{total} episodes", err=True)
 
 
 def _artifact_options(candidate_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -148,7 +227,7 @@ def import_(
     found = import_checkpoint(
         model,
         pool_file,
-        candidates=_pairs(candidates),
+        candidates=_pairs(candidates, "--candidate", "ENTRY"),
         prompt=prompt,
         overrides=parameters,
         **options,
@@ -185,7 +264,11 @@ def export(
     from waypost_rl.exporting import export_run
 
     found = export_run(
-        run, pool_file, candidates=_pairs(candidates), overrides=parameters, **options
+        run,
+        pool_file,
+        candidates=_pairs(candidates, "--candidate", "ENTRY"),
+        overrides=parameters,
+        **options,
     )
     _tell(found, pool_file, options["out"], as_json)
 
@@ -212,11 +295,11 @@ def _tell(found: Imported, pool_file: Path, out: str, as_json: bool) -> None:
     click.echo(f"set limits.max_steps of the Serve file to at least {steps}")
 
 
-def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+def _pairs(given: tuple[str, ...], option: str, what: str) -> dict[str, str]:
     pairs = {}
     for one in given:
         spelling, sign, name = one.rpartition("=")
         if not sign or not spelling.strip() or not name.strip():
-            raise ConfigError([Fault(f"--candidate {one}", "expected NAME=ENTRY")])
+            raise ConfigError([Fault(f"{option} {one}", f"expected NAME={what}")])
         pairs[spelling.strip()] = name.strip()
     return pairs

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from waypost.contracts.atomic import replacing_folder, write_text
 from waypost_rl import routes
-from waypost_rl.episode_reward import EpisodeReward, RewardSettings, score_episode
+from waypost_rl.episode_reward import EpisodeReward
 from waypost_rl.token_episode import TokenEpisode
 from waypost_rl.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from waypost_rl.training.config import RunConfig, StopConfig
@@ -23,6 +23,7 @@ from waypost_rl.training.parts import Sample
 from waypost_rl.training.report import write_report
 from waypost_rl.training.rollout import roll_out
 from waypost_rl.training.schedule import alphas_of, questions_of, seed_of
+from waypost_rl.training.scoring import score
 from waypost_rl.training.setup import Parts, build, check_run, seed_everything
 from waypost_rl.training.workers import Worker
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 POLICY = "policy"
 """Folder of the trained policy in a run: a plain checkpoint."""
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,10 @@ def train(config: RunConfig, command: str, worker: Worker | None = None) -> Resu
     finally:
         parts.close()
     last = progress.rewards[-config.stop.window :]
-    return Result(progress.step, float(np.mean(last)) if last else float("nan"), progress.ended)
+    result = Result(progress.step, float(np.mean(last)), progress.ended)
+    if worker.first:
+        write_text(run / RESULT, json.dumps(asdict(result)) + "\n")
+    return result
 
 
 def _steps(config: RunConfig, parts: Parts, progress: Progress, worker: Worker) -> Progress:
@@ -92,7 +98,17 @@ def _steps(config: RunConfig, parts: Parts, progress: Progress, worker: Worker) 
         step = progress.step
         seed_everything(seed_of(step, config.seed, worker.rank))
         episodes, rollout_s = _sample(config, parts, step, worker)
-        rewards = score(episodes, parts, config)
+        rewards = [
+            score(
+                episode,
+                episode.alpha,
+                config.reward,
+                parts.environment.candidates,
+                parts.prices,
+                parts.scale,
+            )
+            for episode in episodes
+        ]
         learned = _learn(config, parts, episodes, rewards) if config.learn else {}
         numbers = _numbers(worker.sum(_sums(episodes, rewards, parts, rollout_s)), parts)
         numbers |= learned | {"step_s": time.perf_counter() - begun}
@@ -138,35 +154,6 @@ def _sample(
         )
     )
     return episodes, time.perf_counter() - begun
-
-
-def score(episodes: Sequence[TokenEpisode], parts: Parts, config: RunConfig) -> list[EpisodeReward]:
-    """Return the reward of each episode, by its own weight of cost."""
-    of = config.reward
-    found = []
-    for episode in episodes:
-        question = episode.question
-        settings = RewardSettings(
-            alpha=episode.alpha,
-            outcome=question.metric if of.outcome == "metric" else of.outcome,
-            rule=of.rule,
-            exactly_one_colon=of.exactly_one_colon,
-            include_input=of.include_input,
-        )
-        found.append(
-            score_episode(
-                episode.transcript,
-                question.ground_truth,
-                episode.calls,
-                parts.environment.candidates,
-                parts.prices,
-                parts.scale,
-                settings,
-                choices=question.choices,
-                query=question.query,
-            )
-        )
-    return found
 
 
 def _learn(

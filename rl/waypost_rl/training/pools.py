@@ -34,6 +34,18 @@ class RenamedPool:
         await self._pool.close()
 
 
+def check_source(config: RunConfig) -> None:
+    """Read the recorded answers of a replayed pool.
+
+    Raises:
+        SchemaError: They cannot be read.
+    """
+    if isinstance(config.pool, ReplayedSource):
+        from waypost_rl.training.replayed_pool import ReplayedPool
+
+        ReplayedPool(resolve_path(config.pool.data))
+
+
 def open_pool(config: RunConfig, run: Path, rank: int) -> DelegatePool:
     """Return the pool of a run; answers of a live one are recorded in the run's folder.
 

@@ -110,8 +110,8 @@ def build(config: RunConfig, worker: Worker) -> Parts:
     environment = environment_of(config, base)
     pool = open_pool(config, run, worker.rank)
     runner = asyncio.Runner()
-    prices = _prices(config)
-    questions = _questions(config, environment)
+    prices = check_prices(config)
+    questions = read_fitting(config, environment)
     if worker.first:
         _measure_scale(run, config, pool, prices, questions, runner)
         if config.warm_start is not None and not (run / WARM_START).is_dir():
@@ -173,7 +173,12 @@ def _known(config: RunConfig) -> dict[str, LLMInfo]:
     return {name: known[own] for name, own in pooled.items()}
 
 
-def _prices(config: RunConfig) -> dict[str, Price]:
+def check_prices(config: RunConfig) -> dict[str, Price]:
+    """Return the price of each candidate, of the config or of the replayed data.
+
+    Raises:
+        ConfigError: A candidate has no price.
+    """
     known = _known(config)
     prices, faults = {}, []
     for name, one in config.candidates.items():
@@ -189,7 +194,13 @@ def _prices(config: RunConfig) -> dict[str, Price]:
     return prices
 
 
-def _questions(config: RunConfig, environment: Environment) -> list[Question]:
+def read_fitting(config: RunConfig, environment: Environment) -> list[Question]:
+    """Return the questions of a run whose prompts fit.
+
+    Raises:
+        ConfigError: None is left.
+        SchemaError: They cannot be read.
+    """
     of = config.questions
     found = read_questions(
         resolve_path(of.data),
