@@ -6,6 +6,7 @@ run different versions of Python, Ray or pydantic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -155,3 +156,8 @@ def joined(chunks: Sequence[Chunk]) -> Answer:
         usage=last.usage or Usage(),
         tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
     )
+
+
+def deployment_name(llm: str) -> str:
+    """Return the name of an LLM's Serve deployment: letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", llm)

@@ -5,7 +5,6 @@ The plan is sent to the replicas as plain data and is validated again there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from waypost.contracts.errors import (
     RegistryError,
     names,
 )
+from waypost.contracts.generation import deployment_name
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
@@ -129,11 +129,6 @@ def served_entries(args: ServeArgs) -> tuple[PoolEntry, ...]:
     if not found:
         raise ConfigError([Fault("pool", "every entry has tier full; set WAYPOST_POOL=full")])
     return found
-
-
-def deployment_name(llm: str) -> str:
-    """Return the name of an LLM's deployment: letters, digits, ``.``, ``_`` and ``-``."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", llm)
 
 
 def make_plan(args: ServeArgs, where: str = "args") -> Plan:

@@ -50,7 +50,7 @@ class HttpSource(StrictModel):
         base_url: Address up to ``/v1``.
         api_key_env: Environment variable with the key; null sends none.
         timeout_s: Seconds after which a call counts as failed.
-        at_once: Maximum calls at a time.
+        at_once: Maximum calls of one LLM at a time; a call waits for its turn within its time-out.
         max_tokens: Maximum tokens of an answer.
     """
 

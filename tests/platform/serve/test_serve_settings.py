@@ -10,10 +10,11 @@ import pytest
 from support.gateway import arguments, echo_pool
 from waypost.config import parse, settings
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
+from waypost.contracts.generation import deployment_name
 from waypost.serve.app import node_options
 from waypost.serve.config import NodeArgs, ServeArgs
 from waypost.serve.environments import interpreter
-from waypost.serve.plan import Plan, deployment_name, make_plan
+from waypost.serve.plan import Plan, make_plan
 
 
 def faults(data: dict) -> str:
