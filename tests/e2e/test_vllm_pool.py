@@ -1,5 +1,5 @@
-"""serve_configs/vllm_pool.yaml from HTTP to answer: the router here, the LLMs in vLLM 0.6.3 in the
-router-r1 environment, on its CPU build."""
+"""vllm_pool.yaml and router_r1.yaml of serve_configs from HTTP to answer, in one server: the
+routers here, the LLMs in vLLM 0.6.3 in the router-r1 environment, on its CPU build."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from support.processes import descendants, replicas
 from support.served import free_port
+from support.tiny_policy import ANSWER, write_tiny_policy
+from waypost.cli import command
 from waypost.contracts.errors import ConfigError
 from waypost.serve.environments import interpreter
 
@@ -25,6 +30,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ENVIRONMENT = "router-r1-cpu"
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
+R1, DELEGATE = "/r1", "smollm2-135m"
+"""Path of the application of router_r1.yaml, and the LLM that its policy asks."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -45,11 +52,13 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("vllm_pool")
     port = free_port()
-    text = (root / "serve_configs" / "vllm_pool.yaml").read_text()
-    assert text.count("port: 8000") == 1
-    text = text.replace("port: 8000", f"port: {port}")
-    config = folder / "vllm_pool.yaml"
-    config.write_text(text.replace("feedback_dir: feedback", f"feedback_dir: {folder}/feedback"))
+    served = yaml.safe_load((root / "serve_configs" / "vllm_pool.yaml").read_text())
+    served["http_options"]["port"] = port
+    served["applications"].append(router_r1(root, folder))
+    for application in served["applications"]:
+        application["args"]["feedback_dir"] = str(folder / "feedback" / application["name"])
+    config = folder / "served.yaml"
+    config.write_text(yaml.safe_dump(served, sort_keys=False))
     log = folder / "serve.log"
     # RAY_ADDRESS: never a Ray that happens to run on this machine
     env = {**os.environ, "WAYPOST_ROOT": str(root), "RAY_ADDRESS": "local"}
@@ -68,7 +77,9 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
-            return all(answers(url, model) for model in MODELS)
+            return all(answers(url, model) for model in MODELS) and all(
+                answers(url + R1, model) for model in ("policy", DELEGATE)
+            )
 
         until(ready, 600, log.read_text)
         yield url
@@ -79,6 +90,29 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def router_r1(root: Path, folder: Path) -> dict[str, Any]:
+    """Return the application of router_r1.yaml with a tiny policy and one delegate.
+
+    Without the second delegate: its start takes the CPU of the others.
+    """
+    policy, artifact = write_tiny_policy(folder / "policy"), folder / "artifact"
+    whole = yaml.safe_load((root / "serve_configs" / "router_r1.yaml").read_text())
+    (application,) = whole["applications"]
+    application |= {"name": "r1", "route_prefix": R1}
+    args = application["args"]
+    args["artifact"] = str(artifact)
+    args["pool"] = [one for one in args["pool"] if one["name"] in {"policy", DELEGATE}]
+    args["pool"][0]["config"]["model"] = str(policy)
+    pool = folder / "r1.yaml"
+    pool.write_text(yaml.safe_dump(whole))
+    words = ["rl", "import", str(policy), "--pool", str(pool), "--out", str(artifact)]
+    # The policy was trained with another name of its delegate.
+    words += ["--candidate", f"cook={DELEGATE}", "--fallback", DELEGATE, "search_tokens=16"]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    return dict(application)
 
 
 def answers(url: str, model: str) -> bool:
@@ -102,9 +136,9 @@ def ask(text: str) -> list[openai.types.chat.ChatCompletionMessageParam]:
     return [{"role": "user", "content": text}]
 
 
-def processes(model: str) -> list[int]:
+def processes(model: str, application: str = "waypost") -> list[int]:
     """Process ids of an LLM: its replica, and below it vLLM's worker and what watches over that."""
-    heads = replicas("waypost", model)
+    heads = replicas(application, model)
     return sorted({*heads, *(pid for head in heads for pid, _ in descendants(head))})
 
 
@@ -142,6 +176,27 @@ def test_a_pinned_model_streams_what_it_answers_whole(client, model):
 def test_a_model_runs_in_processes_of_the_other_environment(server, model):
     maps = [Path(f"/proc/{pid}/maps").read_text() for pid in processes(model)]
     assert sum("/vllm/_C.abi3.so" in text for text in maps) >= 2  # the replica, and its worker
+
+
+def test_a_trained_policy_asks_an_llm_and_answers(server):
+    """All LLMs of router_r1.yaml in vLLM; the policy continues its own text, without a template."""
+    with openai.OpenAI(base_url=f"{server}{R1}/v1", api_key="unused", max_retries=0) as client:
+        asked = {"model": "auto", "messages": ask("Which theorem is it?")}
+        answer = client.chat.completions.create(**asked)
+        wants = {"waypost": {"progress": True}}
+        chunks = list(client.chat.completions.create(**asked, stream=True, extra_body=wants))
+    assert answer.choices[0].message.content == ANSWER
+    told = answer.usage.model_extra["waypost"]
+    assert (told["calls"], told["ended_by"], told["model"]) == (3, "answer", "policy")
+    assert told["cost_usd"] > 0
+    progress = [(chunk.model_extra or {}).get("waypost") or {} for chunk in chunks]
+    steps = [one["step"] for one in progress if "step" in one]
+    done = [(step["purpose"], step["model"]) for step in steps if step["state"] == "done"]
+    assert done == [("policy", "policy"), ("search", DELEGATE), ("policy", "policy")]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == ANSWER
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in processes("policy", "r1")]
+    assert sum("/vllm/_C.abi3.so" in text for text in maps) >= 2
 
 
 def test_a_client_that_goes_away_stops_the_generation(client, server):

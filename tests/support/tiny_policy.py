@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +23,9 @@ A prompt ends with ``<|assistant|>`` at first, and with a line break after an in
 def write_tiny_policy(folder: Path) -> Path:
     """Write the checkpoint in the form of a published one, and return its folder.
 
-    A Llama whose layers add nothing, so that the next token depends on the last one only.
+    A Llama whose layers add nothing, so that the next token depends on the last one only. Its form
+    is that of transformers 4, which transformers 5 and vLLM 0.6.3 read; the size of its heads is
+    one of those that vLLM's attention has.
     """
     import torch
     from transformers import AddedToken, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -32,7 +35,11 @@ def write_tiny_policy(folder: Path) -> Path:
     added = [AddedToken(one, normalized=False) for chain in TURNS for one in chain[1:]]
     tokenizer.add_tokens(added)
     config = LlamaConfig.from_pretrained(
-        folder, vocab_size=len(tokenizer), hidden_size=256, max_position_embeddings=4096
+        folder,
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        head_dim=64,
+        max_position_embeddings=4096,
     )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -48,4 +55,12 @@ def write_tiny_policy(folder: Path) -> Path:
                 model.lm_head.weight[following] += tokens[last]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": tokenizer.eos_token,
+        "chat_template": tokenizer.chat_template,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
