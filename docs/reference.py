@@ -83,6 +83,9 @@ those of [benchmarks](benchmarks.md)."""
 `waypost tune --config FILE` reads it. `tune_configs` has a file for each router. A file with
 `sweeps: [FILE, ...]`, or `sweeps: all` for every other file of its folder, runs several sweeps;
 `common: {...}` overrides keys in all of them. `tune_configs/all.yaml` is an example.""",
+    "rl-train-file": """
+`waypost rl train --config FILE` reads it; `KEY=VALUE` overrides it (see
+[Train Router-R1](../router_r1.md)).""",
     "evaluate-file": "`waypost evaluate --config FILE` reads it; arguments override it.",
     "engines": """
 An engine calls one LLM. Each LLM in the pool of a [Serve file](serve-file.md) or in the
@@ -128,6 +131,7 @@ def files() -> dict[str, tuple[str, list[Given]]]:
     from waypost.pipelines.train import TrainConfig
     from waypost.serve.config import ServeArgs, UserConfig
     from waypost.tune.config import TuneConfig
+    from waypost_rl.training.config import RunConfig
 
     args, now = "applications.0.args", "applications.0.deployments.0.user_config"
     serve: list[Given] = [
@@ -135,12 +139,17 @@ def files() -> dict[str, tuple[str, list[Given]]]:
         for model, where in ((ServeArgs, args), (UserConfig, now))
         for file in ("serve.yaml", "serve-routers.yaml")
     ]
+    trained = ("rl-train.yaml", "rl-train-http.yaml", "rl-train-handle.yaml")
     tune: list[Given] = [(TuneConfig, "tune.yaml", ""), (TuneConfig, "tune-epochs.yaml", "")]
     return {
         "serve-file": ("The Serve file", serve),
         "data-file": ("The file of a data run", [(DataConfig, "data.yaml", "")]),
         "train-file": ("The file of a training", [(TrainConfig, "train.yaml", "")]),
         "tune-file": ("The file of a sweep", tune),
+        "rl-train-file": (
+            "The file of a training of Router-R1",
+            [(RunConfig, file, "") for file in trained],
+        ),
         "evaluate-file": ("The file of a comparison", [(EvaluateConfig, "evaluate.yaml", "")]),
     }
 

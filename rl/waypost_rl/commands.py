@@ -243,7 +243,7 @@ def import_(
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_artifact_options(
     "Candidate of the training, and the entry that answers to it; repeat for several."
-    "  [default: the entry of the same name]"
+    "  [default: the entry of that name, or of its pool_name]"
 )
 def export(
     run: Path,

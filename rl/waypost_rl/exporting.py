@@ -33,8 +33,8 @@ def export_run(
         out: See `import_checkpoint`.
         policy: See `import_checkpoint`; None is the entry that serves the policy of the run, or
             its copy.
-        candidates: Name in training -> entry of the pool, for candidates whose entry has another
-            name.
+        candidates: Name in training -> entry of the pool. The others have the entry of their name,
+            or of the name that they had in the pool of the training.
         fallback: See `import_checkpoint`.
         data_folder: See `import_checkpoint`.
         overrides: See `import_checkpoint`.
@@ -46,7 +46,9 @@ def export_run(
             `import_checkpoint`.
     """
     run = read_run_file(run_folder)
-    mapped = _entries(run, candidates or {}, pool_names(pool_file), str(pool_file))
+    pool = pool_names(pool_file)
+    known = {name: entry for name, entry in run.pool_names.items() if entry in pool}
+    mapped = _entries(run, candidates or {}, {name: name for name in pool} | known, str(pool_file))
     return import_checkpoint(
         str(run_folder / POLICY),
         pool_file,
@@ -63,9 +65,20 @@ def export_run(
 
 
 def _entries(
-    run: TrainedRun, given: Mapping[str, str], pool: Sequence[str], where: str
+    run: TrainedRun, given: Mapping[str, str], known: Mapping[str, str], where: str
 ) -> dict[str, str]:
-    """Return the entry of each candidate, in the order of the prompt."""
+    """Return the entry of each candidate, in the order of the prompt.
+
+    Args:
+        run: The run.
+        given: Entries that the user names.
+        known: Entries of candidates that are not named.
+        where: The pool's file, for messages.
+
+    Raises:
+        ConfigError: With a fault for each name of ``given`` that is no candidate, and for each
+            candidate without an entry.
+    """
     there = names(list(run.candidates))
     faults = [
         Fault(f"--candidate {name}", f"the run has no such candidate; it has {there}")
@@ -79,11 +92,11 @@ def _entries(
             f'--candidate "{name}=ENTRY"',
         )
         for name in run.candidates
-        if name not in given and name not in pool
+        if name not in given and name not in known
     ]
     if faults:
         raise ConfigError(faults)
-    return {name: given.get(name, name) for name in run.candidates}
+    return {name: given.get(name) or known[name] for name in run.candidates}
 
 
 def _trained(run: TrainedRun) -> Trained:

@@ -53,6 +53,7 @@ class TrainedRun(StrictModel):
         policy_tokens: Maximum tokens of a generation.
         information_tokens: Maximum tokens of a reply in the context.
         cost_scale: Scale of the cost reward; None where cost had none.
+        pool_names: Candidate -> its name in the pool of the training, where that is another one.
         base: Model that the training started from.
         steps: Steps done.
         ended: Why the training ended before its last step; empty if it did not.
@@ -69,6 +70,7 @@ class TrainedRun(StrictModel):
     policy_tokens: int = Field(default=1024, ge=1)
     information_tokens: int = Field(default=INFORMATION_TOKENS, ge=1)
     cost_scale: CostBounds | None = None
+    pool_names: dict[str, str] = Field(default_factory=dict)
     base: str
     steps: int = Field(default=0, ge=0)
     ended: str = ""

@@ -36,6 +36,7 @@ from waypost.pipelines.train import TrainConfig
 from waypost.serve.config import UserConfig
 from waypost.serve.config_file import validate_serve_config
 from waypost.tune.config import TuneConfig
+from waypost_rl.training.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -208,7 +209,9 @@ def checked(data: Any, tmp_path: Path) -> None:
     elif "deployments" in data:
         for deployment in data["deployments"]:
             parse(UserConfig, deployment["user_config"])
-    elif "llms" in data:
+    elif "candidates" in data:
+        parse(RunConfig, data)
+    elif "llms" in data or "benchmarks" in data:
         parse(DataConfig, data)
     elif "space" in data:
         parse(TuneConfig, data)

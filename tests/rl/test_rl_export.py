@@ -96,6 +96,15 @@ def test_the_artifact_asks_as_in_training(run_folder, tmp_path):
     assert router.route_single("why?").model == "prover"
 
 
+def test_a_candidate_keeps_the_entry_that_it_had_in_training(run_folder, tmp_path):
+    pooled = {"pool_names": {"Chef 7B": "cook", "prover": "gone"}}
+    write_run_file(run_folder, RUN.model_copy(update=pooled))
+    pool = pool_file(tmp_path, run_folder / "policy")
+    done = export(run_folder, "--pool", pool, "--out", tmp_path / "A", "--fallback", "other")
+    assert done.exit_code == 0, done.output
+    assert "candidate: Chef 7B -> cook\ncandidate: prover\n" in done.output
+
+
 def test_a_copy_is_a_whole_checkpoint_and_belongs_to_the_artifact(run_folder, tmp_path):
     (run_folder / "policy" / "training_args.bin").write_bytes(b"pickle")
     (run_folder / "policy" / "onnx").mkdir()

@@ -15,6 +15,7 @@ import numpy as np
 from waypost.contracts.atomic import replacing_folder, write_text
 from waypost_rl import routes
 from waypost_rl.episode_reward import EpisodeReward
+from waypost_rl.run_file import POLICY, CostBounds, TrainedRun, write_run_file
 from waypost_rl.token_episode import TokenEpisode
 from waypost_rl.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from waypost_rl.training.config import RunConfig, StopConfig
@@ -28,9 +29,6 @@ from waypost_rl.training.setup import Parts, build, check_run, seed_everything
 from waypost_rl.training.workers import Worker
 
 logger = logging.getLogger(__name__)
-
-POLICY = "policy"
-"""Folder of the trained policy in a run: a plain checkpoint."""
 
 RESULT = "result.json"
 
@@ -246,21 +244,23 @@ def why_to_end(progress: Progress, stop: StopConfig) -> str:
 
 def _describe(run: Path, parts: Parts, config: RunConfig, progress: Progress) -> None:
     """Write run.json: all that serving a policy of this run needs to know."""
-    form = parts.environment.form
-    described = {
-        "format": 1,
-        "base": config.base,
-        "candidates": dict(parts.environment.descriptions),
-        "prompt": form.template,
-        "frame": list(form.frame) if form.frame else None,
-        "reserved": list(form.reserved),
-        "budget": config.reward.budget,
-        "corrective": config.episode.corrective,
-        "max_turns": config.episode.max_turns,
-        "policy_tokens": config.episode.policy_tokens,
-        "information_tokens": config.episode.information_tokens,
-        "cost_scale": parts.scale.to_dict(),
-        "steps": progress.step,
-        "ended": progress.ended,
-    }
-    write_text(run / "run.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    form, of = parts.environment.form, config.episode
+    described = TrainedRun(
+        base=config.base,
+        candidates=dict(parts.environment.descriptions),
+        pool_names={
+            name: one.pool_name for name, one in config.candidates.items() if one.pool_name
+        },
+        prompt=form.template,
+        frame=form.frame,
+        reserved=form.reserved,
+        budget=config.reward.budget,
+        corrective=of.corrective,
+        max_turns=of.max_turns,
+        policy_tokens=of.policy_tokens,
+        information_tokens=of.information_tokens,
+        cost_scale=CostBounds(**parts.scale.to_dict()),
+        steps=progress.step,
+        ended=progress.ended,
+    )
+    write_run_file(run, described)
