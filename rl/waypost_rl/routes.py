@@ -70,28 +70,13 @@ def route_statistics(
         episodes=len(episodes),
         shares={name: shares.get(name, 0.0) for name in candidates.names},
         entropy=_entropy(shares.values()),
-        evenness=normalised_entropy({name: chosen[name] for name in candidates.names}),
+        evenness=evenness({name: chosen[name] for name in candidates.names}),
         without_search=_mean([not episode.calls for episode in episodes]),
         calls=_mean([len(episode.calls) for episode in episodes]),
         failed=_mean([episode.failed_calls for episode in episodes]),
         turns=_mean([episode.turns for episode in episodes]),
         well_formed=_mean([not fault for fault in faulty]),
     )
-
-
-def normalised_entropy(calls: Mapping[str, float]) -> float:
-    """Return the entropy of the choices divided by its maximum, in [0, 1].
-
-    Args:
-        calls: Number of calls of every candidate, those never asked included.
-
-    Returns:
-        1 if all were asked equally often; 0 without a call and with one candidate.
-    """
-    total, most = sum(calls.values()), math.log(max(1, len(calls)))
-    if total <= 0 or most == 0:
-        return 0.0
-    return min(1.0, _entropy(count / total for count in calls.values()) / most)
 
 
 def entropy_bonus(episodes: Sequence[TokenEpisode], eta: float) -> list[float]:

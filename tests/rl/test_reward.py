@@ -192,7 +192,7 @@ def test_an_episode_without_an_answer_is_malformed() -> None:
 
 def test_the_package_loads_no_torch_no_trainer_and_no_network_library() -> None:
     code = (
-        "import sys, waypost_rl.episode_reward, waypost_rl.prompt\n"
+        "import sys, waypost_rl.episode_reward, waypost_rl.environment, waypost_rl.routes\n"
         "bad = {'torch', 'trl', 'transformers', 'ray', 'aiohttp', 'httpx', 'requests'}\n"
         "assert not bad & set(sys.modules), bad & set(sys.modules)"
     )

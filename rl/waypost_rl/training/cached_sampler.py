@@ -93,7 +93,7 @@ class CachedSampler:
 
         Raises:
             ContextLengthError: A row would exceed the model's context.
-            EngineRequestError: A row is unknown, or has no new token.
+            EngineRequestError: A row is unknown, or has no token.
         """
         sampled: dict[int, Sampled] = {}
         active = [self._row(row, max_tokens[row]) for row in sorted(added)]
@@ -134,12 +134,12 @@ class CachedSampler:
 
     def _check(self, one: _Row, added: Sequence[int]) -> int:
         """Return the tokens of a row at the end of the turn if it takes all it may."""
-        if not added or one.left < 1:
-            raise EngineRequestError(
-                f"{self._model.name}: row {one.row} has {len(added)} new tokens and a limit of "
-                f"{one.left}; expected at least 1 each"
-            )
         before = self._cache.lengths[self._place[one.row]] + len(self._unread[one.row])
+        if before + len(added) < 1 or one.left < 1:
+            raise EngineRequestError(
+                f"{self._model.name}: row {one.row} has {before + len(added)} tokens and a limit "
+                f"of {one.left}; expected at least 1 each"
+            )
         after = before + len(added) + one.left
         if after > self._model.context_length:
             raise ContextLengthError(

@@ -104,7 +104,7 @@ class VllmSampler:
 
         Raises:
             ContextLengthError: A row would exceed the context.
-            EngineRequestError: A row is unknown, or has no new token.
+            EngineRequestError: A row is unknown, or has no token.
         """
         rows = sorted(added)
         for row in rows:
@@ -172,12 +172,12 @@ class VllmSampler:
                 f"{self._name}: row {row} of a batch of {len(self._contexts)}; call begin with the "
                 "number of rows, also after update"
             )
-        if added < 1 or limit < 1:
-            raise EngineRequestError(
-                f"{self._name}: row {row} has {added} new tokens and a limit of {limit}; expected "
-                "at least 1 each"
-            )
         before = len(self._contexts[row])
+        if before + added < 1 or limit < 1:
+            raise EngineRequestError(
+                f"{self._name}: row {row} has {before + added} tokens and a limit of {limit}; "
+                "expected at least 1 each"
+            )
         if before + added + limit > self._context:
             raise ContextLengthError(
                 f"{self._name}: {before} tokens, {added} more and {limit} to sample exceed the "

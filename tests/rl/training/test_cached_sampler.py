@@ -232,10 +232,19 @@ def test_what_does_not_fit_is_said_before_anything_is_read():
     sampler.begin(2, seed=0)
     with pytest.raises(ContextLengthError, match="exceed its context of 1024"):
         sampler.turn({0: [1] * 1000, 1: [1]}, {0: 25, 1: 1})
-    with pytest.raises(EngineRequestError, match="row 1 has 0 new tokens"):
+    with pytest.raises(EngineRequestError, match="row 1 has 0 tokens"):
         sampler.turn({0: [1], 1: []}, {0: 1, 1: 1})
     with pytest.raises(EngineRequestError, match="row 2 of a batch of 2"):
         sampler.turn({2: [1]}, {2: 1})
+
+
+def test_a_row_goes_on_where_nothing_is_added():
+    model = policy()
+    sampler = made(model)
+    first = all_to(sampler, 3, temperature=0)
+    more = sampler.turn({row: [] for row in first}, dict.fromkeys(first, 3))
+    for row, ids in prompts().items():
+        assert first[row].ids + more[row].ids == generated(model, ids, 6)
 
 
 def test_a_model_that_cannot_be_batched_is_refused():

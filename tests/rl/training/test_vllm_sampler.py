@@ -109,8 +109,13 @@ def test_what_does_not_fit_is_said(made):
     sampler.begin(1, seed=0)
     with pytest.raises(ContextLengthError, match="exceed the context of 512"):
         sampler.turn({0: [1] * 500}, {0: 13})
-    with pytest.raises(EngineRequestError, match="row 0 has 0 new tokens"):
+    with pytest.raises(EngineRequestError, match="row 0 has 0 tokens"):
         sampler.turn({0: []}, {0: 1})
+    sampler.begin(1, seed=0, temperature=0)
+    first = sampler.turn({0: prompts()[0]}, {0: 2})[0].ids
+    more = sampler.turn({0: []}, {0: 2})[0].ids
+    sampler.begin(1, seed=0, temperature=0)
+    assert sampler.turn({0: prompts()[0]}, {0: 4})[0].ids == first + more
     sampler.update()
     with pytest.raises(EngineRequestError, match="row 0 of a batch of 0"):
         sampler.turn({0: [1]}, {0: 1})
