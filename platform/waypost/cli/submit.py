@@ -87,7 +87,7 @@ def command(
     client = jobs.connect(address)
 
     def environment() -> dict[str, Any]:
-        return _environment(client, working_dir.resolve(), ship, requirements, env_vars)
+        return _environment(client, given, working_dir.resolve(), ship, requirements, env_vars)
 
     try:
         job = jobs.submit(client, given, environment)
@@ -152,13 +152,13 @@ def _command_of(words: Sequence[str]) -> list[str]:
                 f"{option} {value}: would be written into a folder that is deleted with the job; "
                 "give a URI or an absolute path"
             )
-    if given[0] == "data" and "--config" in given[:-1]:
-        _check_data_run(Path(given[given.index("--config") + 1]), given)
+    if (given[0] == "data" or given[:2] == ["rl", "train"]) and "--config" in given[:-1]:
+        _check_out(Path(given[given.index("--config") + 1]), given)
     return given
 
 
-def _check_data_run(config: Path, given: Sequence[str]) -> None:
-    """Refuse a data run that writes its answers to the job's folder, which is deleted.
+def _check_out(config: Path, given: Sequence[str]) -> None:
+    """Refuse a run that writes to the job's folder, which is deleted.
 
     Raises:
         click.UsageError: ``out`` is a relative path.
@@ -169,9 +169,14 @@ def _check_data_run(config: Path, given: Sequence[str]) -> None:
     said = [word.removeprefix("out=") for word in given if word.startswith("out=")]
     out = said[-1] if said else read_yaml(config).get("out")
     if isinstance(out, str) and not is_uri(out) and not Path(out).is_absolute():
+        advice = (
+            "a URI or an absolute path: out=s3://bucket/routing-data"
+            if given[0] == "data"
+            else "an absolute path that the machines share: out=/shared/run"
+        )
         raise click.UsageError(
             f"{config}: out: {out}: would be written into a folder that is deleted with the job; "
-            "give a URI or an absolute path: out=s3://bucket/routing-data"
+            f"give {advice}"
         )
 
 
@@ -184,6 +189,7 @@ def _variables(items: Sequence[str]) -> dict[str, str]:
 
 def _environment(
     client: Any,
+    given: Sequence[str],
     working_dir: Path,
     ship: str,
     requirements: Path | None,
@@ -195,7 +201,7 @@ def _environment(
     lock: list[str] = []
     chosen: Ship = "nothing"
     if ship in {"auto", "all"}:
-        lock = made.find_requirements(requirements, working_dir)
+        lock = made.find_requirements(requirements, working_dir, given)
     if ship == "auto":
         log = jobs.run_quietly(client, shlex.join(made.probe_command(lock)))
         there = made.read_probe(log)

@@ -23,6 +23,8 @@ EXCLUDES = (".venv*/", ".git/", "/runs/", "/artifacts/", "/dist/", "/tests/")
 """Excluded from a working directory, beside .gitignore and .rayignore."""
 
 REQUIREMENTS = "requirements/jobs.txt"
+REQUIREMENTS_OF = {("rl", "train"): "requirements/rl_jobs.txt"}
+"""First words of a command -> its locked requirements, where they are others."""
 
 # Unbuffered, so the log shows each line at once.
 ENV_VARS = {"PYTHONUNBUFFERED": "1"}
@@ -116,19 +118,27 @@ def package_folders() -> list[Path]:
     return folders
 
 
-def find_requirements(given: Path | None, working_dir: Path) -> list[str]:
+def find_requirements(
+    given: Path | None, working_dir: Path, command: Sequence[str] = ()
+) -> list[str]:
     """Read the locked requirements: a given file, else that of the working directory or checkout.
+
+    Args:
+        given: File that the user named.
+        working_dir: Folder that is uploaded.
+        command: Words of the command, which choose the lock.
 
     Raises:
         JobError: there is none.
     """
     checkout = package_folders()[0].parent.parent
-    for file in [given] if given else [working_dir / REQUIREMENTS, checkout / REQUIREMENTS]:
+    lock = REQUIREMENTS_OF.get(tuple(command[:2]), REQUIREMENTS)
+    for file in [given] if given else [working_dir / lock, checkout / lock]:
         if file.is_file():
             # Comments included, as Ray reads the file for runtime_env.yaml, so both share one
             # environment on the cluster.
             return file.read_text(encoding="utf-8").strip().split("\n")
     raise JobError(
-        f"{given or REQUIREMENTS}: no such file; run in a checkout, name a file with "
+        f"{given or lock}: no such file; run in a checkout, name a file with "
         "--requirements, or say what the cluster has with --ship"
     )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from waypost.config import PATIENT_THREADS, load_config, set_default_environment
+from waypost.config import PATIENT_THREADS, load_config, resolve_path, set_default_environment
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError
 from waypost.storage.lock import alone_in
+from waypost.storage.uri import is_uri
 from waypost_rl.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def start(config: RunConfig, command: str) -> Result:
         WaypostError: As `waypost_rl.training.loop.train`.
     """
     set_default_environment(PATIENT_THREADS)  # before torch is imported
-    folder = Path(config.out).absolute()
+    if is_uri(config.out):
+        problem = f"{config.out} is a URI; a run needs a folder (of a disk that its workers share)"
+        raise ConfigError([Fault("out", problem)])
+    folder = resolve_path(config.out).absolute()
     config = config.model_copy(update={"out": str(folder)})
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def test_the_file_for_ray_job_submit_says_what_waypost_submit_does(root: Path) -
 
 def test_the_lock_of_jobs_is_the_part_of_the_main_one_that_they_need(root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "requirements/lock_jobs.py"],
+        [sys.executable, "-P", "requirements/lock_jobs.py", "main"],
         cwd=root, capture_output=True, check=True, text=True,
     )  # fmt: skip
     assert done.stdout == (root / "requirements" / "jobs.txt").read_text(encoding="utf-8")
