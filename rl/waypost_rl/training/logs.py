@@ -42,13 +42,17 @@ class RunLog:
         write_text(run / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
         self._board = _board(run / TENSORBOARD, step)
 
-    def step(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Write the numbers of a finished step, counted from 1; log a progress line."""
+    def step(self, step: int, numbers: Mapping[str, float | None]) -> None:
+        """Write the numbers of a finished step, counted from 1; log a progress line.
+
+        A number is None where it is not defined, as the evenness of routes without a search.
+        """
         with (self._run / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
         if self._board is not None:
             for name, value in numbers.items():
-                self._board.add_scalar(name, value, step)
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
         each_s = (time.monotonic() - self._since) / (step - self._begun)
         logger.info("%s", progress_line(step, self._steps, numbers, each_s))
 
@@ -88,7 +92,7 @@ def transcript_line(episode: TokenEpisode, reward: EpisodeReward) -> dict[str, A
     }
 
 
-def progress_line(step: int, steps: int, numbers: Mapping[str, float], each_s: float) -> str:
+def progress_line(step: int, steps: int, numbers: Mapping[str, float | None], each_s: float) -> str:
     """Return the line of a step: reward and its parts, divergence, speed, time left."""
     left = (steps - step) * each_s
     parts = [
