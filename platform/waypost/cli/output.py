@@ -31,7 +31,8 @@ def start_logging(debug: bool) -> None:
     handler = _EchoHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
-    logging.getLogger("waypost").setLevel(logging.DEBUG if debug else logging.INFO)
+    for package in ("waypost", "waypost_routers", "waypost_rl"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 @contextmanager
