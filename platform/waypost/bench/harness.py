@@ -21,8 +21,12 @@ from waypost.report.compact import machine
 from waypost.report.numbers import UNKNOWN, table
 
 PERCENTILES = (50, 95, 99)
-PACKAGES = ("numpy", "ray", "scikit-learn")
-"""Packages whose versions are part of every result."""
+PACKAGES = ("numpy", "ray", "scikit-learn", "torch", "transformers", "trl")
+"""Packages whose versions are part of every result, where they are installed."""
+
+
+ELSEWHERE = {"rl": "waypost_rl.bench"}
+"""Benches of packages that the platform does not import: name -> module."""
 
 
 class BenchError(WaypostError):
@@ -114,17 +118,24 @@ class Result:
 def benches() -> dict[str, str]:
     """Return the name of every bench and the first line of its module.
 
-    Every module of this package is a bench, except this one and those that begin with ``_``.
+    Every module of this package is a bench, except this one and those that begin with ``_``; so are
+    those of `ELSEWHERE`.
     """
     names = [info.name for info in pkgutil.iter_modules(waypost.bench.__path__)]
-    return {one: _first_line(one) for one in names if one[0] != "_" and one != "harness"}
+    names = [one for one in names if one[0] != "_" and one != "harness"]
+    return {one: _first_line(module_of(one)) for one in sorted({*names, *ELSEWHERE})}
 
 
-def _first_line(name: str) -> str:
+def module_of(name: str) -> str:
+    """Return the name of the module of a bench."""
+    return ELSEWHERE.get(name, f"waypost.bench.{name}")
+
+
+def _first_line(module: str) -> str:
     # read, not imported: importing a bench needs its libraries
-    spec = find_spec(f"waypost.bench.{name}")
+    spec = find_spec(module)
     loader: Any = spec and spec.loader
-    return str(loader.get_source(f"waypost.bench.{name}").split('"""')[1]).partition("\n")[0]
+    return str(loader.get_source(module).split('"""')[1]).partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,7 @@ def measure(name: str, options: Options, tell: Tell) -> Report:
         WaypostError: The bench raised it.
     """
     load = os.getloadavg()[0]
-    result: Result = import_module(f"waypost.bench.{name}").run(options, tell)
+    result: Result = import_module(module_of(name)).run(options, tell)
     data = {
         "format": f"waypost-bench-{name}/2",
         "machine": {

@@ -57,7 +57,9 @@ def command() -> None:
 
 def command_of(name: str) -> click.Command:
     """Build the command of a bench from its module; see `waypost.bench`."""
-    bench = import_module(f"waypost.bench.{name}")
+    from waypost.bench.harness import module_of
+
+    bench = import_module(module_of(name))
     *text, example = inspect.cleandoc(bench.__doc__ or "").split("\n\n")
     quick = getattr(bench, "QUICK", None)
     hints = get_type_hints(bench.Options, include_extras=True)
@@ -124,7 +126,7 @@ def _run(
     target = None if insert_at is None else insert_target(insert_at)
     if target is not None:
         check_marker(*target)
-    bench: Any = import_module(f"waypost.bench.{name}")
+    bench: Any = import_module(harness.module_of(name))
     said = {key: value for key, value in given.items() if value not in (None, ())}
     options = parse(bench.Options, {**(bench.QUICK if quick else {}), **said}, f"bench {name}")
     with progress_bar(name) as bar:

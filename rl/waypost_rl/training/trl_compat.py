@@ -294,6 +294,12 @@ class PPOLearner:
         """The critic: a linear layer over the policy's last hidden states."""
         return self._head
 
+    @property
+    def computing(self) -> tuple[list[Any], Any]:
+        """Modules whose forward passes a step runs, and the optimizer; a bench watches them."""
+        models = [self._trainer.model, self._trainer.ref_model]
+        return [one for one in models if one is not None], self._trainer.optimizer.optimizer
+
 
 def _with_adapters(policy: Any, settings: PPOConfig) -> Any:
     if settings.lora is None:
