@@ -1,0 +1,196 @@
+"""A run that is killed and continued takes the steps of an unbroken one; folders are guarded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.learnable_world import run_config, write_answers, write_policy
+from waypost_rl.training.logs import METRICS, read_metrics
+
+pytestmark = [pytest.mark.rl, pytest.mark.timeout(600)]
+
+STEPS = 16
+TIMES = {"tokens_per_s", "rollout_s", "learning_s", "step_s"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_answers(tmp_path_factory.mktemp("data"), 64)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_policy(tmp_path_factory.mktemp("base"))
+
+
+def write_config(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
+    warm = {"episodes": 320, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
+    config = run_config(base, data, folder / "run", steps=STEPS, warm_start=warm, **changed)
+    config["checkpoint_every"] = 3
+    config["reward"] = {"alpha": [0.0, 0.9]}
+    folder.mkdir(exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def start(config: Path, *more: str) -> subprocess.Popen[str]:
+    """Start a training as ``ray job submit`` does."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "waypost_rl.train", "--config", str(config), *more]
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(config: Path, *more: str) -> str:
+    process = start(config, *more)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    return output
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    """Return the numbers of all steps, without those that tell the time."""
+    return [
+        {name: value for name, value in step.items() if name not in TIMES}
+        for step in read_metrics(run)
+    ]
+
+
+def kill_after(config: Path, step: int) -> None:
+    """Kill a training as soon as it has written the numbers of a step."""
+    process = start(config)
+    path = config.parent / "run" / METRICS
+    deadline = time.monotonic() + 400
+    while not path.is_file() or len(path.read_text(encoding="utf-8").splitlines()) < step:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
+def test_a_killed_run_continues_on_the_curve_of_an_unbroken_one(
+    tmp_path: Path, base: Path, data: Path, lora: Any
+) -> None:
+    """Killed twice: between checkpoints, and right after one. The curves are equal, number by
+    number, and so are the weights."""
+    whole = write_config(tmp_path / "whole", base, data)
+    broken = write_config(tmp_path / "broken", base, data)
+    adapters = [f"ppo.lora={json.dumps(lora)}"]
+    finish(whole, *adapters)
+    for step in (4, 9):
+        _set(broken, "ppo", lora)
+        kill_after(broken, step)
+    output = finish(broken, *adapters)
+    assert "continuing after step" in output
+    assert len(curve(tmp_path / "whole" / "run")) == STEPS
+    assert curve(tmp_path / "broken" / "run") == curve(tmp_path / "whole" / "run")
+    weights = [
+        (tmp_path / name / "run" / "policy" / "model.safetensors").read_bytes()
+        for name in ("whole", "broken")
+    ]
+    assert weights[0] == weights[1]
+    folders = sorted(one.name for one in (tmp_path / "broken" / "run" / "checkpoints").iterdir())
+    assert folders == ["step_000015", "step_000016"]
+
+
+def _set(path: Path, key: str, lora: Any) -> None:
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config[key]["lora"] = lora
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def refused(config: Path, *more: str) -> str:
+    process = start(config, *more)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_a_folder_takes_one_run_at_a_time_and_only_its_own(
+    tmp_path: Path, base: Path, data: Path
+) -> None:
+    config = write_config(tmp_path / "one", base, data)
+    first = start(config)
+    lock = tmp_path / "one" / "run" / ".lock"
+    deadline = time.monotonic() + 300
+    while not lock.is_file():
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "another run uses it" in refused(config)
+    output, _ = first.communicate(timeout=500)
+    assert first.returncode == 0, output
+
+    said = refused(config, "seed=5", "episode.max_turns=2")
+    assert "seed" in said
+    assert "episode" in said
+    assert "set out to a new folder" in said
+    more = finish(config, f"steps={STEPS + 2}")
+    assert f"{STEPS + 2} steps" in more
+    assert len(curve(tmp_path / "one" / "run")) == STEPS + 2
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine", encoding="utf-8")
+    assert "is not a training run" in refused(config, f"out={foreign}")
+    assert [one.name for one in foreign.iterdir()] == ["mine.txt"]
+    assert "is a URI" in refused(config, "out=s3://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["pool.data=/nowhere"], ["/nowhere"]),
+        (['candidates={"nobody": {}}'], ["candidates.nobody", "strong"]),
+        (["episode.prompt_tokens=2"], ["all prompts are too long"]),
+        (["ppo.batch_size=33"], ["multiple of 32"]),
+        (["base=/nowhere/model"], ["/nowhere/model"]),
+        (["reward.alpha=1.0"], ["alpha"]),
+        (["reward.alpha=[0.0, 0.3]"], ["0.7 (medium)"]),
+    ],
+)
+def test_wrong_input_is_told_and_nothing_is_trained(
+    tmp_path: Path, base: Path, data: Path, overrides: Sequence[str], said: Sequence[str]
+) -> None:
+    """By the dry run, too: what it passes starts."""
+    from click.testing import CliRunner
+
+    from waypost.cli import command
+
+    config = write_config(tmp_path, base, data)
+    words = ["rl", "train", "--config", str(config), *overrides]
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(command, [*words, *more])
+        assert done.exit_code in (1, 2), done.output
+        for text in said:
+            assert text in done.output
+
+
+def test_a_dry_run_tells_what_a_run_would_take(tmp_path: Path, base: Path, data: Path) -> None:
+    from click.testing import CliRunner
+
+    from waypost.cli import command
+
+    config = write_config(tmp_path, base, data)
+    done = CliRunner().invoke(command, ["rl", "train", "--config", str(config), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "trl 0.11.4" in done.output
+    assert "questions: 64, prompts of" in done.output
+    assert "strong 10, cheap 1" in done.output
+    assert not (tmp_path / "run").exists()

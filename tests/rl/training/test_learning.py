@@ -1,0 +1,133 @@
+"""Training learns, shown with three seeds beside a control whose weights never change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from support.learnable_world import CHEAP_RIGHT, run_config, write_answers, write_policy
+from waypost.cli import command
+from waypost_rl.training.config import RunConfig
+from waypost_rl.training.logs import read_metrics
+
+pytestmark = [pytest.mark.rl, pytest.mark.timeout(1200)]
+
+SEEDS = (0, 1, 2)
+STEPS = 60
+WINDOW = 15
+CHEAP = 0.9
+"""Weight of cost at which a right answer of ``cheap`` earns five times that of ``strong``."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Data, and a warm-started policy for each seed."""
+
+    data: Path
+    policies: tuple[Path, ...]
+    folder: Path
+
+
+def run(world: World, name: str, seed: int, **changed: Any) -> list[dict[str, Any]]:
+    """Train, and return the numbers of the steps."""
+    from waypost_rl.training.loop import train
+
+    out = world.folder / f"{name}_{seed}"
+    out.mkdir()
+    config = run_config(world.policies[seed], world.data, out, steps=STEPS, seed=seed, **changed)
+    train(RunConfig.model_validate(config), "waypost rl train")
+    return read_metrics(out)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    import torch
+
+    from waypost_rl.training.loop import train
+
+    folder = tmp_path_factory.mktemp("learning")
+    data, policies = write_answers(folder / "data"), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for seed in SEEDS:
+        out = folder / f"warm_{seed}"
+        out.mkdir()
+        warm = {"episodes": 5000, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
+        base = write_policy(folder / f"base_{seed}", seed)
+        config = run_config(base, data, out, steps=1, learn=False, seed=seed, warm_start=warm)
+        train(RunConfig.model_validate(config), "waypost rl train")
+        policies.append(out / "warm_start")
+    yield World(data, tuple(policies), folder)
+    torch.set_num_threads(threads)
+
+
+def mean(steps: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([step[name] for step in steps]))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_reward_rises_to_the_strong_candidates(world: World, seed: int) -> None:
+    """Without a weight of cost the best policy asks ``strong`` and earns nearly 1."""
+    control = run(world, "control", seed, learn=False)
+    learned = run(world, "quality", seed)
+    end = learned[-WINDOW:]
+    assert mean(control, "reward") < 0.75
+    assert abs(mean(control[:WINDOW], "reward") - mean(control[-WINDOW:], "reward")) < 0.2
+    assert mean(end, "reward") > 0.85
+    assert mean(end, "reward") > mean(control, "reward") + 0.2
+    assert mean(end, "route/strong") > 0.9
+    assert mean(end, "outcome") > CHEAP_RIGHT + 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_a_weight_of_cost_the_cheap_candidate_is_chosen(world: World, seed: int) -> None:
+    """The best policy earns at most .75 x (.1 + .9) + .25 x 0 in well-formed episodes."""
+    reward = {"alpha": CHEAP}
+    control = run(world, "dear_control", seed, learn=False, reward=reward)
+    learned = run(world, "cost", seed, reward=reward)
+    end = learned[-WINDOW:]
+    assert mean(end, "route/cheap") > 0.9
+    assert mean(end, "reward") > mean(control, "reward") + 0.15
+    assert mean(end, "cost_usd") < 0.6 * mean(control, "cost_usd")
+
+
+def test_a_finished_run_is_evaluated_exported_and_reported(world: World, tmp_path: Path) -> None:
+    """After training, on questions that it never saw, beside its start policy."""
+    import yaml
+
+    out = world.folder / "quality_0"
+    assert out.is_dir(), "the test of quality made this run"
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "mean reward of an episode" in text
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((out / "tensorboard").iterdir())
+    shown = json.loads((out / "transcripts" / "step_000060.jsonl").read_text().splitlines()[0])
+    assert shown["segments"][0][0] == "policy"
+
+    config = run_config(world.policies[0], world.data, out, steps=STEPS)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    start = tmp_path / "start"
+    shutil.copytree(world.policies[0], start)
+    found = CliRunner().invoke(
+        command,
+        ["rl", "evaluate", "--config", str(tmp_path / "run.yaml"), "--policy", f"start={start}",
+         "--policy", f"trained={out / 'policy'}", "--singles", "--alpha", "0", "--alpha", "0.9",
+         "--limit", "100", "--json"],
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    rows = {(r["subject"], r["alpha"]): r for r in json.loads(found.stdout)["rows"]}
+    trained = rows["trained", 0.0]
+    assert trained["delta_low"] > 0
+    assert trained["shares"]["strong"] > 0.9
+    assert rows["start", 0.0]["delta"] == 0
+    assert rows["single: strong", 0.0]["outcome"] == 1.0
+    assert rows["single: cheap", 0.9]["reward"] > rows["single: strong", 0.9]["reward"]
+    assert trained["turns"] >= 2
