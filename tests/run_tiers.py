@@ -9,8 +9,8 @@ The tier `kernels` repeats the numeric tests of the default tier, those of the f
 with a BLAS kernel that this processor has and does not use by itself. A processor without a second
 kernel leaves the tier out.
 
-The whole default tier, and the ray tier, run in two processes; a part of them, which
-PYTEST_ARGUMENTs name, in one.
+Whole tiers run in two processes, those of WORKERS; a part of a tier, which PYTEST_ARGUMENTs name,
+runs in one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,8 +35,10 @@ ON_REQUEST = ("gpu",)
 WORKERS = {
     "default": ("-n", "2", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
-    # much of it waits; the scopes are those of tests/support/ray_groups.py, in their order
-    "ray": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
+    # the scopes are those of tests/support/ray_groups.py, in their order
+    **dict.fromkeys(
+        ("ray", "engine", "e2e"), ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
+    ),
 }
 """Of the tiers that run in two processes; the others fill the machine by themselves."""
 
@@ -47,9 +50,6 @@ NUMERIC = (
 
 ENVIRONMENTS = {"rl": ".venv-router-r1-cpu"}
 """Of the tiers that run in another environment than this one; `make test-environments` makes it."""
-
-FOLDERS = {"kernels": NUMERIC, "rl": ("tests/rl",)}
-"""Of the tiers whose tests are in some folders only."""
 
 ELSEWHERE = ("-o", "filterwarnings=", "-p", "no:cacheprovider")
 """Options of pytest in another environment: what its libraries warn of is not ours to mend."""
@@ -164,6 +164,23 @@ def expression(tier: str) -> str:
     return " and ".join((tier, *(f"not {marker}" for marker in later)))
 
 
+def files(tier: str) -> list[str]:
+    """Return the test files and folders that a tier's tests are in; none means all.
+
+    Of a tier with a marker these are the files in which the marker stands: to import all test files
+    takes longer than some tiers' tests.
+    """
+    if tier not in MARKED:
+        return [one for one in NUMERIC if tier == "kernels" and (ROOT / one).is_dir()]
+    marker = re.compile(rf"\bmark\.{tier}\b")
+    found = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [
+        str(path.relative_to(ROOT))
+        for path in found
+        if marker.search(path.read_text(encoding="utf-8"))
+    ]
+
+
 def parallel(tier: str, arguments: Sequence[str]) -> bool:
     """Say whether a tier runs in several processes: to start them is dear for a part of it."""
     return tier in WORKERS and not arguments
@@ -211,7 +228,10 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
         if parallel(tier, arguments):
             command += WORKERS[tier]
         if not arguments:
-            command += [one for one in FOLDERS.get(tier, ()) if (ROOT / one).is_dir()]
+            taken = files(tier)
+            if tier in MARKED and not taken:
+                return Outcome(tier, time.perf_counter() - begin)
+            command += taken
         code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:

@@ -47,10 +47,37 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
     assert taking == [tier] + ["kernels"] * (tier == "default")  # of some folders, again
 
 
-def test_only_whole_tiers_that_leave_a_core_free_run_in_two_processes(runner: ModuleType) -> None:
+def test_only_whole_tiers_run_in_two_processes(runner: ModuleType) -> None:
     whole = [tier for tier in runner.TIERS if runner.parallel(tier, [])]
-    assert whole == ["default", "kernels", "ray"]
+    assert whole == ["default", "kernels", "ray", "engine", "e2e"]
     assert not runner.parallel("default", ["tests/k8s"])
+
+
+def test_only_files_with_a_tiers_marker_are_collected_and_all_of_its_tests(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take seconds
+    folder = tmp_path / "tests" / "sub"
+    folder.mkdir(parents=True)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p xdist.plugin\nmarkers =\n  e2e\n  engine\n"
+    )
+    (folder / "test_none.py").write_text("raise ImportError('markdown, benchmark.e2e')\n")
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    assert runner.files("e2e") == []
+    assert str(runner.run("e2e", [])) == "e2e      no tests"
+    (folder / "test_whole.py").write_text(
+        "import pytest\npytestmark = [pytest.mark.engine, pytest.mark.e2e]\ndef test_it(): pass\n"
+    )
+    (folder / "test_one.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.e2e)])\n"
+        "def test_it(n): assert n == 2\n"
+    )
+    assert runner.files("e2e") == ["tests/sub/test_one.py", "tests/sub/test_whole.py"]
+    assert runner.files("default") == []
+    found = runner.run("e2e", [])
+    assert (found.passed, found.failed, found.skipped) == (2, 0, 0)
 
 
 @pytest.mark.parametrize(

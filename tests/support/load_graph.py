@@ -27,8 +27,9 @@ TOTAL_S = 16.0
 PLACES = 16
 """Maximum requests in flight of ``tight``, and maximum requests in its queue."""
 
-TALK = {"tokens": 8, "tokens_per_s": 8}
-"""Config of answers that take a second, so that many are in flight when a fault happens."""
+TALK = {"tokens": 8, "tokens_per_s": 4}
+"""Config of answers that take two seconds, so that many are in flight when a fault happens, and the
+cores are left to the replicas that start."""
 
 INLINE = {"router": {"placement": "inline"}}
 
@@ -48,7 +49,12 @@ def load_graph(artifact: Path, upstreams: Mapping[str, str], apps: tuple[str, ..
     few = {"max_in_flight": PLACES, "max_queued": PLACES}
     found = {
         "apart": application("apart", artifact, talking),
-        "pair": application("pair", artifact, echo_pool(), router={"num_replicas": 2}),
+        "pair": application(
+            "pair",
+            artifact,
+            echo_pool(**dict.fromkeys(LLMS, TALK)),
+            router={"num_replicas": 2},
+        ),
         "remote": application(
             "remote", artifact, remote, limits={**quick, "total_timeout_s": TOTAL_S}, **INLINE
         ),

@@ -1,4 +1,6 @@
-"""Groups of tests of the ray tier that share a Ray and so must run in one process.
+"""Groups of tests that run in one process, and their order, where a tier runs in two processes.
+
+Tests of the ray tier that share a Ray are a group; elsewhere a file is one.
 
 Groups are derived from test ids and not from the marker `xdist_group`, which pytest-xdist 3.8 does
 not see under pytest 9.2.
@@ -20,9 +22,13 @@ GROUPS = {
     "plain": ("test_handle_pool", "test_load_changes", "test_serve_ray", "test_served_routers"),
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),
+    "vllm": ("test_engine_vllm_environments",),
+    "generating": ("test_load_generating",),
+    "quick start": ("test_quick_start",),
+    "humaneval": ("test_sandbox_humaneval",),
 }  # fmt: skip
-"""Group -> files that share `ray_here`, or `served` in one mode or with keys. Sorted by time, so
-that two processes end at about the same time."""
+"""Group -> files that share `ray_here`, or `served` in one mode or with keys; then the files of
+other tiers that take longest. Sorted by time, so that two processes end at about the same time."""
 
 MODES = re.compile(r"\[.*\b(plain|throughput)\b.*\]$")
 """Pattern of test ids in files that serve in several modes."""
