@@ -9,8 +9,8 @@ The tier `kernels` repeats the numeric tests of the default tier, those of the f
 with a BLAS kernel that this processor has and does not use by itself. A processor without a second
 kernel leaves the tier out.
 
-Whole tiers run in two processes, those of WORKERS; a part of a tier, which PYTEST_ARGUMENTs name,
-runs in one.
+Whole tiers run in several processes, those of WORKERS; a part of a tier, which PYTEST_ARGUMENTs
+name, runs in one.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ON_REQUEST = ("gpu",)
 WORKERS = {
     "default": ("-n", "2", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
-    # the scopes are those of tests/support/ray_groups.py, in their order
-    **dict.fromkeys(
-        ("ray", "engine", "e2e"), ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
-    ),
+    # the scopes are those of tests/support/ray_groups.py, in their order; much of ray waits
+    "ray": ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"),
+    "engine": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
+    "e2e": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
 }
-"""Of the tiers that run in two processes; the others fill the machine by themselves."""
+"""Of the tiers that run in several processes; the others fill the machine by themselves."""
 
 NUMERIC = (
     "tests/routers",

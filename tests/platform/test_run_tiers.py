@@ -47,7 +47,7 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
     assert taking == [tier] + ["kernels"] * (tier == "default")  # of some folders, again
 
 
-def test_only_whole_tiers_run_in_two_processes(runner: ModuleType) -> None:
+def test_only_whole_tiers_run_in_several_processes(runner: ModuleType) -> None:
     whole = [tier for tier in runner.TIERS if runner.parallel(tier, [])]
     assert whole == ["default", "kernels", "ray", "engine", "e2e"]
     assert not runner.parallel("default", ["tests/k8s"])

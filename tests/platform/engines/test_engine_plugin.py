@@ -105,11 +105,13 @@ async def test_it_serves_in_the_gateways_process(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_it_serves_in_a_replica(tmp_path: Path) -> None:
-    pool = [{"name": entry["name"], "engine": "acme_reverse"} for entry in echo_pool()]
-    graph = application("acme", knn_artifact(tmp_path / "artifact"), pool)
+    pool = echo_pool()
+    pool[0] = {"name": "cook", "engine": "acme_reverse"}
+    artifact = knn_artifact(tmp_path / "artifact")
+    graph = application("acme", artifact, pool, router={"placement": "inline"})
     with command({"applications": [graph]}, tmp_path) as server:
         server.until(lambda: "Ctrl-C stops it" in server.said())
-        body = json.dumps(chat("What is 2 + 2?")).encode()
+        body = json.dumps(chat("What is 2 + 2?", model="cook")).encode()
         asked = urllib.request.Request(
             f"{server.url}/acme/v1/chat/completions", body, {"Content-Type": "application/json"}
         )

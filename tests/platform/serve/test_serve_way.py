@@ -51,7 +51,8 @@ def test_a_request_through_deployments(tmp_path):
     path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
     environment = {"env_vars": {"PYTHONPATH": path.rstrip(os.pathsep)}}
     own = {"ray_actor_options": {"runtime_env": environment}}  # in place of the application's
-    pool = [{"name": name, "engine": "echo", **own} for name in ("cook", "prover", "tiny")]
+    pool = [{"name": name, "engine": "echo", **own} for name in ("cook", "prover")]
+    pool.append({"name": "tiny", "engine": "echo", "placement": "inline"})  # is not asked
     app = application("way", knn_artifact(tmp_path / "artifact"), pool)
     app["runtime_env"] = environment
     with served({"applications": [app]}, tmp_path) as url:
