@@ -138,6 +138,19 @@ def test_two_processes_of_one_core_each_are_counted_as_one_tier(
     assert (found.passed, found.failed, found.skipped) == (3, 1, 1)
 
 
+def test_our_modules_are_compiled_where_python_is_told_to_write_no_bytecode(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for folder in runner.SOURCES:
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "mine.py").write_text("x = 1\n")
+    runner.compile_sources()
+    found = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("mine.*.pyc")]
+    assert sorted(found) == sorted(Path(folder).parts[0] for folder in runner.SOURCES)
+
+
 def report(folder: Path, **counts: int) -> Path:
     attributes = " ".join(f'{name}="{count}"' for name, count in counts.items())
     path = folder / "report.xml"

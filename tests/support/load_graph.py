@@ -27,9 +27,9 @@ TOTAL_S = 16.0
 PLACES = 16
 """Maximum requests in flight of ``tight``, and maximum requests in its queue."""
 
-TALK = {"tokens": 8, "tokens_per_s": 4}
-"""Config of answers that take two seconds, so that many are in flight when a fault happens, and the
-cores are left to the replicas that start."""
+TALK = {"tokens": 8, "tokens_per_s": 2}
+"""Config of answers that take four seconds: many are in flight when a fault happens, and replicas
+that start find free cores."""
 
 INLINE = {"router": {"placement": "inline"}}
 

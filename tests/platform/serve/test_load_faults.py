@@ -98,13 +98,13 @@ async def kill(
         return len(set(processes.replicas(app, deployment)) - before) == len(killed)
 
     begun_s = await until(are_back, 120)
-    await load.finished(2 * WORKERS)
+    await load.finished(WORKERS)
     return fault, begun_s
 
 
 async def test_an_llm_is_killed(url, mode):
     async with Load(f"{url}/apart/v1", planted_asks(["tiny"]), workers=WORKERS) as load:
-        await load.finished(2 * WORKERS)
+        await load.finished(WORKERS)
         slow_s = 1.25 * max(sample.seconds for sample in load.samples)
         fault, begun_s = await kill(load, "apart", "cook")
         await until(lambda: load.samples[-1].model == "cook", 120)
@@ -126,7 +126,7 @@ async def test_a_router_is_killed(url, mode):
     """The only one, and, in plain mode, one of two."""
     for app in [app for app in ("apart", "pair") if app in APPS[mode]]:
         async with Load(f"{url}/{app}/v1", planted_asks(), workers=WORKERS) as load:
-            await load.finished(2 * WORKERS)
+            await load.finished(WORKERS)
             slow_s = 1.25 * max(sample.seconds for sample in load.samples)
             fault, begun_s = await kill(load, app, "Router", 1)
         recovered = recovery_s(load.samples, fault, slow_s)
@@ -185,7 +185,7 @@ async def test_two_of_three_upstreams_fail_in_every_way(url, mode, upstreams):
 async def test_a_failing_llm_is_passed_over_and_comes_back(url, mode, upstreams):
     cook = upstreams["cook"]
     asks = [ask for ask in planted_asks() if ask.wanted == "cook"]
-    async with Load(f"{url}/remote/v1", asks, workers=WORKERS, think_s=0.5) as load:
+    async with Load(f"{url}/remote/v1", asks, workers=WORKERS) as load:
         await until(lambda: load.samples and load.samples[-1].model == "cook")
         await load.finished(WORKERS)
         broke = load.clock()
