@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,6 +70,8 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    busy: ExitStack = field(default_factory=ExitStack)
+    """Ends the busy loops beside it."""
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -116,12 +118,14 @@ def make_run(root: Path, folder: Path, end: ExitStack) -> Started:
     with socket.socket() as probe:
         if probe.connect_ex((address.hostname, address.port)) == 0:
             pytest.fail(f"{address.netloc} is in use: the quick start serves there; end what does")
+    loops = end.enter_context(ExitStack())
     for _ in os.sched_getaffinity(0):
         busy = subprocess.Popen([sys.executable, "-c", BUSY])
-        end.callback(busy.wait)
-        end.callback(busy.kill)
+        loops.callback(busy.wait)
+        loops.callback(busy.kill)
     clone = copy_of(root, folder / "waypost")
     running = start(["bash", "-c", command], clone, folder / "log", f"http://{address.netloc}")
+    running.busy = loops
     return running, lambda: STARTED in running.said()  # a user asks as soon as it is printed
 
 
@@ -186,6 +190,7 @@ def test_the_first_question_is_answered_by_the_llm_it_is_routed_to(server, root)
     with urllib.request.urlopen(call) as reply:
         first = json.load(reply)["ranking"][0]
     assert answer["model"] == headers["x-waypost-model"] == first
+    server.busy.close()
 
 
 @pytest.fixture(scope="module")

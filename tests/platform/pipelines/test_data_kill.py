@@ -21,7 +21,7 @@ from support.counting_upstream import CountingUpstream, counting_upstream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-LLMS, QUESTIONS, IN_FLIGHT = 3, 450, 16
+LLMS, QUESTIONS, IN_FLIGHT = 2, 675, 16
 PATIENT = {"max_retries": 0, "connect_timeout_s": 90.0, "first_token_timeout_s": 90.0}
 """On a machine that is busy no call fails, and so none is tried again for another reason."""
 
