@@ -23,7 +23,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest
 from waypost.engines.base import Engine, collect
 
-_SOON_S = 10.0
+_SOON_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ async def transformers(tmp_path, model: str | None = None) -> AsyncIterator[Engi
         "device": "cpu",
         "dtype": "float32",  # where an answer alone equals the answer in a batch
         "threads": 1,
+        "nice": 0,  # other tests compute beside it
         "max_output_tokens": 300,
     }
     yield EngineCase(

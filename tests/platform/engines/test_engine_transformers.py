@@ -40,7 +40,8 @@ def tiny(tmp_path_factory):
 
 @asynccontextmanager
 async def started(model, **config):
-    base = {"device": "cpu", "dtype": "float32", "threads": 1, "max_output_tokens": 900}
+    # "nice": other tests compute beside it
+    base = {"device": "cpu", "dtype": "float32", "threads": 1, "nice": 0, "max_output_tokens": 900}
     engine = make_engine("transformers", base | {"model": str(model)} | config)
     await engine.start()
     try:
