@@ -23,6 +23,7 @@ GROUPS = {
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),
     "vllm": ("test_engine_vllm_environments",),
+    "fine-tuning": ("test_causallm_router",),
     "generating": ("test_load_generating",),
     "quick start": ("test_quick_start",),
     "humaneval": ("test_sandbox_humaneval",),
