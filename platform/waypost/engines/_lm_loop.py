@@ -142,7 +142,8 @@ class BatchLoop:
         return self._thread is not None and not self._stopping and not self._failed
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._running) + (self._reading is not None)
+        with self._changed:  # a request that moves on is counted once
+            return len(self._waiting) + len(self._running) + (self._reading is not None)
 
     def submit(self, sequence: LMSequence) -> None:
         """Let a request wait for its turn.
@@ -238,12 +239,14 @@ class BatchLoop:
                 sequence.done += len(part)
                 self._read_prompt = sequence.prompt[: sequence.done]
             if sequence.done == len(sequence.prompt):
-                self._reading = None
                 assert self._read_logits is not None  # of the prompt's last token
                 self._accept([sequence], self._read_logits)
                 if not sequence.finished:
                     self._cache.append(self._read_cache)
-                    self._running.append(sequence)
+                with self._changed:
+                    self._reading = None
+                    if not sequence.finished:
+                        self._running.append(sequence)
 
     def _next_prompt(self) -> LMSequence | None:
         if self._reading is None and len(self._running) < self._limits.max_batch_size:

@@ -142,6 +142,35 @@ async def test_what_two_prompts_begin_with_is_read_once(tiny, monkeypatch):
     assert rest[0] < whole / 4
 
 
+async def test_a_request_counts_once_from_its_prompt_to_its_last_token(tiny, monkeypatch):
+    from waypost.engines._lm_loop import BatchLoop
+
+    counted: list[int] = []
+    accept = BatchLoop._accept
+
+    def counting(self, sequences, logits):
+        counted.append(len(self))
+        accept(self, sequences, logits)
+
+    monkeypatch.setattr(BatchLoop, "_accept", counting)
+    async with started(tiny) as engine:
+        await collect(engine, ask(max_tokens=5))
+    assert counted == [1] * 5
+
+
+async def test_a_crash_at_the_first_token_is_told_to_its_request(tiny, monkeypatch, caplog):
+    from waypost.engines._lm_loop import BatchLoop
+
+    def crash(self, sequences, logits):
+        raise RuntimeError("no token")
+
+    monkeypatch.setattr(BatchLoop, "_accept", crash)
+    with caplog.at_level(logging.CRITICAL, "waypost"):
+        async with started(tiny) as engine, asyncio.timeout(60):
+            with pytest.raises(EngineServerError):
+                await collect(engine, ask())
+
+
 MIXED = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 
