@@ -26,7 +26,10 @@ GROUPS = {
     "fine-tuning": ("test_causallm_router",),
     "generating": ("test_load_generating",),
     "quick start": ("test_quick_start",),
+    # while the quick start keeps the cores busy, what mostly waits; then vLLM
     "humaneval": ("test_sandbox_humaneval",),
+    "extras": ("test_extras",),
+    "vllm pool": ("test_vllm_pool",),
 }  # fmt: skip
 """Group -> files that share `ray_here`, or `served` in one mode or with keys; then the files of
 other tiers that take longest. Sorted by time, so that two processes end at about the same time."""
