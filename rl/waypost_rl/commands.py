@@ -97,6 +97,12 @@ def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
 @click.option("--singles", is_flag=True, help="Measure each candidate alone, too.")
 @click.option("--router", "routers", multiple=True, help="Artifact of a router to measure, too.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON of the result.")
+@click.option(
+    "--insert",
+    "insert_at",
+    metavar="FILE:MARKER",
+    help="Write the tables into FILE between <!-- MARKER begin --> and <!-- MARKER end -->.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def evaluate(
@@ -108,6 +114,7 @@ def evaluate(
     singles: bool,
     routers: tuple[str, ...],
     out: Path | None,
+    insert_at: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -118,9 +125,13 @@ def evaluate(
     lambda 0.
     """
     from waypost.contracts.atomic import write_text
+    from waypost.report.compact import check_marker, insert
     from waypost_rl.evaluation import Subjects, evaluate_run
     from waypost_rl.training.entry import read_run_config
 
+    file, _, marker = (insert_at or "").rpartition(":")
+    if insert_at is not None:
+        check_marker(Path(file), marker)
     config = read_run_config(config_path, overrides)
     subjects = Subjects(_pairs(policies, "--policy", "MODEL"), routers, singles)
     found = evaluate_run(
@@ -129,7 +140,28 @@ def evaluate(
     text = json.dumps(found.data, indent=1, ensure_ascii=False, allow_nan=False)
     if out is not None:
         write_text(out, text + "\n")
+    if insert_at is not None:
+        insert(Path(file), marker, "\n".join(found.lines))
     click.echo(text if as_json else "\n".join(found.lines))
+
+
+@command.command("plot", epilog="Example: waypost rl plot runs/router_r1 --out curves.png")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--control",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run without learning (learn=false), drawn beside the reward.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def plot(run: Path, control: Path | None, out: Path) -> None:
+    """Draw reward, its parts, divergence and routes of a run by step, as PNG."""
+    from waypost_rl.training.logs import read_metrics
+    from waypost_rl.training.report import draw_curves
+
+    steps = read_metrics(run)
+    if not steps:
+        raise ConfigError([Fault(str(run), "has no metrics.jsonl: it is not a training run")])
+    draw_curves(steps, out, [] if control is None else read_metrics(control))
 
 
 class _Progress:
