@@ -194,3 +194,24 @@ def test_a_dry_run_tells_what_a_run_would_take(tmp_path: Path, base: Path, data:
     assert "questions: 64, prompts of" in done.output
     assert "strong 10, cheap 1" in done.output
     assert not (tmp_path / "run").exists()
+
+
+def test_the_papers_run_passes_its_dry_run(
+    root: Path, tmp_path: Path, base: Path, data: Path
+) -> None:
+    """All of router_r1_3b.yaml but its start policy, its questions and its GPUs."""
+    from click.testing import CliRunner
+
+    from waypost.cli import command
+    from waypost_rl.training.entry import read_run_config
+
+    path = root / "rl" / "waypost_rl" / "configs" / "router_r1_3b.yaml"
+    config = read_run_config(path)
+    assert config.ppo.batch_size == 64
+    assert config.ppo.mini_batch_size * config.ppo.accumulation * config.workers.count == 32
+    assert (config.ppo.gamma, config.ppo.lam, config.steps) == (1.0, 1.0, 225)
+    words = ["rl", "train", "--config", str(path), "--dry-run"]
+    words += [f"base={base}", f"questions.data={data}"]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    assert "4 workers" in done.output
