@@ -68,8 +68,7 @@ class MetaRouter(ABC):
     """Version of the trained artifact; empty for an untrained router."""
 
     candidates: tuple[LLMInfo, ...] = ()
-    """Facts of the served LLMs, for a router that learns nothing; set before its first decision.
-    Routers that learn use ``llms_``."""
+    """Facts of the served LLMs for a router without ``llms_``; set before its first decision."""
 
     @abstractmethod
     def route_single(self, query: QueryLike) -> Decision:
