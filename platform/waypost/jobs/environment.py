@@ -23,7 +23,7 @@ EXCLUDES = (".venv*/", ".git/", "/runs/", "/artifacts/", "/dist/", "/tests/")
 """Excluded from a working directory, beside .gitignore and .rayignore."""
 
 REQUIREMENTS = "requirements/jobs.txt"
-REQUIREMENTS_OF = {("rl", "train"): "requirements/rl_jobs.txt"}
+REQUIREMENTS_OF: dict[tuple[str, ...], str] = {("rl", "train"): "requirements/rl_jobs.txt"}
 """First words of a command -> its locked requirements, where they are others."""
 
 # Unbuffered, so the log shows each line at once.

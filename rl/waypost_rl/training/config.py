@@ -230,7 +230,8 @@ class PPOConfig(StrictModel):
         max_ratio: A mini-batch whose mean probability ratio is above it changes no weight.
         kl: Penalty on the divergence from the start policy.
         lora: Adapters; null trains all weights.
-        mixed_precision: ``bf16`` computes in bfloat16; weights are float32 in any case.
+        mixed_precision: ``bf16`` computes in bfloat16, null in float32; weights are float32 in any
+            case.
         gradient_checkpointing: Computes activations again in the backward pass: less memory, more
             time.
     """
@@ -252,7 +253,7 @@ class PPOConfig(StrictModel):
     max_ratio: float = Field(default=10.0, gt=1)
     kl: KLConfig = KLConfig()
     lora: LoraConfig | None = None
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["bf16"] | None = None
     gradient_checkpointing: bool = False
 
 

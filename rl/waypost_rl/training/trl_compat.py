@@ -341,7 +341,7 @@ def _trainer_config(settings: PPOConfig, seed: int, workers: int) -> Any:
             vf_coef=settings.value_coefficient,
             ratio_threshold=settings.max_ratio,
             gradient_checkpointing=settings.gradient_checkpointing,
-            accelerator_kwargs={"mixed_precision": settings.mixed_precision},
+            accelerator_kwargs={"mixed_precision": settings.mixed_precision or "no"},
         )
 
 

