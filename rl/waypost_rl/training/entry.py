@@ -41,7 +41,8 @@ def start(config: RunConfig, command: str) -> Result:
         MissingExtraError: The environment is not that of training.
         WaypostError: As `waypost_rl.training.loop.train`.
     """
-    set_default_environment(PATIENT_THREADS)  # before torch is imported
+    # before torch and transformers, whose notes on their own versions help nobody, are imported
+    set_default_environment({**PATIENT_THREADS, "TRANSFORMERS_VERBOSITY": "error"})
     if is_uri(config.out):
         problem = f"{config.out} is a URI; a run needs a folder (of a disk that its workers share)"
         raise ConfigError([Fault("out", problem)])
