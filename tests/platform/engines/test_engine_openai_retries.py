@@ -17,7 +17,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._openai_errors import backoff_s, retry_after_s
+from waypost.engines._http_errors import backoff_s, retry_after_s
 from waypost.engines.base import collect
 from waypost.secrets import KeyRing
 
