@@ -208,6 +208,10 @@ class EngineServerError(EngineError):
     """The engine failed (HTTP 5xx, a crash during generation)."""
 
 
+class EmptyAnswerError(EngineServerError):
+    """The LLM ended its answer without having said anything in any form."""
+
+
 class EngineRequestError(EngineError):
     """The engine refuses this request (HTTP 4xx): the same call cannot succeed.
 
@@ -220,6 +224,12 @@ class EngineRequestError(EngineError):
 
 class ContextLengthError(EngineRequestError):
     """The prompt and the tokens asked for do not fit the model's context."""
+
+
+class ContentFilterError(EngineRequestError):
+    """A content filter of the provider refuses the prompt or the answer; another may not."""
+
+    retryable_by_default = True
 
 
 class EngineAuthError(EngineRequestError):
@@ -239,6 +249,8 @@ _ENGINE_ERRORS: dict[str, type[EngineError]] = {
         EngineServerError,
         EngineRequestError,
         ContextLengthError,
+        ContentFilterError,
+        EmptyAnswerError,
         EngineAuthError,
     )
 }

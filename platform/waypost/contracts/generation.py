@@ -7,9 +7,9 @@ run different versions of Python, Ray or pydantic.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeGuard
 
 from waypost.contracts.errors import SchemaError
 
@@ -19,10 +19,55 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancel
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one answer, as the engine's own tokenizer counts them."""
+    """Token counts of one answer, as the engine's own tokenizer counts them.
+
+    Attributes:
+        input_tokens: All tokens of the prompt, those read from a cache included.
+        output_tokens: All tokens generated, those of reasoning included.
+        cached_tokens: Those of `input_tokens` that a cache of the upstream held.
+        reasoning_tokens: Those of `output_tokens` that are reasoning.
+        details: What else the upstream told, under its own names: ``prompt_tokens_details``,
+            ``completion_tokens_details``, and fields that OpenAI's API lacks.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    details: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dict; of the last three fields only those that say something."""
+        data: dict[str, Any] = {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+        }
+        for name in ("cached_tokens", "reasoning_tokens", "details"):
+            if value := getattr(self, name):
+                data[name] = value
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Usage:
+        """Rebuild a usage; fields of a newer version are ignored."""
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the sum of several usages; numbers of the details are added, of others the last holds."""
+    found = list(usages)
+    if len(found) == 1:
+        return found[0]
+    details: dict[str, Any] = {}
+    for usage in found:
+        details = _added(details, usage.details)
+    return Usage(
+        sum(usage.input_tokens for usage in found),
+        sum(usage.output_tokens for usage in found),
+        sum(usage.cached_tokens for usage in found),
+        sum(usage.reasoning_tokens for usage in found),
+        details,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +138,59 @@ class GenerateRequest:
 class Chunk:
     """One piece of an answer.
 
-    An answer is a sequence of chunks: any number with text or tool calls, then exactly one
-    with a `finish_reason` and `usage`, which is the last.
+    An answer is a sequence of chunks: any number that say something, then exactly one with a
+    `finish_reason` and `usage`, which is the last.
 
     Attributes:
         text: New text, possibly empty.
-        tool_calls: OpenAI tool-call deltas, passed through from HTTP engines.
+        tool_calls: OpenAI tool-call deltas. A call has one ``index``, counted from 0 in the order
+            in which the calls begin, and its first delta holds ``id``, ``type`` and the name.
         finish_reason: Set on the last chunk only.
         usage: Set on the last chunk only.
+        reasoning: New text of the LLM's visible thinking; no part of `text`.
+        refusal: New text of the LLM's own refusal; no part of `text`.
+        annotations: New annotations of the text (``url_citation``, ...), as OpenAI's.
+        extra: What the upstream said beside these, under its own names and by place: ``message``
+            (fields of the message or delta), ``choice`` and ``answer`` (the body or event).
     """
 
     text: str = ""
     tool_calls: tuple[dict[str, Any], ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    refusal: str = ""
+    annotations: tuple[dict[str, Any], ...] = ()
+    extra: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the piece holds a part of an answer.
+
+        That is text, reasoning, refusal, a tool call, an annotation, or a further field of the
+        message.
+        """
+        return bool(
+            self.text
+            or self.reasoning
+            or self.tool_calls
+            or self.refusal
+            or self.annotations
+            or self.extra.get("message")
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict without empty fields."""
         data: dict[str, Any] = {}
-        if self.text:
-            data["text"] = self.text
+        for name in ("text", "finish_reason", "reasoning", "refusal", "extra"):
+            if value := getattr(self, name):
+                data[name] = value
         if self.tool_calls:
             data["tool_calls"] = list(self.tool_calls)
-        if self.finish_reason is not None:
-            data["finish_reason"] = self.finish_reason
+        if self.annotations:
+            data["annotations"] = list(self.annotations)
         if self.usage is not None:
-            data["usage"] = asdict(self.usage)
+            data["usage"] = self.usage.to_dict()
         return data
 
     @classmethod
@@ -129,33 +201,119 @@ class Chunk:
             text=data.get("text", ""),
             tool_calls=tuple(data.get("tool_calls", ())),
             finish_reason=data.get("finish_reason"),
-            usage=Usage(**usage) if usage else None,
+            usage=Usage.from_dict(usage) if usage else None,
+            reasoning=data.get("reasoning", ""),
+            refusal=data.get("refusal", ""),
+            annotations=tuple(data.get("annotations", ())),
+            extra=data.get("extra", {}),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: the chunks of one request, joined."""
+    """A whole answer: the chunks of one request, joined. See `Chunk` for the fields."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     tool_calls: tuple[dict[str, Any], ...] = ()
+    reasoning: str = ""
+    refusal: str = ""
+    annotations: tuple[dict[str, Any], ...] = ()
+    extra: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
 
     def to_chunk(self) -> Chunk:
         """Return the answer as its only chunk."""
-        return Chunk(self.text, self.tool_calls, self.finish_reason, self.usage)
+        return Chunk(
+            self.text,
+            self.tool_calls,
+            self.finish_reason,
+            self.usage,
+            self.reasoning,
+            self.refusal,
+            self.annotations,
+            self.extra,
+        )
 
 
 def joined(chunks: Sequence[Chunk]) -> Answer:
     """Join the chunks of one answer; the default is reason ``stop`` and no tokens."""
     last = chunks[-1] if chunks else Chunk()
+    extra: dict[str, dict[str, Any]] = {}
+    for chunk in chunks:
+        if chunk.extra:
+            extra = joined_fields(extra, chunk.extra)
     return Answer(
         text="".join(chunk.text for chunk in chunks),
         finish_reason=last.finish_reason or "stop",
         usage=last.usage or Usage(),
         tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
+        reasoning="".join(chunk.reasoning for chunk in chunks),
+        refusal="".join(chunk.refusal for chunk in chunks),
+        annotations=tuple(note for chunk in chunks for note in chunk.annotations),
+        extra=extra,
     )
+
+
+_SAID_ONCE = frozenset({"id", "type", "index", "name", "format", "role", "provider", "model"})
+"""Names of fields that deltas repeat; other texts of deltas are pieces of one text."""
+
+_DEEPEST = 16
+
+
+def joined_fields(said: Mapping[str, Any], more: Mapping[str, Any], depth: int = 0) -> Any:
+    """Join the fields of two deltas as OpenAI's clients do.
+
+    Texts and lists go on (members of lists by their ``index``, where they have one), objects are
+    joined field by field, and of anything else the later value holds.
+    """
+    found = dict(said)
+    for name, value in more.items():
+        before: Any = found.get(name)
+        if name in _SAID_ONCE or type(before) is not type(value) or depth > _DEEPEST:
+            found[name] = before if value is None else value
+        elif isinstance(value, str):
+            found[name] = before + value
+        elif isinstance(value, dict):
+            found[name] = joined_fields(before, value, depth + 1)
+        elif isinstance(value, list):
+            found[name] = _joined_list(before, value, depth + 1)
+        else:
+            found[name] = value
+    return found
+
+
+def _joined_list(said: list[Any], more: list[Any], depth: int) -> list[Any]:
+    found = list(said)
+    places = {
+        item["index"]: place
+        for place, item in enumerate(found)
+        if isinstance(item, dict) and isinstance(item.get("index"), int)
+    }
+    for item in more:
+        place = places.get(item.get("index")) if isinstance(item, dict) else None
+        if place is None:
+            found.append(item)
+        else:
+            found[place] = joined_fields(found[place], item, depth)
+    return found
+
+
+def _added(sums: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(sums)
+    for name, value in more.items():
+        before: Any = found.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            found[name] = _added(before, value)
+        elif _is_number(before) and _is_number(value):
+            found[name] = before + value
+        else:
+            found[name] = value
+    return found
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def deployment_name(llm: str) -> str:
