@@ -54,7 +54,7 @@ class Usage:
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """Return the sum of several usages; numbers of the details are added, of others the last holds."""
+    """Return the sum of several usages; details are added, too, where they are numbers."""
     found = list(usages)
     if len(found) == 1:
         return found[0]
