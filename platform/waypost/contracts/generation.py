@@ -242,7 +242,7 @@ def joined(chunks: Sequence[Chunk]) -> Answer:
     extra: dict[str, dict[str, Any]] = {}
     for chunk in chunks:
         if chunk.extra:
-            extra = joined_fields(extra, chunk.extra)
+            extra = joined_extra(extra, chunk.extra)
     return Answer(
         text="".join(chunk.text for chunk in chunks),
         finish_reason=last.finish_reason or "stop",
@@ -253,6 +253,29 @@ def joined(chunks: Sequence[Chunk]) -> Answer:
         annotations=tuple(note for chunk in chunks for note in chunk.annotations),
         extra=extra,
     )
+
+
+def joined_extra(
+    said: Mapping[str, dict[str, Any]], more: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Join the `Chunk.extra` of two chunks.
+
+    Fields of messages are joined as OpenAI's clients do, as are ``logprobs``; of any other field
+    the later value holds, because upstreams repeat them.
+    """
+    found = dict(said)
+    for place, fields_ in more.items():
+        before = found.get(place, {})
+        if place == "message":
+            found[place] = joined_fields(before, fields_)
+        else:
+            pieces = {name: fields_[name] for name in ("logprobs",) if name in fields_}
+            found[place] = {**before, **fields_, **joined_fields(_only(before, pieces), pieces)}
+    return found
+
+
+def _only(fields_: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: fields_[name] for name in names if name in fields_}
 
 
 _SAID_ONCE = frozenset({"id", "type", "index", "name", "format", "role", "provider", "model"})

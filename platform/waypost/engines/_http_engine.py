@@ -324,7 +324,14 @@ class HTTPEngine(Engine):
         for event in events:
             if event == "[DONE]":
                 return True
-            if self._read(request, reader, event):
+            try:
+                lives = self._read(request, reader, event)
+            except EngineServerError:
+                # an end that is none ("[DONE]" in quotes, text behind it) takes nothing away
+                if reader.finish_reason is None:
+                    raise
+                return True
+            if lives:
                 patience.left_s = self.config.token_timeout_s
             if reader.stopped:
                 return False

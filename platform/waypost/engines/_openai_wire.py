@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from typing import Any, Literal
 
 from waypost.contracts.errors import EngineServerError
-from waypost.contracts.generation import Chunk, FinishReason, GenerateRequest, Usage
+from waypost.contracts.generation import (
+    Chunk,
+    FinishReason,
+    GenerateRequest,
+    Usage,
+    joined,
+    joined_extra,
+)
 from waypost.engines._http_wire import HTTPConfig, estimated_tokens, is_count
+from waypost.engines._tool_calls import ToolCalls
 from waypost.engines.calls import StopFilter, content_text, prompt_text
 
 
@@ -26,11 +34,40 @@ _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "sensitive": "content_filter",
 }
-"""An upstream's word -> ours; any other is ``stop``: the answer did end."""
+"""An upstream's word, in small letters -> ours; any other is ``stop``: the answer did end.
+
+``model_length`` is Mistral's, ``sensitive`` Zhipu's, ``safety`` and the two below Gemini's.
+"""
+
+_NO_END = frozenset(
+    {
+        "error",  # OpenRouter, SGLang
+        "abort",  # vLLM, SGLang
+        "network_error",  # Zhipu
+        "insufficient_system_resource",  # DeepSeek
+        "malformed_function_call",  # Gemini
+    }
+)
+"""Words that say that the answer broke off."""
+
+_MESSAGE = frozenset(
+    {"role", "content", "tool_calls", "refusal", "annotations", "reasoning_content"}
+)
+_CHOICE = frozenset({"index", "delta", "message", "text", "finish_reason"})
+_ANSWER = frozenset({"id", "object", "created", "model", "choices", "usage", "error"}) | {
+    "obfuscation"  # padding of an event's length, void once the event is written anew
+}
+_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
 def request_path(request: GenerateRequest) -> str:
@@ -85,9 +122,13 @@ class AnswerReader:
         self.ended = False  # "[DONE]" says it, which is no JSON
         self._request = request
         self._stops = StopFilter(request.stop)
+        self._calls = ToolCalls(request.request_id)
         self._characters = 0
-        self._texts: list[str] = []  # not yet taken, as are the calls
-        self._calls: list[dict[str, Any]] = []
+        self._streams = False
+        self._notes: list[dict[str, Any]] = []
+        self._told: dict[str, dict[str, Any]] = {"choice": {}, "answer": {}}
+        self._new: list[Chunk] = []  # not yet taken
+        self._extra: dict[str, dict[str, Any]] = {}  # not yet taken, besides that of messages
 
     @property
     def stopped(self) -> bool:
@@ -95,26 +136,92 @@ class AnswerReader:
         return self._stops.stopped
 
     def read(self, data: dict[str, Any]) -> bool:
-        """Take one event of a stream, or a whole answer; `take` gives what it adds."""
+        """Take one event of a stream, or a whole answer; `take` gives what it adds.
+
+        Raises:
+            EngineServerError: the upstream says that the answer failed, or it is malformed.
+        """
         self._read_usage(data.get("usage"))
+        if data.keys() - _ANSWER:
+            self._tell("answer", data, _ANSWER)
         choice = _first(data.get("choices"))
         self.answered = self.answered or bool(choice)
-        message = choice.get("delta") or choice.get("message") or {}
-        text = content_text(message.get("content") or choice.get("text"))
-        self._characters += len(text)
-        self._texts.append(self._stops.push(text))
-        if calls := message.get("tool_calls"):
-            self._calls.extend(_tool_calls(calls))
-        if self.finish_reason is None and (word := choice.get("finish_reason")):
-            self.finish_reason = _FINISH.get(word, "stop")
+        if choice.keys() - _CHOICE:
+            self._tell("choice", choice, _CHOICE)
+        delta, message = _dict(choice.get("delta")), _dict(choice.get("message"))
+        # some upstreams end a stream with the whole message, of which the deltas said all
+        whole = not delta and not self._streams
+        self._streams = self._streams or bool(delta)
+        self._read_message(message if whole else delta, choice.get("text"), whole=whole)
+        if not whole and (calls := message.get("tool_calls")):
+            self._add(Chunk(tool_calls=tuple(self._calls.read(calls, whole=True))))
+        word = choice.get("finish_reason")
+        if self.finish_reason is None and isinstance(word, str) and word:
+            if word.lower() in _NO_END:
+                raise EngineServerError(f"the upstream broke the answer off ({word.lower()})")
+            self.finish_reason = _FINISH.get(word.lower(), "stop")
         return True
+
+    def _read_message(self, message: dict[str, Any], text: Any, *, whole: bool) -> None:
+        content = message.get("content")
+        text = content_text(content or text)
+        self._characters += len(text)
+        if len(message) <= 1 and not isinstance(content, list):  # most deltas
+            if text := self._stops.push(text):
+                self._add(Chunk(text))
+            if "content" in message or not message:
+                return
+            text = ""
+        reasoning = _reasoning(message)
+        refusal = message.get("refusal")
+        refusal = refusal if isinstance(refusal, str) else ""
+        calls = message.get("tool_calls")
+        self._characters += len(reasoning) + len(refusal)
+        further = {k: v for k, v in message.items() if k not in _MESSAGE and v not in _NOTHING}
+        self._add(
+            Chunk(
+                self._stops.push(text),
+                tuple(self._calls.read(calls, whole=whole)) if calls else (),
+                reasoning=reasoning,
+                refusal=refusal,
+                annotations=self._annotations(message.get("annotations")),
+                extra={"message": further} if further else {},
+            )
+        )
+
+    def _add(self, chunk: Chunk) -> None:
+        if chunk.says_something:
+            self._new.append(chunk)
+
+    def _annotations(self, given: Any) -> tuple[dict[str, Any], ...]:
+        """Return those that are new: some upstreams repeat all in every event."""
+        notes = given if isinstance(given, list) else ()
+        new = [note for note in notes if isinstance(note, dict) and note not in self._notes]
+        self._notes.extend(new)
+        return tuple(new)
+
+    def _tell(self, place: str, data: dict[str, Any], read: frozenset[str]) -> None:
+        """Keep fields that Waypost does not read, where they say something new."""
+        told = self._told[place]
+        new = {
+            name: value
+            for name, value in data.items()
+            if name not in read and value is not None and (name not in told or told[name] != value)
+        }
+        if new:
+            self._told[place] = told | new
+            self._extra = joined_extra(self._extra, {place: new})
 
     def take(self) -> Chunk | None:
         """Return what was added since the last time, if anything."""
-        text, calls = "".join(self._texts), tuple(self._calls)
-        self._texts.clear()
-        self._calls.clear()
-        return Chunk(text=text, tool_calls=calls) if text or calls else None
+        if not self._new:
+            return None
+        new, self._new = self._new, []
+        extra, self._extra = self._extra, {}
+        if len(new) == 1 and not extra:
+            return new[0]
+        found = joined(new)
+        return replace(found.to_chunk(), finish_reason=None, usage=None, extra=found.extra | extra)
 
     def rest(self) -> Chunk | None:
         """Return the text held back for a stop string that did not come."""
@@ -123,36 +230,66 @@ class AnswerReader:
 
     def last(self, reason: FinishReason | None = None) -> Chunk:
         """Return the last chunk. A usage that was not told is estimated from the characters."""
+        made = self._characters + self._calls.characters
         usage = self.usage or Usage(
-            estimated_tokens(len(prompt_text(self._request))), estimated_tokens(self._characters)
+            estimated_tokens(len(prompt_text(self._request))), estimated_tokens(made)
         )
-        return Chunk(finish_reason=reason or self.finish_reason or "stop", usage=usage)
+        return Chunk(
+            finish_reason=reason or self.finish_reason or "stop", usage=usage, extra=self._extra
+        )
 
     def _read_usage(self, usage: Any) -> None:
-        if isinstance(usage, dict):
-            prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-            if is_count(prompt) and is_count(answer):
-                self.usage = Usage(prompt, answer)
+        if isinstance(usage, dict) and (found := read_usage(usage)) is not None:
+            self.usage = found
 
 
-def _tool_calls(given: object) -> list[dict[str, Any]]:
-    """Read the calls of a message or a delta: those who join deltas rely on their types.
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
 
-    Raises:
-        EngineServerError: where one is not what OpenAI's API says.
+
+def read_usage(told: dict[str, Any]) -> Usage | None:
+    """Read OpenAI's ``usage``; None where it has no counts.
+
+    Some upstreams count reasoning beside the completion: it then stands in the total only (xAI,
+    Gemini), or exceeds the completion. All that was generated is output here.
     """
-    calls: list[dict[str, Any]] = []
-    for place, call in enumerate(given if isinstance(given, list) else [given]):
-        function = call.get("function") or {} if isinstance(call, dict) else None
-        if not isinstance(function, dict) or type(call.get("index", place)) is not int:
-            raise EngineServerError("a tool call of the answer is malformed")
-        if isinstance(function.get("arguments"), dict):  # some servers send the object itself
-            function = {**function, "arguments": json.dumps(function["arguments"])}
-        texts = [call.get("id"), call.get("type"), *function.values()]
-        if not all(text is None or isinstance(text, str) for text in texts):
-            raise EngineServerError("a tool call of the answer is malformed")
-        calls.append({"index": place, **call} | ({"function": function} if function else {}))
-    return calls
+    prompt, answer = told.get("prompt_tokens"), told.get("completion_tokens", 0)
+    if not is_count(prompt) or not is_count(answer):
+        return None
+    cached = _count(told, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens")
+    reasoning = _count(told, "completion_tokens_details", "reasoning_tokens")
+    total = told.get("total_tokens")
+    unseen = total - prompt - answer if is_count(total) else 0
+    if unseen > 0 and reasoning in {0, unseen}:
+        reasoning, answer = unseen, answer + unseen
+    elif reasoning > answer:
+        answer += reasoning
+    details = {k: v for k, v in told.items() if k not in _USAGE and v not in _NOTHING}
+    return Usage(prompt, answer, min(cached, prompt), reasoning, details)
+
+
+def _count(told: dict[str, Any], details: str, name: str, other: str | None = None) -> int:
+    for value in (_dict(told.get(details)).get(name), told.get(name), told.get(other or name)):
+        if is_count(value):
+            return value
+    return 0
+
+
+def _reasoning(message: dict[str, Any]) -> str:
+    """Return visible thinking, whatever the upstream calls it; parts of type thinking: Mistral."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(value := message.get(name), str) and value:
+            return value
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    return "".join(
+        content_text(part.get("thinking"))
+        for part in parts
+        if isinstance(part, dict) and part.get("type") == "thinking"
+    )
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _first(choices: Any) -> dict[str, Any]:

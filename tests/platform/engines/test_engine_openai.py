@@ -114,7 +114,8 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 
 
 async def test_tool_call_deltas_pass_through(upstream, engine):
-    deltas = ({"index": 0, **CALL}, {"index": 0, "function": {"arguments": "{}"}})
+    first = {**CALL, "function": {"name": "f", "arguments": "{"}}
+    deltas = ({"index": 0, **first}, {"index": 0, "function": {"arguments": "}"}})
     upstream.script(Reply(tool_calls=deltas))
     answer = await collect(await engine(), ask())
     assert answer.tool_calls == deltas

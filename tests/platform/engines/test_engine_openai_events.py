@@ -43,7 +43,8 @@ async def test_events_that_arrive_apart_are_chunks_of_their_own(upstream, engine
 
 
 async def test_tool_calls_and_text_that_arrive_together_are_both_kept(upstream, engine):
-    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}
+    begun = {"name": "f", "arguments": "{"}
+    call = {"index": 0, "id": "c", "type": "function", "function": begun}
     rest = {"index": 0, "function": {"arguments": "}"}}
     raw = event(content="so: ") + event(tool_calls=[call]) + event(tool_calls=[rest]) + end()
     chunk, _ = await chunks(engine, upstream, Reply(raw=raw))

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from waypost.contracts.generation import Usage
+from waypost.contracts.generation import Usage, total
 from waypost.contracts.records import Decision, dollars
 from waypost.engines import make_engine
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
@@ -250,7 +250,4 @@ def local_router(plan: Plan) -> RouterClient:
 
 def add(usages: Mapping[Any, Usage]) -> Usage:
     """Return the sum of the usages of several answers."""
-    return Usage(
-        sum(usage.input_tokens for usage in usages.values()),
-        sum(usage.output_tokens for usage in usages.values()),
-    )
+    return total(usages.values())

@@ -242,8 +242,7 @@ class Episode:
         usage = Usage(result.input_tokens, result.output_tokens)
         model = result.model or self._decision.router
         found = self._answers.get((model, result.text))
-        reason = "stop" if found is None else found.finish_reason
-        answer = Answer(result.text, reason, usage)
+        answer = replace(found or Answer(result.text, "stop", usage), usage=usage)
         return Ended(model, answer, len(set(self._asked)), result)
 
     def _caps(self, total_s: float) -> EpisodeLimits:

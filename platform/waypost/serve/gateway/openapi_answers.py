@@ -25,6 +25,12 @@ def _closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[
     }
 
 
+def _open(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return an object of these members and of what else an upstream said."""
+    told = "also fields of the upstream that OpenAI's API lacks, as it sent them"
+    return {**_closed(properties, optional), "additionalProperties": True, "description": told}
+
+
 def _list(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
@@ -39,6 +45,11 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _NUMBER_OR_NULL: dict[str, Any] = {"type": ["number", "null"]}
 _NULL: dict[str, Any] = {"type": "null"}
+_LOGPROBS: dict[str, Any] = {"type": ["object", "null"]}
+_DETAILS: dict[str, Any] = {
+    "prompt_tokens_details": {"type": "object"},
+    "completion_tokens_details": {"type": "object"},
+}
 _EPISODE: dict[str, Any] = {
     "steps": {**_COUNT, "description": "this and the next: where the router works in steps"},
     "calls": {**_COUNT, "description": "of LLMs; the tokens and dollars told are those of all"},
@@ -82,36 +93,42 @@ def _object(
     usage: dict[str, Any],
     optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    choice = {"index": _COUNT, **content, "logprobs": _NULL, "finish_reason": reason}
-    return _closed(
+    choice = {"index": _COUNT, **content, "logprobs": _LOGPROBS, "finish_reason": reason}
+    return _open(
         {
             "id": _TEXT,
             "object": {"const": kind},
             "created": {**_COUNT, "description": "seconds since 1970"},
             "model": {**_TEXT, "description": "the LLM that answers"},
-            "choices": _list(_closed(choice)),
+            "choices": _list(_open(choice)),
             "usage": usage,
         },
         optional,
     )
 
 
-_MESSAGE = _closed(
+_SAID: dict[str, Any] = {
+    "reasoning_content": {**_TEXT, "description": "visible thinking, where the LLM shows it"},
+    "annotations": _list({"type": "object"}),
+    "tool_calls": _list({"type": "object"}),
+}
+_MESSAGE = _open(
     {
         "role": {"const": "assistant"},
         "content": _TEXT_OR_NULL,
-        "refusal": _NULL,
-        "tool_calls": _list({"type": "object"}),
+        "refusal": _TEXT_OR_NULL,
+        **_SAID,
     },
-    optional=("tool_calls",),
+    optional=tuple(_SAID),
 )
-_DELTA = _closed(
+_DELTA = _open(
     {
         "role": {"const": "assistant"},
-        "content": _TEXT,
-        "tool_calls": _list({"type": "object"}),
+        "content": _TEXT_OR_NULL,
+        "refusal": _TEXT,
+        **_SAID,
     },
-    optional=("role", "content", "tool_calls"),
+    optional=("role", "content", "refusal", *_SAID),
 )
 
 SCHEMAS: dict[str, Any] = {
@@ -134,11 +151,12 @@ SCHEMAS: dict[str, Any] = {
             )
         }
     ),
-    "Usage": _closed(
+    "Usage": _open(
         {
             "prompt_tokens": _COUNT,
             "completion_tokens": _COUNT,
             "total_tokens": _COUNT,
+            **_DETAILS,
             "waypost": _closed(
                 {
                     "cost_usd": {**_NUMBER_OR_NULL, "description": "null where prices are unknown"},
@@ -151,7 +169,8 @@ SCHEMAS: dict[str, Any] = {
                 },
                 optional=tuple(_EPISODE),
             ),
-        }
+        },
+        optional=tuple(_DETAILS),
     ),
     "Progress": _closed(_STEP, optional=tuple(_STEP)[4:]),
     "ChatAnswer": _answer("chat.completion", {"message": _MESSAGE}),

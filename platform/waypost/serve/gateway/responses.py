@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from waypost.contracts.generation import Answer, Chunk, Usage
+from waypost.contracts.generation import Answer, Chunk, Usage, total
 
 DONE = b"data: [DONE]\n\n"
 EVENT_CHARACTERS = 64
@@ -33,39 +34,76 @@ def told_usage(usages: Mapping[int, Usage], n: int) -> Usage:
         usages: Usage of the answers by index.
         n: Number of answers to each prompt; these have consecutive indices.
     """
-    prompts = {index // n: usage.input_tokens for index, usage in usages.items()}
-    return Usage(sum(prompts.values()), sum(usage.output_tokens for usage in usages.values()))
+    told: list[Usage] = []
+    prompts: set[int] = set()
+    for index, usage in usages.items():
+        if index // n in prompts:
+            details = {k: v for k, v in usage.details.items() if k != _PROMPT_DETAILS}
+            usage = replace(usage, input_tokens=0, cached_tokens=0, details=details)
+        prompts.add(index // n)
+        told.append(usage)
+    return total(told)
+
+
+_PROMPT_DETAILS = "prompt_tokens_details"
+_DETAILS = "completion_tokens_details"
 
 
 def usage_body(usage: Usage, waypost: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's ``usage``: the tokens of all answers, and Waypost's own fields."""
-    return {
+    """Return OpenAI's ``usage``: the tokens of all answers, their details, and Waypost's fields."""
+    counts = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "waypost": dict(waypost),
     }
+    details = dict(usage.details)
+    if usage.cached_tokens:
+        details.setdefault(_PROMPT_DETAILS, {"cached_tokens": usage.cached_tokens})
+    if usage.reasoning_tokens:
+        details.setdefault(_DETAILS, {"reasoning_tokens": usage.reasoning_tokens})
+    return {**details, **counts, "waypost": dict(waypost)}
 
 
 def joined_tool_calls(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join the tool-call deltas of one answer into whole calls, in the order of their index."""
     calls: dict[Any, dict[str, Any]] = {}
     for place, delta in enumerate(deltas):
-        key = delta.get("index", f"whole {place}")
-        call = calls.setdefault(
-            key, {"type": "function", "function": {"name": "", "arguments": ""}}
-        )
-        call.update({k: v for k, v in delta.items() if k not in {"index", "function"} and v})
-        for field, text in (delta.get("function") or {}).items():
-            call["function"][field] = call["function"].get(field, "") + (text or "")
+        call = calls.setdefault(delta.get("index", f"whole {place}"), {"type": "function"})
+        call.update({k: v for k, v in delta.items() if k not in _BODIES and v})
+        for kind in ("function", "custom"):
+            for field, value in (delta.get(kind) or {}).items():
+                body = call.setdefault(kind, {})
+                before = body.get(field)
+                goes_on = isinstance(before, str) and isinstance(value, str)
+                body[field] = before + value if goes_on else value
+    for call in calls.values():
+        if "custom" not in call:
+            call["function"] = {"name": "", "arguments": "", **call.get("function", {})}
     return list(calls.values())
+
+
+_BODIES = frozenset({"index", "function", "custom"})
 
 
 def chunked(answer: Answer) -> Iterator[Chunk]:
     """Cut a whole answer into the chunks of a stream, of `EVENT_CHARACTERS` each."""
+    for begin in range(0, len(answer.reasoning), EVENT_CHARACTERS):
+        yield Chunk(reasoning=answer.reasoning[begin : begin + EVENT_CHARACTERS])
     for begin in range(0, len(answer.text), EVENT_CHARACTERS):
         yield Chunk(answer.text[begin : begin + EVENT_CHARACTERS])
-    yield Chunk(finish_reason=answer.finish_reason, usage=answer.usage)
+    yield replace(answer.to_chunk(), text="", reasoning="")
+
+
+def said(piece: Chunk | Answer) -> dict[str, Any]:
+    """Return what a piece says beside its text and tool calls, as fields of a message or delta."""
+    fields: dict[str, Any] = {}
+    if piece.reasoning:
+        fields["reasoning_content"] = piece.reasoning
+    if piece.refusal:
+        fields["refusal"] = piece.refusal
+    if piece.annotations:
+        fields["annotations"] = list(piece.annotations)
+    return {**piece.extra.get("message", {}), **fields}
 
 
 class ChatFormat:
@@ -104,19 +142,24 @@ class ChatFormat:
     def whole(self, answers: Sequence[Answer], usage: dict[str, Any]) -> bytes:
         """Write the body of a whole answer."""
         choices = [self._choice(i, answer) for i, answer in enumerate(answers)]
-        return dumps({**self._head, "choices": choices, "usage": usage})
+        first = answers[0].extra.get("answer", {}) if answers else {}
+        return dumps(
+            {**_without(first, _OF_ANSWERS), **self._head, "choices": choices, "usage": usage}
+        )
 
     def events(self, index: int, chunk: Chunk) -> bytes:
         """Write the events of one chunk of the answer ``index``."""
         written = b""
         if index not in self._begun:
             self._begun.add(index)
-            written = self._first(index)
-        if chunk.text or chunk.tool_calls:
-            written += self._event(index, self._content(chunk), None)
+            written = self._first(index, chunk)
+        extra = chunk.extra or None
+        if chunk.says_something:
+            written += self._event(index, self._content(chunk), None, extra)
+            extra = None
         if chunk.finish_reason is not None:
             reason = _FINISH.get(chunk.finish_reason, chunk.finish_reason)
-            written += self._event(index, self._no_content, reason)
+            written += self._event(index, self._no_content, reason, extra)
         return written
 
     def progress_event(self, step: Mapping[str, Any]) -> bytes:
@@ -127,33 +170,52 @@ class ChatFormat:
         """Write the event with the usage."""
         return self._before + b'],"usage":' + dumps(usage) + b"}\n\n"
 
-    def _event(self, index: int, content: bytes, reason: str | None) -> bytes:
+    def _event(
+        self,
+        index: int,
+        content: bytes,
+        reason: str | None,
+        extra: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> bytes:
         end = b'"%s"' % reason.encode() if reason else b"null"
-        return b'%s{"index":%d,%s,"logprobs":null,"finish_reason":%s}%s' % (
+        beside, after = b'"logprobs":null', self._after
+        if extra is not None:
+            choice = {"logprobs": None, **_without(extra.get("choice", {}), _OF_CHOICES)}
+            beside = dumps(choice)[1:-1]
+            if answer := _without(extra.get("answer", {}), _OF_ANSWERS):
+                after = b"]," + dumps(answer)[1:-1] + self._after[1:]
+        return b'%s{"index":%d,%s,%s,"finish_reason":%s}%s' % (
             self._before,
             index,
             content,
+            beside,
             end,
-            self._after,
+            after,
         )
 
     _no_content = b'"delta":{}'
 
-    def _first(self, index: int) -> bytes:
-        return self._event(index, b'"delta":{"role":"assistant","content":""}', None)
+    def _first(self, index: int, chunk: Chunk) -> bytes:
+        empty = None if chunk.refusal and not chunk.text else ""
+        return self._event(
+            index, b'"delta":' + dumps({"role": "assistant", "content": empty}), None
+        )
 
     def _content(self, chunk: Chunk) -> bytes:
-        if not chunk.tool_calls:
+        delta = said(chunk)
+        if chunk.tool_calls:
+            delta["tool_calls"] = list(chunk.tool_calls)
+        if not delta:
             return b'"delta":{"content":' + dumps(chunk.text) + b"}"
-        delta: dict[str, Any] = {"tool_calls": list(chunk.tool_calls)}
         if chunk.text:
             delta["content"] = chunk.text
         return b'"delta":' + dumps(delta)
 
     def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        silent = answer.tool_calls or answer.refusal
+        content = answer.text or (None if silent else "")
+        message = {"role": "assistant", "content": content, "refusal": None, **said(answer)}
         if answer.tool_calls:
-            message["content"] = answer.text or None
             message["tool_calls"] = joined_tool_calls(answer.tool_calls)
         return _choice(index, answer, {"message": message})
 
@@ -166,16 +228,27 @@ class TextFormat(ChatFormat):
     event_object = "text_completion"
     _no_content = b'"text":""'
 
-    def _first(self, index: int) -> bytes:
+    def _first(self, index: int, chunk: Chunk) -> bytes:
         return b""
 
     def _content(self, chunk: Chunk) -> bytes:
-        return b'"text":' + dumps(chunk.text)
+        more = _without(said(chunk), _OF_CHOICES)
+        return b'"text":' + dumps(chunk.text) + (b"," + dumps(more)[1:-1] if more else b"")
 
     def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
-        return _choice(index, answer, {"text": answer.text})
+        return _choice(index, answer, {**said(answer), "text": answer.text})
+
+
+_OF_CHOICES = frozenset({"index", "delta", "message", "text", "finish_reason"})
+_OF_ANSWERS = frozenset({"id", "object", "created", "model", "choices", "usage", "waypost"})
+"""Fields that Waypost writes itself."""
+
+
+def _without(fields: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _choice(index: int, answer: Answer, content: dict[str, Any]) -> dict[str, Any]:
     reason = _FINISH.get(answer.finish_reason, answer.finish_reason)
-    return {"index": index, **content, "logprobs": None, "finish_reason": reason}
+    extra = {"logprobs": None, **answer.extra.get("choice", {})}
+    return {**extra, "index": index, **content, "finish_reason": reason}
