@@ -92,6 +92,8 @@ class FakeUpstream:
         sent_tokens: Number of tokens written so far.
     """
 
+    paths = ("/v1/chat/completions", "/v1/completions")
+
     def __init__(self, default: Reply | None = None) -> None:
         self.default = default or Reply()
         self.requests: list[Received] = []
@@ -121,8 +123,8 @@ class FakeUpstream:
 
     async def __aenter__(self) -> FakeUpstream:
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/chat/completions", self._answer)
-        app.router.add_post("/v1/completions", self._answer)
+        for path in self.paths:
+            app.router.add_post(path, self._answer)
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
         )
@@ -154,14 +156,24 @@ class FakeUpstream:
                 return self._drop(request)
             if reply.status != 200:
                 return web.json_response(reply.body, status=reply.status, headers=reply.headers)
+            if (problem := self._problem(request, body)) is not None:
+                return web.json_response(problem, status=400)
             if body.get("stream"):
                 return await self._stream(request, reply, body)
-            return web.json_response(_whole(reply, body), headers=reply.headers)
+            return web.json_response(self._whole(reply, body), headers=reply.headers)
         except (asyncio.CancelledError, ConnectionError):
             self.disconnects += 1
             raise
         finally:
             self.active -= 1
+
+    def _problem(self, request: web.Request, body: dict[str, Any]) -> Mapping[str, Any] | None:
+        """Return the body of the refusal of a request that the API does not take."""
+        return None
+
+    def _whole(self, reply: Reply, body: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the body of a whole answer."""
+        return _whole(reply, body)
 
     async def _write_wire(self, request: web.Request, reply: Reply) -> None:
         data = reply.wire or b""
@@ -250,6 +262,7 @@ def _whole(reply: Reply, body: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _event(data: Any) -> bytes:
+    """Return an event without a name."""
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 

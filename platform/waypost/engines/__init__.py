@@ -21,6 +21,7 @@ from waypost.engines.base import Engine
 ENTRY_POINT_GROUP = "waypost.engines"
 
 _BUILT_IN = {
+    "anthropic": "waypost.engines.anthropic:AnthropicEngine",
     "echo": "waypost.engines.echo:EchoEngine",
     "openai": "waypost.engines.openai_http:OpenAIEngine",
     "replay": "waypost.engines.replay:ReplayEngine",

@@ -21,6 +21,9 @@ from waypost.secrets import KeyRing, Secret, redact
 NO_MONEY = "insufficient_quota"
 """OpenAI's code of a 429 that no waiting helps."""
 
+OVERLOADED = 529
+"""Anthropic's status where its service, for all customers, has too much to do."""
+
 _LONGEST = 300
 """Characters of an upstream's message that ours quotes."""
 
@@ -111,7 +114,7 @@ class Retries:
         """Set a refused or limited key aside; return whether another one can be tried at once."""
         if isinstance(error, EngineAuthError):
             self._ring.refused(key)
-        elif isinstance(error, EngineOverloadedError):
+        elif isinstance(error, EngineOverloadedError) and error.status != OVERLOADED:
             self._ring.limited(key, error.retry_after_s)
         else:
             return False

@@ -1,4 +1,4 @@
-"""What a failure of an OpenAI-style upstream means."""
+"""What a failure of an upstream means, in OpenAI's words and in Anthropic's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest
-from waypost.engines._http_errors import NO_MONEY, quotable
+from waypost.engines._http_errors import NO_MONEY, OVERLOADED, quotable
 
-_TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}(length|tokens)", re.I | re.S)
+_TOO_LONG = re.compile(
+    r"context.{0,20}(length|window|limit)|maximum.{0,20}(length|tokens)|prompt is too long",
+    re.I | re.S,
+)
+_NO_CREDIT = re.compile(r"credit balance is too low", re.I)
+"""Anthropic's words, with status 400 and no code of their own."""
+
+_ADVICE = {
+    402: "check the credit of the service's account",
+    404: "check `model` and `base_url`",
+    413: "the body is larger than this upstream takes",
+}
+"""Status of a refusal -> what to do."""
+
 _FAULTS_OF_THE_REQUEST = frozenset({400, 415, 422})
 
 
@@ -58,13 +71,17 @@ def upstream_error(
             status=status,
             retry_after_s=retry_after_s,
         )
+    if status == OVERLOADED or code == "overloaded_error":
+        return EngineOverloadedError(message, status=status, retry_after_s=retry_after_s)
     if status >= 500:
         return EngineServerError(message, status=status, retry_after_s=retry_after_s)
     if code == "context_length_exceeded" or (status in {400, 413, 422} and _TOO_LONG.search(said)):
         return ContextLengthError(message, status=status)
     # any other (no such model, no money, moved, not allowed) is this upstream's; the next of a
     # ranking may answer
-    retryable = status not in _FAULTS_OF_THE_REQUEST
+    retryable = status not in _FAULTS_OF_THE_REQUEST or bool(_NO_CREDIT.search(said))
+    if advice := _ADVICE.get(402 if _NO_CREDIT.search(said) else status):
+        message = f"{message}; {advice}"
     return EngineRequestError(message, status=status, retryable=retryable)
 
 

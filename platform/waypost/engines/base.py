@@ -52,6 +52,19 @@ class Engine(ABC):
     data_defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings of data runs (``waypost data run``) where the file gives no other."""
 
+    @classmethod
+    def ignored(cls, config: Any, request: GenerateRequest) -> tuple[str, ...]:
+        """Return the names of the request's fields that the engine leaves out, sorted.
+
+        The client is told of them (``x-waypost-ignored``). By default an engine that is not
+        `multimodal` leaves out all of ``extra``, any other nothing.
+
+        Args:
+            config: The engine's settings, an instance of `config_class`.
+            request: A request that the engine answers.
+        """
+        return () if cls.multimodal else tuple(sorted(request.extra))
+
     @abstractmethod
     def __init__(self, config: Any) -> None:
         """Keep the settings; load and open nothing."""

@@ -8,6 +8,7 @@ import traceback
 
 import pytest
 
+from support.fake_anthropic import FakeAnthropic
 from support.fake_upstream import FakeUpstream, Reply
 from waypost import secrets
 from waypost.contracts.errors import EngineError, WaypostError
@@ -77,11 +78,20 @@ def assert_hidden(text: str) -> None:
         assert spelling not in text
 
 
+SENDING = {
+    "openai": (FakeUpstream, "Authorization", f"Bearer {CANARY}"),
+    "anthropic": (FakeAnthropic, "x-api-key", CANARY),
+}
+"""Engine -> its upstream, and the header with the key."""
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", REPLIES)
-async def test_openai_never_shows_its_key(keys, caplog, kind, stream):
+@pytest.mark.parametrize("name", SENDING)
+async def test_an_engine_never_shows_its_key(keys, caplog, name, kind, stream):
     caplog.set_level(logging.DEBUG)
-    async with FakeUpstream() as upstream:
+    server, header, expected = SENDING[name]
+    async with server() as upstream:
         upstream.script(REPLIES[kind])
         config = {
             "base_url": upstream.url,
@@ -92,15 +102,16 @@ async def test_openai_never_shows_its_key(keys, caplog, kind, stream):
             "first_token_timeout_s": 0.1 if kind == "slow" else 60,
         }
         request = GenerateRequest("r", messages=[{"role": "user", "content": "one two three"}])
-        text = await outcome(make_engine("openai", config), request)
-        sent = upstream.requests[0].headers["Authorization"]
-    assert sent == f"Bearer {CANARY}"  # it was used
+        text = await outcome(make_engine(name, config), request)
+        sent = upstream.requests[0].headers[header]
+    assert sent == expected  # it was used
     assert_hidden(text + caplog.text)
     if kind == "bad request":
         assert HIDDEN in text  # the upstream's message is kept, without the key
 
 
-async def test_openai_never_shows_its_key_when_nobody_listens(keys, caplog):
+@pytest.mark.parametrize("name", SENDING)
+async def test_an_engine_never_shows_its_key_when_nobody_listens(keys, caplog, name):
     caplog.set_level(logging.DEBUG)
     config = {
         "base_url": "http://127.0.0.1:9/v1",
@@ -108,14 +119,14 @@ async def test_openai_never_shows_its_key_when_nobody_listens(keys, caplog):
         "service": "svc",
         "retry_base_s": 0.001,
     }
-    text = await outcome(make_engine("openai", config), GenerateRequest("r", prompt="hi"))
+    text = await outcome(make_engine(name, config), GenerateRequest("r", prompt="hi"))
     assert "EngineConnectionError" in text
     assert_hidden(text + caplog.text)
 
 
 def others_by_tier():
     """Mark the one that runs a model, even a tiny one, for the engine tier."""
-    names = [name for name in engine_names() if name != "openai"]
+    names = [name for name in engine_names() if name not in SENDING]
     real = {"transformers": [pytest.mark.engine]}
     return [pytest.param(name, marks=real.get(name, [])) for name in names]
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from support.fake_anthropic import FakeAnthropic, refused
 from support.fake_upstream import FakeUpstream, Reply
 from waypost.contracts.errors import (
     ContextLengthError,
@@ -120,6 +121,59 @@ async def openai(tmp_path) -> AsyncIterator[EngineCase]:
 
 
 @asynccontextmanager
+async def anthropic(tmp_path) -> AsyncIterator[EngineCase]:
+    from waypost.engines.anthropic import AnthropicEngine, Config
+
+    async with FakeAnthropic(Reply(token_s=1 / PACE)) as upstream:
+
+        def make(*replies: Reply, **config: object) -> AnthropicEngine:
+            upstream.script(*replies)
+            settings = {"base_url": upstream.url, "model": "m", "max_retries": 0} | config
+            return AnthropicEngine(Config.model_validate(settings), KeyRing())
+
+        def failing(error: type, retryable: bool, *replies: Reply, **config: object) -> Failure:
+            return Failure(lambda: make(*replies, **config), error, retryable)
+
+        yield EngineCase(
+            make=make,
+            questions=QUESTIONS,
+            tokens=None,
+            working=lambda _: upstream.active,
+            produced=lambda _: upstream.sent_tokens,
+            answers_empty=False,
+            failures=[
+                failing(EngineAuthError, True, refused("authentication_error")),
+                failing(EngineAuthError, True, refused("permission_error")),
+                failing(EngineRequestError, True, refused("billing_error")),
+                failing(EngineRequestError, False, refused("invalid_request_error")),
+                failing(EngineRequestError, True, refused("not_found_error")),
+                failing(EngineRequestError, True, refused("request_too_large")),
+                failing(
+                    ContextLengthError,
+                    False,
+                    refused("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"),
+                ),
+                failing(EngineOverloadedError, True, refused("rate_limit_error")),
+                failing(EngineOverloadedError, True, refused("overloaded_error")),
+                failing(EngineServerError, True, refused("api_error")),
+                failing(EngineTimeoutError, True, refused("timeout_error")),
+                failing(EngineConnectionError, True, Reply(drop=True)),
+                failing(EngineConnectionError, True, Reply(cut_after=3)),
+                failing(EngineConnectionError, True, Reply(finish=False, done=False)),
+                failing(
+                    EngineOverloadedError,
+                    True,
+                    Reply(stream_error={"type": "overloaded_error", "message": "Overloaded"}),
+                ),
+                failing(
+                    EngineTimeoutError, True, Reply(first_token_s=0.3), first_token_timeout_s=0.05
+                ),
+                failing(EngineTimeoutError, True, Reply(token_s=0.3), token_timeout_s=0.05),
+            ],
+        )
+
+
+@asynccontextmanager
 async def transformers(tmp_path, model: str | None = None) -> AsyncIterator[EngineCase]:
     config = {
         "model": model or str(write_tiny_model(tmp_path / "model")),
@@ -145,7 +199,13 @@ async def transformers(tmp_path, model: str | None = None) -> AsyncIterator[Engi
     )
 
 
-CASES = {"echo": echo, "openai": openai, "replay": replay, "transformers": transformers}
+CASES = {
+    "anthropic": anthropic,
+    "echo": echo,
+    "openai": openai,
+    "replay": replay,
+    "transformers": transformers,
+}
 ELSEWHERE = {"vllm"}  # runs in environments of its own: test_engine_vllm.py
 
 

@@ -10,12 +10,13 @@ from waypost.engines import engine_config, engine_names, make_engine
 
 
 def test_names_are_sorted():
-    assert engine_names() == ("echo", "openai", "replay", "transformers", "vllm")
+    assert engine_names() == ("anthropic", "echo", "openai", "replay", "transformers", "vllm")
 
 
 @pytest.mark.parametrize("name", engine_names())
 def test_an_engines_own_name_is_its_registry_name(name):
     needed = {
+        "anthropic": {"model": "m"},
         "openai": {"base_url": "http://localhost/v1", "model": "m"},
         "replay": {"data": "nowhere.jsonl"},
         "transformers": {"model": "nowhere"},

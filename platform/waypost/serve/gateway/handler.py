@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
-from waypost.contracts.generation import Chunk, Usage
+from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.contracts.records import Decision
+from waypost.engines import engine_class
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failover import ExhaustedError, Opened, read_whole
@@ -52,7 +53,8 @@ class Answering:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._decisions = decisions
-        self._wide = frozenset(model.name for model in plan.models if model.multimodal)
+        self._models = {model.name: model for model in plan.models}
+        self._ignored: dict[str, Callable[[GenerateRequest], tuple[str, ...]]] = {}
 
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
@@ -226,7 +228,9 @@ class Answering:
         """Set the headers of an answer; None is an LLM, or a number, not known yet."""
         decision = decided.decision
         cost = None if model is None else decision.cost_usd.get(model)
-        ignored = () if model is None or model in self._wide else call.ignorable
+        ignored = (
+            () if model is None or not call.requests else self._ignored_by(model)(call.requests[0])
+        )
         http.extra_headers |= {
             "x-waypost-model": model,
             "x-waypost-attempts": attempts,
@@ -234,6 +238,13 @@ class Answering:
             "x-waypost-cost-usd": _shown(cost),
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
+
+    def _ignored_by(self, model: str) -> Callable[[GenerateRequest], tuple[str, ...]]:
+        if model not in self._ignored:
+            engine = engine_class(self._models[model].engine)
+            config = engine.config_class.model_validate(self._models[model].config)
+            self._ignored[model] = partial(engine.ignored, config)
+        return self._ignored[model]
 
     def _account(
         self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]

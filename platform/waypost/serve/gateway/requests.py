@@ -54,11 +54,6 @@ class Call:
     include_usage: bool = False
     progress: bool = False
 
-    @property
-    def ignorable(self) -> tuple[str, ...]:
-        """Fields of the call that only HTTP engines support."""
-        return tuple(sorted(self.requests[0].extra)) if self.requests else ()
-
 
 class Parser:
     """Reads requests for one plan."""
