@@ -6,10 +6,12 @@ All calls of a pool are made in one event loop.
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,6 +36,7 @@ from waypost.contracts.generation import (
 from waypost.contracts.wording import faults
 from waypost.engines.base import collect
 from waypost.engines.openai_http import OpenAIEngine
+from waypost.ray_session import ray_session
 from waypost.secrets import KeyRing, parse_keys, redact
 from waypost_rl.training.parts import Ask, Reply
 
@@ -208,7 +211,8 @@ class HandlePool(LivePool):
     """LLMs of a Serve application on the Ray cluster of this process, called by their handles.
 
     No HTTP and no gateway is between: only LLMs with a deployment of their own can be called, not
-    those inside the gateway (``placement: inline``).
+    those inside the gateway (``placement: inline``). A process that has no Ray joins that of
+    RAY_ADDRESS, which a job has set.
 
     Args:
         app: Name of the application.
@@ -220,11 +224,26 @@ class HandlePool(LivePool):
         super().__init__(models, **settings)
         self.app = app
         self._streams: dict[str, Any] = {}
+        self._connection = ExitStack()
+        self._connecting = asyncio.Lock()
+
+    def connect(self) -> None:
+        """Join the Ray that serves, and find the LLMs; the first call does it otherwise.
+
+        Raises:
+            ConfigError: RAY_ADDRESS is not set, or the application or an LLM is not there.
+            ClusterError: Ray does not answer at the address.
+        """
+        self._connection.enter_context(_serving_ray())
+        self._streams = {
+            model: handle.options(method_name="stream", stream=True)
+            for model, handle in _handles(self.app, sorted(self._turns)).items()
+        }
 
     async def _open(self, model: str) -> None:
-        if model not in self._streams:
-            handle = await asyncio.to_thread(_handle, self.app, model)
-            self._streams.setdefault(model, handle.options(method_name="stream", stream=True))
+        async with self._connecting:  # a batch asks at once
+            if not self._streams:
+                await asyncio.to_thread(self.connect)
 
     async def _answer(self, model: str, request: GenerateRequest) -> Answer:
         pace = {"first_s": self.timeout_s, "between_s": self.timeout_s}
@@ -248,7 +267,9 @@ class HandlePool(LivePool):
         return joined(chunks)
 
     async def close(self) -> None:
-        """Do nothing: handles hold no connection that is to be closed."""
+        """Leave the Ray that this pool joined."""
+        self._streams = {}
+        self._connection.close()
 
 
 def _cancel(call: Any) -> None:
@@ -257,24 +278,35 @@ def _cancel(call: Any) -> None:
         call.cancel()
 
 
-def _handle(app: str, model: str) -> Any:
-    try:
-        import ray
-        from ray import serve
-    except ImportError:
-        raise MissingExtraError("ray", "serve") from None
-    if not ray.is_initialized():
-        try:
-            ray.init("auto", log_to_driver=False)
-        except ConnectionError:
-            problem = "no Ray runs here; start the run as a job of the cluster that serves"
-            raise ConfigError([Fault("pool", problem)]) from None
+@contextmanager
+def _serving_ray() -> Iterator[None]:
+    """Use the Ray of this process, or join that of RAY_ADDRESS during the block."""
+    if find_spec("ray") is None:
+        raise MissingExtraError("ray", "serve")
+    ray = sys.modules.get("ray")  # the session imports it, with its settings
+    initialized = ray is not None and ray.is_initialized()
+    if not initialized and environment_value("RAY_ADDRESS") is None:
+        problem = (
+            "kind handle needs the Ray that serves: start the run as a job there (waypost submit), "
+            "or set RAY_ADDRESS to its address"
+        )
+        raise ConfigError([Fault("pool", problem)])
+    with ray_session():
+        yield
+
+
+def _handles(app: str, models: Sequence[str]) -> dict[str, Any]:
+    from ray import serve
+
     known = serve.status().applications
     if app not in known:
         problem = f"Ray Serve has no application {app!r}; it has {names(tuple(known)) or 'none'}"
         raise ConfigError([Fault("pool.app", problem)])
     deployments = known[app].deployments
-    if deployment_name(model) not in deployments:
-        problem = f"{app} has no deployment of {model}; it has {names(tuple(deployments))}"
-        raise ConfigError([Fault("pool", problem)])
-    return serve.get_deployment_handle(deployment_name(model), app)
+    missing = [model for model in models if deployment_name(model) not in deployments]
+    if missing:
+        have = names(tuple(deployments))
+        raise ConfigError(
+            [Fault("pool", f"{app} has no deployment of {one}; it has {have}") for one in missing]
+        )
+    return {model: serve.get_deployment_handle(deployment_name(model), app) for model in models}

@@ -32,7 +32,9 @@ def open_pool(config: RunConfig, run: Path, rank: int) -> DelegatePool:
         rank: Of the worker: each records in a file of its own.
 
     Raises:
-        ConfigError, SchemaError: The source of a replayed pool cannot be read.
+        ConfigError, SchemaError: The source of a replayed pool cannot be read, or the application
+            of handles or one of its LLMs is not there.
+        ClusterError: The Ray of the application does not answer.
     """
     source = config.pool
     pooled = {name: one.pool_name or name for name, one in config.candidates.items()}
@@ -61,6 +63,7 @@ def open_pool(config: RunConfig, run: Path, rank: int) -> DelegatePool:
             at_once=source.at_once,
             max_tokens=source.max_tokens,
         )
+        pool.connect()
     if not config.cache:
         return pool
     folder = run / ANSWERS

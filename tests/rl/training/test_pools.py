@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from support.fake_upstream import FakeUpstream
 from support.r1_world import question
+from waypost.contracts.errors import ConfigError
 from waypost.contracts.tables import split_path, write_routing_table
 from waypost_rl.training.config import RunConfig
 from waypost_rl.training.parts import Ask, Reply
@@ -36,3 +39,9 @@ async def test_recorded_answers_are_found_by_the_names_of_the_data(tmp_path):
     pool = open_pool(config(kind="replayed", data=str(tmp_path)), tmp_path, 0)
     assert (await pool.ask(Ask("chef", "whatever", question()))).text == "meat"
     await pool.close()
+
+
+def test_handles_need_the_ray_that_serves(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="waypost submit.*RAY_ADDRESS"):
+        open_pool(config(kind="handle"), tmp_path, 0)
