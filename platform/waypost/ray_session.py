@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import threading
@@ -85,6 +86,7 @@ def _flush() -> None:
 
 
 _TRIES = 2
+_CONNECT_S = 10.0
 _LEAST_CPUS = 4
 """Minimum logical CPUs of a new Ray: each stage of a pipeline takes one, and most only wait."""
 
@@ -123,6 +125,7 @@ def ray_session(
             return
         if address is not None:
             tell(f"connecting to Ray at {address}")
+            _check_address(address)
             _begin(address=address)
         else:
             tell("starting Ray, which takes about 10 s")
@@ -132,6 +135,24 @@ def ray_session(
             yield ray_compat.dashboard_url()
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Check that something listens at HOST:PORT: Ray itself tries for many minutes.
+
+    Raises:
+        ClusterError: Nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return  # auto, local, or an address with a scheme
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"RAY_ADDRESS {address}: no Ray answers there ({error}); set it to the address of a "
+            "running Ray, or unset it"
+        ) from error
 
 
 def _begin(**options: Any) -> None:

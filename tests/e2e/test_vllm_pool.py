@@ -1,10 +1,13 @@
 """vllm_pool.yaml and router_r1.yaml of serve_configs from HTTP to answer, in one server: the
-routers here, the LLMs in vLLM 0.6.3 in the router-r1 environment, on its CPU build."""
+routers here, the LLMs in vLLM 0.6.3 in the router-r1 environment, on its CPU build. Router-R1 is
+trained there with the LLMs of the first as its delegates."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,9 +22,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from support.learnable_world import run_config, write_policy
 from support.processes import descendants, replicas
 from support.served import free_port
 from support.tiny_policy import ANSWER, write_tiny_policy
+from support.training_process import curve, finish_training, kill_training, start_training
 from waypost.cli import command
 from waypost.contracts.errors import ConfigError
 from waypost.serve.environments import interpreter
@@ -33,6 +38,9 @@ MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
 R1, DELEGATE = "/r1", "smollm2-135m"
 """Path of the application of router_r1.yaml, and the LLM that its policy asks."""
 TICKS = os.sysconf("SC_CLK_TCK")
+TOKEN = secrets.token_hex(16)
+"""Of the server's Ray, for those who join it."""
+STEPS = 3
 
 
 def until(holds: Callable[[], object], within_s: float, why: Callable[[], str]) -> None:
@@ -62,7 +70,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     log = folder / "serve.log"
     # RAY_ADDRESS: never a Ray that happens to run on this machine
     env = {**os.environ, "WAYPOST_ROOT": str(root), "RAY_ADDRESS": "local"}
-    env["WAYPOST_ENV_ROUTER_R1"] = str(python)
+    env |= {"WAYPOST_ENV_ROUTER_R1": str(python), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env.pop("OMP_NUM_THREADS", None)
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as out:
@@ -197,6 +205,108 @@ def test_a_trained_policy_asks_an_llm_and_answers(server):
     assert text == ANSWER
     maps = [Path(f"/proc/{pid}/maps").read_text() for pid in processes("policy", "r1")]
     assert sum("/vllm/_C.abi3.so" in text for text in maps) >= 2
+
+
+@pytest.fixture(scope="module")
+def training(server: str) -> dict[str, Any]:
+    """Say how a training starts that may join the server's Ray: interpreter and environment."""
+    said = " ".join(title for _, title in descendants() if "/raylet " in title)
+    (address,) = set(re.findall(r"--gcs-address=(\S+)", said))
+    joins = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    return {"python": str(interpreter(ENVIRONMENT, "test")), "env": joins}
+
+
+def write_run(folder: Path, base: Path, pool: dict[str, Any], **changed: Any) -> Path:
+    """Write the config of a run whose candidates are the LLMs of the server."""
+    folder.mkdir()
+    words = ("A B C D", "is the first one?", "comes after M?", "has a dot?")
+    questions = [
+        {"query_id": f"q{at}", "task_name": "letters", "query": f"Which letter {text}",
+         "ground_truth": "A", "metric": "letter", "max_tokens": 8}
+        for at, text in enumerate(words)
+    ]  # fmt: skip
+    lines = "".join(json.dumps(one) + "\n" for one in questions)
+    (folder / "queries_train.jsonl").write_text(lines)
+    config = run_config(base, folder, folder / "run", steps=STEPS, **changed)
+    config["pool"] = {"max_tokens": 6, "timeout_s": 100, **pool}
+    config["candidates"] = {
+        "strong": {"pool_name": MODELS[1], "output_price": 0.06},
+        "cheap": {"pool_name": MODELS[0], "output_price": 0.02},
+    }
+    config["ppo"] |= {"batch_size": 8, "mini_batch_size": 8}
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def recorded(run: Path) -> list[dict[str, Any]]:
+    """Return the recorded answers of the LLMs."""
+    lines = (run / "answers" / "worker_0.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def check_steps(run: Path) -> None:
+    """Check that all steps learned from episodes in which LLMs answered, and none failed to."""
+    steps = curve(run)
+    assert len(steps) == STEPS
+    for step in steps:
+        assert step["searches"] > 0
+        assert step["cost_usd"] > 0
+        assert step["failed_calls"] == 0
+        assert step["gradient_norm"] > 0
+    assert all(sum(step[f"route/{name}"] for step in steps) > 0 for name in ("strong", "cheap"))
+
+
+@pytest.fixture(scope="module")
+def trained(training, tmp_path_factory) -> Path:
+    """Return the folder of a run that warm-started and learned with the LLMs by their handles."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = write_policy(folder / "base")
+    warm = {"episodes": 64, "epochs": 20, "learning_rate": 3e-3, "query_words": 2}
+    pool = {"kind": "handle", "app": "waypost"}
+    reward = {"alpha": 0.0, "warmup": 2}
+    config = write_run(folder / "handle", base, pool, warm_start=warm, reward=reward)
+    finish_training(config, **training)
+    return folder / "handle" / "run"
+
+
+def test_a_policy_learns_with_llms_called_by_their_handles(trained):
+    check_steps(trained)
+    answers = recorded(trained)
+    assert {one["candidate"] for one in answers} == {"strong", "cheap"}
+    assert all(one["output_tokens"] in range(1, 7) for one in answers)
+
+
+def test_an_application_that_is_not_served_is_named_before_anything_is_trained(
+    training, trained, tmp_path
+):
+    config = write_run(tmp_path / "other", trained / "policy", {"kind": "handle", "app": "other"})
+    process = start_training(config, **training)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert "pool.app: Ray Serve has no application 'other'; it has " in said
+    assert "waypost" in said.rpartition("it has")[2]
+    assert "Traceback" not in said
+
+
+def test_a_policy_learns_with_llms_called_by_http_and_asks_nothing_twice(
+    server, training, trained, tmp_path
+):
+    """The run is killed in its first steps, before a checkpoint, and begins again."""
+    scale = {"alpha": 0.0, "cost_low": 0.1, "cost_high": 1.0}  # no calls but those of the steps
+    pool = {"kind": "http", "base_url": f"{server}/v1"}
+    config = write_run(tmp_path / "http", trained / "policy", pool, reward=scale)
+    run = tmp_path / "http" / "run"
+    alone = {"python": training["python"]}
+    kill_training(config, run, 1, **alone)
+    before = recorded(run)
+    assert before
+    finish_training(config, **alone)
+    check_steps(run)
+    answers = recorded(run)
+    assert answers[: len(before)] == before
+    assert {one["candidate"] for one in answers} == {"strong", "cheap"}
+    assert len({one["key"] for one in answers}) == len(answers)
 
 
 def test_a_client_that_goes_away_stops_the_generation(client, server):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from support.tiny_policy import write_tokenizer_config
 from waypost.testing.tiny_model import write_tiny_model
 
 CANDIDATES = ("strong", "cheap")
@@ -55,6 +56,7 @@ def write_policy(folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_tokenizer_config(folder, tokenizer)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from waypost.testing.tiny_model import write_tiny_model
 
@@ -55,12 +56,18 @@ def write_tiny_policy(folder: Path) -> Path:
                 model.lm_head.weight[following] += tokens[last]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_tokenizer_config(folder, tokenizer)
+    return folder
+
+
+def write_tokenizer_config(folder: Path, tokenizer: Any) -> None:
+    """Describe a saved tokenizer in the form of transformers 4, which transformers 5 reads, too."""
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": tokenizer.eos_token,
-        "chat_template": tokenizer.chat_template,
         "clean_up_tokenization_spaces": False,
     }
+    if tokenizer.chat_template is not None:
+        settings["chat_template"] = tokenizer.chat_template
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder

@@ -65,6 +65,8 @@ class HttpSource(StrictModel):
 class HandleSource(StrictModel):
     """LLMs of a Serve application on the same Ray cluster, called by their handles.
 
+    The cluster is that of RAY_ADDRESS, which a job has set.
+
     Attributes:
         kind: ``handle``.
         app: Name of the application.

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +12,11 @@ import pytest
 import yaml
 
 from support.learnable_world import run_config, write_answers, write_policy
-from waypost_rl.training.logs import METRICS, read_metrics
+from support.training_process import curve, finish_training, kill_training, start_training
 
 pytestmark = [pytest.mark.rl, pytest.mark.timeout(600)]
 
 STEPS = 16
-TIMES = {"tokens_per_s", "rollout_s", "learning_s", "step_s"}
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +40,6 @@ def write_config(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
     return path
 
 
-def start(config: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a training as ``ray job submit`` does."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "waypost_rl.train", "--config", str(config), *more]
-    return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(config: Path, *more: str) -> str:
-    process = start(config, *more)
-    output, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, output
-    return output
-
-
-def curve(run: Path) -> list[dict[str, Any]]:
-    """Return the numbers of all steps, without those that tell the time."""
-    return [
-        {name: value for name, value in step.items() if name not in TIMES}
-        for step in read_metrics(run)
-    ]
-
-
-def kill_after(config: Path, step: int) -> None:
-    """Kill a training as soon as it has written the numbers of a step."""
-    process = start(config)
-    path = config.parent / "run" / METRICS
-    deadline = time.monotonic() + 400
-    while not path.is_file() or len(path.read_text(encoding="utf-8").splitlines()) < step:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
 def test_a_killed_run_continues_on_the_curve_of_an_unbroken_one(
     tmp_path: Path, base: Path, data: Path, lora: Any
@@ -91,11 +49,11 @@ def test_a_killed_run_continues_on_the_curve_of_an_unbroken_one(
     whole = write_config(tmp_path / "whole", base, data)
     broken = write_config(tmp_path / "broken", base, data)
     adapters = [f"ppo.lora={json.dumps(lora)}"]
-    finish(whole, *adapters)
+    finish_training(whole, *adapters)
     for step in (4, 9):
         _set(broken, "ppo", lora)
-        kill_after(broken, step)
-    output = finish(broken, *adapters)
+        kill_training(broken, tmp_path / "broken" / "run", step)
+    output = finish_training(broken, *adapters)
     assert "continuing after step" in output
     assert len(curve(tmp_path / "whole" / "run")) == STEPS
     assert curve(tmp_path / "broken" / "run") == curve(tmp_path / "whole" / "run")
@@ -115,7 +73,7 @@ def _set(path: Path, key: str, lora: Any) -> None:
 
 
 def refused(config: Path, *more: str) -> str:
-    process = start(config, *more)
+    process = start_training(config, *more)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0, output
     assert "Traceback" not in output
@@ -126,7 +84,7 @@ def test_a_folder_takes_one_run_at_a_time_and_only_its_own(
     tmp_path: Path, base: Path, data: Path
 ) -> None:
     config = write_config(tmp_path / "one", base, data)
-    first = start(config)
+    first = start_training(config)
     lock = tmp_path / "one" / "run" / ".lock"
     deadline = time.monotonic() + 300
     while not lock.is_file():
@@ -141,7 +99,7 @@ def test_a_folder_takes_one_run_at_a_time_and_only_its_own(
     assert "seed" in said
     assert "episode" in said
     assert "set out to a new folder" in said
-    more = finish(config, f"steps={STEPS + 2}")
+    more = finish_training(config, f"steps={STEPS + 2}")
     assert f"{STEPS + 2} steps" in more
     assert len(curve(tmp_path / "one" / "run")) == STEPS + 2
 

@@ -43,5 +43,5 @@ async def test_recorded_answers_are_found_by_the_names_of_the_data(tmp_path):
 
 def test_handles_need_the_ray_that_serves(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match="waypost submit.*RAY_ADDRESS"):
+    with pytest.raises(ConfigError, match=r"waypost submit.*RAY_ADDRESS"):
         open_pool(config(kind="handle"), tmp_path, 0)
