@@ -222,6 +222,10 @@ class EngineRequestError(EngineError):
     retryable_by_default = False
 
 
+REFUSED_REQUEST = frozenset({400, 413, 415, 422})
+"""HTTP statuses by which an upstream refuses what was asked, not who asks or of whom."""
+
+
 class ContextLengthError(EngineRequestError):
     """The prompt and the tokens asked for do not fit the model's context."""
 

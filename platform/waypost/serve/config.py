@@ -12,13 +12,11 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.records import LLM, Price
+from waypost.serve.limits import Limits, LogArgs, Positive, Seconds
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
 """The ``model`` of a request to the default router."""
-
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 def _without_secrets(artifact: str) -> str:
@@ -305,52 +303,6 @@ class GatewayArgs(NodeArgs):
         return self
 
 
-class Limits(StrictModel):
-    """Bounds of the gateway, for each of its replicas.
-
-    Attributes:
-        max_body_bytes: A longer body is answered 413.
-        max_in_flight: Most requests in flight.
-        max_queued: Most queued requests; further ones are answered 429.
-        queue_timeout_s: Longest wait in the queue; then the request is answered 429.
-        body_timeout_s: A body that takes longer to arrive is answered 408. An arriving body does
-            not count as in flight. Where more than ``max_in_flight`` (at least 1024) bodies arrive
-            at a time, the one that has taken longest is ended.
-        first_token_timeout_s: Longest wait for the first token of an LLM before failover.
-        between_tokens_timeout_s: Longest pause between two tokens of one answer.
-        total_timeout_s: Time-out of all attempts of one request together.
-        max_tokens: Most tokens that a request may ask for.
-        max_steps: Most delegations of one request to a step router.
-        max_episode_tokens: Cap on the tokens of all calls of an episode; null is no cap.
-        max_choices: Most answers of one request: ``n`` times the number of prompts.
-    """
-
-    max_body_bytes: Positive = 4 * 1024 * 1024
-    max_in_flight: Positive = 256
-    max_queued: int = Field(default=256, ge=0)
-    queue_timeout_s: Seconds = 30.0
-    body_timeout_s: Seconds = 30.0
-    first_token_timeout_s: Seconds = 60.0
-    between_tokens_timeout_s: Seconds = 30.0
-    total_timeout_s: Seconds = 600.0
-    max_tokens: Positive = 8192
-    max_steps: Positive = 8
-    max_episode_tokens: Positive | None = None
-    max_choices: Annotated[int, Field(ge=1, le=128)] = 8
-
-
-class LogArgs(StrictModel):
-    """How the nodes log. Neither prompts nor answers nor keys are ever logged.
-
-    Attributes:
-        format: One line of text, or one JSON object, for each event.
-        level: Lowest level that is logged.
-    """
-
-    format: Literal["plain", "json"] = "plain"
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-
 class ServeArgs(StrictModel):
     """Arguments of ``waypost.serve.app:build``.
 
@@ -363,6 +315,8 @@ class ServeArgs(StrictModel):
         while_loading: What ``auto`` does where the chosen LLM is loading: ``wait`` for it, for at
             most ``limits.first_token_timeout_s``, or ``pass`` it over. A request that names the LLM
             is answered 503 at once.
+        content_filter: Where a provider's content filter refuses: ``next`` asks the next LLM of the
+            ranking, ``answer`` passes the refusal on to the client.
         feedback_dir: Folder of rated decisions; null keeps none.
         log_queries: Store the text that was routed on with a rating.
         remember_decisions: Number of latest decisions that can be rated.
@@ -380,6 +334,7 @@ class ServeArgs(StrictModel):
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()
     while_loading: Literal["wait", "pass"] = "wait"
+    content_filter: Literal["next", "answer"] = "next"
     feedback_dir: str | None = None
     log_queries: bool = False
     remember_decisions: Positive = 10_000

@@ -8,7 +8,7 @@ import time
 import traceback
 
 from waypost.secrets import guard_logging
-from waypost.serve.config import LogArgs
+from waypost.serve.limits import LogArgs
 
 PLAIN = "%(levelname)s %(asctime)s %(name)s: %(message)s"
 

@@ -21,9 +21,9 @@ from waypost.serve.backends.messages import Reply
 from waypost.serve.backends.ray import HandleLLM, HandleRouter
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
-from waypost.serve.config import LogArgs
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway
+from waypost.serve.limits import LogArgs
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 

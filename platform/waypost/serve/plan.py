@@ -28,8 +28,6 @@ from waypost.registry.packing import foreign_plugins
 from waypost.serve.config import (
     AUTO,
     EncoderArgs,
-    Limits,
-    LogArgs,
     PolicyArgs,
     PoolEntry,
     PoolLLM,
@@ -37,6 +35,7 @@ from waypost.serve.config import (
     UserConfig,
 )
 from waypost.serve.environments import interpreter
+from waypost.serve.limits import Limits, LogArgs
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
@@ -96,6 +95,7 @@ class Plan(StrictModel):
     router_inline: bool
     route_on: Literal["current_only", "full_context"]
     while_loading: Literal["wait", "pass"] = "wait"
+    content_filter: Literal["next", "answer"] = "next"
     limits: Limits
     feedback_dir: str | None
     log_queries: bool
@@ -174,6 +174,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         router_inline=args.router.placement == "inline",
         route_on=args.route_on,
         while_loading=args.while_loading,
+        content_filter=args.content_filter,
         limits=args.limits,
         feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
         log_queries=args.log_queries,

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from waypost.contracts.errors import (
+    REFUSED_REQUEST,
+    ContentFilterError,
     ContextLengthError,
+    EngineAuthError,
     EngineConnectionError,
     EngineError,
     EngineOverloadedError,
@@ -171,5 +174,8 @@ def _rest_s(earlier: int) -> float:
 
 
 def _fault_of_the_request(error: EngineError) -> bool:
-    refused = isinstance(error, EngineRequestError) and not error.retryable
-    return refused or isinstance(error, ContextLengthError)
+    if isinstance(error, ContextLengthError | ContentFilterError):
+        return True
+    # what one LLM lacks for this request, it does not lack for others
+    about = error.status in REFUSED_REQUEST and not isinstance(error, EngineAuthError)
+    return isinstance(error, EngineRequestError) and (about or not error.retryable)

@@ -91,7 +91,14 @@ class Dispatcher:
         self._router = router
         self._router_runs = earlier is not None
         wait = plan.while_loading == "wait"
-        self._failover = Failover(self.llms, plan.limits, self.circuit, on_failure, wait=wait)
+        self._failover = Failover(
+            self.llms,
+            plan.limits,
+            self.circuit,
+            on_failure,
+            wait=wait,
+            content_filter=plan.content_filter,
+        )
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
         """Return the clients of LLMs that another plan has unchanged."""

@@ -30,7 +30,6 @@ from waypost.serve.backends.failover import (
     Failover,
     Failure,
     Opened,
-    other_model_may_answer,
     read_whole,
 )
 from waypost.serve.gateway.requests import Call
@@ -302,7 +301,7 @@ class Episode:
             answer = await self._pass_on(opened) if streams else (await read_whole(opened))[0]
         except EngineError as error:
             self._failures.append(Failure(asked.model, error))
-            if self._is_the_clients(asked) and not other_model_may_answer(error):
+            if self._is_the_clients(asked) and not self._failover.goes_on(error):
                 raise _RequestAtFaultError(error) from None
             raise
         cost_usd = self._cost_of(asked.model, answer.usage)

@@ -12,7 +12,9 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from waypost.contracts.errors import (
+    ContentFilterError,
     ContextLengthError,
+    EmptyAnswerError,
     EngineAuthError,
     EngineConnectionError,
     EngineError,
@@ -23,17 +25,18 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
     WaypostError,
 )
-from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
+from waypost.contracts.generation import Answer, GenerateRequest, joined
+from waypost.serve.backends.asking import Piece, ask
 from waypost.serve.backends.base import LLMClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.backends.messages import StaleDecisionError
-from waypost.serve.config import Limits
-
-Piece = tuple[int, Chunk]
-"""Index of an answer, and a chunk of it."""
+from waypost.serve.backends.no_answer import first_said, held_pieces
+from waypost.serve.limits import Limits
 
 _REASONS: dict[type[EngineError], str] = {
+    EmptyAnswerError: "empty",
+    ContentFilterError: "filtered",
     EngineTimeoutError: "timeout",
     EngineConnectionError: "connection",
     EngineOverloadedError: "overloaded",
@@ -55,7 +58,8 @@ class Failure:
     @property
     def reason(self) -> str:
         """One word for the metrics."""
-        return _REASONS.get(type(self.error), "other")
+        kinds = (_REASONS[kind] for kind in type(self.error).__mro__ if kind in _REASONS)
+        return next(kinds, "other")
 
     @property
     def told(self) -> str:
@@ -83,12 +87,14 @@ class Opened:
         attempts: Number of calls tried, this one included.
         pieces: The answer from its first token on; raises EngineError where it ends early.
         failed: LLMs that were called before and did not answer.
+        empty: Whether the answer has no word, and neither had that of any other LLM.
     """
 
     model: str
     attempts: int
     pieces: AsyncGenerator[list[Piece], None]
     failed: frozenset[str] = frozenset()
+    empty: bool = False
 
 
 async def read_whole(opened: Opened) -> list[Answer]:
@@ -105,12 +111,15 @@ async def read_whole(opened: Opened) -> list[Answer]:
     return [found[index] for index in sorted(found)]
 
 
-def other_model_may_answer(error: EngineError) -> bool:
+def other_model_may_answer(error: EngineError, content_filter: str = "next") -> bool:
     """Return whether to ask the next LLM of the ranking after this failure.
 
     False where the request itself is wrong. A key that one service refuses and a prompt that is too
-    long for one LLM do not stop failover.
+    long for one LLM do not stop failover, nor does the content filter of one provider, unless
+    `content_filter` is ``answer``.
     """
+    if isinstance(error, ContentFilterError):
+        return content_filter == "next"
     return error.retryable or isinstance(error, EngineAuthError | ContextLengthError)
 
 
@@ -124,6 +133,7 @@ class Failover:
         on_failure: Called for every LLM that did not answer.
         wait: Whether to wait for an LLM that is loading, at most for the first-token time-out.
             Otherwise it is asked after all others, and the call fails.
+        content_filter: See `ServeArgs`.
     """
 
     def __init__(
@@ -134,8 +144,10 @@ class Failover:
         on_failure: Callable[[Failure], None],
         *,
         wait: bool = True,
+        content_filter: str = "next",
     ) -> None:
         self._wait = wait
+        self._content_filter = content_filter
         self._llms = llms
         self._limits = limits
         self._circuit = circuit
@@ -177,7 +189,7 @@ class Failover:
                 pieces = await self._begin(model, requests, whole, until, deadline)
             except EngineError as error:
                 failures.append(self._note(model, error, sent))
-                if not other_model_may_answer(error):
+                if not self.goes_on(error):
                     raise
                 late = asyncio.get_running_loop().time() >= deadline
                 if late or (len(order) == 1 and not self._may_retry(model, error)):
@@ -185,7 +197,15 @@ class Failover:
             else:
                 failed = frozenset(failure.model for failure in failures)
                 return Opened(model, len(failures) + 1, pieces, failed)
-        raise ExhaustedError(failures)
+        held = held_pieces([failure.error for failure in failures])
+        if held is None:
+            raise ExhaustedError(failures)
+        others = frozenset(failure.model for failure in failures[1:])
+        return Opened(failures[0].model, len(failures), _told(held), others, empty=True)
+
+    def goes_on(self, error: EngineError) -> bool:
+        """Return whether another LLM is asked after this failure; see `other_model_may_answer`."""
+        return other_model_may_answer(error, self._content_filter)
 
     async def call(
         self,
@@ -302,11 +322,14 @@ class Failover:
         source = ask(self._llms[model], timed, pace, whole=whole)
         try:
             async with asyncio.timeout_at(until):
-                first = await anext(source)
+                first = await first_said(
+                    source, requests, filtered_is_answer=self._content_filter == "answer"
+                )
         except TimeoutError:
             raise EngineTimeoutError("the time for the whole answer is over") from None
-        except StopAsyncIteration:
-            raise EngineServerError("the engine ended without an answer") from None
+        except EngineError:
+            await source.aclose()
+            raise
         self._circuit.began(model, sent)
         pieces = self._continue(model, sent, first, source, deadline)
         # closing a generator that never ran frees nothing, so it is started here
@@ -341,46 +364,5 @@ class Failover:
                     raise EngineTimeoutError("the time of the whole request is over")
 
 
-async def ask(
-    llm: LLMClient, requests: Sequence[GenerateRequest], pace: Pace, *, whole: bool
-) -> AsyncGenerator[list[Piece], None]:
-    """Ask one LLM for all answers at the same time; whole ones come as a single list.
-
-    Raises:
-        EngineError: the first failure; the other requests are cancelled.
-    """
-    if len(requests) == 1:
-        async with aclosing(llm.stream(requests[0], pace, whole=whole)) as lists:
-            async for chunks in lists:
-                yield [(0, chunk) for chunk in chunks]
-        return
-    news: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
-
-    async def one(index: int, request: GenerateRequest) -> None:
-        async with aclosing(llm.stream(request, pace, whole=whole)) as lists:
-            async for chunks in lists:
-                news.put_nowait([(index, chunk) for chunk in chunks])
-
-    tasks = [asyncio.create_task(one(i, request)) for i, request in enumerate(requests)]
-    for task in tasks:
-        task.add_done_callback(lambda _: news.put_nowait(None))
-    try:
-        gathered: list[Piece] = []
-        running = len(tasks)
-        while running:
-            pieces = await news.get()
-            if pieces is None:
-                running -= 1
-                for task in tasks:
-                    if task.done():
-                        task.result()  # re-raises its error
-            elif whole:
-                gathered.extend(pieces)
-            else:
-                yield pieces
-        if whole:
-            yield gathered
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _told(pieces: list[Piece]) -> AsyncGenerator[list[Piece], None]:
+    yield pieces

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from waypost.contracts.errors import (
+    REFUSED_REQUEST,
     BudgetError,
+    ContentFilterError,
     ContextLengthError,
+    EngineAuthError,
     EngineError,
     EngineLoadingError,
     EngineOverloadedError,
@@ -102,6 +105,8 @@ def engine_problem(error: EngineError) -> Problem:
     message = str(error)
     if isinstance(error, ContextLengthError):
         return Problem(400, message, param="messages", code="context_length_exceeded")
+    if isinstance(error, ContentFilterError):
+        return Problem(400, message, param="messages", code="content_filter")
     if isinstance(error, EngineRequestError) and error.status not in {401, 403}:
         return Problem(400, message, code="refused_by_model")
     if isinstance(error, EngineLoadingError):
@@ -122,11 +127,24 @@ def _exhausted(error: ExhaustedError) -> Problem:
         waits = [each.retry_after_s or DEFAULT_WAIT_S for each in errors]
         return _busy(str(error), min(waits))
     if all(isinstance(each, ContextLengthError) for each in errors):
-        return engine_problem(last)
+        return Problem(400, str(error), param="messages", code="context_length_exceeded")
+    if all(isinstance(each, ContentFilterError) for each in errors):
+        return Problem(400, str(error), param="messages", code="content_filter")
+    if all(_refuses(each) for each in errors):
+        return Problem(400, str(error), code="refused_by_model")
     status, code = 502, "all_models_failed"
     if isinstance(last, EngineTimeoutError):
         status, code = 504, "model_timeout"
     return Problem(status, str(error), code=code)
+
+
+def _refuses(error: EngineError) -> bool:
+    """Return whether an LLM refuses the request itself, for whatever it lacks."""
+    if isinstance(error, EngineAuthError):
+        return False
+    refused = isinstance(error, ContextLengthError | ContentFilterError)
+    known = isinstance(error, EngineRequestError) and error.status in REFUSED_REQUEST
+    return refused or known
 
 
 def _loading(message: str) -> Problem:

@@ -85,7 +85,9 @@ class Answering:
     ) -> None:
         opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
         self._tell(http, call, decided, opened.model, opened.attempts)
-        if opened.model != decided.decision.model:
+        if opened.empty:
+            http.extra_headers["x-waypost-reason"] = reason_of_an_empty_answer(opened)
+        elif opened.model != decided.decision.model:
             reason = reason_after_failover(decided.decision, opened)
             http.extra_headers["x-waypost-reason"] = reason
         if call.stream:
@@ -325,6 +327,13 @@ def reason_after_failover(decision: Decision, opened: Opened) -> str:
     answers = f"{opened.model} answers"
     parts.append(f"{answers}: {' at '.join(known)}" if known else answers)
     return "; ".join(parts)
+
+
+def reason_of_an_empty_answer(opened: Opened) -> str:
+    """Return the reason of an answer without a word, where no other LLM gave a better one."""
+    others = ", ".join(sorted(opened.failed))
+    asked = f"{opened.model} said nothing, and neither did {others}" if others else opened.model
+    return f"{asked}; its empty answer is told" if others else f"{asked} said nothing"
 
 
 def _shown(value: float | None) -> str | None:

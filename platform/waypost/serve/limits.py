@@ -1,0 +1,58 @@
+"""Models of a Serve config that bound the gateway, and of its log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from waypost.config import StrictModel
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Limits(StrictModel):
+    """Bounds of the gateway, for each of its replicas.
+
+    Attributes:
+        max_body_bytes: A longer body is answered 413.
+        max_in_flight: Most requests in flight.
+        max_queued: Most queued requests; further ones are answered 429.
+        queue_timeout_s: Longest wait in the queue; then the request is answered 429.
+        body_timeout_s: A body that takes longer to arrive is answered 408. An arriving body does
+            not count as in flight. Where more than ``max_in_flight`` (at least 1024) bodies arrive
+            at a time, the one that has taken longest is ended.
+        first_token_timeout_s: Longest wait for the first token of an LLM before failover.
+        between_tokens_timeout_s: Longest pause between two tokens of one answer.
+        total_timeout_s: Time-out of all attempts of one request together.
+        max_tokens: Most tokens that a request may ask for.
+        max_steps: Most delegations of one request to a step router.
+        max_episode_tokens: Cap on the tokens of all calls of an episode; null is no cap.
+        max_choices: Most answers of one request: ``n`` times the number of prompts.
+    """
+
+    max_body_bytes: Positive = 4 * 1024 * 1024
+    max_in_flight: Positive = 256
+    max_queued: int = Field(default=256, ge=0)
+    queue_timeout_s: Seconds = 30.0
+    body_timeout_s: Seconds = 30.0
+    first_token_timeout_s: Seconds = 60.0
+    between_tokens_timeout_s: Seconds = 30.0
+    total_timeout_s: Seconds = 600.0
+    max_tokens: Positive = 8192
+    max_steps: Positive = 8
+    max_episode_tokens: Positive | None = None
+    max_choices: Annotated[int, Field(ge=1, le=128)] = 8
+
+
+class LogArgs(StrictModel):
+    """How the nodes log. Neither prompts nor answers nor keys are ever logged.
+
+    Attributes:
+        format: One line of text, or one JSON object, for each event.
+        level: Lowest level that is logged.
+    """
+
+    format: Literal["plain", "json"] = "plain"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
