@@ -243,9 +243,12 @@ class HTTPEngine(Engine):
         except (EngineTimeoutError, EngineConnectionError):
             call.check()  # the status says enough, unless it is the request that has ended
         try:
-            body: object = parse_json(raw, self._where)
+            # an object, or a list of one: Gemini
+            body: object = parse_json(b'{"body":%s}' % (raw or b"null"), self._where)["body"]
         except EngineError:
             body = None
+        if isinstance(body, list) and body:
+            body = body[0]
         error = (body.get("error") or body) if isinstance(body, dict) else None
         wait = retry_after_s(response.headers.get("Retry-After"))
         return self._error(response.status, error, request, wait)

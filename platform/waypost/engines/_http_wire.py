@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from waypost.config import StrictModel
 from waypost.contracts.errors import EngineServerError
 from waypost.contracts.generation import Chunk, FinishReason
+from waypost.engines.refusals import Refusal
 
 _KEY_HEADERS = {"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"}
 
@@ -72,6 +73,10 @@ class HTTPConfig(StrictModel):
 
     retry_max_s: float = Field(default=8.0, ge=0)
     """Longest wait; an upstream that asks for more (Retry-After) is not tried again."""
+
+    refusals: tuple[Refusal, ...] = ()
+    """What refusals of this upstream are about, where Waypost does not know it; these lines come
+    before its own table."""
 
     @field_validator("base_url")
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from waypost.contracts.errors import (
+    REFUSED_REQUEST,
+    ContentFilterError,
     ContextLengthError,
     EngineAuthError,
     EngineError,
@@ -17,13 +18,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines._http_errors import NO_MONEY, OVERLOADED, quotable
-
-_TOO_LONG = re.compile(
-    r"context.{0,20}(length|window|limit)|maximum.{0,20}(length|tokens)|prompt is too long",
-    re.I | re.S,
-)
-_NO_CREDIT = re.compile(r"credit balance is too low", re.I)
-"""Anthropic's words, with status 400 and no code of their own."""
+from waypost.engines.refusals import Refusal, refusal_about
 
 _ADVICE = {
     402: "check the credit of the service's account",
@@ -32,7 +27,8 @@ _ADVICE = {
 }
 """Status of a refusal -> what to do."""
 
-_FAULTS_OF_THE_REQUEST = frozenset({400, 415, 422})
+_OF_THE_REQUEST = REFUSED_REQUEST - {413}
+"""Where nothing tells more; a longer body may be taken by another upstream."""
 
 
 def upstream_error(
@@ -41,6 +37,7 @@ def upstream_error(
     error: object,
     request: GenerateRequest,
     retry_after_s: float | None = None,
+    refusals: Sequence[Refusal] = (),
 ) -> EngineError:
     """Return the engine error of an upstream's refusal.
 
@@ -53,6 +50,7 @@ def upstream_error(
         error: The body's ``error``: an object with message, code, type, or a text.
         request: What was asked.
         retry_after_s: What the upstream asked to wait.
+        refusals: Lines before those of `waypost.engines.refusals`.
     """
     facts: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": error}
     code = facts.get("code") or facts.get("type")
@@ -60,9 +58,19 @@ def upstream_error(
     said = said if isinstance(said, str) else ""
     shown = quotable(said, request)
     message = f"{where}: HTTP {status}" + (f": {shown}" if shown else "")
-    if status in {401, 403}:
+    about = refusal_about(status, error, refusals)
+    if about == "context":
+        return ContextLengthError(message, status=status)
+    if about == "content":
+        return ContentFilterError(message, status=status)
+    if status in {401, 403} or about == "key":
         # another key, or another model, may still answer
         return EngineAuthError(f"{message}; check the service's key", status=status, retryable=True)
+    if about == "money":  # no fault of the request's, whatever the status says
+        message = f"{message}; {_ADVICE[402]}"
+        return EngineRequestError(message, status=402, retryable=True)
+    if about in {"llm", "provider", "request"}:
+        return EngineRequestError(message, status=status, retryable=about != "request")
     if status in {408, 504}:
         return EngineTimeoutError(message, status=status)
     if status == 429:
@@ -75,14 +83,11 @@ def upstream_error(
         return EngineOverloadedError(message, status=status, retry_after_s=retry_after_s)
     if status >= 500:
         return EngineServerError(message, status=status, retry_after_s=retry_after_s)
-    if code == "context_length_exceeded" or (status in {400, 413, 422} and _TOO_LONG.search(said)):
-        return ContextLengthError(message, status=status)
     # any other (no such model, no money, moved, not allowed) is this upstream's; the next of a
     # ranking may answer
-    retryable = status not in _FAULTS_OF_THE_REQUEST or bool(_NO_CREDIT.search(said))
-    if advice := _ADVICE.get(402 if _NO_CREDIT.search(said) else status):
+    if advice := _ADVICE.get(status):
         message = f"{message}; {advice}"
-    return EngineRequestError(message, status=status, retryable=retryable)
+    return EngineRequestError(message, status=status, retryable=status not in _OF_THE_REQUEST)
 
 
 def stream_status(error: object) -> int:
@@ -95,4 +100,5 @@ def stream_status(error: object) -> int:
     kind = f"{facts.get('type')} {facts.get('code')}"
     if "rate_limit" in kind or NO_MONEY in kind:
         return 429
-    return 400 if "invalid_request" in kind or "context_length" in kind else 500
+    words = ("invalid_request", "context_length", "content_filter")
+    return 400 if any(word in kind for word in words) else 500

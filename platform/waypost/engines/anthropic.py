@@ -62,4 +62,5 @@ class AnthropicEngine(HTTPEngine):
     ) -> EngineError:
         kind = error.get("type") if isinstance(error, Mapping) else None
         told = _STATUS.get(str(kind), 500) if status is None else status
-        return upstream_error(self._where, told, error, request, retry_after_s)
+        own = self.config.refusals
+        return upstream_error(self._where, told, error, request, retry_after_s, own)

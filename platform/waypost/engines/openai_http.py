@@ -45,4 +45,5 @@ class OpenAIEngine(HTTPEngine):
         retry_after_s: float | None = None,
     ) -> EngineError:
         told = stream_status(error) if status is None else status
-        return upstream_error(self._where, told, error, request, retry_after_s)
+        own = self.config.refusals
+        return upstream_error(self._where, told, error, request, retry_after_s, own)

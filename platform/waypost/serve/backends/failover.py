@@ -173,7 +173,8 @@ class Failover:
         Raises:
             ExhaustedError: no LLM began an answer.
             StaleDecisionError: none of them is in the pool.
-            EngineRequestError: the request is wrong; no further LLM was asked.
+            EngineRequestError: the request is wrong; no further LLM was asked. Where others failed
+                before, it is the last failure of an ExhaustedError.
         """
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
         self.check(ranking)
@@ -190,6 +191,8 @@ class Failover:
             except EngineError as error:
                 failures.append(self._note(model, error, sent))
                 if not self.goes_on(error):
+                    if len(failures) > 1:
+                        break
                     raise
                 late = asyncio.get_running_loop().time() >= deadline
                 if late or (len(order) == 1 and not self._may_retry(model, error)):

@@ -20,7 +20,7 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.secrets import redact
-from waypost.serve.backends.failover import ExhaustedError
+from waypost.serve.backends.failover import ExhaustedError, other_model_may_answer
 from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError
 
 MAX_MESSAGE = 2_000
@@ -130,12 +130,16 @@ def _exhausted(error: ExhaustedError) -> Problem:
         return Problem(400, str(error), param="messages", code="context_length_exceeded")
     if all(isinstance(each, ContentFilterError) for each in errors):
         return Problem(400, str(error), param="messages", code="content_filter")
-    if all(_refuses(each) for each in errors):
+    if all(_refuses(each) for each in errors) or _is_the_requests(last):
         return Problem(400, str(error), code="refused_by_model")
     status, code = 502, "all_models_failed"
     if isinstance(last, EngineTimeoutError):
         status, code = 504, "model_timeout"
     return Problem(status, str(error), code=code)
+
+
+def _is_the_requests(error: EngineError) -> bool:
+    return isinstance(error, EngineRequestError) and not other_model_may_answer(error)
 
 
 def _refuses(error: EngineError) -> bool:
