@@ -21,8 +21,8 @@ from waypost.contracts.errors import REFUSED_REQUEST
 
 About = Literal["context", "content", "key", "money", "llm", "provider", "request"]
 """``context``: the prompt is too long for this LLM. ``content``: a content filter. ``key``: the
-key. ``money``: the account has none. ``llm``: what this LLM lacks. ``provider``: what this endpoint lacks. ``request``:
-the request itself; no other LLM is asked."""
+key. ``money``: the account has none. ``llm``: what this LLM lacks. ``provider``: what this endpoint
+lacks. ``request``: the request itself; no other LLM is asked."""
 
 _SEARCHED = 4_096
 """Characters of an error that are searched."""
