@@ -94,6 +94,13 @@ def train(config_path: Path, dry_run: bool, overrides: tuple[str, ...]) -> None:
     type=click.FloatRange(0, 1, max_open=True),
     help="Weight of cost; repeat for several.  [default: those of the config]",
 )
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Of the policies' samples: 0 takes the most likely token, 1 samples as in training.",
+)
 @click.option("--singles", is_flag=True, help="Measure each candidate alone, too.")
 @click.option("--router", "routers", multiple=True, help="Artifact of a router to measure, too.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON of the result.")
@@ -111,6 +118,7 @@ def evaluate(
     split: str,
     limit: int | None,
     alphas: tuple[float, ...],
+    temperature: float,
     singles: bool,
     routers: tuple[str, ...],
     out: Path | None,
@@ -121,8 +129,7 @@ def evaluate(
     """Measure policies on held-out questions against the pool of a run.
 
     Prints reward, outcome, exact match, F1, cost, turns and whom each subject asked, with intervals
-    of the paired differences from the first policy. Policies play greedily. A router chooses at
-    lambda 0.
+    of the paired differences from the first policy. A router chooses at lambda 0.
     """
     from waypost.contracts.atomic import write_text
     from waypost.report.compact import check_marker, insert
@@ -135,7 +142,13 @@ def evaluate(
     config = read_run_config(config_path, overrides)
     subjects = Subjects(_pairs(policies, "--policy", "MODEL"), routers, singles)
     found = evaluate_run(
-        config, subjects, split=split, limit=limit, alphas=alphas or None, tell=_Progress()
+        config,
+        subjects,
+        split=split,
+        limit=limit,
+        alphas=alphas or None,
+        temperature=temperature,
+        tell=_Progress(),
     )
     text = json.dumps(found.data, indent=1, ensure_ascii=False, allow_nan=False)
     if out is not None:

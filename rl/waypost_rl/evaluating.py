@@ -36,6 +36,7 @@ from waypost_rl.token_episode import TokenEpisode
 from waypost_rl.training.config import RunConfig
 from waypost_rl.training.parts import Ask, DelegatePool, Reply
 from waypost_rl.training.rollout import roll_out
+from waypost_rl.training.schedule import seed_of
 from waypost_rl.training.scoring import score
 
 SINGLE = "single: "
@@ -83,9 +84,10 @@ def play_policy(
     alphas: Sequence[float],
     runner: asyncio.Runner,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    temperature: float = 0.0,
     batch: int = 32,
 ) -> dict[float, list[Answered]]:
-    """Let a policy answer questions greedily; return alpha -> its answers.
+    """Let a policy answer questions; return alpha -> its answers.
 
     A policy whose prompts have no budget does not know alpha: it plays once, and each alpha weighs
     the same episodes.
@@ -101,6 +103,7 @@ def play_policy(
         alphas: Weights of cost.
         runner: Event loop of the pool.
         tell: Called with episodes done and to do.
+        temperature: Of the samples; 0 takes the most likely token.
         batch: Episodes played together.
 
     Raises:
@@ -115,8 +118,9 @@ def play_policy(
         episodes: list[TokenEpisode] = []
         for at in range(0, len(questions), batch):
             rows = [(one, alpha) for one in questions[at : at + batch]]
+            seed = seed_of(at, config.seed)
             episodes += runner.run(
-                roll_out(rows, environment, sampler, pool, seed=config.seed, temperature=0.0)
+                roll_out(rows, environment, sampler, pool, seed=seed, temperature=temperature)
             )
             tell(number * len(questions) + len(episodes), len(told) * len(questions))
         played[alpha] = episodes

@@ -59,6 +59,7 @@ def evaluate_run(
     split: str = "test",
     limit: int | None = None,
     alphas: Sequence[float] | None = None,
+    temperature: float = 0.0,
     tell: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure subjects on the questions of a split.
@@ -70,6 +71,7 @@ def evaluate_run(
         split: Split of the questions.
         limit: Maximum questions.
         alphas: Weights of cost; None takes those of the config.
+        temperature: Of the policies' samples; 0 takes the most likely token.
         tell: Called with a subject, episodes done and to do.
 
     Raises:
@@ -104,6 +106,7 @@ def evaluate_run(
                 scale=scale,
                 alphas=alphas,
                 runner=runner,
+                temperature=temperature,
                 tell=lambda done, total, name=name: tell(name, done, total),  # type: ignore[misc]
             )
             answers |= {(name, alpha): of for alpha, of in played.items()}
