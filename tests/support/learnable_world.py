@@ -135,3 +135,16 @@ def run_config(base: Path, data: Path, out: Path, **changed: Any) -> dict[str, A
         "transcripts_every": 20,
         **changed,
     }
+
+
+def write_run(folder: Path, base: Path, data: Path, steps: int, **changed: Any) -> Path:
+    """Write the config of a run with a warm start, budgets and checkpoints, into ``folder/run``."""
+    import yaml
+
+    warm = {"episodes": 320, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
+    config = run_config(base, data, folder / "run", steps=steps, warm_start=warm)
+    config |= {"checkpoint_every": 3, "reward": {"alpha": [0.0, 0.9]}, **changed}
+    folder.mkdir(exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path

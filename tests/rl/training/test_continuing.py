@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.learnable_world import run_config, write_answers, write_policy
+from support.learnable_world import write_answers, write_policy, write_run
 from support.training_process import curve, finish_training, kill_training, start_training
 
 pytestmark = [pytest.mark.rl, pytest.mark.timeout(600)]
@@ -29,25 +29,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_policy(tmp_path_factory.mktemp("base"))
 
 
-def write_config(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
-    warm = {"episodes": 320, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
-    config = run_config(base, data, folder / "run", steps=STEPS, warm_start=warm, **changed)
-    config["checkpoint_every"] = 3
-    config["reward"] = {"alpha": [0.0, 0.9]}
-    folder.mkdir(exist_ok=True)
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
 def test_a_killed_run_continues_on_the_curve_of_an_unbroken_one(
     tmp_path: Path, base: Path, data: Path, lora: Any
 ) -> None:
     """Killed twice: between checkpoints, and right after one. The curves are equal, number by
     number, and so are the weights."""
-    whole = write_config(tmp_path / "whole", base, data)
-    broken = write_config(tmp_path / "broken", base, data)
+    whole = write_run(tmp_path / "whole", base, data, STEPS)
+    broken = write_run(tmp_path / "broken", base, data, STEPS)
     adapters = [f"ppo.lora={json.dumps(lora)}"]
     finish_training(whole, *adapters)
     for step in (4, 9):
@@ -83,7 +72,7 @@ def refused(config: Path, *more: str) -> str:
 def test_a_folder_takes_one_run_at_a_time_and_only_its_own(
     tmp_path: Path, base: Path, data: Path
 ) -> None:
-    config = write_config(tmp_path / "one", base, data)
+    config = write_run(tmp_path / "one", base, data, STEPS)
     first = start_training(config)
     lock = tmp_path / "one" / "run" / ".lock"
     deadline = time.monotonic() + 300
@@ -131,7 +120,7 @@ def test_wrong_input_is_told_and_nothing_is_trained(
 
     from waypost.cli import command
 
-    config = write_config(tmp_path, base, data)
+    config = write_run(tmp_path, base, data, STEPS)
     words = ["rl", "train", "--config", str(config), *overrides]
     for more in ([], ["--dry-run"]):
         done = CliRunner().invoke(command, [*words, *more])
@@ -145,7 +134,7 @@ def test_a_dry_run_tells_what_a_run_would_take(tmp_path: Path, base: Path, data:
 
     from waypost.cli import command
 
-    config = write_config(tmp_path, base, data)
+    config = write_run(tmp_path, base, data, STEPS)
     done = CliRunner().invoke(command, ["rl", "train", "--config", str(config), "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "trl 0.11.4" in done.output
