@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
-    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder router-tables tuned-table \
+    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-tables tuned-table \
     rounds-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
@@ -95,6 +95,9 @@ bench-tune: env ## trials a second of sweeps on Ray, beside a plain loop (5 minu
 bench-encoder: env ## time of query encoders, and what routing on them earns, from ../shared/data
 	$(VENV)/bin/waypost bench encoder --data $(SHARED)/llmrouter_example \
 	    --insert docs/results/encoders.md:bench-encoder
+
+bench-rl: env-router-r1-cpu ## rollouts and PPO steps of Router-R1's training, beside generate (15 minutes)
+	OMP_NUM_THREADS=2 .venv-router-r1-cpu/bin/waypost bench rl --insert docs/results/router_r1.md:bench-rl
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
