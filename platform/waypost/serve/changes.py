@@ -94,7 +94,7 @@ def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> t
     if not routable(models):
         raise ConfigError([Fault(f"{WHERE}: retired", "no model would be left")])
     return tuple(
-        model.model_copy(update=config.prices[model.name].model_dump())
+        model.model_copy(update=config.prices[model.name].model_dump(exclude_none=True))
         if model.name in config.prices
         else model
         for model in models

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.records import LLM, Price
-from waypost.serve.limits import Limits, LogArgs, Positive, Seconds
+from waypost.serve.limits import CorsArgs, Limits, LogArgs, Positive, Seconds
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
@@ -68,10 +68,12 @@ class Prices(StrictModel):
 
     Attributes:
         input_price, output_price: Price of prompt tokens; of generated tokens.
+        cached_input_price: Price of prompt tokens that the upstream's cache held; null leaves it.
     """
 
     input_price: Price
     output_price: Price
+    cached_input_price: Price | None = None
 
 
 class Autoscaling(StrictModel):
@@ -171,17 +173,23 @@ class PoolLLM(LLM):
         name: Its name for routers and clients.
         input_price: USD per million prompt tokens; null takes that of the router's artifact.
         output_price: USD per million generated tokens; null takes that of the router's artifact.
+        cached_input_price: USD per million prompt tokens that the upstream's cache held; null is
+            ``input_price``. Predictions do not count on a cache.
         max_ongoing_requests: Most requests in flight in one replica.
         max_queued_requests: Most queued requests of one caller; further ones are refused.
         queue_timeout_s: Longest wait for a free replica before failover to the next model.
+        max_tokens: Most tokens of one answer of this LLM; a request that asks for more is capped to
+            it. null is no limit beside ``limits.max_tokens``.
         flush_ms: Time window in which tokens are gathered before they are sent to the gateway; the
             first token is sent at once.
     """
 
     name: str = Field(min_length=1, max_length=200)
+    cached_input_price: Price | None = None
     max_ongoing_requests: Positive = 32
     max_queued_requests: int = Field(default=64, ge=0)
     queue_timeout_s: Seconds = 20.0
+    max_tokens: Positive | None = None
     flush_ms: float = Field(default=20.0, ge=0)
 
 
@@ -317,6 +325,8 @@ class ServeArgs(StrictModel):
             is answered 503 at once.
         content_filter: Where a provider's content filter refuses: ``next`` asks the next LLM of the
             ranking, ``answer`` passes the refusal on to the client.
+        unknown_fields: Where a request has fields that Waypost does not know: ``refuse`` it,
+            ``pass`` them on to HTTP engines, or ``drop`` them (named in ``x-waypost-ignored``).
         feedback_dir: Folder of rated decisions; null keeps none.
         log_queries: Store the text that was routed on with a rating.
         remember_decisions: Number of latest decisions that can be rated.
@@ -335,11 +345,13 @@ class ServeArgs(StrictModel):
     limits: Limits = Limits()
     while_loading: Literal["wait", "pass"] = "wait"
     content_filter: Literal["next", "answer"] = "next"
+    unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     feedback_dir: str | None = None
     log_queries: bool = False
     remember_decisions: Positive = 10_000
     api_keys: bool = False
     allow_plugin_code: bool = False
+    cors: CorsArgs = CorsArgs()
     log: LogArgs = LogArgs()
 
     @model_validator(mode="after")

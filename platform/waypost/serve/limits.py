@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from waypost.config import StrictModel
 
@@ -26,7 +27,7 @@ class Limits(StrictModel):
         first_token_timeout_s: Longest wait for the first token of an LLM before failover.
         between_tokens_timeout_s: Longest pause between two tokens of one answer.
         total_timeout_s: Time-out of all attempts of one request together.
-        max_tokens: Most tokens that a request may ask for.
+        max_tokens: Most tokens of one answer; a request that asks for more is capped to it.
         max_steps: Most delegations of one request to a step router.
         max_episode_tokens: Cap on the tokens of all calls of an episode; null is no cap.
         max_choices: Most answers of one request: ``n`` times the number of prompts.
@@ -44,6 +45,23 @@ class Limits(StrictModel):
     max_steps: Positive = 8
     max_episode_tokens: Positive | None = None
     max_choices: Annotated[int, Field(ge=1, le=128)] = 8
+
+
+def _is_an_origin(origin: str) -> str:
+    parts = urlsplit(origin)
+    if origin != "*" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}"):
+        raise ValueError("expected an origin, such as https://app.example.com, or *")
+    return origin
+
+
+class CorsArgs(StrictModel):
+    """Which web pages may read the gateway's answers.
+
+    Attributes:
+        allow_origins: Origins of pages, such as ``https://app.example.com``; ``*`` allows all.
+    """
+
+    allow_origins: tuple[Annotated[str, AfterValidator(_is_an_origin)], ...] = ()
 
 
 class LogArgs(StrictModel):

@@ -35,7 +35,7 @@ from waypost.serve.config import (
     UserConfig,
 )
 from waypost.serve.environments import interpreter
-from waypost.serve.limits import Limits, LogArgs
+from waypost.serve.limits import CorsArgs, Limits, LogArgs
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
@@ -96,6 +96,8 @@ class Plan(StrictModel):
     route_on: Literal["current_only", "full_context"]
     while_loading: Literal["wait", "pass"] = "wait"
     content_filter: Literal["next", "answer"] = "next"
+    unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
+    cors: CorsArgs = CorsArgs()
     limits: Limits
     feedback_dir: str | None
     log_queries: bool
@@ -175,6 +177,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         route_on=args.route_on,
         while_loading=args.while_loading,
         content_filter=args.content_filter,
+        unknown_fields=args.unknown_fields,
+        cors=args.cors,
         limits=args.limits,
         feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
         log_queries=args.log_queries,

@@ -114,6 +114,21 @@ async def test_reasoning_outside_of_the_completion_is_counted_and_paid(up, upstr
     assert usage["waypost"]["cost_usd"] == pytest.approx(0.0062)
 
 
+@pytest.mark.parametrize(("price", "dollars"), [(None, 0.0106), (0.2, 0.00178), (0, 0.0008)])
+async def test_cached_tokens_have_a_price_of_their_own(artifact, upstream, price, dollars):
+    config = {"base_url": upstream.url, "model": "real", "max_retries": 0}
+    cook = {"name": "cook", "engine": "openai", "placement": "inline", "config": config}
+    cook |= {"input_price": 2.0, "output_price": 6.0, "cached_input_price": price}
+    usage = {
+        "prompt_tokens": 5000,
+        "completion_tokens": 100,
+        "prompt_tokens_details": {"cached_tokens": 4900},
+    }
+    async with running(artifact, pool=[cook, *echo_pool()[1:]]) as up:
+        whole, _ = await ask(up, upstream, {"content": "a"}, usage=usage)
+    assert whole["usage"]["waypost"]["cost_usd"] == pytest.approx(dollars)
+
+
 async def test_the_details_of_a_usage_stand_in_a_streams_last_event(up, upstream):
     upstream.script(Reply(raw=stream_of({"content": "a"}, usage=XAI)))
     options = {"stream": True, "stream_options": {"include_usage": True}}

@@ -24,7 +24,7 @@ VALID = [
 WRONG = [
     ("chat", {}),
     ("chat", chat("x", model="other")),
-    ("chat", chat("x", max_tokens=10_000_000)),
+    ("chat", chat("x", tools=[{"type": "custom"}])),
     ("chat", chat("x", n=99)),
     ("chat", chat("x", typo=1)),
     ("chat", chat("x", logprobs=True)),

@@ -70,10 +70,8 @@ async def test_a_body_on_its_way_holds_no_place(artifact):
             await connection.end()
 
 
-async def test_tokens_and_answers_beyond_the_limits_are_refused(artifact):
-    async with running(artifact, limits={"max_tokens": 10, "max_choices": 2}) as up:
-        message = is_error(await up.client.post(CHAT, chat(max_tokens=11)), 400, "max_tokens")
-        assert "at most 10, which limits.max_tokens of the server sets" in message
+async def test_answers_beyond_the_limit_are_refused(artifact):
+    async with running(artifact, limits={"max_choices": 2}) as up:
         is_error(await up.client.post(CHAT, chat(n=3)), 400, "n")
         prompts = {"prompt": ["a", "b"], "n": 2}
         is_error(await up.client.post("/v1/completions", prompts), 400, "n")
@@ -135,7 +133,7 @@ async def test_what_is_no_json_object_is_400(client, path, raw):
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": 1}, "stop"),
         ({"stream": "yes"}, "stream"),
-        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"waypost": {"lambda": -1}}, "waypost.lambda"),
         ({"waypost": {"lamda": 1}}, "waypost.lamda"),
         ({"waypost": {"allowed_models": ["nobody"]}}, "waypost.allowed_models"),

@@ -87,6 +87,11 @@ class Dispatcher:
         self.llms: dict[str, LLMClient] = {
             model.name: same.get(model.name) or reach(model) for model in plan.models
         }
+        self._cached_prices = {
+            model.name: model.cached_input_price
+            for model in plan.models
+            if model.cached_input_price is not None
+        }
         self._new = [name for name in self.llms if name not in same]
         self._router = router
         self._router_runs = earlier is not None
@@ -98,11 +103,12 @@ class Dispatcher:
             on_failure,
             wait=wait,
             content_filter=plan.content_filter,
+            max_tokens={m.name: m.max_tokens for m in plan.models if m.max_tokens is not None},
         )
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
         """Return the clients of LLMs that another plan has unchanged."""
-        prices = {"input_price", "output_price"}
+        prices = {"input_price", "output_price", "cached_input_price"}
         before = {model.name: model.model_dump(exclude=prices) for model in self.plan.models}
         return {
             model.name: self.llms[model.name]
@@ -230,7 +236,11 @@ class Dispatcher:
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""
         prices = self.plan.router.prices.get(model)
-        return None if prices is None else dollars(usage.input_tokens, usage.output_tokens, prices)
+        if prices is None:
+            return None
+        cached = self._cached_prices.get(model, prices[0])
+        saved = usage.cached_tokens * (prices[0] - cached) / 1e6
+        return dollars(usage.input_tokens, usage.output_tokens, prices) - saved
 
 
 def local_llm(model: Served) -> LLMClient:

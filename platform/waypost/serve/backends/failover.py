@@ -134,6 +134,7 @@ class Failover:
         wait: Whether to wait for an LLM that is loading, at most for the first-token time-out.
             Otherwise it is asked after all others, and the call fails.
         content_filter: See `ServeArgs`.
+        max_tokens: LLM -> most tokens of one answer, for those that have a limit of their own.
     """
 
     def __init__(
@@ -145,8 +146,10 @@ class Failover:
         *,
         wait: bool = True,
         content_filter: str = "next",
+        max_tokens: Mapping[str, int] | None = None,
     ) -> None:
         self._wait = wait
+        self._max_tokens = max_tokens or {}
         self._content_filter = content_filter
         self._llms = llms
         self._limits = limits
@@ -321,7 +324,7 @@ class Failover:
             min(self._limits.first_token_timeout_s, left),
             min(self._limits.between_tokens_timeout_s, left),
         )
-        timed = [replace(request, timeout_s=left) for request in requests]
+        timed = [self._for(model, request, left) for request in requests]
         source = ask(self._llms[model], timed, pace, whole=whole)
         try:
             async with asyncio.timeout_at(until):
@@ -338,6 +341,11 @@ class Failover:
         # closing a generator that never ran frees nothing, so it is started here
         await anext(pieces)
         return pieces
+
+    def _for(self, model: str, request: GenerateRequest, left_s: float) -> GenerateRequest:
+        most, asked = self._max_tokens.get(model), request.max_tokens
+        tokens = asked if most is None or asked is None else min(asked, most)
+        return replace(request, timeout_s=left_s, max_tokens=tokens)
 
     async def _continue(
         self,

@@ -22,6 +22,7 @@ from waypost.serve.backends.failover import Failure
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.access import ClientKeys
+from waypost.serve.gateway.cors import allowed, preflight
 from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, StoppingError, problem_of
 from waypost.serve.gateway.feedback import Decisions, FeedbackStore
 from waypost.serve.gateway.handler import Answering
@@ -210,7 +211,8 @@ class Gateway:
         endpoint = self._endpoint(http.path)
         try:
             try:
-                await self._handler(http, endpoint)(http, request_id)
+                if not await self._cross_origin(http):
+                    await self._handler(http, endpoint)(http, request_id)
             except Problem as problem:
                 await http.reply_problem(problem)
             except WaypostError as error:
@@ -226,6 +228,20 @@ class Gateway:
             message = f"the server failed on this request; its id is {request_id}"
             await http.reply_problem(Problem(500, message, code="internal_error"))
         self.metrics.request(endpoint, http.status)
+
+    async def _cross_origin(self, http: Exchange) -> bool:
+        """Allow a web page of an allowed origin to read the answer; answer its preflight request.
+
+        Returns whether the exchange is over.
+        """
+        origins = self.plan.cors.allow_origins
+        if not origins:
+            return False
+        http.extra_headers |= allowed(origins, http.headers)
+        asked = preflight(origins, http.method, http.headers)
+        if asked is not None:
+            await http.reply_empty(asked)
+        return asked is not None
 
     def _endpoint(self, path: str) -> str:
         if path in self._handlers:
@@ -311,7 +327,7 @@ class Gateway:
     # -- the other endpoints ------------------------------------------------------------------
 
     async def _rate(self, http: Exchange, request_id: str) -> None:
-        body, _ = read_body(FeedbackBody, await self._body(http, MAX_FEEDBACK_BYTES))
+        body, _, _ = read_body(FeedbackBody, await self._body(http, MAX_FEEDBACK_BYTES))
         if self._feedback is None:
             raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
         rated = body.request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")

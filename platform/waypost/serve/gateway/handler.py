@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -230,9 +231,7 @@ class Answering:
         """Set the headers of an answer; None is an LLM, or a number, not known yet."""
         decision = decided.decision
         cost = None if model is None else decision.cost_usd.get(model)
-        ignored = (
-            () if model is None or not call.requests else self._ignored_by(model)(call.requests[0])
-        )
+        ignored = () if model is None else self._left_out(call, model)
         http.extra_headers |= {
             "x-waypost-model": model,
             "x-waypost-attempts": attempts,
@@ -240,6 +239,17 @@ class Answering:
             "x-waypost-cost-usd": _shown(cost),
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
+
+    def _left_out(self, call: Call, model: str) -> list[str]:
+        """Return the fields that an LLM did not get as the client gave them."""
+        entry = self._models.get(model)
+        if entry is None or not call.requests:
+            return list(call.dropped)  # the router itself wrote the answer
+        found = {*call.dropped, *self._ignored_by(model)(call.requests[0])}
+        most = min(self._plan.limits.max_tokens, entry.max_tokens or sys.maxsize)
+        if call.asked_tokens is not None and call.asked_tokens[1] > most:
+            found.add(call.asked_tokens[0])
+        return sorted(found)
 
     def _ignored_by(self, model: str) -> Callable[[GenerateRequest], tuple[str, ...]]:
         if model not in self._ignored:

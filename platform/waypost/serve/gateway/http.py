@@ -294,6 +294,11 @@ class Exchange:
         await self._start(status, kind, headers, len(body))
         await self._put({"type": "http.response.body", "body": body})
 
+    async def reply_empty(self, headers: Mapping[str, object]) -> None:
+        """Send an answer without a body (204)."""
+        await self._start(204, None, headers)
+        await self._put({"type": "http.response.body", "body": b""})
+
     async def reply_json(self, value: Any) -> None:
         """Send a value as JSON with status 200."""
         await self.reply(200, dumps(value))
@@ -320,11 +325,11 @@ class Exchange:
     async def _start(
         self,
         status: int,
-        kind: str,
+        kind: str | None,
         headers: Mapping[str, object] | None,
         length: int | None = None,
     ) -> None:
-        pairs = [(b"content-type", kind.encode("ascii"))]
+        pairs = [] if kind is None else [(b"content-type", kind.encode("ascii"))]
         if length is not None:
             pairs.append((b"content-length", str(length).encode("ascii")))
         for name, value in {**self.extra_headers, **(headers or {})}.items():

@@ -33,6 +33,7 @@ def document(plan: Plan) -> dict[str, Any]:
     schemas = json.loads(_bodies())
     for name in ("ChatBody", "CompletionBody", "RouteBody"):
         _bound(schemas[name]["properties"], plan)
+        schemas[name]["additionalProperties"] = plan.unknown_fields != "refuse"
     schemas["Extras"]["properties"]["allowed_models"] = _or_null(_models(plan))
     return {
         "openapi": "3.1.0",
@@ -81,14 +82,8 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _bound(properties: dict[str, Any], plan: Plan) -> None:
     known = [AUTO, *plan.router_names, *(model.name for model in plan.models)]
     properties["model"] = {"enum": known, "default": AUTO}
-    limits = plan.limits
-    for field, most in (
-        ("max_tokens", limits.max_tokens),
-        ("max_completion_tokens", limits.max_tokens),
-        ("n", limits.max_choices),
-    ):
-        if field in properties:
-            properties[field] = _or_null({"type": "integer", "minimum": 1, "maximum": most})
+    most = plan.limits.max_choices
+    properties["n"] = _or_null({"type": "integer", "minimum": 1, "maximum": most})
 
 
 def _paths(plan: Plan) -> dict[str, Any]:

@@ -240,7 +240,7 @@ _ANSWERED = {
     ),
     "x-waypost-confidence": ("of the decision, 0 to 1", False, _NUMBER),
     "x-waypost-cost-usd": ("predicted; what it cost stands in usage.waypost", False, _NUMBER),
-    "x-waypost-ignored": ("fields that this LLM's engine does not know", False, _TEXT),
+    "x-waypost-ignored": ("fields that were left out or lowered for this LLM", False, _TEXT),
 }
 
 _WHAT = {

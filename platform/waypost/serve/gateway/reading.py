@@ -106,10 +106,17 @@ _BRANCHES = frozenset({"str", "constrained-str", "literal", "dict", "none"})
 BodyT = TypeVar("BodyT", bound=Body)
 
 
-def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
+def read_body(
+    model: type[BodyT], raw: bytes, unknown_fields: str = "refuse"
+) -> tuple[BodyT, dict[str, Any], dict[str, Any]]:
     """Read a JSON body.
 
-    Returns the validated model and the same as plain data.
+    Args:
+        model: What it is to be.
+        raw: Its bytes.
+        unknown_fields: Whether to ``refuse`` fields that the model lacks; else they are set apart.
+
+    Returns the validated model, the same as plain data, and the fields set apart.
 
     Raises:
         Problem: 400, naming each wrong field and what was expected.
@@ -122,11 +129,15 @@ def read_body(model: type[BodyT], raw: bytes) -> tuple[BodyT, dict[str, Any]]:
     if not isinstance(data, dict):
         raise Problem(400, "the body: expected a JSON object", code="invalid_type")
     check_values(data)
+    unknown: dict[str, Any] = {}
+    if unknown_fields != "refuse":
+        known = frozenset(keys(model))
+        unknown = {name: data.pop(name) for name in tuple(data) if name not in known}
     try:
         parsed = model.model_validate(data)
     except ValidationError as error:
         raise _wrong_fields(error, model) from None
-    return parsed, data
+    return parsed, data, unknown
 
 
 def _wrong_fields(error: ValidationError, model: type[Body]) -> Problem:

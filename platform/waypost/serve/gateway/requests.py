@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
@@ -42,6 +42,8 @@ class Call:
         stream: Whether to answer as server-sent events.
         include_usage: Whether to send the usage at the end of a stream.
         progress: Whether a stream tells the start and the end of each call of an episode.
+        dropped: Fields of the body that no LLM gets.
+        asked_tokens: Name and value of the limit of tokens that the client gave, if any.
     """
 
     request_id: str
@@ -53,6 +55,8 @@ class Call:
     stream: bool = False
     include_usage: bool = False
     progress: bool = False
+    dropped: tuple[str, ...] = ()
+    asked_tokens: tuple[str, int] | None = None
 
 
 class Parser:
@@ -69,17 +73,17 @@ class Parser:
         Raises:
             Problem: 400 or 404.
         """
-        body, data = read_body(ChatBody, raw)
+        body, data, unknown = read_body(ChatBody, raw, self._plan.unknown_fields)
         query = self._chat_text(data["messages"])
         call = self._target(body, headers, request_id, query, _has_parts(data["messages"]))
-        common = self._common(body, data)
+        common = self._common(body, data, unknown)
         tools = {key: data[key] for key in ("tools", "tool_choice") if data.get(key) is not None}
         ids = self._ids(request_id, body.n or 1)
         requests = [
             GenerateRequest(id_, messages=data["messages"], **_seeded(common, i), **tools)
             for i, id_ in enumerate(ids)
         ]
-        return _with_requests(call, body, requests)
+        return self._with_requests(call, body, requests, unknown)
 
     def completion(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
         """Read a text completion; each prompt has its own answers.
@@ -87,17 +91,17 @@ class Parser:
         Raises:
             Problem: 400 or 404.
         """
-        body, data = read_body(CompletionBody, raw)
+        body, data, unknown = read_body(CompletionBody, raw, self._plan.unknown_fields)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         call = self._target(body, headers, request_id, {"query": "\n".join(prompts)}, False)
-        common = self._common(body, data)
+        common = self._common(body, data, unknown)
         n = body.n or 1
         ids = self._ids(request_id, n * len(prompts))
         requests = [
             GenerateRequest(id_, prompt=prompts[i // n], **_seeded(common, i))
             for i, id_ in enumerate(ids)
         ]
-        return _with_requests(call, body, requests)
+        return self._with_requests(call, body, requests, unknown)
 
     def route(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
         """Read a request for a decision only.
@@ -105,8 +109,8 @@ class Parser:
         Raises:
             Problem: 400 or 404.
         """
-        body, data = read_body(RouteBody, raw)
-        self._common(body, data)  # a decision has the same checks as an answer
+        body, data, unknown = read_body(RouteBody, raw, self._plan.unknown_fields)
+        self._common(body, data, unknown)  # a decision has the same checks as an answer
         self._ids(request_id, body.n or 1)
         if "query" in data:
             return self._target(body, headers, request_id, {"query": body.query}, False)
@@ -191,22 +195,19 @@ class Parser:
             status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
         )
 
-    def _common(self, body: Generation, data: dict[str, Any]) -> dict[str, Any]:
-        tokens, field = body.max_tokens, "max_tokens"
-        if isinstance(body, ChatFields) and body.max_completion_tokens is not None:
-            tokens, field = body.max_completion_tokens, "max_completion_tokens"
-        most = self._plan.limits.max_tokens
-        if tokens is not None and tokens > most:
-            message = (
-                f"{field}: expected at most {most}, which limits.max_tokens of the server sets"
-            )
-            raise Problem(400, message, param=field, code="too_many")
+    def _common(
+        self, body: Generation, data: dict[str, Any], unknown: dict[str, Any]
+    ) -> dict[str, Any]:
+        asked = _asked_tokens(body)
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
+        if self._plan.unknown_fields == "pass":
+            extra |= unknown
         if body.waypost is not None:
             extra |= body.waypost.extra or {}
         return {
-            "max_tokens": tokens,
+            # coding clients ask for 32,000 unasked: capped, and named in x-waypost-ignored
+            "max_tokens": None if asked is None else min(asked[1], self._plan.limits.max_tokens),
             "temperature": body.temperature,
             "top_p": body.top_p,
             "seed": body.seed,
@@ -224,20 +225,30 @@ class Parser:
             raise Problem(400, message, param="n", code="too_many")
         return [request_id] if count == 1 else [f"{request_id}-{i}" for i in range(count)]
 
+    def _with_requests(
+        self,
+        call: Call,
+        body: Generation,
+        requests: Sequence[GenerateRequest],
+        unknown: Mapping[str, Any],
+    ) -> Call:
+        options = body.stream_options
+        return replace(
+            call,
+            requests=tuple(requests),
+            n=body.n or 1,
+            stream=bool(body.stream),
+            include_usage=bool(options is not None and options.include_usage),
+            progress=bool(body.waypost is not None and body.waypost.progress),
+            dropped=tuple(unknown) if self._plan.unknown_fields == "drop" else (),
+            asked_tokens=_asked_tokens(body),
+        )
 
-def _with_requests(call: Call, body: Generation, requests: Sequence[GenerateRequest]) -> Call:
-    options = body.stream_options
-    return Call(
-        call.request_id,
-        call.router,
-        call.pinned,
-        call.query,
-        tuple(requests),
-        body.n or 1,
-        bool(body.stream),
-        bool(options is not None and options.include_usage),
-        bool(body.waypost is not None and body.waypost.progress),
-    )
+
+def _asked_tokens(body: Generation) -> tuple[str, int] | None:
+    if isinstance(body, ChatFields) and body.max_completion_tokens is not None:
+        return "max_completion_tokens", body.max_completion_tokens
+    return None if body.max_tokens is None else ("max_tokens", body.max_tokens)
 
 
 def _check_one_answer(body: Generation) -> None:

@@ -134,12 +134,31 @@ class Function(BaseModel):
 
 
 class Tool(BaseModel):
-    """A tool that the LLM may call."""
+    """A tool that the LLM may call: a function, or a tool of OpenAI's that takes free text."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "properties": {"type": {"const": kind}, kind: {"type": "object"}},
+                    "required": [kind],
+                }
+                for kind in ("function", "custom")
+            ]
+        },
+    )
 
-    type: Literal["function"]
-    function: Function
+    type: Literal["function", "custom"]
+    function: Function | None = None
+    custom: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _has_its_content(self) -> Tool:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"a tool of type {self.type} has a field of that name")
+        return self
 
 
 class StreamOptions(Body):
@@ -189,6 +208,9 @@ class ChatFields(Generation):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
 
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
