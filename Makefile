@@ -129,7 +129,7 @@ lint: env
 
 types: env
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy docs/reference.py docs/reference_keys.py docs/pictures.py
+	$(VENV)/bin/mypy docs/reference.py docs/reference_keys.py docs/reference_routers.py docs/pictures.py
 
 imports: env
 	$(VENV)/bin/lint-imports
