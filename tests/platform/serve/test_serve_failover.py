@@ -18,10 +18,10 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.engines import make_engine
-from waypost.serve.backends.asking import ask
 from waypost.serve.backends.base import Loading, LocalLLM
 from waypost.serve.backends.circuit_breaker import Circuit
-from waypost.serve.backends.failover import ExhaustedError, Failover, other_model_may_answer
+from waypost.serve.backends.failover import Failover, ask
+from waypost.serve.backends.failures import ExhaustedError, other_model_may_answer
 from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.limits import Limits
 

@@ -13,8 +13,8 @@ from waypost.contracts.errors import ContentFilterError, EmptyAnswerError, Engin
 from waypost.contracts.errors import EngineServerError as ServerError
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.serve.backends.circuit_breaker import Circuit
-from waypost.serve.backends.failover import Failure
-from waypost.serve.backends.no_answer import FilteredError, SaidNothingError, first_said
+from waypost.serve.backends.failover import first_said
+from waypost.serve.backends.failures import Failure, FilteredError, SaidNothingError
 
 CHAT = "/v1/chat/completions"
 NONE = {"prompt_tokens": 10, "completion_tokens": 0}

@@ -15,7 +15,8 @@ from waypost.engines import make_engine
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.episodes import Ended, Episode, Passed, Reported, Spent
-from waypost.serve.backends.failover import Failover, Failure, Opened
+from waypost.serve.backends.failover import Failover, Opened
+from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.gateway.requests import Call

@@ -25,13 +25,8 @@ from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
 from waypost.contracts.steps import Call as StepCall
 from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
 from waypost.serve.backends.base import RouterClient
-from waypost.serve.backends.failover import (
-    ExhaustedError,
-    Failover,
-    Failure,
-    Opened,
-    read_whole,
-)
+from waypost.serve.backends.failover import Failover, Opened, read_whole
+from waypost.serve.backends.failures import ExhaustedError, Failure
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan
 

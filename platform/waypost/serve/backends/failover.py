@@ -12,70 +12,26 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from waypost.contracts.errors import (
-    ContentFilterError,
-    ContextLengthError,
-    EmptyAnswerError,
-    EngineAuthError,
     EngineConnectionError,
     EngineError,
     EngineLoadingError,
-    EngineOverloadedError,
-    EngineRequestError,
     EngineServerError,
     EngineTimeoutError,
-    WaypostError,
 )
-from waypost.contracts.generation import Answer, GenerateRequest, joined
-from waypost.serve.backends.asking import Piece, ask
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 from waypost.serve.backends.base import LLMClient
 from waypost.serve.backends.circuit_breaker import Circuit
+from waypost.serve.backends.failures import (
+    ExhaustedError,
+    Failure,
+    Piece,
+    check_silence,
+    held_pieces,
+    other_model_may_answer,
+)
 from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.backends.messages import StaleDecisionError
-from waypost.serve.backends.no_answer import first_said, held_pieces
 from waypost.serve.limits import Limits
-
-_REASONS: dict[type[EngineError], str] = {
-    EmptyAnswerError: "empty",
-    ContentFilterError: "filtered",
-    EngineTimeoutError: "timeout",
-    EngineConnectionError: "connection",
-    EngineOverloadedError: "overloaded",
-    EngineLoadingError: "loading",
-    EngineServerError: "server",
-    ContextLengthError: "context",
-    EngineAuthError: "auth",
-    EngineRequestError: "request",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The failure of one LLM."""
-
-    model: str
-    error: EngineError
-
-    @property
-    def reason(self) -> str:
-        """One word for the metrics."""
-        kinds = (_REASONS[kind] for kind in type(self.error).__mro__ if kind in _REASONS)
-        return next(kinds, "other")
-
-    @property
-    def told(self) -> str:
-        """The name of the LLM and its error; the name once, also where the error begins with it."""
-        text = str(self.error)
-        return text if text.startswith(f"{self.model} ") else f"{self.model}: {text}"
-
-
-class ExhaustedError(WaypostError):
-    """No LLM of the ranking answered; `failures` holds the reasons, in the order of the calls."""
-
-    def __init__(self, failures: Sequence[Failure]) -> None:
-        self.failures = tuple(failures)
-        # an LLM that was called twice may have failed twice for the same reason
-        told = dict.fromkeys(failure.told for failure in failures)
-        super().__init__(f"no model answered: {'; '.join(told)}")
 
 
 @dataclass(slots=True)
@@ -109,18 +65,6 @@ async def read_whole(opened: Opened) -> list[Answer]:
             for index, chunk in listed:
                 found[index] = joined([chunk])
     return [found[index] for index in sorted(found)]
-
-
-def other_model_may_answer(error: EngineError, content_filter: str = "next") -> bool:
-    """Return whether to ask the next LLM of the ranking after this failure.
-
-    False where the request itself is wrong. A key that one service refuses and a prompt that is too
-    long for one LLM do not stop failover, nor does the content filter of one provider, unless
-    `content_filter` is ``answer``.
-    """
-    if isinstance(error, ContentFilterError):
-        return content_filter == "next"
-    return error.retryable or isinstance(error, EngineAuthError | ContextLengthError)
 
 
 class Failover:
@@ -377,3 +321,74 @@ class Failover:
 
 async def _told(pieces: list[Piece]) -> AsyncGenerator[list[Piece], None]:
     yield pieces
+
+
+async def first_said(
+    source: AsyncGenerator[list[Piece], None],
+    requests: Sequence[GenerateRequest],
+    *,
+    filtered_is_answer: bool,
+) -> list[Piece]:
+    """Return the pieces up to the first that says something, or all; see `check_silence`.
+
+    Raises:
+        EngineError: as the source and `check_silence` do.
+    """
+    held: list[Piece] = []
+    ends: dict[int, Chunk] = {}
+    async for pieces in source:
+        held.extend(pieces)
+        if any(chunk.says_something for _, chunk in pieces):
+            return held
+        ends |= {index: chunk for index, chunk in pieces if chunk.finish_reason is not None}
+        if len(ends) == len(requests):
+            break
+    if not held:
+        raise EngineServerError("the engine ended without an answer")
+    check_silence(held, ends, requests, filtered_is_answer=filtered_is_answer)
+    return held
+
+
+async def ask(
+    llm: LLMClient, requests: Sequence[GenerateRequest], pace: Pace, *, whole: bool
+) -> AsyncGenerator[list[Piece], None]:
+    """Ask one LLM for all answers at the same time; whole ones come as a single list.
+
+    Raises:
+        EngineError: the first failure; the other requests are cancelled.
+    """
+    if len(requests) == 1:
+        async with aclosing(llm.stream(requests[0], pace, whole=whole)) as lists:
+            async for chunks in lists:
+                yield [(0, chunk) for chunk in chunks]
+        return
+    news: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
+
+    async def one(index: int, request: GenerateRequest) -> None:
+        async with aclosing(llm.stream(request, pace, whole=whole)) as lists:
+            async for chunks in lists:
+                news.put_nowait([(index, chunk) for chunk in chunks])
+
+    tasks = [asyncio.create_task(one(i, request)) for i, request in enumerate(requests)]
+    for task in tasks:
+        task.add_done_callback(lambda _: news.put_nowait(None))
+    try:
+        gathered: list[Piece] = []
+        running = len(tasks)
+        while running:
+            pieces = await news.get()
+            if pieces is None:
+                running -= 1
+                for task in tasks:
+                    if task.done():
+                        task.result()  # re-raises its error
+            elif whole:
+                gathered.extend(pieces)
+            else:
+                yield pieces
+        if whole:
+            yield gathered
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

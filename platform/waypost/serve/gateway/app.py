@@ -18,7 +18,7 @@ from typing import Any
 from waypost.contracts.errors import WaypostError
 from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.dispatcher import Dispatcher, Reach
-from waypost.serve.backends.failover import Failure
+from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.access import ClientKeys

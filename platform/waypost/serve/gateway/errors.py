@@ -20,7 +20,7 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.secrets import redact
-from waypost.serve.backends.failover import ExhaustedError, other_model_may_answer
+from waypost.serve.backends.failures import ExhaustedError, other_model_may_answer
 from waypost.serve.backends.messages import RouterUnavailableError, StaleDecisionError
 
 MAX_MESSAGE = 2_000

@@ -15,9 +15,11 @@ from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.contracts.records import Decision
 from waypost.engines import engine_class
+from waypost.engines.base import Engine
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
-from waypost.serve.backends.failover import ExhaustedError, Opened, read_whole
+from waypost.serve.backends.failover import Opened, read_whole
+from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.gateway.errors import engine_problem
 from waypost.serve.gateway.feedback import Decisions, Remembered
 from waypost.serve.gateway.http import Exchange
@@ -56,6 +58,7 @@ class Answering:
         self._decisions = decisions
         self._models = {model.name: model for model in plan.models}
         self._ignored: dict[str, Callable[[GenerateRequest], tuple[str, ...]]] = {}
+        self._plain: set[str] = set()  # LLMs whose engines follow the usual rule
 
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
@@ -245,18 +248,22 @@ class Answering:
         entry = self._models.get(model)
         if entry is None or not call.requests:
             return list(call.dropped)  # the router itself wrote the answer
-        found = {*call.dropped, *self._ignored_by(model)(call.requests[0])}
+        found = {*call.dropped, *self._ignored_by(model, call.requests[0])}
         most = min(self._plan.limits.max_tokens, entry.max_tokens or sys.maxsize)
         if call.asked_tokens is not None and call.asked_tokens[1] > most:
             found.add(call.asked_tokens[0])
         return sorted(found)
 
-    def _ignored_by(self, model: str) -> Callable[[GenerateRequest], tuple[str, ...]]:
+    def _ignored_by(self, model: str, request: GenerateRequest) -> tuple[str, ...]:
         if model not in self._ignored:
             engine = engine_class(self._models[model].engine)
             config = engine.config_class.model_validate(self._models[model].config)
             self._ignored[model] = partial(engine.ignored, config)
-        return self._ignored[model]
+            if engine.ignored.__func__ is Engine.ignored.__func__:  # type: ignore[attr-defined]
+                self._plain.add(model)
+        # the usual rule leaves out fields of `extra` only
+        plain = model in self._plain and not request.extra
+        return () if plain else self._ignored[model](request)
 
     def _account(
         self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
