@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+import openai
 import pytest
 import uvicorn
 import yaml
@@ -113,6 +114,8 @@ def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     space = vars(module)
     exec(compile(text, str(block), "exec"), space)
+    for client in (one for one in space.values() if isinstance(one, openai.OpenAI)):
+        client.close()  # a program of some lines ends with its connections, a test run does not
     if "ByLength" in space:
         router = space["ByLength"](limit=20).fit(read_routing_data("serve_configs/starter/data"))
         assert router.route_single("x" * 21).model == router.model_names[router.best_]
