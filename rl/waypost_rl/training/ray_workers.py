@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,14 @@ from waypost.config import PATIENT_THREADS, set_default_environment
 from waypost.contracts.errors import ClusterError
 from waypost.ray_session import ray_session
 from waypost_rl.training.config import RunConfig
+from waypost_rl.training.logs import progress_line, read_metrics
 from waypost_rl.training.loop import RESULT, Result, train
+from waypost_rl.training.setup import check_run
 from waypost_rl.training.workers import Worker
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
 
 
 def train_on_ray(config: RunConfig, command: str) -> Result:
@@ -24,6 +34,7 @@ def train_on_ray(config: RunConfig, command: str) -> Result:
         ClusterError: A process failed; the message is its error. The same command continues.
     """
     of = config.workers
+    check_run(Path(config.out), config)  # before Ray writes into the folder
     with ray_session(cpus=int(of.count * of.cpus + 2)):
         from ray.train import FailureConfig, ScalingConfig
         from ray.train import RunConfig as TrainRunConfig
@@ -45,11 +56,38 @@ def train_on_ray(config: RunConfig, command: str) -> Result:
             ),
         )
         try:
-            trainer.fit()
+            with _progress(Path(config.out), config.steps):
+                trainer.fit()
         except Exception as error:  # Ray wraps a worker's error in several of its own
             raise ClusterError(f"training on Ray failed: {_reason(error)}") from error
     found = json.loads((Path(config.out) / RESULT).read_text(encoding="utf-8"))
     return Result(**found)
+
+
+@contextmanager
+def _progress(run: Path, steps: int) -> Iterator[None]:
+    """Log the progress lines of new steps during the block; workers' logs stay with Ray."""
+    over = threading.Event()
+    told = max((one["step"] for one in read_metrics(run)), default=0)
+
+    def follow() -> None:
+        nonlocal told
+        while True:
+            done = over.wait(_POLL_S)
+            for numbers in read_metrics(run):
+                if numbers["step"] > told:
+                    told = numbers["step"]
+                    logger.info("%s", progress_line(told, steps, numbers, numbers["step_s"]))
+            if done:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _work(given: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ What differs from TRL's trainer, each with a test in tests/rl/training/test_trl_
   clipping uses up.
 - The entropy bonus of the policy's own tokens is part of the loss.
 - An adaptive weight of the divergence has a floor.
+- Several workers on CPUs work: statistics are those of all (TRL adds up a copy and drops it), and
+  gradients are averaged where the last mini-batch of an optimizer step is left out.
 """
 
 from __future__ import annotations
@@ -59,7 +61,14 @@ class _Trainer(PPOTrainer):  # type: ignore[misc]  # TRL is not typed
     """TRL's trainer with the differences that the module lists."""
 
     def __init__(self, settings: PPOConfig, **given: Any) -> None:
+        reference = given["ref_model"]
+        if reference is not None:  # on CPUs accelerate wraps every model, and torch wants gradients
+            reference.requires_grad_(True)
         super().__init__(**given)
+        if reference is not None:
+            self.ref_model: Any = self.accelerator.unwrap_model(self.ref_model).requires_grad_(
+                False
+            )
         self.settings = settings
         self.model_params = [one for one in self.model.parameters() if one.requires_grad]
         self.skipped = 0
@@ -110,13 +119,16 @@ class _Trainer(PPOTrainer):  # type: ignore[misc]  # TRL is not typed
         policy, value, statistics = self.loss(
             old_logprobs, values, logits, vpreds, logprobs, mask, advantages, returns
         )
-        if self._too_far(statistics["policy/ratio"], mask):
+        skipped = self._too_far(statistics["policy/ratio"], mask)
+        if skipped:
             self.skipped += 1
         else:
             self.accelerator.backward(policy + value)
             self._has_gradient = True
         if self.accelerator.sync_gradients:
             if self._has_gradient:
+                if self.is_distributed and skipped:
+                    self._average_gradients()
                 self._update()
             self.optimizer.zero_grad()
             self._has_gradient = False
@@ -128,6 +140,22 @@ class _Trainer(PPOTrainer):  # type: ignore[misc]  # TRL is not typed
         if self.is_distributed:  # a backward pass of some workers only would wait for the others
             torch.distributed.all_reduce(far, torch.distributed.ReduceOp.MAX)
         return bool(far.item())
+
+    def gather_stats(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """Return statistics as means over the workers."""
+        for name, value in stats.items():
+            if isinstance(value, Tensor):
+                joined = value.to(self.current_device, copy=True)
+                torch.distributed.all_reduce(joined)
+                stats[name] = joined / self.accelerator.num_processes
+        return stats
+
+    def _average_gradients(self) -> None:
+        """Average gradients over the workers, as the backward pass of a last mini-batch does."""
+        for one in self.model_params:
+            if one.grad is not None:
+                torch.distributed.all_reduce(one.grad)
+                one.grad /= self.accelerator.num_processes
 
     def _update(self) -> None:
         limit = self.settings.max_grad_norm
@@ -341,7 +369,10 @@ def _trainer_config(settings: PPOConfig, seed: int, workers: int) -> Any:
             vf_coef=settings.value_coefficient,
             ratio_threshold=settings.max_ratio,
             gradient_checkpointing=settings.gradient_checkpointing,
-            accelerator_kwargs={"mixed_precision": settings.mixed_precision or "no"},
+            accelerator_kwargs={
+                "mixed_precision": settings.mixed_precision or "no",
+                "cpu": workers > 1 and not torch.cuda.is_available(),  # else it looks for GPUs
+            },
         )
 
 
