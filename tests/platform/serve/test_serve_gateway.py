@@ -53,14 +53,18 @@ async def test_the_headers_say_which_model_and_why(client):
     assert headers["x-waypost-router"] == "knnrouter"
     assert headers["x-waypost-attempts"] == "1"
     assert 0 <= float(headers["x-waypost-confidence"]) <= 1
-    assert float(headers["x-waypost-cost-usd"]) > 0
+    assert float(headers["x-waypost-predicted-cost-usd"]) > 0
+    assert headers["x-waypost-cost-usd"] == headers["x-waypost-predicted-cost-usd"]
     assert float(headers["x-waypost-decision-ms"]) > 0
     assert "highest predicted quality" in headers["x-waypost-reason"]
     assert re.fullmatch("[0-9a-f]{24}", headers["x-waypost-request-id"])
 
 
 async def test_usage_tells_tokens_and_dollars_at_the_prices_of_the_artifact(client):
-    usage = (await client.post(CHAT, chat("a b c", model="cook"))).json()["usage"]
+    reply = await client.post(CHAT, chat("a b c", model="cook"))
+    usage = reply.json()["usage"]
+    actual = float(reply.headers["x-waypost-actual-cost-usd"])
+    assert actual == pytest.approx(usage["waypost"]["cost_usd"], rel=1e-5)
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (3, 3, 6)
     assert usage["waypost"]["cost_usd"] == pytest.approx((3 * 0.5 + 3 * 1.5) / 1e6)
     assert usage["waypost"]["model"] == "cook"
@@ -68,6 +72,7 @@ async def test_usage_tells_tokens_and_dollars_at_the_prices_of_the_artifact(clie
 
 async def test_a_stream_has_openais_events_and_ends_with_done(client):
     reply = await client.post(CHAT, chat("a b", stream=True))
+    assert "x-waypost-actual-cost-usd" not in reply.headers  # known at its end only
     assert reply.headers["content-type"].startswith("text/event-stream")
     *events, done = reply.events()
     assert done == "[DONE]"

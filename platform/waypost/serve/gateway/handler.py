@@ -110,6 +110,7 @@ class Answering:
         answers = await read_whole(opened)
         usages = {i: answer.usage for i, answer in enumerate(answers)}
         told = self._account(call, decided, opened, usages)
+        http.extra_headers["x-waypost-actual-cost-usd"] = _shown(told["waypost"]["cost_usd"])
         await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
 
     async def _stream(
@@ -198,6 +199,7 @@ class Answering:
         told["waypost"] |= ended.told()
         if not call.stream:
             self._tell(http, call, decided, ended.model, ended.attempts)
+            http.extra_headers["x-waypost-actual-cost-usd"] = _shown(cost)
             await http.reply(200, form(call.request_id, ended.model).whole([ended.answer], told))
             return
         if writer is None:
@@ -239,7 +241,8 @@ class Answering:
             "x-waypost-model": model,
             "x-waypost-attempts": attempts,
             "x-waypost-confidence": _shown(decision.confidence),
-            "x-waypost-cost-usd": _shown(cost),
+            "x-waypost-predicted-cost-usd": _shown(cost),
+            "x-waypost-cost-usd": _shown(cost),  # the name until 0.1
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
 

@@ -239,7 +239,9 @@ _ANSWERED = {
         _COUNT,
     ),
     "x-waypost-confidence": ("of the decision, 0 to 1", False, _NUMBER),
-    "x-waypost-cost-usd": ("predicted; what it cost stands in usage.waypost", False, _NUMBER),
+    "x-waypost-predicted-cost-usd": ("predicted cost of the call", False, _NUMBER),
+    "x-waypost-actual-cost-usd": ("of a whole answer; also in usage.waypost", False, _NUMBER),
+    "x-waypost-cost-usd": ("older name of x-waypost-predicted-cost-usd", False, _NUMBER),
     "x-waypost-ignored": ("fields that were left out or lowered for this LLM", False, _TEXT),
 }
 
