@@ -37,7 +37,7 @@ WORKERS = {
     "default": ("-n", "2", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
     # the scopes are those of tests/support/ray_groups.py, in their order; much of ray waits
-    "ray": ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"),
+    "ray": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
     "engine": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
     "e2e": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
 }
