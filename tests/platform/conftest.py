@@ -12,8 +12,8 @@ import pytest
 
 from support import one_ray
 from support.fake_upstream import FakeUpstream
-from waypost.engines.openai_http import Config, OpenAIEngine
-from waypost.secrets import KeyRing
+from support.started_engines import started_engines
+from waypost.engines.openai_http import OpenAIEngine
 
 
 @pytest.fixture
@@ -25,18 +25,8 @@ async def upstream():
 @pytest.fixture
 async def engine(upstream):
     """Make started engines for the upstream; all are closed at the end."""
-    made = []
-
-    async def make(keys: KeyRing | None = None, **config) -> OpenAIEngine:
-        settings = {"base_url": upstream.url, "model": "m", "retry_base_s": 0.01} | config
-        one = OpenAIEngine(Config.model_validate(settings), keys or KeyRing())
-        await one.start()
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        await one.close()
+    async with started_engines(OpenAIEngine, upstream.url, "m") as make:
+        yield make
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from support.fake_anthropic import FakeAnthropic, Said, event, problem, refused
 from support.fake_upstream import Reply
+from support.started_engines import started_engines
 from waypost.contracts.errors import (
     ConfigError,
     ContextLengthError,
@@ -21,7 +22,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import GenerateRequest, Usage
 from waypost.engines import make_engine
 from waypost.engines._anthropic_answer import MessageReader
-from waypost.engines.anthropic import AnthropicEngine, Config
+from waypost.engines.anthropic import AnthropicEngine
 from waypost.engines.base import collect
 from waypost.secrets import KeyRing
 
@@ -49,18 +50,8 @@ async def upstream():
 @pytest.fixture
 async def engine(upstream):
     """Make started engines for the upstream; all are closed at the end."""
-    made = []
-
-    async def make(keys: KeyRing | None = None, **config) -> AnthropicEngine:
-        settings = {"base_url": upstream.url, "model": "claude", "retry_base_s": 0.01} | config
-        one = AnthropicEngine(Config.model_validate(settings), keys or KeyRing())
-        await one.start()
-        made.append(one)
-        return one
-
-    yield make
-    for one in made:
-        await one.close()
+    async with started_engines(AnthropicEngine, upstream.url, "claude") as make:
+        yield make
 
 
 def ask(content: str = "say these words", **fields) -> GenerateRequest:
