@@ -4,7 +4,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-environments \
+.PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-long test-environments \
     soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-tables tuned-table \
     rounds-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
@@ -62,6 +62,9 @@ run: env ## serve serve_configs/router.yaml on 127.0.0.1:8000 (first start fetch
 # For one or some tiers: make test TIERS="default ray"
 test: system env test-environments ## run the tests, tier after tier
 	@$(PY) -P tests/run_tiers.py $(TIERS)
+
+test-long: system env test-environments ## run the long trials that `make test` leaves out (20 minutes)
+	@$(PY) -P tests/run_tiers.py --long $(TIERS)
 
 # The environments whose engines the tests run. Today's vLLM needs a torch that not every package
 # index has: without it its tests say so and are skipped.

@@ -1,6 +1,6 @@
 """Runs the test tiers one after another and sums them up.
 
-    python -P tests/run_tiers.py [TIER ...] [-- PYTEST_ARGUMENT ...]
+    python -P tests/run_tiers.py [--long] [TIER ...] [-- PYTEST_ARGUMENT ...]
 
 Without a name: every tier but gpu. A test that bears several tiers' markers runs once, in the
 last of its tiers. The last line counts all tiers; the exit code is 1 where any tier failed.
@@ -33,12 +33,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKED = ("ray", "engine", "rl", "browser", "gpu", "e2e")
 TIERS = ("default", "kernels", *MARKED)
 ON_REQUEST = ("gpu",)
+LONG = "long"
+"""Marker of the tests that run by themselves: `make test-long`."""
 WORKERS = {
     "default": ("-n", "2", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
     # the scopes are those of tests/support/ray_groups.py, in their order; much of ray waits
     "ray": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
     "engine": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
+    "rl": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
     "e2e": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
 }
 """Of the tiers that run in several processes; the others fill the machine by themselves."""
@@ -59,7 +62,7 @@ SOURCES = ("platform", "routers", "rl", "tests/support")
 """Folders of the modules that programs of the tests import."""
 
 NO_TESTS = 5  # pytest's exit code where nothing was collected
-SLOWEST = 10
+SLOWEST = 15
 AT_LEAST_S = 0.5
 """Tests that take less are not listed among the slowest of a tier."""
 
@@ -160,12 +163,13 @@ class Outcome:
         return f"{self.tier:<8} {counts} in {self.seconds:.1f} s"
 
 
-def expression(tier: str) -> str:
-    """Return pytest's -m expression of a tier."""
+def expression(tier: str, long: bool = False) -> str:
+    """Return pytest's -m expression of a tier: of its long tests, or of all others."""
+    which = LONG if long else f"not {LONG}"
     if tier in ("default", "kernels"):
-        return " and ".join(f"not {marker}" for marker in MARKED)
+        return " and ".join((*(f"not {marker}" for marker in MARKED), which))
     later = MARKED[MARKED.index(tier) + 1 :]
-    return " and ".join((tier, *(f"not {marker}" for marker in later)))
+    return " and ".join((tier, *(f"not {marker}" for marker in later), which))
 
 
 def files(tier: str) -> list[str]:
@@ -211,7 +215,7 @@ def variables(tier: str, arguments: Sequence[str]) -> dict[str, str] | None:
     return environment
 
 
-def run(tier: str, arguments: Sequence[str]) -> Outcome:
+def run(tier: str, arguments: Sequence[str], long: bool = False) -> Outcome:
     """Run one tier in a process of its own; its output goes straight to the terminal."""
     print(f"== {tier}", flush=True)
     begin = time.perf_counter()
@@ -226,7 +230,7 @@ def run(tier: str, arguments: Sequence[str]) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [str(python), "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
-        command += [expression(tier), f"--junit-xml={report}", *arguments]
+        command += [expression(tier, long), f"--junit-xml={report}", *arguments]
         if tier in ENVIRONMENTS:
             command += ELSEWHERE
         if parallel(tier, arguments):
@@ -276,13 +280,15 @@ def main(arguments: Sequence[str]) -> int:
     if "--" in tiers:
         cut = tiers.index("--")
         tiers, further = tiers[:cut], tiers[cut + 1 :]
+    long = f"--{LONG}" in tiers
+    tiers = [tier for tier in tiers if tier != f"--{LONG}"]
     unknown = [tier for tier in tiers if tier not in TIERS]
     if unknown:
         print(f"no tier is named {', '.join(unknown)}; there are: {', '.join(TIERS)}")
         return 2
     chosen = tiers or [tier for tier in TIERS if tier not in ON_REQUEST]
     compile_sources()
-    outcomes = [run(tier, further) for tier in chosen]
+    outcomes = [run(tier, further, long) for tier in chosen]
     for one in outcomes:
         if one.slowest:
             print(f"\n== {one.tier}: slowest tests")

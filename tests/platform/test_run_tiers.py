@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-MARKERS = ("ray", "engine", "rl", "browser", "gpu", "e2e")
+MARKERS = ("ray", "engine", "rl", "browser", "gpu", "e2e", "long")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,15 @@ def runner(root: Path) -> ModuleType:
 
 def test_the_default_tier_takes_what_bears_no_marker(runner: ModuleType) -> None:
     assert runner.expression("default") == (
-        "not ray and not engine and not rl and not browser and not gpu and not e2e"
+        "not ray and not engine and not rl and not browser and not gpu and not e2e and not long"
     )
+
+
+def test_a_long_test_is_in_no_tier_but_on_request(runner: ModuleType) -> None:
+    flags = {marker: marker in {"ray", "long"} for marker in MARKERS}
+    for long, tiers in ((False, []), (True, ["ray"])):
+        found = [t for t in runner.TIERS if eval(runner.expression(t, long), {}, flags)]
+        assert found == tiers
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_a_test_runs_in_the_last_of_its_tiers_only(
 
 def test_only_whole_tiers_run_in_several_processes(runner: ModuleType) -> None:
     whole = [tier for tier in runner.TIERS if runner.parallel(tier, [])]
-    assert whole == ["default", "kernels", "ray", "engine", "e2e"]
+    assert whole == ["default", "kernels", "ray", "engine", "rl", "e2e"]
     assert not runner.parallel("default", ["tests/k8s"])
 
 
@@ -162,13 +169,13 @@ def test_the_slowest_tests_are_listed_by_all_of_their_time(
     runner: ModuleType, tmp_path: Path
 ) -> None:
     cases = "".join(
-        f'<testcase classname="tests.test_{i}" name="test_it" time="{i / 2}"/>' for i in range(15)
+        f'<testcase classname="tests.test_{i}" name="test_it" time="{i / 2}"/>' for i in range(20)
     )
     path = tmp_path / "report.xml"
-    path.write_text(f'<testsuites><testsuite tests="15">{cases}</testsuite></testsuites>')
+    path.write_text(f'<testsuites><testsuite tests="20">{cases}</testsuite></testsuites>')
     found = runner.outcome("ray", 60.0, 0, path).slowest
-    assert found[0] == (7.0, "tests.test_14::test_it")
-    assert [seconds for seconds, _ in found] == [7 - i / 2 for i in range(10)]
+    assert found[0] == (9.5, "tests.test_19::test_it")
+    assert [seconds for seconds, _ in found] == [9.5 - i / 2 for i in range(15)]
 
 
 def test_errors_count_as_failed_and_the_rest_as_passed(runner: ModuleType, tmp_path: Path) -> None:

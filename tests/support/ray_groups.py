@@ -22,6 +22,8 @@ GROUPS = {
     "plain": ("test_handle_pool", "test_load_changes", "test_serve_ray", "test_served_routers"),
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),
+    "learning": ("test_learning",),
+    "continuing": ("test_continuing",),
     "vllm": ("test_engine_vllm_environments",),
     "fine-tuning": ("test_causallm_router",),
     "generating": ("test_load_generating",),

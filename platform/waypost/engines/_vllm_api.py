@@ -6,6 +6,7 @@ set the variables that it reads.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib.util
 from collections.abc import Collection
@@ -168,6 +169,31 @@ def shut_down(engine: Any) -> None:
     executor = engine.engine.model_executor
     if hasattr(executor, "shutdown"):  # those that run everything in this process have none
         executor.shutdown()
+
+
+def let_go(engine: Any) -> None:
+    """Fail what waits for a process of the engine that died. Call it inside the event loop.
+
+    0.6.3 does so itself, but not where the process died while it wrote a result: the lock of the
+    queue is then held for ever, and with it all that waits for one, also at the end of this
+    process.
+    """
+    executor = getattr(getattr(engine, "engine", None), "model_executor", None)
+    monitor = getattr(executor, "worker_monitor", None)
+    if monitor is None:
+        return
+    from vllm.executor.multiproc_worker_utils import Result
+
+    handler = monitor.result_handler
+    handler.result_queue.cancel_join_thread()
+    for worker in monitor.workers:
+        worker._task_queue.cancel_join_thread()
+    for number, future in list(handler.tasks.items()):
+        died = ChildProcessError("worker died")
+        if not isinstance(future, asyncio.Future):
+            future.set_result(Result(task_id=number, exception=died))
+        elif not future.done():
+            future.set_exception(died)
 
 
 def _version() -> str:

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 Sequence = LiveSequence[Any]
 
+TELLING_S = 3.0
+"""Seconds in which vLLM tells its requests of a process that died. Where the process was killed
+while it wrote a result, the queue's lock died with it, and 0.6.3 never tells them."""
+
 
 class VllmBatch:
     """Runs one AsyncLLMEngine.
@@ -54,6 +58,7 @@ class VllmBatch:
         self._tasks: dict[Sequence, asyncio.Task[None] | None] = {}  # None: not begun
         self._numbers = count()
         self._stopping = False
+        self._dead = False
         self._engine: Any = None
 
     def start(self, load: Callable[[], Any]) -> None:
@@ -75,8 +80,11 @@ class VllmBatch:
     @property
     def alive(self) -> bool:
         """Whether it takes requests."""
-        engine = self._engine
-        return engine is not None and not self._stopping and not engine.errored
+        return self._engine is not None and not self._stopping and not self._errored
+
+    @property
+    def _errored(self) -> bool:
+        return self._dead or self._engine.errored
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -127,6 +135,9 @@ class VllmBatch:
             self._engine = load()
             started = set(multiprocessing.active_children()) - others
             warden = Warden([process.pid for process in started if process.pid is not None])
+            sentinels = [process.sentinel for process in started]
+            for sentinel in sentinels:
+                self._loop.add_reader(sentinel, self._die, sentinels)
         except BaseException as error:  # noqa: BLE001 - handed to the caller of start
             self._stopping = True
             for process in set(multiprocessing.active_children()) - others:
@@ -136,6 +147,8 @@ class VllmBatch:
             return
         ready.set_result(None)
         await self._stop.wait()
+        for sentinel in sentinels:
+            self._loop.remove_reader(sentinel)
         tasks = [task for task in self._tasks.values() if task is not None]
         for task in tasks:
             task.cancel()
@@ -146,8 +159,24 @@ class VllmBatch:
         self._flush()
         engine, self._engine = self._engine, None
         warden.dismiss()
+        if self._dead:
+            api.let_go(engine)
         api.shut_down(engine)
         del engine  # vLLM keeps an error whose frames reach up to this one
+
+    def _die(self, sentinels: Iterable[int]) -> None:
+        """Take no more requests, because a process of the engine has ended."""
+        for sentinel in sentinels:
+            self._loop.remove_reader(sentinel)
+        self._dead = True
+        self._loop.call_later(TELLING_S, self._tell_all)
+
+    def _tell_all(self) -> None:
+        if self._engine is not None:
+            api.let_go(self._engine)
+        for task in self._tasks.values():
+            if task is not None:
+                task.cancel()
 
     def _enter(self, sequence: Sequence) -> None:
         if not self._stopping:
@@ -165,7 +194,7 @@ class VllmBatch:
         if error is not None:
             self._log(error)
         if not sequence.finished:
-            if self._stopping:
+            if self._stopping or self._dead:
                 sequence.fail(self._down())
             elif error is not None:
                 sequence.fail(self._failure(error))
@@ -175,6 +204,8 @@ class VllmBatch:
         self._flush_soon()
 
     async def _check(self) -> bool:
+        if self._dead:
+            return False
         try:
             await self._engine.check_health()
         except Exception as error:  # noqa: BLE001 - each version has its own
@@ -198,7 +229,7 @@ class VllmBatch:
                         return
         finally:
             # leaving the iterator ends the request in some versions and not in others
-            if not ended and not self._engine.errored:
+            if not ended and not self._errored:
                 await self._engine.abort(number)
         self._end(sequence, seen)
 
@@ -233,13 +264,13 @@ class VllmBatch:
         self._flush()
 
     def _log(self, error: BaseException) -> None:
-        if self._engine.errored:
+        if self._errored:
             logger.error("%s: vLLM died: %s", self.model.name, type(error).__name__)
         else:
             logger.error("%s: vLLM failed on a request", self.model.name, exc_info=error)
 
     def _failure(self, error: BaseException) -> EngineError:
-        if self._engine.errored:
+        if self._errored:
             return self._down()
         return EngineServerError(f"{self.model.name}: vLLM failed ({type(error).__name__})")
 

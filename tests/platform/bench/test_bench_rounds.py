@@ -171,6 +171,7 @@ def test_data_of_other_llms_is_refused(tmp_path):
 # a run
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_quick_run_goes_on_where_it_was(root, tmp_path, monkeypatch, ray_here):
     monkeypatch.chdir(root)

@@ -147,6 +147,7 @@ def test_data_must_be_named():
     assert "name routing data" in result.output
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_comparison_goes_on_where_it_ended(folder, tmp_path, ray_here):
     configs, out, readme = tmp_path / "configs", tmp_path / "out", tmp_path / "README.md"

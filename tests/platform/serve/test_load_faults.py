@@ -43,7 +43,9 @@ About 5 s on an idle machine of two cores, most of them imports."""
 APPS = {"plain": ("apart", "pair", "remote", "tight"), "throughput": ("apart", "remote", "tight")}
 
 
-@pytest.fixture(scope="module", params=APPS)
+@pytest.fixture(
+    scope="module", params=["plain", pytest.param("throughput", marks=pytest.mark.long)]
+)
 def mode(request) -> str:
     return request.param
 

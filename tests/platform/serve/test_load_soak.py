@@ -86,6 +86,7 @@ async def batch(url: str, count: int) -> Counter[str]:
     return Counter(sample.end for sample in (*load.samples, *leavers.samples))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(max(300, REQUESTS // 10))
 async def test_nothing_grows(url, upstream):
     size = REQUESTS // BATCHES

@@ -21,7 +21,7 @@ from support.served import application, command, served
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT = "/v1/chat/completions"
-MODES = ("plain", "throughput", "haproxy")
+MODES = ("plain", pytest.param("throughput", marks=pytest.mark.long), "haproxy")
 SLOW_S = 25.0
 QUEUE_S = 20.0
 ECHO = {"engine": "echo", "config": {"delay_s": SLOW_S}, "queue_timeout_s": QUEUE_S}
