@@ -106,10 +106,13 @@ def _tell(line: str) -> None:
 def _prepare(config: ServeConfig) -> dict[str, Plan]:
     """Resolve every application in this process, and fetch its weights."""
     from waypost.serve import checks, launch
+    from waypost.serve.prices import library_prices
 
     plans = checks.plans_of(config)
     for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
         _tell(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}")
+    for line in (line for plan in plans.values() for line in library_prices(plan.models)):
+        _tell(line)
     launch.fetch(plans.values(), _tell)
     return plans
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.records import dollars
+from waypost.contracts.pricing import PriceList, dollars, tier_table
 from waypost.contracts.routing_data import RoutingData
 
 DEFAULT_OUTPUT_TOKENS = 200.0
@@ -20,6 +20,9 @@ DEFAULT_TOKENS_PER_CHARACTER = 0.3
 """Prompt tokens for each character of the query where the data records none."""
 
 Vector = NDArray[np.float64]
+
+PricesLike: TypeAlias = "PriceList | tuple[float, float]"
+"""Prices of one LLM: all, or of prompt and generated tokens, USD per million."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,8 @@ class CostModel:
         output_tokens: Mean generated tokens.
         recorded_usd: Mean recorded dollars; NaN where none was.
         cost_ref: Mean dollars of the most expensive LLM in training (a float), NaN if unknown.
+        tiers: (n_llms, n_tiers, 3) other prices of long prompts: prompt tokens above which they
+            hold, USD per million prompt and generated tokens; NaN where an LLM has fewer.
     """
 
     prices: Vector
@@ -43,6 +48,7 @@ class CostModel:
     output_tokens: Vector
     recorded_usd: Vector
     cost_ref: float
+    tiers: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 3)))
 
     @classmethod
     def fit(cls, data: RoutingData) -> CostModel:
@@ -54,6 +60,7 @@ class CostModel:
             output_tokens=_filled(column_mean(data.output_tokens), DEFAULT_OUTPUT_TOKENS),
             recorded_usd=column_mean(data.cost_usd),
             cost_ref=np.nan,
+            tiers=tier_table(data.llms),
         )
         recorded = column_mean(data.cost_usd)
         predicted = column_mean(model.predict(characters))
@@ -61,14 +68,23 @@ class CostModel:
         reference = float(np.nanmax(mean_usd)) if not np.isnan(mean_usd).all() else np.nan
         return replace(model, cost_ref=reference)
 
-    def with_prices(
-        self, prices: Mapping[str, tuple[float, float]], names: tuple[str, ...]
-    ) -> CostModel:
-        """Return the model with some LLMs' prices (USD per million tokens) replaced."""
+    def with_prices(self, prices: Mapping[str, PricesLike], names: tuple[str, ...]) -> CostModel:
+        """Return the model with some LLMs' prices (USD per million tokens, tiers) replaced."""
         table = self.prices.copy()
-        for name, pair in prices.items():
-            table[names.index(name)] = pair
-        return replace(self, prices=table)
+        given = [PriceList()] * len(names)
+        for name, found in prices.items():
+            row = names.index(name)
+            if isinstance(found, PriceList):
+                given[row], found = found, found.prices or (np.nan, np.nan)
+            table[row] = found
+        tiers = tier_table(given)
+        kept = np.full((len(names), max(tiers.shape[1], self.tiers.shape[1]), 3), np.nan)
+        kept[: len(self.tiers), : self.tiers.shape[1]] = self.tiers
+        for row, name in enumerate(names):
+            if name in prices:
+                kept[row] = np.nan
+                kept[row, : tiers.shape[1]] = tiers[row]
+        return replace(self, prices=table, tiers=kept)
 
     def predict(
         self,
@@ -94,9 +110,18 @@ class CostModel:
         if input_tokens is not None:
             prompt = np.where(np.isnan(input_tokens)[:, None], prompt, input_tokens[:, None])
         generated = _prefer(output_tokens, self.output_tokens, shape)
-        by_price = dollars(prompt, generated, (self.prices[:, 0], self.prices[:, 1]))
+        by_price = dollars(prompt, generated, self._prices_at(prompt))
         recorded = _prefer(recorded_usd, self.recorded_usd, shape)
         return np.where(np.isnan(by_price), recorded, by_price)
+
+    def _prices_at(self, prompt: Vector) -> tuple[Vector, Vector]:
+        """Return the prices of prompt and generated tokens for prompts of (n_queries, n_llms)."""
+        held = self.prices[:, 0], self.prices[:, 1]
+        for step in range(self.tiers.shape[1]):
+            above, *prices = self.tiers[:, step].T
+            longer = prompt > above
+            held = np.where(longer, prices[0], held[0]), np.where(longer, prices[1], held[1])
+        return held
 
     @property
     def asks_recorded(self) -> bool:
@@ -106,6 +131,8 @@ class CostModel:
     def to_arrays(self) -> dict[str, Vector]:
         """Return the state as named arrays; `from_arrays` reads it back."""
         state = {name: np.asarray(value, dtype=np.float64) for name, value in vars(self).items()}
+        if not self.tiers.size:  # most LLMs have one price
+            del state["tiers"]
         return {name: np.atleast_1d(value) for name, value in state.items()}
 
     @classmethod
@@ -117,6 +144,7 @@ class CostModel:
             output_tokens=arrays["output_tokens"],
             recorded_usd=arrays["recorded_usd"],
             cost_ref=float(arrays["cost_ref"][0]),
+            tiers=arrays.get("tiers", np.empty((0, 0, 3))),
         )
 
 

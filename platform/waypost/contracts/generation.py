@@ -28,6 +28,8 @@ class Usage:
         reasoning_tokens: Those of `output_tokens` that are reasoning.
         details: What else the upstream told, under its own names: ``prompt_tokens_details``,
             ``completion_tokens_details``, and fields that OpenAI's API lacks.
+        estimated: Whether the upstream told no counts, so that they are estimated from the
+            characters of all that was sent and generated.
     """
 
     input_tokens: int = 0
@@ -35,14 +37,15 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     details: dict[str, Any] = field(default_factory=dict, hash=False)
+    estimated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict; of the last three fields only those that say something."""
+        """Return a plain dict; of the last four fields only those that say something."""
         data: dict[str, Any] = {
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
         }
-        for name in ("cached_tokens", "reasoning_tokens", "details"):
+        for name in ("cached_tokens", "reasoning_tokens", "details", "estimated"):
             if value := getattr(self, name):
                 data[name] = value
         return data
@@ -67,6 +70,7 @@ def total(usages: Iterable[Usage]) -> Usage:
         sum(usage.cached_tokens for usage in found),
         sum(usage.reasoning_tokens for usage in found),
         details,
+        any(usage.estimated for usage in found),
     )
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
+from waypost.contracts.pricing import PriceList
 
 RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
 """How a router decides: by its own scores, by those of the routers it is composed of, step by step,
@@ -44,58 +45,31 @@ def parse_size(text: str) -> float:
     return one * int(match["experts"] or 1)
 
 
-AmountT = TypeVar("AmountT", float, NDArray[np.float64])
-
-
-def dollars(
-    input_tokens: AmountT, output_tokens: AmountT, prices: tuple[AmountT, AmountT]
-) -> AmountT:
-    """Return what calls cost in USD: tokens times (input, output) price per million tokens."""
-    return (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
-
-
-Price: TypeAlias = Annotated[float, Field(ge=0)]
-"""USD per million tokens."""
-
-
-class LLM(BaseModel):
+class LLM(PriceList):
     """An LLM that can be called, and what a call costs.
 
     Attributes:
         engine: Name of its engine (`waypost.engines.engine_names`).
         config: Settings of the engine.
-        input_price: USD per million prompt tokens; null where unknown.
-        output_price: USD per million generated tokens; null where unknown.
+        priced_as: Provider and model of the price library, such as ``openai/gpt-4o``, where prices
+            are omitted and the settings do not name both; null is ``base_url`` and ``model`` of
+            ``config``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     engine: str
     config: dict[str, Any] = Field(default_factory=dict)
-    input_price: Price | None = None
-    output_price: Price | None = None
-
-    @property
-    def prices(self) -> tuple[float, float] | None:
-        """(input, output) USD per million tokens; None where one is unknown."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return self.input_price, self.output_price
-
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Return the dollars of a call; None where a price is unknown."""
-        return None if self.prices is None else dollars(input_tokens, output_tokens, self.prices)
+    priced_as: str | None = Field(default=None, pattern=r"^[^/\s]+/\S+$")
 
 
-class LLMInfo(BaseModel):
+class LLMInfo(PriceList):
     """Facts of one candidate LLM (an entry of ``llms.json``).
 
     Attributes:
         name: Its name in data, routers and pools.
         size: Parameter count as text (``parse_size`` reads it); None where it is not public.
         feature: Description in words.
-        input_price: USD per million prompt tokens; None where unknown.
-        output_price: USD per million generated tokens; None where unknown.
         model: Name at the service, or of the weights.
         service: The service that serves it; its API keys are found by this name.
         api_endpoint: Base URL of an OpenAI-style API.
@@ -107,8 +81,6 @@ class LLMInfo(BaseModel):
     name: str = Field(min_length=1)
     size: str | None = None
     feature: str = ""
-    input_price: Price | None = None
-    output_price: Price | None = None
     model: str | None = None
     service: str | None = None
     api_endpoint: str | None = None

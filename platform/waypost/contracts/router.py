@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts import policy
-from waypost.contracts.cost import CostModel, column_mean
+from waypost.contracts.cost import CostModel, PricesLike, column_mean
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import NotFittedError, SchemaError, names
 from waypost.contracts.parameters import Parametrized
@@ -253,8 +253,8 @@ class TrainableRouter(Parametrized, MetaRouter):
             if name.partition(".")[0] not in self.state_parts:
                 setattr(self, name, value)
 
-    def with_prices(self, prices: Mapping[str, tuple[float, float]]) -> None:
-        """Replace some LLMs' prices (USD per million prompt and generated tokens).
+    def with_prices(self, prices: Mapping[str, PricesLike]) -> None:
+        """Replace some LLMs' prices: a list, or (prompt, generated) USD per million tokens.
 
         Raises:
             SchemaError: a name is not one of the router's LLMs.

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
-from waypost.contracts.records import LLMInfo, Query, QueryBatch, dollars
+from waypost.contracts.pricing import dollars
+from waypost.contracts.records import LLMInfo, Query, QueryBatch
 from waypost.contracts.tables import (
     read_llms,
     read_routing_table,

@@ -136,6 +136,7 @@ class MessageReader:
             counts["cache_read_input_tokens"],
             self._tokens(detail, "thinking_tokens") if isinstance(detail, dict) else 0,
             {name: value for name, value in self._usage.items() if name not in _SHOWN and value},
+            estimated=not self._usage or not self._counted,
         )
         return Chunk(
             finish_reason=reason or self.finish_reason or "stop",

@@ -232,7 +232,9 @@ class AnswerReader:
         """Return the last chunk. A usage that was not told is estimated from the characters."""
         made = self._characters + self._calls.characters
         usage = self.usage or Usage(
-            estimated_tokens(len(prompt_text(self._request))), estimated_tokens(made)
+            estimated_tokens(len(prompt_text(self._request))),
+            estimated_tokens(made),
+            estimated=True,
         )
         return Chunk(
             finish_reason=reason or self.finish_reason or "stop", usage=usage, extra=self._extra

@@ -25,12 +25,12 @@ from waypost.serve.plan import (
     engine_faults,
     find_artifacts,
     name_faults,
-    prices_of,
     raise_faults,
     routable,
     served_model,
     step_routers,
 )
+from waypost.serve.prices import prices_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> t
     if not routable(models):
         raise ConfigError([Fault(f"{WHERE}: retired", "no model would be left")])
     return tuple(
-        model.model_copy(update=config.prices[model.name].model_dump(exclude_none=True))
+        model.model_copy(update=config.prices[model.name].changes())
         if model.name in config.prices
         else model
         for model in models

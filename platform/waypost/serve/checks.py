@@ -18,6 +18,7 @@ from waypost.serve.config import NodeArgs, ServeArgs, UserConfig
 from waypost.serve.config_file import TUNABLE, ServeConfig
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.plan import Plan, make_plan, served_entries
+from waypost.serve.prices import library_prices
 from waypost.storage import place
 
 KEY_VARIABLES = frozenset({"API_KEYS", "WAYPOST_API_KEYS_FILE"})
@@ -74,8 +75,8 @@ def examine(config: ServeConfig) -> list[str]:
     """Check as `plans_of` does, but return what may be otherwise on the machine that will serve.
 
     Returns:
-        A line for each artifact that is not trained yet or lies in a store, which is not read, and
-        for each key or environment that this machine lacks.
+        A line for each artifact that is not trained yet or lies in a store, which is not read, for
+        each key or environment that this machine lacks, and for each price of the price library.
 
     Raises:
         ConfigError, ArtifactError: the file is wrong, or this machine's keys cannot be read.
@@ -93,7 +94,7 @@ def examine(config: ServeConfig) -> list[str]:
         ]
         remarks += [f"{uri} is not read, so the pool is not compared with it" for uri in stored]
         if not absent and not stored:
-            remarks += _unusable_environments(args, changes, str(config.path))
+            remarks += _unusable_and_priced(args, changes, str(config.path))
         if args.api_keys and not _gives_keys(application, args.gateway):
             try:
                 client_keys()
@@ -122,7 +123,7 @@ def _is_absent(folder: str) -> bool:
     return isinstance(where, Path) and not (resolve_path(where) / MANIFEST).is_file()
 
 
-def _unusable_environments(args: ServeArgs, changes: UserConfig | None, where: str) -> list[str]:
+def _unusable_and_priced(args: ServeArgs, changes: UserConfig | None, where: str) -> list[str]:
     try:
         plan = make_plan(args, where)
     except ConfigError as error:
@@ -131,7 +132,8 @@ def _unusable_environments(args: ServeArgs, changes: UserConfig | None, where: s
         raise
     if changes is not None:
         change_plan(plan, changes)
-    return [model.unavailable for model in plan.models if model.unavailable]
+    unusable = [model.unavailable for model in plan.models if model.unavailable]
+    return [*unusable, *library_prices(plan.models)]
 
 
 def _missing_keys(application: dict[str, Any], name: str, args: ServeArgs) -> Iterator[str]:

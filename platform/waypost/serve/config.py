@@ -11,7 +11,8 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
-from waypost.contracts.records import LLM, Price
+from waypost.contracts.pricing import Price, PriceList
+from waypost.contracts.records import LLM
 from waypost.serve.limits import CorsArgs, Limits, LogArgs, Positive, Seconds
 from waypost.storage import Uri, is_uri
 
@@ -63,17 +64,23 @@ class PolicyArgs(StrictModel):
         )
 
 
-class Prices(StrictModel):
-    """Prices of one LLM, USD per million tokens.
+class Prices(StrictModel, PriceList):
+    """Other prices of one LLM, USD per million tokens; what is not given stays.
 
     Attributes:
         input_price, output_price: Price of prompt tokens; of generated tokens.
-        cached_input_price: Price of prompt tokens that the upstream's cache held; null leaves it.
     """
 
     input_price: Price
     output_price: Price
-    cached_input_price: Price | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return what is given, by name."""
+        return {
+            name: value
+            for name in self.model_fields_set
+            if (value := getattr(self, name)) is not None
+        }
 
 
 class Autoscaling(StrictModel):
@@ -171,10 +178,9 @@ class PoolLLM(LLM):
 
     Attributes:
         name: Its name for routers and clients.
-        input_price: USD per million prompt tokens; null takes that of the router's artifact.
-        output_price: USD per million generated tokens; null takes that of the router's artifact.
-        cached_input_price: USD per million prompt tokens that the upstream's cache held; null is
-            ``input_price``. Predictions do not count on a cache.
+        input_price: USD per million prompt tokens; null takes that of the router's artifact, else
+            that of the price library.
+        output_price: USD per million generated tokens; null as for ``input_price``.
         max_ongoing_requests: Most requests in flight in one replica.
         max_queued_requests: Most queued requests of one caller; further ones are refused.
         queue_timeout_s: Longest wait for a free replica before failover to the next model.
@@ -185,7 +191,6 @@ class PoolLLM(LLM):
     """
 
     name: str = Field(min_length=1, max_length=200)
-    cached_input_price: Price | None = None
     max_ongoing_requests: Positive = 32
     max_queued_requests: int = Field(default=64, ge=0)
     queue_timeout_s: Seconds = 20.0

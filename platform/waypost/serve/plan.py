@@ -22,6 +22,7 @@ from waypost.contracts.errors import (
     names,
 )
 from waypost.contracts.generation import deployment_name
+from waypost.contracts.pricing import PriceList
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
@@ -36,6 +37,7 @@ from waypost.serve.config import (
 )
 from waypost.serve.environments import interpreter
 from waypost.serve.limits import CorsArgs, Limits, LogArgs
+from waypost.serve.prices import missing_prices, prices_of
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
@@ -50,12 +52,14 @@ class Served(PoolLLM):
     Attributes:
         deployment: Name of its deployment; null where it runs inside the gateway.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
+        price_source: Where the prices are from, if neither from the file nor from an artifact.
         unavailable: Why it cannot be served (its environment is missing or unusable); null where it
             can. Routers do not choose it, and a request that names it is refused.
     """
 
     deployment: str | None
     multimodal: bool = False
+    price_source: str | None = None
     unavailable: str | None = None
 
 
@@ -66,7 +70,7 @@ class RouterPlan(StrictModel):
         root: Folder that relative paths resolve against.
         artifacts: Router name -> absolute folder or URI, the default router first.
         served: Names of the LLMs of the pool that routers choose from.
-        prices: Name -> (input, output) USD per million tokens, where the pool gives both.
+        prices: Name -> prices, where both that of prompt and of generated tokens are known.
         step_routers: Names of the step routers.
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
@@ -79,7 +83,7 @@ class RouterPlan(StrictModel):
     artifacts: dict[str, str]
     step_routers: tuple[str, ...] = ()
     served: tuple[str, ...]
-    prices: dict[str, tuple[float, float]]
+    prices: dict[str, PriceList]
     policy: PolicyArgs
     threads: Literal["auto"] | int
     encoder: EncoderArgs
@@ -158,9 +162,17 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         raise_faults(_plugin_faults(artifacts, manifests, where))
     check_pool([entry.name for entry in entries], manifests, where)
     broken = _broken_environments(args.pool, entries, where)
-    models = tuple(served_model(entry, manifests, broken.get(entry.name)) for entry in entries)
+    models: list[Served] = []
+    unpriced: list[Fault] = []
+    for entry in entries:
+        try:
+            reason = broken.get(entry.name)
+            models.append(served_model(entry, manifests, reason, f"{where}: pool"))
+        except ConfigError as error:
+            unpriced += error.faults
+    raise_faults(unpriced)
     return Plan(
-        models=models,
+        models=tuple(models),
         router=RouterPlan(
             root=str(root),
             artifacts=artifacts,
@@ -339,20 +351,21 @@ def routable(models: Iterable[Served]) -> tuple[str, ...]:
     return tuple(model.name for model in models if model.unavailable is None)
 
 
-def prices_of(models: Iterable[Served]) -> dict[str, tuple[float, float]]:
-    """Return (input, output) USD per million tokens by LLM, where both are known."""
-    return {model.name: model.prices for model in models if model.prices is not None}
-
-
 def served_model(
-    entry: PoolEntry, manifests: Mapping[str, Manifest], unavailable: str | None = None
+    entry: PoolEntry,
+    manifests: Mapping[str, Manifest],
+    unavailable: str | None = None,
+    where: str = "pool",
 ) -> Served:
-    """Return the resolved entry of one LLM; missing prices are those of an artifact."""
+    """Return the resolved entry of one LLM.
+
+    Missing prices are those of an artifact, else those of the price library.
+
+    Raises:
+        ConfigError: the library should know the price and does not.
+    """
     known = entry.model_dump(include=set(PoolLLM.model_fields))
-    if entry.prices is None:
-        infos = [llm for found in manifests.values() for llm in found.llms]
-        info = next(llm for llm in infos if llm.name == entry.name)
-        known |= {"input_price": info.input_price, "output_price": info.output_price}
+    known |= missing_prices(entry, manifests, where)
     inline = entry.placement == "inline"
     return Served(
         **known,

@@ -72,7 +72,7 @@ def test_what_is_absent_is_again_as_in_the_arguments(plan):
 
 def test_prices_reach_gateway_and_router(plan):
     changed = change_plan(plan, config(prices={"tiny": {"input_price": 3, "output_price": 4}}))
-    assert changed.router.prices["tiny"] == (3, 4)
+    assert changed.router.prices["tiny"].prices == (3, 4)
     assert changed.router.prices["cook"] == plan.router.prices["cook"]
 
 

@@ -11,8 +11,10 @@ from pydantic import Field, field_validator
 
 from waypost.config import StrictModel, load_config
 from waypost.contracts.errors import ConfigError, Fault
+from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import LLM, LLMInfo
 from waypost.encoders import EncoderSpec
+from waypost.price_library import priced
 from waypost.storage import Place, alone_in, mirrored, place
 
 _KEEP_S = 10.0
@@ -72,7 +74,7 @@ class LLMConfig(LLM):
 
     def info(self, name: str) -> LLMInfo:
         """Return the LLM's entry of ``llms.json``."""
-        keys = {"size", "feature", "input_price", "output_price", "context_length"}
+        keys = {"size", "feature", "context_length", *PriceList.model_fields}
         facts = self.model_dump(include=keys, exclude_none=True)
         endpoint, service = self.config.get("base_url"), self.config.get("service")
         return LLMInfo(
@@ -142,12 +144,34 @@ def load_data_config(
         needs_llms: Whether the caller asks LLMs.
 
     Raises:
-        ConfigError: With all faults of the file's form, or it has no LLM.
+        ConfigError: With all faults of the file's form, or it has no LLM, or the price library
+            lacks the price of one.
     """
     config = load_config(DataConfig, path, overrides)
-    if needs_llms:
-        need_llms(config, str(path))
-    return config
+    if not needs_llms:
+        return config
+    need_llms(config, str(path))
+    return with_library_prices(config, str(path))
+
+
+def with_library_prices(config: DataConfig, where: str) -> DataConfig:
+    """Return a run in which LLMs without prices have those of the price library.
+
+    Raises:
+        ConfigError: The library should know a price and does not; with all faults.
+    """
+    llms, faults = dict(config.llms), list[Fault]()
+    for name, llm in config.llms.items():
+        try:
+            found = None if llm.prices is not None else priced(llm, f"{where}: llms.{name}")
+        except ConfigError as error:
+            faults += error.faults
+            continue
+        if found is not None:
+            llms[name] = llm.model_copy(update=found.prices.model_dump(exclude_none=True))
+    if faults:
+        raise ConfigError(faults)
+    return config.model_copy(update={"llms": llms})
 
 
 def need_llms(config: DataConfig, where: str) -> None:

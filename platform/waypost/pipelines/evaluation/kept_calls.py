@@ -19,6 +19,7 @@ from typing import Any
 
 from waypost.contracts.atomic import write_text
 from waypost.contracts.errors import ConfigError, SchemaError, names
+from waypost.contracts.pricing import PriceList
 from waypost.contracts.steps import Call
 from waypost.pipelines.data.calls.ask import ask, limiter_of, stream_of
 from waypost.pipelines.data.calls.log import AppendLog, LogIndex, log_folder
@@ -233,7 +234,7 @@ class KeptCalls:
         assert found is not None  # `ask` has checked that the pool holds it
         llm_config, sampling = found
         config = {key: llm_config.config[key] for key in _KEYS if key in llm_config.config}
-        prices = {"input_price": llm_config.input_price, "output_price": llm_config.output_price}
+        prices = llm_config.model_dump(include=set(PriceList.model_fields), exclude_none=True)
         facts = {"engine": llm_config.engine, "config": config, "revision": llm_config.revision}
         folder = self._where(llm)
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from waypost.contracts.errors import SchemaError, WaypostError
-from waypost.contracts.records import dollars
+from waypost.contracts.pricing import dollars
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.step_router import StepRouter
 from waypost.contracts.steps import Call, CallResult

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ConfigError
-from waypost.pipelines.data.config import DataConfig, LLMConfig, need_llms
+from waypost.contracts.records import LLM
+from waypost.pipelines.data.config import DataConfig, LLMConfig, need_llms, with_library_prices
 from waypost.pipelines.data.responses import check_llms, with_defaults
 
 
@@ -59,6 +60,7 @@ def read_callable_pool(path: str | Path) -> CallablePool:
         return _of_serve_file(data, where)
     config = parse(DataConfig, data, where)
     need_llms(config, where)
+    config = with_library_prices(config, where)
     check_llms(config, where)
     sampling = Sampling(config.temperature, config.top_p, config.seed)
     llms = {name: with_defaults(one) for name, one in config.llms.items()}
@@ -79,10 +81,11 @@ def _of_serve_file(data: Mapping[str, object], where: str) -> CallablePool:
     check_environments(entries, place)
     llms = {
         entry.name: LLMConfig(
-            **entry.model_dump(include={"engine", "config", "input_price", "output_price"}),
+            **entry.model_dump(include=set(LLM.model_fields)),
             concurrency=min(entry.max_ongoing_requests, 4096),
             gpus=entry.ray_actor_options.num_gpus,
         )
         for entry in entries
     }
+    llms = with_library_prices(DataConfig(out=".", llms=llms), place).llms
     return CallablePool(where, {name: with_defaults(one) for name, one in llms.items()})

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from waypost.contracts.generation import Usage, total
-from waypost.contracts.records import Decision, dollars
+from waypost.contracts.pricing import PriceList
+from waypost.contracts.records import Decision
 from waypost.engines import make_engine
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
@@ -88,11 +89,6 @@ class Dispatcher:
         self.llms: dict[str, LLMClient] = {
             model.name: same.get(model.name) or reach(model) for model in plan.models
         }
-        self._cached_prices = {
-            model.name: model.cached_input_price
-            for model in plan.models
-            if model.cached_input_price is not None
-        }
         self._new = [name for name in self.llms if name not in same]
         self._router = router
         self._router_runs = earlier is not None
@@ -109,7 +105,7 @@ class Dispatcher:
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
         """Return the clients of LLMs that another plan has unchanged."""
-        prices = {"input_price", "output_price", "cached_input_price"}
+        prices = {*PriceList.model_fields, "priced_as", "price_source"}
         before = {model.name: model.model_dump(exclude=prices) for model in self.plan.models}
         return {
             model.name: self.llms[model.name]
@@ -239,9 +235,9 @@ class Dispatcher:
         prices = self.plan.router.prices.get(model)
         if prices is None:
             return None
-        cached = self._cached_prices.get(model, prices[0])
-        saved = usage.cached_tokens * (prices[0] - cached) / 1e6
-        return dollars(usage.input_tokens, usage.output_tokens, prices) - saved
+        return prices.cost_usd(
+            usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens
+        )
 
 
 def local_llm(model: Served) -> LLMClient:

@@ -42,6 +42,7 @@ from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps
 from waypost.serve.gateway.schemas import FeedbackBody
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import Plan
+from waypost.serve.prices import told_prices
 
 logger = logging.getLogger(__name__)
 
@@ -343,11 +344,14 @@ class Gateway:
         await http.reply_json({"request_id": rated, "model": remembered.model, "kept": True})
 
     def _listed(self) -> list[dict[str, Any]]:
-        routers = [(AUTO, "router"), *((name, "router") for name in self.plan.router_names)]
-        llms = [(model.name, "llm") for model in self.plan.models]
+        head = {"object": "model", "created": 0, "owned_by": "waypost"}
+        routers = (AUTO, *self.plan.router_names)
         return [
-            {"id": name, "object": "model", "created": 0, "owned_by": "waypost", "kind": kind}
-            for name, kind in (*routers, *llms)
+            *({"id": name, **head, "kind": "router"} for name in routers),
+            *(
+                {"id": model.name, **head, "kind": "llm", **told_prices(model)}
+                for model in self.plan.models
+            ),
         ]
 
     async def _list_models(self, http: Exchange, request_id: str) -> None:

@@ -165,9 +165,13 @@ SCHEMAS: dict[str, Any] = {
                     "attempts": {"type": "integer", "minimum": 1},
                     "decision_ms": _NUMBER,
                     "request_id": _TEXT,
+                    "estimated": {
+                        "const": True,
+                        "description": "the upstream told no counts; these are of the characters",
+                    },
                     **_EPISODE,
                 },
-                optional=tuple(_EPISODE),
+                optional=("estimated", *_EPISODE),
             ),
         },
         optional=tuple(_DETAILS),
@@ -204,7 +208,12 @@ SCHEMAS: dict[str, Any] = {
             "created": _COUNT,
             "owned_by": _TEXT,
             "kind": {"enum": ["router", "llm"]},
-        }
+            "pricing": {
+                "type": "object",
+                "description": "USD per million tokens, and source, where it is the price library",
+            },
+        },
+        optional=("pricing",),
     ),
     "Models": _closed({"object": {"const": "list"}, "data": _list(ref("Model"))}),
     "Health": _closed({"status": {"const": "ok"}}),

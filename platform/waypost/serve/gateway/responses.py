@@ -61,7 +61,8 @@ def usage_body(usage: Usage, waypost: Mapping[str, Any]) -> dict[str, Any]:
         details.setdefault(_PROMPT_DETAILS, {"cached_tokens": usage.cached_tokens})
     if usage.reasoning_tokens:
         details.setdefault(_DETAILS, {"reasoning_tokens": usage.reasoning_tokens})
-    return {**details, **counts, "waypost": dict(waypost)}
+    told = {**waypost, "estimated": True} if usage.estimated else dict(waypost)
+    return {**details, **counts, "waypost": told}
 
 
 def joined_tool_calls(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

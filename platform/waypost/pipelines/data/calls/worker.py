@@ -193,7 +193,9 @@ class CallWorker:
             "response": answer.text.encode("utf-8", "replace").decode(),
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
-            "cost_usd": self._config.llm_config.cost_usd(usage.input_tokens, usage.output_tokens),
+            "cost_usd": self._config.llm_config.cost_usd(
+                usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens
+            ),
             "latency_s": round(time.perf_counter() - began, 4),
         }
 
