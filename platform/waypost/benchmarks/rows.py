@@ -23,6 +23,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
 """Suffixes of local files of rows."""
 
 _SHOWN = 5
+_MARKS = ",;\t|"
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException)
 
 
@@ -154,11 +155,24 @@ def _rows_of(file: Path, benchmark: Benchmark) -> Iterable[dict[str, Any]]:
                 yield from batch.to_pylist()
     elif file.suffix == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as text:
-            yield from csv.DictReader(text)
+            yield from _table(file, text, benchmark.columns)
     else:
         opener = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rt", encoding="utf-8") as text:
+        with opener(file, "rt", encoding="utf-8-sig") as text:
             yield from _lines(file, text)
+
+
+def _table(file: Path, text: TextIO, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file, whichever mark separates its columns."""
+    head = text.readline()
+    text.seek(0)
+    mark = max(
+        _MARKS, key=lambda one: len({*next(csv.reader([head], delimiter=one), [])} & {*columns})
+    )
+    for number, row in enumerate(csv.DictReader(text, delimiter=mark), start=1):
+        if None in row:
+            raise SchemaError(f"{file}: row {number}: has more fields than the first line")
+        yield row
 
 
 def _lines(file: Path, text: TextIO) -> Iterator[dict[str, Any]]:

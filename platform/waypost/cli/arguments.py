@@ -106,7 +106,8 @@ def _utf8(file: Any) -> Iterator[str]:
     from waypost.contracts.errors import SchemaError
 
     try:
-        yield from file
+        for number, line in enumerate(file):
+            yield line if number else line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise SchemaError(f"{file.name}: is not UTF-8 ({error.reason})") from None
 

@@ -148,7 +148,7 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 may stand in JSON
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # U+2028 may stand in JSON
     except (OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"replay: {path} cannot be read ({type(error).__name__})") from None
     for number, line in enumerate(lines, start=1):

@@ -20,10 +20,11 @@ from waypost.contracts.wording import did_you_mean
 from waypost.scorers.letters import letter_match
 from waypost.scorers.maths import maths_match
 from waypost.scorers.numeric import number_match
+from waypost.scorers.own_answer import answer_field, own_answer
 from waypost.scorers.program import code_match
 from waypost.scorers.text import exact_match, short_answer, token_f1, without_reasoning
 
-SCORER_VERSION = "2"
+SCORER_VERSION = "3"
 """Stored with every score; increased whenever any response could score differently."""
 
 Truth = str | Sequence[str]
@@ -41,6 +42,9 @@ _METRICS: dict[str, Scorer] = {
     "math": lambda response, truth, choices, query: maths_match(response, truth, query),
     "code": lambda response, truth, choices, query: code_match(response, truth, query),
 }
+_PROGRAMS = frozenset({"code"})
+"""Metrics of programs, in which JSON and lines such as "input:" are no sign of anything."""
+
 METRICS = tuple(_METRICS)
 """Names of all metrics."""
 
@@ -78,8 +82,10 @@ def score(
 ) -> float:
     """Return the score of one answer, in [0, 1].
 
-    Text between ``<think>`` tags is not part of the answer. A failed call has no answer: do not
-    score it, its performance is null.
+    Text between ``<think>`` tags is not part of the answer, nor is a further question that the LLM
+    asked itself; an answer in a field of a JSON object (``{"answer": 18}``) is that field's value.
+    The last two do not hold for programs and for scorers of benchmarks. A failed call has no
+    answer: do not score it, its performance is null.
 
     Args:
         metric: Name of a metric (see the module), or a scorer such as
@@ -97,8 +103,14 @@ def score(
         MissingExtraError: ``math`` needs math-verify, which is not installed.
     """
     said = without_reasoning(response)
-    scorer = _METRICS[metric_name(metric)] if isinstance(metric, str) else metric
-    return scorer(said, ground_truth, choices, query)
+    if not isinstance(metric, str):
+        return metric(said, ground_truth, choices, query)
+    name = metric_name(metric)
+    if name not in _PROGRAMS:
+        said = own_answer(said)
+        field = answer_field(said)
+        said = said if field is None else field
+    return _METRICS[name](said, ground_truth, choices, query)
 
 
 __all__ = ["METRICS", "SCORER_VERSION", "Scorer", "metric_name", "score"]

@@ -21,6 +21,7 @@ def main() -> None:
     """Import math-verify, then answer each input line ``[gold, said]`` with true or false."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import Expr  # type: ignore[import-untyped]
 
     logging.disable(logging.CRITICAL)
     settings = json.loads(sys.argv[1])
@@ -35,15 +36,22 @@ def main() -> None:
             parse(f"${text}$", [config], fallback_mode="no_fallback", parsing_timeout=None)
             for text in (gold, said)
         ]
-        return bool(
-            verify(
-                *parsed,
-                float_rounding=6,
-                strict=True,
-                allow_set_relation_comp=True,
-                timeout_seconds=None,
-            )
+        equal = verify(
+            *parsed,
+            float_rounding=6,
+            strict=True,
+            allow_set_relation_comp=True,
+            timeout_seconds=None,
         )
+        return bool(equal) and alike(*(one[0] for one in parsed))
+
+    def alike(gold: Any, said: Any) -> bool:
+        """Say whether two numbers below 1 agree in six digits: math-verify rounds to decimals."""
+        if not all(isinstance(one, Expr) and one.is_number for one in (gold, said)):
+            return True
+        if gold == said or not 0 < abs(gold.evalf(15)) < 1:
+            return True
+        return bool(abs((said / gold).evalf(15) - 1) < 1e-5)
 
     same("\\frac{1}{2}", "0.5")  # triggers lazy imports before the barriers close
     _confine.hide_memory()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from waypost.scorers.numeric import boxed
-from waypost.scorers.text import gold_strings, normalise
+from waypost.scorers.text import gold_strings, normalise, spaced
 
 _DEFAULT_LABELS = tuple("ABCDEFGHIJ")
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
@@ -32,7 +32,7 @@ def final_letter(response: str, choices: Sequence[Mapping[str, str]] | None = No
     box = boxed(response)
     if box is not None and (letter := _only_letter(box, labels)):
         return letter
-    response = _without_echo(response, labels)
+    response = _without_echo(spaced(response), labels)
     return (
         _only_letter(response, labels)
         or _stated(response, labels)

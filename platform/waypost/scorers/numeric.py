@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from waypost.scorers.text import gold_strings
+from waypost.scorers.text import gold_strings, spaced
 
 # Lengths are bounded so that matching takes linear time in the length of a response.
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,24})(?:\.\d{1,24})?|(?<!\.)\.\d{1,24}"
@@ -31,6 +31,8 @@ _NEGATIVE = re.compile(r"\bnegative\s+(?=[$€£]?\d)|(?<=\bis\s)minus\s+(?=[$�
 _THIN_BLANK = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 _SCALED = re.compile(rf"({_DIGITS})\s+(thousand|million|billion)\b", re.IGNORECASE)
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
+_LEAST_ROUNDED, _LEAST_CUT, _LEAST_FLOATING, _MOST_DECIMALS = 2, 6, 12, 24
+_FLOATING = Fraction(1, 10**11)
 _ONES = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
@@ -95,7 +97,7 @@ def _last(text: str) -> Fraction | None:
 
 
 def _numbers(text: str) -> list[Fraction]:
-    text = text.replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
+    text = spaced(text).replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
     text = _NEGATIVE.sub("-", _THIN_BLANK.sub("", text))
     text = _SCIENTIFIC.sub(r"e\1", _LATEX_FRACTION.sub(_plain_fraction, text))
     values = (_value(match) for match in _NUMBER.finditer(text))
@@ -129,14 +131,22 @@ def _value(match: re.Match[str]) -> Fraction | None:
 def same_number(said: Fraction, gold: Fraction) -> bool:
     """Return whether two numbers are equal, or equal after rounding the gold like the answer.
 
-    An answer with two to six decimals may be rounded: 0.67 equals 2/3, 0.7 does not.
+    An answer may be rounded to two or more decimals of which two are significant: 0.67 equals 2/3,
+    0.7 does not, nor does 0.00 equal 0.001. One with six or more decimals may also be cut off, or
+    off in its last places as floating-point arithmetic is.
     """
     if said == gold:
         return True
-    return any(
-        (said * 10**places).denominator == 1 and round(gold, places) == said
-        for places in range(2, 7)
-    )
+    decimals = next((n for n in range(_MOST_DECIMALS + 1) if not said * 10**n % 1), None)
+    if decimals is None:
+        return False
+    for places in range(max(decimals, _LEAST_ROUNDED), _MOST_DECIMALS + 1):
+        if round(gold, places) == said and abs(said) >= Fraction(10, 10**places):
+            return True
+    cut = Fraction(int(gold * 10**decimals), 10**decimals)
+    if decimals >= _LEAST_CUT and said == cut:
+        return True
+    return decimals >= _LEAST_FLOATING and abs(said - gold) <= _FLOATING * abs(gold)
 
 
 def number_match(response: str, ground_truth: str | Sequence[str]) -> float:

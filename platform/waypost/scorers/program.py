@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Sequence
 
 from waypost.sandbox.run import run_tests
 
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:[-*+]|\d{1,3}[.)])?[ \t]*)(?P<fence>```+|~~~+)(?P<info>[^\n]*)"
+    r"(?P<body>\n.*?)?(?:\n[ \t]*(?P=fence)|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_ONE_LINE = re.compile(r"```([^`\n]+)```")
+_WRONG = re.compile(
+    r"\b(?:not|don.t|never|avoid|wrong|incorrect|bad|buggy|instead of|rather than)\b[^.!?\n]*$",
+    re.IGNORECASE,
+)
+"""The end of a text before a block that shows how not to do it."""
+_LANGUAGE = re.compile(r"[ \t]*(?:\{?\.?(?:python3?|py3?)\b\}?[ \t]*)?", re.IGNORECASE)
 _STARTS = re.compile(r"^(?:def |async def |class |import \w|from [\w.]+ import|@\w)", re.MULTILINE)
 _DEFINES = re.compile(r"^(?:async )?(?:def|class) |^\w+\s*=\s*lambda", re.MULTILINE)
 _LAMBDA = re.compile(r"^(\w+)\s*=\s*lambda", re.MULTILINE)
@@ -19,8 +31,9 @@ _MAX_LINES = 400
 def extract_code(response: str, query: str | None = None) -> str:
     """Return the program in a response; "" if there is none.
 
-    The program is the first fenced block with a definition, joined with later blocks that define
-    other names or only import. A fence cut off by the token limit counts; a function without a
+    The program is the fenced blocks with a definition, one after the other, with blocks that only
+    import: where two define one name, the later corrects the earlier. A fence may stand in a list,
+    and code on the line of the fence. One cut off by the token limit counts; a function without a
     body, repeated from the question, does not. Without such a block the program is the text from
     the first ``def``, ``class`` or import on. Trailing lines that do not parse (prose, a cut-off
     example) are dropped.
@@ -31,7 +44,7 @@ def extract_code(response: str, query: str | None = None) -> str:
             and helpers are put before the program, and a response that is only the body is put
             under that head.
     """
-    blocks = [body for _, body in _FENCE.findall(response)]
+    blocks = _blocks(response)
     head = _head(query or "")
     if any(_DEFINES.search(body) for body in blocks):
         return _parsable("\n".join([_context(head), *_joined(blocks)]))
@@ -58,6 +71,25 @@ def code_match(response: str, ground_truth: str | Sequence[str], query: str | No
     return float(bool(code) and run_tests(code, tests).passed)
 
 
+def _blocks(response: str) -> list[str]:
+    """Return the fenced blocks of a response, without the indentation of a list around them.
+
+    A block after the first that is announced as wrong is left out.
+    """
+    found: list[str] = []
+    text = _ONE_LINE.sub("```\\n\\1\\n```", response)
+    end = 0
+    for match in _FENCE.finditer(text):
+        before, end = text[end : match.start()], match.end()
+        if found and _WRONG.search(before.strip()):
+            continue
+        info = match["info"]
+        first = info[_LANGUAGE.match(info).end() :]  # type: ignore[union-attr]
+        body = (match["body"] or "").removeprefix("\n")
+        found.append(f"{first}\n{body}" if _STARTS.match(first) else textwrap.dedent(body))
+    return found
+
+
 def _head(query: str) -> str:
     """Return imports, ``def`` line and docstring of the prompt's function, or ""."""
     match = _STARTS.search(query)
@@ -77,16 +109,14 @@ def _context(head: str) -> str:
 
 def _joined(blocks: list[str]) -> list[str]:
     kept: list[str] = []
-    known: set[str] = set()
     for block in blocks:
         tree = ast.parse(_parsable(block))
         imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body)
         names = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
         names |= set(_LAMBDA.findall(block))
-        if not imports and (not names or names & known or all(map(_is_stub, tree.body))):
+        if not imports and (not names or all(map(_is_stub, tree.body))):
             continue
         kept.append(_parsable(block))
-        known |= names
     return kept
 
 

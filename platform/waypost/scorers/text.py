@@ -21,6 +21,10 @@ _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
 # Scripts without blanks between words: each character is a token.
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
 _POINT = "\ue000"
+# Thai, Lao, Burmese, Khmer, kana, ideographs, Hangul: no blank stands between a word and a letter
+_SCRIPT = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_BORDER = re.compile(rf"(?<={_SCRIPT})(?=[-\u2212$\\A-Za-z\d])|(?<=[A-Za-z\d])(?={_SCRIPT})")
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _OPENED, _CLOSED = "<think>", "</think>"
 
 
@@ -32,6 +36,14 @@ def without_reasoning(response: str) -> str:
     if _CLOSED in response:
         return response.rsplit(_CLOSED, 1)[1]
     return "" if response.lstrip().startswith(_OPENED) else response
+
+
+def spaced(text: str) -> str:
+    """Return a text with blanks between Latin letters or digits and scripts without blanks.
+
+    Full-width letters, digits and marks become ordinary ones.
+    """
+    return _BORDER.sub(" ", text.translate(_FULL_WIDTH))
 
 
 def normalise(text: str) -> str:

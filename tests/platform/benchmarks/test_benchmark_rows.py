@@ -34,8 +34,12 @@ def test_every_kind_of_file_gives_the_same_questions(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(rows(1, 2)).encode()))
     pq.write_table(pa.Table.from_pylist(rows(1, 2)), tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text('answer,question\n#### 1,What is 1?\n"#### 2",What is 2?\n')
+    marked = '\ufeff"question";"answer"\n"What is 1?";#### 1\nWhat is 2?;#### 2\n'
+    (tmp_path / "semicolons.csv").write_text(marked)
+    (tmp_path / "tabs.csv").write_text("question\tanswer\nWhat is 1?\t#### 1\nWhat is 2?\t#### 2\n")
+    (tmp_path / "byte_order_mark.jsonl").write_text("\ufeff" + lines(rows(1, 2)))
     found = [load_questions(GSM8K, path).questions for path in sorted(tmp_path.iterdir())]
-    assert len(found) == 4
+    assert len(found) == 7
     assert all(one == found[0] for one in found)
     assert [one.ground_truth for one in found[0]] == ["1", "2"]
 
@@ -127,6 +131,8 @@ def test_a_table_without_a_column_is_named_once(tmp_path):
             "a.jsonl.gz: cannot be read: EOFError",
         ),
         ("a.parquet", b"PAR1 no", "a.parquet: cannot be read: ArrowInvalid"),
+        ("a.csv", b"answer,question\n#### 1,What, is 1?\n", "row 1: has more fields"),
+        ("a.csv", b"answer;quest\n#### 1;What is 1?\n", "missing; there are answer, quest"),
         ("a.csv", b"answer\n#### 1\n", "row 1: column question: missing; there are answer"),
         (
             "a.csv",

@@ -76,7 +76,8 @@ async def test_jsonl_keeps_the_first_record_and_unusual_line_ends(tmp_path):
         {"query": "q\u2028", "response": "first\u2028line", "model_name": "m"},
         {"query": "q", "response": "second"},
     ]
-    file.write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n", "utf-8")
+    text = "\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n"
+    file.write_text(f"\ufeff{text}", "utf-8")
     engine = await started(data=str(file))
     assert (await collect(engine, ask("q"))).text == "first\u2028line"
 

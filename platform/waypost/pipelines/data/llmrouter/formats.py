@@ -59,7 +59,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        data = json.loads(line.decode("utf-8"))
+        data = json.loads(line.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise SchemaError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
