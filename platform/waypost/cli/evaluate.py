@@ -85,6 +85,8 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     metavar="KEYS",
     help="Slow metrics to compute in addition, comma-separated.",
 )
+@click.option("--weak", metavar="LLM", help="Weak LLM of RouteLLM's metrics.  [default: cheapest]")
+@click.option("--strong", metavar="LLM", help="Their strong LLM.  [default: best single]")
 @click.option(
     "--pool",
     metavar="FILE",
@@ -111,6 +113,8 @@ def command(
     resplit: tuple[int, ...] | None,
     lambdas: tuple[float, ...] | None,
     metrics: tuple[str, ...] | None,
+    weak: str | None,
+    strong: str | None,
     pool: str | None,
     allow_plugin_code: bool,
     insert_at: str | None,
@@ -141,6 +145,8 @@ def command(
         "resplit": resplit,
         "lambdas": lambdas,
         "metrics": metrics,
+        "weak": weak,
+        "strong": strong,
         "pool": pool,
         "allow_plugin_code": allow_plugin_code or None,
     }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts import policy
 from waypost.contracts.cost import column_mean
-from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import leaks
 from waypost.contracts.types import Floats
@@ -143,6 +143,7 @@ class Comparison:
         unseen: True for a query without a near-duplicate in training, shape (n,).
         lambdas: Cost weights of every sweep.
         bootstrap: Draws of the queries.
+        weak, strong: The two LLMs of RouteLLM's metrics; None lets `two_models` choose.
     """
 
     train: RoutingData
@@ -155,6 +156,8 @@ class Comparison:
     unseen: NDArray[np.bool_]
     lambdas: tuple[float, ...]
     bootstrap: Bootstrap
+    weak: str | None = None
+    strong: str | None = None
 
     @classmethod
     def of(
@@ -165,6 +168,8 @@ class Comparison:
         lambdas: tuple[float, ...] | None = None,
         unseen: NDArray[np.bool_] | None = None,
         bootstrap: Bootstrap | None = None,
+        weak: str | None = None,
+        strong: str | None = None,
     ) -> Comparison:
         """Build a comparison from two splits.
 
@@ -175,10 +180,17 @@ class Comparison:
             lambdas: Cost weights; None is `lambda_grid`.
             unseen: True for a test query without a near-duplicate in training; None computes it.
             bootstrap: Draws of the test queries; None draws them.
+            weak: Name of the weak LLM of RouteLLM's metrics; None lets `two_models` choose.
+            strong: Name of their strong LLM, likewise.
 
         Raises:
+            ConfigError: A name is no LLM of the data.
             SchemaError: The splits have no LLM in common.
         """
+        for key, name in (("weak", weak), ("strong", strong)):
+            if name is not None and name not in test.names:
+                problem = f"{name!r} is no LLM of the data; expected one of {names(test.names)}"
+                raise ConfigError([Fault(key, problem)])
         costs = costs_of(test)
         place = [train.names.index(n) if n in train.names else -1 for n in test.names]
         if max(place) < 0:
@@ -199,6 +211,8 @@ class Comparison:
             unseen=~leaks(train.queries, test.queries) if unseen is None else unseen,
             lambdas=lambdas or lambda_grid(usd),
             bootstrap=bootstrap or Bootstrap.of_groups(test.groups, draws_for(len(test)), seed),
+            weak=weak,
+            strong=strong,
         )
 
     @property
@@ -217,11 +231,34 @@ class Comparison:
         price = self.mean_usd if self.has_costs else self.prices
         columns = {"best_single": self.best}
         for name, values in (("cheapest", price), ("smallest", sizes), ("largest", -sizes)):
-            if not np.isnan(values).all():
+            # of one known size it is not known whether it is large
+            if np.count_nonzero(~np.isnan(values)) >= (1 if name == "cheapest" else 2):
                 # ties are broken by price, then by name, as in the policy
                 order = np.lexsort((np.array(self.test.names), price, values))
                 columns[name] = int(order[0])
         return columns
+
+    @cached_property
+    def two_models(self) -> dict[str, str] | None:
+        """The weak and the strong LLM of RouteLLM's metrics, and ``by``, what chose the weak one.
+
+        Strong is the best single LLM. Weak is the cheapest one by training cost or list price;
+        where no price is known the smallest, if the strong one's size is known; else the one with
+        the lowest training mean. None where there are no two.
+        """
+        names, columns = self.test.names, self.single_columns
+        strong = self.best if self.strong is None else names.index(self.strong)
+        if self.weak is not None:
+            weak, by = names.index(self.weak), "option"
+        elif "cheapest" in columns:
+            weak, by = columns["cheapest"], "price"
+        elif "smallest" in columns and self.test.llms[strong].size_b is not None:
+            weak, by = columns["smallest"], "size"
+        else:
+            weak, by = int(np.nanargmin(self.mean_quality)), "training mean"
+        if weak == strong:
+            return None
+        return {"weak": names[weak], "strong": names[strong], "by": by}
 
     @cached_property
     def task_rows(self) -> dict[str, NDArray[np.intp]]:

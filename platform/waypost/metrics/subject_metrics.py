@@ -17,7 +17,6 @@ from waypost.metrics.behaviour import (
 )
 from waypost.metrics.comparison import (
     CURVE_DRAWS,
-    Comparison,
     mean,
     mean_usd,
     with_known_mean,
@@ -188,22 +187,13 @@ def dominates_cheapest(s: Subject) -> bool | None:
     return None if found == "unknown" else found == "dominates"
 
 
-def pair(comparison: Comparison) -> dict[str, str] | None:
-    """Return the names of the cheapest and the best single LLM by training; None if the same."""
-    columns = comparison.single_columns
-    weak, strong = columns.get("cheapest"), columns["best_single"]
-    if weak is None or weak == strong:
-        return None
-    return {"weak": comparison.test.names[weak], "strong": comparison.test.names[strong]}
-
-
 def _gap(s: Subject) -> tuple[Coverage, float, float] | None:
     """Order the queries by the predicted gain of the strong LLM.
 
     Returns the order, the area below its curve, and the gap between the two LLMs; None without
     predictions or with a gap below `LEAST_ERRORS`.
     """
-    names, test = pair(s.comparison), s.comparison.test
+    names, test = s.comparison.two_models, s.comparison.test
     if names is None:
         return None
     ends = [test.names.index(names[end]) for end in ("weak", "strong")]

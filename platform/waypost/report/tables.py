@@ -291,7 +291,7 @@ def two_models(report: Report) -> list[list[str]]:
         return []
     note = (
         f"Two LLMs alone: {names['weak']}, or {names['strong']} for the queries that it is "
-        "predicted to gain most on."
+        f"predicted to gain most on. Weak by {names['by']}."
     )
     return [[f"## {TWO}", "", note, "", *_section(TWO, rows)]]
 

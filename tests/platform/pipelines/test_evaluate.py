@@ -134,8 +134,45 @@ def test_matched_numbers_by_hand(by_hand):
     assert cheap["delta_top_low"] < -0.25 < cheap["delta_top_high"]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "options", "expected"),
+    [
+        ({}, {}, ("low", "top", "training mean")),
+        (
+            {"mid": 3.0},
+            {},
+            ("low", "top", "training mean"),
+        ),  # the only size is neither small nor large
+        ({"mid": 3.0, "top": 70.0}, {}, ("mid", "top", "size")),
+        ({"mid": 3.0, "low": 1.0}, {}, ("low", "top", "training mean")),
+        ({}, {"weak": "mid"}, ("mid", "top", "option")),
+        ({}, {"strong": "mid"}, ("low", "mid", "training mean")),
+        ({}, {"weak": "top"}, None),
+    ],
+)
+def test_without_prices_two_llms_are_chosen_by_what_is_known(tmp_path, sizes, options, expected):
+    scores = {"mid": [1, 0, 1, 0], "top": [1, 1, 1, 0], "low": [0, 0, 1, 0]}
+    for split in ("train", "test"):
+        data = outcomes(scores)
+        llms = tuple(llm.model_copy(update={"size_b": sizes.get(llm.name)}) for llm in data.llms)
+        texts = tuple(f"{split} {word}" for word in ("stone", "river", "hill", "tree"))
+        ids = tuple(f"{split}-{i}" for i in range(4))
+        write_routing_data(tmp_path, replace(data, llms=llms, queries=texts, query_ids=ids), split)
+    report = run(tmp_path, "best_single", **options).report
+    found = report["two_models"]
+    assert (found and (found["weak"], found["strong"], found["by"])) == expected
+    assert ("smallest" in report["reference"]) == (len(sizes) > 1)
+
+
+def test_an_llm_that_the_data_lack_is_no_end_of_a_pair(tmp_path):
+    write(tmp_path, TRAIN, "train", ["red apple", "green pear", "blue plum", "old fig"])
+    write(tmp_path, TEST, "test", ["a stone", "one river", "two hills", "red apple!"])
+    with pytest.raises(ConfigError, match=r"weak.*'chaep' is no LLM of the data"):
+        run(tmp_path, "best_single", weak="chaep")
+
+
 def test_the_gap_of_two_llms_must_be_wide_enough_to_speak_of_its_parts(by_hand):
-    assert by_hand["two_models"] == {"weak": "cheap", "strong": "dear"}
+    assert by_hand["two_models"] == {"weak": "cheap", "strong": "dear", "by": "price"}
     row = by_hand["routers"]["best_single"]
     assert all(np.isnan(row[key]) for key in ("apgr", "apgr_low", "cpt_50"))
 

@@ -66,7 +66,7 @@ def test_without_costs_nothing_is_zero_dollars(tmp_path):
 def test_the_table_of_two_llms_stands_there_where_there_are_numbers(report):
     changed = plain(report)
     known = {"apgr": 0.6, "apgr_low": 0.5, "apgr_high": 0.7, "cpt_50": 0.25, "cpt_80": 0.5}
-    changed["two_models"] = {"weak": "small", "strong": "large"}
+    changed["two_models"] = {"weak": "small", "strong": "large", "by": "size"}
     for row in changed["routers"].values():
         row.update(dict.fromkeys([*known, "cpt_95"]))
     assert "With two LLMs" not in render(changed)

@@ -86,6 +86,8 @@ def evaluate_resplit(
             lambdas,
             unseen=~np.isin(pooled.groups[test], pooled.groups[train]),
             bootstrap=Bootstrap.of_groups(pooled.groups, draws_for(len(pooled)), rows=test),
+            weak=config.weak,
+            strong=config.strong,
         )
         one = config.model_copy(update={"seed": seed})
         found[seed] = compare(one, contenders[seed], comparison, vectors, told_all, live)

@@ -23,7 +23,7 @@ from waypost.metrics.comparison import COST_ALONE, CURVE_DRAWS, MOST_UNKNOWN, Co
 from waypost.metrics.intervals import holm
 from waypost.metrics.latency_and_flips import REWRITTEN, TIMED, Live
 from waypost.metrics.measure import Measured, Numbers, Subject, compare_quality, measure
-from waypost.metrics.subject_metrics import LEAST_ERRORS, pair
+from waypost.metrics.subject_metrics import LEAST_ERRORS
 from waypost.metrics.table import BY_KEY, METRICS
 from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation import baselines
@@ -59,6 +59,8 @@ class EvaluateConfig(StrictModel):
             folder's splits.
         lambdas: Cost weights; None uses a scale that reaches the cheapest LLM.
         metrics: Keys of slow metrics to compute in addition to the others.
+        weak, strong: The two LLMs of RouteLLM's metrics. Null: strong is the best single LLM, weak
+            the cheapest, else the smallest, else the one with the lowest training mean.
         pool: Serve file, or file of a data run, whose LLMs answer the calls of routers in steps
             that the data does not have; None makes no call.
         allow_plugin_code: Run plug-in code packed in artifacts.
@@ -71,6 +73,8 @@ class EvaluateConfig(StrictModel):
     resplit: tuple[int, ...] | None = Field(default=None, min_length=1)
     lambdas: tuple[float, ...] | None = None
     metrics: tuple[str, ...] = ()
+    weak: str | None = None
+    strong: str | None = None
     pool: str | None = None
     allow_plugin_code: bool = False
 
@@ -144,7 +148,8 @@ def evaluate(
     train = read_routing_data(folder, "train")
     test = read_routing_data(folder, config.split)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
-    comparison = Comparison.of(train, test, config.seed, config.lambdas)
+    ends = {"weak": config.weak, "strong": config.strong}
+    comparison = Comparison.of(train, test, config.seed, config.lambdas, **ends)
     live = None if kept is None else LiveSources(Questions(folder, (config.split,)), kept)
     return compare(config, contenders, comparison, vectors, told, live)
 
@@ -276,7 +281,7 @@ def assemble(
         "leaks": {"count": len(seen), "query_ids": seen},
         "llms": _llms(comparison),
         "tasks": {task: len(rows) for task, rows in comparison.task_rows.items()},
-        "two_models": pair(comparison),
+        "two_models": comparison.two_models,
         "top": compare_quality(
             {name: one.numbers for name, one in routers.items()},
             {name: one.draws["quality"] for name, one in routers.items()},
