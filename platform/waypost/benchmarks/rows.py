@@ -162,7 +162,7 @@ def _rows_of(file: Path, benchmark: Benchmark) -> Iterable[dict[str, Any]]:
             yield from _lines(file, text)
 
 
-def _table(file: Path, text: TextIO, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _table(file: Path, text: TextIO, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV file, whichever mark separates its columns."""
     head = text.readline()
     text.seek(0)

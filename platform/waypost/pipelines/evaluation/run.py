@@ -148,8 +148,9 @@ def evaluate(
     train = read_routing_data(folder, "train")
     test = read_routing_data(folder, config.split)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
-    ends = {"weak": config.weak, "strong": config.strong}
-    comparison = Comparison.of(train, test, config.seed, config.lambdas, **ends)
+    comparison = Comparison.of(
+        train, test, config.seed, config.lambdas, weak=config.weak, strong=config.strong
+    )
     live = None if kept is None else LiveSources(Questions(folder, (config.split,)), kept)
     return compare(config, contenders, comparison, vectors, told, live)
 
