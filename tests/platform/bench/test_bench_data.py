@@ -119,6 +119,7 @@ def test_cells_that_are_no_numbers_are_refused():
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_the_command_measures_tells_and_inserts(tmp_path):
     readme, out = tmp_path / "r.md", tmp_path / "out.json"
     readme.write_text("before\n<!-- asking begin -->\nold\n<!-- asking end -->\nafter\n")

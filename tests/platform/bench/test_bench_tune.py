@@ -121,6 +121,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is(words, said):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_run_of_little(tmp_path):
     out, readme = tmp_path / "out.json", tmp_path / "README.md"
     readme.write_text("<!-- here begin -->\n<!-- here end -->\n", encoding="utf-8")

@@ -146,7 +146,13 @@ def test_all_164_references_pass_as_a_body_and_as_a_fenced_program() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("kind", _MUTATIONS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.long] if place else [])
+        for place, kind in enumerate(_MUTATIONS)
+    ],
+)
 def test_mutants_of_all_164_fail(kind: str) -> None:
     names, count = survivors(TASKS, kind)
     assert count >= 60
