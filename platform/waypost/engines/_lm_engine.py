@@ -24,6 +24,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
 from waypost.engines._lm_batch import Item, LiveSequence
+from waypost.engines._lm_guided import ResponseFormat, asked_schema
 from waypost.engines.base import Engine
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class LocalConfig(StrictModel):
     """Most tokens of prompt and answer, where the model itself has room for more. Bounds the
     memory of the key-value cache: max_batch_size times this."""
 
+    response_format: ResponseFormat = "refuse"
+    """What happens to a request whose ``response_format`` is ``json_object`` or ``json_schema``:
+    ``enforce`` leaves only tokens that keep the answer to it; ``refuse`` refuses the request, and
+    another LLM of the ranking is asked. An answer that ``max_tokens`` cuts off ends with
+    ``length``, and is no whole JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -72,12 +79,14 @@ class Wanted:
         top_p: Nucleus mass in (0, 1].
         seed: None draws anew each time.
         max_tokens: Most tokens of the answer, at least 1.
+        schema: JSON schema of the answer; None leaves it free.
     """
 
     temperature: float
     top_p: float
     seed: int | None
     max_tokens: int
+    schema: Any = None
 
 
 class LocalEngine(Engine):
@@ -88,6 +97,11 @@ class LocalEngine(Engine):
     where it says nothing. ``max_tokens`` above the engine's bound is lowered to it; the answer
     then ends with ``length``.
     """
+
+    @classmethod
+    def ignored(cls, config: LocalConfig, request: GenerateRequest) -> tuple[str, ...]:
+        """Return the fields of ``extra`` but ``response_format``, which is enforced or refused."""
+        return tuple(sorted(set(request.extra) - {"response_format"}))
 
     def __init__(self, config: LocalConfig) -> None:
         self._local = config
@@ -168,6 +182,7 @@ class LocalEngine(Engine):
     def _sequence(
         self, model: TextModel, request: GenerateRequest, stream: Stream
     ) -> LiveSequence[Any]:
+        schema = asked_schema(request, self._local.response_format, model.name)
         prompt = model.tokens(request)
         temperature, top_p = request.temperature, request.top_p
         wanted = Wanted(
@@ -175,6 +190,7 @@ class LocalEngine(Engine):
             top_p=model.top_p if top_p is None else top_p,
             seed=request.seed,
             max_tokens=self._room(model, len(prompt), request.max_tokens),
+            schema=schema,
         )
         return LiveSequence(
             prompt=prompt,

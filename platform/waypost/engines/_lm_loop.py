@@ -16,6 +16,7 @@ from torch import Tensor
 from waypost.contracts.errors import EngineError
 from waypost.engines._lm_batch import LiveSequence, down, full, stand_back
 from waypost.engines._lm_cache import RowCache
+from waypost.engines._lm_guided import Guided
 from waypost.engines._lm_model import LanguageModel
 
 GREEDY_BELOW = 1e-5
@@ -28,11 +29,15 @@ most steps is within the first few tokens: the whole is sorted only where it is 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen: `temperature` 0 is greedy; `generator` is this request's own."""
+    """How tokens are chosen: `temperature` 0 is greedy; `generator` is this request's own.
+
+    `guided` leaves only tokens that keep the answer to its format.
+    """
 
     temperature: float
     top_p: float
     generator: torch.Generator
+    guided: Guided | None = None
 
 
 def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
@@ -270,14 +275,21 @@ class BatchLoop:
         sequence.done = common
 
     def _accept(self, sequences: list[LMSequence], logits: Tensor) -> None:
+        logits = _guided_logits(sequences, logits)
         best = logits.argmax(dim=-1).tolist()
         self.output_tokens += len(sequences)
         for row, sequence in enumerate(sequences):
+            if sequence.finished:  # its format could not be kept
+                continue
             how = sequence.sampling
             token = best[row]
             if how.temperature >= GREEDY_BELOW:
                 token = sample(logits[row], how.temperature, how.top_p, how.generator)
             sequence.accept(token, self.model.end_ids)
+            if how.guided is not None and not sequence.finished:
+                how.guided.take(token)
+                if how.guided.complete:  # only an end token could follow
+                    sequence.end("stop")
 
     def _leave(self, row: int) -> None:
         # as RowCache.remove: the last row takes the place
@@ -285,3 +297,22 @@ class BatchLoop:
         last = self._running.pop()
         if row < len(self._running):
             self._running[row] = last
+
+
+def _guided_logits(sequences: list[LMSequence], logits: Tensor) -> Tensor:
+    """Return the logits with those forbidden that would break a row's format.
+
+    A row whose format cannot be kept any more fails.
+    """
+    guided = {row: s.sampling.guided for row, s in enumerate(sequences) if s.sampling.guided}
+    if not guided:
+        return logits
+    logits = logits.clone()  # those of a prompt are kept for the next request
+    for row, one in guided.items():
+        try:
+            forbidden = torch.from_numpy(one.forbidden()).to(logits.device)
+        except EngineError as error:
+            sequences[row].fail(error)
+            continue
+        logits[row].masked_fill_(forbidden, -torch.inf)
+    return logits

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -53,6 +53,10 @@ class Config(LocalConfig):
 
     enforce_eager: bool | None = None
     """True compiles and captures nothing, which starts faster. None is True on a CPU only."""
+
+    response_format: Literal["refuse"] = "refuse"
+    """Formats of answers are refused: versions of vLLM enforce them differently. Serve the model
+    by vLLM's own server and use the engine ``openai``, or use the engine ``transformers``."""
 
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's AsyncEngineArgs, as the installed version names them."""

@@ -15,6 +15,7 @@ from waypost.contracts.errors import MissingExtraError
 from waypost.engines._lm_engine import LocalConfig, LocalEngine, Wanted
 
 if TYPE_CHECKING:
+    from waypost.engines._lm_guided import Guide
     from waypost.engines._lm_loop import BatchLoop, Sampling
     from waypost.engines._lm_model import LanguageModel
 
@@ -43,6 +44,7 @@ class TransformersEngine(LocalEngine):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.config = config
+        self._guide: Guide | None = None
 
     @property
     def steps(self) -> int:
@@ -62,7 +64,10 @@ class TransformersEngine(LocalEngine):
 
         def load() -> LanguageModel:
             path = weights.resolve(config.model)
-            return LanguageModel.load(path, config.device, config.dtype, config.model)
+            model = LanguageModel.load(path, config.device, config.dtype, config.model)
+            if config.response_format == "enforce":
+                self._guide = model.guide()
+            return model
 
         limits = Limits(config.max_batch_size, config.max_waiting, config.prefill_tokens)
         batch = BatchLoop(limits, config.threads, config.nice, self._flush)
@@ -80,4 +85,7 @@ class TransformersEngine(LocalEngine):
             generator.seed()
         else:
             generator.manual_seed(wanted.seed)
-        return Sampling(wanted.temperature, wanted.top_p, generator)
+        guided = None
+        if wanted.schema is not None and self._guide is not None:
+            guided = self._guide.follow(wanted.schema)
+        return Sampling(wanted.temperature, wanted.top_p, generator, guided)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
 import threading
 from contextlib import asynccontextmanager
 
+import jsonschema
 import pytest
 import torch
 
@@ -352,6 +354,28 @@ async def test_smollm2_answers_and_a_batch_equals_its_requests_alone():
     assert "Paris" in alone[0]
     assert together[0].finish_reason == "stop"
     assert together[0].usage.input_tokens > 30  # the template's own words count
+
+
+async def test_smollm2_follows_a_schema_beside_a_free_answer():
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    asked = "Name the capital of France and how many people live there, as JSON."
+    requests = [
+        ask(asked, 1, max_tokens=40, extra={"response_format": form}),
+        ask(asked, 2, max_tokens=12),
+        ask(asked, 3, max_tokens=40, temperature=1.5, seed=1, extra={"response_format": form}),
+    ]
+    async with started(SMOLLM2, response_format="enforce") as engine:
+        first, free, third = await asyncio.gather(*(collect(engine, one) for one in requests))
+    assert free.finish_reason == "length"
+    assert "Paris" in first.text
+    for answer in (first, third):
+        jsonschema.validate(json.loads(answer.text), schema)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
