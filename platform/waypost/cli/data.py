@@ -227,5 +227,64 @@ def split(
     click.echo(f"wrote {target}")
 
 
+@command.command(epilog="Example: waypost data users ../shared/data/mmlu_pro users-data --seed 1")
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--users", type=click.IntRange(min=8), default=200, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--auc",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="AUC of the true utilities on pairs; it sets the noise of what users say.",
+)
+@click.option(
+    "--events",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Events of a user seen in training.",
+)
+@click.option(
+    "--visible",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Visible events of a new user.",
+)
+@click.option(
+    "--targets",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Preferences of a new user to predict.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def users(source: Path, target: Path, as_json: bool, **options: Any) -> None:
+    """Make up users over recorded answers, to measure personal routing.
+
+    Each user weighs correctness, price, brevity and waiting by weights of their own, likes some LLM
+    families better than others, and asks about a few subjects. What they say of the answers of
+    SOURCE (routing data with a test split) is written to TARGET: routing data with
+    feedback_SPLIT.parquet, and users.parquet with everything hidden. New users' visible events are
+    about training questions, their targets about questions of their split.
+    """
+    from waypost.pipelines.data.users import write_world
+
+    found = write_world(source, target, **options)
+    if as_json:
+        echo_json(found)
+        return
+    keys = ("users", "events", "queries")
+    rows = [(name, *(found[key][name] for key in keys)) for name in found["users"]]
+    echo_table(["split", *keys], rows)
+    click.echo(
+        f"users weigh {', '.join(found['wants'])}; noise: beta {found['beta']:.3f}, at which the "
+        f"true utilities have AUC {found['oracle_auc']:.3f}"
+    )
+    click.echo(f"wrote {target}")
+
+
 for one in (run, responses, describe):
     command.add_command(one)

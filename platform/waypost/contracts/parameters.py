@@ -1,4 +1,4 @@
-"""Allowed values of a router's parameters, declared once and checked everywhere."""
+"""A router's parameters and their allowed values, declared once; parts of its learned state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
+
+from numpy.typing import NDArray
 
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.wording import did_you_mean
@@ -118,6 +120,15 @@ def check_parameters(
         elif name in constraints and not constraints[name].allows(value):
             found.append(Fault(f"{where}: {name}", f"is {value!r}; expected {constraints[name]}"))
     return found
+
+
+class StatePart(Protocol):
+    """An object in a router's learned state that converts to arrays and back."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Any: ...  # noqa: D102
 
 
 class Parametrized:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.pricing import PriceList
+from waypost.contracts.user_state import UserState
 
 RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
 """How a router decides: by its own scores, by those of the routers it is composed of, step by step,
@@ -285,10 +286,12 @@ class QueryBatch:
     Attributes:
         queries: The n queries.
         embeddings: float32 (n, d), unit rows; None for routers that need none.
+        users: The n users' states, None for an unknown user. Most routers ignore it.
     """
 
     queries: tuple[Query, ...]
     embeddings: NDArray[np.float32] | None = None
+    users: tuple[UserState | None, ...] | None = None
     _known: dict[int, tuple[object, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from waypost.contracts import policy
 from waypost.contracts.cost import CostModel, PricesLike, column_mean
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import NotFittedError, SchemaError, names
-from waypost.contracts.parameters import Parametrized
+from waypost.contracts.parameters import Parametrized, StatePart
 from waypost.contracts.policy import PolicySettings, Ranked
 from waypost.contracts.records import (
     Decision,
@@ -36,17 +36,9 @@ from waypost.contracts.records import (
 )
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
+from waypost.contracts.user_state import Users
 
 __all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
-
-
-class StatePart(Protocol):
-    """An object in a router's learned state that converts to arrays and back."""
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]: ...  # noqa: D102
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Any: ...  # noqa: D102
 
 
 class MetaRouter(ABC):
@@ -185,7 +177,10 @@ class TrainableRouter(Parametrized, MetaRouter):
             raise NotFittedError(f"{self.name or type(self).__name__} is not fitted; call fit")
 
     def decide(
-        self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
+        self,
+        queries: Sequence[Query],
+        embeddings: NDArray[np.float32] | None = None,
+        users: Users = None,
     ) -> list[Decision]:
         """Decide queries with given embeddings (float32, (n, d), or None if not needed).
 
@@ -324,7 +319,10 @@ class ScoreRouter(TrainableRouter):
         return self.decide(parsed, self._embed(parsed))
 
     def decide(
-        self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
+        self,
+        queries: Sequence[Query],
+        embeddings: NDArray[np.float32] | None = None,
+        users: Users = None,
     ) -> list[Decision]:
         """Decide queries with given embeddings (float32, (n, d), or None if not needed).
 
@@ -346,7 +344,9 @@ class ScoreRouter(TrainableRouter):
         )
         if len(free):
             batch = QueryBatch(
-                tuple(queries[i] for i in free), None if embeddings is None else embeddings[free]
+                tuple(queries[i] for i in free),
+                None if embeddings is None else embeddings[free],
+                None if users is None else tuple(users[i] for i in free),
             )
             prediction = self.predict(batch)
             quality[free] = policy.decision_quality(prediction, self.mean_quality_)

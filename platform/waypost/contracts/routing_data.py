@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
+from waypost.contracts.feedback import UserEvents, events_of
 from waypost.contracts.pricing import dollars
 from waypost.contracts.records import LLMInfo, Query, QueryBatch
 from waypost.contracts.tables import (
@@ -99,6 +100,7 @@ class RoutingData:
             data has no verdicts.
         verify_input_tokens: Prompt tokens of all verdicts of a cell; None without verdicts.
         verify_output_tokens: Generated tokens of all verdicts of a cell; None without verdicts.
+        events: Feedback of users on these questions; None where the data has none.
     """
 
     query_ids: tuple[str, ...]
@@ -115,6 +117,7 @@ class RoutingData:
     verdicts: NDArray[np.float32] | None = None
     verify_input_tokens: Matrix | None = None
     verify_output_tokens: Matrix | None = None
+    events: UserEvents | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.query_ids), len(self.llms)
@@ -151,6 +154,8 @@ class RoutingData:
             sha.update("\x1f".join(values).encode("utf-8", "surrogatepass") + b"\x1e")
         for matrix in (self.quality, self.input_tokens, self.output_tokens, self.cost_usd):
             sha.update(np.ascontiguousarray(matrix, dtype="<f8").tobytes())
+        if self.events is not None:
+            sha.update(self.events.digest.encode())
         return sha.hexdigest()
 
     @cached_property
@@ -187,6 +192,7 @@ class RoutingData:
             cost_usd=self.cost_usd[index],
             latency_s=self.latency_s[index],
             embeddings=None if self.embeddings is None else self.embeddings[index],
+            events=None if self.events is None else self.events.of_rows(index, len(self)),
             **self._verification(lambda values: values[index]),
         )
 
@@ -209,6 +215,7 @@ class RoutingData:
             output_tokens=self.output_tokens[:, columns],
             cost_usd=self.cost_usd[:, columns],
             latency_s=self.latency_s[:, columns],
+            events=None if self.events is None else self.events.of_llms(columns, len(self.llms)),
             **self._verification(lambda values: values[:, columns]),
         )
 
@@ -266,7 +273,8 @@ def read_routing_data(folder: str | Path, split: str = "train") -> RoutingData:
     if not measured:
         raise SchemaError(f"{path}: every performance is null; nothing was measured")
     table = table.filter(pc.is_in(table["model_name"], pa.array(sorted(measured))))
-    return from_table(table, [llm for llm in llms if llm.name in measured], str(path))
+    data = from_table(table, [llm for llm in llms if llm.name in measured], str(path))
+    return replace(data, events=events_of(folder, split, data.query_ids, data.names))
 
 
 def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingData:

@@ -142,7 +142,8 @@ def leaks(train_texts: Sequence[str], test_texts: Sequence[str]) -> NDArray[np.b
 def pool(train: RoutingData, test: RoutingData) -> RoutingData:
     """Join two splits, without the test rows whose text is in train (by `same_text_key`).
 
-    The LLMs and their order are those of ``train``. A column that one of the two lacks is None.
+    The LLMs and their order are those of ``train``. A column that one of the two lacks is None;
+    so are the events.
 
     Raises:
         SchemaError: the two do not have the same LLMs, or a query_id is in both.
@@ -163,7 +164,7 @@ def pool(train: RoutingData, test: RoutingData) -> RoutingData:
     joined: dict[str, Any] = {}
     for name in (field.name for field in fields(train) if field.name not in ("llms", "encoder_id")):
         one, other = getattr(train, name), getattr(test, name)
-        if one is None or other is None or (name == "embeddings" and not alike):
+        if one is None or other is None or name == "events" or (name == "embeddings" and not alike):
             joined[name] = None
         elif isinstance(one, np.ndarray):
             joined[name] = np.concatenate([one, other])

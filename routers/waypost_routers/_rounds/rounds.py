@@ -27,6 +27,7 @@ from waypost.contracts.step_router import (
     FinalAnswer,
     StepRouter,
 )
+from waypost.contracts.user_state import Users
 from waypost_routers._rounds.plans import PlanError, PlanResults, PlanStep, read_plan
 from waypost_routers._rounds.prompts import merge_prompt, plan_prompt, repair_prompt, step_prompt
 
@@ -93,14 +94,17 @@ class MultiRound(StepRouter, ScoreRouter):
     # -- the choice for the whole query ---------------------------------------------------------
 
     def decide(
-        self, queries: Sequence[Query], embeddings: NDArray[np.float32] | None = None
+        self,
+        queries: Sequence[Query],
+        embeddings: NDArray[np.float32] | None = None,
+        users: Users = None,
     ) -> list[Decision]:
         """Decide which LLM answers each query if it is not split; the reason says who plans.
 
         Raises:
             PolicyError: No model may be chosen. The error is that of the first such query.
         """
-        made = super().decide(queries, embeddings)
+        made = super().decide(queries, embeddings, users)
         return [
             replace(decision, reason=f"{decision.reason}; {self._who_plans(query)}")
             for query, decision in zip(queries, made, strict=True)
