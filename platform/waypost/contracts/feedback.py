@@ -238,8 +238,15 @@ class UserEvents:
             place = users.setdefault(user, len(users))
             rows.append((place, row, column_of[found[0]], other, number, value))
         user_, query_, llm_, other_, session_, value_ = np.array(rows, float).reshape(-1, 6).T
-        whole = [part.astype(np.intp) for part in (user_, query_, llm_, other_, session_)]
-        return cls(tuple(users), *whole[:4], value=value_, session=whole[4])
+        return cls(
+            user_ids=tuple(users),
+            user=user_.astype(np.intp),
+            query=query_.astype(np.intp),
+            llm=llm_.astype(np.intp),
+            other=other_.astype(np.intp),
+            value=value_,
+            session=session_.astype(np.intp),
+        )
 
 
 def events_of(

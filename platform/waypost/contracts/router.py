@@ -346,7 +346,7 @@ class ScoreRouter(TrainableRouter):
             batch = QueryBatch(
                 tuple(queries[i] for i in free),
                 None if embeddings is None else embeddings[free],
-                None if users is None else tuple(users[i] for i in free),
+                None if users is None else tuple(users[i] for i in free.tolist()),
             )
             prediction = self.predict(batch)
             quality[free] = policy.decision_quality(prediction, self.mean_quality_)

@@ -8,9 +8,10 @@ from click.testing import CliRunner
 
 from waypost.cli import command
 from waypost.contracts.errors import SchemaError
+from waypost.contracts.families import family_of
 from waypost.contracts.feedback import events_path, read_events
 from waypost.contracts.routing_data import read_routing_data, write_routing_data
-from waypost.pipelines.data.tastes import Scale, family_of, seconds
+from waypost.pipelines.data.tastes import Scale, seconds
 from waypost.pipelines.data.users import make_world, noise_scale
 from waypost.testing.synthetic import planted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts.cost import CostModel
+from waypost.contracts.families import family_of
 from waypost.contracts.records import LLMInfo
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
@@ -23,16 +23,7 @@ TASTE = 0.15
 INTEREST = 0.3
 """Concentration of a user's interests: small means few subjects."""
 
-_MAKERS = {"mixtral": "mistral", "mathstral": "mistral", "codestral": "mistral"}
 _LOW, _HIGH = 5, 95
-
-
-def family_of(name: str) -> str:
-    """Return the family of an LLM: ``codegemma-7b`` and ``google/gemma-2-9b-it`` are gemma."""
-    short = name.lower().rpartition("/")[2]
-    found = re.match(r"[a-z]+", short.removeprefix("code"))
-    word = found[0] if found else short
-    return _MAKERS.get(word, word)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""What is learned while serving: the states of users."""
