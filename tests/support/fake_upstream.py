@@ -23,11 +23,14 @@ from aiohttp import web
 
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines.calls import StopFilter, last_user_text, pieces, prompt_text
+from waypost.serve.gateway.responses import joined_tool_calls
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A scripted response.
+
+    A whole answer takes as long as its stream would, and fails where that would.
 
     Attributes:
         text: The answer; None repeats the last message of the user, or the prompt.
@@ -44,7 +47,8 @@ class Reply:
         done: Whether a stream ends with ``[DONE]``.
         usage: Whether to send usage (in a stream only if requested).
         stream_error: An error object sent in the stream after half of the tokens.
-        raw: The bytes of the stream, in place of all fields above.
+        raw: The bytes of the stream, in place of all fields above; also where a whole answer is
+            asked for, as of endpoints that always stream.
         split: Write a stream, or `wire`, in parts of this number of bytes.
         part_s: Seconds to wait between those parts.
         wire: The bytes of the response from its status line on. They replace all fields above
@@ -158,8 +162,14 @@ class FakeUpstream:
                 return web.json_response(reply.body, status=reply.status, headers=reply.headers)
             if (problem := self._problem(request, body)) is not None:
                 return web.json_response(problem, status=400)
-            if body.get("stream"):
+            if body.get("stream") or reply.raw is not None:
                 return await self._stream(request, reply, body)
+            if reply.cut_after is not None:
+                return self._drop(request)
+            words = _plan(reply, body)[0] if reply.token_s else []
+            await asyncio.sleep(reply.first_token_s + reply.token_s * len(words))
+            if reply.stream_error is not None:
+                return web.json_response({"error": reply.stream_error})
             return web.json_response(self._whole(reply, body), headers=reply.headers)
         except (asyncio.CancelledError, ConnectionError):
             self.disconnects += 1
@@ -255,7 +265,8 @@ def _whole(reply: Reply, body: dict[str, Any]) -> Mapping[str, Any]:
     words, reason, usage = _plan(reply, body)
     message: dict[str, Any] = {"role": "assistant", "content": "".join(words)}
     if reply.tool_calls:
-        message = {"role": "assistant", "content": None, "tool_calls": list(reply.tool_calls)}
+        calls = joined_tool_calls(reply.tool_calls)
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
     kind = {"text": "".join(words)} if "prompt" in body else {"message": message}
     answer = {"id": "fake", "choices": [{"index": 0, "finish_reason": reason, **kind}]}
     return answer | ({"usage": usage} if reply.usage else {})

@@ -192,6 +192,10 @@ class EngineTimeoutError(EngineError):
     """No answer, or no next token, in time."""
 
 
+class EngineDeadlineError(EngineTimeoutError):
+    """A whole answer took longer than the LLM's own times of earlier answers allow."""
+
+
 class EngineConnectionError(EngineError):
     """The endpoint or process cannot be reached, or it cut the answer off."""
 
@@ -247,6 +251,7 @@ _ENGINE_ERRORS: dict[str, type[EngineError]] = {
     for cls in (
         EngineError,
         EngineTimeoutError,
+        EngineDeadlineError,
         EngineConnectionError,
         EngineOverloadedError,
         EngineLoadingError,

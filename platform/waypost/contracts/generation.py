@@ -174,14 +174,7 @@ class Chunk:
         That is text, reasoning, refusal, a tool call, an annotation, or a further field of the
         message.
         """
-        return bool(
-            self.text
-            or self.reasoning
-            or self.tool_calls
-            or self.refusal
-            or self.annotations
-            or self.extra.get("message")
-        )
+        return _says_something(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict without empty fields."""
@@ -226,6 +219,11 @@ class Answer:
     annotations: tuple[dict[str, Any], ...] = ()
     extra: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
 
+    @property
+    def says_something(self) -> bool:
+        """Whether it says anything in any form; see `Chunk.says_something`."""
+        return _says_something(self)
+
     def to_chunk(self) -> Chunk:
         """Return the answer as its only chunk."""
         return Chunk(
@@ -238,6 +236,17 @@ class Answer:
             self.annotations,
             self.extra,
         )
+
+
+def _says_something(piece: Chunk | Answer) -> bool:
+    return bool(
+        piece.text
+        or piece.reasoning
+        or piece.tool_calls
+        or piece.refusal
+        or piece.annotations
+        or piece.extra.get("message")
+    )
 
 
 def joined(chunks: Sequence[Chunk]) -> Answer:

@@ -43,7 +43,12 @@ class HTTPConfig(StrictModel):
     """Further headers; never a key."""
 
     stream: bool = True
-    """False asks the upstream for whole answers, which come as one chunk."""
+    """False for an upstream that cannot stream: every answer is asked for whole, and a client's
+    stream is one chunk."""
+
+    whole: bool = True
+    """False for an upstream that only streams (some reasoning models): answers that a client wants
+    whole are streams, too. Otherwise they are asked for whole."""
 
     connect_timeout_s: float = Field(default=5.0, gt=0)
     """To open a connection."""

@@ -45,22 +45,25 @@ class AnthropicEngine(HTTPEngine):
     def _reader(self, request: GenerateRequest) -> MessageReader:
         return MessageReader(request)
 
-    def _post(self, request: GenerateRequest) -> tuple[str, dict[str, Any]]:
-        body, _ = messages_body(request, self.config, stream=self.config.stream)
+    def post(self, request: GenerateRequest, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """See `Endpoint.post`."""
+        body, _ = messages_body(request, self.config, stream=stream)
         return "/messages", body
 
-    def _headers(self, key: Secret | None) -> dict[str, str]:
+    def key_headers(self, key: Secret | None) -> dict[str, str]:
+        """See `Endpoint.key_headers`."""
         version = {"anthropic-version": self.config.version}
         return {**version, "x-api-key": key.reveal()} if key else version
 
-    def _error(
+    def error(
         self,
         status: int | None,
         error: object,
         request: GenerateRequest,
         retry_after_s: float | None = None,
     ) -> EngineError:
+        """See `Endpoint.error`."""
         kind = error.get("type") if isinstance(error, Mapping) else None
         told = _STATUS.get(str(kind), 500) if status is None else status
         own = self.config.refusals
-        return upstream_error(self._where, told, error, request, retry_after_s, own)
+        return upstream_error(self.where, told, error, request, retry_after_s, own)

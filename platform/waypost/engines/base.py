@@ -6,6 +6,8 @@ The contract (checked for each engine by ``waypost.testing.engine_contract``):
 - The text of all chunks joined is the answer; stop strings are not part of it.
 - A failure is an `EngineError`; nothing else leaves an engine. Its ``retryable`` says whether
   the next model of a ranking should be tried.
+- `answer` gives the whole answer: by default the chunks joined, from an engine that can ask for
+  it whole (`answers_whole`) without any sign of life before.
 - Closing the iterator (a client that disconnects) or `abort` ends the generation itself, not
   only its delivery.
 - `start` is called once before use and is where weights load and connections open; building
@@ -84,6 +86,25 @@ class Engine(ABC):
         Raises:
             EngineError: at the first or any later chunk.
         """
+
+    @property
+    def answers_whole(self) -> bool:
+        """Whether `answer` asks for whole answers, which give no sign of life while they are made.
+
+        The gateway then bounds their time by the LLM's earlier answers, else by the pauses between
+        chunks.
+        """
+        return False
+
+    async def answer(self, request: GenerateRequest) -> Answer:
+        """Answer one request as a whole; by default its chunks joined.
+
+        Cancelling the call ends the generation.
+
+        Raises:
+            EngineError: as `generate` does.
+        """
+        return await collect(self, request)
 
     async def abort(self, request_id: str) -> None:
         """Stop the generation of that request, if it runs here; unknown ids are ignored."""

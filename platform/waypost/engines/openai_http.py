@@ -24,26 +24,29 @@ class OpenAIEngine(HTTPEngine):
     def _reader(self, request: GenerateRequest) -> AnswerReader:
         return AnswerReader(request)
 
-    def _post(self, request: GenerateRequest) -> tuple[str, dict[str, Any]]:
+    def post(self, request: GenerateRequest, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """See `Endpoint.post`."""
         body = request_body(
             request,
             self.config.model,
-            stream=self.config.stream,
+            stream=stream,
             max_tokens_field=self.config.max_tokens_field,
             usage=self.config.include_usage,
         )
         return request_path(request), body
 
-    def _headers(self, key: Secret | None) -> dict[str, str]:
+    def key_headers(self, key: Secret | None) -> dict[str, str]:
+        """See `Endpoint.key_headers`."""
         return {"Authorization": f"Bearer {key.reveal()}"} if key else {}
 
-    def _error(
+    def error(
         self,
         status: int | None,
         error: object,
         request: GenerateRequest,
         retry_after_s: float | None = None,
     ) -> EngineError:
+        """See `Endpoint.error`."""
         told = stream_status(error) if status is None else status
         own = self.config.refusals
-        return upstream_error(self._where, told, error, request, retry_after_s, own)
+        return upstream_error(self.where, told, error, request, retry_after_s, own)

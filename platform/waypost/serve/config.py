@@ -13,7 +13,7 @@ from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM
-from waypost.serve.limits import CorsArgs, Limits, LogArgs, Positive, Seconds
+from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, LogArgs, Positive, Seconds
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
@@ -328,6 +328,9 @@ class ServeArgs(StrictModel):
         while_loading: What ``auto`` does where the chosen LLM is loading: ``wait`` for it, for at
             most ``limits.first_token_timeout_s``, or ``pass`` it over. A request that names the LLM
             is answered 503 at once.
+        deadline: When an LLM that hangs is given up.
+        hedge: Whether a whole answer that takes long is asked of a second LLM: ``off``, ``on``, or
+            the settings below.
         content_filter: Where a provider's content filter refuses: ``next`` asks the next LLM of the
             ranking, ``answer`` passes the refusal on to the client.
         unknown_fields: Where a request has fields that Waypost does not know: ``refuse`` it,
@@ -349,6 +352,8 @@ class ServeArgs(StrictModel):
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()
     while_loading: Literal["wait", "pass"] = "wait"
+    deadline: DeadlineArgs = DeadlineArgs()
+    hedge: Hedge = None
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     feedback_dir: str | None = None

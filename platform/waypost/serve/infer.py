@@ -11,11 +11,10 @@ from typing import Any
 
 from waypost.config import parse, read_yaml
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, Fault, WaypostError
-from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest
 from waypost.contracts.records import Decision, Query
 from waypost.serve.backends.base import AbsentLLM, LLMClient, Loading
 from waypost.serve.backends.dispatcher import Dispatcher, local_llm, local_router
-from waypost.serve.backends.failover import read_whole
 from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.gateway.requests import Call
@@ -126,13 +125,18 @@ class _OnDemandLLM:
             await self._client.close()
 
     async def stream(
-        self, request: GenerateRequest, pace: Pace, *, whole: bool
+        self, request: GenerateRequest, pace: Pace
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
         await self.load()
-        async with aclosing(self._client.stream(request, pace, whole=whole)) as chunks:
+        async with aclosing(self._client.stream(request, pace)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
+        """Answer one request; see `LLMClient.answer`."""
+        await self.load()
+        return await self._client.answer(request, pace)
 
 
 def _on_demand(model: Served) -> LLMClient:
@@ -224,9 +228,9 @@ async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
             model, attempts, answer = ended.model, ended.attempts, ended.answer
             cost_usd, episode = ended.cost_usd, {"episode": ended.told()}
         else:
-            opened = await dispatcher.open(call, decided.decision, whole=True)
-            model, attempts = opened.model, opened.attempts
-            (answer,) = await read_whole(opened)
+            found = await dispatcher.whole(call, decided.decision)
+            model, attempts = found.model, found.attempts
+            (answer,) = found.answers
             cost_usd, episode = dispatcher.cost_usd(model, answer.usage), {}
     except WaypostError as error:
         return {"error": str(error), "error_type": type(error).__name__}

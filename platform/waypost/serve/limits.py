@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from waypost.config import StrictModel
 
@@ -24,7 +24,8 @@ class Limits(StrictModel):
         body_timeout_s: A body that takes longer to arrive is answered 408. An arriving body does
             not count as in flight. Where more than ``max_in_flight`` (at least 1024) bodies arrive
             at a time, the one that has taken longest is ended.
-        first_token_timeout_s: Longest wait for the first token of an LLM before failover.
+        first_token_timeout_s: Longest wait for the first token of an LLM before failover. A whole
+            answer that an HTTP engine asks for whole has no first token: see ``deadline``.
         between_tokens_timeout_s: Longest pause between two tokens of one answer.
         total_timeout_s: Time-out of all attempts of one request together.
         max_tokens: Most tokens of one answer; a request that asks for more is capped to it.
@@ -45,6 +46,60 @@ class Limits(StrictModel):
     max_steps: Positive = 8
     max_episode_tokens: Positive | None = None
     max_choices: Annotated[int, Field(ge=1, le=128)] = 8
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DeadlineArgs(StrictModel):
+    """When an LLM that was asked for a whole answer is given up and the next of the ranking asked.
+
+    Each gateway replica learns, for each LLM, the seconds of its answers by their tokens. The last
+    LLM that is left has all the time of the request.
+
+    Attributes:
+        quantile: Share of an LLM's answers that are in time, for the tokens asked for.
+        factor: The deadline is so many times the time of that quantile.
+        least_s: Shortest deadline.
+        most_s: Longest deadline; also that of an LLM of which too few answers are known.
+    """
+
+    quantile: Share = 0.99
+    factor: float = Field(default=2.0, ge=1)
+    least_s: Seconds = 10.0
+    most_s: Seconds = 300.0
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> DeadlineArgs:
+        if self.least_s > self.most_s:
+            raise ValueError("least_s is above most_s")
+        return self
+
+
+class HedgeArgs(StrictModel):
+    """When a whole answer that takes long is asked of the next LLM as well.
+
+    The first good answer is sent and the other call ended, which its provider may bill all the
+    same. Requests in steps, and those that name their LLM, are not hedged.
+
+    Attributes:
+        quantile: A second LLM is asked once this share of the first LLM's answers would be there.
+        most_share: Most hedged requests, as a share of all whole answers.
+    """
+
+    quantile: Share = 0.95
+    most_share: Share = 0.05
+
+
+def _switched(value: Any) -> Any:
+    # YAML 1.1 reads `off` as false
+    if value in ("off", "on"):
+        return HedgeArgs() if value == "on" else None
+    return HedgeArgs() if value is True else None if value is False else value
+
+
+Hedge = Annotated[HedgeArgs | None, BeforeValidator(_switched)]
+"""``off``, ``on``, or the settings of `HedgeArgs`."""
 
 
 def _is_an_origin(origin: str) -> str:

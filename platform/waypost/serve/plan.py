@@ -36,7 +36,7 @@ from waypost.serve.config import (
     UserConfig,
 )
 from waypost.serve.environments import interpreter
-from waypost.serve.limits import CorsArgs, Limits, LogArgs
+from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, LogArgs
 from waypost.serve.prices import missing_prices, prices_of
 from waypost.storage import Uri, place
 
@@ -99,6 +99,8 @@ class Plan(StrictModel):
     router_inline: bool
     route_on: Literal["current_only", "full_context"]
     while_loading: Literal["wait", "pass"] = "wait"
+    deadline: DeadlineArgs = DeadlineArgs()
+    hedge: Hedge = None
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     cors: CorsArgs = CorsArgs()
@@ -188,6 +190,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         router_inline=args.router.placement == "inline",
         route_on=args.route_on,
         while_loading=args.while_loading,
+        deadline=args.deadline,
+        hedge=args.hedge,
         content_filter=args.content_filter,
         unknown_fields=args.unknown_fields,
         cors=args.cors,

@@ -15,7 +15,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import GenerateRequest, Usage
-from waypost.engines import _http_engine
+from waypost.engines import _http_try
 from waypost.engines.base import collect
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -98,7 +98,7 @@ async def test_a_refusal_whose_body_drips_is_that_refusal(engine, upstream, stat
 
 
 async def test_an_answer_without_end_is_given_up(engine, upstream, monkeypatch):
-    monkeypatch.setattr(_http_engine, "_LONGEST_ANSWER", 10_000)
+    monkeypatch.setattr(_http_try, "_LONGEST_ANSWER", 10_000)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
     upstream.default = Reply(wire=head + b"[" * 10_000_000)
     with pytest.raises(EngineServerError, match="exceeds 10000 bytes"):

@@ -71,7 +71,8 @@ async def test_it_is_tried_again_until_it_starts():
         while found.problem is not None:
             await asyncio.sleep(0.01)
     (message,) = await messages(found, whole=True)
-    assert message["text"] == "a b"
+    assert message["answer"]["text"] == "a b"
+    assert message["seconds"] > 0
     await found.close()
     assert not await found.healthy()
 
@@ -96,7 +97,9 @@ async def test_an_inline_engine_that_does_not_start_is_asked_last(caplog):
         (AbsentLLM("tiny"), "its Python"),
     ):
         with pytest.raises(EngineConnectionError, match=f"tiny is not served: {reason}"):
-            await anext(client.stream(None, Pace(1, 1), whole=True))
+            await client.answer(None, Pace(1, 1))
+        with pytest.raises(EngineConnectionError, match=f"tiny is not served: {reason}"):
+            await anext(client.stream(None, Pace(1, 1)))
 
 
 async def test_a_wrong_setting_is_told_to_clients():

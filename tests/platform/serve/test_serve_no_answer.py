@@ -12,8 +12,8 @@ from support.openai_events import stream_of
 from waypost.contracts.errors import ContentFilterError, EmptyAnswerError, EngineRequestError
 from waypost.contracts.errors import EngineServerError as ServerError
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
+from waypost.serve.backends.asking import first_said
 from waypost.serve.backends.circuit_breaker import Circuit
-from waypost.serve.backends.failover import first_said
 from waypost.serve.backends.failures import Failure, FilteredError, SaidNothingError
 
 CHAT = "/v1/chat/completions"

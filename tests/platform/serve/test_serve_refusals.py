@@ -315,7 +315,7 @@ async def test_half_a_surrogate_pair_from_an_engine_does_not_break_the_answer(ar
 
             async def close(self): ...
 
-            async def stream(self, request, pace, *, whole):
+            async def stream(self, request, pace):
                 from waypost.contracts.generation import Usage
 
                 yield [Chunk("\ud83d"), Chunk(finish_reason="stop", usage=Usage(1, 1))]

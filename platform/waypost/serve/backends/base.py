@@ -16,7 +16,7 @@ from waypost.contracts.errors import (
     EngineOverloadedError,
     WaypostError,
 )
-from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.engines.base import Engine
@@ -128,16 +128,21 @@ class LLMClient(Protocol):
         """Begin to load. Nothing is raised: after a failed load `Loading.ready` is False."""
         ...
 
-    def stream(
-        self, request: GenerateRequest, pace: Pace, *, whole: bool
-    ) -> AsyncGenerator[list[Chunk], None]:
-        """Answer one request as lists of chunks.
-
-        With ``whole`` there is one list, once the answer is complete. Closing the generator
-        ends the generation.
+    def stream(self, request: GenerateRequest, pace: Pace) -> AsyncGenerator[list[Chunk], None]:
+        """Answer one request as lists of chunks. Closing the generator ends the generation.
 
         Raises:
             EngineError: before the first or any later list.
+        """
+        ...
+
+    async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
+        """Answer one request as a whole; return the answer and its seconds, waits left out.
+
+        Cancelling the call ends the generation.
+
+        Raises:
+            EngineError: there is no answer.
         """
         ...
 
@@ -203,10 +208,12 @@ class AbsentLLM:
     async def close(self) -> None:
         """Do nothing."""
 
-    def stream(
-        self, request: GenerateRequest, pace: Pace, *, whole: bool
-    ) -> AsyncGenerator[list[Chunk], None]:
+    def stream(self, request: GenerateRequest, pace: Pace) -> AsyncGenerator[list[Chunk], None]:
         """Refuse one request; see `LLMClient.stream`."""
+        raise absent(self._name, self.loading.problem)
+
+    async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
+        """Refuse one request; see `LLMClient.answer`."""
         raise absent(self._name, self.loading.problem)
 
 
@@ -263,9 +270,32 @@ class LocalLLM:
         await self.engine.close()
 
     async def stream(
-        self, request: GenerateRequest, pace: Pace, *, whole: bool
+        self, request: GenerateRequest, pace: Pace
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
+        await self._enter()
+        try:
+            async with aclosing(chunks_of(self.engine, request, pace)) as chunks:
+                async for chunk in chunks:
+                    yield [chunk]
+        finally:
+            self._leave()
+
+    async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
+        """Answer one request; see `LLMClient.answer`."""
+        await self._enter()
+        try:
+            return await whole_answer(self.engine, request, pace)
+        finally:
+            self._leave()
+
+    async def _enter(self) -> None:
+        """Wait for a place.
+
+        Raises:
+            EngineOverloadedError: there is none, or none in time.
+            EngineConnectionError: the engine did not start.
+        """
         if not self.loading.ready:
             raise absent(self._name, self.loading.problem)
         if self._present >= self._most:
@@ -274,19 +304,18 @@ class LocalLLM:
         self._idle.clear()
         try:
             await self._take_place()
-            try:
-                if whole:
-                    yield await whole_answer(self.engine, request, pace)
-                    return
-                async with aclosing(chunks_of(self.engine, request, pace)) as chunks:
-                    async for chunk in chunks:
-                        yield [chunk]
-            finally:
-                self._places.release()
-        finally:
-            self._present -= 1
-            if not self._present:
-                self._idle.set()
+        except BaseException:
+            self._go()
+            raise
+
+    def _leave(self) -> None:
+        self._places.release()
+        self._go()
+
+    def _go(self) -> None:
+        self._present -= 1
+        if not self._present:
+            self._idle.set()
 
     async def _take_place(self) -> None:
         if not self._places.locked():

@@ -13,13 +13,17 @@ from waypost.contracts.generation import Usage, total
 from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
+from waypost.serve.backends.answer_times import AnswerTimes
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.episodes import Ended, Episode, Passed, Reported, Spent
-from waypost.serve.backends.failover import Failover, Opened
+from waypost.serve.backends.failover import Failover
 from waypost.serve.backends.failures import Failure
+from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.router_replica import Decider
+from waypost.serve.backends.walk import Opened, Whole
+from waypost.serve.backends.whole_answers import Asking
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
 
@@ -67,8 +71,9 @@ class Dispatcher:
         router: Client of the routers.
         reach: Builds the client of an LLM of the plan.
         on_failure: Called for every LLM that did not answer.
-        earlier: The dispatcher that this one replaces. Its router, circuit breaker, and the clients
-            of unchanged LLMs are reused.
+        earlier: The dispatcher that this one replaces. Its router, circuit breaker, times, and the
+            clients of unchanged LLMs are reused.
+        on_hedge: Called for every hedge when it has ended.
 
     Attributes:
         llms: The client of each LLM by name.
@@ -81,10 +86,12 @@ class Dispatcher:
         reach: Reach,
         on_failure: Callable[[Failure], None] = lambda _: None,
         earlier: Dispatcher | None = None,
+        on_hedge: Callable[[Hedged], None] = lambda _: None,
     ) -> None:
         self.plan = plan
         self._stepping = plan.stepping
         self.circuit: Circuit = Circuit() if earlier is None else earlier.circuit
+        self._times: dict[str, AnswerTimes] = {} if earlier is None else earlier._times
         same = {} if earlier is None else earlier._clients_of(plan)
         self.llms: dict[str, LLMClient] = {
             model.name: same.get(model.name) or reach(model) for model in plan.models
@@ -95,12 +102,18 @@ class Dispatcher:
         wait = plan.while_loading == "wait"
         self._failover = Failover(
             self.llms,
-            plan.limits,
+            Asking(
+                plan.limits,
+                plan.content_filter,
+                plan.deadline,
+                plan.hedge,
+                {m.name: m.max_tokens for m in plan.models if m.max_tokens is not None},
+            ),
             self.circuit,
             on_failure,
             wait=wait,
-            content_filter=plan.content_filter,
-            max_tokens={m.name: m.max_tokens for m in plan.models if m.max_tokens is not None},
+            times=self._times,
+            on_hedge=on_hedge,
         )
 
     def _clients_of(self, plan: Plan) -> dict[str, LLMClient]:
@@ -124,6 +137,7 @@ class Dispatcher:
                 await self.llms[name].start()
                 started.push_async_callback(self.llms[name].close)
                 self.circuit.forget(name)
+                self._times.pop(name, None)
             if self._router_runs:
                 await self._router.adopt(self.plan.router)
             else:
@@ -185,17 +199,25 @@ class Dispatcher:
         decision = await self._router.decide(call.query, call.router)
         return Decided(decision, time.perf_counter() - begin)
 
-    async def open(self, call: Call, decision: Decision, *, whole: bool) -> Opened:
-        """Begin the answer; see `Failover.open`.
+    async def open(self, call: Call, decision: Decision) -> Opened:
+        """Begin the stream of an answer; see `Failover.open`.
 
         Raises:
             ExhaustedError: no LLM of the ranking answered.
             EngineRequestError: the request itself is wrong.
         """
         pinned = call.pinned is not None
-        return await self._failover.open(
-            decision.ranking, call.requests, whole=whole, pinned=pinned
-        )
+        return await self._failover.open(decision.ranking, call.requests, pinned=pinned)
+
+    async def whole(self, call: Call, decision: Decision) -> Whole:
+        """Return the whole answers; see `Failover.whole`.
+
+        Raises:
+            ExhaustedError: no LLM of the ranking answered.
+            EngineRequestError: the request itself is wrong.
+        """
+        pinned = call.pinned is not None
+        return await self._failover.whole(decision.ranking, call.requests, pinned=pinned)
 
     def takes_steps(self, call: Call) -> bool:
         """Return whether the router of a call is a step router."""

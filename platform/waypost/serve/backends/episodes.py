@@ -25,8 +25,9 @@ from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
 from waypost.contracts.steps import Call as StepCall
 from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
 from waypost.serve.backends.base import RouterClient
-from waypost.serve.backends.failover import Failover, Opened, read_whole
+from waypost.serve.backends.failover import Failover
 from waypost.serve.backends.failures import ExhaustedError, Failure
+from waypost.serve.backends.walk import Opened
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan
 
@@ -290,10 +291,11 @@ class Episode:
             if asked.model not in self._allowed:
                 raise EngineConnectionError(f"{asked.model} is not among the models allowed")
             streams = asked.final and self._passed is not None
-            opened = await self._failover.call(
-                asked.model, request, others, self._deadline, whole=not streams
-            )
-            answer = await self._pass_on(opened) if streams else (await read_whole(opened))[0]
+            ask = (asked.model, request, others, self._deadline)
+            if streams:
+                answer = await self._pass_on(await self._failover.call(*ask))
+            else:
+                answer = await self._failover.call_whole(*ask)
         except EngineError as error:
             self._failures.append(Failure(asked.model, error))
             if self._is_the_clients(asked) and not self._failover.goes_on(error):

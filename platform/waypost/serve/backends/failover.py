@@ -1,70 +1,42 @@
-"""Failover: ask the LLMs of a ranking in turn until one begins to answer.
+"""Failover: ask the LLMs of a ranking in turn until one answers, or begins a stream.
 
-A failure before the first token leads to the next LLM. A later failure is raised to the caller. A
-whole (not streamed) answer has its first token when it is complete.
+A failure before the first token of a stream leads to the next LLM, a later one is raised to the
+caller. A whole answer leads to the next LLM wherever it fails, and where it takes longer than the
+LLM's earlier answers allow; it may be hedged.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from waypost.contracts.errors import (
     EngineConnectionError,
     EngineError,
     EngineLoadingError,
-    EngineServerError,
     EngineTimeoutError,
 )
-from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
+from waypost.contracts.generation import Answer, GenerateRequest, joined
+from waypost.serve.backends.answer_times import AnswerTimes
+from waypost.serve.backends.asking import ask, first_said
 from waypost.serve.backends.base import LLMClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.failures import (
     ExhaustedError,
     Failure,
     Piece,
-    check_silence,
     held_pieces,
     other_model_may_answer,
 )
-from waypost.serve.backends.llm_replica import Pace
+from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.messages import StaleDecisionError
-from waypost.serve.limits import Limits
+from waypost.serve.backends.walk import Opened, Walk, Whole
+from waypost.serve.backends.whole_answers import Asking, WholeAnswers
 
-
-@dataclass(slots=True)
-class Opened:
-    """An answer that has begun.
-
-    Attributes:
-        model: The LLM that answers.
-        attempts: Number of calls tried, this one included.
-        pieces: The answer from its first token on; raises EngineError where it ends early.
-        failed: LLMs that were called before and did not answer.
-        empty: Whether the answer has no word, and neither had that of any other LLM.
-    """
-
-    model: str
-    attempts: int
-    pieces: AsyncGenerator[list[Piece], None]
-    failed: frozenset[str] = frozenset()
-    empty: bool = False
-
-
-async def read_whole(opened: Opened) -> list[Answer]:
-    """Read a whole answer that has begun: one for each request, in order.
-
-    Raises:
-        EngineError: the answer ended early.
-    """
-    found: dict[int, Answer] = {}
-    async with aclosing(opened.pieces) as pieces:
-        async for listed in pieces:
-            for index, chunk in listed:
-                found[index] = joined([chunk])
-    return [found[index] for index in sorted(found)]
+BegunT = TypeVar("BegunT")
 
 
 class Failover:
@@ -72,49 +44,48 @@ class Failover:
 
     Args:
         llms: Client of each LLM.
-        limits: Time-outs.
+        asking: What is asked of each.
         circuit: Circuit breakers.
         on_failure: Called for every LLM that did not answer.
         wait: Whether to wait for an LLM that is loading, at most for the first-token time-out.
             Otherwise it is asked after all others, and the call fails.
-        content_filter: See `ServeArgs`.
-        max_tokens: LLM -> most tokens of one answer, for those that have a limit of their own.
+        times: LLM -> times of its answers; those of new LLMs are added.
+        on_hedge: Called for every hedge when it has ended.
     """
 
     def __init__(
         self,
         llms: Mapping[str, LLMClient],
-        limits: Limits,
+        asking: Asking,
         circuit: Circuit,
         on_failure: Callable[[Failure], None],
         *,
         wait: bool = True,
-        content_filter: str = "next",
-        max_tokens: Mapping[str, int] | None = None,
+        times: dict[str, AnswerTimes] | None = None,
+        on_hedge: Callable[[Hedged], None] = lambda _: None,
     ) -> None:
         self._wait = wait
-        self._max_tokens = max_tokens or {}
-        self._content_filter = content_filter
         self._llms = llms
-        self._limits = limits
+        self._asking = asking
+        self._limits = asking.limits
         self._circuit = circuit
         self._on_failure = on_failure
+        times = {} if times is None else times
+        self._whole = WholeAnswers(llms, asking, circuit, times, self._note, on_hedge)
 
     async def open(
         self,
         ranking: tuple[str, ...],
         requests: Sequence[GenerateRequest],
         *,
-        whole: bool,
         pinned: bool = False,
     ) -> Opened:
-        """Return the answer of the first LLM that begins one.
+        """Return the stream of the first LLM that begins one.
 
         Args:
             ranking: Names, best first. A single LLM that has loaded is called a second time where
                 its connection broke.
             requests: One for each wanted answer; the same LLM gives them all.
-            whole: See `LLMClient.stream`.
             pinned: Whether the client named the LLM; then there is no wait for one that is loading.
 
         Raises:
@@ -123,50 +94,107 @@ class Failover:
             EngineRequestError: the request is wrong; no further LLM was asked. Where others failed
                 before, it is the last failure of an ExhaustedError.
         """
+        walk = self._walk(ranking, pinned)
+
+        async def begin(model: str) -> tuple[str, AsyncGenerator[list[Piece], None]]:
+            until = self._until(walk.deadline, len(walk.others(model)))
+            await self._loaded(model, until, walk.wait)
+            return model, await self._begin(model, requests, until, walk.deadline)
+
+        begun = await self._first(walk, begin)
+        failures = walk.failures
+        if begun is not None:
+            model, pieces = begun
+            return Opened(model, len(failures) + 1, pieces, _names(failures))
+        held = self._held(failures)
+        return Opened(
+            failures[0].model, len(failures), _told(held), _names(failures[1:]), empty=True
+        )
+
+    async def whole(
+        self,
+        ranking: tuple[str, ...],
+        requests: Sequence[GenerateRequest],
+        *,
+        pinned: bool = False,
+    ) -> Whole:
+        """Return the whole answers of the first LLM that gives them; see `open`.
+
+        Raises:
+            ExhaustedError, StaleDecisionError, EngineRequestError: as `open`.
+        """
+        walk = self._walk(ranking, pinned)
+
+        def call(model: str) -> Coroutine[Any, Any, list[Answer]]:
+            return self._ask_whole(model, requests, walk)
+
+        found = await self._first(
+            walk, lambda model: self._whole.answer(model, requests[0], walk, call, self._able)
+        )
+        failures, hedged = walk.failures, walk.hedged
+        if found is not None:
+            model, answers = found
+            cancelled = hedged is not None and not _names(failures) & set(hedged.models)
+            attempts = len(failures) + 1 + cancelled
+            return Whole(model, attempts, answers, _names(failures), hedged=hedged)
+        held = [joined([chunk]) for _, chunk in self._held(failures)]
+        others = _names(failures[1:])
+        return Whole(failures[0].model, len(failures), held, others, empty=True, hedged=hedged)
+
+    def _walk(self, ranking: tuple[str, ...], pinned: bool) -> Walk:
         deadline = asyncio.get_running_loop().time() + self._limits.total_timeout_s
         self.check(ranking)
         order = self._order(ranking)
-        wait = self._wait and not pinned
-        failures: list[Failure] = []
-        turns = order if len(order) > 1 else order * 2
-        for turn, model in enumerate(turns, 1):
-            until = self._until(deadline, others=len(order) - turn)
-            sent = self._circuit.clock()
+        single = len(order) == 1
+        turns = deque(order * 2 if single else order)
+        return Walk(turns, deadline, single, self._wait and not pinned)
+
+    async def _first(self, walk: Walk, begin: Callable[[str], Awaitable[BegunT]]) -> BegunT | None:
+        """Return what the first LLM gives that does not fail, or None; note the failures."""
+        while walk.turns:
+            model = walk.turns.popleft()
+            sent, before = self._circuit.clock(), len(walk.failures)
             try:
-                await self._loaded(model, until, wait)
-                pieces = await self._begin(model, requests, whole, until, deadline)
+                return await begin(model)
             except EngineError as error:
-                failures.append(self._note(model, error, sent))
+                if len(walk.failures) == before:  # those of a hedge are noted already
+                    walk.failures.append(self._note(model, error, sent))
                 if not self.goes_on(error):
-                    if len(failures) > 1:
+                    if len(walk.failures) > 1:
                         break
                     raise
-                late = asyncio.get_running_loop().time() >= deadline
-                if late or (len(order) == 1 and not self._may_retry(model, error)):
+                late = asyncio.get_running_loop().time() >= walk.deadline
+                if late or (walk.single and not self._may_retry(model, error)):
                     break
-            else:
-                failed = frozenset(failure.model for failure in failures)
-                return Opened(model, len(failures) + 1, pieces, failed)
+        return None
+
+    async def _ask_whole(
+        self, model: str, requests: Sequence[GenerateRequest], walk: Walk
+    ) -> list[Answer]:
+        others = walk.others(model)
+        until = self._until(walk.deadline, len(others))
+        await self._loaded(model, until, walk.wait)
+        return await self._whole.ask(model, requests, until, others=bool(others))
+
+    def _held(self, failures: Sequence[Failure]) -> list[Piece]:
+        """Return an empty answer, where all are empty.
+
+        Raises:
+            ExhaustedError: there is another failure.
+        """
         held = held_pieces([failure.error for failure in failures])
         if held is None:
             raise ExhaustedError(failures)
-        others = frozenset(failure.model for failure in failures[1:])
-        return Opened(failures[0].model, len(failures), _told(held), others, empty=True)
+        return held
 
     def goes_on(self, error: EngineError) -> bool:
         """Return whether another LLM is asked after this failure; see `other_model_may_answer`."""
-        return other_model_may_answer(error, self._content_filter)
+        return other_model_may_answer(error, self._asking.content_filter)
 
     async def call(
-        self,
-        model: str,
-        request: GenerateRequest,
-        others: tuple[str, ...],
-        deadline: float,
-        *,
-        whole: bool,
+        self, model: str, request: GenerateRequest, others: tuple[str, ...], deadline: float
     ) -> Opened:
-        """Return the answer of one LLM to one call of an episode.
+        """Return the stream of one LLM for one call of an episode.
 
         Args:
             model: Name of the LLM.
@@ -174,11 +202,39 @@ class Failover:
             others: LLMs that may be asked instead. The call fails at once where ``model`` rests or
                 is not loaded, and one of them is available.
             deadline: Deadline of the whole episode; time is reserved for the others.
-            whole: See `LLMClient.stream`.
 
         Raises:
             EngineError: there is no answer.
         """
+        until = self._until_of_call(model, others, deadline)
+        sent = self._circuit.clock()
+        try:
+            await self._loaded(model, until, self._wait)
+            pieces = await self._begin(model, [request], until, deadline)
+        except EngineError as error:
+            self._note(model, error, sent)
+            raise
+        return Opened(model, 1, pieces)
+
+    async def call_whole(
+        self, model: str, request: GenerateRequest, others: tuple[str, ...], deadline: float
+    ) -> Answer:
+        """Return the whole answer of one LLM to one call of an episode; see `call`.
+
+        Raises:
+            EngineError: there is no answer.
+        """
+        until = self._until_of_call(model, others, deadline)
+        sent = self._circuit.clock()
+        try:
+            await self._loaded(model, until, self._wait)
+            found = await self._whole.ask(model, [request], until, others=bool(others))
+        except EngineError as error:
+            self._note(model, error, sent)
+            raise
+        return found[0]
+
+    def _until_of_call(self, model: str, others: tuple[str, ...], deadline: float) -> float:
         if model not in self._llms:
             raise EngineConnectionError(f"{model} is not in the pool")
         others = tuple(name for name in others if name in self._llms)
@@ -187,15 +243,7 @@ class Failover:
             raise EngineConnectionError(
                 f"{model} is not asked: it failed lately, or has not loaded"
             )
-        sent = self._circuit.clock()
-        until = self._until(deadline, len(others))
-        try:
-            await self._loaded(model, until, self._wait)
-            pieces = await self._begin(model, [request], whole, until, deadline)
-        except EngineError as error:
-            self._note(model, error, sent)
-            raise
-        return Opened(model, 1, pieces)
+        return self._until(deadline, len(others))
 
     def check(self, ranking: tuple[str, ...]) -> None:
         """Check that an LLM of the ranking is served.
@@ -223,6 +271,9 @@ class Failover:
         if any(self._is_last(name) for name in order):
             return tuple(sorted(order, key=self._is_last))
         return order
+
+    def _able(self, model: str) -> bool:
+        return self._llms[model].loading.ready
 
     def _is_last(self, model: str) -> bool:
         """Return whether an LLM is asked after the others: its load failed, or is not awaited."""
@@ -257,24 +308,17 @@ class Failover:
         self,
         model: str,
         requests: Sequence[GenerateRequest],
-        whole: bool,
         until: float,
         deadline: float,
     ) -> AsyncGenerator[list[Piece], None]:
         sent = self._circuit.clock()
-        # by then a whole answer must be complete, and a stream must have begun
-        left = (until if whole else deadline) - asyncio.get_running_loop().time()
-        pace = Pace(
-            min(self._limits.first_token_timeout_s, left),
-            min(self._limits.between_tokens_timeout_s, left),
-        )
-        timed = [self._for(model, request, left) for request in requests]
-        source = ask(self._llms[model], timed, pace, whole=whole)
+        left = deadline - asyncio.get_running_loop().time()
+        timed = [self._asking.of(model, request, left) for request in requests]
+        source = ask(self._llms[model], timed, self._asking.pace(left))
         try:
             async with asyncio.timeout_at(until):
-                first = await first_said(
-                    source, requests, filtered_is_answer=self._content_filter == "answer"
-                )
+                filtered = self._asking.content_filter == "answer"
+                first = await first_said(source, requests, filtered_is_answer=filtered)
         except TimeoutError:
             raise EngineTimeoutError("the time for the whole answer is over") from None
         except EngineError:
@@ -285,11 +329,6 @@ class Failover:
         # closing a generator that never ran frees nothing, so it is started here
         await anext(pieces)
         return pieces
-
-    def _for(self, model: str, request: GenerateRequest, left_s: float) -> GenerateRequest:
-        most, asked = self._max_tokens.get(model), request.max_tokens
-        tokens = asked if most is None or asked is None else min(asked, most)
-        return replace(request, timeout_s=left_s, max_tokens=tokens)
 
     async def _continue(
         self,
@@ -323,72 +362,5 @@ async def _told(pieces: list[Piece]) -> AsyncGenerator[list[Piece], None]:
     yield pieces
 
 
-async def first_said(
-    source: AsyncGenerator[list[Piece], None],
-    requests: Sequence[GenerateRequest],
-    *,
-    filtered_is_answer: bool,
-) -> list[Piece]:
-    """Return the pieces up to the first that says something, or all; see `check_silence`.
-
-    Raises:
-        EngineError: as the source and `check_silence` do.
-    """
-    held: list[Piece] = []
-    ends: dict[int, Chunk] = {}
-    async for pieces in source:
-        held.extend(pieces)
-        if any(chunk.says_something for _, chunk in pieces):
-            return held
-        ends |= {index: chunk for index, chunk in pieces if chunk.finish_reason is not None}
-        if len(ends) == len(requests):
-            break
-    if not held:
-        raise EngineServerError("the engine ended without an answer")
-    check_silence(held, ends, requests, filtered_is_answer=filtered_is_answer)
-    return held
-
-
-async def ask(
-    llm: LLMClient, requests: Sequence[GenerateRequest], pace: Pace, *, whole: bool
-) -> AsyncGenerator[list[Piece], None]:
-    """Ask one LLM for all answers at the same time; whole ones come as a single list.
-
-    Raises:
-        EngineError: the first failure; the other requests are cancelled.
-    """
-    if len(requests) == 1:
-        async with aclosing(llm.stream(requests[0], pace, whole=whole)) as lists:
-            async for chunks in lists:
-                yield [(0, chunk) for chunk in chunks]
-        return
-    news: asyncio.Queue[list[Piece] | None] = asyncio.Queue()
-
-    async def one(index: int, request: GenerateRequest) -> None:
-        async with aclosing(llm.stream(request, pace, whole=whole)) as lists:
-            async for chunks in lists:
-                news.put_nowait([(index, chunk) for chunk in chunks])
-
-    tasks = [asyncio.create_task(one(i, request)) for i, request in enumerate(requests)]
-    for task in tasks:
-        task.add_done_callback(lambda _: news.put_nowait(None))
-    try:
-        gathered: list[Piece] = []
-        running = len(tasks)
-        while running:
-            pieces = await news.get()
-            if pieces is None:
-                running -= 1
-                for task in tasks:
-                    if task.done():
-                        task.result()  # re-raises its error
-            elif whole:
-                gathered.extend(pieces)
-            else:
-                yield pieces
-        if whole:
-            yield gathered
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _names(failures: Sequence[Failure]) -> frozenset[str]:
+    return frozenset(failure.model for failure in failures)

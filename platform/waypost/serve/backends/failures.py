@@ -11,6 +11,7 @@ from waypost.contracts.errors import (
     EmptyAnswerError,
     EngineAuthError,
     EngineConnectionError,
+    EngineDeadlineError,
     EngineError,
     EngineLoadingError,
     EngineOverloadedError,
@@ -27,6 +28,7 @@ Piece = tuple[int, Chunk]
 _REASONS: dict[type[EngineError], str] = {
     EmptyAnswerError: "empty",
     ContentFilterError: "filtered",
+    EngineDeadlineError: "deadline",
     EngineTimeoutError: "timeout",
     EngineConnectionError: "connection",
     EngineOverloadedError: "overloaded",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from waypost.contracts.errors import (
     ConfigError,
     EngineConnectionError,
+    EngineDeadlineError,
     EngineError,
     EngineRequestError,
     EngineServerError,
@@ -19,7 +20,7 @@ from waypost.contracts.errors import (
     SchemaError,
     WaypostError,
 )
-from waypost.contracts.generation import Chunk, GenerateRequest, joined
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 from waypost.engines.base import Engine
 from waypost.secrets import redact
 from waypost.serve.logs import where_raised
@@ -134,15 +135,20 @@ FIRST_RETRY_S = 10.0
 LONGEST_RETRY_S = 300.0
 
 Message = dict[str, Any]
-"""A chunk as plain data (`Chunk.to_dict`), or ``{"error": EngineError.to_dict()}`` as the last."""
+"""A chunk as plain data (`Chunk.to_dict`); ``{"answer": Chunk.to_dict(), "seconds": ...}`` for a
+whole answer; or ``{"error": EngineError.to_dict()}`` as the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Time-outs of an engine in seconds: for the first token, and between tokens."""
+    """Time-outs of an engine in seconds: for the first token, and between tokens.
+
+    A whole answer that gives no sign of life before has `whole_s` in their place.
+    """
 
     first_s: float
     between_s: float
+    whole_s: float | None = None
 
 
 async def chunks_of(
@@ -159,14 +165,32 @@ async def chunks_of(
             yield chunk
 
 
-async def whole_answer(engine: Engine, request: GenerateRequest, pace: Pace) -> list[Chunk]:
-    """Answer one request as at most one chunk for each kind of content.
+async def whole_answer(
+    engine: Engine, request: GenerateRequest, pace: Pace
+) -> tuple[Answer, float]:
+    """Answer one request as a whole; return the answer and its seconds.
 
     Raises:
-        EngineError: any failure.
+        EngineDeadlineError: an engine that is asked for whole answers took more than `whole_s`.
+        EngineError: any other failure.
     """
-    async with aclosing(chunks_of(engine, request, pace)) as chunks:
-        return [joined([chunk async for chunk in chunks]).to_chunk()]
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    if not engine.answers_whole:
+        async with aclosing(chunks_of(engine, request, pace)) as chunks:
+            return joined([chunk async for chunk in chunks]), clock() - begin
+    try:
+        async with asyncio.timeout(pace.whole_s) as scope:
+            answer = await engine.answer(request)
+    except EngineError:
+        raise
+    except Exception as error:
+        if isinstance(error, TimeoutError) and scope.expired():
+            problem = f"no whole answer in {pace.whole_s:.3g} s"
+            raise EngineDeadlineError(problem) from None
+        # see `only_engine_errors`
+        raise EngineServerError(f"the engine failed: {type(error).__name__}") from error
+    return answer, clock() - begin
 
 
 class LLMHost:
@@ -259,7 +283,8 @@ class LLMHost:
         try:
             engine, parsed, limits = self._ready_engine(), _parse(request), Pace(**pace)
             if whole:
-                yield [c.to_dict() for c in await whole_answer(engine, parsed, limits)]
+                answer, seconds = await whole_answer(engine, parsed, limits)
+                yield [{"answer": answer.to_chunk().to_dict(), "seconds": seconds}]
                 return
             chunks = chunks_of(engine, parsed, limits)
             async with aclosing(batched(chunks, self._flush_s)) as batches:

@@ -22,7 +22,7 @@ from waypost.contracts.errors import (
     EngineServerError,
     engine_error,
 )
-from waypost.contracts.generation import Chunk, GenerateRequest
+from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.serve.backends.base import Loading
@@ -207,9 +207,24 @@ class HandleLLM(_Handle):
         """Return at once: Serve lets the replicas finish."""
 
     async def stream(
-        self, request: GenerateRequest, pace: Pace, *, whole: bool
+        self, request: GenerateRequest, pace: Pace
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
+        async with aclosing(self._messages(request, pace, whole=False)) as lists:
+            async for messages in lists:
+                yield [Chunk.from_dict(message) for message in messages]
+
+    async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
+        """Answer one request; see `LLMClient.answer`."""
+        async with aclosing(self._messages(request, pace, whole=True)) as lists:
+            async for messages in lists:
+                told = messages[0]
+                return joined([Chunk.from_dict(told["answer"])]), told["seconds"]
+        raise EngineServerError(f"{self._name}: its node ended without an answer")
+
+    async def _messages(
+        self, request: GenerateRequest, pace: Pace, *, whole: bool
+    ) -> AsyncGenerator[list[Message], None]:
         call = self._stream.remote(request.to_dict(), asdict(pace), whole)
         done = False
         try:
@@ -219,7 +234,7 @@ class HandleLLM(_Handle):
                 lists = within(lists, pace.first_s + SLACK_S, pace.between_s + SLACK_S)
             async with aclosing(lists):
                 async for messages in lists:
-                    yield _chunks(messages)
+                    yield _checked(messages)
             done = True
         except EngineError:
             raise
@@ -253,8 +268,8 @@ async def _items(call: Any) -> AsyncGenerator[list[Message], None]:
         yield messages
 
 
-def _chunks(messages: list[Message]) -> list[Chunk]:
-    """Convert messages to chunks.
+def _checked(messages: list[Message]) -> list[Message]:
+    """Return the messages of a list without an error.
 
     Raises:
         EngineError: a message holds this error. Chunks before it in the same list are dropped.
@@ -262,7 +277,7 @@ def _chunks(messages: list[Message]) -> list[Chunk]:
     for message in messages:
         if "error" in message:
             raise engine_error(message["error"])
-    return [Chunk.from_dict(message) for message in messages]
+    return messages
 
 
 def _engine_error(error: Exception, name: str) -> EngineError:

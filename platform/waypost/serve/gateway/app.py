@@ -107,7 +107,7 @@ class Gateway:
         self._router = router
         self._reach = reach
         self._decisions = Decisions(plan.remember_decisions)
-        dispatcher = Dispatcher(plan, router, reach, self._failed)
+        dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
         self._graph = Graph(dispatcher, self.metrics, self._decisions)
         self._leaving: set[asyncio.Task[None]] = set()
         self.stopping = False
@@ -171,7 +171,9 @@ class Gateway:
             WaypostError: a router cannot be loaded; the earlier plan stays in force.
         """
         earlier = self.dispatcher
-        dispatcher = Dispatcher(plan, self._router, self._reach, self._failed, earlier)
+        dispatcher = Dispatcher(
+            plan, self._router, self._reach, self._failed, earlier, self.metrics.hedge
+        )
         await dispatcher.start()
         self._graph = Graph(dispatcher, self.metrics, self._decisions)
         leaving = asyncio.create_task(earlier.leave(dispatcher))

@@ -18,8 +18,9 @@ from waypost.engines import engine_class
 from waypost.engines.base import Engine
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
-from waypost.serve.backends.failover import Opened, read_whole
 from waypost.serve.backends.failures import ExhaustedError
+from waypost.serve.backends.hedging import Hedged
+from waypost.serve.backends.walk import Opened, Whole
 from waypost.serve.gateway.errors import engine_problem
 from waypost.serve.gateway.feedback import Decisions, Remembered
 from waypost.serve.gateway.http import Exchange
@@ -87,31 +88,43 @@ class Answering:
     async def _by_ranking(
         self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
     ) -> None:
-        opened = await self._dispatcher.open(call, decided.decision, whole=not call.stream)
+        if not call.stream:
+            await self._whole(http, call, decided, form)
+            return
+        opened = await self._dispatcher.open(call, decided.decision)
         self._tell(http, call, decided, opened.model, opened.attempts)
-        if opened.empty:
-            http.extra_headers["x-waypost-reason"] = reason_of_an_empty_answer(opened)
-        elif opened.model != decided.decision.model:
-            reason = reason_after_failover(decided.decision, opened)
+        self._tell_why(http, decided, opened)
+        await self._stream(http, call, decided, opened, form, begin)
+
+    def _tell_why(self, http: Exchange, decided: Decided, found: Opened | Whole) -> None:
+        """Tell why the LLM that the router chose does not answer, or says nothing."""
+        if found.empty:
+            http.extra_headers["x-waypost-reason"] = reason_of_an_empty_answer(found)
+        elif found.model != decided.decision.model:
+            reason = reason_after_failover(decided.decision, found)
             http.extra_headers["x-waypost-reason"] = reason
-        if call.stream:
-            await self._stream(http, call, decided, opened, form, begin)
-        else:
-            await self._whole(http, call, decided, opened, form)
 
     async def _whole(
-        self,
-        http: Exchange,
-        call: Call,
-        decided: Decided,
-        opened: Opened,
-        form: type[ChatFormat],
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat]
     ) -> None:
-        answers = await read_whole(opened)
-        usages = {i: answer.usage for i, answer in enumerate(answers)}
-        told = self._account(call, decided, opened, usages)
+        found = await self._dispatcher.whole(call, decided.decision)
+        self._tell(http, call, decided, found.model, found.attempts)
+        self._tell_why(http, decided, found)
+        usages = {i: answer.usage for i, answer in enumerate(found.answers)}
+        told = self._account(call, decided, found, usages)
+        if found.hedged is not None:
+            told["waypost"]["hedge"] = self._hedge(found.hedged)
         http.extra_headers["x-waypost-actual-cost-usd"] = _shown(told["waypost"]["cost_usd"])
-        await http.reply(200, form(call.request_id, opened.model).whole(answers, told))
+        await http.reply(200, form(call.request_id, found.model).whole(found.answers, told))
+
+    def _hedge(self, hedged: Hedged) -> dict[str, Any]:
+        """Count what the call that lost a hedge used, where that is known; return what is told."""
+        loser = next(name for name in hedged.models if name != hedged.winner)
+        cost = None
+        if hedged.lost is not None:
+            cost = self._dispatcher.cost_usd(loser, hedged.lost)
+            self._metrics.usage(loser, hedged.lost, cost)
+        return {"models": list(hedged.models), "lost_cost_usd": cost}
 
     async def _stream(
         self,
@@ -269,7 +282,7 @@ class Answering:
         return () if plain else self._ignored[model](request)
 
     def _account(
-        self, call: Call, decided: Decided, opened: Opened, usages: Mapping[int, Usage]
+        self, call: Call, decided: Decided, opened: Opened | Whole, usages: Mapping[int, Usage]
     ) -> dict[str, Any]:
         """Count an answer, keep it for feedback, and return its usage as sent to the client.
 
@@ -329,7 +342,7 @@ class Answering:
         )
 
 
-def reason_after_failover(decision: Decision, opened: Opened) -> str:
+def reason_after_failover(decision: Decision, opened: Opened | Whole) -> str:
     """Return the reason of an answer that does not come from the LLM that the router chose.
 
     It names the LLMs that ranked higher, and holds the predictions for the LLM that answers.
@@ -349,7 +362,7 @@ def reason_after_failover(decision: Decision, opened: Opened) -> str:
     return "; ".join(parts)
 
 
-def reason_of_an_empty_answer(opened: Opened) -> str:
+def reason_of_an_empty_answer(opened: Opened | Whole) -> str:
     """Return the reason of an answer without a word, where no other LLM gave a better one."""
     others = ", ".join(sorted(opened.failed))
     asked = f"{opened.model} said nothing, and neither did {others}" if others else opened.model

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from waypost.contracts.errors import MissingExtraError
 from waypost.contracts.generation import Usage
 from waypost.contracts.steps import PURPOSES, Call
+from waypost.serve.backends.hedging import Hedged
 
 _DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -35,6 +36,7 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens, as engines count them.", "model", "direction")
         self._cost = counter("cost_usd", "Dollars, at the pool's prices.", "model")
         self._failovers = counter("failovers", "LLMs that did not answer.", "model", "reason")
+        self._hedges = counter("hedges", "Slow whole answers asked twice.", "model", "winner")
         self._episodes = counter("episodes", "Answers in steps.", "router", "ended_by")
         self._episode_calls = counter("episode_calls", "LLM calls of episodes.", "model", "purpose")
         self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
@@ -106,6 +108,12 @@ class Metrics:
     def failover(self, model: str, reason: str) -> None:
         """Count an LLM that did not answer."""
         self._failovers.labels(model, reason).inc()
+
+    def hedge(self, hedged: Hedged) -> None:
+        """Count a hedge: the LLM that was slow, and whether ``first``, ``second`` or none won."""
+        model, _ = hedged.models
+        winner = {model: "first", None: "none"}.get(hedged.winner, "second")
+        self._hedges.labels(model, winner).inc()
 
     def broken_stream(self, model: str) -> None:
         """Count a stream that ended with an error after its first token."""
