@@ -58,6 +58,15 @@ _EPISODE: dict[str, Any] = {
     "output_tokens": _COUNT,
     "ended_by": {"enum": ["answer", "steps", "tokens", "money", "time"]},
 }
+_HEDGE = _closed(
+    {
+        "models": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2},
+        "lost_cost_usd": {
+            **_NUMBER_OR_NULL,
+            "description": "of the answer that came too late; null where the call was cancelled",
+        },
+    }
+)
 _STEP: dict[str, Any] = {
     "number": {"type": "integer", "minimum": 1, "description": "of the call, as calls start"},
     "purpose": {**_TEXT, "description": "answer, verify, plan, repair, step, merge or another"},
@@ -169,9 +178,10 @@ SCHEMAS: dict[str, Any] = {
                         "const": True,
                         "description": "the upstream told no counts; these are of the characters",
                     },
+                    "hedge": _HEDGE,
                     **_EPISODE,
                 },
-                optional=("estimated", *_EPISODE),
+                optional=("estimated", "hedge", *_EPISODE),
             ),
         },
         optional=tuple(_DETAILS),
