@@ -64,6 +64,7 @@ class HTTPEngine(Engine):
     def __init__(self, config: HTTPConfig, keys: KeyRing | None = None) -> None:
         self.config = config
         self.calls = Calls(self.name)
+        self.answers_whole = config.whole or not config.stream
         self._keys = keys
         self.where = f"{config.model} at {urlsplit(config.base_url).netloc}"
         self.session: aiohttp.ClientSession | None = None
@@ -109,11 +110,6 @@ class HTTPEngine(Engine):
             connector=connector, timeout=limits, headers=config.headers
         )
         self.calls.open = True
-
-    @property
-    def answers_whole(self) -> bool:
-        """Whether whole answers are asked for whole; see `HTTPConfig`."""
-        return self.config.whole or not self.config.stream
 
     async def answer(self, request: GenerateRequest) -> Answer:
         """Answer one request as a whole; see `Engine.answer`."""

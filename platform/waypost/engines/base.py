@@ -51,6 +51,11 @@ class Engine(ABC):
     sends_keys: ClassVar[bool] = False
     """Whether its setting ``service`` names whose keys (``API_KEYS``) it sends."""
 
+    answers_whole: bool = False
+    """Whether `answer` asks for whole answers, which give no sign of life while they are made. The
+    gateway then bounds their time by the LLM's earlier answers, else by the pauses between chunks.
+    An engine may set it for itself when it is built."""
+
     data_defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings of data runs (``waypost data run``) where the file gives no other."""
 
@@ -86,15 +91,6 @@ class Engine(ABC):
         Raises:
             EngineError: at the first or any later chunk.
         """
-
-    @property
-    def answers_whole(self) -> bool:
-        """Whether `answer` asks for whole answers, which give no sign of life while they are made.
-
-        The gateway then bounds their time by the LLM's earlier answers, else by the pauses between
-        chunks.
-        """
-        return False
 
     async def answer(self, request: GenerateRequest) -> Answer:
         """Answer one request as a whole; by default its chunks joined.

@@ -18,14 +18,12 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Answer, GenerateRequest, Usage
 from waypost.engines import make_engine
-from waypost.serve.backends.asking import ask, ask_whole
+from waypost.serve.backends.asking import Asking, Whole, ask, ask_whole
 from waypost.serve.backends.base import Loading, LocalLLM
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.failover import Failover
 from waypost.serve.backends.failures import ExhaustedError, other_model_may_answer
 from waypost.serve.backends.llm_replica import Pace
-from waypost.serve.backends.walk import Whole
-from waypost.serve.backends.whole_answers import Asking
 from waypost.serve.limits import Limits
 
 PACE = Pace(5, 5)

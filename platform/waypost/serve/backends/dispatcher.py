@@ -14,6 +14,7 @@ from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
 from waypost.serve.backends.answer_times import AnswerTimes
+from waypost.serve.backends.asking import Asking, Opened, Whole
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.episodes import Ended, Episode, Passed, Reported, Spent
@@ -22,8 +23,6 @@ from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.router_replica import Decider
-from waypost.serve.backends.walk import Opened, Whole
-from waypost.serve.backends.whole_answers import Asking
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
 

@@ -24,10 +24,10 @@ from waypost.contracts.records import Decision, Query
 from waypost.contracts.steps import ANSWER, Action, CallResult, EpisodeState
 from waypost.contracts.steps import Call as StepCall
 from waypost.episode import EpisodeLimits, EpisodeResult, run_episode
+from waypost.serve.backends.asking import Opened
 from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.failover import Failover
 from waypost.serve.backends.failures import ExhaustedError, Failure
-from waypost.serve.backends.walk import Opened
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan
 

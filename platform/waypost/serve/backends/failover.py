@@ -21,7 +21,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Answer, GenerateRequest, joined
 from waypost.serve.backends.answer_times import AnswerTimes
-from waypost.serve.backends.asking import ask, first_said
+from waypost.serve.backends.asking import Asking, Opened, Walk, Whole, WholeAnswers, ask, first_said
 from waypost.serve.backends.base import LLMClient
 from waypost.serve.backends.circuit_breaker import Circuit
 from waypost.serve.backends.failures import (
@@ -33,8 +33,6 @@ from waypost.serve.backends.failures import (
 )
 from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.messages import StaleDecisionError
-from waypost.serve.backends.walk import Opened, Walk, Whole
-from waypost.serve.backends.whole_answers import Asking, WholeAnswers
 
 BegunT = TypeVar("BegunT")
 

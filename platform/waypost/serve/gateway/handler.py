@@ -16,11 +16,11 @@ from waypost.contracts.generation import Chunk, GenerateRequest, Usage
 from waypost.contracts.records import Decision
 from waypost.engines import engine_class
 from waypost.engines.base import Engine
+from waypost.serve.backends.asking import Opened, Whole
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.hedging import Hedged
-from waypost.serve.backends.walk import Opened, Whole
 from waypost.serve.gateway.errors import engine_problem
 from waypost.serve.gateway.feedback import Decisions, Remembered
 from waypost.serve.gateway.http import Exchange
