@@ -120,6 +120,32 @@ async def check_joined_text_is_the_collected_answer(case: EngineCase) -> None:
     assert answer.text
 
 
+async def check_the_whole_answer_is_the_joined_chunks(case: EngineCase) -> None:
+    """`answer` says what `generate` does, and fails as it does after the close."""
+    async with case.started() as engine:
+        joined, whole = await collect(engine, case.ask()), await engine.answer(case.ask())
+        await engine.close()
+        try:
+            await engine.answer(case.ask())
+        except EngineConnectionError:
+            failed = True
+        else:
+            failed = False
+    assert (whole.text, whole.finish_reason) == (joined.text, joined.finish_reason)
+    assert whole.usage.output_tokens > 0
+    assert failed, "a closed engine answered"
+
+
+async def check_cancelling_a_whole_answer_stops_the_work(case: EngineCase) -> None:
+    """Cancelling `answer` ends the generation."""
+    async with case.started() as engine:
+        task = asyncio.create_task(engine.answer(case.ask()))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.wait([task])
+        await _work_ends(case, engine)
+
+
 async def check_usage_is_positive(case: EngineCase) -> None:
     """Both token counts are positive; the output count is at most the answer's bytes plus 1."""
     async with case.started() as engine:

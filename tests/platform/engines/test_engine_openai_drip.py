@@ -113,7 +113,7 @@ async def test_token_counts_that_are_none_are_estimated(engine, upstream, counts
     }
     upstream.default = Reply(body=body)
     answer = await collect(await engine(stream=False), ask())
-    assert answer.usage == Usage(4, 1)
+    assert answer.usage == Usage(4, 1, estimated=True)
 
 
 async def test_json_that_is_deeper_than_python_goes_is_the_upstreams_fault(engine, upstream):
