@@ -107,7 +107,11 @@ class HTTPEngine(Engine):
         )
         limits = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s)
         self.session = aiohttp.ClientSession(
-            connector=connector, timeout=limits, headers=config.headers
+            connector=connector,
+            timeout=limits,
+            headers=config.headers,
+            # what an upstream sets for one client's request is not sent with another's
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         self.calls.open = True
 

@@ -216,11 +216,13 @@ class HandleLLM(_Handle):
 
     async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
         """Answer one request; see `LLMClient.answer`."""
+        told: Message | None = None
         async with aclosing(self._messages(request, pace, whole=True)) as lists:
-            async for messages in lists:
+            async for messages in lists:  # to the end: leaving before cancels the call
                 told = messages[0]
-                return joined([Chunk.from_dict(told["answer"])]), told["seconds"]
-        raise EngineServerError(f"{self._name}: its node ended without an answer")
+        if told is None:
+            raise EngineServerError(f"{self._name}: its node ended without an answer")
+        return joined([Chunk.from_dict(told["answer"])]), told["seconds"]
 
     async def _messages(
         self, request: GenerateRequest, pace: Pace, *, whole: bool

@@ -49,6 +49,9 @@ LOOP_CHARACTERS = 4_000
 LOOP_QUERIES = 3
 """Larger batches always go to a thread."""
 
+LOOP_BATCH = 8
+"""Most queries of one turn of the event loop that are decided together on it."""
+
 MAX_BATCH = 64
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
@@ -169,6 +172,7 @@ class Decider:
         self._on_loop = plan.threads == 0
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
+        self._together: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._busy = 0
         self._most_busy = 1
 
@@ -214,12 +218,33 @@ class Decider:
 
     async def decide(self, query: dict[str, Any], router: str) -> Reply:
         """Decide one query; failures are returned as data."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
         if self._on_loop and len(query["query"]) <= LOOP_CHARACTERS:
-            return self.routers.decide([(query, router)])[0]
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            # those of one turn of the loop are decided together, for half the time of each
+            if not self._together:
+                loop.call_soon(self._decide_together)
+            self._together.append((query, router, future))
+            return await future
         self._waiting.append((query, router, future))
         self._work()
         return await future
+
+    def _decide_together(self) -> None:
+        batch, self._together = self._together[:LOOP_BATCH], self._together[LOOP_BATCH:]
+        if self._together:  # other work of the loop comes first
+            asyncio.get_running_loop().call_soon(self._decide_together)
+        batch = [item for item in batch if not item[2].done()]  # clients still there
+        if not batch:
+            return
+        try:
+            replies = self.routers.decide([(query, router) for query, router, _ in batch])
+        except Exception as error:  # noqa: BLE001 - the callers are to get it, not the loop
+            for _, _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, _, future), reply in zip(batch, replies, strict=True):
+            future.set_result(reply)
 
     async def step(
         self, state: dict[str, Any], router: str, version: str, capped: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from waypost.contracts.errors import MissingExtraError
 from waypost.contracts.generation import Usage
@@ -26,6 +27,7 @@ class Metrics:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
         except ImportError:
             raise MissingExtraError("prometheus_client", "serve") from None
+        self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._registry = registry = CollectorRegistry(auto_describe=True)
 
         def counter(name: str, what: str, *labels: str) -> Counter:
@@ -74,54 +76,62 @@ class Metrics:
         self._queued.set_function(queued)
         self._resting.set_function(resting)
 
+    def _of(self, metric: Any, *labels: str) -> Any:
+        # `labels` takes a lock and checks its arguments, which costs as much as the count itself
+        key = (id(metric), labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
     def request(self, endpoint: str, status: int) -> None:
         """Count an answered request."""
-        self._requests.labels(endpoint, str(status)).inc()
+        self._of(self._requests, endpoint, str(status)).inc()
 
     def decision(self, router: str, model: str, seconds: float) -> None:
         """Count a decision."""
-        self._decisions.labels(router, model).inc()
+        self._of(self._decisions, router, model).inc()
         self._decision_s.observe(seconds)
 
     def first_token(self, model: str, seconds: float) -> None:
         """Count the first token of a stream."""
-        self._first_token_s.labels(model).observe(seconds)
+        self._of(self._first_token_s, model).observe(seconds)
 
     def usage(self, model: str, usage: Usage, cost_usd: float | None) -> None:
         """Count tokens and dollars of an answer."""
-        self._tokens.labels(model, "input").inc(usage.input_tokens)
-        self._tokens.labels(model, "output").inc(usage.output_tokens)
+        self._of(self._tokens, model, "input").inc(usage.input_tokens)
+        self._of(self._tokens, model, "output").inc(usage.output_tokens)
         if cost_usd:
-            self._cost.labels(model).inc(cost_usd)
+            self._of(self._cost, model).inc(cost_usd)
 
     def episode_call(self, call: Call, usage: Usage, cost_usd: float | None) -> None:
         """Count a call of an episode, its tokens and dollars."""
         # a plug-in names purposes freely; a label needs a fixed set of values
         purpose = call.purpose if call.purpose in PURPOSES else "other"
-        self._episode_calls.labels(call.model, purpose).inc()
+        self._of(self._episode_calls, call.model, purpose).inc()
         self.usage(call.model, usage, cost_usd)
 
     def episode(self, router: str, ended_by: str) -> None:
         """Count an episode that gave an answer."""
-        self._episodes.labels(router, ended_by).inc()
+        self._of(self._episodes, router, ended_by).inc()
 
     def failover(self, model: str, reason: str) -> None:
         """Count an LLM that did not answer."""
-        self._failovers.labels(model, reason).inc()
+        self._of(self._failovers, model, reason).inc()
 
     def hedge(self, hedged: Hedged) -> None:
         """Count a hedge: the LLM that was slow, and whether ``first``, ``second`` or none won."""
         model, _ = hedged.models
         winner = {model: "first", None: "none"}.get(hedged.winner, "second")
-        self._hedges.labels(model, winner).inc()
+        self._of(self._hedges, model, winner).inc()
 
     def broken_stream(self, model: str) -> None:
         """Count a stream that ended with an error after its first token."""
-        self._broken.labels(model).inc()
+        self._of(self._broken, model).inc()
 
     def config(self, taken: bool) -> None:
         """Count a ``user_config``."""
-        self._configs.labels("taken" if taken else "refused").inc()
+        self._of(self._configs, "taken" if taken else "refused").inc()
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from waypost.contracts.generation import Answer, Chunk, Usage, total
@@ -135,10 +136,14 @@ class ChatFormat:
             "created": int(time.time()) if created is None else created,
             "model": model,
         }
-        head = dumps({**self._head, "object": self.event_object})[:-1]
-        self._before = b"data: " + head + b',"choices":['
         self._after = b'],"usage":null}\n\n' if tell_usage else b"]}\n\n"
         self._begun: set[int] = set()
+
+    @cached_property
+    def _before(self) -> bytes:
+        # a whole answer has no events
+        head = dumps({**self._head, "object": self.event_object})[:-1]
+        return b"data: " + head + b',"choices":['
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, Any]) -> bytes:
         """Write the body of a whole answer."""
