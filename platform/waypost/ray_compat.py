@@ -49,6 +49,17 @@ assigned = methodcaller("_fetch_future_result_async")
 """Return an awaitable that ends when a call of a handle is assigned to a replica."""
 
 
+def application_name() -> str:
+    """Return the name of the application whose replica this process is; "" if it is none."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return str(serve.get_replica_context().app_name)
+    except RayServeException:
+        return ""
+
+
 def dashboard_url() -> str | None:
     """Return host and port of the dashboard of this process's Ray; None if it has no dashboard."""
     from ray._private.worker import get_dashboard_url

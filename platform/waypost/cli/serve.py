@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +15,7 @@ from waypost.contracts.errors import WaypostError
 
 if TYPE_CHECKING:
     from waypost.serve.config_file import ServeConfig
+    from waypost.serve.handover import Doorkeeper
     from waypost.serve.plan import Plan
 
 
@@ -32,8 +33,8 @@ POLL_S = 0.2
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="Throughput mode behind HAProxy, the fastest. HAProxy's statistics (ports 8404 and 9101) "
-    "listen on every interface.",
+    help="Throughput mode behind HAProxy instead of the gateway's own HTTP server. HAProxy's "
+    "statistics (ports 8404 and 9101) listen on every interface.",
 )
 @click.option(
     "--port",
@@ -62,6 +63,7 @@ def command(
     from waypost.ray_session import results_only
     from waypost.serve import checks, launch
     from waypost.serve.config_file import validate_serve_config
+    from waypost.serve.survivors import Watch
 
     if not check:
         launch.set_environment(throughput=throughput, haproxy=haproxy)
@@ -72,30 +74,53 @@ def command(
         for remark in remarks:
             _tell(f"but {remark}")
         return
-    checks.check_port(checked)
-    plans = _prepare(checked)
-    with nullcontext() if logs else results_only():
-        _serve(checked, plans, num_cpus, logs, port)
+    with _public_port(checked, haproxy) as door:
+        plans = _prepare(checked)
+        with Watch(), nullcontext() if logs else results_only():
+            _serve(checked, plans, num_cpus, logs, port, door)
+
+
+def _public_port(config: ServeConfig, haproxy: bool) -> AbstractContextManager[Doorkeeper | None]:
+    """Take the port for the gateway's own HTTP servers, or check that it is free for Ray."""
+    from waypost.config import environment_value
+    from waypost.serve import port as ports
+
+    if haproxy or environment_value("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        ports.check_haproxy_ports()
+        why: str | None = ""
+    else:
+        why = ports.needs_serve(config)
+    if why is None:
+        return ports.open_door(config)
+    ports.check_port(config)
+    if why:
+        _tell(f"Ray Serve's proxy serves HTTP: {why}")
+    return nullcontext()
 
 
 def _serve(
-    config: ServeConfig, plans: dict[str, Plan], num_cpus: int | None, logs: bool, port: int | None
+    config: ServeConfig,
+    plans: dict[str, Plan],
+    num_cpus: int | None,
+    logs: bool,
+    port: int | None,
+    door: Doorkeeper | None,
 ) -> None:
-    from waypost.serve import launch
+    from waypost.serve import launch, stopping
 
     reloading: _Reloading | None = None
     try:
-        launch.start(config, num_cpus=num_cpus, logs=logs)
+        launch.start(config, num_cpus=num_cpus, logs=logs, door=door)
         signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
-        reloading = _Reloading(config, port)
+        reloading = _Reloading(config, port, door)
         launch.wait_until_running(_tell, config.args)
         _introduce(config, plans, launch.wait_until_ready(config))
         reloading.forever()
     except KeyboardInterrupt:
-        seconds = launch.longest_stop_s(config if reloading is None else reloading.config)
+        seconds = stopping.longest_stop_s(config if reloading is None else reloading.config)
         _tell(f"stopping: open requests have up to {seconds:g} s")
     finally:
-        launch.stop_gracefully(None if reloading is None else reloading.config)
+        stopping.stop_gracefully(None if reloading is None else reloading.config, door)
     _tell("stopped")
 
 
@@ -124,9 +149,10 @@ class _Reloading:
         config: The active config.
     """
 
-    def __init__(self, config: ServeConfig, port: int | None) -> None:
+    def __init__(self, config: ServeConfig, port: int | None, door: Doorkeeper | None) -> None:
         self.config = config
         self._port = port
+        self._door = door
         self._asked = False
         signal.signal(signal.SIGHUP, self._ask)
 
@@ -140,12 +166,13 @@ class _Reloading:
             time.sleep(POLL_S)
             if self._asked:
                 self._asked = False
-                self.config = _reload(self.config, self._port)
+                self.config = _reload(self.config, self._port, self._door)
 
 
-def _reload(config: ServeConfig, port: int | None) -> ServeConfig:
+def _reload(config: ServeConfig, port: int | None, door: Doorkeeper | None) -> ServeConfig:
     """Read the file again, apply it, and return the active config."""
     from waypost.serve import launch
+    from waypost.serve import port as ports
     from waypost.serve.config_file import validate_serve_config
 
     try:
@@ -153,6 +180,9 @@ def _reload(config: ServeConfig, port: int | None) -> ServeConfig:
         _prepare(changed)
     except WaypostError as error:
         _tell(f"the changed file is refused; the active config stays:\n{error}")
+        return config
+    if door is not None and (why := ports.misfit(door, changed)) is not None:
+        _tell(f"the changed file is refused; the active config stays: {why}, so it needs a restart")
         return config
     if changed.data.get("http_options") != config.data.get("http_options"):
         _tell("http_options: a change needs a restart")

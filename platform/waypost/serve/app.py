@@ -54,6 +54,10 @@ def build(args: ServeArgs) -> Any:
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
     options["max_queued_requests"] = -1
+    # between two looks at the requests that its proxy sent, of which there may be none
+    options["graceful_shutdown_wait_loop_s"] = min(
+        0.5, args.gateway.graceful_shutdown_timeout_s / 4
+    )
     # empty, not None: Serve does not reconfigure a replica when its user_config is removed
     ingress = serve.ingress()(GatewayNode)
     gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)

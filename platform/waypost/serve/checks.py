@@ -1,15 +1,14 @@
-"""Checks of this machine before Ray starts: artifacts, pool names, keys and the port."""
+"""Checks of this machine before Ray starts: artifacts, pool names and keys."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from waypost.config import parse, resolve_path
 from waypost.contracts.artifact import MANIFEST
-from waypost.contracts.errors import ArtifactFormatError, ConfigError, WaypostError
+from waypost.contracts.errors import ArtifactFormatError, ConfigError
 from waypost.engines import engine_class
 from waypost.registry import artifact_commands
 from waypost.secrets import key_ring
@@ -22,30 +21,6 @@ from waypost.serve.prices import library_prices
 from waypost.storage import place
 
 KEY_VARIABLES = frozenset({"API_KEYS", "WAYPOST_API_KEYS_FILE"})
-
-
-class PortTakenError(WaypostError):
-    """The gateway cannot listen on its port."""
-
-
-def check_port(config: ServeConfig) -> None:
-    """Check that no other process listens on the gateway's port.
-
-    Ray binds with SO_REUSEPORT: a second server would start, and get a random part of the requests.
-
-    Raises:
-        PortTakenError: another process listens on it.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            raise PortTakenError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror}; end what listens "
-                f"there, or take another port: waypost serve --port, or http_options.port in "
-                f"{config.path}"
-            ) from None
 
 
 def plans_of(config: ServeConfig) -> dict[str, Plan]:

@@ -13,7 +13,16 @@ from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM
-from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, LogArgs, Positive, Seconds
+from waypost.serve.limits import (
+    CorsArgs,
+    DeadlineArgs,
+    Hedge,
+    Limits,
+    Listening,
+    LogArgs,
+    Positive,
+    Seconds,
+)
 from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
@@ -306,7 +315,21 @@ class UserConfig(StrictModel):
 
 
 class GatewayArgs(NodeArgs):
-    """The gateway node, which serves HTTP; ``limits`` bounds its queues."""
+    """The gateway node, which serves HTTP; ``limits`` bounds its queues.
+
+    Attributes:
+        ingress: ``direct`` lets each replica serve HTTP itself: on ``http_options.port`` under
+            ``waypost serve`` (without ``--haproxy``), else on ``port``. ``serve`` uses Ray Serve's
+            proxy. `Autoscaling` of the gateway, several applications in a file and TLS need
+            ``serve``; ``waypost serve`` then takes it, and says so.
+        host: Address of ``port``.
+        port: Further port on which each replica serves itself, without ``waypost serve`` too; the
+            replicas of a machine share it. null has none.
+    """
+
+    ingress: Literal["direct", "serve"] = "direct"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
     @model_validator(mode="after")
     def _queues_stand_in_limits(self) -> GatewayArgs:
@@ -314,6 +337,16 @@ class GatewayArgs(NodeArgs):
         if given := sorted(queues & self.model_fields_set):
             raise ValueError(f"{', '.join(given)}: set limits.max_in_flight and limits.max_queued")
         return self
+
+    @property
+    def listening(self) -> Listening:
+        """What its replicas need to know."""
+        return Listening(
+            direct=self.ingress == "direct",
+            host=self.host,
+            port=self.port if self.ingress == "direct" else None,
+            drain_s=self.graceful_shutdown_timeout_s,
+        )
 
 
 class ServeArgs(StrictModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import logging
@@ -12,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,70 +21,10 @@ from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsErr
 from waypost.encoders import make_encoder
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
-from waypost.serve.changes import STOP_AFTER
-from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import ServeConfig
-from waypost.serve.gateway.app import OPEN_HEADER
+from waypost.serve.handover import VARIABLE, Doorkeeper
 from waypost.serve.plan import RESERVED_NAMES, Plan, Served
 from waypost.weights import resolve
-
-LONGEST_STOP_S = 25.0
-"""Seconds for requests in flight to finish when the server stops; Serve itself gives them none."""
-
-TOLD_S = 5.0
-
-
-def stop_gracefully(config: ServeConfig | None) -> None:
-    """Let the gateways finish requests in flight, then stop the applications and Ray.
-
-    Args:
-        config: The config in force; None where nothing serves yet.
-    """
-    try:
-        if config is not None:
-            _tell_gateways(config)
-    finally:  # also after a second Ctrl-C
-        stop()
-
-
-def longest_stop_s(config: ServeConfig) -> float:
-    """Return the seconds that requests in flight have to finish when the server stops."""
-    return max(map(_stop_s, config.args.values()), default=0.0)
-
-
-def _stop_s(args: ServeArgs) -> float:
-    return min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
-
-
-def _tell_gateways(config: ServeConfig) -> None:
-    """Make the gateways refuse new requests, and wait until none is in flight.
-
-    Requests that do not finish in time are ended; a stream ends with an error event.
-    """
-    data = copy.deepcopy(config.data)
-    for application in data["applications"]:
-        args = config.args.get(application.get("name", "default"))
-        if args is not None:
-            others = [d for d in application.get("deployments", ()) if d["name"] != "Gateway"]
-            told = {"name": "Gateway", "user_config": {STOP_AFTER: _stop_s(args)}}
-            application["deployments"] = [*others, told]
-    with suppress(Exception):  # where Serve has failed no gateway is left
-        update(data)
-        until = time.monotonic() + longest_stop_s(config) + TOLD_S
-        for name in config.args:
-            while _is_open(config, name) and time.monotonic() < until:
-                time.sleep(POLL_S)
-
-
-def _is_open(config: ServeConfig, name: str) -> bool:
-    """Return whether an application's gateway still accepts requests or has some in flight."""
-    with (
-        suppress(OSError, HTTPException),
-        get(config, name, "/healthz", timeout_s=TOLD_S) as reply,
-    ):
-        return reply.status == HTTPStatus.OK or reply.headers.get(OPEN_HEADER, "0") != "0"
-    return False
-
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +43,18 @@ NOT_SERVED = "does not serve"
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Default logging of Serve itself, where the file sets none; Waypost's own is not affected."""
+
+PROXY_CHECKS = {
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
+}
+"""Serve's controller starts a dead proxy again at its next check: by default after up to 10 s."""
+
+HAPROXY_RETRIES = {
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+}
+"""A request to which a replica said nothing before it died goes to another one."""
 
 _CLASS = re.compile(r"^[\w.]+\.(?=\w+: )")
 _FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
@@ -144,8 +94,9 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
         wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
         # deployments then call each other by gRPC, whose message limit (4 MiB) our bodies reach
         wanted["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"] = str(GRPC_BYTES)
+    wanted |= PROXY_CHECKS
     if haproxy:
-        wanted["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+        wanted |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", **HAPROXY_RETRIES}
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
 
 
@@ -189,12 +140,18 @@ def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | No
 
 
 def start(
-    config: ServeConfig, *, num_cpus: int | None, logs: bool = True, **ray_options: Any
+    config: ServeConfig,
+    *,
+    num_cpus: int | None,
+    logs: bool = True,
+    door: Doorkeeper | None = None,
+    **ray_options: Any,
 ) -> None:
     """Start a local Ray with the config. Returns before the models are loaded.
 
     Args:
         config: A checked file.
+        door: The public port, where the gateway serves HTTP itself; None leaves it to Serve.
         num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
         logs: Whether to show the logs of the nodes, and what Ray logs in this process: such as the
             address of its dashboard, which asks for the token of this run.
@@ -212,9 +169,16 @@ def start(
     if not logs:
         ray_options = {"log_to_driver": False, "logging_level": logging.WARNING, **ray_options}
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    data = _quiet(config.data)
+    os.environ.pop(VARIABLE, None)
+    if door is not None:
+        os.environ[VARIABLE] = str(door.path)  # Ray's processes inherit it
+        # else throughput mode opens a port of Serve for each replica, and a proxy on any account
+        os.environ.setdefault("RAY_SERVE_ENABLE_DIRECT_INGRESS", "0")
+        data["proxy_location"] = "Disabled"
     # address "local": never connect to a Ray that runs already, which may belong to another user
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
-    ray_compat.start_serve(_quiet(config.data))
+    ray_compat.start_serve(data)
 
 
 def _quiet(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,22 @@ class CorsArgs(StrictModel):
     allow_origins: tuple[Annotated[str, AfterValidator(_is_an_origin)], ...] = ()
 
 
+class Listening(StrictModel):
+    """How a replica of the gateway serves HTTP itself.
+
+    Attributes:
+        direct: Whether it takes the public port where ``waypost serve`` offers it.
+        host: Address of ``port``.
+        port: Port of its own, shared by the replicas of a machine; null has none.
+        drain_s: Time for open requests where it is stopped or replaced.
+    """
+
+    direct: bool = True
+    host: str = "127.0.0.1"
+    port: int | None = None
+    drain_s: Seconds = 120.0
+
+
 class LogArgs(StrictModel):
     """How the nodes log. Neither prompts nor answers nor keys are ever logged.
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from waypost import ray_compat
 from waypost.config import parse
 from waypost.contracts.errors import EngineConnectionError
 from waypost.engines import make_engine
@@ -21,6 +22,7 @@ from waypost.serve.backends.messages import Reply
 from waypost.serve.backends.ray import HandleLLM, HandleRouter
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
+from waypost.serve.entrance import Entrance
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway
 from waypost.serve.limits import LogArgs
@@ -31,8 +33,10 @@ from waypost.serve.plan import Plan, Served
 class GatewayNode:
     """Serves HTTP; the ingress of the application."""
 
-    async def __init__(self, plan: dict[str, Any], router: Any, llms: dict[str, Any]) -> None:  # type: ignore[misc]
-        """Start the gateway with its inline router and LLMs.
+    async def __init__(  # type: ignore[misc]
+        self, plan: dict[str, Any], router: Any, llms: dict[str, Any]
+    ) -> None:
+        """Start the gateway with its inline router and LLMs, and take requests.
 
         Args:
             plan: `Plan` as plain data.
@@ -41,6 +45,7 @@ class GatewayNode:
 
         Raises:
             WaypostError: an inline router cannot be loaded.
+            OSError: its own port cannot be taken.
         """
         parsed = parse(Plan, plan, "the gateway's plan")
         set_up_logging(parsed.log)
@@ -55,6 +60,8 @@ class GatewayNode:
         self._gateway = Gateway(parsed, decides, reach, keys)
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
+        self._entrance = Entrance(self._gateway, parsed.listening)
+        await self._entrance.open(ray_compat.application_name())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply a `UserConfig` without a restart; see `Changes.take`.
@@ -62,7 +69,7 @@ class GatewayNode:
         A config with only `STOP_AFTER` stops the gateway; see `Gateway.stop`.
         """
         if set(user_config) == {STOP_AFTER}:
-            self._gateway.stop(float(user_config[STOP_AFTER]))
+            self._entrance.stop(float(user_config[STOP_AFTER]))
             return
         await self._changes.take(user_config)
 
@@ -72,6 +79,11 @@ class GatewayNode:
 
     def __serve_build_asgi_app__(self) -> Gateway:
         return self._gateway
+
+    async def __del__(self) -> None:
+        # Serve awaits this before it ends a replica gracefully
+        if entrance := getattr(self, "_entrance", None):
+            await entrance.close()
 
 
 class RouterNode:

@@ -36,7 +36,7 @@ from waypost.serve.config import (
     UserConfig,
 )
 from waypost.serve.environments import interpreter
-from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, LogArgs
+from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import missing_prices, prices_of
 from waypost.storage import Uri, place
 
@@ -104,6 +104,7 @@ class Plan(StrictModel):
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     cors: CorsArgs = CorsArgs()
+    listening: Listening = Listening()
     limits: Limits
     feedback_dir: str | None
     log_queries: bool
@@ -195,6 +196,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         content_filter=args.content_filter,
         unknown_fields=args.unknown_fields,
         cors=args.cors,
+        listening=args.gateway.listening,
         limits=args.limits,
         feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
         log_queries=args.log_queries,

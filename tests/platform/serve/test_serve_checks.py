@@ -15,7 +15,7 @@ from support.served import application, free_port
 from waypost import secrets
 from waypost.cli import command
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
-from waypost.serve import checks, launch
+from waypost.serve import checks, launch, stopping
 from waypost.serve.config_file import validate_serve_config
 
 KEYED = {
@@ -141,7 +141,7 @@ def no_ray(monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(launch, "start", start)
     monkeypatch.setattr(launch, "wait_until_running", lambda tell, ours: None)
     monkeypatch.setattr(launch, "wait_until_ready", lambda config: found.failed)
-    monkeypatch.setattr(launch, "stop_gracefully", lambda config: None)
+    monkeypatch.setattr(stopping, "stop_gracefully", lambda config, door: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("time.sleep", interrupt)
     return found

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.serve import checks, launch
+from waypost.serve import launch, stopping
+from waypost.serve import port as ports
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +72,9 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         port = taken.getsockname()[1]
         config = SimpleNamespace(host="127.0.0.1", port=port, path="a.yaml")
         expected = rf"127\.0\.0\.1:{port}.*waypost serve --port.*a\.yaml"
-        with pytest.raises(checks.PortTakenError, match=expected):
-            checks.check_port(config)
-    checks.check_port(config)
+        with pytest.raises(ports.PortTakenError, match=expected):
+            ports.check_port(config)
+    ports.check_port(config)
 
 
 def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch):
@@ -108,6 +109,6 @@ def test_the_longest_stop_is_that_of_the_gateways_at_most_25_s():
         times = [SimpleNamespace(graceful_shutdown_timeout_s=s) for s in seconds]
         return SimpleNamespace(args={i: SimpleNamespace(gateway=t) for i, t in enumerate(times)})
 
-    assert launch.longest_stop_s(config(2, 5)) == 5
-    assert launch.longest_stop_s(config(120)) == launch.LONGEST_STOP_S
-    assert launch.longest_stop_s(config()) == 0
+    assert stopping.longest_stop_s(config(2, 5)) == 5
+    assert stopping.longest_stop_s(config(120)) == stopping.LONGEST_STOP_S
+    assert stopping.longest_stop_s(config()) == 0

@@ -22,8 +22,9 @@ from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.access import ClientKeys
+from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.cors import allowed, preflight
-from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, StoppingError, problem_of
+from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, problem_of
 from waypost.serve.gateway.feedback import Decisions, FeedbackStore
 from waypost.serve.gateway.handler import Answering
 from waypost.serve.gateway.http import (
@@ -110,8 +111,7 @@ class Gateway:
         dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
         self._graph = Graph(dispatcher, self.metrics, self._decisions)
         self._leaving: set[asyncio.Task[None]] = set()
-        self.stopping = False
-        self._at_work: set[Exchange] = set()
+        self.closing = Closing()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
         self._arrivals = Arrivals(max(limits.max_in_flight, FEWEST_ARRIVALS))
         self.metrics.watch(
@@ -185,17 +185,7 @@ class Gateway:
 
         A stream then ends with an error event, another request with 503.
         """
-        if not self.stopping:
-            self.stopping = True
-            asyncio.get_running_loop().call_later(after_s, self._end_all)
-
-    def _check_open(self) -> None:
-        if self.stopping:
-            raise StoppingError
-
-    def _end_all(self) -> None:
-        for http in tuple(self._at_work):
-            http.stop()
+        self.closing.begin(after_s)
 
     # -- ASGI ---------------------------------------------------------------------------------
 
@@ -214,6 +204,9 @@ class Gateway:
         endpoint = self._endpoint(http.path)
         try:
             try:
+                if http.direct:  # as Serve's proxy does
+                    own = http.headers.get("x-request-id", request_id)
+                    http.extra_headers["x-request-id"] = own
                 if not await self._cross_origin(http):
                     await self._handler(http, endpoint)(http, request_id)
             except Problem as problem:
@@ -271,16 +264,12 @@ class Gateway:
 
     def _admitted(self, handler: Callable[[Exchange, str, bytes], Awaitable[None]]) -> Handler:
         async def admitted(http: Exchange, request_id: str) -> None:
-            self._check_open()
+            self.closing.check()
             self.gate.check()
             raw = await self._body(http, self.limits.max_body_bytes)
             async with self.gate.admit():
-                self._check_open()
-                self._at_work.add(http)
-                try:
+                with self.closing.working(http):
                     await handler(http, request_id, raw)
-                finally:
-                    self._at_work.discard(http)
 
         return admitted
 
@@ -368,13 +357,13 @@ class Gateway:
         await http.reply_json(found)
 
     async def _health(self, http: Exchange, request_id: str) -> None:
-        if self.stopping:
-            http.extra_headers[OPEN_HEADER] = len(self._at_work)
-            raise StoppingError
+        if self.closing.begun:
+            http.extra_headers[OPEN_HEADER] = self.closing.open
+            self.closing.check()
         await http.reply_json({"status": "ok"})
 
     async def _show_readiness(self, http: Exchange, request_id: str) -> None:
-        self._check_open()
+        self.closing.check()
         found = self.dispatcher.readiness()
         rounded = {name: round(seconds, 1) for name, seconds in found.loading_s.items()}
         failed = found.failed

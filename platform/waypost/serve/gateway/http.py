@@ -140,6 +140,9 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 EVENTS = "text/event-stream; charset=utf-8"
 MAX_HEADER = 512
+DIRECT = "waypost.direct"
+"""Key of a request's scope that came by the gateway's own server, not by Serve's proxy."""
+
 MAX_HEADERS = 64 * 1024
 """Most bytes of a request's headers together; the HTTP server sets no limit."""
 
@@ -167,6 +170,7 @@ class Exchange:
         path: Path below the route prefix, such as ``/v1/models``.
         status: Status of the answer; 0 until it has begun.
         extra_headers: Headers sent with any answer.
+        direct: Whether it came by the gateway's own server.
     """
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -176,6 +180,7 @@ class Exchange:
         self.path = path[len(root) :] if root and path.startswith(f"{root}/") else path
         self.status = 0
         self.extra_headers: dict[str, object] = {}
+        self.direct = DIRECT in scope
         self._scope = scope
         self._receive = receive
         self._send = send
