@@ -19,6 +19,7 @@ import yaml
 from support import one_ray
 from waypost.serve import launch
 from waypost.serve.config_file import ServeConfig, validate_serve_config
+from waypost.serve.handover import VARIABLE, Doorkeeper, listen
 
 STARTER = (sys.executable, "-P", "-m", "waypost.cli", "serve")
 
@@ -58,8 +59,10 @@ def served(
 ) -> Iterator[str]:
     """Serve the applications of a config; yield ``http://127.0.0.1:<port>``.
 
-    Reuse the Ray and Serve of an earlier test with the same mode, CPUs and keys, and replace its
-    applications. Keep it running for the next test of the group (`ray_groups`).
+    A single application is served by its gateway's own HTTP server, as by ``waypost serve``;
+    several by Serve's proxy. Reuse the Ray and Serve of an earlier test with the same mode, CPUs
+    and keys, and replace its applications. Keep it running for the next test of the group
+    (`ray_groups`).
 
     Args:
         config_data: Content of a Serve file; its ``http_options`` are replaced.
@@ -72,8 +75,10 @@ def served(
         ServeFailedError: An application does not start.
     """
     kind = ("serve", throughput, num_cpus, os.environ.get("API_KEYS"))
-    port = one_ray.shared(kind, lambda: _serve(throughput, num_cpus))
+    port, door = one_ray.shared(kind, lambda: _serve(throughput, num_cpus))
     path = folder / "graph.yaml"
+    if len(config_data["applications"]) == 1:
+        port = _offer(door, **config_data["applications"][0])
     data = {**config_data, "http_options": {"host": "127.0.0.1", "port": port}}
     path.write_text(yaml.safe_dump(data))
     try:
@@ -87,23 +92,40 @@ def served(
         raise
 
 
+def _offer(door: Doorkeeper, name: str, route_prefix: str, **_: Any) -> int:
+    """Hold another port for an application; return it. An earlier application keeps its own."""
+    door.listener.close()
+    door.listener = listen("127.0.0.1", 0)
+    door.application, door.prefix = name, route_prefix.rstrip("/")
+    return door.address[1]
+
+
 @contextmanager
-def _serve(throughput: bool, num_cpus: int) -> Iterator[int]:
-    """Run Ray and a Serve without applications during the block; yield Serve's port."""
+def _serve(throughput: bool, num_cpus: int) -> Iterator[tuple[int, Doorkeeper]]:
+    """Run Ray and a Serve without applications; yield Serve's port and one for a gateway."""
     variables = launch.environment(throughput=throughput)
     os.environ.update(variables)  # before Ray is imported
     port = free_port()
     empty = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": []}
     config = ServeConfig(Path(), empty, {})
+    door = Doorkeeper(listen("127.0.0.1", 0), "", "")
     try:
-        launch.start(config, num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
-        yield port
+        launch.start(
+            config,
+            num_cpus=num_cpus,
+            door=door,
+            proxy=True,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+        yield port, door
     finally:
         import ray
 
         launch.stop()
+        door.close()
         ray.shutdown()  # also after a failed start
-        for name in variables:
+        for name in (*variables, VARIABLE):
             os.environ.pop(name, None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from waypost.serve.config_file import ServeConfig
     from waypost.serve.handover import Doorkeeper
     from waypost.serve.plan import Plan
+    from waypost.serve.survivors import Watch
 
 
 POLL_S = 0.2
@@ -74,26 +76,31 @@ def command(
         for remark in remarks:
             _tell(f"but {remark}")
         return
-    with _public_port(checked, haproxy) as door:
+    with Watch() as watch, _public_port(checked, haproxy, watch) as door:
         plans = _prepare(checked)
-        with Watch(), nullcontext() if logs else results_only():
+        with nullcontext() if logs else results_only():
             _serve(checked, plans, num_cpus, logs, port, door)
 
 
-def _public_port(config: ServeConfig, haproxy: bool) -> AbstractContextManager[Doorkeeper | None]:
+def _public_port(
+    config: ServeConfig, haproxy: bool, watch: Watch
+) -> AbstractContextManager[Doorkeeper | None]:
     """Take the port for the gateway's own HTTP servers, or check that it is free for Ray."""
     from waypost.config import environment_value
     from waypost.serve import port as ports
 
     if haproxy or environment_value("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        ports.check_port(config)
         ports.check_haproxy_ports()
-        why: str | None = ""
+        folder = Path(tempfile.mkdtemp(prefix="waypost-haproxy-"))
+        watch.remove_at_end(folder)
+        ports.set_haproxy_folder(folder)
+    elif (why := ports.needs_serve(config)) is None:
+        door = ports.open_door(config)
+        watch.remove_at_end(door.path.parent)
+        return door
     else:
-        why = ports.needs_serve(config)
-    if why is None:
-        return ports.open_door(config)
-    ports.check_port(config)
-    if why:
+        ports.check_port(config)
         _tell(f"Ray Serve's proxy serves HTTP: {why}")
     return nullcontext()
 
@@ -107,10 +114,12 @@ def _serve(
     door: Doorkeeper | None,
 ) -> None:
     from waypost.serve import launch, stopping
+    from waypost.serve import port as ports
 
     reloading: _Reloading | None = None
     try:
         launch.start(config, num_cpus=num_cpus, logs=logs, door=door)
+        ports.answer_for_haproxy()
         signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
         reloading = _Reloading(config, port, door)
         launch.wait_until_running(_tell, config.args)

@@ -66,13 +66,14 @@ class Doorkeeper:
         prefix: Route prefix of the application, without a slash at the end.
 
     Attributes:
+        listener, application, prefix: As given; may be replaced, for replicas that come later.
         path: Path of the Unix socket.
     """
 
     def __init__(self, listener: socket.socket, application: str, prefix: str) -> None:
         self.application = application
         self.prefix = prefix
-        self._listener = listener
+        self.listener = listener
         # 0700: nobody else of this machine gets the socket
         self._folder = tempfile.TemporaryDirectory(prefix="waypost-ingress-")
         self.path = Path(self._folder.name) / "door"
@@ -102,7 +103,7 @@ class Doorkeeper:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens on."""
-        host, port = self._listener.getsockname()[:2]
+        host, port = self.listener.getsockname()[:2]
         return str(host), int(port)
 
     @property
@@ -130,7 +131,7 @@ class Doorkeeper:
         self._ended = True
         self._wake.send(b"x")
         self._thread.join()
-        for each in (*self._told_idle, self._door, self._awake, self._wake, self._listener):
+        for each in (*self._told_idle, self._door, self._awake, self._wake, self.listener):
             each.close()
         self._selector.close()
         self._folder.cleanup()
@@ -151,7 +152,7 @@ class Doorkeeper:
             if wanted == self.application:
                 self._told_idle[replica] = False
                 answer = json.dumps({"prefix": self.prefix}).encode()
-                socket.send_fds(replica, [answer], [self._listener.fileno()])
+                socket.send_fds(replica, [answer], [self.listener.fileno()])
                 self._selector.register(replica, selectors.EVENT_READ)
                 return
         except OSError:

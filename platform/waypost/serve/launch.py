@@ -44,11 +44,12 @@ NOT_SERVED = "does not serve"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Default logging of Serve itself, where the file sets none; Waypost's own is not affected."""
 
-PROXY_CHECKS = {
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
+PROXY = {
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "waypost.serve.excuse:middlewares",
 }
-"""Serve's controller starts a dead proxy again at its next check: by default after up to 10 s."""
+"""Serve's controller starts a dead proxy again after three checks: 30 s by default.
+`Excuse` is in front of it."""
 
 HAPROXY_RETRIES = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -94,7 +95,7 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
         wanted["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
         # deployments then call each other by gRPC, whose message limit (4 MiB) our bodies reach
         wanted["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"] = str(GRPC_BYTES)
-    wanted |= PROXY_CHECKS
+    wanted |= PROXY
     if haproxy:
         wanted |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", **HAPROXY_RETRIES}
     return {name: value for name, value in wanted.items() if environment_value(name) is None}
@@ -145,6 +146,7 @@ def start(
     num_cpus: int | None,
     logs: bool = True,
     door: Doorkeeper | None = None,
+    proxy: bool = False,
     **ray_options: Any,
 ) -> None:
     """Start a local Ray with the config. Returns before the models are loaded.
@@ -152,6 +154,7 @@ def start(
     Args:
         config: A checked file.
         door: The public port, where the gateway serves HTTP itself; None leaves it to Serve.
+        proxy: Whether Serve's proxy listens beside ``door``.
         num_cpus: Logical CPUs; None is those of the machine, at least `LEAST_CPUS`.
         logs: Whether to show the logs of the nodes, and what Ray logs in this process: such as the
             address of its dashboard, which asks for the token of this run.
@@ -175,7 +178,8 @@ def start(
         os.environ[VARIABLE] = str(door.path)  # Ray's processes inherit it
         # else throughput mode opens a port of Serve for each replica, and a proxy on any account
         os.environ.setdefault("RAY_SERVE_ENABLE_DIRECT_INGRESS", "0")
-        data["proxy_location"] = "Disabled"
+        if not proxy:
+            data["proxy_location"] = "Disabled"
     # address "local": never connect to a Ray that runs already, which may belong to another user
     ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
     ray_compat.start_serve(data)

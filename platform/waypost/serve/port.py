@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from waypost.config import environment_value
 from waypost.contracts.errors import WaypostError
 from waypost.serve.config_file import BUILDER, ServeConfig
+from waypost.serve.gateway.errors import Problem
+from waypost.serve.gateway.responses import dumps
 from waypost.serve.handover import Doorkeeper, listen
 
 OWN_OPTIONS = frozenset({"host", "port", "keep_alive_timeout_s"})
@@ -18,6 +22,9 @@ HAPROXY_PORTS = {
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
 }
 """Variable -> default of the ports on which HAProxy tells its statistics."""
+
+
+NO_REPLICA = "the gateway is starting again; retry in a moment"
 
 
 class PortTakenError(WaypostError):
@@ -88,6 +95,47 @@ def check_port(config: ServeConfig) -> None:
         _probe(config.host, config.port)
     except OSError as error:
         raise _taken(config, error) from None
+
+
+def set_haproxy_folder(folder: Path) -> None:
+    """Let HAProxy keep its files in a folder of this run.
+
+    By default every HAProxy of a machine has the same one, and anybody may give commands to its
+    socket there.
+
+    Args:
+        folder: A folder that only this user may open.
+    """
+    places = {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "server-state",
+    }
+    for name, place in places.items():
+        os.environ.setdefault(name, str(place))
+
+
+def answer_for_haproxy() -> None:
+    """Replace HAProxy's answer where no replica lives: Serve's is a bare 500.
+
+    Serve writes it to a file when HAProxy starts, and HAProxy reads it again with each change of
+    the replicas, so before the first replica is there.
+    """
+    place = environment_value("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC")
+    if place is None:
+        return
+    body = dumps(Problem(503, NO_REPLICA, code="no_replica").body)
+    lines = (
+        "HTTP/1.1 503 Service Unavailable",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "retry-after: 1",
+        "connection: close",
+    )
+    head = "\r\n".join((*lines, "", "")).encode("ascii")
+    for page in Path(place).parent.rglob("500.http"):  # Serve adds a folder for each node
+        page.write_bytes(head + body)
 
 
 def check_haproxy_ports() -> None:

@@ -1,15 +1,21 @@
 """End every process of a run of ``waypost serve`` once the run is over, however it ended.
 
-A program that is killed cannot end its own processes. Ray's end with their parent by the kernel's
-help, but what they started (HAProxy, the engine processes of vLLM) lives on. So a run has a mark in
-the environment that all its processes inherit, and a process of its own, outside of its session,
-that waits for the end of the launcher and then ends what still bears the mark.
+A program that is killed cannot end its own processes. Most of Ray's end with it, but two agents,
+and what Ray's processes started themselves (HAProxy, the engine processes of vLLM), may live on.
+So a process of its own waits for the end of the launcher, and then ends all that the launcher
+started, directly or not.
+
+They are known by a mark: a soft limit on POSIX message queues, which nobody here uses, with a value
+of this run. The kernel hands it down to every child and shows it in /proc. Neither parents nor
+sessions tell them, because orphans get other parents; nor does the environment, because Ray's
+processes write their titles over it.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-VARIABLE = "WAYPOST_RUN"
 GRACE_S = 1.0
 """Time in which processes may end by themselves after the launcher."""
 
@@ -27,30 +32,50 @@ WITHIN_S = 10.0
 """Time after which the watching process gives up on what cannot be killed."""
 
 _POLL_S = 0.1
+_MARKS = 2**18
+_LINE = "Max msgqueue size"
 
 
 class Watch:
     """Ends all processes that are started during the block once it is over, or this process killed.
 
+    Does nothing on systems without /proc, and where the limit cannot be set.
+
     Attributes:
-        mark: Value of `VARIABLE` in their environment.
+        mark: The limit in bytes; 0 where there is none.
     """
 
     def __init__(self) -> None:
-        self.mark = secrets.token_hex(16)
+        self.mark = 0
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Watch:
+        if sys.platform != "linux":
+            return self
+        import resource
+
+        self._earlier = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+        hard = self._earlier[1]
+        most = 4 * _MARKS if hard == resource.RLIM_INFINITY else hard
+        if most <= _MARKS:
+            return self
+        self.mark = most - 1 - secrets.randbelow(_MARKS)
         # started before the mark is set, so that it does not bear it
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, self.mark],
+            [sys.executable, "-P", "-m", __name__, str(self.mark)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C and the end of a terminal do not reach it
         )
-        self._earlier = os.environ.get(VARIABLE)
-        os.environ[VARIABLE] = self.mark
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (self.mark, hard))
         return self
+
+    def remove_at_end(self, folder: Path) -> None:
+        """Have a folder removed once the block is over, or this process killed."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(os.fsencode(folder) + b"\n")
+            self._process.stdin.flush()
 
     def __exit__(
         self,
@@ -58,27 +83,40 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._earlier is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = self._earlier
+        if sys.platform != "linux" or self._process is None:
+            return
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, self._earlier)
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()  # at most GRACE_S + WITHIN_S
 
 
-def marked(mark: str) -> Iterator[int]:
-    """Yield the ids of the processes of this user that bear a mark, this process excepted."""
-    wanted = f"{VARIABLE}={mark}".encode()
+def marked(mark: int) -> Iterator[int]:
+    """Yield the ids of this user's processes that bear a mark, this process excepted."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
-        with suppress(OSError):  # ended, or another user's
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+        with suppress(OSError):  # it has ended
+            if entry.stat().st_uid != os.getuid() or _is_zombie(entry):
+                continue
+            if _limit(entry) == str(mark):
                 yield int(entry.name)
 
 
-def end(mark: str, grace_s: float = GRACE_S, within_s: float = WITHIN_S) -> list[int]:
+def _is_zombie(entry: Path) -> bool:
+    """Return whether a process has ended, and only its parent has not asked for its status."""
+    return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _limit(entry: Path) -> str:
+    lines = (entry / "limits").read_text().splitlines()
+    found = next((line for line in lines if line.startswith(_LINE)), _LINE + " -")
+    return found.removeprefix(_LINE).split()[0]
+
+
+def end(mark: int, grace_s: float = GRACE_S, within_s: float = WITHIN_S) -> list[int]:
     """End the processes that bear a mark.
 
     Args:
@@ -103,10 +141,13 @@ def end(mark: str, grace_s: float = GRACE_S, within_s: float = WITHIN_S) -> list
 
 
 def main() -> None:
-    """Wait for the end of standard input, then `end` the mark of the command line."""
-    while os.read(0, 1):
-        pass
-    end(sys.argv[1])
+    """Wait for the end of standard input, `end` the mark of the command line, remove the folders
+    that standard input named.
+    """
+    folders = sys.stdin.buffer.read().splitlines()
+    end(int(sys.argv[1]))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -57,18 +57,21 @@ def artifacts(tmp_path_factory) -> tuple[Path, Path]:
 def graph(artifacts) -> dict[str, Any]:
     roomy = {"max_in_flight": 1000, "max_queued": 1000}
     live = [echo(name, **WIDE) for name in ("cook", "prover")]
-    partial = [echo("cook"), missing("prover"), echo("tiny", environment="absent")]
-    return {
-        "applications": [
-            application("live", artifacts[0], live, limits=roomy),
-            application("partial", artifacts[0], partial, router={"placement": "inline"}),
-        ],
-    }
+    return {"applications": [application("live", artifacts[0], live, limits=roomy)]}
 
 
 @pytest.fixture(scope="module")
 def url(graph, tmp_path_factory) -> Iterator[str]:
     with served(graph, tmp_path_factory.mktemp("serve")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def partial(artifacts, tmp_path_factory) -> Iterator[str]:
+    """A pool of which one LLM loads, instead of `url`."""
+    pool = [echo("cook"), missing("prover"), echo("tiny", environment="absent")]
+    app = application("partial", artifacts[0], pool, router={"placement": "inline"})
+    with served({"applications": [app]}, tmp_path_factory.mktemp("partial")) as found:
         yield found
 
 
@@ -191,21 +194,21 @@ async def test_a_pool_grows_by_a_deployment_without_a_lost_request(http, url, gr
     assert {sample.end for sample in load.samples} == {"whole", "done"}, told(load)
 
 
-async def test_a_pool_serves_without_the_models_that_do_not_load(http, url):
+async def test_a_pool_serves_without_the_models_that_do_not_load(http, partial):
     assert "partial#Gateway" in " ".join(actors("partial"))
     for text in (COOKING, ALGEBRA):
-        async with http.post(f"{url}/partial/v1/chat/completions", json=chat(text)) as reply:
+        async with http.post(f"{partial}/partial/v1/chat/completions", json=chat(text)) as reply:
             assert (reply.status, reply.headers["x-waypost-model"]) == (200, "cook")
     for name in ("prover", "tiny"):
         body = chat(model=name)
-        async with http.post(f"{url}/partial/v1/chat/completions", json=body) as reply:
+        async with http.post(f"{partial}/partial/v1/chat/completions", json=body) as reply:
             assert reply.status == 502
             message = json.loads(await reply.read())["error"]["message"]
         assert f"{name} is not served: " in message
         assert "no/such" not in message
 
 
-async def test_why_a_model_does_not_serve_is_told_at_start(url):
+async def test_why_a_model_does_not_serve_is_told_at_start(partial):
     told: list[str] = []
     await asyncio.to_thread(launch.wait_until_running, told.append, {"partial"})
     (line,) = (line for line in told if line.startswith("partial/prover"))

@@ -260,7 +260,7 @@ async def test_a_websocket_is_refused(url):
     headers = [("connection", "upgrade"), ("upgrade", "websocket"),
                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
                ("sec-websocket-version", "13")]  # fmt: skip
-    assert (await one(url, request(CHAT, b"", headers, "GET"))).status == 403
+    assert (await one(url, request(CHAT, b"", headers, "GET"))).status == 405
 
 
 # bodies, with /healthz beside them
