@@ -135,6 +135,40 @@ class Listening(StrictModel):
     drain_s: Seconds = 120.0
 
 
+class Autoscaling(StrictModel):
+    """Ray Serve's autoscaling of one deployment.
+
+    Attributes:
+        min_replicas: Fewest replicas; 0 stops the last one while there are no requests.
+        max_replicas: Most replicas.
+        initial_replicas: Replicas at the start; null is ``min_replicas``.
+        target_ongoing_requests: Requests in flight per replica above which replicas are added.
+        upscale_delay_s: Time for which the load is above the target before replicas are added.
+        downscale_delay_s: Time for which the load is below the target before they are removed.
+        upscaling_factor: Share of missing replicas added at once; null is Serve's default, 1.
+        downscaling_factor: Share of surplus replicas removed at once; null is Serve's default.
+        metrics_interval_s: Time between two reports of the load; null is Serve's default, 10.
+        look_back_period_s: Time over which the load is averaged; null is Serve's default, 30.
+    """
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: Positive = 1
+    initial_replicas: int | None = Field(default=None, ge=0)
+    target_ongoing_requests: float = Field(default=2.0, gt=0)
+    upscale_delay_s: float = Field(default=30.0, ge=0)
+    downscale_delay_s: float = Field(default=600.0, ge=0)
+    upscaling_factor: float | None = Field(default=None, gt=0)
+    downscaling_factor: float | None = Field(default=None, gt=0)
+    metrics_interval_s: float | None = Field(default=None, gt=0)
+    look_back_period_s: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Autoscaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is above max_replicas")
+        return self
+
+
 class LogArgs(StrictModel):
     """How the nodes log. Neither prompts nor answers nor keys are ever logged.
 
