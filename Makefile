@@ -109,7 +109,7 @@ router-r1-learning: env env-router-r1-cpu ## Router-R1 trained on MMLU-Pro, its 
 	.venv-router-r1-cpu/bin/waypost rl train $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/trained
 	.venv-router-r1-cpu/bin/waypost rl train $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/control learn=false warm_start=null \
 	    base=$(R1_RUNS)/trained/warm_start
-	$(VENV)/bin/waypost rl plot $(R1_RUNS)/trained --control $(R1_RUNS)/control --out docs/images/router_r1.png
+	$(VENV)/bin/waypost rl plot $(R1_RUNS)/trained --control $(R1_RUNS)/control --out docs/results/router_r1.png
 	$(VENV)/bin/waypost train --router knnrouter --data ../shared/data/mmlu_pro --encoder static --folds 0 --out $(R1_RUNS)/knn
 	$(VENV)/bin/waypost rl evaluate $(R1_ON_MMLU_PRO) out=$(R1_RUNS)/trained questions.max_characters=320 \
 	    episode.prompt_tokens=400 --policy start=$(R1_RUNS)/trained/warm_start --policy trained=$(R1_RUNS)/trained/policy \
