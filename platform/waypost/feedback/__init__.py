@@ -1,0 +1,21 @@
+"""What became of requests, and what people said of it: decision log and feedback store."""
+
+from __future__ import annotations
+
+from waypost.feedback.decision_log import DECISION_SCHEMA, DecisionLog
+from waypost.feedback.forgetting import forget_user
+from waypost.feedback.outcome import Outcome, query_digest
+from waypost.feedback.reading import Rated, read_rated
+from waypost.feedback.store import FeedbackStore, Taken
+
+__all__ = [
+    "DECISION_SCHEMA",
+    "DecisionLog",
+    "FeedbackStore",
+    "Outcome",
+    "Rated",
+    "Taken",
+    "forget_user",
+    "query_digest",
+    "read_rated",
+]
