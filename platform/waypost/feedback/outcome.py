@@ -11,7 +11,7 @@ from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each request, and that takes thrice as long
 class Outcome:
     """One request that was decided.
 

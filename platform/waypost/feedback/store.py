@@ -184,7 +184,8 @@ class FeedbackStore:
                     self._keep_for_later(outcomes, error)
                     _fail(taken, error)
                 except Exception as error:  # noqa: BLE001 - told to those who wait
-                    logger.error("%s: %d answered requests are lost", self._folder, len(outcomes))
+                    lost = len(outcomes)
+                    logger.error("%s: %s: %d requests are lost", self._folder, error, lost)
                     _fail(taken, error)
                 else:
                     for each, answers in zip(taken, found, strict=True):

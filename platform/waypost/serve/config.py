@@ -40,7 +40,7 @@ def _without_secrets(artifact: str) -> str:
 
 
 Artifact = Annotated[str, AfterValidator(_without_secrets)]
-"""Path or URI of a folder written by ``waypost train``."""
+"""Path or URI of a folder; a URI without credentials."""
 
 
 class PolicyArgs(StrictModel):
@@ -335,9 +335,12 @@ class ServeArgs(StrictModel):
             ranking, ``answer`` passes the refusal on to the client.
         unknown_fields: Where a request has fields that Waypost does not know: ``refuse`` it,
             ``pass`` them on to HTTP engines, or ``drop`` them (named in ``x-waypost-ignored``).
-        feedback_dir: Folder of rated decisions; null keeps none.
-        log_queries: Store the text that was routed on with a rating.
-        remember_decisions: Number of latest decisions that can be rated.
+        feedback_dir: Folder of feedback and of the answers that can be rated, on a disk of the
+            machine; its gateway replicas share it. null keeps none.
+        feedback_days: Days after which an answer can no longer be rated.
+        remember_decisions: Number of latest answers of all replicas that can be rated.
+        decision_log: Folder or URI of a parquet row for every decision; null keeps none.
+        log_queries: Store the text that was routed on in ``feedback_dir`` and ``decision_log``.
         api_keys: Require a key of clients: one of those under the service ``waypost-clients``.
         allow_plugin_code: Allow the plug-in code in an artifact to run.
     """
@@ -357,8 +360,10 @@ class ServeArgs(StrictModel):
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     feedback_dir: str | None = None
+    feedback_days: Annotated[float, Field(gt=0)] = 7.0
+    remember_decisions: Positive = 100_000
+    decision_log: Artifact | None = None
     log_queries: bool = False
-    remember_decisions: Positive = 10_000
     api_keys: bool = False
     allow_plugin_code: bool = False
     cors: CorsArgs = CorsArgs()

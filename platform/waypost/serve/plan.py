@@ -107,8 +107,10 @@ class Plan(StrictModel):
     listening: Listening = Listening()
     limits: Limits
     feedback_dir: str | None
-    log_queries: bool
+    feedback_days: float = 7.0
     remember_decisions: int
+    decision_log: str | None = None
+    log_queries: bool
     api_keys: bool
     log: LogArgs
 
@@ -199,8 +201,10 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         listening=args.gateway.listening,
         limits=args.limits,
         feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
-        log_queries=args.log_queries,
+        feedback_days=args.feedback_days,
         remember_decisions=args.remember_decisions,
+        decision_log=None if args.decision_log is None else _absolute(args.decision_log, root),
+        log_queries=args.log_queries,
         api_keys=args.api_keys,
         log=args.log,
     )

@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import jsonschema
-import pyarrow.parquet as pq
 import pytest
 
 from support.fake_upstream import Reply
 from support.gateway import COOKING, chat, echo_pool
 from support.gateway import stepping as up
 from support.skipping_loop import skips_waits
+from waypost.feedback import read_rated
 from waypost.testing.steps import tiers_artifact
 
 CHAT = "/v1/chat/completions"
@@ -268,7 +268,7 @@ async def test_an_answer_can_be_rated(artifact, tmp_path):
         reply = await found.client.post(CHAT, chat())
         rating = {"request_id": reply.json()["id"], "rating": 1}
         assert (await found.client.post("/v1/feedback", rating)).json()["model"] == "prover"
-    (row,) = pq.read_table(tmp_path).to_pylist()
+    (row,) = read_rated(tmp_path).requests.values()
     assert (row["decided_model"], row["model_name"]) == ("tiny", "prover")
     assert row["cost_usd"] == pytest.approx(reply.json()["usage"]["waypost"]["cost_usd"])
 

@@ -12,7 +12,6 @@ import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from waypost.contracts.errors import WaypostError
@@ -25,7 +24,7 @@ from waypost.serve.gateway.access import ClientKeys
 from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.cors import allowed, preflight
 from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, problem_of
-from waypost.serve.gateway.feedback import Decisions, FeedbackStore
+from waypost.serve.gateway.feedback import MAX_FEEDBACK_BYTES, Recording
 from waypost.serve.gateway.handler import Answering
 from waypost.serve.gateway.http import (
     Arrivals,
@@ -37,10 +36,8 @@ from waypost.serve.gateway.http import (
 )
 from waypost.serve.gateway.metrics import Metrics
 from waypost.serve.gateway.openapi import document
-from waypost.serve.gateway.reading import read_body
 from waypost.serve.gateway.requests import Call, Parser
 from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps
-from waypost.serve.gateway.schemas import FeedbackBody
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import Plan
 from waypost.serve.prices import told_prices
@@ -53,12 +50,12 @@ Handler = Callable[[Exchange, str], Awaitable[None]]
 class Graph:
     """State of one plan. A changed plan has another; a request keeps the one it began with."""
 
-    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions) -> None:
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, recording: Recording) -> None:
         plan = dispatcher.plan
         self.plan = plan
         self.dispatcher = dispatcher
         self.parser = Parser(plan)
-        self.answering = Answering(plan, dispatcher, metrics, decisions)
+        self.answering = Answering(plan, dispatcher, metrics, recording)
         self.openapi = dumps(document(plan))
 
 
@@ -81,8 +78,6 @@ OPEN_HEADER = "x-waypost-open"
 """Response header of a stopping gateway: number of requests still in flight."""
 
 WITHHELD = "send an API key to read the reason"
-
-MAX_FEEDBACK_BYTES = 64 * 1024
 
 
 class Gateway:
@@ -107,9 +102,9 @@ class Gateway:
         self.metrics = Metrics()
         self._router = router
         self._reach = reach
-        self._decisions = Decisions(plan.remember_decisions)
+        self._recording = Recording(plan)
         dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
-        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        self._graph = Graph(dispatcher, self.metrics, self._recording)
         self._leaving: set[asyncio.Task[None]] = set()
         self.closing = Closing()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
@@ -120,10 +115,6 @@ class Gateway:
             lambda: len(self.dispatcher.circuit.resting()),
         )
         self._keys = keys
-        self._feedback: FeedbackStore | None = None
-        if plan.feedback_dir is not None:
-            folder = Path(plan.feedback_dir)
-            self._feedback = FeedbackStore(folder, keep_queries=plan.log_queries)
         self._handlers: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._admitted(self._chat)},
             "/v1/completions": {"POST": self._admitted(self._completion)},
@@ -141,8 +132,10 @@ class Gateway:
         """Start the engines and routers of this process.
 
         Raises:
-            WaypostError: an engine or a router cannot be loaded.
+            WaypostError: an engine or a router cannot be loaded, or the folder of feedback or
+                decisions cannot be written.
         """
+        await self._recording.start()
         await self.dispatcher.start()
 
     async def close(self) -> None:
@@ -151,6 +144,7 @@ class Gateway:
             leaving.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.dispatcher.close()
+        await self._recording.close()
 
     @property
     def plan(self) -> Plan:
@@ -175,7 +169,8 @@ class Gateway:
             plan, self._router, self._reach, self._failed, earlier, self.metrics.hedge
         )
         await dispatcher.start()
-        self._graph = Graph(dispatcher, self.metrics, self._decisions)
+        self._graph = Graph(dispatcher, self.metrics, self._recording)
+        self._recording.adopt(plan)
         leaving = asyncio.create_task(earlier.leave(dispatcher))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
@@ -319,20 +314,8 @@ class Gateway:
     # -- the other endpoints ------------------------------------------------------------------
 
     async def _rate(self, http: Exchange, request_id: str) -> None:
-        body, _, _ = read_body(FeedbackBody, await self._body(http, MAX_FEEDBACK_BYTES))
-        if self._feedback is None:
-            raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
-        rated = body.request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")
-        remembered = self._decisions.get(rated)
-        if remembered is None:
-            raise Problem(
-                404,
-                f"request_id: not among the latest {self.plan.remember_decisions} answers",
-                param="request_id",
-                code="unknown_request",
-            )
-        await self._feedback.add(rated, remembered, body.rating, body.comment)
-        await http.reply_json({"request_id": rated, "model": remembered.model, "kept": True})
+        raw = await self._body(http, MAX_FEEDBACK_BYTES)
+        await http.reply_json(await self._recording.take(raw, http.headers))
 
     def _listed(self) -> list[dict[str, Any]]:
         head = {"object": "model", "created": 0, "owned_by": "waypost"}

@@ -1,169 +1,252 @@
-"""Keep the latest decisions in memory, and write rated ones to parquet as training data."""
+"""``POST /v1/feedback``, and the records of requests that feedback and the decision log need."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import time
-import uuid
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from waypost.contracts.atomic import replacing
+from waypost.contracts.errors import StorageError, WaypostError
+from waypost.contracts.feedback import FeedbackEvent
 from waypost.contracts.generation import Usage
-from waypost.contracts.records import Decision
+from waypost.feedback import DecisionLog, FeedbackStore, Outcome, Taken
+from waypost.serve.backends.dispatcher import Decided
+from waypost.serve.backends.failures import ExhaustedError
+from waypost.serve.backends.messages import StaleDecisionError
+from waypost.serve.gateway.errors import Problem
+from waypost.serve.gateway.reading import read_body
+from waypost.serve.gateway.requests import Call
+from waypost.serve.gateway.schemas import FeedbackBody, FeedbackItem
+from waypost.serve.plan import Plan
 
-FEEDBACK_SCHEMA = pa.schema(
-    [
-        ("request_id", pa.string()),
-        ("rated_at", pa.timestamp("ms", tz="UTC")),
-        ("decided_at", pa.timestamp("ms", tz="UTC")),
-        ("rating", pa.float32()),
-        ("comment", pa.string()),
-        ("query_id", pa.string()),
-        ("query", pa.string()),
-        ("user_id", pa.string()),
-        ("session_id", pa.string()),
-        ("router", pa.string()),
-        ("router_version", pa.string()),
-        ("decided_model", pa.string()),
-        ("model_name", pa.string()),
-        ("ranking", pa.list_(pa.string())),
-        ("predicted_quality", pa.float32()),
-        ("propensity", pa.float64()),
-        ("lambda", pa.float64()),
-        ("input_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
-        ("cost_usd", pa.float64()),
-    ]
-)
-"""One row for each rating. ``query_id`` is the digest of the text that was routed on, so that its
-embedding can be stored; ``query`` is that text, null unless ``log_queries`` is set. ``rating`` in
-[0, 1] rates ``model_name``, the LLM that answered. ``propensity`` is the probability of
-``decided_model``. A request rated twice has two rows, of which the later counts."""
+MAX_FEEDBACK_BYTES = 1024 * 1024
 
-ROWS_A_FILE = 1_000
+KEY_HEADER = "idempotency-key"
+
+_DAY_S = 86_400.0
+_MAX_ERROR = 500
+_STATUS = {"kept": 200, "unknown": 404, "too_old": 410, "conflict": 409}
+_CODE = {"unknown": "unknown_request", "too_old": "request_too_old", "conflict": "key_conflict"}
+_PARAM = {"conflict": "idempotency_key"}
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """An answered request.
+class Recording:
+    """Keeps what becomes of requests, as far as the plan wants it.
 
-    Attributes:
-        query: The query, with its user.
-        decision: The router's decision.
-        model: The LLM that answered.
-        usage: Tokens of the answer.
-        cost_usd: Dollars of the answer; None where unknown.
-        at: Time in Unix seconds.
+    Args:
+        plan: The graph. A changed plan changes no more than ``exploration``.
     """
 
-    query: dict[str, Any]
-    decision: Decision
-    model: str
-    usage: Usage
-    cost_usd: float | None
-    at: float
+    def __init__(self, plan: Plan) -> None:
+        self._most, self._days = plan.remember_decisions, plan.feedback_days
+        self._store: FeedbackStore | None = None
+        self._log: DecisionLog | None = None
+        if plan.feedback_dir is not None:
+            self._store = FeedbackStore(
+                Path(plan.feedback_dir),
+                keep_queries=plan.log_queries,
+                most=self._most,
+                max_age_s=self._days * _DAY_S,
+            )
+        if plan.decision_log is not None:
+            self._log = DecisionLog(plan.decision_log, keep_queries=plan.log_queries)
+        self.adopt(plan)
 
+    def adopt(self, plan: Plan) -> None:
+        """Tell the log the policy of a changed plan."""
+        if self._log is not None:
+            self._log.exploration = plan.router.policy.exploration
 
-class Decisions:
-    """The latest answered requests by id; the oldest are dropped."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[str, Remembered] = OrderedDict()
-
-    def remember(self, request_id: str, what: Remembered) -> None:
-        """Store an answered request."""
-        self._kept[request_id] = what
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-
-    def get(self, request_id: str) -> Remembered | None:
-        """Return an answered request, or None where it is unknown or dropped."""
-        return self._kept.get(request_id)
-
-
-def query_digest(text: str) -> str:
-    """Return the id of a text; equal texts have equal ids in all files."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-class FeedbackStore:
-    """Writes ratings below a folder; `add` returns when they are on disk.
-
-    Each process writes its own files of up to `ROWS_A_FILE` rows. A file is replaced in one step,
-    so that a reader never sees a partial one.
-    """
-
-    def __init__(self, folder: Path, *, keep_queries: bool) -> None:
-        self._folder = folder
-        self._keep_queries = keep_queries
-        self._rows: list[dict[str, Any]] = []
-        self._path = self._new_path()
-        self._lock = asyncio.Lock()
-        self._added = self._on_disk = 0  # ratings since the start
-
-    async def add(
-        self, request_id: str, what: Remembered, rating: float, comment: str | None
-    ) -> None:
-        """Store one rating.
+    async def start(self) -> None:
+        """Open store and log.
 
         Raises:
-            OSError: it cannot be written.
+            StorageError: one of them cannot be written.
         """
-        self._rows.append(self._row(request_id, what, rating, comment))
-        self._added += 1
-        wanted = self._added
-        async with self._lock:
-            if self._on_disk >= wanted:
-                return  # another waiting call has written it
-            rows, added = self._rows.copy(), self._added
-            await asyncio.to_thread(_write, self._path, rows)
-            self._on_disk = added
-            if len(rows) >= ROWS_A_FILE:
-                del self._rows[: len(rows)]
-                self._path = self._new_path()
+        if self._store is not None:
+            await self._store.start()
+        if self._log is not None:
+            await self._log.start()
 
-    def _new_path(self) -> Path:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        return self._folder / f"feedback-{stamp}-{uuid.uuid4().hex[:8]}.parquet"
+    async def close(self) -> None:
+        """Write all that is pending."""
+        if self._store is not None:
+            await self._store.close()
+        if self._log is not None:
+            await self._log.close()
 
-    def _row(
-        self, request_id: str, what: Remembered, rating: float, comment: str | None
-    ) -> dict[str, Any]:
-        text = what.query["query"]
-        decision = what.decision
-        return {
-            "request_id": request_id,
-            "rated_at": int(time.time() * 1e3),
-            "decided_at": int(what.at * 1e3),
-            "rating": rating,
-            "comment": comment,
-            "query_id": query_digest(text),
-            "query": text if self._keep_queries else None,
-            "user_id": what.query.get("user_id"),
-            "session_id": what.query.get("session_id"),
-            "router": decision.router,
-            "router_version": decision.router_version,
-            "decided_model": decision.model,
-            "model_name": what.model,
-            "ranking": list(decision.ranking),
-            "predicted_quality": decision.quality.get(what.model),
-            "propensity": decision.propensity,
-            "lambda": decision.lam,
-            "input_tokens": what.usage.input_tokens,
-            "output_tokens": what.usage.output_tokens,
-            "cost_usd": what.cost_usd,
+    def keep(self, outcome: Outcome) -> None:
+        """Keep what became of a request."""
+        if self._store is not None and outcome.model is not None:
+            self._store.remember(outcome)
+        if self._log is not None:
+            self._log.add(outcome)
+
+    async def take(self, raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Take the body of ``POST /v1/feedback``; return the answer's once events are on disk.
+
+        Raises:
+            Problem: the body is wrong, or its single event is not kept.
+        """
+        body, _, _ = read_body(FeedbackBody, raw)
+        if self._store is None:
+            raise Problem(404, "feedback is not kept here: set feedback_dir", code="no_feedback")
+        single = body.events is None
+        items = [body] if body.events is None else body.events
+        if not single and (body.model_fields_set - {"events"}):
+            raise _wrong("events", "beside it no other field is allowed")
+        header = headers.get(KEY_HEADER)
+        if not single and header is not None:
+            raise _wrong(KEY_HEADER, "with events each has its own idempotency_key")
+        events = [
+            read_event(item, "" if single else f"events[{i}].", header)
+            for i, item in enumerate(items)
+        ]
+        try:
+            taken = await self._store.add(events)
+        except StorageError:
+            # its message names a path of this machine; it is in the log
+            message = "feedback cannot be written now; send it again"
+            raise Problem(
+                503, message, code="feedback_unavailable", headers={"retry-after": "1"}
+            ) from None
+        if single:
+            if taken[0].status != "kept":
+                raise self._problem(taken[0])
+            return _kept(taken[0])
+        return {"events": [self._told(each) for each in taken]}
+
+    def _told(self, taken: Taken) -> dict[str, Any]:
+        if taken.status == "kept":
+            return {"status": int(HTTPStatus.OK), **_kept(taken)}
+        problem = self._problem(taken)
+        return {"status": problem.status, "request_id": taken.request_id, **problem.body}
+
+    def _problem(self, taken: Taken) -> Problem:
+        told = {
+            "unknown": f"request_id: not among the latest {self._most} answers of this machine",
+            "too_old": f"request_id: was answered more than {self._days:g} days ago",
+            "conflict": "idempotency_key: came with another event before; send a new key",
         }
+        param = _PARAM.get(taken.status, "request_id")
+        return Problem(
+            _STATUS[taken.status], told[taken.status], param=param, code=_CODE[taken.status]
+        )
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA), partial)
+def _kept(taken: Taken) -> dict[str, Any]:
+    return {
+        "request_id": taken.request_id,
+        "model": taken.model,
+        "kept": True,
+        "replaced": taken.replaced,
+    }
+
+
+def _wrong(param: str, message: str) -> Problem:
+    return Problem(400, f"{param}: {message}", param=param, code="invalid_feedback")
+
+
+def read_event(item: FeedbackItem, where: str, key: str | None = None) -> FeedbackEvent:
+    """Return the event of a body.
+
+    Args:
+        item: The body, or one of its events.
+        where: Path of the item, for messages.
+        key: Idempotency key of the header.
+
+    Raises:
+        Problem: 400, naming what lacks.
+    """
+    given = item.model_dump(exclude={"comment", "events"}, exclude_none=True)
+    if item.request_id is None:
+        raise _wrong(f"{where}request_id", "is missing")
+    for name in ("request_id", "other_request_id"):
+        if name in given:
+            given[name] = given[name].removeprefix("chatcmpl-").removeprefix("cmpl-")
+    values = [name for name in ("rating", "preference", "verdict") if name in given]
+    if len(values) != 1:
+        message = "expected one of rating, preference and verdict"
+        raise _wrong(f"{where}rating", f"{message}; found {' and '.join(values) or 'none'}")
+    given.setdefault("kind", values[0])
+    if item.comment is not None:
+        if item.reason is not None:
+            raise _wrong(f"{where}comment", "is the older name of reason; send one of them")
+        given["reason"] = item.comment
+    if key is not None:
+        if item.idempotency_key not in (None, key):
+            raise _wrong(f"{where}idempotency_key", f"differs from the header {KEY_HEADER}")
+        given["idempotency_key"] = key
+    try:
+        return FeedbackEvent(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(map(str, first["loc"])) or "other_request_id"
+        raise _wrong(f"{where}{param}", first["msg"].removeprefix("Value error, ")) from None
+
+
+class Record:
+    """What becomes of one request; the first of `end` and `fail` counts.
+
+    Args:
+        recording: Keeps it.
+        call: The call.
+        decided: Its decision.
+        begin: ``time.perf_counter`` at the arrival of the request.
+    """
+
+    __slots__ = ("_call", "_decided", "_ended", "_recording", "begin")
+
+    def __init__(self, recording: Recording, call: Call, decided: Decided, begin: float) -> None:
+        self._recording, self._call, self._decided = recording, call, decided
+        self._ended = False
+        self.begin = begin
+
+    def end(
+        self,
+        model: str | None,
+        attempts: int = 0,
+        usage: Usage | None = None,
+        cost_usd: float | None = None,
+        finish_reason: str | None = None,
+        failed: frozenset[str] | tuple[str, ...] = (),
+        error: str | None = None,
+    ) -> None:
+        """Keep the outcome; see `Outcome`."""
+        if self._ended:
+            return
+        self._ended = True
+        self._recording.keep(
+            Outcome(
+                request_id=self._call.request_id,
+                at=time.time(),
+                query=self._call.query,
+                decision=self._decided.decision,
+                decision_s=self._decided.seconds,
+                model=model,
+                attempts=attempts,
+                failed=sorted(failed) if failed else (),
+                usage=usage,
+                cost_usd=cost_usd,
+                seconds=time.perf_counter() - self.begin,
+                finish_reason=finish_reason,
+                error=error,
+            )
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Keep that there is no answer. A decision that is made again is not kept."""
+        if isinstance(error, StaleDecisionError):
+            return
+        failures = error.failures if isinstance(error, ExhaustedError) else ()
+        told = str(error)[:_MAX_ERROR] if isinstance(error, WaypostError) else ""
+        self.end(
+            None,
+            len(failures),
+            failed=frozenset(failure.model for failure in failures),
+            error=f"{type(error).__name__}: {told}" if told else type(error).__name__,
+        )

@@ -22,7 +22,7 @@ from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.hedging import Hedged
 from waypost.serve.gateway.errors import engine_problem
-from waypost.serve.gateway.feedback import Decisions, Remembered
+from waypost.serve.gateway.feedback import Record, Recording
 from waypost.serve.gateway.http import Exchange
 from waypost.serve.gateway.metrics import Metrics
 from waypost.serve.gateway.requests import Call
@@ -47,16 +47,16 @@ class Answering:
         plan: The graph.
         dispatcher: Decides and calls LLMs.
         metrics: Counters to update.
-        decisions: Store of answered requests.
+        recording: Keeps what becomes of requests.
     """
 
     def __init__(
-        self, plan: Plan, dispatcher: Dispatcher, metrics: Metrics, decisions: Decisions
+        self, plan: Plan, dispatcher: Dispatcher, metrics: Metrics, recording: Recording
     ) -> None:
         self._plan = plan
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._decisions = decisions
+        self._recording = recording
         self._models = {model.name: model for model in plan.models}
         self._ignored: dict[str, Callable[[GenerateRequest], tuple[str, ...]]] = {}
         self._plain: set[str] = set()  # LLMs whose engines follow the usual rule
@@ -79,22 +79,25 @@ class Answering:
         decided = await self._decide(http, call)
         in_steps = self._dispatcher.takes_steps(call)
         write = self._in_steps if in_steps else self._by_ranking
+        record = Record(self._recording, call, decided, begin)
         try:
-            await write(http, call, decided, form, begin)
-        except ExhaustedError as error:
-            http.extra_headers["x-waypost-attempts"] = len(error.failures)
+            await write(http, call, decided, form, record)
+        except BaseException as error:
+            if isinstance(error, ExhaustedError):
+                http.extra_headers["x-waypost-attempts"] = len(error.failures)
+            record.fail(error)
             raise
 
     async def _by_ranking(
-        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], record: Record
     ) -> None:
         if not call.stream:
-            await self._whole(http, call, decided, form)
+            await self._whole(http, call, decided, form, record)
             return
         opened = await self._dispatcher.open(call, decided.decision)
         self._tell(http, call, decided, opened.model, opened.attempts)
         self._tell_why(http, decided, opened)
-        await self._stream(http, call, decided, opened, form, begin)
+        await self._stream(http, call, decided, opened, form, record)
 
     def _tell_why(self, http: Exchange, decided: Decided, found: Opened | Whole) -> None:
         """Tell why the LLM that the router chose does not answer, or says nothing."""
@@ -105,13 +108,14 @@ class Answering:
             http.extra_headers["x-waypost-reason"] = reason
 
     async def _whole(
-        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat]
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], record: Record
     ) -> None:
         found = await self._dispatcher.whole(call, decided.decision)
         self._tell(http, call, decided, found.model, found.attempts)
         self._tell_why(http, decided, found)
         usages = {i: answer.usage for i, answer in enumerate(found.answers)}
-        told = self._account(call, decided, found, usages)
+        ends = [answer.finish_reason for answer in found.answers]
+        told = self._account(call, decided, found, usages, record, _only(ends))
         if found.hedged is not None:
             told["waypost"]["hedge"] = self._hedge(found.hedged)
         http.extra_headers["x-waypost-actual-cost-usd"] = _shown(told["waypost"]["cost_usd"])
@@ -133,32 +137,34 @@ class Answering:
         decided: Decided,
         opened: Opened,
         form: type[ChatFormat],
-        begin: float,
+        record: Record,
     ) -> None:
         writer = form(call.request_id, opened.model, tell_usage=call.include_usage)
         usages: dict[int, Usage] = {}
+        ends: list[str | None] = []
         try:
             async with aclosing(opened.pieces) as lists:
                 async for pieces in lists:
                     if not http.begun:
-                        self._metrics.first_token(opened.model, time.perf_counter() - begin)
+                        self._metrics.first_token(opened.model, time.perf_counter() - record.begin)
                         await http.begin_events()
                     for index, chunk in pieces:
                         if chunk.usage is not None:
                             usages[index] = chunk.usage
+                            ends.append(chunk.finish_reason)
                     await http.event(b"".join(writer.events(i, chunk) for i, chunk in pieces))
             if len(usages) < len(call.requests):
                 raise EngineServerError("the answer ended without its last part")
         except EngineError as error:
             await self._break_off(http, opened.model, error)
-            self._account(call, decided, opened, usages)
+            self._account(call, decided, opened, usages, record, error=error)
             return
-        told = self._account(call, decided, opened, usages)
+        told = self._account(call, decided, opened, usages, record, _only(ends))
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
     async def _in_steps(
-        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], begin: float
+        self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], record: Record
     ) -> None:
         """Write the answer of an episode.
 
@@ -181,7 +187,7 @@ class Answering:
         async def passed(model: str, attempts: int, chunks: Sequence[Chunk]) -> None:
             nonlocal writer
             if writer is None:
-                self._metrics.first_token(model, time.perf_counter() - begin)
+                self._metrics.first_token(model, time.perf_counter() - record.begin)
                 writer = writing(model)
                 await begin_events(model, attempts)
             await http.event(b"".join([writer.events(0, chunk) for chunk in chunks]))
@@ -201,13 +207,13 @@ class Answering:
             )
         except BrokenOffError as broken:
             await self._break_off(http, broken.model, broken.error)
-            self._remember(call, decided, broken.model, Usage(), None)
+            record.end(broken.model, error=f"{type(broken.error).__name__}: {broken.error}")
             return
         finally:
             over = True
         self._metrics.episode(decided.decision.router, ended.result.ended_by)
         usage, cost = ended.answer.usage, ended.cost_usd
-        self._remember(call, decided, ended.model, usage, cost)
+        record.end(ended.model, ended.attempts, usage, cost, ended.answer.finish_reason)
         told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
         told["waypost"] |= ended.told()
         if not call.stream:
@@ -282,7 +288,14 @@ class Answering:
         return () if plain else self._ignored[model](request)
 
     def _account(
-        self, call: Call, decided: Decided, opened: Opened | Whole, usages: Mapping[int, Usage]
+        self,
+        call: Call,
+        decided: Decided,
+        opened: Opened | Whole,
+        usages: Mapping[int, Usage],
+        record: Record,
+        finish_reason: str | None = None,
+        error: EngineError | None = None,
     ) -> dict[str, Any]:
         """Count an answer, keep it for feedback, and return its usage as sent to the client.
 
@@ -292,15 +305,10 @@ class Answering:
         usage = add(usages)
         cost = self._dispatcher.cost_usd(opened.model, usage)
         self._metrics.usage(opened.model, usage, cost)
-        self._remember(call, decided, opened.model, usage, cost)
+        why = None if error is None else f"{type(error).__name__}: {error}"
+        record.end(opened.model, opened.attempts, usage, cost, finish_reason, opened.failed, why)
         told = told_usage(usages, call.n)
         return self._usage(call, decided, opened.model, opened.attempts, told, cost)
-
-    def _remember(
-        self, call: Call, decided: Decided, model: str, usage: Usage, cost_usd: float | None
-    ) -> None:
-        what = Remembered(call.query, decided.decision, model, usage, cost_usd, time.time())
-        self._decisions.remember(call.request_id, what)
 
     def _usage(
         self,
@@ -330,6 +338,7 @@ class Answering:
             WaypostError: the call cannot be decided.
         """
         decided = await self._decide(http, call)
+        Record(self._recording, call, decided, time.perf_counter() - decided.seconds).end(None)
         http.extra_headers["x-waypost-model"] = decided.decision.model
         await http.reply_json(
             {
@@ -367,6 +376,10 @@ def reason_of_an_empty_answer(opened: Opened | Whole) -> str:
     others = ", ".join(sorted(opened.failed))
     asked = f"{opened.model} said nothing, and neither did {others}" if others else opened.model
     return f"{asked}; its empty answer is told" if others else f"{asked} said nothing"
+
+
+def _only(ends: Sequence[str | None]) -> str | None:
+    return ends[0] if len(ends) == 1 else None
 
 
 def _shown(value: float | None) -> str | None:

@@ -110,10 +110,10 @@ def _paths(plan: Plan) -> dict[str, Any]:
             plan,
         ),
         "/v1/feedback": _post(
-            "Rate an answer.",
+            "Say how good one or several answers are.",
             FeedbackBody,
-            success("kept", {_JSON: ref("Kept")}),
-            (*_READ, "404"),
+            success("kept", {_JSON: {"anyOf": [ref("Kept"), ref("KeptEvents")]}}),
+            (*_READ, "404", "409", "410", "503"),
             plan,
         ),
         "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),

@@ -140,6 +140,21 @@ _DELTA = _open(
     optional=("role", "content", "refusal", *_SAID),
 )
 
+_KEPT: dict[str, Any] = {
+    "request_id": _TEXT,
+    "model": _TEXT,
+    "kept": {"const": True},
+    "replaced": {"type": "boolean", "description": "whether it replaces an earlier event"},
+}
+_KEPT_EVENT = _closed({"status": {"const": 200}, **_KEPT})
+_REFUSED_EVENT = _closed(
+    {
+        "status": {"enum": [404, 409, 410]},
+        "request_id": _TEXT,
+        "error": {"type": "object", "description": "as in Error"},
+    }
+)
+
 SCHEMAS: dict[str, Any] = {
     "Error": _closed(
         {
@@ -210,7 +225,8 @@ SCHEMAS: dict[str, Any] = {
             "characters": _COUNT,
         }
     ),
-    "Kept": _closed({"request_id": _TEXT, "model": _TEXT, "kept": {"const": True}}),
+    "Kept": _closed(_KEPT),
+    "KeptEvents": _closed({"events": _list({"anyOf": [_KEPT_EVENT, _REFUSED_EVENT]})}),
     "Model": _closed(
         {
             "id": _TEXT,
@@ -269,13 +285,16 @@ _WHAT = {
     "401": "a key is asked for and this is none",
     "404": "no such model or request id",
     "408": "the body did not arrive in time",
+    "409": "the idempotency key came with another event",
+    "410": "the request was answered too long ago",
     "413": "the body is too long",
     "415": "the body is compressed, or is said not to be JSON",
     "429": "overloaded: retry after the time given",
     "431": "the headers are too long",
     "500": "a fault of the gateway's own, told by the request's id alone",
     "502": "no model of the ranking answered",
-    "503": "the router cannot be reached, models still load, or the server is stopping",
+    "503": "the router cannot be reached, models still load, the server is stopping, or "
+    "feedback cannot be written",
     "504": "no model answered in time",
 }
 _SECONDS = {"required": True, "schema": {"type": "integer", "minimum": 1}}

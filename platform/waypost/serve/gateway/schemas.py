@@ -255,17 +255,57 @@ class RouteBody(ChatFields):
         return self
 
 
-class FeedbackBody(Body):
-    """Body of ``POST /v1/feedback``."""
+EventId = Annotated[str, Field(min_length=1, max_length=200)]
 
-    request_id: Name
-    """``x-waypost-request-id`` of the answer, or the answer's ``id``."""
 
-    rating: float = Field(ge=0, le=1)
+class FeedbackItem(Body):
+    """One event: a rating, a preference between two answers, or a verdict."""
+
+    request_id: EventId | None = None
+    """``x-waypost-request-id`` of the answer, or the answer's ``id``; of a preference the left
+    one."""
+
+    other_request_id: EventId | None = None
+    """Of a preference: the right answer."""
+
+    kind: Literal["rating", "preference", "verdict"] | None = None
+    """By default the kind of the value that is given."""
+
+    rating: Annotated[float, Field(ge=0, le=1)] | None = None
     """0 is useless, 1 is perfect; map stars to it before sending."""
 
-    comment: str | None = Field(default=None, max_length=4_000)
-    """Kept beside the rating."""
+    preference: Literal["left", "right", "tie", "both_bad"] | None = None
+
+    verdict: (
+        Literal["good_fit", "underpowered", "overpowered", "wrong", "refused", "format"] | None
+    ) = None
+
+    source: Literal["user", "judge", "test", "tool"] = "user"
+    """Who says it."""
+
+    user_id: EventId | None = None
+    """By default the user of the request."""
+
+    reason: str | None = Field(default=None, max_length=10_000)
+    """Kept beside the value."""
+
+    comment: str | None = Field(default=None, max_length=10_000)
+    """Older name of ``reason``."""
+
+    idempotency_key: EventId | None = None
+    """Events of one key are one event; the header ``idempotency-key`` says the same."""
+
+    time: Annotated[float, Field(ge=0)] | None = None
+    """Unix seconds when it was said, at most now; by default now."""
+
+
+class FeedbackBody(FeedbackItem):
+    """Body of ``POST /v1/feedback``: one event, or a list of them."""
+
+    events: (
+        Annotated[list[FeedbackItem], Field(min_length=1, max_length=100, fail_fast=True)] | None
+    ) = None
+    """Several events, each answered for itself."""
 
 
 UNSUPPORTED = {
