@@ -84,6 +84,8 @@ class GatewayNode:
         # Serve awaits this before it ends a replica gracefully
         if entrance := getattr(self, "_entrance", None):
             await entrance.close()
+        if gateway := getattr(self, "_gateway", None):
+            await gateway.close_records()
 
 
 class RouterNode:

@@ -51,7 +51,7 @@ CHECKS = [
 
 REFUSED = {
     "too_many", "not_allowed", "budget_too_low", "text_only", "no_model_allowed", "unknown_request",
-    "model_not_found", "int_type", "number_too_large",
+    "model_not_found", "int_type", "number_too_large", "invalid_feedback",
 }  # fmt: skip
 """Why a request may be refused that fits its schema: what one field asks another forbids, 1.0 is
 an integer to JSON Schema alone, and free-form fields are bounded in words only."""

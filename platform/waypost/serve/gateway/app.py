@@ -144,6 +144,10 @@ class Gateway:
             leaving.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.dispatcher.close()
+        await self.close_records()
+
+    async def close_records(self) -> None:
+        """Write the feedback and decisions that wait in memory; further ones are lost."""
         await self._recording.close()
 
     @property
