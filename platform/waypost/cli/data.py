@@ -9,6 +9,7 @@ import click
 
 from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_describe import describe
+from waypost.cli.data_feedback import export_votes, forget, from_feedback, import_votes
 from waypost.cli.data_run import responses, run
 from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bars
@@ -286,5 +287,5 @@ def users(source: Path, target: Path, as_json: bool, **options: Any) -> None:
     click.echo(f"wrote {target}")
 
 
-for one in (run, responses, describe):
+for one in (run, responses, describe, from_feedback, forget, import_votes, export_votes):
     command.add_command(one)
