@@ -20,6 +20,8 @@ PAPERS = {
     "2505.12601": "When simple kNN beats complex learned routers",
     "2506.09033": "Router-R1",
     "2508.12631": "Avengers-Pro",
+    "2511.08590": "GMTRouter",
+    "2511.16883": "PersonalizedRouter",
 }
 """Names of the papers that routers cite, by arXiv number."""
 

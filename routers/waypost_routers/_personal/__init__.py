@@ -1,0 +1,1 @@
+"""Personal routing: vectors of answers, states of users, and their training."""
