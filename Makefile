@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-long test-environments \
     soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables tuned-table \
-    rounds-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    rounds-table personal-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -135,6 +135,12 @@ tuned-table: env ## the table of tuned routers beside their defaults (40 minutes
 # The same command continues an interrupted run, too: runs/rounds keeps every answer.
 rounds-table: env ## multi-round routers on questions of two facts, with three local LLMs (40 minutes)
 	$(VENV)/bin/waypost bench rounds --insert docs/results/rounds.md:bench-rounds
+
+personal-table: env ## personal routers on made-up users, beside other ways of using feedback (10 minutes)
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/mmlu_pro \
+	    --plot docs/images/personal.png --insert docs/results/personal.md:personal-mmlu-pro
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/llmrouter_example \
+	    --insert docs/results/personal.md:personal-example
 
 # mypy takes one core; the others run beside it
 check: env ## lint, types, import rules, configs, manifests, layout, docs

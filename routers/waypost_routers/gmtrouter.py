@@ -8,7 +8,7 @@ from waypost_routers._personal.model import Ops, Turns, Values, expected
 from waypost_routers._personal.router import PersonalScoreRouter
 from waypost_routers._personal.training import Shapes
 
-ROUNDS = 8
+ROUNDS = 6
 """Rounds of message passing."""
 
 
@@ -16,7 +16,7 @@ class GmtRouter(PersonalScoreRouter):
     """A graph network over users, sessions, questions, LLMs and what users said of answers.
 
     The method is GMTRouter (arXiv 2511.08590). A turn of a session joins a question, one or two
-    LLMs, and the user's rating or preference. In each of three rounds every visible turn sends the
+    LLMs, and the user's rating or preference. In each of six rounds every visible turn sends the
     user a message: the answer's vector (for a preference, the difference of both), times what the
     user said less what was expected of this user until then. Attention of the user's state to the
     turn weighs the message. The messages are summed over the sessions, shrunk by n / (n + n0), and

@@ -69,10 +69,10 @@ class PersonalScoreRouter(CalibratedRouter):
     def __init__(
         self,
         width: int = 32,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.005,
         weight_decay: float = 0.01,
-        half: float = 1.0,
-        steps: int = 400,
+        half: float = 2.0,
+        steps: int = 150,
         seed: int = 0,
     ) -> None:
         self.width = width

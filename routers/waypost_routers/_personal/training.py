@@ -41,7 +41,7 @@ VISIBLE = (0, 1, 2, 3, 5, 10, 20)
 
 DEFAULT_STEPS = 100
 
-SIZES = (0.5, 0.3, 0.6)
+SIZES = (0.4, 0.2, 0.5)
 """Initial sizes of the vectors of outcomes, of LLMs and of families."""
 
 ENCODER_RATE = 0.3
