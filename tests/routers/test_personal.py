@@ -49,7 +49,7 @@ def data():
 
 @pytest.fixture(scope="module", params=ROUTERS)
 def router(request, data):
-    made = make_router(request.param, {"steps": 150, "width": 16}).fit(data)
+    made = make_router(request.param, {"steps": 150, "width": 16, "half": 1.0}).fit(data)
     made.encoder = make_encoder(ENCODER_ID)
     return made
 

@@ -71,7 +71,7 @@ class PersonalScoreRouter(CalibratedRouter):
         width: int = 32,
         learning_rate: float = 0.005,
         weight_decay: float = 0.01,
-        half: float = 2.0,
+        half: float = 5.0,
         steps: int = 150,
         seed: int = 0,
     ) -> None:
