@@ -166,8 +166,12 @@ class _Learner:
         self._event = self._events((outcomes - self._centre) / self._spread)
         mine = [part for key, part in self._values.items() if key in self._shapes]
         rest = [part for key, part in self._values.items() if key not in self._shapes]
+        groups: list[dict[str, Any]] = [
+            {"params": rest},
+            {"params": mine, "lr": ENCODER_RATE * how.learning_rate},
+        ]
         self._optimizer = torch.optim.AdamW(
-            [{"params": rest}, {"params": mine, "lr": ENCODER_RATE * how.learning_rate}],
+            groups,
             lr=how.learning_rate,
             weight_decay=how.weight_decay,
         )
