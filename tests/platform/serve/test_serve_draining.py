@@ -72,6 +72,20 @@ async def test_a_request_on_an_idle_connection_is_answered_once_more(artifact):
         writer.close()
 
 
+async def test_a_connection_whose_stream_had_begun_takes_one_more_request(artifact):
+    async with listening(artifact, pool=paced(20)) as server:
+        reader, writer = await ask(server, body(stream=True))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"connection: close" not in head
+        draining = asyncio.create_task(server.server.drain(60))
+        await reader.readuntil(b"[DONE]\n\n\r\n0\r\n\r\n")
+        writer.write(body())
+        reply = await read_reply(reader)
+        assert (reply.status, reply.header("connection")) == (200, "close")
+        await asyncio.wait_for(draining, 30)
+        writer.close()
+
+
 async def test_what_is_not_finished_in_time_ends_as_by_a_stop(artifact):
     async with listening(artifact, pool=paced(10_000)) as server:
         stream, of_stream = await ask(server, body(stream=True))

@@ -68,9 +68,13 @@ class Wire(HttpToolsProtocol):
             self.transport.close()
 
     def leave(self) -> None:
-        """Tell the client with the next answer that it is the last one on this connection."""
+        """Tell the client with the next head of an answer that it is the last one here.
+
+        Where a head was sent already, the client counts on the connection: one more request is
+        answered on it.
+        """
         self._leaving = True
-        if self._answering():
+        if self._answering() and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def end_if_idle(self, since: float) -> None:
