@@ -17,6 +17,9 @@ from waypost.contracts.errors import EngineRequestError, WeightsError
 from waypost.contracts.generation import GenerateRequest
 from waypost.engines.calls import content_text
 
+_ROLES = {"developer": "system"}
+"""Roles that chat templates do not know, and those that mean the same."""
+
 _UNBOUNDED = 1 << 30
 """Context of a model whose positions have no bound (recurrent ones, ALiBi)."""
 
@@ -101,8 +104,9 @@ class ModelText:
                 f"{self.name} has no chat template: it takes prompts (/v1/completions) only"
             )
         messages = [
-            {**message, "content": content_text(message.get("content"))}
+            {**message, "role": _ROLES.get(role, role), "content": content_text(content)}
             for message in request.messages or []
+            for role, content in [(message.get("role"), message.get("content"))]
         ]
         try:
             text: str = self._tokenizer.apply_chat_template(

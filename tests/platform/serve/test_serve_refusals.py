@@ -140,7 +140,7 @@ async def test_what_is_no_json_object_is_400(client, path, raw):
         ({"waypost": {"allowed_models": []}}, "waypost.allowed_models"),
         ({"waypost": {"max_cost_usd": 0}}, "waypost.max_cost_usd"),
         ({"waypost": {"extra": {"top_k": 2**70}}}, "waypost.extra.top_k"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 21}, "top_logprobs"),
         ({"modalities": ["audio"]}, "modalities[0]"),
         ({"functions": []}, "functions"),
         ({"temprature": 1}, "temprature"),
@@ -258,7 +258,7 @@ async def test_a_compressed_body_is_415(client):
 
 
 async def test_a_completion_refuses_what_it_cannot_do(client):
-    for field, value in (("echo", True), ("best_of", 2), ("suffix", "x"), ("logprobs", 1)):
+    for field, value in (("echo", True), ("best_of", 2), ("suffix", "x"), ("logprobs", 6)):
         reply = await client.post("/v1/completions", {"prompt": "a", field: value})
         is_error(reply, 400, field)
     is_error(await client.post("/v1/completions", {"prompt": [1, 2]}), 400, "prompt[0]")

@@ -30,6 +30,22 @@ def test_the_deltas_of_a_tool_call_are_joined_by_their_index():
     ]
 
 
+def test_an_event_has_one_delta_of_one_call():
+    # some clients read the first delta of an event only
+    deltas = (
+        {"index": 0, **CALL},
+        {"index": 0, "function": {"arguments": ": "}},
+        {"index": 1, "id": "c2", "function": {"name": "sub", "arguments": ""}},
+        {"index": 0, "function": {"arguments": "1}"}},
+    )
+    writer = ChatFormat("r", "m")
+    found = events(writer.events(0, Chunk("hm", deltas)))
+    told = [event["choices"][0]["delta"] for event in found[1:]]
+    whole = {"name": "add", "arguments": '{"a": 1}'}
+    assert told[0] == {"tool_calls": [{"index": 0, **CALL, "function": whole}], "content": "hm"}
+    assert told[1:] == [{"tool_calls": [deltas[2]]}]
+
+
 def test_whole_tool_calls_without_an_index_stay_apart():
     assert [call["id"] for call in joined_tool_calls([CALL, {**CALL, "id": "c2"}])] == ["c1", "c2"]
 

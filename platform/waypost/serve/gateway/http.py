@@ -177,7 +177,12 @@ class Exchange:
         self.method: str = scope["method"]
         root = scope.get("root_path", "")
         path: str = scope["path"]
-        self.path = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        path = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        if "//" in path or path.endswith(
+            "/"
+        ):  # a base URL that was written with a slash at its end
+            path = "/" + "/".join(part for part in path.split("/") if part)
+        self.path = path
         self.status = 0
         self.extra_headers: dict[str, object] = {}
         self.direct = DIRECT in scope

@@ -78,6 +78,8 @@ class Parser:
         call = self._target(body, headers, request_id, query, _has_parts(data["messages"]))
         common = self._common(body, data, unknown)
         tools = {key: data[key] for key in ("tools", "tool_choice") if data.get(key) is not None}
+        if not body.tools:
+            _drop_void(tools, common["extra"])
         ids = self._ids(request_id, body.n or 1)
         requests = [
             GenerateRequest(id_, messages=data["messages"], **_seeded(common, i), **tools)
@@ -159,7 +161,7 @@ class Parser:
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
             "allowed_models": allowed,
-            "user_id": extras.user_id or body.user,
+            "user_id": extras.user_id or body.user or None,
             "session_id": extras.session_id,
         }
         query.update((key, value) for key, value in fields.items() if value is not None)
@@ -201,6 +203,8 @@ class Parser:
         asked = _asked_tokens(body)
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
+        if extra.get("logprobs") is False:  # the neutral value: nothing that an LLM could leave out
+            del extra["logprobs"]
         if self._plan.unknown_fields == "pass":
             extra |= unknown
         if body.waypost is not None:
@@ -243,6 +247,14 @@ class Parser:
             dropped=tuple(unknown) if self._plan.unknown_fields == "drop" else (),
             asked_tokens=_asked_tokens(body),
         )
+
+
+def _drop_void(tools: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Drop what means nothing without a tool, and what upstreams refuse then."""
+    tools.pop("tools", None)  # an empty list
+    if tools.get("tool_choice") in ("auto", "none"):
+        del tools["tool_choice"]
+    extra.pop("parallel_tool_calls", None)
 
 
 def _asked_tokens(body: Generation) -> tuple[str, int] | None:

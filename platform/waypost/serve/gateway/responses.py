@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from waypost.contracts.generation import Answer, Chunk, Usage, total
+from waypost.contracts.generation import Answer, Chunk, Usage, joined_fields, total
 
 DONE = b"data: [DONE]\n\n"
 EVENT_CHARACTERS = 64
@@ -87,6 +87,15 @@ def joined_tool_calls(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 _BODIES = frozenset({"index", "function", "custom"})
 
 
+def one_each(deltas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join the tool-call deltas that came at once into one for each index."""
+    calls: dict[Any, dict[str, Any]] = {}
+    for place, delta in enumerate(deltas):
+        index = delta.get("index", f"whole {place}")
+        calls[index] = joined_fields(calls[index], delta) if index in calls else delta
+    return list(calls.values())
+
+
 def chunked(answer: Answer) -> Iterator[Chunk]:
     """Cut a whole answer into the chunks of a stream, of `EVENT_CHARACTERS` each."""
     for begin in range(0, len(answer.reasoning), EVENT_CHARACTERS):
@@ -161,7 +170,11 @@ class ChatFormat:
             written = self._first(index, chunk)
         extra = chunk.extra or None
         if chunk.says_something:
-            written += self._event(index, self._content(chunk), None, extra)
+            calls = [] if len(chunk.tool_calls) < 2 else one_each(chunk.tool_calls)
+            first = replace(chunk, tool_calls=tuple(calls[:1])) if calls else chunk
+            written += self._event(index, self._content(first), None, extra)
+            for call in calls[1:]:  # some clients read the first call of an event only
+                written += self._event(index, b'"delta":' + dumps({"tool_calls": [call]}), None)
             extra = None
         if chunk.finish_reason is not None:
             reason = _FINISH.get(chunk.finish_reason, chunk.finish_reason)

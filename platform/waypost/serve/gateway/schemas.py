@@ -185,7 +185,7 @@ class Generation(Body):
     seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED)
     waypost: Extras | None = None
 
-    user: Name | None = None
+    user: Annotated[str, Field(max_length=256)] | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
@@ -214,8 +214,8 @@ class ChatFields(Generation):
     web_search_options: dict[str, Any] | None = None
 
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     audio: None = None
     functions: None = None
     function_call: None = None
@@ -235,7 +235,7 @@ class CompletionBody(Generation):
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
     suffix: None = None
-    logprobs: None = None
+    logprobs: int | None = Field(default=None, ge=0, le=5)
 
 
 class RouteBody(ChatFields):
@@ -309,8 +309,6 @@ class FeedbackBody(FeedbackItem):
 
 
 UNSUPPORTED = {
-    "logprobs": "log probabilities are not returned by this gateway",
-    "top_logprobs": "log probabilities are not returned by this gateway",
     "modalities": 'answers are text; expected ["text"]',
     "audio": "answers are text",
     "functions": "is the old form of tools; send tools",
