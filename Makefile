@@ -4,7 +4,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu system run test test-long test-environments \
+.PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables tuned-table \
     rounds-table personal-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
@@ -53,6 +53,15 @@ ENVIRONMENT_PARTS := pyproject.toml requirements/make_environment.sh requirement
     $(ENVIRONMENT_PARTS) | system env
 	@sh requirements/make_environment.sh $(patsubst .venv-%/.waypost-ready,%,$@)
 
+env-clients: .venv-clients/.waypost-ready ## set up .venv-clients: clients of OpenAI's API, Python and Node
+
+.venv-clients/.waypost-ready: requirements/clients.txt requirements/clients_node/package.json \
+    requirements/make_clients.sh requirements/uv_sources.sh | env
+	@sh requirements/make_clients.sh
+
+clients-table: env env-clients ## run the clients against the gateway and write the table of docs/clients.md
+	@PYTHONPATH=tests $(PY) -P tests/support/clients.py docs/clients.md
+
 system: ## install the Debian packages that set-up and tests need, where missing
 	@sh requirements/system.sh
 
@@ -71,6 +80,9 @@ test-long: system env test-environments ## run the long trials that `make test` 
 test-environments: system env
 ifneq ($(filter engine e2e rl,$(or $(TIERS),engine)),)
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going env-router-r1-cpu .try-vllm-cpu
+endif
+ifneq ($(filter e2e,$(or $(TIERS),e2e)),)
+	@$(MAKE) --no-print-directory env-clients
 endif
 
 .PHONY: .try-vllm-cpu
