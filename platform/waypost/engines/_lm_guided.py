@@ -66,7 +66,9 @@ def asked_schema(request: GenerateRequest, setting: ResponseFormat, name: str) -
             status=400,
         )
     if kind == "json_object":
-        return {"type": "object"}
+        # older clients and servers (Together's, llama.cpp's) have the schema beside the type
+        beside = asked.get("schema")
+        return beside if isinstance(beside, dict) else {"type": "object"}
     given = asked.get("json_schema")
     if not isinstance(given, dict):
         raise _refused(f"{_FORMAT}.json_schema: expected an object with name and schema")

@@ -106,7 +106,7 @@ class ModelText:
         messages = [
             {**message, "role": _ROLES.get(role, role), "content": content_text(content)}
             for message in request.messages or []
-            for role, content in [(message.get("role"), message.get("content"))]
+            for role, content in [(message["role"], message.get("content"))]
         ]
         try:
             text: str = self._tokenizer.apply_chat_template(

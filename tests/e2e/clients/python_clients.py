@@ -293,11 +293,12 @@ def instructor_cells(url: str) -> Cells:
         found = client(instructor.Mode.JSON_SCHEMA).create(messages=user("x"), **asked)
         return found.model_dump()
 
-    from pydantic import Field
+    from pydantic import ConfigDict, Field
 
     class Place(BaseModel):
+        model_config = ConfigDict(extra="forbid")  # else a random model adds fields without end
         city: str = Field(max_length=9)
-        people: int
+        people: int = Field(ge=0, le=9)  # a random model writes digits without end
 
     json_schema = instructor.Mode.JSON_SCHEMA
 

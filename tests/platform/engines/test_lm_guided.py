@@ -112,6 +112,11 @@ async def test_an_object_of_any_form(engine):
             assert isinstance(json.loads(answer.text), dict)
 
 
+async def test_a_schema_beside_json_object_is_followed(engine):
+    answer = await collect(engine, ask(1, {"type": "json_object", "schema": PERSON}))
+    jsonschema.validate(json.loads(answer.text), PERSON)
+
+
 async def test_an_answer_that_the_limit_cuts_off_says_so(engine):
     answer = await collect(engine, ask(1, form(PERSON), max_tokens=5))
     assert (answer.finish_reason, answer.usage.output_tokens) == ("length", 5)
