@@ -260,7 +260,8 @@ async def test_a_model_is_shown_by_its_name(client):
     listed = (await client.get("/v1/models")).json()["data"]
     for model in listed:
         assert (await client.get(f"/v1/models/{model['id']}")).json() == model
-    for path in ("/v1/models/", "/v1/models/nobody", "/v1/models/cook/x", "/v1/models/{model}"):
+    assert (await client.get("/v1/models/")).json()["data"] == listed
+    for path in ("/v1/models/nobody", "/v1/models/cook/x", "/v1/models/{model}"):
         reply = await client.get(path)
         assert (reply.status, reply.json()["error"]["code"]) == (404, "model_not_found")
     assert (await client.open("DELETE", "/v1/models/cook").end()).headers["allow"] == "GET"
