@@ -50,7 +50,8 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
     """
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder; expected feedback_dir or decision_log")
-    if (folder / ".spool").is_dir():
+    # a copy of a store has the parquet files of a log, not the spool files of its gateways
+    if (folder / ".spool").is_dir() or any(folder.glob("date=*")):
         path = folder / FORGOTTEN
         before = path.read_bytes() if path.is_file() else b""
         with replacing(path) as partial:

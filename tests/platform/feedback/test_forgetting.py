@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from support.outcomes import outcome
+from waypost.cli import command
 from waypost.contracts.errors import StorageError
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.feedback import DecisionLog, FeedbackStore, forget_user, read_rated
@@ -65,6 +68,33 @@ async def test_rows_of_one_user_leave_the_log_also_those_not_yet_in_parquet(tmp_
     assert sorted(map(str, users(tmp_path))) == ["None", "ann", "bob"]
     assert forget_user(tmp_path, "ann").rows == 1
     assert sorted(map(str, users(tmp_path))) == ["None", "bob"]
+
+
+async def test_rows_leave_a_log_in_a_store_also_those_that_arrive_there_later(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    target, store = "memory://forget/log", fsspec.filesystem("memory")
+    first = DecisionLog(target, keep_queries=True)
+    await first.start()
+    for i, user in enumerate(("ann", "bob")):
+        first.add(outcome(f"r{i}", SECRET, user))
+    await first.close()
+    second = DecisionLog(target, keep_queries=True)
+    await second.start()
+    second.add(outcome("r2", SECRET, "ann"))
+    second.add(outcome("r3", SECRET, "cy"))
+    done = CliRunner().invoke(command, ["data", "forget", "--user", "ann", target])
+    assert done.exit_code == 0, done.output
+    assert "1 rows of 1 parquet files" in done.output
+    await second.close()
+    found = []
+    for path in store.find("/forget/log"):
+        if path.endswith(".parquet"):
+            with store.open(path) as file:
+                found += pq.read_table(file)["user_id"].to_pylist()
+    store.rm("/forget", recursive=True)
+    assert sorted(found) == ["bob", "cy"]
 
 
 def test_other_tables_keep_their_columns_and_a_file_of_one_user_goes(tmp_path):
