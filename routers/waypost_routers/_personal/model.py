@@ -127,7 +127,7 @@ class PersonalModel:
         if not events.any():
             return known
         own = shared(events, float(self.values["half"][0]))[:, None] * states
-        return known + (self.vectors(rows, outcomes) @ own[:, :, None])[:, :, 0]
+        return np.asarray(known + (self.vectors(rows, outcomes) @ own[:, :, None])[:, :, 0])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the state as named arrays."""
