@@ -37,7 +37,7 @@ from waypost.serve.config import (
 )
 from waypost.serve.environments import interpreter
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
-from waypost.serve.prices import missing_prices, prices_of
+from waypost.serve.prices import PricedLLM, missing_prices, prices_of
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
@@ -46,20 +46,18 @@ RESERVED_NAMES = frozenset({"Gateway", "Router"})
 """Deployment names of the graph itself."""
 
 
-class Served(PoolLLM):
+class Served(PricedLLM):
     """Resolved entry of one LLM of the pool.
 
     Attributes:
         deployment: Name of its deployment; null where it runs inside the gateway.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
-        price_source: Where the prices are from, if neither from the file nor from an artifact.
         unavailable: Why it cannot be served (its environment is missing or unusable); null where it
             can. Routers do not choose it, and a request that names it is refused.
     """
 
     deployment: str | None
     multimodal: bool = False
-    price_source: str | None = None
     unavailable: str | None = None
 
 

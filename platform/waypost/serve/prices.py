@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from waypost.contracts.artifact import Manifest
 from waypost.contracts.pricing import PriceList
 from waypost.price_library import priced
+from waypost.serve.config import PoolEntry, PoolLLM
 
-if TYPE_CHECKING:
-    from waypost.serve.config import PoolEntry
-    from waypost.serve.plan import Served
+
+class PricedLLM(PoolLLM):
+    """An LLM of the pool whose prices are looked up.
+
+    Attributes:
+        price_source: Where the prices are from, if neither from the file nor from an artifact.
+    """
+
+    price_source: str | None = None
+
 
 _FIELDS = set(PriceList.model_fields)
 
@@ -19,7 +27,7 @@ _FIELDS = set(PriceList.model_fields)
 def missing_prices(
     entry: PoolEntry, manifests: Mapping[str, Manifest], where: str
 ) -> dict[str, Any]:
-    """Return the fields of `Served` that an entry without prices lacks.
+    """Return the fields of `PricedLLM` that an entry without prices lacks.
 
     Raises:
         ConfigError: the price library should know the price and does not.
@@ -39,7 +47,7 @@ def missing_prices(
     return {**missing, "price_source": source}
 
 
-def prices_of(models: Iterable[Served]) -> dict[str, PriceList]:
+def prices_of(models: Iterable[PricedLLM]) -> dict[str, PriceList]:
     """Return the prices of each LLM whose price of prompt and of generated tokens is known."""
     return {
         model.name: PriceList(**model.model_dump(include=_FIELDS))
@@ -48,7 +56,7 @@ def prices_of(models: Iterable[Served]) -> dict[str, PriceList]:
     }
 
 
-def library_prices(models: Iterable[Served]) -> list[str]:
+def library_prices(models: Iterable[PricedLLM]) -> list[str]:
     """Return a line for each LLM whose prices are those of the price library."""
     return [
         f"{model.name}: {model.input_price:g} / {model.output_price:g} USD per million tokens "
@@ -58,7 +66,7 @@ def library_prices(models: Iterable[Served]) -> list[str]:
     ]
 
 
-def told_prices(model: Served) -> dict[str, Any]:
+def told_prices(model: PricedLLM) -> dict[str, Any]:
     """Return the prices and their source under ``pricing``; nothing where they are unknown."""
     if model.prices is None:
         return {}
