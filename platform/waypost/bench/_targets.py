@@ -1,4 +1,4 @@
-"""The targets of `gateway`: placements and modes of Waypost's Serve graph, and LiteLLM's proxy."""
+"""The targets of `gateway`: placements and modes of Waypost's graph, LiteLLM, a bare forwarder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from waypost.contracts.errors import ConfigError, Fault
 from waypost.serve.config import AUTO
 
 LITELLM = "litellm"
+FORWARDER = "forwarder"
 DECISION = "decision"
 PLACEMENTS = ("inline", "deployments")
-MODES = {"plain": ("--plain",), "throughput": (), "haproxy": ("--haproxy",)}
-"""Mode -> options of ``waypost serve``; ``plain`` equals ``serve run``."""
+MODES = {"direct": (), "serve": ("--plain",), "haproxy": ("--haproxy",)}
+"""Mode -> options of ``waypost serve``. In ``direct`` the gateway serves HTTP itself; ``serve``
+equals ``serve run``: Serve's proxy is in front of it."""
 
 WAYPOST = tuple(f"{placement}/{mode}" for placement in PLACEMENTS for mode in MODES)
-ALL = (*WAYPOST, LITELLM, DECISION)
+ALL = (*WAYPOST, LITELLM, FORWARDER, DECISION)
 
 START_S = 180.0
 LOCK = "requirements/litellm.txt"
@@ -108,12 +110,19 @@ def started(name: str, scene: Scene) -> Iterator[Endpoint]:
         with _proxy(scene.folder, scene.upstream, scene.llms) as port:
             yield Endpoint(port, scene.llms[0])
         return
+    if name == FORWARDER:
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "waypost.bench._forwarder", str(port), str(scene.upstream)]
+        with Server(name, command, port, scene.folder / "forwarder.txt") as server:
+            server.wait([AUTO], START_S)
+            yield Endpoint(port, AUTO)
+        return
     placement, _, mode = name.partition("/")
     port, *others = free_ports(3)
     folder = scene.folder / name.replace("/", "-")
     folder.mkdir(exist_ok=True)
     config = folder / "serve.yaml"
-    config.write_text(yaml.safe_dump(graph(placement, port, scene)), encoding="utf-8")
+    config.write_text(yaml.safe_dump(graph(placement, port, scene, mode)), encoding="utf-8")
     server = Server(
         name,
         [sys.executable, "-m", "waypost.cli", "serve", *MODES[mode], str(config)],
@@ -126,8 +135,8 @@ def started(name: str, scene: Scene) -> Iterator[Endpoint]:
         yield Endpoint(port, AUTO)
 
 
-def graph(placement: str, port: int, scene: Scene) -> dict[str, Any]:
-    """Return the Serve config of a placement."""
+def graph(placement: str, port: int, scene: Scene, mode: str) -> dict[str, Any]:
+    """Return the Serve config of a placement in a mode."""
     inside = {"placement": "inline" if placement == "inline" else "deployment"}
     engine = {"base_url": f"http://127.0.0.1:{scene.upstream}/v1", "model": "echo"}
     pool = [
@@ -141,7 +150,12 @@ def graph(placement: str, port: int, scene: Scene) -> dict[str, Any]:
         }
         for name in scene.llms
     ]
-    args = {"artifact": str(scene.artifact.resolve()), "router": inside, "pool": pool}
+    args = {
+        "artifact": str(scene.artifact.resolve()),
+        "router": inside,
+        "pool": pool,
+        "gateway": {"ingress": "direct" if mode == "direct" else "serve"},
+    }
     application = {
         "name": "waypost",
         "route_prefix": "/",

@@ -1,9 +1,10 @@
-"""Measure the latency that the gateway adds to a request, beside LiteLLM's proxy.
+"""Measure the latency that the gateway adds, beside LiteLLM's proxy and a bare forwarder.
 
 Each target runs between one client and one local upstream that answers at once. Added latency is
 the latency of a request through the target less that of a request directly to the upstream, sent in
-turn by the same worker. LiteLLM is installed into its own environment in Waypost's cache. All
-targets together take a quarter of an hour.
+turn by the same worker. The forwarder (uvicorn, uvloop, httptools, aiohttp, one worker) passes
+requests on and decides nothing: the bound of a gateway in Python. LiteLLM is installed into its
+own environment in Waypost's cache. All targets together take a quarter of an hour.
 
 Example: waypost bench gateway --quick --target inline --target litellm --out out.json
 """
@@ -24,7 +25,7 @@ from pydantic import DirectoryPath, Field
 from waypost.bench import _targets, harness
 from waypost.bench._client import Endpoint, Job, Pair, Sample, Slice
 from waypost.bench._processes import measure, upstream
-from waypost.bench._targets import DECISION, LITELLM, Scene, chosen, started
+from waypost.bench._targets import DECISION, FORWARDER, LITELLM, Scene, chosen, started
 from waypost.bench._upstream import prompts
 from waypost.bench.harness import (
     Aim,
@@ -63,8 +64,8 @@ class Options(harness.Options):
 
     target: tuple[str, ...] = Field(
         (),
-        description="inline or deployments, each also with /plain, /throughput or /haproxy; "
-        "litellm; decision. May be given many times.  [default: all]",
+        description="inline or deployments, each also with /direct, /serve or /haproxy; "
+        "litellm; forwarder; decision. May be given many times.  [default: all]",
     )
     artifact: DirectoryPath | None = Field(
         None,
@@ -88,7 +89,7 @@ def run(options: Options, tell: Tell) -> Result:
 
     Returns:
         Figures: ``decision``, ``direct`` (the upstream alone), ``targets`` (see `summary`),
-        ``ratios`` (see `ratios`).
+        ``ratios`` (see `ratios`), ``ratios_forwarder`` (the same over the forwarder).
 
     Raises:
         ConfigError: A target is unknown.
@@ -129,6 +130,7 @@ def run(options: Options, tell: Tell) -> Result:
         DIRECT: direct,
         "targets": found,
         "ratios": ratios(found),
+        "ratios_forwarder": ratios(found, FORWARDER),
         "litellm": _litellm(),
     }
     return result(figures, options, failed)
@@ -257,12 +259,16 @@ RATIOS = {
     "throughput": ("throughput", _saturation, False),
     "throughput_stream": ("throughput, streams", _saturation, True),
 }
-"""Ratio to LiteLLM -> head, function, whether it is for streams."""
+"""Ratio to another target -> head, function, whether it is for streams."""
+
+PEERS = (LITELLM, FORWARDER)
 
 
-def ratios(targets: Mapping[str, Target]) -> dict[str, dict[str, float | None]]:
-    """Return `RATIOS` of each Waypost target; None where a figure is missing."""
-    other = targets.get(LITELLM, {})
+def ratios(
+    targets: Mapping[str, Target], peer: str = LITELLM
+) -> dict[str, dict[str, float | None]]:
+    """Return `RATIOS` of each Waypost target to a peer; None where a figure is missing."""
+    other = targets.get(peer, {})
 
     def over(target: Target, key: str) -> float | None:
         _, of, stream = RATIOS[key]
@@ -272,7 +278,7 @@ def ratios(targets: Mapping[str, Target]) -> dict[str, dict[str, float | None]]:
     return {
         name: {key: over(target, key) for key in RATIOS}
         for name, target in targets.items()
-        if name != LITELLM
+        if name not in PEERS
     }
 
 
@@ -282,7 +288,13 @@ def aims(decision: Mapping[str, Any] | None, targets: Mapping[str, Target]) -> l
     if decision is not None:
         value = decision["ms"]["p50"]["median"]
         found.append(at_most(f"{DECISION}: text to decision p50, ms", value, 1))
+    bare = ratios(targets, FORWARDER)
     for name, over in ratios(targets).items():
+        if name == "inline/direct" and FORWARDER in targets:
+            of = f"{name}: %s / the forwarder's"
+            found.append(at_most(of % "added p50", bare[name]["added_p50"], 3))
+            found.append(at_least(of % "throughput", bare[name]["throughput"], 0.4))
+            found.append(at_least(of % "streams", bare[name]["throughput_stream"], 0.4))
         times = f"{name}: throughput / LiteLLM's"
         if name.startswith("inline"):
             added = _added_p50(targets[name], stream=False)
@@ -333,13 +345,16 @@ def _tables(figures: Mapping[str, Any], options: Options) -> Iterator[Table]:
         by_case = {(e["stream"], e["concurrency"]): e for e in target["throughput"]}
         rows.append([name, *(_cell(by_case.get(case, {}), "requests_per_s") for case in cases)])
     yield Table("Throughput: answers a second [range]", ("target", *names), rows)
-    if LITELLM in targets and figures["ratios"]:
-        title = (
-            "Over LiteLLM's: added latency at 1 in flight (less is better), throughput (more is)"
-        )
+    for peer, whose, key in (
+        (LITELLM, "LiteLLM's", "ratios"),
+        (FORWARDER, "the bare forwarder's", "ratios_forwarder"),
+    ):
+        if peer not in targets or not figures[key]:
+            continue
+        title = f"Over {whose}: added latency at 1 in flight (less is better), throughput (more is)"
         rows = [
             [name, *("-" if value is None else f"{value:.2f} x" for value in over.values())]
-            for name, over in figures["ratios"].items()
+            for name, over in figures[key].items()
         ]
         yield Table(title, ("target", *(head for head, _, _ in RATIOS.values())), rows)
 

@@ -153,7 +153,7 @@ def samples(added: float, rate: float) -> list[Sample]:
 
 TARGETS = {
     "inline/haproxy": gateway.summary(samples(2.0, 700)),
-    "deployments/plain": gateway.summary(samples(12.0, 90)),
+    "deployments/serve": gateway.summary(samples(12.0, 90)),
     "litellm": gateway.summary(samples(16.0, 60)),
 }
 DECISION = {"count": 9, "ms": over_rounds([[0.4, 0.5], [0.5, 0.6]])}
@@ -165,6 +165,7 @@ def result(targets):
         "direct": gateway.summary(samples(0, 9000))["throughput"] if targets else [],
         "targets": targets,
         "ratios": gateway.ratios(targets),
+        "ratios_forwarder": gateway.ratios(targets, "forwarder"),
         "litellm": "1.2.3",
     }
     return gateway.result(figures, gateway.Options(concurrency=(1, 8), saturation=(32,)), {})
@@ -172,10 +173,10 @@ def result(targets):
 
 def test_ratios_are_over_litellm_of_the_same_run():
     ratios = gateway.ratios(TARGETS)
-    assert list(ratios) == ["inline/haproxy", "deployments/plain"]
+    assert list(ratios) == ["inline/haproxy", "deployments/serve"]
     assert ratios["inline/haproxy"]["added_p50"] == pytest.approx(2 / 16)
     assert ratios["inline/haproxy"]["throughput"] == pytest.approx(700 / 60)
-    assert ratios["deployments/plain"]["added_p50"] == pytest.approx(12 / 16)
+    assert ratios["deployments/serve"]["added_p50"] == pytest.approx(12 / 16)
 
 
 def test_aims_say_what_was_reached():
@@ -184,17 +185,28 @@ def test_aims_say_what_was_reached():
         ("decision", "text to decision p50, ms"): True,
         ("inline/haproxy", "added p50, ms"): True,
         ("inline/haproxy", "throughput / LiteLLM's"): True,
-        ("deployments/plain", "added p50 / LiteLLM's"): False,
-        ("deployments/plain", "throughput / LiteLLM's"): False,
+        ("deployments/serve", "added p50 / LiteLLM's"): False,
+        ("deployments/serve", "throughput / LiteLLM's"): False,
     }
 
 
 def test_without_litellm_its_ratios_are_missing_and_not_invented():
-    targets = {"inline/plain": gateway.summary(samples(4.0, 500))}
-    assert gateway.ratios(targets)["inline/plain"]["throughput"] is None
+    targets = {"inline/serve": gateway.summary(samples(4.0, 500))}
+    assert gateway.ratios(targets)["inline/serve"]["throughput"] is None
     added, throughput = gateway.aims(None, targets)
     assert (added.value, added.reached) == (4.0, False)
     assert (throughput.value, throughput.reached) == (None, None)
+
+
+def test_the_gateways_own_server_is_aimed_at_the_forwarders():
+    targets = {
+        "inline/direct": gateway.summary(samples(1.5, 500)),
+        "forwarder": gateway.summary(samples(0.6, 1000)),
+    }
+    told = {aim.aim.split(": ")[1]: aim.value for aim in gateway.aims(None, targets)}
+    assert told["added p50 / the forwarder's"] == pytest.approx(2.5)
+    assert told["throughput / the forwarder's"] == told["streams / the forwarder's"] == 0.5
+    assert list(gateway.ratios(targets, "forwarder")) == ["inline/direct"]
 
 
 def test_every_round_holds_each_slice_once_in_an_order_of_its_own():

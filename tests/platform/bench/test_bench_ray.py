@@ -27,7 +27,8 @@ def test_a_quick_run_of_the_inline_graph_gives_sane_figures(root, tmp_path, monk
     monkeypatch.setenv("WAYPOST_ROOT", str(root))
     out = tmp_path / "out.json"
     result = run(
-        *("--quick", "--target", "inline/throughput", "--target", "decision"),
+        *("--quick", "--target", "inline/direct", "--target", "decision"),
+        *("--target", "forwarder"),
         *("--json", "--out", str(out)),
     )
     assert result.exit_code == 0, result.output
@@ -35,8 +36,9 @@ def test_a_quick_run_of_the_inline_graph_gives_sane_figures(root, tmp_path, monk
     assert json.loads(result.stdout) == found
     assert found["format"] == "waypost-bench-gateway/2"
     assert found["failed"] == {}
+    assert set(found["targets"]) == {"inline/direct", "forwarder"}
     assert 0 < found["decision"]["ms"]["p50"]["median"] < 100
-    target = found["targets"]["inline/throughput"]
+    target = found["targets"]["inline/direct"]
     cells = {(entry["stream"], entry["concurrency"]): entry for entry in target["latency"]}
     assert set(cells) == {(stream, step) for stream in (False, True) for step in (1, 8, 32, 64)}
     for entry in cells.values():

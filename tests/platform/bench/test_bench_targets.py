@@ -16,6 +16,7 @@ from waypost.config import settings
 from waypost.contracts.errors import ConfigError
 from waypost.serve.config_file import validate_serve_config
 from waypost.serve.plan import make_plan
+from waypost.serve.port import needs_serve
 
 
 @pytest.fixture
@@ -23,12 +24,14 @@ def scene(root, tmp_path):
     return targets.Scene(4000, root / ARTIFACT, tmp_path)
 
 
+@pytest.mark.parametrize("mode", targets.MODES)
 @pytest.mark.parametrize("placement", targets.PLACEMENTS)
-def test_graphs_are_valid_and_placed_as_they_say(scene, tmp_path, placement):
+def test_graphs_are_valid_and_placed_as_they_say(scene, tmp_path, placement, mode):
     path = tmp_path / "serve.yaml"
-    path.write_text(yaml.safe_dump(targets.graph(placement, 8123, scene)))
+    path.write_text(yaml.safe_dump(targets.graph(placement, 8123, scene, mode)))
     config = validate_serve_config(path)
     assert config.port == 8123
+    assert (needs_serve(config) is None) == (mode == "direct")
     plan = make_plan(config.args["waypost"])
     assert [model.name for model in plan.models] == list(scene.llms)
     inline = placement == "inline"
@@ -42,8 +45,8 @@ def test_graphs_are_valid_and_placed_as_they_say(scene, tmp_path, placement):
 def test_targets_are_chosen_by_name_and_by_placement():
     assert targets.chosen(()) == targets.ALL
     assert targets.chosen(("litellm", "inline")) == (
-        "inline/plain",
-        "inline/throughput",
+        "inline/direct",
+        "inline/serve",
         "inline/haproxy",
         "litellm",
     )
