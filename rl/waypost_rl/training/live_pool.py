@@ -255,7 +255,7 @@ class HandlePool(LivePool):
                 for message in messages:
                     if "error" in message:
                         raise engine_error(message["error"])
-                    chunks.append(Chunk.from_dict(message))
+                    chunks.append(Chunk.from_dict(message["answer"]))
             done = True
         except EngineError:
             raise

@@ -128,8 +128,8 @@ async def test_what_is_no_http_is_400(url, data):
 
 @pytest.mark.parametrize(
     "path",
-    ["//healthz", "/../healthz", "/v1/../healthz", "/%2e%2e/etc/passwd", "/healthz%00", "/%ff%fe",
-     "/healthz/", "/HEALTHZ", "/v1/models%0d%0ax-evil:%201", "/v1/models\\", "/" + "a" * 30_000,
+    ["/../healthz", "/v1/../healthz", "/%2e%2e/etc/passwd", "/healthz%00", "/%ff%fe",
+     "/HEALTHZ", "/v1/models%0d%0ax-evil:%201", "/v1/models\\", "/" + "a" * 30_000,
      "/v1/chat/completions;a=b", "/.env", "/openapi.json.bak"],
     ids=lambda path: path[:30],
 )  # fmt: skip
