@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
+import traceback
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
@@ -115,6 +116,7 @@ def load(config: Config, path: Path, text: ModelText) -> Any:
         wanted = {name: value for name, value in arguments.items() if name in known}
         return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**wanted))
     except Exception as error:
+        _let_go_of(_executor_of(error))  # its processes are about to be killed
         # Whatever it raises, of its own or a library's, the model does not run. Where a process
         # of vLLM's failed the cause is in its output only.
         raise WeightsError(
@@ -182,7 +184,10 @@ def let_go(engine: Any) -> None:
     queue is then held for ever, and with it all that waits for one, also at the end of this
     process.
     """
-    executor = getattr(getattr(engine, "engine", None), "model_executor", None)
+    _let_go_of(getattr(getattr(engine, "engine", None), "model_executor", None))
+
+
+def _let_go_of(executor: Any) -> None:
     monitor = getattr(executor, "worker_monitor", None)
     if monitor is None:
         return
@@ -198,6 +203,15 @@ def let_go(engine: Any) -> None:
             future.set_result(Result(task_id=number, exception=died))
         elif not future.done():
             future.set_exception(died)
+
+
+def _executor_of(error: Exception) -> Any:
+    """Return the executor of 0.6.3 that failed to start; None where there is none."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if getattr(owner, "worker_monitor", None) is not None:
+            return owner
+    return None
 
 
 def _version() -> str:

@@ -28,6 +28,7 @@ from waypost.contracts.errors import (
     WeightsError,
 )
 from waypost.contracts.generation import GenerateRequest
+from waypost.engines import _vllm_api as api
 from waypost.engines import make_engine
 from waypost.engines.base import collect
 from waypost.engines.vllm import Config, VllmEngine
@@ -281,7 +282,17 @@ async def test_a_folder_that_is_no_model_is_a_weights_error(tmp_path):
 
 
 @real
-async def test_weights_cut_short_are_a_weights_error_and_leave_no_process(tmp_path):
+async def test_weights_cut_short_are_a_weights_error_and_leave_no_process(tmp_path, monkeypatch):
+    let_go_of, executors = api._let_go_of, []
+
+    def let_go_of_a_locked_queue(executor):
+        """As where the process is killed while it still holds the lock of what it told."""
+        if (monitor := getattr(executor, "worker_monitor", None)) is not None:
+            executors.append(executor)
+            assert monitor.result_handler.result_queue._wlock.acquire(timeout=60)
+        let_go_of(executor)
+
+    monkeypatch.setattr(api, "_let_go_of", let_go_of_a_locked_queue)
     model = tmp_path / "model"
     shutil.copytree(resolve(SMOLLM2), model)
     weights = model / "model.safetensors"
@@ -289,6 +300,9 @@ async def test_weights_cut_short_are_a_weights_error_and_leave_no_process(tmp_pa
     with pytest.raises(WeightsError, match="does not start"):
         await make(model=str(model)).start()
     assert multiprocessing.active_children() == []
+    # the end of this process, which waits for queues, is seen by test_engine_vllm_environments.py
+    for executor in executors:
+        assert executor.worker_monitor.result_handler.result_queue._joincancelled
 
 
 @real

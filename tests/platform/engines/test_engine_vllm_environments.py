@@ -14,7 +14,7 @@ from waypost.contracts.errors import ConfigError
 from waypost.serve.environments import interpreter
 
 LEAST_TESTS = 25
-LONGEST_S = 1000
+LONGEST_S = 600
 
 
 @pytest.mark.timeout(LONGEST_S + 100)
