@@ -19,7 +19,7 @@ class Entrance:
     """The gateway's own HTTP servers: on the port of ``waypost serve``, on a port of its own.
 
     They run in the event loop that Serve runs the node in, which all state of the gateway belongs
-    to. Apart, in a loop of their own, they were slower (DECISIONS.md, 82).
+    to. Apart, in a loop of their own, they were slower (DECISIONS.md, 83).
 
     Args:
         gateway: The gateway.
