@@ -149,8 +149,10 @@ rounds-table: env ## multi-round routers on questions of two facts, with three l
 	$(VENV)/bin/waypost bench rounds --insert docs/results/rounds.md:bench-rounds
 
 personal-table: env ## personal routers on made-up users, beside other ways of using feedback (10 minutes)
-	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/mmlu_pro
-	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/llmrouter_example
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/mmlu_pro \
+	    --plot docs/results/personal.png --insert docs/results/personal.md:personal-mmlu-pro
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/llmrouter_example \
+	    --insert docs/results/personal.md:personal-example
 
 # mypy takes one core; the others run beside it
 check: env ## lint, types, import rules, configs, manifests, layout, docs

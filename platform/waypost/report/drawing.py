@@ -80,10 +80,12 @@ def panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Any, list[
 
 
 def save(made: Any, path: Path) -> None:
-    """Write a figure as PNG; a character that the font lacks is drawn as a box."""
+    """Write a figure as PNG or SVG; a character that the font lacks is drawn as a box."""
+    # what names the library or the time would change with every run
+    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        made.savefig(path, dpi=130, metadata={"Software": None})
+        made.savefig(path, dpi=130, metadata=metadata)
 
 
 _LLM_COLORS = (
