@@ -46,7 +46,7 @@ def echo_pool(**configs: Mapping[str, Any]) -> list[dict[str, Any]]:
 def arguments(artifact: str | Path, **changes: Any) -> dict[str, Any]:
     """Return arguments of a Serve graph whose router and LLMs are inline."""
     plain = {
-        "artifact": str(artifact),
+        **({} if "routers" in changes else {"artifact": str(artifact)}),
         "pool": echo_pool(),
         "router": {"placement": "inline", "threads": 0},
     }

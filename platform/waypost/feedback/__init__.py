@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from waypost.feedback.decision_log import DECISION_SCHEMA, DecisionLog
 from waypost.feedback.forgetting import forget_user
-from waypost.feedback.outcome import Outcome, query_digest
+from waypost.feedback.outcome import Arm, Outcome, query_digest
 from waypost.feedback.reading import Rated, read_rated
 from waypost.feedback.store import FeedbackStore, Taken
 
 __all__ = [
+    "Arm",
     "DECISION_SCHEMA",
     "DecisionLog",
     "FeedbackStore",

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +73,16 @@ DECISION_SCHEMA = pa.schema(
         ("latency_s", pa.float32()),
         ("finish_reason", pa.string()),
         ("error", pa.string()),
+        ("experiment", pa.string()),
+        ("arm", pa.string()),
+        ("arm_share", pa.float64()),
+        ("shadow_router", _NAMES),
+        ("shadow_router_version", _NAMES),
+        ("shadow_model", _NAMES),
+        ("shadow_propensity", pa.list_(pa.float64())),
+        ("shadow_ranking", pa.list_(_NAMES)),
+        ("shadow_quality", pa.list_(pa.list_(pa.float32()))),
+        ("shadow_predicted_usd", pa.list_(pa.list_(pa.float64()))),
     ]
 )
 """Columns of a decision log.
@@ -82,6 +93,12 @@ that costs were predicted with, where it was given. ``quality`` and ``predicted_
 order of ``ranking``, null where unknown. ``exploration`` is the policy's share of random choices,
 ``propensity`` the probability of ``decided_model``. ``model_name`` answered: it differs from
 ``decided_model`` after a failover, and is null where no LLM did.
+
+``arm`` is the router (its name in the Serve file) that an ``experiment`` chose with probability
+``arm_share``; ``propensity`` is that of ``decided_model`` given this router. The columns of shadow
+routers are lists with an entry for each router that decided beside ``router``, by its name in the
+Serve file; null where none did. ``shadow_quality`` and ``shadow_predicted_usd`` are in the order of
+``shadow_ranking``.
 """
 
 
@@ -258,6 +275,8 @@ def decision_batch(
             each.seconds,
             each.finish_reason,
             plain(each.error),
+            *((None,) * 3 if each.arm is None else astuple(each.arm)),
+            *_of_shadows(each.shadows),
         )
         for put, value in zip(add, row, strict=True):
             put(value)
@@ -265,6 +284,22 @@ def decision_batch(
         pa.array(values, field.type) for values, field in zip(columns, DECISION_SCHEMA, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=DECISION_SCHEMA)
+
+
+def _of_shadows(shadows: Mapping[str, Mapping[str, Any]] | None) -> Sequence[Any]:
+    """Return the cells of the decisions of shadow routers."""
+    if not shadows:
+        return (None,) * 7
+    made = shadows.values()
+    return (
+        list(shadows),
+        [one["router_version"] for one in made],
+        [one["model_name"] for one in made],
+        [one["propensity"] for one in made],
+        [one["ranking"] for one in made],
+        [[one["quality"].get(name) for name in one["ranking"]] for one in made],
+        [[one["cost_usd"].get(name) for name in one["ranking"]] for one in made],
+    )
 
 
 def _without_forgotten(table: pa.Table, forgotten: Mapping[str, float]) -> pa.Table:

@@ -11,6 +11,21 @@ from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 
 
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The part of an experiment that a request is in.
+
+    Attributes:
+        experiment: Name of the experiment.
+        router: Name of the router that decides, as the Serve file has it.
+        share: Probability with which the experiment chose that router, in (0, 1].
+    """
+
+    experiment: str
+    router: str
+    share: float
+
+
 @dataclass(slots=True)  # not frozen: one is made for each request, and that takes thrice as long
 class Outcome:
     """One request that was decided.
@@ -29,6 +44,8 @@ class Outcome:
         seconds: Seconds from the arrival of the request to the end of the answer.
         finish_reason: Why the answer ended; None where it did not, or where several did.
         error: Why there is no answer, or why it broke off; None where all is well.
+        arm: The part of an experiment that it is in.
+        shadows: Decisions of shadow routers, as `Decision.to_dict`, by the router's name.
     """
 
     request_id: str
@@ -44,6 +61,8 @@ class Outcome:
     seconds: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    arm: Arm | None = None
+    shadows: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def propensity(self) -> float | None:

@@ -17,6 +17,7 @@ from waypost.config import parse
 from waypost.contracts.artifact import Manifest
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, WaypostError, names
 from waypost.loading import manifest_of
+from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import UserConfig
 from waypost.serve.plan import (
     Plan,
@@ -64,16 +65,22 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
     _check_names([*config.prices, *(policy.allowed_models or ())], models)
     served = routable(models)
     check_pool(served, manifests, WHERE)
+    stepping = step_routers(manifests)
+    comparing = ComparingArgs(
+        shadow=plan.shadow if config.shadow is None else config.shadow,
+        experiment=plan.experiment if config.experiment is None else config.experiment,
+    )
+    raise_faults(comparing_faults(comparing, artifacts, stepping, plan.decision_log, WHERE))
     router = plan.router.model_copy(
         update={
             "artifacts": artifacts,
-            "step_routers": step_routers(manifests),
+            "step_routers": stepping,
             "served": served,
             "prices": prices_of(models),
             "policy": policy,
         }
     )
-    return plan.model_copy(update={"models": models, "router": router})
+    return plan.model_copy(update={"models": models, "router": router, **dict(comparing)})
 
 
 def _artifacts(plan: Plan, config: UserConfig) -> tuple[dict[str, str], dict[str, Manifest]]:

@@ -13,6 +13,7 @@ from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM
+from waypost.serve.comparing import ComparingArgs
 from waypost.serve.limits import (
     Autoscaling,
     CorsArgs,
@@ -242,7 +243,7 @@ def _distinct_names(
     return names
 
 
-class UserConfig(StrictModel):
+class UserConfig(ComparingArgs):
     """Settings that change without a restart (``user_config`` of Gateway and Router).
 
     Both deployments need the same config. It replaces the earlier one: an absent key has the value
@@ -316,7 +317,7 @@ class GatewayArgs(NodeArgs):
         )
 
 
-class ServeArgs(StrictModel):
+class ServeArgs(ComparingArgs):
     """Arguments of ``waypost.serve.app:build``.
 
     Attributes:

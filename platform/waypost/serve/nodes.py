@@ -114,6 +114,10 @@ class RouterNode:
         """Decide queries, each with the name of its router; see `Decider.decide_all`."""
         return await self._decider.decide_all(queries)
 
+    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries of shadow routers; see `Decider.decide_aside`."""
+        return await self._decider.decide_aside(queries)
+
     async def step(self, state: dict[str, Any], router: str, version: str, capped: bool) -> Reply:
         """Take one step of an episode; see `Decider.step`."""
         return await self._decider.step(state, router, version, capped)

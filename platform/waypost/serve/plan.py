@@ -26,6 +26,7 @@ from waypost.contracts.pricing import PriceList
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.registry.packing import foreign_plugins
+from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import (
     AUTO,
     EncoderArgs,
@@ -89,7 +90,7 @@ class RouterPlan(StrictModel):
     log: LogArgs
 
 
-class Plan(StrictModel):
+class Plan(ComparingArgs):
     """The plan of the gateway, which loads ``router.artifacts`` only if the router is inline."""
 
     models: tuple[Served, ...] = Field(min_length=1)
@@ -164,6 +165,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     if not args.allow_plugin_code:
         raise_faults(_plugin_faults(artifacts, manifests, where))
     check_pool([entry.name for entry in entries], manifests, where)
+    stepping = step_routers(manifests)
+    raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
     broken = _broken_environments(args.pool, entries, where)
     models: list[Served] = []
     unpriced: list[Fault] = []
@@ -179,7 +182,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         router=RouterPlan(
             root=str(root),
             artifacts=artifacts,
-            step_routers=step_routers(manifests),
+            step_routers=stepping,
             served=routable(models),
             prices=prices_of(models),
             policy=args.policy,
@@ -203,6 +206,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         remember_decisions=args.remember_decisions,
         decision_log=None if args.decision_log is None else _absolute(args.decision_log, root),
         log_queries=args.log_queries,
+        shadow=args.shadow,
+        experiment=args.experiment,
         api_keys=args.api_keys,
         log=args.log,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from support.outcomes import outcome
+from support.outcomes import DECISION, outcome
 from waypost.contracts.errors import StorageError
 from waypost.contracts.records import Decision
-from waypost.feedback import DECISION_SCHEMA, DecisionLog, decision_log, query_digest
+from waypost.feedback import DECISION_SCHEMA, Arm, DecisionLog, decision_log, query_digest
 from waypost.feedback.spool import Spool
 
 
@@ -50,9 +51,31 @@ async def test_a_row_has_what_was_known_decided_asked_and_answered(tmp_path):
         "decision_s": 0.002, "attempts": 2, "failed": ["prover"], "model_name": "cook",
         "input_tokens": 10, "output_tokens": 20, "cached_tokens": 0, "reasoning_tokens": 0,
         "cost_usd": 0.001, "latency_s": 1.5, "finish_reason": "stop", "error": None,
+        "experiment": None, "arm": None, "arm_share": None, "shadow_router": None,
+        "shadow_router_version": None, "shadow_model": None, "shadow_propensity": None,
+        "shadow_ranking": None, "shadow_quality": None, "shadow_predicted_usd": None,
     }  # fmt: skip
     (path,) = tmp_path.rglob("*.parquet")
     assert path.parent.name == f"date={time.strftime('%Y-%m-%d', time.gmtime())}"
+
+
+async def test_arm_and_shadows_have_columns_of_their_own(tmp_path):
+    alone = Decision("tiny", ("tiny",), router="best_single", router_version="3")
+    shadows = {"next": replace(DECISION, propensity=0.5).to_dict(), "alone": alone.to_dict()}
+    one = outcome("r1", arm=Arm("trial", "knn", 0.3), shadows=shadows)
+    await written(str(tmp_path), one, outcome("r2", shadows={}))
+    row, without = rows(tmp_path)
+    assert [row[name] for name in ("experiment", "arm", "arm_share")] == ["trial", "knn", 0.3]
+    assert {name: row[name] for name in row if name.startswith("shadow_")} == {
+        "shadow_router": ["next", "alone"],
+        "shadow_router_version": ["1", "3"],
+        "shadow_model": ["cook", "tiny"],
+        "shadow_propensity": [0.5, 1.0],
+        "shadow_ranking": [["cook", "prover"], ["tiny"]],
+        "shadow_quality": [[0.75, 0.5], [None]],
+        "shadow_predicted_usd": [[0.002, None], [None]],
+    }
+    assert (row["propensity"], without["shadow_model"]) == (0.75, None)
 
 
 async def test_a_request_without_answer_has_a_row_and_texts_only_where_wanted(tmp_path):

@@ -23,3 +23,10 @@ def tiers(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def one_vote(tmp_path_factory) -> Path:
     return tiers_artifact(tmp_path_factory.mktemp("one"), votes=1)
+
+
+@pytest.fixture(scope="session")
+def routers(artifact, tmp_path_factory) -> dict[str, str]:
+    """Two routers: ``first`` tells the two questions of `support.gateway` apart."""
+    single = knn_artifact(tmp_path_factory.mktemp("single") / "artifact", "best_single")
+    return {"first": str(artifact), "second": str(single)}

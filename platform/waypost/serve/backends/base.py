@@ -28,7 +28,7 @@ from waypost.serve.backends.llm_replica import (
     reason_for_clients,
     whole_answer,
 )
-from waypost.serve.backends.messages import read_action, read_reply
+from waypost.serve.backends.messages import Reply, read_action, read_reply
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.plan import RouterPlan
 
@@ -84,6 +84,14 @@ class RouterClient(Protocol):
         Raises:
             PolicyError, SchemaError: the query has a wrong form, or no LLM may answer it.
             RouterUnavailableError: the router cannot be reached.
+        """
+        ...
+
+    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries, each with the name of its router, without holding up `decide`.
+
+        Raises:
+            RouterUnavailableError: the router cannot be reached. Other failures are data.
         """
         ...
 
@@ -170,6 +178,10 @@ class LocalRouter:
     async def decide(self, query: dict[str, Any], router: str) -> Decision:
         """Decide one query; see `RouterClient.decide`."""
         return read_reply(await self.decider.decide(query, router))
+
+    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries aside; see `Decider.decide_aside`."""
+        return await self.decider.decide_aside(queries)
 
     async def step(
         self, state: dict[str, Any], router: str, version: str, *, capped: bool = False

@@ -87,6 +87,7 @@ class HandleRouter(_Handle):
     def __init__(self, handle: Any) -> None:
         super().__init__()
         self._decide = handle.options(method_name="decide")
+        self._aside = handle.options(method_name="decide_aside")
         self._step = handle.options(method_name="step")
         self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._calls: set[asyncio.Task[None]] = set()
@@ -105,6 +106,11 @@ class HandleRouter(_Handle):
         self._waiting.append((query, router, future))
         self._work()
         return read_reply(await future)
+
+    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries aside; see `RouterClient.decide_aside`."""
+        replies: list[Reply] = await _asked(self._aside, queries)
+        return replies
 
     async def step(
         self, state: dict[str, Any], router: str, version: str, *, capped: bool = False

@@ -53,6 +53,10 @@ LOOP_BATCH = 8
 """Most queries of one turn of the event loop that are decided together on it."""
 
 MAX_BATCH = 64
+ASIDE_BATCH = 16
+"""Queries of shadow routers that are decided together: the event loop may wait so long for Python's
+lock. A lower priority of the thread would make it wait longer, for a holder that does not run."""
+
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
 
@@ -171,6 +175,7 @@ class Decider:
         self._threads = plan.threads
         self._on_loop = plan.threads == 0
         self._pool: ThreadPoolExecutor | None = None
+        self._aside = ThreadPoolExecutor(1, "shadow")
         self._waiting: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._together: list[tuple[dict[str, Any], str, asyncio.Future[Reply]]] = []
         self._busy = 0
@@ -270,6 +275,19 @@ class Decider:
         self._work()
         return await asyncio.gather(*futures)
 
+    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+        """Decide queries of shadow routers in a thread of their own; failures are data.
+
+        One small batch is decided at a time, so that a slow router takes no thread from requests.
+        """
+        routers = self.routers
+        replies: list[Reply] = []
+        for first in range(0, len(queries), ASIDE_BATCH):
+            part = queries[first : first + ASIDE_BATCH]
+            work = partial(_decide_shadows, routers, part)
+            replies += await asyncio.get_running_loop().run_in_executor(self._aside, work)
+        return replies
+
     def _work(self) -> None:
         while self._waiting and self._busy < self._most_busy:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -300,5 +318,16 @@ class Decider:
 
     async def close(self) -> None:
         """End the threads."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decide_shadows(routers: Routers, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+    try:
+        return routers.decide(queries)
+    # An exception of a plug-in may hold a user's text.
+    except Exception as error:  # noqa: BLE001
+        logger.error("a shadow router failed: %s", where_raised(error))
+        failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+        return [failure_reply(failure)] * len(queries)

@@ -102,7 +102,7 @@ class Gateway:
         self.metrics = Metrics()
         self._router = router
         self._reach = reach
-        self._recording = Recording(plan)
+        self._recording = Recording(plan, router, self.metrics.shadow)
         dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
         self._graph = Graph(dispatcher, self.metrics, self._recording)
         self._leaving: set[asyncio.Task[None]] = set()
@@ -143,6 +143,7 @@ class Gateway:
         for leaving in self._leaving:
             leaving.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._recording.settle()  # needs the routers
         await self.dispatcher.close()
         await self.close_records()
 

@@ -14,6 +14,7 @@ from waypost.contracts.errors import StorageError, WaypostError
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.contracts.generation import Usage
 from waypost.feedback import DecisionLog, FeedbackStore, Outcome, Taken
+from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.dispatcher import Decided
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.messages import StaleDecisionError
@@ -21,6 +22,7 @@ from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.reading import read_body
 from waypost.serve.gateway.requests import Call
 from waypost.serve.gateway.schemas import FeedbackBody, FeedbackItem
+from waypost.serve.gateway.shadows import Shadows, Told
 from waypost.serve.plan import Plan
 
 MAX_FEEDBACK_BYTES = 1024 * 1024
@@ -38,13 +40,16 @@ class Recording:
     """Keeps what becomes of requests, as far as the plan wants it.
 
     Args:
-        plan: The graph. A changed plan changes no more than ``exploration``.
+        plan: The graph. A changed plan changes ``exploration`` and ``shadow``.
+        router: Client of the routers, for shadows.
+        told: Called for each shadow decision with router and outcome; see `Shadows`.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, router: RouterClient, told: Told) -> None:
         self._most, self._days = plan.remember_decisions, plan.feedback_days
         self._store: FeedbackStore | None = None
         self._log: DecisionLog | None = None
+        self._shadows: Shadows | None = None
         if plan.feedback_dir is not None:
             self._store = FeedbackStore(
                 Path(plan.feedback_dir),
@@ -54,12 +59,15 @@ class Recording:
             )
         if plan.decision_log is not None:
             self._log = DecisionLog(plan.decision_log, keep_queries=plan.log_queries)
+            self._shadows = Shadows(router, self._log.add, told)
         self.adopt(plan)
 
     def adopt(self, plan: Plan) -> None:
-        """Tell the log the policy of a changed plan."""
+        """Follow a changed plan."""
         if self._log is not None:
             self._log.exploration = plan.router.policy.exploration
+        if self._shadows is not None:
+            self._shadows.settings = plan.shadow
 
     async def start(self) -> None:
         """Open store and log.
@@ -72,10 +80,16 @@ class Recording:
         if self._log is not None:
             await self._log.start()
 
+    async def settle(self) -> None:
+        """Let shadow routers decide what waits for them."""
+        if self._shadows is not None:
+            await self._shadows.settle()
+
     async def close(self) -> None:
         """Write all that is pending."""
         if self._store is not None:
             await self._store.close()
+        await self.settle()
         if self._log is not None:
             await self._log.close()
 
@@ -83,8 +97,8 @@ class Recording:
         """Keep what became of a request."""
         if self._store is not None and outcome.model is not None:
             self._store.remember(outcome)
-        if self._log is not None:
-            self._log.add(outcome)
+        if self._shadows is not None:
+            self._shadows.add(outcome)
 
     async def take(self, raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Take the body of ``POST /v1/feedback``; return the answer's once events are on disk.
@@ -235,6 +249,7 @@ class Record:
                 seconds=time.perf_counter() - self.begin,
                 finish_reason=finish_reason,
                 error=error,
+                arm=self._call.arm,
             )
         )
 

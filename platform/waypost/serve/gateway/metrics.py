@@ -42,6 +42,7 @@ class Metrics:
         self._episodes = counter("episodes", "Answers in steps.", "router", "ended_by")
         self._episode_calls = counter("episode_calls", "LLM calls of episodes.", "model", "purpose")
         self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
+        self._shadows = counter("shadow_decisions", "Shadow decisions.", "router", "outcome")
         self._configs = counter("user_configs", "Configs taken, or refused.", "outcome")
         self._decision_s = Histogram(
             "waypost_decision_seconds",
@@ -128,6 +129,10 @@ class Metrics:
     def broken_stream(self, model: str) -> None:
         """Count a stream that ended with an error after its first token."""
         self._of(self._broken, model).inc()
+
+    def shadow(self, router: str, outcome: str) -> None:
+        """Count a shadow decision: ``decided``, ``failed``, or ``dropped`` undecided."""
+        self._of(self._shadows, router, outcome).inc()
 
     def config(self, taken: bool) -> None:
         """Count a ``user_config``."""

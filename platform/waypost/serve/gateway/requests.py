@@ -9,6 +9,7 @@ from typing import Any
 
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.contracts.generation import GenerateRequest
+from waypost.feedback import Arm
 from waypost.secrets import redact
 from waypost.serve.config import AUTO
 from waypost.serve.gateway.errors import Problem
@@ -44,6 +45,7 @@ class Call:
         progress: Whether a stream tells the start and the end of each call of an episode.
         dropped: Fields of the body that no LLM gets.
         asked_tokens: Name and value of the limit of tokens that the client gave, if any.
+        arm: The part of an experiment that chose the router.
     """
 
     request_id: str
@@ -57,6 +59,7 @@ class Call:
     progress: bool = False
     dropped: tuple[str, ...] = ()
     asked_tokens: tuple[str, int] | None = None
+    arm: Arm | None = None
 
 
 class Parser:
@@ -155,8 +158,6 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        if pinned is None and body.model in self._stepping:
-            _check_one_answer(body)
         fields = {
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
@@ -165,7 +166,14 @@ class Parser:
             "session_id": extras.session_id,
         }
         query.update((key, value) for key, value in fields.items() if value is not None)
-        return Call(request_id, None if pinned else body.model, pinned, query)
+        if pinned is not None:
+            return Call(request_id, None, pinned, query)
+        experiment = self._plan.experiment if body.model == AUTO else None
+        arm = None if experiment is None else experiment.arm(query, request_id)
+        router = body.model if arm is None else arm.router
+        if router in self._stepping:
+            _check_one_answer(body)
+        return Call(request_id, router, None, query, arm=arm)
 
     def _check_known(self, names: list[str] | None) -> None:
         for name in names or ():
