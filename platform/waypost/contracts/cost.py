@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.pricing import PriceList, dollars, tier_table
+from waypost.contracts.pricing import PriceList, cached_table, dollars, tier_table
 from waypost.contracts.routing_data import RoutingData
 
 DEFAULT_OUTPUT_TOKENS = 200.0
@@ -41,6 +41,7 @@ class CostModel:
         cost_ref: Mean dollars of the most expensive LLM in training (a float), NaN if unknown.
         tiers: (n_llms, n_tiers, 3) other prices of long prompts: prompt tokens above which they
             hold, USD per million prompt and generated tokens; NaN where an LLM has fewer.
+        cached: (n_llms, n_steps, 2) prices of cached prompt tokens; see `cached_table`.
     """
 
     prices: Vector
@@ -49,6 +50,7 @@ class CostModel:
     recorded_usd: Vector
     cost_ref: float
     tiers: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 3)))
+    cached: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 2)))
 
     @classmethod
     def fit(cls, data: RoutingData) -> CostModel:
@@ -61,6 +63,7 @@ class CostModel:
             recorded_usd=column_mean(data.cost_usd),
             cost_ref=np.nan,
             tiers=tier_table(data.llms),
+            cached=cached_table(data.llms),
         )
         recorded = column_mean(data.cost_usd)
         predicted = column_mean(model.predict(characters))
@@ -77,14 +80,13 @@ class CostModel:
             if isinstance(found, PriceList):
                 given[row], found = found, found.prices or (np.nan, np.nan)
             table[row] = found
-        tiers = tier_table(given)
-        kept = np.full((len(names), max(tiers.shape[1], self.tiers.shape[1]), 3), np.nan)
-        kept[: len(self.tiers), : self.tiers.shape[1]] = self.tiers
-        for row, name in enumerate(names):
-            if name in prices:
-                kept[row] = np.nan
-                kept[row, : tiers.shape[1]] = tiers[row]
-        return replace(self, prices=table, tiers=kept)
+        changed = [row for row, name in enumerate(names) if name in prices]
+        return replace(
+            self,
+            prices=table,
+            tiers=_with_rows(self.tiers, tier_table(given), changed),
+            cached=_with_rows(self.cached, cached_table(given), changed),
+        )
 
     def predict(
         self,
@@ -123,6 +125,26 @@ class CostModel:
             held = np.where(longer, prices[0], held[0]), np.where(longer, prices[1], held[1])
         return held
 
+    def saved(
+        self, llm: int, characters: float, input_tokens: int | None, cached_tokens: int
+    ) -> float:
+        """Return the dollars that a cache saves in one call; 0 where no price of it is known.
+
+        Args:
+            llm: Column of the LLM.
+            characters: Length of the query.
+            input_tokens: Counted prompt tokens; None estimates them.
+            cached_tokens: Those of the prompt that the LLM's cache holds.
+        """
+        if not cached_tokens or not self.cached.size:
+            return 0.0
+        estimated = characters * float(self.tokens_per_character[llm])
+        prompt = estimated if input_tokens is None else float(input_tokens)
+        full = self._prices_at(np.full((1, len(self.prices)), prompt))[0]
+        held = [np.nan, *(price for above, price in self.cached[llm] if prompt > above)][-1]
+        less = float(np.atleast_2d(full)[0, llm] - held)
+        return 0.0 if np.isnan(less) else max(0.0, less) * min(cached_tokens, prompt) / 1e6
+
     @property
     def asks_recorded(self) -> bool:
         """Whether some LLM's price is unknown. Only then are recorded dollars used."""
@@ -131,8 +153,9 @@ class CostModel:
     def to_arrays(self) -> dict[str, Vector]:
         """Return the state as named arrays; `from_arrays` reads it back."""
         state = {name: np.asarray(value, dtype=np.float64) for name, value in vars(self).items()}
-        if not self.tiers.size:  # most LLMs have one price
-            del state["tiers"]
+        for name in ("tiers", "cached"):  # most LLMs have one price
+            if not state[name].size:
+                del state[name]
         return {name: np.atleast_1d(value) for name, value in state.items()}
 
     @classmethod
@@ -145,6 +168,7 @@ class CostModel:
             recorded_usd=arrays["recorded_usd"],
             cost_ref=float(arrays["cost_ref"][0]),
             tiers=arrays.get("tiers", np.empty((0, 0, 3))),
+            cached=arrays.get("cached", np.empty((0, 0, 2))),
         )
 
 
@@ -153,6 +177,18 @@ def column_mean(matrix: NDArray[np.float64]) -> Vector:
     counts = (~np.isnan(matrix)).sum(axis=0)
     sums = np.nansum(matrix, axis=0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _with_rows(
+    table: NDArray[np.float64], other: NDArray[np.float64], rows: list[int]
+) -> NDArray[np.float64]:
+    """Return a table (n_llms, n_steps, width) with some LLMs' rows taken from another."""
+    steps = max(table.shape[1], other.shape[1])
+    found = np.full((len(other), steps, other.shape[2]), np.nan)
+    found[: len(table), : table.shape[1]] = table
+    found[rows] = np.nan
+    found[rows, : other.shape[1]] = other[rows]
+    return found
 
 
 def _filled(values: Vector, default: float) -> Vector:

@@ -105,7 +105,7 @@ def rank(
     if not (weights >= 0).all():
         raise PolicyError("lambda must be a number of at least 0")
     ok = _eligible(q.shape, c, allowed, max_cost_usd)
-    known = _fill_unknown(c)
+    known = fill_unknown(c)
     return _order(q, known, weights, cost_ref, ok, _name_ranks(tuple(names)), epsilon)
 
 
@@ -134,12 +134,21 @@ def _eligible(
     return within
 
 
-def _fill_unknown(cost: NDArray[np.float64]) -> NDArray[np.float64]:
+def fill_unknown(cost: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the costs, shape (n_queries, n_llms), with unknown ones as the row's highest."""
     unknown = np.isnan(cost)
     if not unknown.any():
         return cost
     highest = np.where(unknown, 0.0, cost).max(axis=1, keepdims=True)
     return np.where(unknown, highest, cost)
+
+
+def dollar_weights(lam: NDArray[np.float64], cost_ref: float) -> NDArray[np.float64]:
+    """Return the utility that a dollar costs each query, inf where cost alone decides."""
+    scale = 1.0 / cost_ref if cost_ref > 0 and math.isfinite(cost_ref) else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = lam * scale
+    return np.where(np.isinf(lam) | ~np.isfinite(weight), np.inf, weight)
 
 
 @lru_cache(maxsize=64)
@@ -158,10 +167,8 @@ def _order(
     name_ranks: NDArray[np.intp],
     epsilon: float,
 ) -> NDArray[np.intp]:
-    scale = 1.0 / cost_ref if cost_ref > 0 and math.isfinite(cost_ref) else 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        weight = lam * scale
-    cost_only = np.isinf(lam) | ~np.isfinite(weight)
+    weight = dollar_weights(lam, cost_ref)
+    cost_only = np.isinf(weight)
     weight = np.where(cost_only, 0.0, weight)[:, None]
     utility = np.where(ok, q - weight * c, -np.inf)
     by_name = name_ranks[None, :].repeat(len(q), axis=0)

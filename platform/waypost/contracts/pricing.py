@@ -50,7 +50,7 @@ class PriceList(BaseModel):
         input_price: USD per million prompt tokens; null where unknown.
         output_price: USD per million generated tokens; null where unknown.
         cached_input_price: USD per million prompt tokens that the upstream's cache held; null is
-            ``input_price``. Predictions do not count on a cache.
+            ``input_price``. Predictions count on a cache only where a session keeps its LLM.
         reasoning_price: USD per million tokens of reasoning; null is ``output_price``.
             Predictions count reasoning as other output.
         tiers: Other prices for calls with long prompts, ascending by ``above_tokens``; null is
@@ -117,4 +117,23 @@ def tier_table(lists: Sequence[PriceList]) -> NDArray[np.float64]:
     for row, one in enumerate(lists):
         for step, tier in enumerate(one.tiers or ()):
             table[row, step] = tier.above_tokens, tier.input_price, tier.output_price
+    return table
+
+
+def cached_table(lists: Sequence[PriceList]) -> NDArray[np.float64]:
+    """Return the prices of cached tokens of several LLMs, (n_llms, 1 + most tiers, 2).
+
+    A row holds the prompt tokens above which it counts, and USD per million cached tokens (NaN:
+    those of other prompt tokens). No row is there where no LLM has such a price.
+    """
+    steps = [
+        [(0.0, one.cached_input_price)]
+        + [(float(tier.above_tokens), tier.cached_input_price) for tier in one.tiers or ()]
+        for one in lists
+    ]
+    most = max((len(held) for held in steps if any(p is not None for _, p in held)), default=0)
+    table = np.full((len(lists), most, 2), np.nan)
+    for row, held in enumerate(steps):
+        for step, (above, price) in enumerate(held[:most]):
+            table[row, step] = above, np.nan if price is None else price
     return table

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.pricing import PriceList
+from waypost.contracts.session import Session
 from waypost.contracts.user_state import UserState
 
 RouterKind: TypeAlias = Literal["score", "ensemble", "step", "meta"]
@@ -24,6 +25,8 @@ or by a rule of its own."""
 RouterFamily: TypeAlias = Literal["single-round", "multi-round", "personal", "agentic"]
 """The calls of one request: one call of the chosen LLM; several calls, where later ones can depend
 on earlier answers; one call of an LLM chosen for the user; a plan of routed sub-questions."""
+
+SessionState: TypeAlias = Literal["new", "kept", "moved"]
 
 _SIZE = re.compile(
     r"(?:(?P<experts>\d+)\s*x\s*)?(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMBT])", re.I
@@ -131,6 +134,7 @@ class Query:
         lam: Cost weight (lambda) of this request; None takes the policy's default.
         max_cost_usd: Limit on the predicted dollars of one call; None is no limit.
         input_tokens: Counted prompt tokens; None estimates them.
+        session: What is known of the dialogue; None keeps no LLM.
     """
 
     text: str
@@ -142,6 +146,7 @@ class Query:
     lam: float | None = None
     max_cost_usd: float | None = None
     input_tokens: int | None = None
+    session: Session | None = None
 
     @classmethod
     def of(cls, query: QueryLike) -> Query:
@@ -170,6 +175,7 @@ class Query:
             lam=_optional_number(query, "lambda" if "lambda" in query else "lam"),
             max_cost_usd=_optional_number(query, "max_cost_usd"),
             input_tokens=_optional_count(query, "input_tokens"),
+            session=None if (of := query.get("session")) is None else Session.of(of),
         )
 
     def given(self) -> str | dict[str, Any]:
@@ -178,6 +184,8 @@ class Query:
             "lambda" if f.name == "lam" else f.name: getattr(self, f.name) for f in fields(self)
         }
         known = {key: value for key, value in more.items() if value is not None and key != "text"}
+        if self.session is not None:
+            known["session"] = self.session.to_dict()
         return {"query": self.text, **known} if known else self.text
 
 
@@ -229,6 +237,9 @@ class Decision(Mapping[str, Any]):
         reason: One sentence for a human reader.
         router: Registry name of the router.
         router_version: Version of the router or artifact.
+        session: Whether the session is ``new``, or `model` is that of its last turn (``kept``) or
+            another (``moved``); None without a session.
+        last_model: The LLM of the session's last turn; None where there is none.
     """
 
     model: str
@@ -241,9 +252,12 @@ class Decision(Mapping[str, Any]):
     reason: str = ""
     router: str = ""
     router_version: str = ""
+    session: SessionState | None = None
+    last_model: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able data; ``model_name`` and ``predicted_llm`` repeat the model."""
+        kept = {"session": self.session, "last_model": self.last_model}
         return {
             "model_name": self.model,
             "predicted_llm": self.model,
@@ -256,6 +270,7 @@ class Decision(Mapping[str, Any]):
             "reason": self.reason,
             "router": self.router,
             "router_version": self.router_version,
+            **({} if self.session is None else kept),
         }
 
     @classmethod
@@ -263,7 +278,7 @@ class Decision(Mapping[str, Any]):
         """Rebuild a decision from `to_dict`."""
         named = {**data, "model": data["model_name"], "lam": data["lambda"]}
         named["ranking"] = tuple(data["ranking"])
-        return cls(**{one.name: named[one.name] for one in fields(cls)})
+        return cls(**{one.name: named[one.name] for one in fields(cls) if one.name in named})
 
     def __getitem__(self, key: str) -> Any:
         return self.to_dict()[key]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts import policy
+from waypost.contracts import policy, staying
 from waypost.contracts.cost import CostModel, PricesLike, column_mean
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import NotFittedError, SchemaError, names
@@ -68,7 +68,7 @@ class MetaRouter(ABC):
 
         Args:
             query: A text, or a mapping with at least ``query``; optional keys: query_id,
-                task_name, user_id, session_id, allowed_models, lambda, max_cost_usd.
+                task_name, user_id, session_id, allowed_models, lambda, max_cost_usd, session.
 
         Raises:
             SchemaError: the query is not of that form.
@@ -316,7 +316,9 @@ class ScoreRouter(TrainableRouter):
         parsed = tuple(Query.of(query) for query in queries)
         if not parsed:
             return []
-        return self.decide(parsed, self._embed(parsed))
+        asked, rows = staying.with_earlier(parsed, keeps=self.kind != "step")
+        made = self.decide(asked, self._embed(asked))
+        return made if rows is None else [made[row] for row in rows]
 
     def decide(
         self,
@@ -353,19 +355,13 @@ class ScoreRouter(TrainableRouter):
             cost[free] = self.predict_cost(batch, prediction)
             confidence, unlike = prediction.spread(free, allowed.shape)
         lam = policy.cost_weights(queries, self.policy)
-        order = policy.rank(
-            quality,
-            cost,
-            known,
-            lam=lam,
-            cost_ref=self.cost_model_.cost_ref,
-            allowed=allowed,
-            max_cost_usd=policy.cost_limits(queries, self.policy),
+        order, stays = staying.rank(
+            quality, cost, queries, known, self.policy, self.cost_model_, allowed, lam=lam
         )
         order, propensity, drawn = self.explore(order, queries)
         consulted = np.zeros(len(queries), bool)
         consulted[free] = True
-        return [
+        made = [
             Ranked(
                 order=order[i],
                 quality=quality[i],
@@ -379,6 +375,7 @@ class ScoreRouter(TrainableRouter):
             ).decision(known, self.name, self.version)
             for i in range(len(queries))
         ]
+        return staying.told(made, stays, drawn)
 
     def explore(
         self, order: NDArray[np.intp], queries: Sequence[Query]
@@ -387,7 +384,7 @@ class ScoreRouter(TrainableRouter):
         rate = max(self.policy.exploration, self.forced_exploration)
         own = getattr(self, "seed", None)
         seed = own if isinstance(own, int) and self.forced_exploration else self.policy.seed
-        return policy.explore(order, self.model_names, [q.text for q in queries], rate, seed)
+        return policy.explore(order, self.model_names, staying.draw_keys(queries), rate, seed)
 
     def _embed(self, queries: tuple[Query, ...]) -> NDArray[np.float32] | None:
         self._require_fitted()

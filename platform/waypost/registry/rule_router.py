@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts import policy
+from waypost.contracts import policy, staying
 from waypost.contracts.cost import CostModel, column_mean
 from waypost.contracts.errors import (
     PluginError,
@@ -178,13 +179,15 @@ class PlainRouter(TrainableRouter):
             PluginError: the router raises, or returns no valid decision.
         """
         self._require_fitted()
-        parsed = tuple(Query.of(query) for query in queries)
-        if not parsed:
+        own_queries = tuple(Query.of(query) for query in queries)
+        if not own_queries:
             return []
+        parsed, rows = staying.with_earlier(own_queries, keeps=self.kind != "step")
+        given = list(queries) if rows is None else _with_turns(parsed, queries, rows)
         known = self.model_names
         allowed = policy.allowed_mask(parsed, self.policy, known)
         free = np.flatnonzero(allowed.sum(axis=1) > 1).tolist()
-        asked = self._ask([_as_given(queries[row]) for row in free])
+        asked = self._ask([_as_given(given[row]) for row in free])
         own = dict(zip(free, asked, strict=True))
         cost = self.predict_cost(QueryBatch(parsed))
         places = np.zeros(cost.shape)
@@ -193,22 +196,19 @@ class PlainRouter(TrainableRouter):
             for name, dollars in decision.cost_usd.items():
                 if name in known:
                     cost[row, known.index(name)] = dollars
-        order = policy.rank(
-            -places,
-            cost,
-            known,
-            allowed=allowed,
-            max_cost_usd=policy.cost_limits(parsed, self.policy),
+        order, stays = staying.rank(
+            -places, cost, parsed, known, self.policy, self.cost_model_, allowed
         )
-        rate = self.policy.exploration
-        texts = [query.text for query in parsed]
-        order, propensity, drawn = policy.explore(order, known, texts, rate, self.policy.seed)
-        return [
+        rate, keys = self.policy.exploration, staying.draw_keys(parsed)
+        order, propensity, drawn = policy.explore(order, known, keys, rate, self.policy.seed)
+        made = [
             self._decision(
                 own.get(row), order[row], cost[row], float(propensity[row]), drawn=bool(drawn[row])
             )
             for row in range(len(parsed))
         ]
+        made = staying.told(made, stays, drawn)
+        return made if rows is None else [made[row] for row in rows]
 
     def _offer(self) -> None:
         served = self.policy.allowed_models
@@ -308,6 +308,17 @@ def no_outcomes(llms: Sequence[LLMInfo]) -> RoutingData:
 def _as_given(query: QueryLike) -> str | Mapping[str, Any]:
     """Return the query as a text or a mapping, as the router contract promises."""
     return query.given() if isinstance(query, Query) else query
+
+
+def _with_turns(
+    parsed: Sequence[Query], queries: Sequence[QueryLike], rows: Sequence[int]
+) -> list[QueryLike]:
+    """Return the queries as given, after the earlier turns of their sessions; without sessions."""
+    found: list[QueryLike] = [replace(query, session=None) for query in parsed]
+    for row, query in zip(rows, queries, strict=True):
+        if isinstance(query, Mapping):
+            found[row] = {key: value for key, value in query.items() if key != "session"}
+    return found
 
 
 def _places(decision: Decision, known: Sequence[str]) -> list[int]:
