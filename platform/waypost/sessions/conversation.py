@@ -74,7 +74,8 @@ def read_conversation(
 
     Args:
         said: The messages, at least one.
-        whole, marks: See `last_turn`.
+        whole: See `last_turn`.
+        marks: See `last_turn`.
         most: Most turns that are read, the last one included.
     """
     reader = _Reader(said, whole, marks)
