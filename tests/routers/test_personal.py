@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from waypost.contracts.feedback import UserEvents
+from support.fans import fitted_on_fans, with_fans
 from waypost.contracts.records import Query, QueryBatch
 from waypost.contracts.user_state import PersonalRouter, UserHistory, UserState
-from waypost.encoders import make_encoder
-from waypost.learning.user_states import UserStates, UserTurn
+from waypost.learning.user_states import UserStates
+from waypost.learning.user_turns import UserTurn
 from waypost.loading import load_router, save_router
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted
@@ -18,28 +18,6 @@ from waypost_routers._personal.training import PersonalTraining, Seen, _Learner
 
 ROUTERS = ("gmtrouter", "personalizedrouter")
 NAMES = ("cook", "prover", "tiny")
-FANS = {"cook": "cook-fan", "prover": "prover-fan", "tiny": "tiny-fan"}
-
-
-def with_fans(n_users=18, each=24, seed=0):
-    """Return planted data whose users each prefer one LLM, whatever the question."""
-    data, draw = planted(120), np.random.default_rng(seed)
-    lines = []
-    for user in range(n_users):
-        for turn in range(each):
-            left, right = draw.permutation(3)[:2]
-            liked = user % 3
-            value = 0.5 if liked not in (left, right) else float(left == liked)
-            if turn % 3 == 0:
-                right, value = -1, float(left == liked)
-            lines.append((user, draw.integers(120), left, right, value, user * 100 + turn // 4))
-    user, query, llm, other, value, session = np.array(lines).T
-    events = UserEvents(
-        tuple(f"user {i}" for i in range(n_users)),
-        user.astype(int), query.astype(int), llm.astype(int), other.astype(int), value,
-        session.astype(int),
-    )  # fmt: skip
-    return replace(data, events=events)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +27,7 @@ def data():
 
 @pytest.fixture(scope="module", params=ROUTERS)
 def router(request, data):
-    made = make_router(request.param, {"steps": 150, "width": 16, "half": 1.0}).fit(data)
-    made.encoder = make_encoder(ENCODER_ID)
-    return made
+    return fitted_on_fans(request.param, data)
 
 
 def fan(liked, n):

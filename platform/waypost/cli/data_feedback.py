@@ -119,6 +119,6 @@ def forget(user: str, folder: str, as_json: bool) -> None:
         echo_json(found)
         return
     click.echo(
-        f"deleted {found['events']} events, {found['requests']} requests, and {found['rows']} rows "
-        f"of {found['files']} parquet files"
+        f"deleted {found['events']} events, {found['requests']} requests, {found['turns']} turns, "
+        f"and {found['rows']} rows of {found['files']} parquet files"
     )

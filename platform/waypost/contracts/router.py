@@ -36,7 +36,7 @@ from waypost.contracts.records import (
 )
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
-from waypost.contracts.user_state import Users
+from waypost.contracts.user_state import StateOf, Users
 
 __all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
 
@@ -203,10 +203,7 @@ class TrainableRouter(Parametrized, MetaRouter):
         )
 
     def plugin_names(self) -> tuple[str, ...]:
-        """Return the registry names of this router and of its members.
-
-        An artifact holds the source of those that are plug-in folders.
-        """
+        """Return the registry names of this router and its members; plug-ins are packed."""
         return (self.name,)
 
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -290,20 +287,15 @@ class ScoreRouter(TrainableRouter):
         self._require_fitted()
         if self.needs_embeddings:
             shape = None if batch.embeddings is None else batch.embeddings.shape
-            if shape != (len(batch), self.n_features_in_):
-                raise SchemaError(
-                    f"{self.name}: embeddings have shape {shape}; "
-                    f"expected {(len(batch), self.n_features_in_)}"
-                )
+            wanted = (len(batch), self.n_features_in_)
+            if shape != wanted:
+                raise SchemaError(f"{self.name}: embeddings have shape {shape}; expected {wanted}")
         return self._predict(batch)
 
     def predict_quality(self, batch: QueryBatch) -> NDArray[np.float32]:
-        """Predict the score of each LLM on each query.
+        """Predict the score of each LLM on each query; raises as `predict`.
 
         Returns float32 (n_queries, n_llms), columns as in ``llms_``, values in [0, 1].
-
-        Raises:
-            NotFittedError, SchemaError: as `predict`.
         """
         return np.asarray(self.predict(batch).quality, dtype=np.float32)
 
@@ -313,12 +305,21 @@ class ScoreRouter(TrainableRouter):
 
     def route_batch(self, queries: Sequence[QueryLike]) -> list[Decision]:
         """Decide several queries with one embedding and one prediction for all of them."""
-        parsed = tuple(Query.of(query) for query in queries)
-        if not parsed:
-            return []
-        asked, rows = staying.with_earlier(parsed, keeps=self.kind != "step")
-        made = self.decide(asked, self._embed(asked))
-        return made if rows is None else [made[row] for row in rows]
+        return self.route_for([Query.of(query) for query in queries])[0]
+
+    def route_for(
+        self, queries: Sequence[Query], state_of: StateOf | None = None
+    ) -> tuple[list[Decision], NDArray[np.float32] | None]:
+        """Decide queries, each for the state of its user; also return the queries' embeddings."""
+        if not queries:
+            return [], None
+        asked, rows = staying.with_earlier(tuple(queries), keeps=self.kind != "step")
+        vectors = self.embed(asked)
+        users = None if state_of is None else [state_of(query.user_id) for query in asked]
+        made = self.decide(asked, vectors, users)
+        if rows is None:
+            return made, vectors
+        return [made[row] for row in rows], None if vectors is None else vectors[rows]
 
     def decide(
         self,
@@ -386,7 +387,8 @@ class ScoreRouter(TrainableRouter):
         seed = own if isinstance(own, int) and self.forced_exploration else self.policy.seed
         return policy.explore(order, self.model_names, staying.draw_keys(queries), rate, seed)
 
-    def _embed(self, queries: tuple[Query, ...]) -> NDArray[np.float32] | None:
+    def embed(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
+        """Embed queries, float32 (n, d); None where the router needs no embeddings."""
         self._require_fitted()
         if not self.needs_embeddings:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -48,6 +48,9 @@ class UserState:
 
 Users: TypeAlias = Sequence[UserState | None] | None
 """The state of each query's user, None for an unknown one; None where no user is known."""
+
+StateOf: TypeAlias = Callable[[str | None], UserState | None]
+"""Returns the state of the user with an id; None for an unknown user, and for no id."""
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from waypost.feedback.outcome import Outcome, plain, query_digest
 DATABASE = "feedback.sqlite"
 """Name of the file in the folder."""
 
-VERSION = 1
+VERSION = 2
 
 BUSY_S = 30.0
 """Longest wait for another process that writes."""
@@ -30,6 +30,9 @@ ANSWERED = (
 """Columns of an answered request, named as in routing data and decision logs. ``ranking`` is a
 list of names with line feeds between; ``propensity`` is that of ``model_name``."""
 
+VECTOR = ("encoder_id", "embedding")
+"""Further columns of an answered request: `QuestionVector`, null where there is none."""
+
 EVENT = (
     "kind", "request_id", "other_request_id", "rating", "preference", "verdict", "source",
     "user_id", "reason", "idempotency_key", "time",
@@ -41,7 +44,7 @@ _OF_ANSWERED = """(
     query_id TEXT NOT NULL, query TEXT, user_id TEXT, session_id TEXT, router TEXT,
     router_version TEXT, decided_model TEXT, model_name TEXT NOT NULL, ranking TEXT,
     predicted_quality REAL, propensity REAL, lambda REAL, input_tokens INTEGER,
-    output_tokens INTEGER, cost_usd REAL, latency_s REAL
+    output_tokens INTEGER, cost_usd REAL, latency_s REAL, encoder_id TEXT, embedding BLOB
 )"""
 
 _TABLES = f"""
@@ -122,8 +125,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def answered_row(outcome: Outcome, *, keep_query: bool) -> tuple[object, ...]:
-    """Return the row of an answered request, in the order of `ANSWERED`."""
+    """Return the row of an answered request, in the order of `ANSWERED` and `VECTOR`."""
     query, decision, usage = outcome.query, outcome.decision, outcome.usage
+    vector = outcome.vector
     text = query["query"]
     return (
         outcome.request_id,
@@ -144,4 +148,6 @@ def answered_row(outcome: Outcome, *, keep_query: bool) -> tuple[object, ...]:
         None if usage is None else usage.output_tokens,
         outcome.cost_usd,
         outcome.seconds,
+        None if vector is None else vector.encoder_id,
+        None if vector is None else vector.data,
     )

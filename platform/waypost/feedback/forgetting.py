@@ -1,4 +1,4 @@
-"""Delete what a folder keeps of one user: decision log, feedback store, and other parquet files."""
+"""Delete what a folder keeps of one user: decisions, feedback, turns, and other parquet files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from waypost.contracts.errors import StorageError
 from waypost.feedback.database import DATABASE, existing_database
 from waypost.feedback.log_folder import FORGOTTEN, forgotten_with, write_parquet
 from waypost.feedback.outcome import query_digest
+from waypost.learning.user_turns import forget_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,18 @@ class Forgotten:
         requests: Requests of the user in the feedback store.
         rows: Rows of the user in parquet files.
         files: Parquet files that were written again.
+        turns: Turns that personal routers made the user's state of.
     """
 
     events: int = 0
     requests: int = 0
     rows: int = 0
     files: int = 0
+    turns: int = 0
 
 
 def forget_user(folder: Path, user_id: str) -> Forgotten:
-    """Delete the rows of one user from a decision log, a feedback store, or parquet files.
+    """Delete what a decision log, a feedback store, or parquet files have of one user.
 
     Parquet files are replaced one by one, each in one step; repeat the call after an interruption.
     A server may run meanwhile: rows of the user that it has not yet written to parquet are left
@@ -47,6 +50,7 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
 
     Raises:
         StorageError: the folder does not exist, or a file cannot be read or written.
+        ConfigError: a file of turns is none.
     """
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder; expected feedback_dir or decision_log")
@@ -59,10 +63,11 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
     events = requests = rows = files = 0
     if (folder / DATABASE).is_file():
         events, requests = _forget_events(folder, user_id)
+    turns = forget_turns(folder, user_id)  # after the events, of which they are made
     for path in sorted(folder.rglob("*.parquet")):
         if found := _forget_rows(path, user_id):
             rows, files = rows + found, files + 1
-    return Forgotten(events, requests, rows, files)
+    return Forgotten(events, requests, rows, files, turns)
 
 
 def _forget_events(folder: Path, user_id: str) -> tuple[int, int]:

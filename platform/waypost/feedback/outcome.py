@@ -26,6 +26,19 @@ class Arm:
     share: float
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionVector:
+    """A question as a router's encoder embedded it.
+
+    Attributes:
+        encoder_id: The encoder.
+        data: (d,) float32 numbers, little-endian.
+    """
+
+    encoder_id: str
+    data: bytes
+
+
 @dataclass(slots=True)  # not frozen: one is made for each request, and that takes thrice as long
 class Outcome:
     """One request that was decided.
@@ -46,6 +59,7 @@ class Outcome:
         error: Why there is no answer, or why it broke off; None where all is well.
         arm: The part of an experiment that it is in.
         shadows: Decisions of shadow routers, as `Decision.to_dict`, by the router's name.
+        vector: What a personal router learns about the user from; None where nobody would.
     """
 
     request_id: str
@@ -63,6 +77,7 @@ class Outcome:
     error: str | None = None
     arm: Arm | None = None
     shadows: Mapping[str, Mapping[str, Any]] | None = None
+    vector: QuestionVector | None = None
 
     @property
     def propensity(self) -> float | None:

@@ -2,6 +2,7 @@
 
 All gateway replicas of a machine share one database. A replica writes the requests that it answers
 a few times a second, and events before it acknowledges them. Whatever waits is written together.
+What users say then goes into their turns, of which personal routers make the users' states.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from waypost.contracts.errors import StorageError
+from waypost.contracts.errors import ConfigError, StorageError
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.feedback.database import (
     ANSWERED,
     DATABASE,
     EVENT,
+    VECTOR,
     answered_row,
     naming,
     open_database,
 )
 from waypost.feedback.outcome import Outcome, plain
+from waypost.feedback.taste import told_by
+from waypost.learning.user_turns import Told, TurnFolder
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +48,10 @@ MOST_AT_ONCE = 1_000
 """Events of one transaction."""
 
 _PRUNED_AT_ONCE = 500
-_COLUMNS = ", ".join(ANSWERED)
-_REMEMBER = f"INSERT OR IGNORE INTO recent ({_COLUMNS}) VALUES ({', '.join('?' * len(ANSWERED))})"
+_OF_REQUEST = (*ANSWERED, *VECTOR)
+_COLUMNS = ", ".join(_OF_REQUEST)
+_MARKS = ", ".join("?" * len(_OF_REQUEST))
+_REMEMBER = f"INSERT OR IGNORE INTO recent ({_COLUMNS}) VALUES ({_MARKS})"
 _SAID = (*EVENT, "body", "slot", "replaced")
 _TAKE = f"INSERT INTO events ({', '.join(_SAID)}) VALUES ({', '.join('?' * len(_SAID))})"
 _FACTS = "SELECT at, model_name, user_id FROM {} WHERE request_id = ?"
@@ -100,6 +106,7 @@ class FeedbackStore:
         self._max_age_s = max_age_s
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._database: sqlite3.Connection | None = None
+        self._turns = TurnFolder(folder)
         self._pending: list[Outcome] = []
         self._flush_at: asyncio.TimerHandle | None = None
         self._flush_due = False
@@ -119,6 +126,7 @@ class FeedbackStore:
         """Write what is pending, and close the database."""
         self._closing = True
         if self._flush_at is not None:
+            self._flush_at.cancel()
             self._flush()
         while self._work is not None:
             await asyncio.wait([self._work])
@@ -126,6 +134,7 @@ class FeedbackStore:
             logger.error("%s: %d answered requests are lost", self._folder, len(self._pending))
         if self._database is not None:
             self._thread.submit(self._database.close)
+            self._thread.submit(self._turns.close)
             self._database = None
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -234,23 +243,39 @@ class FeedbackStore:
                 if rows:
                     db.executemany(_REMEMBER, rows)
                     self._prune(db, now)
-                found = [[self._take(db, event, now) for event in batch] for batch in batches]
+                slots: dict[bytes, None] = {}
+                found = [
+                    [self._take(db, event, now, slots) for event in batch] for batch in batches
+                ]
+                told = [told_by(db, slot) for slot in slots]
             except BaseException:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+        self._tell([each for each in told if each is not None])
         return found
 
-    def _take(self, db: sqlite3.Connection, event: FeedbackEvent, now: float) -> Taken:
+    def _tell(self, told: Sequence[Told]) -> None:
+        """Store turns of users. If this fails, the events are sent again, and say the same."""
+        try:
+            self._turns.add(told)
+        except ConfigError as error:
+            raise StorageError(str(error)) from None
+
+    def _take(
+        self, db: sqlite3.Connection, event: FeedbackEvent, now: float, slots: dict[bytes, None]
+    ) -> Taken:
+        """Take an event; put the slot of one that is kept into ``slots``."""
         body = digest(event)
         if event.idempotency_key is not None:
             earlier = db.execute(
-                "SELECT body, request_id, replaced FROM events WHERE idempotency_key = ?",
+                "SELECT body, request_id, replaced, slot FROM events WHERE idempotency_key = ?",
                 (event.idempotency_key,),
             ).fetchone()
             if earlier is not None:
                 if earlier[0] != body:
                     return Taken("conflict", event.request_id)
+                slots[earlier[3]] = None
                 return Taken("kept", earlier[1], _model(db, earlier[1]), bool(earlier[2]))
         about = [event.request_id, *([event.other_request_id] if event.other_request_id else [])]
         facts = []
@@ -276,6 +301,7 @@ class FeedbackStore:
         given = [getattr(event, name) for name in EVENT[:-4]]
         last = (user, plain(event.reason), event.idempotency_key, at, body, slot, same is not None)
         db.execute(_TAKE, (*given, *last))
+        slots[slot] = None
         return Taken("kept", event.request_id, facts[0][1], same is not None)
 
     def _prune(self, db: sqlite3.Connection, now: float) -> None:

@@ -336,8 +336,9 @@ class ServeArgs(ComparingArgs):
             ranking, ``answer`` passes the refusal on to the client.
         unknown_fields: Where a request has fields that Waypost does not know: ``refuse`` it,
             ``pass`` them on to HTTP engines, or ``drop`` them (named in ``x-waypost-ignored``).
-        feedback_dir: Folder of feedback and of the answers that can be rated, on a disk of the
-            machine; its gateway replicas share it. null keeps none.
+        feedback_dir: Folder of feedback, of the answers that can be rated, and of what personal
+            routers learn of users, on a disk of the machine, whose replicas share it. null keeps
+            none.
         feedback_days: Days after which an answer can no longer be rated.
         remember_decisions: Number of latest answers of all replicas that can be rated.
         decision_log: Folder or URI of a parquet row for every decision; null keeps none.

@@ -74,6 +74,8 @@ class RouterPlan(StrictModel):
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
         encoder: Settings of the query encoders.
+        user_states: Folder of the users' turns, from which personal routers make states; null knows
+            no user.
         allow_plugin_code: See `ServeArgs`.
         log: Settings of logging.
     """
@@ -86,6 +88,7 @@ class RouterPlan(StrictModel):
     policy: PolicyArgs
     threads: Literal["auto"] | int
     encoder: EncoderArgs
+    user_states: str | None = None
     allow_plugin_code: bool
     log: LogArgs
 
@@ -169,6 +172,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
     broken = _broken_environments(args.pool, entries, where)
     models: list[Served] = []
+    feedback = None if args.feedback_dir is None else str(resolve_path(args.feedback_dir))
     unpriced: list[Fault] = []
     for entry in entries:
         try:
@@ -188,6 +192,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             policy=args.policy,
             threads=args.router.threads,
             encoder=args.router.encoder,
+            user_states=feedback,
             allow_plugin_code=args.allow_plugin_code,
             log=args.log,
         ),
@@ -201,7 +206,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         cors=args.cors,
         listening=args.gateway.listening,
         limits=args.limits,
-        feedback_dir=None if args.feedback_dir is None else str(resolve_path(args.feedback_dir)),
+        feedback_dir=feedback,
         feedback_days=args.feedback_days,
         remember_decisions=args.remember_decisions,
         decision_log=None if args.decision_log is None else _absolute(args.decision_log, root),

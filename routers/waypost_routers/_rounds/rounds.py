@@ -265,7 +265,7 @@ class MultiRound(StepRouter, ScoreRouter):
             input_tokens=query.input_tokens if whole else None,
             max_cost_usd=math.nan,  # no limit: `left` is one, and no LLM within it is no error here
         )
-        (decision,) = super().decide((asked,), self._embed((asked,)))
+        (decision,) = super().decide((asked,), self.embed((asked,)))
         ranking = _first(self._assigned(step), decision.ranking)
         return affordable(ranking, decision.cost_usd, left)
 

@@ -8,7 +8,8 @@ import pytest
 
 from waypost.contracts.errors import ConfigError, SchemaError
 from waypost.contracts.user_state import UserState
-from waypost.learning.user_states import UserStates, UserTurn
+from waypost.learning.user_states import UserStates
+from waypost.learning.user_turns import UserTurn
 
 ENCODER = "hashing+d4"
 
@@ -100,7 +101,8 @@ def test_another_process_sees_every_event(tmp_path, states):
 import sys
 import numpy as np
 from waypost.contracts.user_state import UserState
-from waypost.learning.user_states import UserStates, UserTurn
+from waypost.learning.user_states import UserStates
+from waypost.learning.user_turns import UserTurn
 make = lambda history: UserState(len(history), np.zeros(1, np.float32))
 with UserStates(sys.argv[1], make, "hashing+d4") as states:
     for i in range(30):
@@ -114,7 +116,7 @@ with UserStates(sys.argv[1], make, "hashing+d4") as states:
         time.sleep(0.01)
     assert [one.returncode for one in writers] == [0, 0]
     assert states.get("ann").events == 50  # of 61 the latest are kept
-    assert len(set(states._history("ann").values)) == 1
+    assert len(set(states.history("ann").values)) == 1
 
 
 def test_threads_share_a_store(states):

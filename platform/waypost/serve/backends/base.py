@@ -17,7 +17,6 @@ from waypost.contracts.errors import (
     WaypostError,
 )
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest
-from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.engines.base import Engine
 from waypost.secrets import redact
@@ -28,7 +27,7 @@ from waypost.serve.backends.llm_replica import (
     reason_for_clients,
     whole_answer,
 )
-from waypost.serve.backends.messages import Reply, read_action, read_reply
+from waypost.serve.backends.messages import Reply, Routed, read_action, read_routed
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.plan import RouterPlan
 
@@ -74,7 +73,7 @@ class RouterClient(Protocol):
         """Prepare for decisions."""
         ...
 
-    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+    async def decide(self, query: dict[str, Any], router: str) -> Routed:
         """Decide one query.
 
         Args:
@@ -175,9 +174,9 @@ class LocalRouter:
         await self.decider.start()
         self.loading.loaded(True)
 
-    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+    async def decide(self, query: dict[str, Any], router: str) -> Routed:
         """Decide one query; see `RouterClient.decide`."""
-        return read_reply(await self.decider.decide(query, router))
+        return read_routed(await self.decider.decide(query, router))
 
     async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries aside; see `Decider.decide_aside`."""

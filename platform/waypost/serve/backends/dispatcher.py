@@ -13,6 +13,7 @@ from waypost.contracts.generation import Usage, total
 from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import Decision
 from waypost.engines import make_engine
+from waypost.feedback.outcome import QuestionVector
 from waypost.serve.backends.answer_times import AnswerTimes
 from waypost.serve.backends.asking import Asking, Opened, Whole
 from waypost.serve.backends.base import AbsentLLM, LLMClient, LocalLLM, LocalRouter, RouterClient
@@ -41,10 +42,11 @@ PINNED = "pinned"
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision and its duration in seconds, measured in the gateway."""
+    """A decision, its duration in seconds, measured in the gateway, and the question's vector."""
 
     decision: Decision
     seconds: float
+    vector: QuestionVector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +197,8 @@ class Dispatcher:
             return Decided(pinned, 0.0)
         assert call.router is not None  # one of the two is set
         begin = time.perf_counter()
-        decision = await self._router.decide(call.query, call.router)
-        return Decided(decision, time.perf_counter() - begin)
+        routed = await self._router.decide(call.query, call.router)
+        return Decided(routed.decision, time.perf_counter() - begin, routed.vector)
 
     async def open(self, call: Call, decision: Decision) -> Opened:
         """Begin the stream of an answer; see `Failover.open`.

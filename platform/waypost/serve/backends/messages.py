@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from waypost.contracts.errors import (
@@ -13,10 +14,11 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action, action_from_dict
+from waypost.feedback.outcome import QuestionVector
 
 Reply = dict[str, Any]
-"""``{"decision": Decision.to_dict()}``, ``{"action": ...}`` of a step, or ``{"error": {"type",
-"message"}}``."""
+"""``{"decision": Decision.to_dict()}``, with ``"vector": [encoder id, bytes]`` where a personal
+router may learn from it; ``{"action": ...}`` of a step; or ``{"error": {"type", "message"}}``."""
 
 
 class RouterUnavailableError(WaypostError):
@@ -25,6 +27,14 @@ class RouterUnavailableError(WaypostError):
 
 class StaleDecisionError(WaypostError):
     """Router and gateway have different configs at the moment; the request is decided again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What a router node found for a query; see `QuestionVector`."""
+
+    decision: Decision
+    vector: QuestionVector | None = None
 
 
 _ERRORS: dict[str, type[WaypostError]] = {
@@ -41,6 +51,12 @@ def read_reply(reply: Reply) -> Decision:
         RouterUnavailableError: any other failure.
     """
     return Decision.from_dict(_read(reply)["decision"])
+
+
+def read_routed(reply: Reply) -> Routed:
+    """Read a router node's reply to a query with all that it tells; raises as `read_reply`."""
+    decision, vector = read_reply(reply), reply.get("vector")
+    return Routed(decision, None if vector is None else QuestionVector(*vector))
 
 
 def read_action(reply: Reply) -> Action:

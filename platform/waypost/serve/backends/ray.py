@@ -23,11 +23,16 @@ from waypost.contracts.errors import (
     engine_error,
 )
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
-from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action
 from waypost.serve.backends.base import Loading
 from waypost.serve.backends.llm_replica import Message, Pace, within
-from waypost.serve.backends.messages import Reply, RouterUnavailableError, read_action, read_reply
+from waypost.serve.backends.messages import (
+    Reply,
+    Routed,
+    RouterUnavailableError,
+    read_action,
+    read_routed,
+)
 from waypost.serve.backends.router_replica import MAX_BATCH
 from waypost.serve.plan import RouterPlan
 
@@ -100,12 +105,12 @@ class HandleRouter(_Handle):
     async def adopt(self, plan: RouterPlan) -> None:
         """Do nothing: the deployment gets the same user_config."""
 
-    async def decide(self, query: dict[str, Any], router: str) -> Decision:
+    async def decide(self, query: dict[str, Any], router: str) -> Routed:
         """Decide one query; see `RouterClient.decide`."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((query, router, future))
         self._work()
-        return read_reply(await future)
+        return read_routed(await future)
 
     async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries aside; see `RouterClient.decide_aside`."""

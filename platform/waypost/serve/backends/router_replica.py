@@ -34,6 +34,7 @@ from waypost.serve.backends.messages import (
     StaleDecisionError,
     failure_reply,
 )
+from waypost.serve.backends.personal import PersonalStates
 from waypost.serve.config import AUTO
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
@@ -74,6 +75,7 @@ class Routers:
         self._routers: dict[str, TrainableRouter] = {}
         self._versions: dict[str, str] = {}
         self._encoders: dict[str, Encoder] = {}
+        self._users = PersonalStates(None, {})
 
     def load(self) -> None:
         """Read the artifacts, build their encoders, and set policy and prices.
@@ -81,6 +83,7 @@ class Routers:
         Raises:
             ArtifactError, WeightsError: an artifact or its encoder cannot be loaded.
             PoolMismatchError: a router was trained on no LLM of the pool.
+            ConfigError, StorageError: see `PersonalStates`.
         """
         earlier, self._earlier = self._earlier, None
         for name, folder in self._plan.artifacts.items():
@@ -94,6 +97,8 @@ class Routers:
                 raise PoolMismatchError(f"router {name} was trained on no LLM of the pool")
             self._routers[name] = router
             self._versions[name] = router.version
+        known = None if earlier is None else earlier._users
+        self._users = PersonalStates(self._plan.user_states, self._routers, known)
         for router in self._routers.values():
             self._set_policy(router)
 
@@ -160,7 +165,7 @@ class Routers:
                 queries
             )
         try:
-            return [{"decision": made.to_dict()} for made in router.route_batch(queries)]
+            return self._users.decide(router, queries)
         except WaypostError as error:
             if len(queries) == 1:
                 return [failure_reply(error)]

@@ -250,6 +250,7 @@ class Record:
                 finish_reason=finish_reason,
                 error=error,
                 arm=self._call.arm,
+                vector=self._decided.vector,
             )
         )
 
