@@ -93,6 +93,11 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
     def wait(self, models: Sequence[str], within_s: float) -> None:
         """Wait until every model answers a chat.
 

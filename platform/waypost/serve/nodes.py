@@ -6,6 +6,7 @@ environment than the builder.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -28,6 +29,20 @@ from waypost.serve.gateway.app import Gateway
 from waypost.serve.limits import LogArgs
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
+
+YOUNG_OBJECTS = 10_000
+"""New objects after which garbage is looked for; at Python's 700 a request causes it itself."""
+
+
+def collect_seldom() -> None:
+    """Exempt what is loaded now from garbage collection, and collect the rest more seldom.
+
+    A replica has hundreds of thousands of objects of its libraries. To look through them again and
+    again took a sixth of the CPU time of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
 
 
 class GatewayNode:
@@ -61,6 +76,7 @@ class GatewayNode:
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
         self._entrance = Entrance(self._gateway, parsed.listening)
+        collect_seldom()
         await self._entrance.open(ray_compat.application_name())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -104,6 +120,7 @@ class RouterNode:
         set_up_logging(parsed.log)
         self._decider = Decider(parsed.router)
         await self._decider.start()
+        collect_seldom()
         self._changes = Changes(parsed, lambda changed: self._decider.adopt(changed.router))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -58,6 +58,32 @@ async def test_long_texts_are_decided_in_a_thread(artifact, monkeypatch):
     assert seen == [True, False]
 
 
+async def test_on_the_loop_those_of_neighbouring_turns_are_decided_together(artifact, monkeypatch):
+    decider = Decider(plan(artifact, router={"placement": "inline", "threads": 0}))
+    await decider.start()
+    sizes = []
+    decide = decider.routers.decide
+
+    def watched(queries):
+        sizes.append(len(queries))
+        return decide(queries)
+
+    monkeypatch.setattr(decider.routers, "decide", watched)
+
+    async def asked(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await decider.decide({"query": f"q {turns}"}, "knnrouter")
+
+    await asyncio.gather(*(asked(turn) for turn in range(5)))
+    assert sizes == [5]
+    await asyncio.gather(*(asked(0) for _ in range(20)))
+    assert sizes == [5, 16, 4]
+    await asked(0)
+    assert sizes == [5, 16, 4, 1]
+    await decider.close()
+
+
 async def test_what_waits_for_a_thread_is_decided_together(artifact, monkeypatch):
     decider = Decider(plan(artifact, router={"placement": "inline", "threads": 1}))
     await decider.start()
