@@ -65,3 +65,36 @@ def dashboard_url() -> str | None:
     from ray._private.worker import get_dashboard_url
 
     return get_dashboard_url() or None
+
+
+def start_idle_worker(keep_s: int) -> None:
+    """Have Ray start a worker process on this machine that runs nothing yet.
+
+    An actor of this job with the runtime environment of this worker gets it instead of a new one.
+
+    Args:
+        keep_s: Seconds for which Ray keeps it idle.
+
+    Raises:
+        RuntimeError: Ray does not run in this process.
+        Exception: Ray refuses, or has changed; of any type.
+    """
+    import ray
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray._private.worker import global_worker
+    from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest
+    from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+
+    if not ray.is_initialized():  # else Ray's calls below would start one
+        raise RuntimeError("Ray does not run in this process")
+    context = ray.get_runtime_context()
+    request = PrestartWorkersRequest(
+        language=0,  # Python
+        job_id=global_worker.current_job_id.binary(),
+        keep_alive_duration_secs=keep_s,
+        num_workers=1,
+    )
+    request.runtime_env_info.serialized_runtime_env = context.get_runtime_env_string()
+    node = global_worker.node
+    with init_grpc_channel(f"{node.node_ip_address}:{node.node_manager_port}") as channel:
+        NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=10)

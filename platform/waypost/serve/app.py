@@ -24,6 +24,9 @@ refusals. Without them Serve's proxy would queue requests, and not in order of a
 HEALTH_CHECK_S = 1.0
 """Period of health checks: Serve notices a killed replica only at the next check."""
 
+GATEWAY_CHECK_S = 0.25
+"""The same for the gateway, without which nobody is answered."""
+
 
 def build(args: ServeArgs) -> Any:
     """Return the Serve application of these arguments.
@@ -54,6 +57,7 @@ def build(args: ServeArgs) -> Any:
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
     options["max_queued_requests"] = -1
+    options["health_check_period_s"] = GATEWAY_CHECK_S
     # between two looks at the requests that its proxy sent, of which there may be none
     options["graceful_shutdown_wait_loop_s"] = min(
         0.5, args.gateway.graceful_shutdown_timeout_s / 4

@@ -7,13 +7,18 @@ Error``. Serve loads `middlewares` into its proxies
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.responses import dumps
+from waypost.serve.standby import prepare_successor
 
 LOST = "the gateway ended before it answered; retry in a moment"
+
+_preparing: list[asyncio.Task[None]] = []
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,7 +55,11 @@ class Excuse:
 
 
 def middlewares() -> list[Any]:
-    """Return the middlewares of Serve's proxies."""
+    """Return the middlewares of Serve's proxies; called in each proxy when it starts."""
     from starlette.middleware import Middleware
 
+    with suppress(RuntimeError):  # no event loop runs
+        if not _preparing:
+            task = asyncio.get_running_loop().create_task(prepare_successor())
+            _preparing.append(task)
     return [Middleware(Excuse)]

@@ -21,6 +21,7 @@ from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsErr
 from waypost.encoders import make_encoder
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
+from waypost.serve import standby
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.handover import VARIABLE, Doorkeeper
 from waypost.serve.plan import RESERVED_NAMES, Plan, Served
@@ -45,7 +46,7 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Default logging of Serve itself, where the file sets none; Waypost's own is not affected."""
 
 PROXY = {
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.2",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "waypost.serve.excuse:middlewares",
 }
 """Serve's controller starts a dead proxy again after three checks: 30 s by default.
@@ -102,8 +103,12 @@ def environment(*, throughput: bool, haproxy: bool = False) -> dict[str, str]:
 
 
 def set_environment(*, throughput: bool, haproxy: bool = False) -> None:
-    """Set `environment` in this process, before the import of Ray, which reads most of it."""
+    """Set `environment` in this process, before the import of Ray, which reads most of it.
+
+    Workers import `standby.IMPORTS` when they start.
+    """
     os.environ.update(environment(throughput=throughput, haproxy=haproxy))
+    os.environ.setdefault(standby.VARIABLE, ",".join(standby.IMPORTS))
 
 
 def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:

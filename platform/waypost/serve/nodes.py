@@ -6,6 +6,7 @@ environment than the builder.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -29,6 +30,7 @@ from waypost.serve.gateway.app import Gateway
 from waypost.serve.limits import LogArgs
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
+from waypost.serve.standby import prepare_successor
 
 YOUNG_OBJECTS = 10_000
 """New objects after which garbage is looked for; at Python's 700 a request causes it itself."""
@@ -78,6 +80,7 @@ class GatewayNode:
         self._entrance = Entrance(self._gateway, parsed.listening)
         collect_seldom()
         await self._entrance.open(ray_compat.application_name())
+        self._preparing = asyncio.create_task(prepare_successor())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply a `UserConfig` without a restart; see `Changes.take`.
