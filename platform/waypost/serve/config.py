@@ -14,6 +14,7 @@ from waypost.contracts.policy import PolicySettings
 from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM
 from waypost.serve.comparing import ComparingArgs
+from waypost.serve.conversations import ConversationArgs
 from waypost.serve.limits import (
     Autoscaling,
     CorsArgs,
@@ -317,7 +318,7 @@ class GatewayArgs(NodeArgs):
         )
 
 
-class ServeArgs(ComparingArgs):
+class ServeArgs(ComparingArgs, ConversationArgs):
     """Arguments of ``waypost.serve.app:build``.
 
     Attributes:
@@ -325,7 +326,6 @@ class ServeArgs(ComparingArgs):
         routers: Instead of ``artifact``: several routers, name -> folder or URI.
         default_router: The router of ``model: auto``; null is the first.
         pool: The LLMs.
-        route_on: The part of a chat that is routed on: the last user message, or all turns.
         while_loading: What ``auto`` does where the chosen LLM is loading: ``wait`` for it, for at
             most ``limits.first_token_timeout_s``, or ``pass`` it over. A request that names the LLM
             is answered 503 at once.
@@ -352,7 +352,6 @@ class ServeArgs(ComparingArgs):
     default_router: str | None = None
     pool: tuple[PoolEntry, ...] = Field(min_length=1)
     policy: PolicyArgs = PolicyArgs()
-    route_on: Literal["current_only", "full_context"] = "current_only"
     router: RouterArgs = RouterArgs()
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()

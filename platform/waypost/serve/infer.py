@@ -209,14 +209,16 @@ def _key(query: Mapping[str, Any]) -> dict[str, Any]:
 def _call(
     number: int, query: Mapping[str, Any], generation: Generation, plan: Plan, model: str | None
 ) -> Call:
+    parsed = Query.of(query)
     request = GenerateRequest(
         f"query-{number}",
-        messages=[{"role": "user", "content": Query.of(query).text}],
+        messages=[{"role": "user", "content": parsed.text}],
         max_tokens=generation.max_tokens,
         temperature=generation.temperature,
     )
     router = None if model else plan.router_names[0]
-    return Call(request.request_id, router, model, dict(query), (request,))
+    session = {} if parsed.session is None else {"session": parsed.session.to_dict()}
+    return Call(request.request_id, router, model, {**query, **session}, (request,))
 
 
 async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:

@@ -91,14 +91,19 @@ class HedgeArgs(StrictModel):
     most_share: Share = 0.05
 
 
-def _switched(value: Any) -> Any:
-    # YAML 1.1 reads `off` as false
-    if value in ("off", "on"):
-        return HedgeArgs() if value == "on" else None
-    return HedgeArgs() if value is True else None if value is False else value
+def switch(model: type[StrictModel]) -> BeforeValidator:
+    """Return what reads ``on`` as the model's defaults, and ``off`` as None."""
+
+    def read(value: Any) -> Any:
+        # YAML 1.1 reads `off` as false
+        if isinstance(value, bool) or value in ("off", "on"):
+            return model() if value is True or value == "on" else None
+        return value
+
+    return BeforeValidator(read)
 
 
-Hedge = Annotated[HedgeArgs | None, BeforeValidator(_switched)]
+Hedge = Annotated[HedgeArgs | None, switch(HedgeArgs)]
 """``off``, ``on``, or the settings of `HedgeArgs`."""
 
 

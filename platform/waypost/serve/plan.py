@@ -36,6 +36,7 @@ from waypost.serve.config import (
     ServeArgs,
     UserConfig,
 )
+from waypost.serve.conversations import ConversationArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
@@ -93,13 +94,12 @@ class RouterPlan(StrictModel):
     log: LogArgs
 
 
-class Plan(ComparingArgs):
+class Plan(ComparingArgs, ConversationArgs):
     """The plan of the gateway, which loads ``router.artifacts`` only if the router is inline."""
 
     models: tuple[Served, ...] = Field(min_length=1)
     router: RouterPlan
     router_inline: bool
-    route_on: Literal["current_only", "full_context"]
     while_loading: Literal["wait", "pass"] = "wait"
     deadline: DeadlineArgs = DeadlineArgs()
     hedge: Hedge = None
@@ -198,6 +198,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         ),
         router_inline=args.router.placement == "inline",
         route_on=args.route_on,
+        route_clean=args.route_clean,
+        sessions=args.sessions,
         while_loading=args.while_loading,
         deadline=args.deadline,
         hedge=args.hedge,

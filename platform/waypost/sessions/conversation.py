@@ -64,6 +64,8 @@ def last_turn(said: Sequence[Said], *, whole: bool, marks: Sequence[Mark] = ()) 
         whole: Whether all turns are routed on, and not only the last user message.
         marks: See `clean`. A user message that is empty without their spans is no turn.
     """
+    if len(said) == 1 and not marks:
+        return cut(Turn(said[0][1]))
     return cut(_Reader(said, whole, marks).turn(len(said)))
 
 
@@ -115,9 +117,10 @@ class _Reader:
 
     def turn(self, end: int, cached: int = 0) -> Turn:
         """Return the turn that waited when the chat had ``end`` messages."""
-        said = self._said[:end]
-        tokens = None if end == 1 else tokens_of(self._lengths[end])
-        return Turn(self._text(said), tokens, tokens_of(self._lengths[cached]))
+        text, length = self._text(self._said[:end]), self._lengths[end]
+        # routers estimate the tokens of what they see
+        tokens = None if len(text) == length else tokens_of(length)
+        return Turn(text, tokens, tokens_of(self._lengths[cached]))
 
     def _text(self, said: Sequence[Said]) -> str:
         if self._whole:

@@ -18,7 +18,8 @@ from support.gateway import chat, running
 from support.hostile import check_error
 from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.serve.gateway.app import MAX_FEEDBACK_BYTES
-from waypost.serve.gateway.requests import ROUTED_END, Parser
+from waypost.serve.gateway.requests import Parser
+from waypost.sessions.conversation import ROUTED_END
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

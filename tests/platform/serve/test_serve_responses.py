@@ -7,8 +7,8 @@ import json
 from waypost.contracts.generation import Answer, Chunk, Usage
 from waypost.contracts.records import Decision
 from waypost.serve.backends.failover import Opened
-from waypost.serve.gateway.handler import reason_after_failover
 from waypost.serve.gateway.responses import ChatFormat, TextFormat, joined_tool_calls, told_usage
+from waypost.serve.gateway.telling import reason_after_failover
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
 

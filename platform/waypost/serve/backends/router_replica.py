@@ -232,7 +232,7 @@ class Decider:
         """Decide one query; failures are returned as data."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        if self._on_loop and len(query["query"]) <= LOOP_CHARACTERS:
+        if self._on_loop and _characters(query) <= LOOP_CHARACTERS:
             if not self._together:
                 self._gathered = 0
                 loop.call_soon(self._decide_together)
@@ -335,6 +335,13 @@ class Decider:
         self._aside.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _characters(query: dict[str, Any]) -> int:
+    """Return the characters of a query and of the earlier turns that are decided with it."""
+    session = query.get("session")
+    earlier = () if session is None else session["earlier"]
+    return len(query["query"]) + sum(len(turn["query"]) for turn in earlier)
 
 
 def _decide_shadows(routers: Routers, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:

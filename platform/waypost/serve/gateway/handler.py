@@ -13,7 +13,6 @@ from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Chunk, GenerateRequest, Usage
-from waypost.contracts.records import Decision
 from waypost.engines import engine_class
 from waypost.engines.base import Engine
 from waypost.serve.backends.asking import Opened, Whole
@@ -34,6 +33,11 @@ from waypost.serve.gateway.responses import (
     event,
     told_usage,
     usage_body,
+)
+from waypost.serve.gateway.telling import (
+    reason_after_failover,
+    reason_of_an_empty_answer,
+    session_told,
 )
 from waypost.serve.plan import Plan
 
@@ -264,6 +268,8 @@ class Answering:
             "x-waypost-cost-usd": _shown(cost),  # the name until 0.1
             "x-waypost-ignored": ", ".join(ignored) or None,
         }
+        for name, value in session_told(call, decision, model).items():
+            http.extra_headers[f"x-waypost-{name.replace('_', '-')}"] = value
 
     def _left_out(self, call: Call, model: str) -> list[str]:
         """Return the fields that an LLM did not get as the client gave them."""
@@ -328,6 +334,7 @@ class Answering:
                 "attempts": attempts,
                 "decision_ms": round(1e3 * decided.seconds, 3),
                 "request_id": call.request_id,
+                **session_told(call, decided.decision, model),
             },
         )
 
@@ -339,7 +346,10 @@ class Answering:
         """
         decided = await self._decide(http, call)
         Record(self._recording, call, decided, time.perf_counter() - decided.seconds).end(None)
-        http.extra_headers["x-waypost-model"] = decided.decision.model
+        http.extra_headers |= {
+            "x-waypost-model": decided.decision.model,
+            "x-waypost-session": decided.decision.session,
+        }
         await http.reply_json(
             {
                 **decided.decision.to_dict(),
@@ -349,33 +359,6 @@ class Answering:
                 "characters": len(call.query["query"]),
             }
         )
-
-
-def reason_after_failover(decision: Decision, opened: Opened | Whole) -> str:
-    """Return the reason of an answer that does not come from the LLM that the router chose.
-
-    It names the LLMs that ranked higher, and holds the predictions for the LLM that answers.
-    """
-    ranking = decision.ranking
-    higher = ranking[: ranking.index(opened.model)] if opened.model in ranking else ranking[:1]
-    failed = [name for name in higher if name in opened.failed]
-    others = [name for name in higher if name not in opened.failed]
-    parts = [f"{', '.join(failed)} did not answer"] if failed else []
-    if others:
-        parts.append(f"{', '.join(others)} passed over: not ready, or failed lately")
-    quality, cost = decision.quality.get(opened.model), decision.cost_usd.get(opened.model)
-    known = [] if quality is None else [f"predicted quality {quality:.3f}"]
-    known += [] if cost is None else [f"{cost:.3g} USD"]
-    answers = f"{opened.model} answers"
-    parts.append(f"{answers}: {' at '.join(known)}" if known else answers)
-    return "; ".join(parts)
-
-
-def reason_of_an_empty_answer(opened: Opened | Whole) -> str:
-    """Return the reason of an answer without a word, where no other LLM gave a better one."""
-    others = ", ".join(sorted(opened.failed))
-    asked = f"{opened.model} said nothing, and neither did {others}" if others else opened.model
-    return f"{asked}; its empty answer is told" if others else f"{asked} said nothing"
 
 
 def _only(ends: Sequence[str | None]) -> str | None:

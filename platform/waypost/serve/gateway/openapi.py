@@ -68,6 +68,7 @@ def _knobs(plan: Plan) -> list[dict[str, Any]]:
         "x-waypost-allowed-models": _models(plan),
         "x-waypost-user-id": name,
         "x-waypost-session-id": name,
+        "x-waypost-session-token": {"type": "string"},
     }
     return [
         {"name": name, "in": "header", "required": False, "style": "simple", "schema": schema}

@@ -140,6 +140,8 @@ _DELTA = _open(
     optional=("role", "content", "refusal", *_SAID),
 )
 
+_SESSION: dict[str, Any] = {"enum": ["new", "kept", "moved"]}
+
 _KEPT: dict[str, Any] = {
     "request_id": _TEXT,
     "model": _TEXT,
@@ -194,9 +196,11 @@ SCHEMAS: dict[str, Any] = {
                         "description": "the upstream told no counts; these are of the characters",
                     },
                     "hedge": _HEDGE,
+                    "session": _SESSION,
+                    "session_token": _TEXT,
                     **_EPISODE,
                 },
-                optional=("estimated", "hedge", *_EPISODE),
+                optional=("estimated", "hedge", "session", "session_token", *_EPISODE),
             ),
         },
         optional=tuple(_DETAILS),
@@ -223,7 +227,10 @@ SCHEMAS: dict[str, Any] = {
             "decision_ms": _NUMBER,
             "route_on": {"enum": ["current_only", "full_context"]},
             "characters": _COUNT,
-        }
+            "session": _SESSION,
+            "last_model": _TEXT_OR_NULL,
+        },
+        optional=("session", "last_model"),
     ),
     "Kept": _closed(_KEPT),
     "KeptEvents": _closed({"events": _list({"anyOf": [_KEPT_EVENT, _REFUSED_EVENT]})}),
@@ -264,6 +271,7 @@ _DECIDED = {
     "x-waypost-model": ("the LLM that answers", True, _TEXT),
     "x-waypost-decision-ms": ("what the decision took", True, _NUMBER),
     "x-waypost-reason": ("why this LLM", True, _TEXT),
+    "x-waypost-session": ("what becomes of the session's LLM", False, _SESSION),
 }
 _ANSWERED = {
     **_DECIDED,
@@ -277,6 +285,7 @@ _ANSWERED = {
     "x-waypost-predicted-cost-usd": ("predicted cost of the call", False, _NUMBER),
     "x-waypost-actual-cost-usd": ("of a whole answer; also in usage.waypost", False, _NUMBER),
     "x-waypost-cost-usd": ("older name of x-waypost-predicted-cost-usd", False, _NUMBER),
+    "x-waypost-session-token": ("to be returned with the session's next turn", False, _TEXT),
     "x-waypost-ignored": ("fields that were left out or lowered for this LLM", False, _TEXT),
 }
 

@@ -248,4 +248,5 @@ _HEADERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "allowed_models": ("x-waypost-allowed-models", _names),
     "user_id": ("x-waypost-user-id", _name),
     "session_id": ("x-waypost-session-id", _name),
+    "session_token": ("x-waypost-session-token", lambda header, text: text),
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waypost.contracts.cost import DEFAULT_TOKENS_PER_CHARACTER
 from waypost.contracts.generation import GenerateRequest
 from waypost.feedback import Arm
 from waypost.secrets import redact
@@ -24,9 +22,15 @@ from waypost.serve.gateway.schemas import (
     RouteBody,
 )
 from waypost.serve.plan import Plan
-
-ROUTED_END = 65_536
-"""Characters kept at each end of a text for routing, where it is longer than twice as much."""
+from waypost.sessions.conversation import (
+    Place,
+    Said,
+    derived_id,
+    last_turn,
+    place_of,
+    read_conversation,
+)
+from waypost.sessions.token import read_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Call:
         dropped: Fields of the body that no LLM gets.
         asked_tokens: Name and value of the limit of tokens that the client gave, if any.
         arm: The part of an experiment that chose the router.
+        turn: Number of its turn in its session, from 1; 0 without a session.
     """
 
     request_id: str
@@ -60,6 +65,7 @@ class Call:
     dropped: tuple[str, ...] = ()
     asked_tokens: tuple[str, int] | None = None
     arm: Arm | None = None
+    turn: int = 0
 
 
 class Parser:
@@ -69,6 +75,8 @@ class Parser:
         self._plan = plan
         self._models = {model.name: model for model in plan.models}
         self._stepping = plan.stepping
+        self._whole = plan.route_on == "full_context"
+        self._marks = plan.marks
 
     def chat(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
         """Read a chat.
@@ -77,8 +85,7 @@ class Parser:
             Problem: 400 or 404.
         """
         body, data, unknown = read_body(ChatBody, raw, self._plan.unknown_fields)
-        query = self._chat_text(data["messages"])
-        call = self._target(body, headers, request_id, query, _has_parts(data["messages"]))
+        call = self._chat_target(body, headers, request_id, data["messages"])
         common = self._common(body, data, unknown)
         tools = {key: data[key] for key in ("tools", "tool_choice") if data.get(key) is not None}
         if not body.tools:
@@ -98,7 +105,7 @@ class Parser:
         """
         body, data, unknown = read_body(CompletionBody, raw, self._plan.unknown_fields)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        call = self._target(body, headers, request_id, {"query": "\n".join(prompts)}, False)
+        call = self._target(body, headers, request_id, [("user", "\n".join(prompts))], False)
         common = self._common(body, data, unknown)
         n = body.n or 1
         ids = self._ids(request_id, n * len(prompts))
@@ -118,33 +125,27 @@ class Parser:
         self._common(body, data, unknown)  # a decision has the same checks as an answer
         self._ids(request_id, body.n or 1)
         if "query" in data:
-            return self._target(body, headers, request_id, {"query": body.query}, False)
-        messages = data["messages"]
-        query = self._chat_text(messages)
-        return self._target(body, headers, request_id, query, _has_parts(messages))
+            return self._target(body, headers, request_id, [("user", body.query)], False)
+        return self._chat_target(body, headers, request_id, data["messages"])
 
-    def _chat_text(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        texts = [_text(message.get("content")) for message in messages]
-        everything = "\n".join(text for text in texts if text)
-        if self._plan.route_on == "full_context":
-            return {"query": everything}
-        asked = [text for text, m in zip(texts, messages, strict=True) if m["role"] == "user"]
-        text = asked[-1] if asked else texts[-1]
-        if len(texts) == 1:
-            return {"query": text}
-        # the cost of a call depends on all turns, whatever is routed on
-        tokens = math.ceil(len(everything) * DEFAULT_TOKENS_PER_CHARACTER)
-        return {"query": text, "input_tokens": tokens}
+    def _chat_target(
+        self,
+        body: Generation,
+        headers: Mapping[str, str],
+        request_id: str,
+        messages: list[dict[str, Any]],
+    ) -> Call:
+        said = [(m["role"], _text(m.get("content"))) for m in messages]
+        return self._target(body, headers, request_id, said, _has_parts(messages))
 
     def _target(
         self,
         body: Generation,
         headers: Mapping[str, str],
         request_id: str,
-        query: dict[str, Any],
+        said: list[Said],
         has_parts: bool,
     ) -> Call:
-        _cut(query)
         extras = read_extras(body.waypost, headers)
         if body.waypost is not None:  # a header that the body overrules is no less wrong
             self._check_known(read_extras(None, headers).allowed_models)
@@ -158,14 +159,17 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        fields = {
+        now = last_turn(said, whole=self._whole, marks=self._marks)
+        fields: dict[str, Any] = {
+            "query": now.text,
+            "input_tokens": now.input_tokens,
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
             "allowed_models": allowed,
             "user_id": extras.user_id or body.user or None,
-            "session_id": extras.session_id,
+            "session_id": extras.session_id or self._derived(said, extras.user_id or body.user),
         }
-        query.update((key, value) for key, value in fields.items() if value is not None)
+        query = {key: value for key, value in fields.items() if value is not None}
         if pinned is not None:
             return Call(request_id, None, pinned, query)
         experiment = self._plan.experiment if body.model == AUTO else None
@@ -173,7 +177,30 @@ class Parser:
         router = body.model if arm is None else arm.router
         if router in self._stepping:
             _check_one_answer(body)
+        elif (place := self._place(said, query, extras.session_token)) is not None:
+            query["session"] = place.session.to_dict()
+            return Call(request_id, router, None, query, arm=arm, turn=place.turn)
         return Call(request_id, router, None, query, arm=arm)
+
+    def _derived(self, said: list[Said], user_id: str | None) -> str | None:
+        settings = self._plan.sessions
+        if settings is None or not settings.from_first_messages:
+            return None
+        return derived_id(said, user_id, self._marks)
+
+    def _place(self, said: list[Said], query: Mapping[str, Any], given: str | None) -> Place | None:
+        """Return the place of a request in its session; None where it has none."""
+        settings = self._plan.sessions
+        if settings is None or (given is None and "session_id" not in query):
+            return None
+        most = settings.max_turns
+        talk = read_conversation(said, whole=self._whole, marks=self._marks, most=most)
+        token, note = None, ""
+        if given is not None and (token := read_token(given)) is None:
+            note = "the session token was ignored: it has another form or version"
+        elif token is not None and token.model not in self._models:
+            token, note = None, "the session token was ignored: it names no LLM of the pool"
+        return place_of(talk, settings.stay_bonus, token, note, most=most)
 
     def _check_known(self, names: list[str] | None) -> None:
         for name in names or ():
@@ -285,17 +312,6 @@ def _check_one_answer(body: Generation) -> None:
             what = "answers with a text" if field == "tools" else "gives one answer a request"
             message = f"{field}: router {body.model} works in steps and {what}; ask a model by name"
             raise Problem(400, message, param=field, code="not_in_steps")
-
-
-def _cut(query: dict[str, Any]) -> None:
-    """Cut the middle out of a very long text: encoders do not read it, and sending it is slow.
-
-    The predicted cost counts the whole text.
-    """
-    text: str = query["query"]
-    if len(text) > 2 * ROUTED_END:
-        query.setdefault("input_tokens", math.ceil(len(text) * DEFAULT_TOKENS_PER_CHARACTER))
-        query["query"] = f"{text[:ROUTED_END]}\n{text[-ROUTED_END:]}"
 
 
 def _seeded(common: dict[str, Any], index: int) -> dict[str, Any]:

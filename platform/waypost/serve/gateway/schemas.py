@@ -44,6 +44,9 @@ class Extras(Body):
     user_id: Name | None = None
     session_id: Name | None = None
 
+    session_token: str | None = None
+    """The token that the last answer of the session had; one that cannot be used is ignored."""
+
     extra: dict[str, Any] | None = None
     """Fields that an HTTP engine knows beyond OpenAI's (``top_k``, ...), passed on to it."""
 
