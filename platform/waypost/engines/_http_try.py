@@ -250,11 +250,11 @@ class Try:
             endpoint = self._endpoint
             raise EngineServerError(f"{endpoint.where}: the answer has no {endpoint.answer_field}")
 
-    def _events(self, events: list[str]) -> bool:
+    def _events(self, events: list[bytes]) -> bool:
         """Read events up to the end of the answer; say whether the upstream said that it is."""
         reader = self._reader
         for event in events:
-            if event == "[DONE]":
+            if event == b"[DONE]":
                 return True
             try:
                 lives = self._read(event)
@@ -269,7 +269,7 @@ class Try:
                 return False
         return reader.ended
 
-    def _read(self, event: str | bytes) -> bool:
+    def _read(self, event: bytes) -> bool:
         data = parse_json(event, self._endpoint.where)
         if error := data.get("error"):
             raise self._endpoint.error(None, error, self._request)

@@ -148,41 +148,35 @@ class EventParser:
         self._line = bytearray()  # a line whose end has not come yet
         self._data: list[bytes] = []
 
-    def feed(self, part: bytes) -> list[str]:
+    def feed(self, part: bytes) -> list[bytes]:
         """Take the next bytes; return the data of the events they complete.
 
         Raises:
             EngineServerError: where an event is longer than `MAX_EVENT_BYTES`.
         """
-        events: list[str] = []
+        events: list[bytes] = []
         *ended, rest = part.split(b"\n")
         for line in ended:
             if self._line:
                 line, self._line = bytes(self._line) + line, bytearray()
-            self._take(line.removesuffix(b"\r"), events)
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                events.append(b"\n".join(self._data))
+                self._data.clear()
         self._line += rest
         if len(self._line) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
             raise EngineServerError(f"an event of the stream exceeds {MAX_EVENT_BYTES} bytes")
         return events
 
-    def finish(self) -> list[str]:
+    def finish(self) -> list[bytes]:
         """Return the data of a last event whose empty line never came."""
-        events: list[str] = []
-        self._take(bytes(self._line).removesuffix(b"\r"), events)
-        self._line.clear()
-        self._take(b"", events)
-        return events
-
-    def _take(self, line: bytes, events: list[str]) -> None:
-        if not line:
-            if self._data:
-                events.append(b"\n".join(self._data).decode("utf-8", errors="replace"))
-                self._data = []
-        elif line.startswith(b"data:"):
-            self._data.append(line[5:].removeprefix(b" "))
+        return self.feed(b"\n\n")
 
 
-def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
+def parse_json(text: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
@@ -207,9 +201,9 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
-def _read_leniently(text: str | bytes) -> Any:
+def _read_leniently(text: bytes) -> Any:
     # half of a surrogate pair: an upstream may cut a character in two between two events
     try:
-        return json.loads(text)
+        return json.loads(text.decode("utf-8", errors="replace"))
     except (ValueError, RecursionError):
         return None

@@ -128,6 +128,7 @@ class AnswerReader:
         self._notes: list[dict[str, Any]] = []
         self._told: dict[str, dict[str, Any]] = {"choice": {}, "answer": {}}
         self._new: list[Chunk] = []  # not yet taken
+        self._texts: list[str] = []  # behind these
         self._extra: dict[str, dict[str, Any]] = {}  # not yet taken, besides that of messages
 
     @property
@@ -141,13 +142,41 @@ class AnswerReader:
         Raises:
             EngineServerError: the upstream says that the answer failed, or it is malformed.
         """
+        if not self._read_text(data):
+            self._read_all(data)
+        return True
+
+    def _read_text(self, data: dict[str, Any]) -> bool:
+        """Take an event that adds text and says nothing else that is new; say whether it is one.
+
+        Nearly all events of a stream do, and each passes here.
+        """
+        choices = data.get("choices")
+        if data.get("usage") or type(choices) is not list or len(choices) != 1:
+            return False
+        choice = choices[0]
+        if type(choice) is not dict or choice.get("finish_reason") or choice.get("index"):
+            return False
+        delta = choice.get("delta")
+        if type(delta) is not dict or len(delta) != 1 or "message" in choice:
+            return False
+        text = delta.get("content")
+        if type(text) is not str or not text:
+            return False
+        if self._news("answer", data, _ANSWER) or self._news("choice", choice, _CHOICE):
+            return False
+        self._streams = self.answered = True
+        self._characters += len(text)
+        if text := self._stops.push(text):
+            self._texts.append(text)
+        return True
+
+    def _read_all(self, data: dict[str, Any]) -> None:
         self._read_usage(data.get("usage"))
-        if data.keys() - _ANSWER:
-            self._tell("answer", data, _ANSWER)
+        self._tell("answer", data, _ANSWER)
         choice = _first(data.get("choices"))
         self.answered = self.answered or bool(choice)
-        if choice.keys() - _CHOICE:
-            self._tell("choice", choice, _CHOICE)
+        self._tell("choice", choice, _CHOICE)
         delta, message = _dict(choice.get("delta")), _dict(choice.get("message"))
         # some upstreams end a stream with the whole message, of which the deltas said all
         whole = not delta and not self._streams
@@ -160,18 +189,11 @@ class AnswerReader:
             if word.lower() in _NO_END:
                 raise EngineServerError(f"the upstream broke the answer off ({word.lower()})")
             self.finish_reason = _FINISH.get(word.lower(), "stop")
-        return True
 
     def _read_message(self, message: dict[str, Any], text: Any, *, whole: bool) -> None:
         content = message.get("content")
         text = content_text(content or text)
         self._characters += len(text)
-        if len(message) <= 1 and not isinstance(content, list):  # most deltas
-            if text := self._stops.push(text):
-                self._add(Chunk(text))
-            if "content" in message or not message:
-                return
-            text = ""
         reasoning = _reasoning(message)
         refusal = message.get("refusal")
         refusal = refusal if isinstance(refusal, str) else ""
@@ -191,7 +213,13 @@ class AnswerReader:
 
     def _add(self, chunk: Chunk) -> None:
         if chunk.says_something:
+            self._gather()
             self._new.append(chunk)
+
+    def _gather(self) -> None:
+        if self._texts:
+            self._new.append(Chunk("".join(self._texts)))
+            self._texts.clear()
 
     def _annotations(self, given: Any) -> tuple[dict[str, Any], ...]:
         """Return those that are new: some upstreams repeat all in every event."""
@@ -202,18 +230,24 @@ class AnswerReader:
 
     def _tell(self, place: str, data: dict[str, Any], read: frozenset[str]) -> None:
         """Keep fields that Waypost does not read, where they say something new."""
+        if new := self._news(place, data, read):
+            self._told[place] = self._told[place] | new
+            self._extra = joined_extra(self._extra, {place: new})
+
+    def _news(self, place: str, data: dict[str, Any], read: frozenset[str]) -> dict[str, Any]:
+        """Return the fields that Waypost does not read and that were not told before."""
+        if read.issuperset(data):
+            return {}
         told = self._told[place]
-        new = {
+        return {
             name: value
             for name, value in data.items()
             if name not in read and value is not None and (name not in told or told[name] != value)
         }
-        if new:
-            self._told[place] = told | new
-            self._extra = joined_extra(self._extra, {place: new})
 
     def take(self) -> Chunk | None:
         """Return what was added since the last time, if anything."""
+        self._gather()
         if not self._new:
             return None
         new, self._new = self._new, []

@@ -169,7 +169,7 @@ async def test_streams_are_read_however_they_are_written(upstream, engine, raw, 
 
 
 def test_event_data_on_several_lines_is_joined_and_events_have_a_bound(monkeypatch):
-    assert EventParser().feed(b"data: a\ndata: b\n\n") == ["a\nb"]
+    assert EventParser().feed(b"data: a\ndata: b\n\n") == [b"a\nb"]
     monkeypatch.setattr("waypost.engines._http_wire.MAX_EVENT_BYTES", 10)
     parser = EventParser()
     parser.feed(b"data: 123")
