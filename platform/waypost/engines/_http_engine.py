@@ -61,6 +61,11 @@ class HTTPEngine(Engine):
         "retry_max_s": 60.0,
     }
 
+    @classmethod
+    def provider(cls, config: HTTPConfig) -> str:
+        """Return engine and base URL; see `Engine.provider`."""
+        return f"{cls.name} {config.base_url.rstrip('/')}"
+
     def __init__(self, config: HTTPConfig, keys: KeyRing | None = None) -> None:
         self.config = config
         self.calls = Calls(self.name)

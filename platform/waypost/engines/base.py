@@ -60,6 +60,17 @@ class Engine(ABC):
     """Settings of data runs (``waypost data run``) where the file gives no other."""
 
     @classmethod
+    def provider(cls, config: Any) -> str:
+        """Return a name of who runs its LLM: LLMs of one provider may see each other's reasoning.
+
+        By default each model of a local engine has its own.
+
+        Args:
+            config: The engine's settings, an instance of `config_class`.
+        """
+        return f"{cls.name} {getattr(config, 'model', '')}".strip()
+
+    @classmethod
     def ignored(cls, config: Any, request: GenerateRequest) -> tuple[str, ...]:
         """Return the names of the request's fields that the engine leaves out, sorted.
 

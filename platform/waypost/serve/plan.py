@@ -54,12 +54,14 @@ class Served(PricedLLM):
     Attributes:
         deployment: Name of its deployment; null where it runs inside the gateway.
         multimodal: Whether images and other non-text parts of a message may be sent to it.
+        provider: See `Engine.provider`.
         unavailable: Why it cannot be served (its environment is missing or unusable); null where it
             can. Routers do not choose it, and a request that names it is refused.
     """
 
     deployment: str | None
     multimodal: bool = False
+    provider: str = ""
     unavailable: str | None = None
 
 
@@ -387,9 +389,11 @@ def served_model(
     known = entry.model_dump(include=set(PoolLLM.model_fields))
     known |= missing_prices(entry, manifests, where)
     inline = entry.placement == "inline"
+    engine = engine_class(entry.engine)
     return Served(
         **known,
         deployment=None if inline or unavailable else deployment_name(entry.name),
-        multimodal=engine_class(entry.engine).multimodal,
+        multimodal=engine.multimodal,
+        provider=engine.provider(engine.config_class.model_validate(entry.config)),
         unavailable=unavailable,
     )

@@ -137,7 +137,7 @@ async def test_the_details_of_a_usage_stand_in_a_streams_last_event(up, upstream
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 500}
 
 
-async def test_what_a_client_sends_back_goes_on(up, upstream):
+async def test_what_a_client_sends_back_goes_on_to_the_only_provider(artifact, upstream):
     said = {
         "role": "assistant",
         "content": None,
@@ -150,8 +150,15 @@ async def test_what_a_client_sends_back_goes_on(up, upstream):
     }
     result = {"role": "tool", "tool_call_id": "call_a", "content": "rain"}
     messages = [{"role": "user", "content": "x"}, said, result]
-    reply = await up.client.post(CHAT, {"model": "cook", "messages": messages, "tools": [TOOL]})
+    config = {"base_url": upstream.url, "model": "real", "max_retries": 0}
+    pool = [
+        {"name": name, "engine": "openai", "placement": "inline", "config": config}
+        for name in ("cook", "prover")
+    ]
+    async with running(artifact, pool=pool) as up:
+        reply = await up.client.post(CHAT, {"model": "cook", "messages": messages, "tools": [TOOL]})
     assert reply.status == 200
+    assert "x-waypost-ignored" not in reply.headers
     assert upstream.requests[0].body["messages"] == messages
 
 

@@ -23,6 +23,7 @@ from waypost.serve.backends.failures import Failure, Piece, check_silence
 from waypost.serve.backends.hedging import Budget, Hedged, race
 from waypost.serve.backends.llm_replica import Pace
 from waypost.serve.limits import DeadlineArgs, HedgeArgs, Limits
+from waypost.sessions.reasoning import Providers
 
 Note = Callable[[str, EngineError, float], Failure]
 """Counts the failure of an LLM that was asked at a time."""
@@ -89,6 +90,7 @@ class Asking:
         limits: Time-outs.
         content_filter, deadline, hedge: See `ServeArgs`.
         max_tokens: LLM -> most tokens of one answer, for those that have a limit of their own.
+        providers: The provider of each LLM, to which its reasoning is bound.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -96,13 +98,15 @@ class Asking:
     deadline: DeadlineArgs = field(default_factory=DeadlineArgs)
     hedge: HedgeArgs | None = None
     max_tokens: Mapping[str, int] = field(default_factory=dict)
+    providers: Providers = field(default_factory=lambda: Providers({}))
 
     def of(self, model: str, request: GenerateRequest, left_s: float) -> GenerateRequest:
         """Return the request as one LLM gets it."""
         tokens = request.max_tokens
         if tokens is not None and model in self.max_tokens:
             tokens = min(tokens, self.max_tokens[model])
-        return replace(request, timeout_s=left_s, max_tokens=tokens)
+        messages, _ = self.providers.sent(model, request.messages)
+        return replace(request, timeout_s=left_s, max_tokens=tokens, messages=messages)
 
     def limit(self, model: str, request: GenerateRequest) -> int | None:
         """Return the most tokens of an answer; None where neither side gives a limit."""

@@ -26,6 +26,7 @@ from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
+from waypost.sessions.reasoning import Providers
 
 Reach = Callable[[Served], LLMClient]
 """Builds the client of an LLM."""
@@ -78,6 +79,7 @@ class Dispatcher:
 
     Attributes:
         llms: The client of each LLM by name.
+        providers: The provider of each LLM.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Dispatcher:
     ) -> None:
         self.plan = plan
         self._stepping = plan.stepping
+        self.providers = Providers({model.name: model.provider for model in plan.models})
         self.circuit: Circuit = Circuit() if earlier is None else earlier.circuit
         self._times: dict[str, AnswerTimes] = {} if earlier is None else earlier._times
         same = {} if earlier is None else earlier._clients_of(plan)
@@ -109,6 +112,7 @@ class Dispatcher:
                 plan.deadline,
                 plan.hedge,
                 {m.name: m.max_tokens for m in plan.models if m.max_tokens is not None},
+                self.providers,
             ),
             self.circuit,
             on_failure,

@@ -59,6 +59,7 @@ class Answering:
     ) -> None:
         self._plan = plan
         self._dispatcher = dispatcher
+        self._providers = dispatcher.providers
         self._metrics = metrics
         self._recording = recording
         self._models = {model.name: model for model in plan.models}
@@ -123,7 +124,8 @@ class Answering:
         if found.hedged is not None:
             told["waypost"]["hedge"] = self._hedge(found.hedged)
         http.extra_headers["x-waypost-actual-cost-usd"] = _shown(told["waypost"]["cost_usd"])
-        await http.reply(200, form(call.request_id, found.model).whole(found.answers, told))
+        writer = form(call.request_id, found.model, provider=self._providers.tag(found.model))
+        await http.reply(200, writer.whole(found.answers, told))
 
     def _hedge(self, hedged: Hedged) -> dict[str, Any]:
         """Count what the call that lost a hedge used, where that is known; return what is told."""
@@ -143,7 +145,12 @@ class Answering:
         form: type[ChatFormat],
         record: Record,
     ) -> None:
-        writer = form(call.request_id, opened.model, tell_usage=call.include_usage)
+        writer = form(
+            call.request_id,
+            opened.model,
+            tell_usage=call.include_usage,
+            provider=self._providers.tag(opened.model),
+        )
         usages: dict[int, Usage] = {}
         ends: list[str | None] = []
         try:
@@ -192,7 +199,7 @@ class Answering:
             nonlocal writer
             if writer is None:
                 self._metrics.first_token(model, time.perf_counter() - record.begin)
-                writer = writing(model)
+                writer = writing(model, provider=self._providers.tag(model))
                 await begin_events(model, attempts)
             await http.event(b"".join([writer.events(0, chunk) for chunk in chunks]))
 
@@ -223,7 +230,8 @@ class Answering:
         if not call.stream:
             self._tell(http, call, decided, ended.model, ended.attempts)
             http.extra_headers["x-waypost-actual-cost-usd"] = _shown(cost)
-            await http.reply(200, form(call.request_id, ended.model).whole([ended.answer], told))
+            whole = writing(ended.model, provider=self._providers.tag(ended.model))
+            await http.reply(200, whole.whole([ended.answer], told))
             return
         if writer is None:
             for chunk in chunked(ended.answer):
@@ -276,7 +284,9 @@ class Answering:
         entry = self._models.get(model)
         if entry is None or not call.requests:
             return list(call.dropped)  # the router itself wrote the answer
-        found = {*call.dropped, *self._ignored_by(model, call.requests[0])}
+        first = call.requests[0]
+        kept_back = self._providers.sent(model, first.messages)[1]
+        found = {*call.dropped, *self._ignored_by(model, first), *kept_back}
         most = min(self._plan.limits.max_tokens, entry.max_tokens or sys.maxsize)
         if call.asked_tokens is not None and call.asked_tokens[1] > most:
             found.add(call.asked_tokens[0])

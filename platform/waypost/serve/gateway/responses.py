@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from waypost.contracts.generation import Answer, Chunk, Usage, joined_fields, total
+from waypost.sessions.reasoning import tagged
 
 DONE = b"data: [DONE]\n\n"
 EVENT_CHARACTERS = 64
@@ -125,6 +126,7 @@ class ChatFormat:
         model: The LLM that answers.
         tell_usage: Whether events before the last have ``usage: null``, as OpenAI's do.
         created: Seconds since 1970, equal in all events of a stream; None is now.
+        provider: Tag of the LLM's provider; see `tagged`.
     """
 
     prefix = "chatcmpl-"
@@ -138,7 +140,10 @@ class ChatFormat:
         *,
         tell_usage: bool = False,
         created: int | None = None,
+        provider: str | None = None,
     ) -> None:
+        self._provider = provider
+        self._tagged: set[int] = set()
         self._head = {
             "id": f"{self.prefix}{request_id}",
             "object": self.whole_object,
@@ -156,7 +161,8 @@ class ChatFormat:
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, Any]) -> bytes:
         """Write the body of a whole answer."""
-        choices = [self._choice(i, answer) for i, answer in enumerate(answers)]
+        marked = [tagged(answer, self._provider) for answer in answers]
+        choices = [self._choice(i, answer) for i, answer in enumerate(marked)]
         first = answers[0].extra.get("answer", {}) if answers else {}
         return dumps(
             {**_without(first, _OF_ANSWERS), **self._head, "choices": choices, "usage": usage}
@@ -168,6 +174,11 @@ class ChatFormat:
         if index not in self._begun:
             self._begun.add(index)
             written = self._first(index, chunk)
+        if self._provider is not None:
+            found = tagged(chunk, self._provider, again=index in self._tagged)
+            if found is not chunk:
+                self._tagged.add(index)
+                chunk = found
         extra = chunk.extra or None
         if chunk.says_something:
             calls = [] if len(chunk.tool_calls) < 2 else one_each(chunk.tool_calls)
