@@ -118,6 +118,7 @@ def _object(
 
 _SAID: dict[str, Any] = {
     "reasoning_content": {**_TEXT, "description": "visible thinking, where the LLM shows it"},
+    "reasoning_provider": {**_TEXT, "description": "tag of its maker: send it back, too"},
     "annotations": _list({"type": "object"}),
     "tool_calls": _list({"type": "object"}),
 }
