@@ -65,7 +65,7 @@ def router_pages() -> dict[str, str]:
 def router_page(name: str, facts: Any, cls: Any) -> str:
     """Return the page of one router, from its docstrings and its class."""
     doc = doc_of(cls)
-    said = sections(cls.__doc__)
+    said = sections_of(cls)
     numbers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", doc + cls.__doc__))
     papers = [f"{PAPERS[n]} ([arXiv {n}](https://arxiv.org/abs/{n}))" for n in numbers]
     rows = [
@@ -102,11 +102,24 @@ def router_page(name: str, facts: Any, cls: Any) -> str:
     return page(name, *parts, fenced(train, "sh"))
 
 
+def sections_of(cls: Any) -> dict[str, str]:
+    """Return the sections of a class's docstring; what it lacks is that of the nearest base.
+
+    What all routers have is left out: pages would repeat it.
+    """
+    found: dict[str, str] = {}
+    for base in (one for one in cls.__mro__ if one.__module__ != "waypost.contracts.router"):
+        titles = {title.partition(" ")[0] for title in found}
+        said = sections(vars(base).get("__doc__"))
+        found |= {key: text for key, text in said.items() if key.partition(" ")[0] not in titles}
+    return found
+
+
 def parameters_of(cls: Any) -> dict[str, str]:
     """Return the text of each parameter; "As NAME's." is replaced by that router's text."""
     from waypost.registry import router_class
 
-    texts = dict(named(sections(cls.__doc__).get("Args", "")))
+    texts = dict(named(sections_of(cls).get("Args", "")))
     for name, text in texts.items():
         if other := re.fullmatch(r"As (\w+)'s\.", text):
             texts[name] = parameters_of(router_class(other[1]))[name]

@@ -28,20 +28,6 @@ class PersonalizedRouter(PersonalScoreRouter):
     When to take it:
         As gmtrouter, which is the better of the two with few events a user. It is faster, because
         it passes messages twice.
-
-    Args:
-        width: Length of the states and vectors.
-        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over ``steps``.
-        weight_decay: Decoupled weight decay.
-        half: Number of events at which a user's own score and the global one weigh the same.
-        steps: Maximum number of steps; the number used is chosen on held-out users.
-        seed: Seed of weights, draws and held-out users.
-
-    Learned by ``fit``:
-        ridge_: Map from embeddings to scores.
-        characters_: Mean length of a question.
-        personal_: Vectors of answers and users; None without feedback in the training data.
-        steps_: Number of training steps on feedback.
     """
 
     name = "personalizedrouter"

@@ -35,7 +35,7 @@ from waypost.registry import make_router
 BATCH = 500
 """Users of one transaction while the file is filled."""
 
-_SEEN = 40
+_SEEN = 16
 _MB = 2**20
 
 

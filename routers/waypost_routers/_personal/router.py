@@ -33,12 +33,20 @@ class PersonalScoreRouter(CalibratedRouter):
     user is a vector, too. Their dot product says how much the user prefers the answer. A user
     without a state gets the mean user's score.
 
-    A subclass writes `_encoder` and `_shapes`; its docstring explains the parameters.
+    A subclass writes `_encoder` and `_shapes`.
 
-    Learned by ``fit``, besides what every learned router has:
+    Args:
+        width: Length of the states and vectors.
+        learning_rate: Initial learning rate of AdamW; falls to 0 as a cosine over ``steps``.
+        weight_decay: Decoupled weight decay.
+        half: Number of events at which a user's own score and the global one weigh the same.
+        steps: Maximum number of steps; the number used is chosen on held-out users.
+        seed: Seed of weights, draws and held-out users.
+
+    Learned by ``fit``:
         ridge_: Map from embeddings to scores.
         characters_: Mean length of a question, with which dollars are compared.
-        personal_: Vectors of answers and users; None without feedback.
+        personal_: Vectors of answers and users; None without feedback in the training data.
         steps_: Number of training steps on feedback.
     """
 
