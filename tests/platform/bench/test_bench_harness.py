@@ -63,19 +63,8 @@ def call(*words):
 
 def test_every_public_module_is_a_bench_with_options_and_an_example():
     names = list(harness.benches())
-    known = [
-        "data",
-        "encoder",
-        "gateway",
-        "personal",
-        "rl",
-        "rounds",
-        "routers",
-        "states",
-        "tune",
-        "tuned",
-    ]
-    assert names == known
+    known = "cpu data encoder gateway personal rl rounds routers states tune tuned"
+    assert names == known.split()
     group = command.get_command(click.Context(command), "bench")
     for name in names:
         found = group.get_command(click.Context(group), name)
