@@ -11,6 +11,7 @@ from typing import Any
 from support.asgi import Client
 from waypost.encoders import make_encoder
 from waypost.engines.echo import EchoEngine
+from waypost.feedback import Writer
 from waypost.loading import save_router
 from waypost.registry import make_router
 from waypost.serve.backends.base import LLMClient, LocalLLM
@@ -76,11 +77,15 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    artifact: Path, *, keys: ClientKeys | None = None, **changes: Any
+    artifact: Path,
+    *,
+    keys: ClientKeys | None = None,
+    feedback: Writer | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start a gateway with these changes to `arguments`."""
     plan = make_plan(ServeArgs.model_validate(arguments(artifact, **changes)))
-    gateway = Gateway(plan, local_router(plan), local_llm, keys)
+    gateway = Gateway(plan, local_router(plan), local_llm, keys, feedback)
     await gateway.start()
     try:
         yield Running(plan, gateway, Client(gateway))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from waypost.feedback.decision_log import DECISION_SCHEMA, DecisionLog
 from waypost.feedback.forgetting import forget_user
+from waypost.feedback.ledger import Retention, Row, Taken
 from waypost.feedback.outcome import Arm, Outcome, query_digest
 from waypost.feedback.reading import Rated, read_rated
-from waypost.feedback.store import FeedbackStore, Taken
+from waypost.feedback.store import FeedbackStore, FolderWriter, Writer
 
 __all__ = [
     "Arm",
     "DECISION_SCHEMA",
     "DecisionLog",
     "FeedbackStore",
+    "FolderWriter",
     "Outcome",
     "Rated",
+    "Retention",
+    "Row",
     "Taken",
+    "Writer",
     "forget_user",
     "query_digest",
     "read_rated",

@@ -109,14 +109,18 @@ class DecisionLog:
         target: Folder or URI.
         keep_queries: Whether the text that was routed on is written.
         exploration: The policy's share of random choices.
+
+    Attributes:
+        keep_queries, exploration: As given; may be changed.
+        lost: Number of rows that could not be written.
     """
 
     def __init__(self, target: str, *, keep_queries: bool, exploration: float = 0.0) -> None:
         self.exploration = exploration
         self._target = target
-        self._keep_queries = keep_queries
+        self.keep_queries = keep_queries
         self._rows: list[Outcome] = []
-        self._lost = 0
+        self.lost = self._lost_told = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._folder: LogFolder | None = None
@@ -142,7 +146,7 @@ class DecisionLog:
         if len(self._rows) < MOST_PENDING:
             self._rows.append(outcome)
         else:
-            self._lost += 1
+            self.lost += 1
 
     # -- in the thread ------------------------------------------------------------------------
 
@@ -168,13 +172,13 @@ class DecisionLog:
             logger.error("decision log %s: %s", self._folder, error)
 
     def _flush(self) -> None:
-        if self._lost:
-            logger.error("decision log %s: %d rows are lost", self._folder, self._lost)
-            self._lost = 0
+        if (lost := self.lost - self._lost_told) > 0:
+            logger.error("decision log %s: %d rows are lost", self._folder, lost)
+            self._lost_told += lost
         rows = self._rows
         if not rows:
             return
-        batch = decision_batch(rows, keep_queries=self._keep_queries, exploration=self.exploration)
+        batch = decision_batch(rows, keep_queries=self.keep_queries, exploration=self.exploration)
         if self._spool is None:
             assert self._folder is not None
             self._spool = Spool(self._folder.spool, DECISION_SCHEMA)

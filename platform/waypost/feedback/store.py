@@ -1,37 +1,24 @@
 """The feedback store: events about answered requests, each counted once wherever it lands.
 
-All gateway replicas of a machine share one database. A replica writes the requests that it answers
-a few times a second, and events before it acknowledges them. Whatever waits is written together.
-What users say then goes into their turns, of which personal routers make the users' states.
+A gateway replica writes the requests that it answers a few times a second, and events before it
+acknowledges them. Whatever waits is written together, by a `Writer`: that of the folder on this
+machine, which all replicas of the machine share, or a process elsewhere that owns the folder.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import sqlite3
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
-from waypost.contracts.errors import ConfigError, StorageError
+from waypost.contracts.errors import StorageError
 from waypost.contracts.feedback import FeedbackEvent
-from waypost.feedback.database import (
-    ANSWERED,
-    DATABASE,
-    EVENT,
-    VECTOR,
-    answered_row,
-    naming,
-    open_database,
-)
-from waypost.feedback.outcome import Outcome, plain
-from waypost.feedback.taste import told_by
-from waypost.learning.user_turns import Told, TurnFolder
+from waypost.feedback.database import answered_row
+from waypost.feedback.ledger import Ledger, Retention, Row, Taken
+from waypost.feedback.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -42,40 +29,72 @@ _WAITS_S = (FLUSH_S, 2 * FLUSH_S)
 """An event about a request that is not found is tried again: another replica may be writing it."""
 
 MOST_PENDING = 100_000
-"""Answered requests that wait in memory while the database cannot be written; older ones go."""
+MOST_SIZE = 64 * 1024 * 1024
+"""Answered requests that wait in memory while the folder cannot be written, and the characters of
+their texts and bytes of their embeddings together; older ones go, and are counted."""
 
 MOST_AT_ONCE = 1_000
 """Events of one transaction."""
 
-_PRUNED_AT_ONCE = 500
-_OF_REQUEST = (*ANSWERED, *VECTOR)
-_COLUMNS = ", ".join(_OF_REQUEST)
-_MARKS = ", ".join("?" * len(_OF_REQUEST))
-_REMEMBER = f"INSERT OR IGNORE INTO recent ({_COLUMNS}) VALUES ({_MARKS})"
-_SAID = (*EVENT, "body", "slot", "replaced")
-_TAKE = f"INSERT INTO events ({', '.join(_SAID)}) VALUES ({', '.join('?' * len(_SAID))})"
-_FACTS = "SELECT at, model_name, user_id FROM {} WHERE request_id = ?"
+MOST_ROWS = 5_000
+MOST_ROWS_SIZE = 8 * 1024 * 1024
+"""Answered requests of one transaction, and their size, as in `MOST_SIZE`."""
 
-Status = Literal["kept", "unknown", "too_old", "conflict"]
+CLOSING_S = 2.0
+"""Longest wait for the writer at the end of this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of one event.
+class Writer(Protocol):
+    """Writes a feedback folder."""
 
-    Attributes:
-        status: ``kept``: it is on disk, now or since it was first sent. ``unknown``: no such
-            request. ``too_old``: its request was answered too long ago. ``conflict``: its
-            idempotency key came with another event.
-        request_id: The request that was found, or not.
-        model: The LLM that answered it.
-        replaced: Whether it replaces an earlier event of the same user.
+    async def start(self) -> None:
+        """Open the folder, where it is this process that writes it.
+
+        Raises:
+            StorageError: it cannot be made or read.
+        """
+
+    async def close(self) -> None:
+        """Close it."""
+
+    async def write(
+        self, rows: Sequence[Row], batches: Sequence[Sequence[FeedbackEvent]], kept: Retention
+    ) -> list[list[Taken]]:
+        """Write records, then events; see `Ledger.write`.
+
+        Raises:
+            StorageError: the folder cannot be reached or written now. A record or an event may
+                have been written nevertheless; sent again it is not counted twice.
+        """
+
+
+class FolderWriter:
+    """Writes a folder of this machine in a thread.
+
+    Args:
+        folder: The folder, on a disk of this machine.
     """
 
-    status: Status
-    request_id: str
-    model: str | None = None
-    replaced: bool = False
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ledger = Ledger(folder)
+        self._thread = ThreadPoolExecutor(1, "feedback")
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    async def start(self) -> None:  # noqa: D102 - as the protocol says
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.open)
+
+    async def close(self) -> None:  # noqa: D102
+        self._thread.submit(self._ledger.close)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def write(  # noqa: D102
+        self, rows: Sequence[Row], batches: Sequence[Sequence[FeedbackEvent]], kept: Retention
+    ) -> list[list[Taken]]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._ledger.write, rows, batches, kept)
 
 
 class _Waiting:
@@ -83,64 +102,62 @@ class _Waiting:
         self.events, self.done = events, done
 
 
-def _fail(waiting: Sequence[_Waiting], error: Exception) -> None:
-    for each in waiting:
-        if not each.done.done():
-            each.done.set_exception(error)
-
-
 class FeedbackStore:
     """Keeps answered requests and the events about them in a folder.
 
     Args:
-        folder: The folder, on a disk of this machine.
-        keep_queries: Whether the text of requests is kept.
+        where: The folder, on a disk of this machine, or what writes it.
+        keep_queries: Whether the text of requests is kept; may be changed.
         most: Number of latest answered requests that can be rated.
         max_age_s: Seconds after which an answered request can no longer be rated.
+
+    Attributes:
+        retention: ``most`` and ``max_age_s``; may be changed.
+        lost: Number of answered requests that could not be written.
     """
 
-    def __init__(self, folder: Path, *, keep_queries: bool, most: int, max_age_s: float) -> None:
-        self._folder = folder
-        self._keep_queries = keep_queries
-        self._most = most
-        self._max_age_s = max_age_s
-        self._thread = ThreadPoolExecutor(1, "feedback")
-        self._database: sqlite3.Connection | None = None
-        self._turns = TurnFolder(folder)
+    def __init__(
+        self, where: Path | Writer, *, keep_queries: bool, most: int, max_age_s: float
+    ) -> None:
+        self._writer = FolderWriter(where) if isinstance(where, Path) else where
+        self.keep_queries = keep_queries
+        self.retention = Retention(most, max_age_s)
+        self.lost = 0
         self._pending: list[Outcome] = []
+        self._size = 0  # of what is pending
         self._flush_at: asyncio.TimerHandle | None = None
         self._flush_due = False
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
-        self._closing = False
+        self._failing = self._closing = False
 
     async def start(self) -> None:
-        """Open the database.
+        """Open the folder.
 
         Raises:
             StorageError: it cannot be made or read.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._db)
+        await self._writer.start()
 
     async def close(self) -> None:
-        """Write what is pending, and close the database."""
+        """Write what is pending within `CLOSING_S`, and close the folder."""
         self._closing = True
         if self._flush_at is not None:
             self._flush_at.cancel()
             self._flush()
-        while self._work is not None:
+        if self._work is not None:
+            await asyncio.wait([self._work], timeout=CLOSING_S)
+        if self._work is not None:
+            self._work.cancel()
             await asyncio.wait([self._work])
-        if self._pending:
-            logger.error("%s: %d answered requests are lost", self._folder, len(self._pending))
-        if self._database is not None:
-            self._thread.submit(self._database.close)
-            self._thread.submit(self._turns.close)
-            self._database = None
-        await asyncio.to_thread(self._thread.shutdown)
+        self._lose(len(self._pending))
+        self._pending.clear()
+        await self._writer.close()
 
     def remember(self, outcome: Outcome) -> None:
         """Keep an answered request, so that it can be rated; it is on disk `FLUSH_S` later."""
         self._pending.append(outcome)
+        self._size += _size(outcome)
         if self._flush_at is None:
             self._flush_at = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
@@ -152,7 +169,7 @@ class FeedbackStore:
         kept, the later one counts. A user that the event does not name is that of its request.
 
         Raises:
-            StorageError: the database cannot be written; no event is kept.
+            StorageError: the folder cannot be written; send all events again.
         """
         found = await self._add(events)
         for wait_s in _WAITS_S:
@@ -180,28 +197,42 @@ class FeedbackStore:
             self._work = asyncio.get_running_loop().create_task(self._write_all())
 
     async def _write_all(self) -> None:
-        loop = asyncio.get_running_loop()
+        taken: list[_Waiting] = []
+        outcomes: list[Outcome] = []
         try:
-            while self._waiting or self._flush_due:
-                self._flush_due = False
-                taken, outcomes = self._next(), self._pending
-                self._pending = []
-                events = [each.events for each in taken]
+            while self._waiting or (self._flush_due and self._pending):
+                taken, outcomes = self._next(), self._next_outcomes()
                 try:
-                    found = await loop.run_in_executor(self._thread, self._write, outcomes, events)
+                    found = await self._write(outcomes, [each.events for each in taken])
                 except StorageError as error:
                     self._keep_for_later(outcomes, error)
-                    _fail(taken, error)
+                    _fail(taken + self._waiting, error)  # else they wait for a time-out in turn
+                    self._waiting.clear()
                 except Exception as error:  # noqa: BLE001 - told to those who wait
-                    lost = len(outcomes)
-                    logger.error("%s: %s: %d requests are lost", self._folder, error, lost)
+                    logger.error("%s: %s: %s", self._writer, type(error).__name__, error)
+                    self._lose(len(outcomes))
                     _fail(taken, error)
                 else:
+                    if self._failing:
+                        logger.warning("%s: can be written again", self._writer)
+                        self._failing = False
                     for each, answers in zip(taken, found, strict=True):
                         if not each.done.done():  # the caller may have gone
                             each.done.set_result(answers)
+                taken, outcomes = [], []
+            self._flush_due = False
         finally:
+            self._lose(len(outcomes))  # none, unless it was cancelled
+            _fail(taken, StorageError(f"{self._writer}: was closed"))
             self._work = None
+
+    async def _write(
+        self, outcomes: Sequence[Outcome], batches: Sequence[Sequence[FeedbackEvent]]
+    ) -> list[list[Taken]]:
+        rows: list[Row] = []
+        if outcomes:  # digests of long texts take their time
+            rows = await asyncio.to_thread(_rows, outcomes, self.keep_queries)
+        return await self._writer.write(rows, batches, self.retention)
 
     def _next(self) -> list[_Waiting]:
         """Return what is written next: about `MOST_AT_ONCE` events."""
@@ -214,121 +245,52 @@ class FeedbackStore:
         del self._waiting[:count]
         return taken
 
+    def _next_outcomes(self) -> list[Outcome]:
+        size = count = 0
+        for each in self._pending[:MOST_ROWS]:
+            length = _size(each)
+            if count and size + length > MOST_ROWS_SIZE:
+                break
+            size, count = size + length, count + 1
+        taken = self._pending[:count]
+        del self._pending[:count]
+        self._size -= size
+        return taken
+
     def _keep_for_later(self, outcomes: list[Outcome], error: StorageError) -> None:
-        every = outcomes + self._pending
-        lost = max(len(every) - MOST_PENDING, 0)
-        self._pending = every[lost:]
+        self._pending[:0] = outcomes
+        self._size += sum(_size(each) for each in outcomes)
+        too_many = max(len(self._pending) - MOST_PENDING, 0)
+        for count, each in enumerate(self._pending):
+            if count >= too_many and self._size <= MOST_SIZE:
+                break
+            self._size -= _size(each)
+            too_many = max(too_many, count + 1)
+        del self._pending[:too_many]
+        self._lose(too_many)
+        self._flush_due = False
         if self._pending and self._flush_at is None and not self._closing:
-            self._flush_at = asyncio.get_running_loop().call_later(10 * FLUSH_S, self._flush)
-        logger.error("%s; %d answered requests wait, %d are lost", error, len(self._pending), lost)
+            self._flush_at = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+        if not self._failing:
+            logger.error("%s; answered requests wait", error)
+            self._failing = True
 
-    # -- in the thread ------------------------------------------------------------------------
-
-    def _db(self) -> sqlite3.Connection:
-        if self._database is None:
-            self._database = open_database(self._folder)
-        return self._database
-
-    def _write(
-        self, outcomes: list[Outcome], batches: list[Sequence[FeedbackEvent]]
-    ) -> list[list[Taken]]:
-        rows = [answered_row(each, keep_query=self._keep_queries) for each in outcomes]
-        with naming(self._folder / DATABASE):
-            db = self._db()
-            # an answered request may be lost with the machine, an acknowledged event may not
-            db.execute(f"PRAGMA synchronous={'FULL' if batches else 'NORMAL'}")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                now = time.time()
-                if rows:
-                    db.executemany(_REMEMBER, rows)
-                    self._prune(db, now)
-                slots: dict[bytes, None] = {}
-                found = [
-                    [self._take(db, event, now, slots) for event in batch] for batch in batches
-                ]
-                told = [told_by(db, slot) for slot in slots]
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-        self._tell([each for each in told if each is not None])
-        return found
-
-    def _tell(self, told: Sequence[Told]) -> None:
-        """Store turns of users. If this fails, the events are sent again, and say the same."""
-        try:
-            self._turns.add(told)
-        except ConfigError as error:
-            raise StorageError(str(error)) from None
-
-    def _take(
-        self, db: sqlite3.Connection, event: FeedbackEvent, now: float, slots: dict[bytes, None]
-    ) -> Taken:
-        """Take an event; put the slot of one that is kept into ``slots``."""
-        body = digest(event)
-        if event.idempotency_key is not None:
-            earlier = db.execute(
-                "SELECT body, request_id, replaced, slot FROM events WHERE idempotency_key = ?",
-                (event.idempotency_key,),
-            ).fetchone()
-            if earlier is not None:
-                if earlier[0] != body:
-                    return Taken("conflict", event.request_id)
-                slots[earlier[3]] = None
-                return Taken("kept", earlier[1], _model(db, earlier[1]), bool(earlier[2]))
-        about = [event.request_id, *([event.other_request_id] if event.other_request_id else [])]
-        facts = []
-        for request_id in about:
-            row = db.execute(_FACTS.format("rated"), (request_id,)).fetchone()
-            row = row or db.execute(_FACTS.format("recent"), (request_id,)).fetchone()
-            if row is None:
-                return Taken("unknown", request_id)
-            if now - row[0] > self._max_age_s:
-                return Taken("too_old", request_id)
-            facts.append(row)
-        for request_id in about:
-            db.execute(
-                f"INSERT OR IGNORE INTO rated ({_COLUMNS}) "
-                f"SELECT {_COLUMNS} FROM recent WHERE request_id = ?",
-                (request_id,),
-            )
-        user = plain(event.user_id) or facts[0][2]
-        slot = _digest(event.kind, *sorted(about), user or "", event.source)
-        same = db.execute("SELECT 1 FROM events WHERE slot = ? LIMIT 1", (slot,)).fetchone()
-        # a clock that is ahead must not win over all that is said later
-        at = now if event.time is None else min(event.time, now)
-        given = [getattr(event, name) for name in EVENT[:-4]]
-        last = (user, plain(event.reason), event.idempotency_key, at, body, slot, same is not None)
-        db.execute(_TAKE, (*given, *last))
-        slots[slot] = None
-        return Taken("kept", event.request_id, facts[0][1], same is not None)
-
-    def _prune(self, db: sqlite3.Connection, now: float) -> None:
-        """Delete the oldest of the answered requests.
-
-        They stay for twice the age in which they can be rated, so that the reason can be told.
-        """
-        db.execute("DELETE FROM recent WHERE n <= (SELECT max(n) FROM recent) - ?", (self._most,))
-        oldest = db.execute(
-            "SELECT n, at FROM recent ORDER BY n LIMIT ?", (_PRUNED_AT_ONCE,)
-        ).fetchall()
-        old = [(n,) for n, at in oldest if now - at > 2 * self._max_age_s]
-        if old:
-            db.executemany("DELETE FROM recent WHERE n = ?", old)
+    def _lose(self, count: int) -> None:
+        if count:
+            self.lost += count
+            logger.error("%s: %d answered requests are lost", self._writer, count)
 
 
-def digest(event: FeedbackEvent) -> bytes:
-    """Return the digest of what an event says, without its key."""
-    said = event.model_dump_json(exclude={"idempotency_key"}, exclude_none=True)
-    return _digest(said)
+def _size(outcome: Outcome) -> int:
+    vector = outcome.vector
+    return len(outcome.query["query"]) + (0 if vector is None else len(vector.data))
 
 
-def _digest(*parts: str) -> bytes:
-    content = "\x1f".join(parts).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=16).digest()
+def _rows(outcomes: Sequence[Outcome], keep_queries: bool) -> list[Row]:
+    return [answered_row(each, keep_query=keep_queries) for each in outcomes]
 
 
-def _model(db: sqlite3.Connection, request_id: str) -> str | None:
-    row = db.execute(_FACTS.format("rated"), (request_id,)).fetchone()
-    return None if row is None else row[1]
+def _fail(waiting: Sequence[_Waiting], error: Exception) -> None:
+    for each in waiting:
+        if not each.done.done():
+            each.done.set_exception(error)

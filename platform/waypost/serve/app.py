@@ -1,6 +1,7 @@
 """Build the graph for Ray Serve: ``import_path: waypost.serve.app:build``.
 
-Gateway (ingress) -> Router -> one deployment for each LLM, named after it. This module has no
+Gateway (ingress) -> Router -> one deployment for each LLM, named after it, and Owner where
+gateways on several machines share folders. This module has no
 ``from __future__ import annotations``: with it Serve would pass `build` a plain dict.
 """
 
@@ -12,7 +13,8 @@ from waypost.config import PATIENT_THREADS
 from waypost.engines import engine_class
 from waypost.serve.config import NodeArgs, PoolEntry, ServeArgs
 from waypost.serve.environments import interpreter
-from waypost.serve.nodes import GatewayNode, LLMNode, RouterNode
+from waypost.serve.keeping import HEAD
+from waypost.serve.nodes import GatewayNode, LLMNode, OwnerNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,17 @@ HEALTH_CHECK_S = 1.0
 
 GATEWAY_CHECK_S = 0.25
 """The same for the gateway, without which nobody is answered."""
+
+HEAD_RESOURCE = "node:__internal_head__"
+"""Ray's resource of its head node, 1 in all."""
+
+PINNED = 0.001
+"""Amount of a machine's resource that pins a replica to it; during an update there are two."""
+
+OWNER_CALLS = 1000
+"""Concurrent calls of the owner; each gateway replica has one at a time for each folder."""
+
+OWNER_STOP_S = 10.0
 
 
 def build(args: ServeArgs) -> Any:
@@ -65,7 +78,22 @@ def build(args: ServeArgs) -> Any:
     # empty, not None: Serve does not reconfigure a replica when its user_config is removed
     ingress = serve.ingress()(GatewayNode)
     gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)
-    return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms)
+    owner = _owner(serve, plan) if plan.owned else None
+    return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms, owner)
+
+
+def _owner(serve: Any, plan: Plan) -> Any:
+    place = HEAD_RESOURCE if plan.store_place == HEAD else plan.store_place
+    deployment = serve.deployment(
+        name="Owner",
+        num_replicas=1,
+        max_ongoing_requests=OWNER_CALLS,
+        health_check_period_s=HEALTH_CHECK_S,
+        graceful_shutdown_timeout_s=OWNER_STOP_S,
+        # no CPU: many clusters give none of those of the head node
+        ray_actor_options={"num_cpus": 0, "resources": {place: PINNED}},
+    )(OwnerNode)
+    return deployment.bind(plan.feedback_dir, plan.log.model_dump(mode="json"))
 
 
 def _llm(serve: Any, model: Served, entry: PoolEntry, plan: Plan, replicas: int) -> Any:

@@ -19,6 +19,7 @@ from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, Wayp
 from waypost.loading import manifest_of
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import UserConfig
+from waypost.serve.keeping import KeepChanges
 from waypost.serve.plan import (
     Plan,
     Served,
@@ -80,7 +81,12 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
             "policy": policy,
         }
     )
-    return plan.model_copy(update={"models": models, "router": router, **dict(comparing)})
+    kept = {
+        name: value
+        for name in KeepChanges.model_fields
+        if (value := getattr(config, name)) is not None
+    }
+    return plan.model_copy(update={"models": models, "router": router, **dict(comparing), **kept})
 
 
 def _artifacts(plan: Plan, config: UserConfig) -> tuple[dict[str, str], dict[str, Manifest]]:

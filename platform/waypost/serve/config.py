@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
 from waypost.contracts.policy import PolicySettings
@@ -15,10 +15,12 @@ from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM
 from waypost.serve.comparing import ComparingArgs
 from waypost.serve.conversations import ConversationArgs
+from waypost.serve.keeping import KeepArgs, KeepChanges
 from waypost.serve.limits import (
     Autoscaling,
     CorsArgs,
     DeadlineArgs,
+    Folder,
     Hedge,
     Limits,
     Listening,
@@ -26,23 +28,9 @@ from waypost.serve.limits import (
     Positive,
     Seconds,
 )
-from waypost.storage import Uri, is_uri
 
 AUTO = "auto"
 """The ``model`` of a request to the default router."""
-
-
-def _without_secrets(artifact: str) -> str:
-    if is_uri(artifact) and Uri(artifact).holds_secrets:
-        raise ValueError(
-            "holds credentials, and a cluster shows its configs; set them in the environment of "
-            "its nodes"
-        )
-    return artifact
-
-
-Artifact = Annotated[str, AfterValidator(_without_secrets)]
-"""Path or URI of a folder; a URI without credentials."""
 
 
 class PolicyArgs(StrictModel):
@@ -244,7 +232,7 @@ def _distinct_names(
     return names
 
 
-class UserConfig(ComparingArgs):
+class UserConfig(ComparingArgs, KeepChanges):
     """Settings that change without a restart (``user_config`` of Gateway and Router).
 
     Both deployments need the same config. It replaces the earlier one: an absent key has the value
@@ -265,11 +253,21 @@ class UserConfig(ComparingArgs):
 
     policy: PolicyArgs | None = None
     prices: dict[str, Prices] = Field(default_factory=dict)
-    artifact: Artifact | None = None
-    routers: dict[str, Artifact] = Field(default_factory=dict)
+    artifact: Folder | None = None
+    routers: dict[str, Folder] = Field(default_factory=dict)
     default_router: str | None = None
     retired: tuple[str, ...] = ()
     pool: tuple[PoolEntry, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _changes_in_place(cls, data: Any) -> Any:
+        given = set(data) if isinstance(data, dict) else set()
+        if fixed := sorted((given & set(ServeArgs.model_fields)) - set(cls.model_fields)):
+            raise ValueError(
+                f"{', '.join(fixed)}: stands in args; a change there restarts the replicas"
+            )
+        return data
 
     @model_validator(mode="after")
     def _routers_and_models_are_clear(self) -> UserConfig:
@@ -318,7 +316,7 @@ class GatewayArgs(NodeArgs):
         )
 
 
-class ServeArgs(ComparingArgs, ConversationArgs):
+class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
     """Arguments of ``waypost.serve.app:build``.
 
     Attributes:
@@ -336,19 +334,12 @@ class ServeArgs(ComparingArgs, ConversationArgs):
             ranking, ``answer`` passes the refusal on to the client.
         unknown_fields: Where a request has fields that Waypost does not know: ``refuse`` it,
             ``pass`` them on to HTTP engines, or ``drop`` them (named in ``x-waypost-ignored``).
-        feedback_dir: Folder of feedback, of the answers that can be rated, and of what personal
-            routers learn of users, on a disk of the machine, whose replicas share it. null keeps
-            none.
-        feedback_days: Days after which an answer can no longer be rated.
-        remember_decisions: Number of latest answers of all replicas that can be rated.
-        decision_log: Folder or URI of a parquet row for every decision; null keeps none.
-        log_queries: Store the text that was routed on in ``feedback_dir`` and ``decision_log``.
         api_keys: Require a key of clients: one of those under the service ``waypost-clients``.
         allow_plugin_code: Allow the plug-in code in an artifact to run.
     """
 
-    artifact: Artifact | None = None
-    routers: dict[str, Artifact] = Field(default_factory=dict)
+    artifact: Folder | None = None
+    routers: dict[str, Folder] = Field(default_factory=dict)
     default_router: str | None = None
     pool: tuple[PoolEntry, ...] = Field(min_length=1)
     policy: PolicyArgs = PolicyArgs()
@@ -360,11 +351,6 @@ class ServeArgs(ComparingArgs, ConversationArgs):
     hedge: Hedge = None
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
-    feedback_dir: str | None = None
-    feedback_days: Annotated[float, Field(gt=0)] = 7.0
-    remember_decisions: Positive = 100_000
-    decision_log: Artifact | None = None
-    log_queries: bool = False
     api_keys: bool = False
     allow_plugin_code: bool = False
     cors: CorsArgs = CorsArgs()

@@ -307,7 +307,7 @@ def _problems(application: str, deployment: str) -> dict[str, str]:
     """Return why LLMs of a deployment do not serve: the LLM of its node, or the gateway's own."""
     from ray import serve
 
-    if deployment == "Router":
+    if deployment in RESERVED_NAMES - {"Gateway"}:
         return {}
     handle: Any = serve.get_deployment_handle(deployment, application)
     ray_compat.detach_handle(handle)

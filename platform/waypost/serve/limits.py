@@ -8,9 +8,23 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from waypost.config import StrictModel
+from waypost.storage import Uri, is_uri
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _without_secrets(folder: str) -> str:
+    if is_uri(folder) and Uri(folder).holds_secrets:
+        raise ValueError(
+            "holds credentials, and a cluster shows its configs; set them in the environment of "
+            "its nodes"
+        )
+    return folder
+
+
+Folder = Annotated[str, AfterValidator(_without_secrets)]
+"""Path or URI of a folder; a URI without credentials."""
 
 
 class Limits(StrictModel):

@@ -1,4 +1,4 @@
-"""The three classes of Ray Serve deployments: gateway, router and LLM.
+"""The classes of Ray Serve deployments: gateway, router, LLM, and the owner of folders.
 
 Their arguments are plain data and are validated again here: a replica may run in another Python
 environment than the builder.
@@ -10,6 +10,7 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from waypost import ray_compat
@@ -21,7 +22,8 @@ from waypost.serve.backends.base import LLMClient, RouterClient
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.llm_replica import LLMHost, Message
 from waypost.serve.backends.messages import Reply
-from waypost.serve.backends.ray import HandleLLM, HandleRouter
+from waypost.serve.backends.owner import FeedbackOwner, OwnedFeedback
+from waypost.serve.backends.ray import HandleLLM, HandleOwner, HandleRouter
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
 from waypost.serve.entrance import Entrance
@@ -51,7 +53,7 @@ class GatewayNode:
     """Serves HTTP; the ingress of the application."""
 
     async def __init__(  # type: ignore[misc]
-        self, plan: dict[str, Any], router: Any, llms: dict[str, Any]
+        self, plan: dict[str, Any], router: Any, llms: dict[str, Any], owner: Any = None
     ) -> None:
         """Start the gateway with its inline router and LLMs, and take requests.
 
@@ -59,6 +61,7 @@ class GatewayNode:
             plan: `Plan` as plain data.
             router: Handle of the router's deployment; None runs the router here.
             llms: Handles of the LLMs that have a deployment, by name.
+            owner: Handle of the owner of folders; None opens them here.
 
         Raises:
             WaypostError: an inline router cannot be loaded.
@@ -74,7 +77,8 @@ class GatewayNode:
 
         decides: RouterClient = local_router(parsed) if router is None else HandleRouter(router)
         keys = client_keys() if parsed.api_keys else None
-        self._gateway = Gateway(parsed, decides, reach, keys)
+        feedback = None if owner is None else OwnedFeedback(HandleOwner(owner).ask)
+        self._gateway = Gateway(parsed, decides, reach, keys, feedback)
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
         self._entrance = Entrance(self._gateway, parsed.listening)
@@ -141,6 +145,32 @@ class RouterNode:
     async def step(self, state: dict[str, Any], router: str, version: str, capped: bool) -> Reply:
         """Take one step of an episode; see `Decider.step`."""
         return await self._decider.step(state, router, version, capped)
+
+
+class OwnerNode:
+    """Owns folders that gateways on several machines share; one replica, where they lie."""
+
+    async def __init__(self, feedback_dir: str, log: dict[str, Any]) -> None:  # type: ignore[misc]
+        """Open the folders.
+
+        Args:
+            feedback_dir: Folder of feedback on this machine.
+            log: `LogArgs` as plain data.
+
+        Raises:
+            StorageError: a folder cannot be made or read.
+        """
+        set_up_logging(parse(LogArgs, log, "log"))
+        self._feedback = FeedbackOwner(Path(feedback_dir))
+        await self._feedback.start()
+
+    async def write_feedback(self, *sent: Any) -> Reply:
+        """Write records of requests, then events; see `FeedbackOwner.write_feedback`."""
+        return await self._feedback.write_feedback(*sent)
+
+    async def __del__(self) -> None:
+        # Serve awaits this before it ends a replica gracefully
+        await self._feedback.close()
 
 
 class LLMNode:

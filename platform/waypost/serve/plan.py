@@ -38,13 +38,14 @@ from waypost.serve.config import (
 )
 from waypost.serve.conversations import ConversationArgs
 from waypost.serve.environments import interpreter
+from waypost.serve.keeping import KeepArgs
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
 
-RESERVED_NAMES = frozenset({"Gateway", "Router"})
+RESERVED_NAMES = frozenset({"Gateway", "Owner", "Router"})
 """Deployment names of the graph itself."""
 
 
@@ -96,7 +97,7 @@ class RouterPlan(StrictModel):
     log: LogArgs
 
 
-class Plan(ComparingArgs, ConversationArgs):
+class Plan(ComparingArgs, ConversationArgs, KeepArgs):
     """The plan of the gateway, which loads ``router.artifacts`` only if the router is inline."""
 
     models: tuple[Served, ...] = Field(min_length=1)
@@ -110,11 +111,6 @@ class Plan(ComparingArgs, ConversationArgs):
     cors: CorsArgs = CorsArgs()
     listening: Listening = Listening()
     limits: Limits
-    feedback_dir: str | None
-    feedback_days: float = 7.0
-    remember_decisions: int
-    decision_log: str | None = None
-    log_queries: bool
     api_keys: bool
     log: LogArgs
 
@@ -174,7 +170,11 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
     broken = _broken_environments(args.pool, entries, where)
     models: list[Served] = []
-    feedback = None if args.feedback_dir is None else str(resolve_path(args.feedback_dir))
+    kept: dict[str, Any] = {name: getattr(args, name) for name in KeepArgs.model_fields}
+    if args.feedback_dir is not None:
+        kept["feedback_dir"] = str(resolve_path(args.feedback_dir))
+    if args.decision_log is not None:
+        kept["decision_log"] = _absolute(args.decision_log, root)
     unpriced: list[Fault] = []
     for entry in entries:
         try:
@@ -194,7 +194,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             policy=args.policy,
             threads=args.router.threads,
             encoder=args.router.encoder,
-            user_states=feedback,
+            user_states=kept["feedback_dir"],
             allow_plugin_code=args.allow_plugin_code,
             log=args.log,
         ),
@@ -210,11 +210,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         cors=args.cors,
         listening=args.gateway.listening,
         limits=args.limits,
-        feedback_dir=feedback,
-        feedback_days=args.feedback_days,
-        remember_decisions=args.remember_decisions,
-        decision_log=None if args.decision_log is None else _absolute(args.decision_log, root),
-        log_queries=args.log_queries,
+        **kept,
         shadow=args.shadow,
         experiment=args.experiment,
         api_keys=args.api_keys,

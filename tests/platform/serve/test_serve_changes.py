@@ -59,6 +59,19 @@ async def model_of(up: Running, text: str = COOKING, **fields) -> str:
 # the changed plan
 
 
+def test_what_is_kept_of_requests_changes_and_goes_back(plan):
+    changed = change_plan(plan, config(log_queries=True, feedback_days=3, remember_decisions=9))
+    assert (changed.log_queries, changed.feedback_days, changed.remember_decisions) == (True, 3, 9)
+    assert change_plan(plan, config(remember_decisions=9)).feedback_days == plan.feedback_days
+
+
+def test_a_key_of_the_arguments_is_told_to_need_a_restart():
+    with pytest.raises(ConfigError, match="store_place: stands in args; a change there restarts"):
+        config(store_place="head")
+    with pytest.raises(ConfigError, match="unknown key"):
+        config(store_palce="head")
+
+
 def test_nothing_is_changed_by_nothing(plan):
     assert change_plan(plan, UserConfig()) == plan
 

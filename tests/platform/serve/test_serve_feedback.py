@@ -184,7 +184,7 @@ async def test_a_disk_that_fails_is_told_without_its_path(artifact, tmp_path):
         request_id = await ask(up)
         await asyncio.sleep(0.5)
         store = up.gateway._recording._store
-        store._database.close()
+        store._writer._ledger._database.close()
         reply = await up.client.post(FEEDBACK, {"request_id": request_id, "rating": 1})
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert DATABASE not in reply.body.decode()

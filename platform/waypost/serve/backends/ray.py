@@ -20,6 +20,7 @@ from waypost.contracts.errors import (
     EngineError,
     EngineOverloadedError,
     EngineServerError,
+    StorageError,
     engine_error,
 )
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
@@ -46,6 +47,9 @@ BUSY_S = 30.0
 
 DECISION_TIMEOUT_S = 30.0
 """Long enough to replace the only replica of a router."""
+
+OWNER_S = 5.0
+"""Longest wait for the owner of folders: what waits for it waits no longer, and is told so."""
 
 ROUTER_TRIES = 3
 CALLS = 2
@@ -170,7 +174,7 @@ async def _asked(method: Any, *arguments: Any) -> Any:
             _cancel(call)
             raise
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-            failure = _engine_error(error, "the router")
+            failure = _failure_of(error, "the router")
             problem = str(failure)
             if not isinstance(failure, EngineConnectionError):
                 break
@@ -252,7 +256,7 @@ class HandleLLM(_Handle):
         except EngineError:
             raise
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-            raise _engine_error(error, self._name) from None
+            raise _failure_of(error, self._name) from None
         finally:
             if not done:
                 _cancel(call)
@@ -267,6 +271,42 @@ class HandleLLM(_Handle):
             raise EngineOverloadedError(
                 f"no replica was free within {self._queue_timeout_s:g} s"
             ) from None
+
+
+class HandleOwner:
+    """Client of the deployment that owns folders (`OwnerNode`).
+
+    Args:
+        handle: Handle of its deployment.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the owner. It is not called again after a failure: it may have acted.
+
+        Raises:
+            StorageError: the owner is down, or did not answer within `OWNER_S`.
+            EngineServerError: it failed on this call.
+        """
+        call = self._handle.options(method_name=method).remote(*arguments)
+        try:
+            async with asyncio.timeout(OWNER_S):
+                return await call
+        except TimeoutError:
+            _cancel(call)
+            raise StorageError(
+                f"the owner of folders did not answer within {OWNER_S:g} s"
+            ) from None
+        except asyncio.CancelledError:
+            _cancel(call)
+            raise
+        except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
+            failure = _failure_of(error, "the owner of folders")
+            if isinstance(failure, EngineServerError):
+                raise failure from None
+            raise StorageError(str(failure)) from None
 
 
 def _cancel(call: Any) -> None:
@@ -293,7 +333,8 @@ def _checked(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def _engine_error(error: Exception, name: str) -> EngineError:
+def _failure_of(error: Exception, name: str) -> EngineError:
+    """Return what a failed call of a deployment means; a lost replica is a connection error."""
     from ray.exceptions import (
         NodeDiedError,
         ObjectLostError,

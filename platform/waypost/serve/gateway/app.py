@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from waypost.contracts.errors import WaypostError
+from waypost.feedback import Writer
 from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.dispatcher import Dispatcher, Reach
 from waypost.serve.backends.failures import Failure
@@ -88,6 +89,7 @@ class Gateway:
         router: Client of the routers.
         reach: Builds the client of an LLM of the plan.
         keys: Accepted keys of clients; None requires no key.
+        feedback: Writes the folder of feedback; None writes it from here.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class Gateway:
         router: RouterClient,
         reach: Reach,
         keys: ClientKeys | None = None,
+        feedback: Writer | None = None,
     ) -> None:
         limits = plan.limits
         self.limits = limits
         self.metrics = Metrics()
         self._router = router
         self._reach = reach
-        self._recording = Recording(plan, router, self.metrics.shadow)
+        self._recording = Recording(plan, router, self.metrics.shadow, feedback)
         dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
         self._graph = Graph(dispatcher, self.metrics, self._recording)
         self._leaving: set[asyncio.Task[None]] = set()
@@ -113,6 +116,7 @@ class Gateway:
             lambda: self.gate.in_flight,
             lambda: self.gate.waiting,
             lambda: len(self.dispatcher.circuit.resting()),
+            lambda: self._recording.lost,
         )
         self._keys = keys
         self._handlers: dict[str, dict[str, Handler]] = {

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from waypost.contracts.errors import StorageError, WaypostError
+from waypost.contracts.errors import WaypostError
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.contracts.generation import Usage
-from waypost.feedback import DecisionLog, FeedbackStore, Outcome, Taken
+from waypost.feedback import DecisionLog, FeedbackStore, Outcome, Retention, Taken, Writer
 from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.dispatcher import Decided
 from waypost.serve.backends.failures import ExhaustedError
@@ -40,22 +40,24 @@ class Recording:
     """Keeps what becomes of requests, as far as the plan wants it.
 
     Args:
-        plan: The graph. A changed plan changes ``exploration`` and ``shadow``.
+        plan: The graph.
         router: Client of the routers, for shadows.
         told: Called for each shadow decision with router and outcome; see `Shadows`.
+        writer: Writes the folder of feedback; None writes it from here.
     """
 
-    def __init__(self, plan: Plan, router: RouterClient, told: Told) -> None:
-        self._most, self._days = plan.remember_decisions, plan.feedback_days
+    def __init__(
+        self, plan: Plan, router: RouterClient, told: Told, writer: Writer | None = None
+    ) -> None:
         self._store: FeedbackStore | None = None
         self._log: DecisionLog | None = None
         self._shadows: Shadows | None = None
         if plan.feedback_dir is not None:
             self._store = FeedbackStore(
-                Path(plan.feedback_dir),
+                Path(plan.feedback_dir) if writer is None else writer,
                 keep_queries=plan.log_queries,
-                most=self._most,
-                max_age_s=self._days * _DAY_S,
+                most=plan.remember_decisions,
+                max_age_s=plan.feedback_days * _DAY_S,
             )
         if plan.decision_log is not None:
             self._log = DecisionLog(plan.decision_log, keep_queries=plan.log_queries)
@@ -63,11 +65,21 @@ class Recording:
         self.adopt(plan)
 
     def adopt(self, plan: Plan) -> None:
-        """Follow a changed plan."""
+        """Take over from a changed plan what changes without a restart."""
+        self._plan = plan
+        if self._store is not None:
+            self._store.keep_queries = plan.log_queries
+            self._store.retention = Retention(plan.remember_decisions, plan.feedback_days * _DAY_S)
         if self._log is not None:
+            self._log.keep_queries = plan.log_queries
             self._log.exploration = plan.router.policy.exploration
         if self._shadows is not None:
             self._shadows.settings = plan.shadow
+
+    @property
+    def lost(self) -> int:
+        """Number of records that could not be written."""
+        return sum(one.lost for one in (self._store, self._log) if one is not None)
 
     async def start(self) -> None:
         """Open store and log.
@@ -122,7 +134,7 @@ class Recording:
         ]
         try:
             taken = await self._store.add(events)
-        except StorageError:
+        except WaypostError:
             # its message names a path of this machine; it is in the log
             message = "feedback cannot be written now; send it again"
             raise Problem(
@@ -141,9 +153,11 @@ class Recording:
         return {"status": problem.status, "request_id": taken.request_id, **problem.body}
 
     def _problem(self, taken: Taken) -> Problem:
+        plan = self._plan
+        where = "" if plan.owned else " of this machine"
         told = {
-            "unknown": f"request_id: not among the latest {self._most} answers of this machine",
-            "too_old": f"request_id: was answered more than {self._days:g} days ago",
+            "unknown": f"request_id: not among the latest {plan.remember_decisions} answers{where}",
+            "too_old": f"request_id: was answered more than {plan.feedback_days:g} days ago",
             "conflict": "idempotency_key: came with another event before; send a new key",
         }
         param = _PARAM.get(taken.status, "request_id")

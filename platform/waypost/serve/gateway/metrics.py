@@ -62,6 +62,11 @@ class Metrics:
         self._resting = Gauge(
             "waypost_resting_models", "LLMs that rest after failures.", registry=registry
         )
+        self._lost = Gauge(
+            "waypost_lost_records",
+            "Records of requests that feedback_dir or decision_log could not take.",
+            registry=registry,
+        )
         # a number that grows without more requests in flight is a leak
         tasks = Gauge("waypost_tasks", "Tasks of the event loop.", registry=registry)
         tasks.set_function(_count_tasks)
@@ -71,11 +76,13 @@ class Metrics:
         in_flight: Callable[[], float],
         queued: Callable[[], float],
         resting: Callable[[], float],
+        lost: Callable[[], float],
     ) -> None:
         """Set the sources of the gauges."""
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
         self._resting.set_function(resting)
+        self._lost.set_function(lost)
 
     def _of(self, metric: Any, *labels: str) -> Any:
         # `labels` takes a lock and checks its arguments, which costs as much as the count itself

@@ -1,0 +1,56 @@
+"""Models of a Serve config for what is kept of requests: feedback and the decision log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from waypost.config import StrictModel
+from waypost.serve.limits import Folder, Positive
+
+NODE, HEAD = "node", "head"
+
+Days = Annotated[float, Field(gt=0)]
+
+
+class KeepArgs(StrictModel):
+    """What is kept of requests, and where.
+
+    Attributes:
+        feedback_dir: Folder of feedback, of the answers that can be rated, and of what personal
+            routers learn of users, on a disk of the machine that ``store_place`` says. null keeps
+            none.
+        feedback_days: Days after which an answer can no longer be rated.
+        remember_decisions: Number of latest answers of all replicas that can be rated.
+        store_place: Where ``feedback_dir`` lies: ``node``, on each machine for its own gateway
+            replicas; ``head``, on Ray's head node for those of all machines; another name is the
+            custom Ray resource of the one machine that has it.
+        decision_log: Folder or URI of a parquet row for every decision; null keeps none.
+        log_queries: Store the text that was routed on in ``feedback_dir`` and ``decision_log``.
+    """
+
+    feedback_dir: str | None = None
+    feedback_days: Days = 7.0
+    remember_decisions: Positive = 100_000
+    store_place: str = Field(default=NODE, min_length=1)
+    decision_log: Folder | None = None
+    log_queries: bool = False
+
+    @property
+    def owned(self) -> bool:
+        """Whether one process owns ``feedback_dir``, for gateways on all machines."""
+        return self.feedback_dir is not None and self.store_place != NODE
+
+
+class KeepChanges(StrictModel):
+    """What of `KeepArgs` changes without a restart.
+
+    Attributes:
+        feedback_days, remember_decisions, log_queries: Other values than those of the arguments;
+            null keeps these. Texts that are kept already stay.
+    """
+
+    feedback_days: Days | None = None
+    remember_decisions: Positive | None = None
+    log_queries: bool | None = None
