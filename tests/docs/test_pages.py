@@ -21,6 +21,7 @@ import uvicorn
 import yaml
 from click.testing import CliRunner
 
+from support.fans import fans_artifact
 from support.gateway import knn_artifact, running
 from waypost.bench.harness import Tell
 from waypost.benchmarks.yaml_task import YamlTask
@@ -80,14 +81,19 @@ def test_every_block_says_its_language() -> None:
 # -- Python ----------------------------------------------------------------------------------------
 
 
+ARTIFACTS = {"docs/personal_routing.md": fans_artifact}
+"""Makers of the routers that pages ask, other than knnrouter."""
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
+def served(block: Block, tmp_path: Path) -> Iterator[str]:
     """The address of a gateway with echo engines, on a port of its own."""
     ready = threading.Event()
     state: dict[str, Any] = {}
+    artifact = ARTIFACTS.get(block.page, knn_artifact)(tmp_path / "artifact")
 
     async def serve() -> None:
-        async with running(knn_artifact(tmp_path / "artifact")) as graph:
+        async with running(artifact, feedback_dir=str(tmp_path / "feedback")) as graph:
             config = uvicorn.Config(graph.gateway, port=0, log_level="warning", lifespan="off")
             state["server"] = server = uvicorn.Server(config)
             task = asyncio.ensure_future(server.serve())
@@ -145,6 +151,8 @@ def test_python_runs(block: Block, served: str, monkeypatch, capsys) -> None:
     if isinstance(space.get("command"), click.Command):
         ran = CliRunner().invoke(space["command"], ["--data", "serve_configs/starter/data"])
         assert (ran.exit_code, ran.output) == (0, "457\n")
+    if "favourite" in space:
+        assert space["after"] == space["favourite"] != space["before"] == space["of_bob"]
     if "print(" in text:
         assert capsys.readouterr().out.strip()
 
