@@ -41,9 +41,18 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
 @click.option(
     "--data",
     "data_folder",
-    required=True,
     type=Folder(exists=True),
     help="Routing-data folder, or its URI.",
+)
+@click.option(
+    "--decisions",
+    type=Folder(exists=True),
+    help="Instead of --data: decision_log of a server, or its URI.",
+)
+@click.option(
+    "--feedback",
+    type=Folder(exists=True),
+    help="With --decisions: feedback_dir of the server.  [default: compare dollars alone]",
 )
 @click.option(
     "--out",
@@ -104,7 +113,9 @@ class _List(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
 def command(
     ctx: click.Context,
     routers: tuple[str, ...],
-    data_folder: Place,
+    data_folder: Place | None,
+    decisions: Place | None,
+    feedback: Place | None,
     out: Place,
     config_path: Path | None,
     split: str | None,
@@ -127,7 +138,20 @@ def command(
 
     ARTIFACT is a folder written by waypost train, or its URI. NAME is the registry name of a
     router to fit on the training split; NAME:key=value,key=value sets its parameters.
+
+    With --decisions, the routers that acted and the shadow routers of a decision log are compared
+    on what was logged, with each ARTIFACT that decides its texts again (docs/decisions.md).
     """
+    if (data_folder is None) == (decisions is None):
+        raise click.UsageError("expected one of --data and --decisions")
+    if decisions is not None:
+        from waypost.cli.evaluate_decisions import evaluate_log
+
+        evaluate_log(ctx, decisions, feedback, out)
+        return
+    if feedback is not None:
+        raise click.UsageError("--feedback goes with --decisions")
+    assert data_folder is not None
     from waypost.config import parse, read_yaml
     from waypost.contracts.records import watching
     from waypost.pipelines.evaluation.run import EvaluateConfig
@@ -164,7 +188,7 @@ def command(
         bars[2] as asked,
         watching(lambda what, done, total: progress(done, total, what)),
     ):
-        report = evaluate_to(config, data_folder, out, _command(ctx), progress, told, asked)
+        report = evaluate_to(config, data_folder, out, command_line(ctx), progress, told, asked)
     if target is not None:
         insert(*target, compact(report))
     if as_json:
@@ -179,7 +203,7 @@ def command(
         ctx.exit(1)
 
 
-def _command(ctx: click.Context) -> str:
+def command_line(ctx: click.Context) -> str:
     """Return the command line without options that do not change the comparison."""
     # str() of a place hides the credentials that a URI may contain
     routers = [str(place(one)) if is_uri(one) else one for one in ctx.params["routers"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from waypost.feedback.decision_log import DECISION_SCHEMA, DecisionLog
+from waypost.feedback.decisions import read_decisions
 from waypost.feedback.forgetting import forget_user
 from waypost.feedback.ledger import Retention, Row, Taken
 from waypost.feedback.outcome import Arm, Outcome, query_digest
@@ -23,5 +24,6 @@ __all__ = [
     "Writer",
     "forget_user",
     "query_digest",
+    "read_decisions",
     "read_rated",
 ]

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +77,7 @@ DECISION_SCHEMA = pa.schema(
         ("arm_share", pa.float64()),
         ("shadow_router", _NAMES),
         ("shadow_router_version", _NAMES),
+        ("shadow_share", pa.list_(pa.float64())),
         ("shadow_model", _NAMES),
         ("shadow_propensity", pa.list_(pa.float64())),
         ("shadow_ranking", pa.list_(_NAMES)),
@@ -97,8 +97,9 @@ order of ``ranking``, null where unknown. ``exploration`` is the policy's share 
 ``arm`` is the router (its name in the Serve file) that an ``experiment`` chose with probability
 ``arm_share``; ``propensity`` is that of ``decided_model`` given this router. The columns of shadow
 routers are lists with an entry for each router that decided beside ``router``, by its name in the
-Serve file; null where none did. ``shadow_quality`` and ``shadow_predicted_usd`` are in the order of
-``shadow_ranking``.
+Serve file; null where none did. ``shadow_share`` is the probability with which the experiment would
+have chosen that router, null where it is no arm. ``shadow_quality`` and ``shadow_predicted_usd``
+are in the order of ``shadow_ranking``.
 """
 
 
@@ -279,8 +280,7 @@ def decision_batch(
             each.seconds,
             each.finish_reason,
             plain(each.error),
-            *((None,) * 3 if each.arm is None else astuple(each.arm)),
-            *_of_shadows(each.shadows),
+            *_of_comparison(each),
         )
         for put, value in zip(add, row, strict=True):
             put(value)
@@ -290,14 +290,19 @@ def decision_batch(
     return pa.RecordBatch.from_arrays(arrays, schema=DECISION_SCHEMA)
 
 
-def _of_shadows(shadows: Mapping[str, Mapping[str, Any]] | None) -> Sequence[Any]:
-    """Return the cells of the decisions of shadow routers."""
+def _of_comparison(outcome: Outcome) -> Sequence[Any]:
+    """Return the cells of the experiment and of the shadow routers."""
+    arm, shadows = outcome.arm, outcome.shadows
+    shares = {} if arm is None else arm.shares
+    chosen = (None,) * 3 if arm is None else (arm.experiment, arm.router, shares[arm.router])
     if not shadows:
-        return (None,) * 7
+        return *chosen, *(None,) * 8
     made = shadows.values()
     return (
+        *chosen,
         list(shadows),
         [one["router_version"] for one in made],
+        [shares.get(name) for name in shadows],
         [one["model_name"] for one in made],
         [one["propensity"] for one in made],
         [one["ranking"] for one in made],

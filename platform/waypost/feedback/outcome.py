@@ -18,12 +18,12 @@ class Arm:
     Attributes:
         experiment: Name of the experiment.
         router: Name of the router that decides, as the Serve file has it.
-        share: Probability with which the experiment chose that router, in (0, 1].
+        shares: Probability of each router of the experiment.
     """
 
     experiment: str
     router: str
-    share: float
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

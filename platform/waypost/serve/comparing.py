@@ -98,7 +98,7 @@ class ExperimentArgs(StrictModel):
         router = min(
             self.arms, key=lambda arm: -math.log(_uniform(salt, *unit, arm)) / self.arms[arm]
         )
-        return Arm(self.name, router, self.arms[router])
+        return Arm(self.name, router, self.arms)
 
     def _unit(self, query: Mapping[str, Any], request_id: str) -> tuple[str, str]:
         kinds = {"user": ("user_id", "session_id"), "session": ("session_id",)}

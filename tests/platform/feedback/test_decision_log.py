@@ -52,8 +52,9 @@ async def test_a_row_has_what_was_known_decided_asked_and_answered(tmp_path):
         "input_tokens": 10, "output_tokens": 20, "cached_tokens": 0, "reasoning_tokens": 0,
         "cost_usd": 0.001, "latency_s": 1.5, "finish_reason": "stop", "error": None,
         "experiment": None, "arm": None, "arm_share": None, "shadow_router": None,
-        "shadow_router_version": None, "shadow_model": None, "shadow_propensity": None,
-        "shadow_ranking": None, "shadow_quality": None, "shadow_predicted_usd": None,
+        "shadow_router_version": None, "shadow_share": None, "shadow_model": None,
+        "shadow_propensity": None, "shadow_ranking": None, "shadow_quality": None,
+        "shadow_predicted_usd": None,
     }  # fmt: skip
     (path,) = tmp_path.rglob("*.parquet")
     assert path.parent.name == f"date={time.strftime('%Y-%m-%d', time.gmtime())}"
@@ -62,13 +63,14 @@ async def test_a_row_has_what_was_known_decided_asked_and_answered(tmp_path):
 async def test_arm_and_shadows_have_columns_of_their_own(tmp_path):
     alone = Decision("tiny", ("tiny",), router="best_single", router_version="3")
     shadows = {"next": replace(DECISION, propensity=0.5).to_dict(), "alone": alone.to_dict()}
-    one = outcome("r1", arm=Arm("trial", "knn", 0.3), shadows=shadows)
+    one = outcome("r1", arm=Arm("trial", "knn", {"knn": 0.3, "next": 0.7}), shadows=shadows)
     await written(str(tmp_path), one, outcome("r2", shadows={}))
     row, without = rows(tmp_path)
     assert [row[name] for name in ("experiment", "arm", "arm_share")] == ["trial", "knn", 0.3]
     assert {name: row[name] for name in row if name.startswith("shadow_")} == {
         "shadow_router": ["next", "alone"],
         "shadow_router_version": ["1", "3"],
+        "shadow_share": [0.7, None],
         "shadow_model": ["cook", "tiny"],
         "shadow_propensity": [0.5, 1.0],
         "shadow_ranking": [["cook", "prover"], ["tiny"]],
