@@ -5,7 +5,7 @@ recorded scores are those of the test split. Users with subjects of interest, wh
 not, ask; the acting router explores; each seed makes a new log. The estimators of `waypost evaluate
 --decisions` then say what the other router would have earned.
 
-Example: waypost bench ope --data ../shared/data/llmrouter_example --seeds 200
+Example: waypost bench ope --data ../shared/data/llmrouter_example --seeds 20
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Options(harness.Options):
     acting: str = Field("best_single", description="Router that acted.")
     target: str = Field("knnrouter", description="Router to evaluate.")
     encoder: str = Field("static", description="Query encoder.")
-    seeds: int = Field(200, ge=1, description="Number of logs.")
+    seeds: int = Field(100, ge=1, description="Number of logs.")
     rows: int = Field(2000, ge=100, description="Decisions of a log.")
     users: int = Field(100, ge=2, description="Users of a log.")
     draws: int = Field(400, ge=100, description="Bootstrap draws of a log.")
