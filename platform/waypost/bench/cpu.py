@@ -35,8 +35,8 @@ ARTIFACT = "serve_configs/starter/artifact"
 HERE, BESIDE, FORWARDER = "this build", "the other build", "forwarder"
 
 
-class Options(harness.Options):
-    """Options of ``waypost bench cpu``.
+class Turns(harness.Options):
+    """Options of benches that measure servers in turns.
 
     Attributes:
         concurrency: Requests in flight.
@@ -45,15 +45,20 @@ class Options(harness.Options):
     artifact: DirectoryPath | None = Field(
         None, description=f"Artifact of the router.  [default: {ARTIFACT}]"
     )
-    beside: DirectoryPath | None = Field(
-        None, description="Another checkout, measured in turns with this one."
-    )
-    forwarder: bool = Field(True, description="Measure the bare forwarder, too.")
     rounds: int = Field(3, ge=1, description="Measurements of every cell.")
     seconds: float = Field(2.0, gt=0, description="Seconds of a measurement.")
     tokens: int = Field(64, ge=1, description="Tokens of every answer.")
     seed: int = Field(0, ge=0, description="Seed of the prompts.")
     concurrency: tuple[int, ...] = (1, 64)
+
+
+class Options(Turns):
+    """Options of ``waypost bench cpu``."""
+
+    beside: DirectoryPath | None = Field(
+        None, description="Another checkout, measured in turns with this one."
+    )
+    forwarder: bool = Field(True, description="Measure the bare forwarder, too.")
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,6 @@ def run(options: Options, tell: Tell) -> Result:
         BenchError: A server does not start, or the client fails.
     """
     artifact = options.artifact or resolve_path(ARTIFACT)
-    kinds = [(stream, step) for stream in (False, True) for step in options.concurrency]
-    cells: dict[tuple[str, bool, int], list[float]] = {}
-    errors = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
         port = stack.enter_context(upstream("--tokens", str(options.tokens)))
@@ -87,40 +89,70 @@ def run(options: Options, tell: Tell) -> Result:
             servers[BESIDE] = stack.enter_context(alone(scene, options.beside))
         if options.forwarder:
             servers[FORWARDER] = stack.enter_context(_forwarder(scene))
-        there = Endpoint(port, "echo")
-        for number in range(-1, options.rounds):  # the first is not counted
-            for stream, step in kinds:
-                for name, server in servers.items():
-                    tell(f"round {number + 1} of {options.rounds}: {name}")
-                    part = Slice("saturation", step, stream, options.seconds)
-                    job = Job(server.endpoint, there, (part,), options.seed + number + 1)
-                    begin = cpu_s(server.pid)
-                    (sample,) = measure(job)
-                    spent = cpu_s(server.pid) - begin
-                    errors += sample.errors
-                    if number >= 0:
-                        # each worker's first request is not in the sample
-                        each = 1e6 * spent / (sample.answered + sample.errors + step)
-                        cells.setdefault((name, stream, step), []).append(each)
-    found = [
-        {"server": name, "stream": stream, "concurrency": step, "cpu_us": spread(values)}
-        for (name, stream, step), values in cells.items()
-    ]
+        found, errors = in_turns(servers, port, options, tell)
     return Result([table(found)], _facts(options), (), {"cells": found, "errors": errors})
 
 
+def in_turns(
+    servers: Mapping[str, Running], there: int, options: Turns, tell: Tell
+) -> tuple[list[dict[str, Any]], int]:
+    """Measure servers in turns.
+
+    Args:
+        servers: Name -> server.
+        there: Port of the upstream.
+        options: How often, for how long.
+        tell: Progress callbacks.
+
+    Returns:
+        The cells, one for each server, kind and concurrency, and the number of errors.
+
+    Raises:
+        BenchError: The client fails.
+    """
+    cells: dict[tuple[str, bool, int], list[float]] = {}
+    errors = 0
+    kinds = [(stream, step) for stream in (False, True) for step in options.concurrency]
+    for number in range(-1, options.rounds):  # the first is not counted
+        for stream, step in kinds:
+            for name, server in servers.items():
+                tell(f"round {number + 1} of {options.rounds}: {name}")
+                part = Slice("saturation", step, stream, options.seconds)
+                job = Job(
+                    server.endpoint, Endpoint(there, "echo"), (part,), options.seed + number + 1
+                )
+                begin = cpu_s(server.pid)
+                (sample,) = measure(job)
+                spent = cpu_s(server.pid) - begin
+                errors += sample.errors
+                if number >= 0:
+                    # each worker's first request is not in the sample
+                    each = 1e6 * spent / (sample.answered + sample.errors + step)
+                    cells.setdefault((name, stream, step), []).append(each)
+    found = [
+        {"server": name, "stream": stream, "concurrency": step, "cpu_us": spread(values)}
+        | {"rounds_us": values}
+        for (name, stream, step), values in cells.items()
+    ]
+    return found, errors
+
+
 @contextmanager
-def alone(scene: Scene, checkout: Path | None = None) -> Iterator[Running]:
+def alone(
+    scene: Scene, checkout: Path | None = None, changes: Mapping[str, Any] | None = None
+) -> Iterator[Running]:
     """Run the gateway without Ray during the block; see `_alone`.
 
     Args:
         scene: Upstream and artifact.
         checkout: Folder of another build; None is this one.
+        changes: Other arguments of the graph; None as a value takes one out.
 
     Raises:
         BenchError: It does not start.
     """
-    args = graph("inline", 0, scene, "direct")["applications"][0]["args"]
+    plain = graph("inline", 0, scene, "direct")["applications"][0]["args"]
+    args = {k: v for k, v in {**plain, **(changes or {})}.items() if v is not None}
     # as Ray sets it for replicas
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if checkout is not None:
@@ -175,7 +207,7 @@ def table(cells: Sequence[Mapping[str, Any]]) -> Table:
     return Table("CPU of the process, microseconds an answer [range]", ("server", *heads), rows)
 
 
-def _facts(options: Options) -> str:
+def _facts(options: Turns) -> str:
     return (
         f"Answers of {options.tokens} tokens; seed {options.seed}; medians of {options.rounds} "
         f"rounds of {options.seconds:g} s, in turns, ranges in brackets."
