@@ -155,6 +155,8 @@ personal-table: env ## personal routers on made-up users, beside other ways of u
 	    --insert docs/results/personal.md:personal-example
 
 ope-table: env ## the value of a router from made-up logs of another, beside the truth (10 minutes)
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench ope --data $(SHARED)/llmrouter_example \
+	    --insert docs/results/decisions.md:ope-example
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench ope --rows 1000 --insert docs/results/decisions.md:ope-made-up
 
 # mypy takes one core; the others run beside it
