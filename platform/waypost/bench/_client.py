@@ -1,9 +1,7 @@
-"""The measuring client: closed loops over kept-alive HTTP/1.1 connections, in its own process.
+"""The measuring client: closed loops over kept-alive connections, in its own process.
 
 ``python -m waypost.bench._client`` reads a `Job` as JSON on its standard input and writes a list of
-`Sample` as JSON. It implements only the parts of HTTP/1.1 that the benchmark needs: keep-alive,
-content lengths and chunks. A client library would take more CPU time than the measured gateways,
-on the same cores.
+`Sample` as JSON.
 """
 
 from __future__ import annotations
@@ -12,226 +10,20 @@ import asyncio
 import gc
 import json
 import random
-import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from waypost.bench._upstream import PATH, TOKEN, chat, prompts
-from waypost.contracts.errors import WaypostError
-
-ANSWER_TIMEOUT_S = 30.0
-MARK = TOKEN.strip().encode()
-_DONE = b"data: [DONE]\n\n"
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
-
-
-class ProtocolError(WaypostError):
-    """A server sent bytes that are not HTTP/1.1, or closed a connection during an answer."""
-
-
-class ResponseParser:
-    """An incremental parser of one response; its bytes may be split anywhere.
-
-    Attributes:
-        status: HTTP status; 0 until the head is complete.
-        body: The body received so far, without the framing of chunks.
-        done: Whether the response is complete.
-        reusable: Whether the server keeps the connection open.
-    """
-
-    def __init__(self) -> None:
-        self.status, self.done, self.reusable = 0, False, True
-        self.body, self._held = bytearray(), bytearray()
-        self._left: int | None = None  # bytes left of a body with a length; None if chunked
-
-    def feed(self, data: bytes) -> None:
-        """Parse the next bytes.
-
-        Raises:
-            ProtocolError: The bytes are not HTTP/1.1 with a length or chunks.
-        """
-        if self.done:
-            raise ProtocolError("bytes came after the end of an answer")
-        if self._left is not None and self.status:
-            self._take(data)
-            return
-        self._held += data
-        if not self.status:
-            self._read_head()
-        if self.status and self._left is None and not self.done:
-            self._read_chunks()
-
-    def _read_head(self) -> None:
-        end = self._held.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = bytes(self._held[: end + 2])
-        status = _STATUS.match(head)
-        if status is None:
-            raise ProtocolError("an answer does not begin with an HTTP/1.1 status line")
-        del self._held[: end + 4]
-        self.status = int(status[1])
-        self.reusable = _CLOSE.search(head) is None
-        if _CHUNKED.search(head):
-            return
-        length = _LENGTH.search(head)
-        if length is None:
-            raise ProtocolError("an answer has neither a content-length nor chunks")
-        self._left = int(length[1])
-        rest, self._held = bytes(self._held), bytearray()
-        self._take(rest)
-
-    def _take(self, data: bytes) -> None:
-        assert self._left is not None
-        if len(data) > self._left:
-            raise ProtocolError("an answer is longer than its content-length")
-        self._left -= len(data)
-        self.body += data
-        self.done = self._left == 0
-
-    def _read_chunks(self) -> None:
-        held, at = self._held, 0
-        while (line := held.find(b"\r\n", at)) >= 0:
-            try:
-                size = int(held[at:line].partition(b";")[0], 16)
-            except ValueError:
-                raise ProtocolError("a chunk does not begin with its size") from None
-            begin = line + 2
-            if len(held) < begin + size + 2:
-                break
-            if held[begin + size : begin + size + 2] != b"\r\n":
-                raise ProtocolError("a chunk does not end where its size says")
-            at = begin + size + 2
-            if size == 0:
-                self.done = True
-                break
-            self.body += held[begin : begin + size]
-        del held[:at]
-        if self.done and held:
-            raise ProtocolError("bytes came after the end of an answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request and its answer.
-
-    Attributes:
-        status: HTTP status.
-        first_s: Seconds from sending to the first mark in the body (see `Connection`); NaN if
-            the body has no mark.
-        total_s: Seconds from sending to the end of the answer.
-        body: Body of the answer.
-    """
-
-    status: int
-    first_s: float
-    total_s: float
-    body: bytes
-
-
-class Connection(asyncio.Protocol):
-    """A kept-alive connection with one request at a time.
-
-    Args:
-        mark: Bytes whose first occurrence in a body is timed.
-    """
-
-    def __init__(self, mark: bytes) -> None:
-        self._mark = mark
-        self._parser = ResponseParser()
-        self._first = float("nan")
-        self._seen = False
-        self._end = 0.0
-        self._waiter: asyncio.Future[None] | None = None
-        self.open = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self.open = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.open = False
-        self._finish(ProtocolError("the server closed the connection before the answer's end"))
-
-    def data_received(self, data: bytes) -> None:
-        """Parse bytes of the answer and record the time of the mark and of the end."""
-        now = time.perf_counter()
-        parser = self._parser
-        try:
-            parser.feed(data)
-        except ProtocolError as error:
-            self._finish(error)
-            self.close()
-            return
-        if not self._seen and self._mark in parser.body:
-            self._seen = True
-            self._first = now
-        if parser.done:
-            self._end = now
-            self._finish(None)
-            if not parser.reusable:
-                self.close()
-
-    def _finish(self, error: ProtocolError | None) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None) if error is None else waiter.set_exception(error)
-
-    async def exchange(self, request: bytes) -> Exchange:
-        """Send a request and wait for the end of its answer.
-
-        Raises:
-            ProtocolError: The connection broke, or the answer is not HTTP.
-        """
-        if not self.open:
-            raise ProtocolError("the connection is closed")
-        self._parser = parser = ResponseParser()
-        self._first, self._seen = float("nan"), False
-        self._waiter = asyncio.get_running_loop().create_future()
-        begin = time.perf_counter()
-        self._transport.write(request)
-        await self._waiter
-        return Exchange(parser.status, self._first - begin, self._end - begin, bytes(parser.body))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.open = False
-        self._transport.close()
-
-
-async def connect(port: int, mark: bytes) -> Connection:
-    """Connect to a port of 127.0.0.1.
-
-    Raises:
-        OSError: No process listens on the port.
-    """
-    loop = asyncio.get_running_loop()
-    return (await loop.create_connection(lambda: Connection(mark), "127.0.0.1", port))[1]
-
-
-def post(port: int, path: str, body: bytes) -> bytes:
-    """Return the bytes of a POST request with a JSON body to 127.0.0.1."""
-    return (
-        b"POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%s" % (path.encode(), port, len(body), body)
-    )
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A port of 127.0.0.1 and the name of the model to request there."""
-
-    port: int
-    model: str
+from waypost.bench._http1 import Endpoint, Exchange, Wire
+from waypost.bench._processes import spoken
+from waypost.bench._upstream import chat, prompts
+from waypost.bench._usage import Cpu
+from waypost.bench.harness import BenchError
 
 
 @dataclass(frozen=True)
@@ -262,6 +54,7 @@ class Job:
         slices: Slices to measure, in order.
         seed: Seed of the prompts and of the order within pairs.
         warm_up_s: Seconds of unmeasured saturation before the first slice.
+        process: Process that started the target, whose CPU time is measured; None: nobody's is.
     """
 
     target: Endpoint
@@ -269,6 +62,7 @@ class Job:
     slices: tuple[Slice, ...]
     seed: int
     warm_up_s: float = 0.0
+    process: int | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +89,7 @@ class Sample:
         seconds: Seconds from the first request to the last answer.
         errors: Requests (or pairs) that were not answered with 200 and a complete body.
         client_busy: Share of one core that this client used.
+        target_cpu_s: CPU seconds of the target's processes (`_usage.Cpu`); None if not measured.
     """
 
     slice: Slice
@@ -303,33 +98,13 @@ class Sample:
     seconds: float = 0.0
     errors: int = 0
     client_busy: float = 0.0
+    target_cpu_s: float | None = None
 
-
-class _Wire:
-    """A worker's connection to one endpoint, reopened after the server closed it."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self._connection: Connection | None = None
-
-    async def ask(self, prompt: str, *, stream: bool) -> Exchange | None:
-        """Return the exchange; None if the request was not answered in full with status 200."""
-        request = post(self.endpoint.port, PATH, chat(self.endpoint.model, prompt, stream=stream))
-        try:
-            if self._connection is None or not self._connection.open:
-                self._connection = await connect(self.endpoint.port, MARK)
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                done = await self._connection.exchange(request)
-        except (ProtocolError, OSError):  # TimeoutError is an OSError
-            self.close()
-            return None
-        complete = done.body.endswith(_DONE) if stream else MARK in done.body
-        return done if done.status == 200 and complete else None
-
-    def close(self) -> None:
-        if self._connection is not None and self._connection.open:
-            self._connection.close()
-        self._connection = None
+    @property
+    def cpu_ms(self) -> float | None:
+        """CPU milliseconds of the target's processes for each request that it answered."""
+        requests = self.answered + len(self.pairs)
+        return 1e3 * self.target_cpu_s / requests if self.target_cpu_s and requests else None
 
 
 class Load:
@@ -351,12 +126,14 @@ class Load:
     async def _measure(self, part: Slice) -> Sample:
         sample, job = Sample(part), self._job
         asked = (job.target, job.upstream) if part.kind == "pairs" else (job.target,)
-        workers = [[_Wire(endpoint) for endpoint in asked] for _ in range(part.concurrency)]
+        workers = [[Wire(endpoint) for endpoint in asked] for _ in range(part.concurrency)]
         everyone = [wire for wires in workers for wire in wires]
-        for wire in everyone:  # opens the connections before the clock starts
-            await wire.ask(next(self._prompts), stream=part.stream)
+        # opens the connections before the clock starts
+        first = [self._ask(wire, next(self._prompts), stream=part.stream) for wire in everyone]
+        await asyncio.gather(*first)
         gc.collect()
         gc.disable()
+        used = None if job.process is None else Cpu(job.process)
         cpu, begin = time.process_time(), time.perf_counter()
         until = begin + part.seconds
         await asyncio.gather(*(self._work(sample, wires, until) for wires in workers))
@@ -364,17 +141,21 @@ class Load:
         # wrong by up to the number of requests in flight, which matters for a slow target.
         sample.seconds = time.perf_counter() - begin
         sample.client_busy = (time.process_time() - cpu) / sample.seconds
+        sample.target_cpu_s = None if used is None else used.since()
         gc.enable()
         for wire in everyone:
             wire.close()
         return sample
 
-    async def _work(self, sample: Sample, wires: Sequence[_Wire], until: float) -> None:
+    async def _ask(self, wire: Wire, prompt: str, *, stream: bool) -> Exchange | None:
+        return await wire.ask(chat(wire.endpoint.model, prompt, stream=stream), stream=stream)
+
+    async def _work(self, sample: Sample, wires: Sequence[Wire], until: float) -> None:
         while time.perf_counter() < until:
             prompt = next(self._prompts)
-            done: dict[_Wire, Exchange | None] = {}
+            done: dict[Wire, Exchange | None] = {}
             for wire in self._rng.sample(wires, len(wires)):
-                done[wire] = await wire.ask(prompt, stream=sample.slice.stream)
+                done[wire] = await self._ask(wire, prompt, stream=sample.slice.stream)
             through, direct = done[wires[0]], done[wires[-1]]
             if through is None or direct is None:
                 sample.errors += 1
@@ -386,13 +167,30 @@ class Load:
                 sample.pairs.append(Pair(*(1e3 * seconds for seconds in times)))
 
 
-def to_json(value: Job | list[Sample]) -> str:
-    """Return a job or samples as JSON."""
-    return json.dumps(value, default=asdict)
+def measure(job: Job) -> list[Sample]:
+    """Run a job in a process of its own.
+
+    Raises:
+        BenchError: The process failed.
+    """
+    out, problem = spoken([sys.executable, "-m", "waypost.bench._client"], to_json(job))
+    if problem:
+        raise BenchError(f"the client failed:\n{problem}")
+    found: list[Sample] = from_json(out, list[Sample])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else asdict(value)
+
+
+def to_json(value: Any) -> str:
+    """Return dataclasses, such as a job or samples, as JSON."""
+    return json.dumps(value, default=_plain)
 
 
 def from_json(text: str | bytes, kind: Any) -> Any:
-    """Read what `to_json` wrote: a ``Job`` or a ``list[Sample]``."""
+    """Read what `to_json` wrote of a kind, as ``Job`` or ``list[Sample]``."""
     return TypeAdapter(kind).validate_python(json.loads(text))
 
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -22,14 +21,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from waypost.bench._client import Job, Sample, from_json, to_json
+from waypost.bench import _groups
+from waypost.bench._http1 import Headers
 from waypost.bench._upstream import PATH, chat
 from waypost.bench.harness import BenchError
 
-STOP_S = 60.0
 _OWN = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB", re.MULTILINE)
 _TAIL = 15
-_NAP_S = 0.02
 _POLL_S = 0.2
 
 
@@ -49,6 +47,7 @@ class Server:
         port: Port it will listen on.
         log: File of its output.
         environment: Changes to this process's environment; None removes a variable.
+        folder: Its working folder; None: this process's.
     """
 
     def __init__(
@@ -58,23 +57,23 @@ class Server:
         port: int,
         log: Path,
         environment: Mapping[str, str | None] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.name, self.port = name, port
+        self.name, self.port, self._folder = name, port, folder
         self._command, self._log = list(command), log
         changes = environment or {}
         kept = {key: value for key, value in os.environ.items() if key not in changes}
         self._environment = kept | {k: v for k, v in changes.items() if v is not None}
 
     def __enter__(self) -> Server:
-        # its own session: Ctrl-C reaches only the bench, which then stops its servers
         with self._log.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = _groups.begin(
                 self._command,
                 env=self._environment,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,
             )
         return self
 
@@ -84,22 +83,19 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        _groups.finish(self._process)
 
     @property
+    def process(self) -> int:
+        """Process id of the command."""
+        return self._process.pid
+
     def pid(self) -> int:
         """Id of the process."""
         return self._process.pid
 
-    def wait(self, models: Sequence[str], within_s: float) -> None:
-        """Wait until every model answers a chat.
+    def wait(self, models: Sequence[str], within_s: float, headers: Headers = ()) -> None:
+        """Wait until every model answers a chat, asked with these headers.
 
         Raises:
             BenchError: The process ended, or ``within_s`` seconds have passed.
@@ -107,7 +103,7 @@ class Server:
         until = time.monotonic() + within_s
         left = list(models)
         while left:
-            problem = _ask(self.port, left[0])
+            problem = _ask(self.port, left[0], headers)
             if not problem:
                 left.pop(0)
                 continue
@@ -120,7 +116,9 @@ class Server:
             time.sleep(_POLL_S)
 
 
-def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+def fetch(
+    port: int, method: str, path: str, body: bytes | None = None, headers: Headers = ()
+) -> tuple[int, bytes]:
     """Return status and body of one request to 127.0.0.1.
 
     Raises:
@@ -128,17 +126,19 @@ def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request(method, path, body, {"content-type": "application/json"})
+        sent = {"content-type": "application/json", **dict(headers)}
+        connection.request(method, path, body, sent)
         reply = connection.getresponse()
         return reply.status, reply.read()
     finally:
         connection.close()
 
 
-def _ask(port: int, model: str) -> str:
+def _ask(port: int, model: str, headers: Headers) -> str:
     """Send one chat request; return the problem with its answer, or ''."""
+    body = chat(model, "Is anybody there?", stream=False)
     try:
-        status, _ = fetch(port, "POST", PATH, chat(model, "Is anybody there?", stream=False))
+        status, _ = fetch(port, "POST", PATH, body, headers)
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__
     return "" if status == 200 else f"HTTP {status} for {model}"
@@ -164,7 +164,7 @@ def upstream(*arguments: str) -> Iterator[int]:
         BenchError: The upstream does not start.
     """
     command = [sys.executable, "-m", "waypost.bench._upstream", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = _groups.begin(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -172,24 +172,26 @@ def upstream(*arguments: str) -> Iterator[int]:
             raise BenchError("the upstream did not start; its messages are above")
         yield int(line)
     finally:
-        process.terminate()
-        process.wait()
+        _groups.finish(process)
         if process.stdout is not None:
             process.stdout.close()
 
 
-def measure(job: Job) -> list[Sample]:
-    """Run a job of the client in its own process.
+def spoken(command: Sequence[str], said: str, within_s: float = _groups.STOP_S) -> tuple[str, str]:
+    """Run a command to its end; return what it wrote on stdout and, where it failed, on stderr.
 
-    Raises:
-        BenchError: The process failed.
+    Args:
+        command: Command line.
+        said: Text on its standard input.
+        within_s: Seconds that it has for its end when this process is told to stop.
     """
-    command = [sys.executable, "-m", "waypost.bench._client"]
-    done = subprocess.run(command, input=to_json(job), capture_output=True, check=False, text=True)
-    if done.returncode:
-        raise BenchError(f"the client failed:\n{done.stderr}")
-    found: list[Sample] = from_json(done.stdout, list[Sample])
-    return found
+    pipe = subprocess.PIPE
+    process = _groups.begin(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        out, told = process.communicate(said)
+    finally:
+        _groups.finish(process, within_s)
+    return (out, "") if process.returncode == 0 else (out, told or f"exit {process.returncode}")
 
 
 # -- modules that run to their end, watched -------------------------------------------------------
@@ -248,39 +250,26 @@ def watched(
     taken: dict[int, float] = {}
     own = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(
+        process = _groups.begin(
             [sys.executable, "-m", module, *arguments],
             env={**(environment or {}), **own},
             stdout=out,
             stderr=out,
-            start_new_session=True,
         )
         try:
             ended = False
             while not ended:
-                ended = _ends(process.pid, every_s)
+                ended = _groups.ends(process.pid, every_s)
                 seen.wall_s = time.monotonic() - began
                 _sample(seen, process.pid, taken)  # after its end, too: CPU time is still readable
         finally:
-            process.terminate()  # after Ctrl-C; Ray's processes end with their driver
-            process.wait()
+            _groups.finish(process)  # Ray's processes end with their driver
         out.seek(0)
         text = out.read().decode("utf-8", "replace")
     if process.returncode or not text:
         raise BenchError(f"{module} ended with {process.returncode}:\n{_last_lines(text)}")
     seen.said = json.loads(text.splitlines()[-1])
     return seen
-
-
-def _ends(pid: int, within_s: float) -> bool:
-    """Wait at most ``within_s`` for a child's end; return whether it ended. Do not reap it."""
-    until = time.monotonic() + within_s
-    while True:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            return True
-        if time.monotonic() >= until:
-            return False
-        time.sleep(min(_NAP_S, within_s))
 
 
 def _sample(seen: Watched, root: int, taken: dict[int, float]) -> None:

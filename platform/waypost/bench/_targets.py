@@ -1,29 +1,27 @@
-"""The targets of `gateway`: placements and modes of Waypost's graph, LiteLLM, a bare forwarder."""
+"""The targets of `gateway`: placements and modes of Waypost's graph, and what it is beside."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from waypost.bench._client import Endpoint
+from waypost.bench import _peers
+from waypost.bench._http1 import Endpoint
 from waypost.bench._processes import Server, free_ports
-from waypost.bench.harness import BenchError, Tell
-from waypost.config import resolve_path, settings
+from waypost.bench.harness import Tell
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.serve.config import AUTO
 
+ARTIFACT = "serve_configs/starter/artifact"
 LITELLM = "litellm"
+PORTKEY = "portkey"
 FORWARDER = "forwarder"
 DECISION = "decision"
 PLACEMENTS = ("inline", "deployments")
@@ -31,32 +29,24 @@ MODES = {"direct": (), "serve": ("--plain",), "haproxy": ("--haproxy",)}
 """Mode -> options of ``waypost serve``. In ``direct`` the gateway serves HTTP itself; ``serve``
 equals ``serve run``: Serve's proxy is in front of it."""
 
+OLD_MODES = {"serve": (), "haproxy": ("--haproxy",)}
+"""The same of `_peers.OLD`, whose ``waypost serve`` has Serve's proxy in throughput mode."""
+
 WAYPOST = tuple(f"{placement}/{mode}" for placement in PLACEMENTS for mode in MODES)
-ALL = (*WAYPOST, LITELLM, FORWARDER, DECISION)
+OLD = tuple(f"old/{mode}" for mode in OLD_MODES)
+OTHERS = (FORWARDER, PORTKEY, LITELLM, *OLD)
+"""What Waypost is measured beside."""
+
+ALL = (*WAYPOST, *OTHERS, DECISION)
+EVERYWHERE = (PORTKEY,)
+"""Targets that listen on every address: they run in a network of their own."""
 
 START_S = 180.0
-LOCK = "requirements/litellm.txt"
-"""Lock file of LiteLLM's environment. Waypost itself imports nothing from that environment."""
-
-_READY = "waypost-ready"
 LLMS = 2
 """Size of the pool: the first LLMs of the artifact. Each is the upstream under another name."""
 
 PLACES = 128
 """Concurrent and queued requests per LLM: more than the bench ever has in flight."""
-
-
-LITELLM_ENVIRONMENT = {
-    "LITELLM_MODE": "PRODUCTION",
-    "LITELLM_LOG": "ERROR",
-    "LITELLM_TELEMETRY": "False",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # read prices from its own files, not from the network
-    # LiteLLM refuses to start without a key, and a key would add a check to each request
-    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
-    "LITELLM_MASTER_KEY": None,
-    "DATABASE_URL": None,
-}
-"""The settings of LiteLLM's documentation page on production, without a key."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +72,15 @@ class Scene:
 def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
     """Return the wanted targets in the order of `ALL`; all targets if ``wanted`` is empty.
 
-    ``inline`` and ``deployments`` stand for their three modes.
+    ``inline``, ``deployments`` and ``old`` stand for all their modes.
 
     Raises:
         ConfigError: A name is unknown.
     """
-    known = {*ALL, *PLACEMENTS}
+    groups = (*PLACEMENTS, "old")
+    known = {*ALL, *groups}
     if unknown := [name for name in wanted if name not in known]:
-        expected = ", ".join((*PLACEMENTS, *ALL))
+        expected = ", ".join((*groups, *ALL))
         faults = [
             Fault("--target", f"no target {name!r}; there are {expected}") for name in unknown
         ]
@@ -99,40 +90,91 @@ def chosen(wanted: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True)
+class _Start:
+    """How a target is started.
+
+    Attributes:
+        command: Command line.
+        models: Models that answer before the target is measured; the first is asked then.
+        environment: Changes to this process's environment.
+        headers: Headers of every request.
+        folder: Working folder.
+    """
+
+    command: Sequence[str]
+    models: Sequence[str]
+    environment: dict[str, str | None] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
+
+
 @contextmanager
-def started(name: str, scene: Scene) -> Iterator[Endpoint]:
-    """Run a target during the block; yield its endpoint once it answers.
+def started(name: str, scene: Scene) -> Iterator[tuple[Endpoint, int]]:
+    """Run a target during the block; yield its endpoint and process id once it answers.
 
     Raises:
-        BenchError: The target does not start.
+        BenchError: The target does not start, or what it needs is not installed.
     """
-    if name == LITELLM:
-        with _proxy(scene.folder, scene.upstream, scene.llms) as port:
-            yield Endpoint(port, scene.llms[0])
-        return
-    if name == FORWARDER:
-        (port,) = free_ports(1)
-        command = [sys.executable, "-m", "waypost.bench._forwarder", str(port), str(scene.upstream)]
-        with Server(name, command, port, scene.folder / "forwarder.txt") as server:
-            server.wait([AUTO], START_S)
-            yield Endpoint(port, AUTO)
-        return
-    placement, _, mode = name.partition("/")
     port, *others = free_ports(3)
-    folder = scene.folder / name.replace("/", "-")
-    folder.mkdir(exist_ok=True)
-    config = folder / "serve.yaml"
-    config.write_text(yaml.safe_dump(graph(placement, port, scene, mode)), encoding="utf-8")
-    server = Server(
-        name,
-        [sys.executable, "-m", "waypost.cli", "serve", *MODES[mode], str(config)],
-        port,
-        folder / "log.txt",
-        _environment(*others),
+    scene = replace(scene, folder=scene.folder / name.replace("/", "-"))
+    scene.folder.mkdir(parents=True, exist_ok=True)
+    kind, _, mode = name.partition("/")
+    how = _STARTS.get(kind, _waypost)(kind, mode, port, others, scene)
+    log = scene.folder / "log.txt"
+    with Server(name, how.command, port, log, how.environment, how.folder) as server:
+        server.wait(how.models, START_S, how.headers)
+        yield Endpoint(port, how.models[0], how.headers), server.pid
+
+
+def _waypost(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    command = [sys.executable, "-m", "waypost.cli", "serve", *MODES[mode]]
+    config = _written(scene.folder, graph(kind, port, scene, mode))
+    return _Start([*command, str(config)], [AUTO, *scene.llms], _environment(*others))
+
+
+def _old(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    home = _peers.old(Tell())
+    source = home / "source"
+    scene = replace(scene, artifact=source / ARTIFACT)
+    wanted = graph("inline", port, scene, mode)
+    for application in wanted["applications"]:
+        del application["args"]["gateway"]  # nothing to choose there
+    command = [str(home / "venv" / "bin" / "python"), "-m", "waypost.cli", "serve"]
+    return _Start(
+        [*command, *OLD_MODES[mode], str(_written(scene.folder, wanted))],
+        [AUTO, *scene.llms],
+        _environment(*others) | {"WAYPOST_ROOT": str(source), "PYTHONPATH": None},
+        folder=source,
     )
-    with server:
-        server.wait([AUTO, *scene.llms], START_S)
-        yield Endpoint(port, AUTO)
+
+
+def _forwarder(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    module = [sys.executable, "-m", "waypost.bench._forwarder"]
+    return _Start([*module, str(port), str(scene.upstream)], [AUTO])
+
+
+def _portkey(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    command = _peers.portkey_command(_peers.portkey(Tell()), port)
+    environment: dict[str, str | None] = {"NODE_ENV": "production"}
+    return _Start(command, ["echo"], environment, _peers.portkey_headers(scene.upstream))
+
+
+def _litellm(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    home = _peers.litellm(Tell())
+    config = _written(scene.folder, _peers.litellm_config(scene.upstream, scene.llms))
+    command = _peers.litellm_command(home, config, port)
+    return _Start(command, scene.llms, dict(_peers.LITELLM_ENVIRONMENT))
+
+
+_STARTS = {"old": _old, FORWARDER: _forwarder, PORTKEY: _portkey, LITELLM: _litellm}
+"""First part of a target's name -> how it is started; all others are today's Waypost."""
+
+
+def _written(folder: Path, config: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
 
 
 def graph(placement: str, port: int, scene: Scene, mode: str) -> dict[str, Any]:
@@ -177,96 +219,3 @@ def _environment(metrics_port: int, stats_port: int) -> dict[str, str | None]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-
-
-# -- LiteLLM --------------------------------------------------------------------------------------
-
-
-def litellm_version(lock: Path) -> str:
-    """Return LiteLLM's version in a lock file.
-
-    Raises:
-        BenchError: The lock file is missing or has no LiteLLM version.
-    """
-    try:
-        found = re.search(r"^litellm==(\S+)$", lock.read_text(encoding="utf-8"), re.MULTILINE)
-    except FileNotFoundError:
-        problem = f"{lock} does not exist: the bench of LiteLLM runs from a checkout"
-        raise BenchError(f"{problem} (or set WAYPOST_ROOT to one)") from None
-    if found is None:
-        raise BenchError(f"{lock} names no version of litellm")
-    return found[1]
-
-
-def litellm_environment(tell: Tell) -> Path:
-    """Return the folder of LiteLLM's environment; create the environment if it is missing.
-
-    Args:
-        tell: Called with a line before the installation.
-
-    Raises:
-        BenchError: The environment cannot be created.
-    """
-    lock = resolve_path(LOCK)
-    release = litellm_version(lock)
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:8]
-    folder = settings().cache / "bench" / f"litellm-{release}-{digest}"
-    if (folder / _READY).is_file():
-        return folder
-    if settings().offline:
-        raise BenchError(f"{folder} is missing, and WAYPOST_OFFLINE forbids downloads")
-    tell(f"installing LiteLLM {release} into {folder} (a minute or more)")
-    shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, from an interrupted run
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _run([sys.executable, "-m", "venv", str(folder)])
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    _run([*pip, "--requirement", str(lock)])
-    (folder / _READY).touch()
-    return folder
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()[-8:]
-        raise BenchError("LiteLLM's environment cannot be created:\n" + "\n".join(lines))
-
-
-def litellm_config(upstream: int, models: Sequence[str]) -> dict[str, object]:
-    """Return LiteLLM's config: every model is the upstream under another name, no retries."""
-    endpoint = {
-        "model": "openai/echo",
-        "api_base": f"http://127.0.0.1:{upstream}/v1",
-        "api_key": "none",
-    }
-    return {
-        "model_list": [{"model_name": name, "litellm_params": endpoint} for name in models],
-        "litellm_settings": {
-            "telemetry": False,
-            "set_verbose": False,
-            "num_retries": 0,
-            "request_timeout": 600,
-        },
-        "router_settings": {"num_retries": 0},
-    }
-
-
-@contextmanager
-def _proxy(folder: Path, upstream: int, models: Sequence[str]) -> Iterator[int]:
-    """Run the proxy with one worker; yield its port.
-
-    Raises:
-        BenchError: The proxy does not start.
-    """
-    home = litellm_environment(Tell())
-    (port,) = free_ports(1)
-    path = folder / "litellm.yaml"
-    path.write_text(yaml.safe_dump(litellm_config(upstream, models)), encoding="utf-8")
-    command = [
-        *(str(home / "bin" / "litellm"), "--config", str(path)),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--num_workers", "1", "--telemetry", "False"),
-    ]
-    with Server("litellm", command, port, folder / "litellm.txt", LITELLM_ENVIRONMENT) as server:
-        server.wait(models, START_S)
-        yield port

@@ -23,15 +23,15 @@ from typing import Any
 import psutil
 from pydantic import DirectoryPath, Field
 
-from waypost.bench import _alone, harness
-from waypost.bench._client import Endpoint, Job, Slice
-from waypost.bench._processes import Server, free_ports, measure, upstream
-from waypost.bench._targets import START_S, Scene, graph
+from waypost.bench import _alone, _groups, harness
+from waypost.bench._client import Job, Slice, measure
+from waypost.bench._http1 import Endpoint
+from waypost.bench._processes import Server, free_ports, upstream
+from waypost.bench._targets import ARTIFACT, START_S, Scene, graph
 from waypost.bench.harness import BenchError, Result, Table, Tell, spread, with_range
 from waypost.config import resolve_path
 from waypost.serve.config import AUTO
 
-ARTIFACT = "serve_configs/starter/artifact"
 HERE, BESIDE, FORWARDER = "this build", "the other build", "forwarder"
 
 
@@ -158,12 +158,11 @@ def alone(
     if checkout is not None:
         roots = [str(checkout.resolve() / root) for root in ("platform", "routers")]
         environment["PYTHONPATH"] = os.pathsep.join(roots)
-    process = subprocess.Popen(
+    process = _groups.begin(
         [sys.executable, "-P", str(Path(_alone.__file__))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,
         env=environment,
     )
     try:
@@ -176,8 +175,7 @@ def alone(
             raise BenchError("the gateway did not start; its messages are above")
         yield Running(Endpoint(int(line), AUTO), process.pid)
     finally:
-        process.terminate()
-        process.wait()
+        _groups.finish(process)
         if process.stdout is not None:
             process.stdout.close()
 

@@ -118,7 +118,7 @@ def _run(
     quick: bool = False,
     **given: Any,
 ) -> None:
-    from waypost.bench import harness
+    from waypost.bench import _groups, harness
     from waypost.cli.output import echo_json, insert_target, progress_bar, to_json
     from waypost.config import parse
     from waypost.report.compact import check_marker, insert
@@ -129,7 +129,7 @@ def _run(
     bench: Any = import_module(harness.module_of(name))
     said = {key: value for key, value in given.items() if value not in (None, ())}
     options = parse(bench.Options, {**(bench.QUICK if quick else {}), **said}, f"bench {name}")
-    with progress_bar(name) as bar:
+    with _groups.ended_on_sigterm(), progress_bar(name) as bar:
         report = harness.measure(
             name, options, harness.Tell(lambda line: click.echo(line, err=True), bar)
         )
