@@ -86,10 +86,13 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def ended_on_sigterm() -> Iterator[None]:
+def ended_on_sigterm(within_s: float = STOP_S) -> Iterator[None]:
     """End what `begin` started at the block's end, which SIGTERM brings about by `SystemExit`.
 
     Only in the main thread of a process.
+
+    Args:
+        within_s: Seconds that each process has for its end; see `finish`.
     """
     before = signal.signal(signal.SIGTERM, _raise) or signal.SIG_DFL
     try:
@@ -97,6 +100,6 @@ def ended_on_sigterm() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the end short
         for process in reversed(tuple(_known.processes)):
-            finish(process)
+            finish(process, within_s)
         _known.told = False
         signal.signal(signal.SIGTERM, before)

@@ -79,8 +79,11 @@ def old(tell: Tell) -> Path:
 
     def build(folder: Path) -> None:
         root = settings().root
-        git = ["git", "-C", str(root), "archive", OLD]
-        done = subprocess.run(git, capture_output=True, check=False)
+        git = shutil.which("git")
+        if git is None:
+            raise BenchError("git is not installed: it takes the old build from the repository")
+        command = [git, "-C", str(root), "archive", OLD]
+        done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
             why = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise BenchError(f"this clone does not have commit {OLD[:7]} (git: {' '.join(why)})")

@@ -61,13 +61,12 @@ def bodies(model: str, seed: int) -> Iterator[tuple[bytes, bool]]:
     history = _history()
     long = _FILLER * (LONG_PROMPT // len(_FILLER))
     for number, prompt in enumerate(prompts(seed)):
-        stream = (number // 2 if number % PROMPT_EVERY == 0 else number) % 2 == 1
-        asked = prompt
-        before = b""
+        asked, before, of_its_kind = prompt, b"", number
         if number % BODY_EVERY == BODY_EVERY - 1:
-            before, stream = history, number // BODY_EVERY % 2 == 1
+            before, of_its_kind = history, number // BODY_EVERY
         elif number % PROMPT_EVERY == 0:
-            asked = f"{prompt} {long}"
+            asked, of_its_kind = f"{prompt} {long}", number // PROMPT_EVERY
+        stream = of_its_kind % 2 == 1
         last = b'{"role":"user","content":"%s"}' % asked.encode()
         head = b'{"model":"%s","stream":%s,"messages":[' % (
             model.encode(),

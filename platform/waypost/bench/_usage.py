@@ -15,7 +15,6 @@ _MANAGES = re.compile(
 )
 """Command lines of Ray's processes that manage a cluster and see no request."""
 
-_REPLICA = "ray::ServeReplica:"
 _ROLLUP = re.compile(r"^(Rss|Pss):\s+(\d+) kB", re.MULTILINE)
 
 
@@ -94,6 +93,11 @@ def memory_of(rollup: str) -> Memory:
 
 def replicas(root: int, deployment: str) -> list[int]:
     """Return the process ids of a deployment's replicas below a process, in ascending order."""
+    return sorted(one.pid for one, command in tree(root) if is_replica(command, deployment))
+
+
+def is_replica(command: str, deployment: str) -> bool:
+    """Return whether a process with this command line is a replica of a deployment."""
     # the title of a busy replica has the name of the method behind a dot
-    title = re.compile(rf"{_REPLICA}[^:]+:{re.escape(deployment)}(\.\S*)?\s*$")
-    return sorted(one.pid for one, command in tree(root) if title.match(command))
+    title = rf"ray::ServeReplica:[^:]+:{re.escape(deployment)}(\.\S*)?\s*"
+    return re.fullmatch(title, command) is not None

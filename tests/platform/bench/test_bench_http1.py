@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.bench._client import Connection, ProtocolError, ResponseParser, connect, post
+from waypost.bench._http1 import Connection, ProtocolError, ResponseParser, connect, post
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello lorem"
 CHUNKED = (
@@ -126,3 +126,13 @@ async def test_an_answer_cut_off_is_an_error_and_the_connection_is_over():
         assert not connection.open
         with pytest.raises(ProtocolError, match="closed"):
             await connection.exchange(b"GET / HTTP/1.1\r\n\r\n")
+
+
+def test_headers_of_an_endpoint_stand_in_its_requests():
+    sent = post(80, "/v1", b"{}", (("x-provider", "openai"), ("authorization", "Bearer none")))
+    head, _, body = sent.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /v1 HTTP/1.1"
+    assert {b"x-provider: openai", b"authorization: Bearer none"} < set(lines)
+    assert b"content-length: 2" in lines
+    assert body == b"{}"

@@ -1,8 +1,7 @@
-"""What the gateway bench starts: graphs, LiteLLM's environment, the command line."""
+"""What the gateway bench starts: graphs of Waypost and servers."""
 
 from __future__ import annotations
 
-import re
 import sys
 
 import pytest
@@ -10,9 +9,8 @@ import yaml
 
 from waypost.bench import _targets as targets
 from waypost.bench._processes import Server, free_ports
-from waypost.bench.gateway import ARTIFACT
-from waypost.bench.harness import BenchError, Tell
-from waypost.config import settings
+from waypost.bench._targets import ARTIFACT
+from waypost.bench.harness import BenchError
 from waypost.contracts.errors import ConfigError
 from waypost.serve.config_file import validate_serve_config
 from waypost.serve.plan import make_plan
@@ -50,41 +48,10 @@ def test_targets_are_chosen_by_name_and_by_placement():
         "inline/haproxy",
         "litellm",
     )
+    assert targets.chosen(("old", "portkey")) == ("portkey", "old/serve", "old/haproxy")
     assert targets.chosen(("deployments/haproxy",)) == ("deployments/haproxy",)
-    with pytest.raises(ConfigError, match="no target 'nginx'; there are inline, deployments"):
+    with pytest.raises(ConfigError, match="no target 'nginx'; there are inline, deployments, old"):
         targets.chosen(("nginx",))
-
-
-def test_the_lock_of_litellm_names_versions_and_nothing_else(root):
-    lock = root / targets.LOCK
-    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][a-z0-9.]*", line)] == []
-    assert lines == sorted(lines)
-    assert targets.litellm_version(lock) == "1.106.2"
-
-
-def test_a_lock_that_is_missing_or_without_litellm_is_told(tmp_path):
-    with pytest.raises(BenchError, match="runs from a checkout"):
-        targets.litellm_version(tmp_path / "gone.txt")
-    (tmp_path / "other.txt").write_text("aiohttp==3.9\n")
-    with pytest.raises(BenchError, match="names no version"):
-        targets.litellm_version(tmp_path / "other.txt")
-
-
-def test_nothing_is_downloaded_offline(root, tmp_path, monkeypatch):
-    monkeypatch.setenv("WAYPOST_ROOT", str(root))
-    monkeypatch.setenv("WAYPOST_CACHE", str(tmp_path))
-    monkeypatch.setenv("WAYPOST_OFFLINE", "1")
-    settings.cache_clear()
-    with pytest.raises(BenchError, match="forbids"):
-        targets.litellm_environment(Tell())
-
-
-def test_litellm_is_given_the_same_upstream_without_retries():
-    found = targets.litellm_config(4000, ["a", "b"])
-    assert [entry["model_name"] for entry in found["model_list"]] == ["a", "b"]
-    assert found["model_list"][0]["litellm_params"]["api_base"] == "http://127.0.0.1:4000/v1"
-    assert found["router_settings"]["num_retries"] == 0
 
 
 def test_a_server_that_ends_at_its_start_is_told_with_its_last_lines(tmp_path):
