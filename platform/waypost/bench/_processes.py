@@ -86,10 +86,6 @@ class Server:
         _groups.finish(self._process)
 
     @property
-    def process(self) -> int:
-        """Process id of the command."""
-        return self._process.pid
-
     def pid(self) -> int:
         """Id of the process."""
         return self._process.pid
