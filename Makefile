@@ -5,8 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
-    soak fuzz bench-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables tuned-table \
-    rounds-table personal-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    soak fuzz bench-gateway soak-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
+    tuned-table rounds-table personal-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -95,8 +95,11 @@ soak: env ## 30,000 requests over a running graph: does anything grow? (10 minut
 fuzz: env ## 10,000 generated requests, right and wrong, against the OpenAPI document (10 minutes)
 	HYPOTHESIS_PROFILE=search WAYPOST_FUZZ_CASES=800 $(VENV)/bin/pytest tests/platform/serve/test_served_schema.py -o timeout=3600
 
-bench-gateway: env ## added latency and throughput beside LiteLLM's proxy (20 minutes)
+bench-gateway: env ## latency, throughput, CPU beside a forwarder, Portkey, LiteLLM and an old build (10 minutes)
 	$(VENV)/bin/waypost bench gateway --insert docs/results/gateway.md:bench-gateway
+
+soak-gateway: env ## memory of the gateway over 100,000 requests, in both ingresses (half an hour)
+	$(VENV)/bin/waypost bench gateway --soak 100000 --insert docs/results/gateway.md:gateway-soak
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers

@@ -135,7 +135,9 @@ def result(figures: Mapping[str, Any], options: Options, failed: Mapping[str, st
     """Return the result of these figures."""
     aimed = aims(figures["decision"], figures["targets"])
     shown = list(tables(figures["targets"], figures[DIRECT], options.concurrency))
-    return Result(shown, _facts(figures, options), aimed, figures, failed)
+    missing = "".join(f" {name} was not measured: {why}." for name, why in failed.items())
+    facts = _facts(figures, options) + " ".join(missing.split("\n"))
+    return Result(shown, facts, aimed, figures, failed)
 
 
 def _decision(artifact: Path, options: Options, tell: Tell) -> dict[str, Any]:

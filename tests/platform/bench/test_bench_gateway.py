@@ -168,7 +168,7 @@ def result(targets):
         "over": shown.over_others(targets),
         "versions": {"LiteLLM": "1.2.3"},
     }
-    return gateway.result(figures, gateway.Options(), {})
+    return gateway.result(figures, gateway.Options(), {"portkey": "no node:\ninstall it"})
 
 
 def test_ratios_are_over_each_other_target_of_the_same_run():
@@ -243,6 +243,7 @@ def test_the_tables_hold_the_figures():
     assert len(others) == 3
     assert "Text to decision: p50 0.500 [0.450, 0.550] ms" in found.facts
     assert "LiteLLM 1.2.3" in found.facts
+    assert found.facts.endswith(" portkey was not measured: no node: install it.")
 
 
 def test_a_result_without_targets_has_no_tables():
