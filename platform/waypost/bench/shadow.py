@@ -17,7 +17,7 @@ from typing import Any
 
 from waypost.bench import cpu
 from waypost.bench._processes import upstream
-from waypost.bench._targets import Scene
+from waypost.bench._targets import ARTIFACT, Scene
 from waypost.bench.harness import Aim, Result, Table, Tell, at_most, spread
 from waypost.config import resolve_path
 from waypost.report.numbers import percent
@@ -44,7 +44,7 @@ def run(options: Options, tell: Tell) -> Result:
     Raises:
         BenchError: A gateway does not start, or the client fails.
     """
-    artifact = str(options.artifact or resolve_path(cpu.ARTIFACT))
+    artifact = str(options.artifact or resolve_path(ARTIFACT))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
         port = stack.enter_context(upstream("--tokens", str(options.tokens)))

@@ -46,9 +46,9 @@ def test_a_process_that_has_ended_has_no_memory():
 @pytest.mark.parametrize(
     "command",
     [
-        "/v/ray/core/src/ray/raylet/raylet --raylet_socket_name=/tmp/ray/x",
-        "/v/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp/ray",
-        "/v/bin/python -u /v/ray/_private/log_monitor.py --session-dir=/tmp/ray",
+        "/v/ray/core/src/ray/raylet/raylet --raylet_socket_name=x",
+        "/v/ray/core/src/ray/gcs/gcs_server --log_dir=logs",
+        "/v/bin/python -u /v/ray/_private/log_monitor.py --session-dir=session",
         "/v/bin/python -u /v/ray/dashboard/agent.py --node-ip-address=127.0.0.1",
         "ray-dashboard-StateHead-0 (/v/bin/python -c from multiprocessing.spawn)",
         "ray::DashboardAgent",
