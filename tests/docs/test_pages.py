@@ -93,7 +93,8 @@ def served(block: Block, tmp_path: Path) -> Iterator[str]:
     artifact = ARTIFACTS.get(block.page, knn_artifact)(tmp_path / "artifact")
 
     async def serve() -> None:
-        async with running(artifact, feedback_dir=str(tmp_path / "feedback")) as graph:
+        feedback = str(tmp_path / "feedback")
+        async with running(artifact, feedback_dir=feedback, sessions="on") as graph:
             config = uvicorn.Config(graph.gateway, port=0, log_level="warning", lifespan="off")
             state["server"] = server = uvicorn.Server(config)
             task = asyncio.ensure_future(server.serve())

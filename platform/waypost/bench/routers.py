@@ -8,8 +8,8 @@ Example: waypost bench routers --insert docs/results/speed.md:bench-routers
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from pydantic import DirectoryPath, Field
 
 from waypost.bench import harness
 from waypost.bench._made_up import made_up
+from waypost.bench._timing import Subject, Timing, memory_mb, subject_of, timings
 from waypost.bench.harness import Aim, Result, Table, Tell, at_least, at_most, figure
-from waypost.contracts import policy
 from waypost.contracts.errors import MissingExtraError, RegistryError, WaypostError
 from waypost.contracts.records import Query, QueryBatch
 from waypost.contracts.router import ScoreRouter
@@ -36,9 +36,6 @@ LINEAR = ("linearrouter", "mfrouter", "clusterrouter")
 DEFAULT_K = 320
 """scikit-learn's k if `NEAREST` is not measured; otherwise it uses the k of `NEAREST`."""
 
-LAM = 0.1
-"""Cost weight of the batches; above 0, so that decisions use costs."""
-
 _COMPARED = 200
 """Maximum number of queries that recall is measured on."""
 
@@ -50,6 +47,7 @@ class Options(harness.Options):
         batch: Queries routed in one batch.
         repeats: Number of rounds of the batch.
         alone: Queries routed one by one.
+        turns: Turns of a session whose last one is decided.
         large_n, large_llms: Questions and LLMs of the large case.
     """
 
@@ -66,6 +64,7 @@ class Options(harness.Options):
     batch: int = 4096
     repeats: int = 7
     alone: int = 500
+    turns: int = 10
     large_n: int = 100_000
     large_llms: int = 100
 
@@ -73,34 +72,6 @@ class Options(harness.Options):
 QUICK = {
     "n": 400, "dim": 64, "batch": 512, "repeats": 3, "alone": 40, "large_n": 2000, "large_llms": 10,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The timing of one subject.
-
-    Attributes:
-        fit_s: Seconds of the first fit in this process, imports included.
-        per_s: Queries per second in a batch, the best of several rounds.
-        p50_ms, p99_ms: Milliseconds of a single query, over different queries.
-        memory_mb: Size of the learned arrays in MB (1e6 bytes); None if unknown.
-    """
-
-    fit_s: float
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    memory_mb: float | None
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A fitted model to time, on the whole batch and on single queries of it; see `Timing`."""
-
-    fit_s: float
-    ask_all: Callable[[], Any]
-    ask_one: Callable[[int], Any]
-    memory_mb: float | None = None
 
 
 def run(options: Options, tell: Tell) -> Result:
@@ -127,7 +98,7 @@ def run(options: Options, tell: Tell) -> Result:
         except WaypostError as error:
             failed[name] = str(error)
             continue
-        subjects[name] = _subject_of(router, fit_s, batch)
+        subjects[name] = subject_of(router, fit_s, batch, options.turns)
         k = getattr(router, "k_", k) if name == NEAREST else k
     theirs = _references(data, batch, k)
     tell(f"deciding {len(batch)} queries")
@@ -205,31 +176,6 @@ def _fitted(name: str, params: dict[str, Any], data: Any) -> tuple[ScoreRouter, 
     return router, time.perf_counter() - start
 
 
-def _subject_of(router: ScoreRouter, fit_s: float, batch: QueryBatch) -> Subject:
-    """Return a fitted router's decisions: predict, cost and rank a batch; `decide` one query."""
-
-    def decide_all() -> None:
-        asked = QueryBatch(batch.queries, batch.embeddings)  # a new batch has no cached results
-        prediction = router.predict(asked)
-        policy.rank(
-            prediction.quality,
-            router.predict_cost(asked, prediction),
-            router.model_names,
-            lam=LAM,
-            cost_ref=router.cost_model_.cost_ref,
-        )
-
-    def decide_one(i: int) -> None:
-        assert batch.embeddings is not None
-        router.decide(batch.queries[i : i + 1], batch.embeddings[i : i + 1])
-
-    return Subject(fit_s, decide_all, decide_one, _memory_mb(router))
-
-
-def _memory_mb(router: ScoreRouter) -> float:
-    return sum(array.nbytes for array in router.get_state()[0].values()) / 1e6
-
-
 def _references(data: RoutingData, batch: QueryBatch, k: int) -> dict[str, Subject]:
     """Fit scikit-learn's models, which predict quality only.
 
@@ -258,29 +204,6 @@ def _references(data: RoutingData, batch: QueryBatch, k: int) -> dict[str, Subje
         return Subject(fit_s, lambda: model.predict(rows), lambda i: model.predict(rows[i : i + 1]))
 
     return {name: subject(model) for name, model in models.items()}
-
-
-def timings(
-    subjects: Mapping[str, Subject], count: int, repeats: int, alone: int
-) -> dict[str, Timing]:
-    """Time batches round by round, so that other load on the machine affects all subjects alike.
-
-    Args:
-        subjects: Models to time, by name.
-        count: Queries of the batch.
-        repeats: Number of rounds.
-        alone: Number of queries to time one by one.
-    """
-    least = dict.fromkeys(subjects, float("inf"))
-    for _ in range(repeats):
-        for name, subject in subjects.items():
-            least[name] = min(least[name], harness.seconds(subject.ask_all))
-    found = {}
-    for name, subject in subjects.items():
-        single = harness.percentiles(harness.milliseconds(subject.ask_one, min(alone, count)))
-        per_s = count / least[name]
-        found[name] = Timing(subject.fit_s, per_s, single["p50"], single["p99"], subject.memory_mb)
-    return found
 
 
 def _time_large(options: Options) -> tuple[dict[str, dict[str, float]], float]:
@@ -316,7 +239,7 @@ def _time_large(options: Options) -> tuple[dict[str, dict[str, float]], float]:
             "fit_s": fit_s,
             "p50_ms": single["p50"],
             "p99_ms": single["p99"],
-            "memory_mb": _memory_mb(router),
+            "memory_mb": memory_mb(router),
             "k": each.k_,
             "recall": recall,
             "same_choice": float(np.mean(np.equal(chosen[name], chosen["exact"]))),
@@ -374,11 +297,12 @@ def aims(
 def _tables(figures: Mapping[str, Any], options: Options) -> list[Table]:
     data, large = figures["data"], figures["large"]
     made = "made-up questions" if data["made_up"] else "questions"
-    keys = ("fit_s", "per_s", "p50_ms", "p99_ms", "memory_mb")
+    keys = ("fit_s", "per_s", "p50_ms", "p99_ms", "session_p50_ms", "memory_mb")
     timings = {**figures["routers"], **figures["references"]}
     title = f"{data['queries']} {made} x {data['llms']} LLMs, {data['dimension']} wide; "
     rows = [[name, *(figure(one[key]) for key in keys)] for name, one in timings.items()]
-    heads = ("router", "fit s", "decisions/s", "one: p50 ms", "p99 ms", "MB")
+    turns = f"after {options.turns - 1} turns: p50 ms"
+    heads = ("router", "fit s", "decisions/s", "one: p50 ms", "p99 ms", turns, "MB")
     tables = [Table(f"{title}{data['k']} neighbours", heads, rows)]
     if large:
         title = (
