@@ -6,6 +6,7 @@ import gc
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,10 @@ hypothesis_settings.register_profile(
 hypothesis_settings.register_profile("search", deadline=None, max_examples=2000)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+
+# Each process of each tier would rewrite the asserts of all test files anew where
+# PYTHONDONTWRITEBYTECODE is set, as in many containers: 6 s of CPU for the default tier.
+sys.dont_write_bytecode = False
 
 # Seldom, because a full collection goes over all that the tests import, of which nothing is ever
 # free. What leaks is still found: pytest collects at the end, and warns of what it finds.

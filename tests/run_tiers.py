@@ -1,4 +1,4 @@
-"""Runs the test tiers one after another and sums them up.
+"""Runs the test tiers and sums them up.
 
     python -P tests/run_tiers.py [--long] [TIER ...] [-- PYTEST_ARGUMENT ...]
 
@@ -10,7 +10,8 @@ with a BLAS kernel that this processor has and does not use by itself. A process
 kernel leaves the tier out.
 
 Whole tiers run in several processes, those of WORKERS; a part of a tier, which PYTEST_ARGUMENTs
-name, runs in one.
+name, runs in one. The tiers of BESIDE compute at low priority while another tier waits; what they
+print follows when both have ended.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +39,8 @@ ON_REQUEST = ("gpu",)
 LONG = "long"
 """Marker of the tests that run by themselves: `make test-long`."""
 WORKERS = {
-    "default": ("-n", "2", "--dist", "loadfile"),
+    # a sixth of its time are waits
+    "default": ("-n", "3", "--dist", "loadfile"),
     "kernels": ("-n", "2", "--dist", "loadfile"),
     # the scopes are those of tests/support/ray_groups.py, in their order; much of ray waits
     "ray": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
@@ -45,6 +49,11 @@ WORKERS = {
     "e2e": ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"),
 }
 """Of the tiers that run in several processes; the others fill the machine by themselves."""
+
+BESIDE = {"kernels": "ray"}
+"""Tiers that run beside another one. They compute, and no test of theirs depends on the time."""
+
+LOW_PRIORITY = ("nice", "-n", "10")
 
 NUMERIC = (
     "tests/routers",
@@ -201,35 +210,49 @@ def interpreter(tier: str) -> Path:
     return Path(sys.executable)
 
 
-def variables(tier: str, arguments: Sequence[str]) -> dict[str, str] | None:
+def variables(
+    tier: str, arguments: Sequence[str], output: TextIO | None = None
+) -> dict[str, str] | None:
     """Return the environment of a tier; None where this processor cannot run it."""
     environment = dict(os.environ)
     if tier == "kernels":
         kernel = second_kernel(kernel_in_use(), processor_flags())
         if kernel is None:
             return None
-        print(f"with kernels for {kernel.name}", flush=True)
+        print(f"with kernels for {kernel.name}", file=output, flush=True)
         environment |= {"OPENBLAS_CORETYPE": kernel.name, **kernel.variables}
     if parallel(tier, arguments):
         environment.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
     return environment
 
 
-def run(tier: str, arguments: Sequence[str], long: bool = False) -> Outcome:
-    """Run one tier in a process of its own; its output goes straight to the terminal."""
-    print(f"== {tier}", flush=True)
+def run(
+    tier: str, arguments: Sequence[str], long: bool = False, output: TextIO | None = None
+) -> Outcome:
+    """Run one tier in a process of its own.
+
+    Args:
+        tier: Name of the tier.
+        arguments: Of pytest; none for the whole tier.
+        long: Whether the long tests run, and not all others.
+        output: File of what is said, of a tier that runs beside another one at low priority; None
+            is the terminal.
+    """
+    print(f"== {tier}", file=output, flush=True)
     begin = time.perf_counter()
-    environment = variables(tier, arguments)
+    environment = variables(tier, arguments, output)
     if environment is None:
-        print("left out: this processor has no second BLAS kernel", flush=True)
+        print("left out: this processor has no second BLAS kernel", file=output, flush=True)
         return Outcome(tier, time.perf_counter() - begin)
     python = interpreter(tier)
     if not python.is_file():
-        print(f"{python} does not exist; make it: make test-environments", flush=True)
+        missing = f"{python} does not exist; make it: make test-environments"
+        print(missing, file=output, flush=True)
         return Outcome(tier, time.perf_counter() - begin, failed=1)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [str(python), "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
+        command = list(LOW_PRIORITY) if output is not None else []
+        command += [str(python), "-P", "-m", "pytest", "-q", "--tb=short", "-m"]
         command += [expression(tier, long), f"--junit-xml={report}", *arguments]
         if tier in ENVIRONMENTS:
             command += ELSEWHERE
@@ -240,11 +263,32 @@ def run(tier: str, arguments: Sequence[str], long: bool = False) -> Outcome:
             if tier in MARKED and not taken:
                 return Outcome(tier, time.perf_counter() - begin)
             command += taken
-        code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
+        code = subprocess.run(
+            command, cwd=ROOT, check=False, env=environment, stdout=output, stderr=output
+        ).returncode
         seconds = time.perf_counter() - begin
         if code == NO_TESTS:
             return Outcome(tier, seconds)
         return outcome(tier, seconds, code, report)
+
+
+def run_all(tiers: Sequence[str], arguments: Sequence[str], long: bool = False) -> list[Outcome]:
+    """Run tiers in turn, and those of BESIDE at the same time as theirs; return them in order."""
+    whole = not arguments and not long
+    beside = {one: of for one, of in BESIDE.items() if whole and one in tiers and of in tiers}
+    found: dict[str, Outcome] = {}
+    for tier in (one for one in tiers if one not in beside):
+        with tempfile.TemporaryFile("w+") as said, ThreadPoolExecutor() as other:
+            begun = {
+                one: other.submit(run, one, arguments, long, said)
+                for one, of in beside.items()
+                if of == tier
+            }
+            found[tier] = run(tier, arguments, long)
+            found |= {one: future.result() for one, future in begun.items()}
+            said.seek(0)
+            print(said.read(), end="", flush=True)
+    return [found[tier] for tier in tiers]
 
 
 def outcome(tier: str, seconds: float, code: int, report: Path) -> Outcome:
@@ -288,7 +332,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     chosen = tiers or [tier for tier in TIERS if tier not in ON_REQUEST]
     compile_sources()
-    outcomes = [run(tier, further, long) for tier in chosen]
+    begin = time.perf_counter()
+    outcomes = run_all(chosen, further, long)
+    total_s = time.perf_counter() - begin
     for one in outcomes:
         if one.slowest:
             print(f"\n== {one.tier}: slowest tests")
@@ -296,7 +342,7 @@ def main(arguments: Sequence[str]) -> int:
     print("\n== tiers")
     for one in outcomes:
         print(one)
-    print(f"total    {sum(one.seconds for one in outcomes):.1f} s")
+    print(f"total    {total_s:.1f} s")
     failed = sum(one.failed for one in outcomes)
     passed, skipped = sum(o.passed for o in outcomes), sum(o.skipped for o in outcomes)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")

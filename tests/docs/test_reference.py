@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -63,10 +62,18 @@ def test_each_command_of_the_help_is_on_its_page(made: dict[str, str]) -> None:
     assert "\n### waypost data run\n" in page
 
 
-def test_the_check_of_the_command_line_passes(root: Path) -> None:
-    command = [sys.executable, "docs/reference.py", "--check"]
-    done = subprocess.run(command, cwd=root, capture_output=True, check=False, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_check_of_the_command_line_lists_what_is_stale(
+    reference: ModuleType, made: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(pages: dict[str, str]) -> object:
+        monkeypatch.setattr(reference, "pages", lambda: pages)
+        with pytest.raises(SystemExit) as ended:
+            reference.main()
+        return ended.value.code
+
+    monkeypatch.setattr(sys, "argv", ["reference.py", "--check"])
+    assert check(made) == 0
+    assert "scorers.md; run make docs-reference" in str(check({**made, "reference/scorers.md": ""}))
 
 
 def test_pictures_are_those_of_their_script(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -126,23 +127,61 @@ def test_a_processor_without_a_second_kernel_leaves_the_tier_out(
     assert "no second BLAS kernel" in capsys.readouterr().out
 
 
-def test_two_processes_of_one_core_each_are_counted_as_one_tier(
+def test_processes_of_one_core_each_are_counted_as_one_tier(
     runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real plug-in, over files of each outcome: both processes' tests are in the report."""
+    """The real plug-in, over files of each outcome: all processes' tests are in the report."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the others take seconds
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p xdist.plugin\n")
     (tmp_path / "test_one.py").write_text("def test_passes(): pass\ndef test_fails(): assert 0\n")
     (tmp_path / "test_two.py").write_text(
         "import os, pytest\n"
         "def test_core(): assert os.environ['OMP_NUM_THREADS'] == '1'\n"
-        "def test_other(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n"
+        "def test_other(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '3'\n"
         "def test_skips(): pytest.skip('why not')\n"
     )
     monkeypatch.setattr(runner, "ROOT", tmp_path)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = runner.run("default", [])
     assert (found.passed, found.failed, found.skipped) == (3, 1, 1)
+
+
+def test_a_tier_that_computes_runs_beside_one_that_waits(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once, order = threading.Barrier(2), []
+
+    def run(tier, arguments, long=False, output=None):
+        if tier in {"ray", "kernels"}:
+            at_once.wait(60)  # each waits for the other
+        print(f"of {tier}", file=output)
+        order.append(tier)
+        return runner.Outcome(tier, 1.0, passed=1)
+
+    monkeypatch.setattr(runner, "run", run)
+    tiers = ["default", "kernels", "ray", "engine"]
+    assert [one.tier for one in runner.run_all(tiers, [])] == tiers
+    assert order[0] == "default"
+    assert order[3] == "engine"
+    assert capsys.readouterr().out.split("\n") == [
+        "of default", "of ray", "of kernels", "of engine", "",
+    ]  # fmt: skip
+
+
+def test_a_tier_that_runs_without_its_companion_or_in_part_runs_in_turn(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+
+    def run(tier, arguments, long=False, output=None):
+        order.append((tier, output))
+        return runner.Outcome(tier, 1.0)
+
+    monkeypatch.setattr(runner, "run", run)
+    for tiers, arguments in ((["kernels", "default"], []), (["kernels", "ray"], ["tests/x"])):
+        order.clear()
+        runner.run_all(tiers, arguments)
+        assert order == [(tier, None) for tier in tiers]
 
 
 def test_our_modules_are_compiled_where_python_is_told_to_write_no_bytecode(

@@ -20,8 +20,8 @@ GROUPS = {
         "test_tune_ray", "test_tune_resume", "test_verdicts_run",
     ),
     "plain": (
-        "test_handle_pool", "test_load_changes", "test_serve_ray", "test_served_feedback",
-        "test_served_routers",
+        "test_handle_pool", "test_load_changes", "test_serve_ray", "test_serve_way",
+        "test_served_feedback", "test_served_routers",
     ),
     "throughput": ("test_load_soak",),
     "keys": ("test_served_hostile", "test_served_schema"),

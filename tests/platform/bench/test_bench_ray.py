@@ -29,6 +29,7 @@ def test_an_unknown_target_is_wrong_input():
 
 # LiteLLM is not measured here: its environment is 117 packages to download.
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_quick_run_of_the_inline_graph_gives_sane_figures(root, tmp_path, monkeypatch):
     monkeypatch.setenv("WAYPOST_ROOT", str(root))

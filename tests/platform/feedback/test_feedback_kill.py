@@ -16,7 +16,7 @@ from support.outcomes import outcome
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.feedback import DecisionLog, FeedbackStore, read_rated
 
-ROUNDS = 6
+ROUNDS = 3
 
 STORE = """
 import asyncio, sys

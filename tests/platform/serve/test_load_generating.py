@@ -46,7 +46,9 @@ TRIES = 3
 PROBES = 120
 
 
-@pytest.fixture(scope="module", params=["plain", "throughput"])
+@pytest.fixture(
+    scope="module", params=["plain", pytest.param("throughput", marks=pytest.mark.long)]
+)
 def mode(request) -> str:
     return request.param
 

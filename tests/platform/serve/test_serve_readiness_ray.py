@@ -55,7 +55,10 @@ class Graph:
         return body is not None and set(body.get("loading_s", "?")) == set(awaited)
 
 
-@pytest.fixture(scope="module", params=STARTERS)
+@pytest.fixture(
+    scope="module",
+    params=["waypost serve", pytest.param("serve run", marks=pytest.mark.long)],
+)
 def graph(request, artifact, tmp_path_factory) -> Iterator[Graph]:
     folder = tmp_path_factory.mktemp("readiness")
     file = folder / "go"

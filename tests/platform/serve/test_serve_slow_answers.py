@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT = "/v1/chat/completions"
 MODES = ("plain", pytest.param("throughput", marks=pytest.mark.long), "haproxy")
-SLOW_S = 25.0
-QUEUE_S = 20.0
+SLOW_S = 15.0
+QUEUE_S = 10.0
 ECHO = {"engine": "echo", "config": {"delay_s": SLOW_S}, "queue_timeout_s": QUEUE_S}
 
 APPS = ("apart", "inside")

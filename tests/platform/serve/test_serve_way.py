@@ -39,7 +39,6 @@ async def test_a_request_through_a_gateway_with_all_inline(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("serve")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_request_through_deployments(tmp_path):

@@ -20,7 +20,7 @@ from waypost_rl.training.logs import read_metrics
 
 pytestmark = [pytest.mark.rl, pytest.mark.timeout(1200)]
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2)))
 STEPS = 80
 CONTROL_STEPS = 24
 WINDOW = 15
@@ -30,11 +30,25 @@ CHEAP = 0.9
 
 @dataclass(frozen=True)
 class World:
-    """Data, and a warm-started policy for each seed."""
+    """Data, and a folder of the runs."""
 
     data: Path
-    policies: tuple[Path, ...]
     folder: Path
+
+    def policy(self, seed: int) -> Path:
+        """Return the warm-started policy of a seed; make it at the first call."""
+        from waypost_rl.training.loop import train
+
+        out = self.folder / f"warm_{seed}"
+        if not out.exists():
+            out.mkdir()
+            warm = {"episodes": 5000, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
+            base = write_policy(self.folder / f"base_{seed}", seed)
+            config = run_config(
+                base, self.data, out, steps=1, learn=False, seed=seed, warm_start=warm
+            )
+            train(RunConfig.model_validate(config), "waypost rl train")
+        return out / "warm_start"
 
 
 def run(world: World, name: str, seed: int, **changed: Any) -> list[dict[str, Any]]:
@@ -44,7 +58,7 @@ def run(world: World, name: str, seed: int, **changed: Any) -> list[dict[str, An
     out = world.folder / f"{name}_{seed}"
     out.mkdir()
     steps = {"steps": STEPS, "seed": seed}
-    config = run_config(world.policies[seed], world.data, out, **{**steps, **changed})
+    config = run_config(world.policy(seed), world.data, out, **{**steps, **changed})
     train(RunConfig.model_validate(config), "waypost rl train")
     return read_metrics(out)
 
@@ -53,21 +67,10 @@ def run(world: World, name: str, seed: int, **changed: Any) -> list[dict[str, An
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     import torch
 
-    from waypost_rl.training.loop import train
-
     folder = tmp_path_factory.mktemp("learning")
-    data, policies = write_answers(folder / "data"), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for seed in SEEDS:
-        out = folder / f"warm_{seed}"
-        out.mkdir()
-        warm = {"episodes": 5000, "learning_rate": 3e-3, "batch_size": 32, "query_words": 2}
-        base = write_policy(folder / f"base_{seed}", seed)
-        config = run_config(base, data, out, steps=1, learn=False, seed=seed, warm_start=warm)
-        train(RunConfig.model_validate(config), "waypost rl train")
-        policies.append(out / "warm_start")
-    yield World(data, tuple(policies), folder)
+    yield World(write_answers(folder / "data"), folder)
     torch.set_num_threads(threads)
 
 
@@ -115,10 +118,10 @@ def test_a_finished_run_is_evaluated_exported_and_reported(world: World, tmp_pat
     shown = json.loads((out / "transcripts" / "step_000080.jsonl").read_text().splitlines()[0])
     assert shown["segments"][0][0] == "policy"
 
-    config = run_config(world.policies[0], world.data, out, steps=STEPS)
+    config = run_config(world.policy(0), world.data, out, steps=STEPS)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     start = tmp_path / "start"
-    shutil.copytree(world.policies[0], start)
+    shutil.copytree(world.policy(0), start)
     found = CliRunner().invoke(
         command,
         ["rl", "evaluate", "--config", str(tmp_path / "run.yaml"), "--policy", f"start={start}",
