@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from support import one_ray, ray_groups
 from waypost.config import Settings, settings
@@ -52,7 +54,12 @@ hypothesis_settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, max_examples=60
 )
 hypothesis_settings.register_profile("search", deadline=None, max_examples=2000)
-hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")
+hypothesis_settings.load_profile(PROFILE)
+if PROFILE == "repeatable":
+    # Hypothesis mixes in the constants of all our modules that are loaded: examples would depend on
+    # which tests ran before in the same process, and to parse 450 modules takes seconds of CPU.
+    providers._get_local_constants = Constants
 
 
 # Each process of each tier would rewrite the asserts of all test files anew where

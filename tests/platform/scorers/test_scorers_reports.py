@@ -165,14 +165,22 @@ def test_code_in_every_kind_of_fence(response):
     assert score("code", response, TESTS) == 1.0
 
 
-@given(st.text(max_size=200))
+# as by default, but without a look at how each character is encoded: 2 s of CPU in a fresh clone
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+
+
+@given(st.text(CHARACTERS, max_size=200))
 def test_no_text_is_a_fault(text):
     assert own_answer(text) in text or own_answer(text) == text
     assert answer_field(text) is None or isinstance(answer_field(text), str)
 
 
 @given(
-    st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8), max_size=4),
+    st.dictionaries(
+        st.text(CHARACTERS, max_size=8),
+        st.integers() | st.text(CHARACTERS, max_size=8),
+        max_size=4,
+    ),
     st.integers(),
 )
 def test_a_field_is_found_among_others(others, answer):
