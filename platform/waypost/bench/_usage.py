@@ -25,8 +25,12 @@ def manages(command: str) -> bool:
 
 def tree(root: int) -> Iterator[tuple[psutil.Process, str]]:
     """Yield a process and its descendants, each with its command line, without those ending."""
-    top = psutil.Process(root)
-    for one in (top, *top.children(recursive=True)):
+    try:
+        top = psutil.Process(root)
+        everyone = [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for one in everyone:
         try:
             yield one, " ".join(one.cmdline())
         except psutil.Error:

@@ -36,11 +36,13 @@ def test_memory_is_in_millions_of_bytes():
     assert (found.rss_mb, found.pss_mb) == (204.8, 128.0)
 
 
-def test_a_process_that_has_ended_has_no_memory():
+def test_a_process_that_has_ended_has_no_memory_and_no_cpu():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     with pytest.raises(OSError):
         usage.memory(process.pid)
+    assert usage.Cpu(process.pid).since() == 0.0
+    assert usage.replicas(process.pid, "Gateway") == []
 
 
 @pytest.mark.parametrize(
