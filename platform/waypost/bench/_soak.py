@@ -140,8 +140,10 @@ def run(targets: Sequence[str], requests: int, artifact: Path, seed: int, tell: 
             tell(f"{requests:,} requests to {name}")
             try:
                 with started(name, scene) as (endpoint, process):
-                    (replica,) = _usage.replicas(process, "Gateway")
-                    load = _Load(bodies(endpoint.model, seed), requests, replica, tell)
+                    found = _usage.replicas(process, "Gateway")
+                    if len(found) != 1:
+                        raise BenchError(f"{len(found)} replicas of the gateway instead of one")
+                    load = _Load(bodies(endpoint.model, seed), requests, found[0], tell)
                     asyncio.run(load.run([Wire(endpoint) for _ in range(WORKERS)]))
                 figures[name] = {
                     "errors": load.errors,
