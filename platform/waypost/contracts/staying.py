@@ -60,8 +60,10 @@ def with_earlier(
         if query.session is not None and not keeps:
             query = replace(query, session=None)
         for turn in query.session.earlier if query.session is not None else ():
-            asked = replace(query, text=turn.text, input_tokens=turn.input_tokens)
-            found.append(replace(asked, query_id=None, session=None))
+            tokens = turn.input_tokens
+            found.append(
+                replace(query, text=turn.text, input_tokens=tokens, query_id=None, session=None)
+            )
         rows.append(len(found))
         found.append(query)
     return tuple(found), rows

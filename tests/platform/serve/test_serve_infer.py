@@ -134,3 +134,22 @@ def test_serve_check_names_every_fault_and_starts_nothing(tmp_path, root):
 @pytest.mark.parametrize("name", ["serve", "infer"])
 def test_help_has_an_example(name):
     assert f"Example: waypost {name}" in waypost(name, "--help").stdout
+
+
+def test_a_line_with_earlier_turns_keeps_its_llm(artifact, pool, tmp_path):
+    session = {"earlier": [COOKING], "stay_bonus": 1}
+    lines = [{"query": ALGEBRA, "session": session}, {"query": ALGEBRA, "session": {"earlier": 1}}]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(lines[0]) + "\n")
+    given = ("--artifact", artifact, "--input", source, "--output", output)
+    for call in (("route",), ("infer", "--pool", pool)):
+        assert waypost(*call, *given).exit_code == 0
+        row = json.loads(output.read_text())
+        decision = row.get("decision", row)
+        assert (decision["model_name"], decision["session"]) == ("cook", "kept")
+        assert decision["reason"].startswith("kept: prover is ahead by ")
+    source.write_text(json.dumps(lines[1]) + "\n")
+    for call in (("route",), ("infer", "--pool", pool)):
+        done = waypost(*call, *given)
+        assert done.exit_code == 1
+        assert "line 1: session: earlier: expected a list" in done.stderr
