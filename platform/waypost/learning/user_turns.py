@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from waypost.contracts.user_state import UserHistory
 KEPT = 50
 """Turns that are kept of a user, the oldest dropped first."""
 
-FORMAT = "waypost-user-states/2"
+FORMAT = "waypost-user-states/3"
 
 FORGOTTEN_S = 7 * 86_400.0
 """Seconds for which turns from before a user was forgotten are refused."""
@@ -39,7 +39,10 @@ CREATE TABLE IF NOT EXISTS turns (
     llm TEXT NOT NULL, other TEXT, value REAL NOT NULL, time REAL NOT NULL, embedding BLOB NOT NULL,
     UNIQUE (user_id, key)
 );
-CREATE TABLE IF NOT EXISTS forgotten (user BLOB PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS users_version ON users (version);
+CREATE TABLE IF NOT EXISTS forgotten (
+    user BLOB PRIMARY KEY, time REAL NOT NULL, version INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 # forgotten.user is a digest: who is forgotten leaves no name
 
@@ -73,6 +76,20 @@ class Told:
     user_id: str
     encoder_id: str
     turn: UserTurn
+
+
+class Changes(NamedTuple):
+    """What changed in a file of turns.
+
+    Attributes:
+        version: The version of the file; no later change has this or a smaller one.
+        users: Those with new turns.
+        forgotten: `user_digest` of those who were forgotten.
+    """
+
+    version: int
+    users: list[str]
+    forgotten: list[bytes]
 
 
 def turns_path(folder: Path, encoder_id: str) -> Path:
@@ -162,7 +179,8 @@ class UserTurns:
                 if self._database.execute(_ADD, row).rowcount > 0:
                     changed[row["user_id"]] = None
             for user in changed:
-                self._changed(user)
+                now_at = (user, self._next_version())
+                self._database.execute("INSERT OR REPLACE INTO users VALUES (?, ?)", now_at)
                 self._database.execute(_DROP_OLDEST, (user, user, self._kept))
 
     def _check_width(self, found: set[int]) -> None:
@@ -172,18 +190,18 @@ class UserTurns:
         if found != {int(row[0]) * 4}:
             raise SchemaError(f"{self._path}: embeddings have {row[0]} numbers; found others")
 
-    def _changed(self, user_id: str) -> None:
+    def _next_version(self) -> int:
         # versions come from one counter, so that a user who is forgotten and comes back never has
         # a version that another process still remembers
         self._database.execute(
             "INSERT INTO about VALUES ('versions', '1') ON CONFLICT (key) DO UPDATE "
             "SET value = CAST(value AS INTEGER) + 1"
         )
-        self._database.execute(
-            "INSERT OR REPLACE INTO users SELECT ?, CAST(value AS INTEGER) FROM about "
-            "WHERE key = 'versions'",
-            (user_id,),
-        )
+        return self._version()
+
+    def _version(self) -> int:
+        found = self._database.execute("SELECT value FROM about WHERE key = 'versions'").fetchone()
+        return 0 if found is None else int(found[0])
 
     def version(self, user_id: str) -> int | None:
         """Return a number that every change of a user's turns raises; None for an unknown user.
@@ -216,6 +234,19 @@ class UserTurns:
             np.array([row[2] for row in rows], float),
         )
 
+    def changes(self, since: int | None) -> Changes:
+        """Return what changed after a version; None is now.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        with self._naming():
+            version = self._version()
+            after = (version if since is None else since,)
+            users = self._database.execute("SELECT user_id FROM users WHERE version > ?", after)
+            gone = self._database.execute("SELECT user FROM forgotten WHERE version > ?", after)
+            return Changes(version, [row[0] for row in users], [row[0] for row in gone])
+
     def forget(self, user_id: str) -> int:
         """Delete all that is stored of a user; return the number of turns.
 
@@ -228,8 +259,8 @@ class UserTurns:
                 gone = self._database.execute("DELETE FROM turns WHERE user_id = ?", (user_id,))
                 self._database.execute("DELETE FROM users WHERE user_id = ?", (user_id,))
                 self._database.execute("DELETE FROM forgotten WHERE time < ?", (now - FORGOTTEN_S,))
-                row = (_digest(user_id), now)
-                self._database.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", row)
+                row = (user_digest(user_id), now, self._next_version())
+                self._database.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", row)
             # the write-ahead log still has the deleted pages until it is written back and cut
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return gone.rowcount
@@ -322,10 +353,11 @@ def _row(user_id: str, turn: UserTurn, now: float) -> dict[str, Any]:
         "value": float(turn.value),
         "time": now if turn.time is None else turn.time,
         "embedding": np.ascontiguousarray(turn.embedding, "<f4").tobytes(),
-        "digest": _digest(user_id),
+        "digest": user_digest(user_id),
     }
 
 
-def _digest(user_id: str) -> bytes:
+def user_digest(user_id: str) -> bytes:
+    """Return what the files have in place of the name of a forgotten user, (16,) bytes."""
     content = user_id.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=16).digest()

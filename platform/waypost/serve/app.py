@@ -61,11 +61,12 @@ def build(args: ServeArgs) -> Any:
         for model in plan.models
         if model.deployment is not None
     }
+    owner = _owner(serve, plan) if plan.owned else None
     router = None
     if not plan.router_inline:
         options = node_options(args.router)
         deployment = serve.deployment(name="Router", user_config={}, **options)(RouterNode)
-        router = deployment.bind(plan.model_dump(mode="json", by_alias=True))
+        router = deployment.bind(plan.model_dump(mode="json", by_alias=True), owner)
     options = node_options(args.gateway)
     places = plan.limits.max_in_flight + plan.limits.max_queued
     options["max_ongoing_requests"] = places + SPARE_PLACES
@@ -78,7 +79,6 @@ def build(args: ServeArgs) -> Any:
     # empty, not None: Serve does not reconfigure a replica when its user_config is removed
     ingress = serve.ingress()(GatewayNode)
     gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)
-    owner = _owner(serve, plan) if plan.owned else None
     return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms, owner)
 
 

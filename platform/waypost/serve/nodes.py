@@ -22,7 +22,7 @@ from waypost.serve.backends.base import LLMClient, RouterClient
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.llm_replica import LLMHost, Message
 from waypost.serve.backends.messages import Reply
-from waypost.serve.backends.owner import FeedbackOwner, OwnedFeedback
+from waypost.serve.backends.owner import FeedbackOwner, OwnedFeedback, TurnsOwner
 from waypost.serve.backends.ray import HandleLLM, HandleOwner, HandleRouter
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
@@ -75,9 +75,12 @@ class GatewayNode:
                 return local_llm(model)
             return HandleLLM(model.name, llms[model.name], model.queue_timeout_s)
 
-        decides: RouterClient = local_router(parsed) if router is None else HandleRouter(router)
+        ask = None if owner is None else HandleOwner(owner).ask
+        decides: RouterClient = (
+            local_router(parsed, ask) if router is None else HandleRouter(router)
+        )
         keys = client_keys() if parsed.api_keys else None
-        feedback = None if owner is None else OwnedFeedback(HandleOwner(owner).ask)
+        feedback = None if ask is None else OwnedFeedback(ask)
         self._gateway = Gateway(parsed, decides, reach, keys, feedback)
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
@@ -114,18 +117,20 @@ class GatewayNode:
 class RouterNode:
     """Decides queries."""
 
-    async def __init__(self, plan: dict[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(self, plan: dict[str, Any], owner: Any = None) -> None:  # type: ignore[misc]
         """Load the artifacts.
 
         Args:
             plan: `Plan` as plain data.
+            owner: Handle of the owner of folders; None reads them on this machine.
 
         Raises:
             ArtifactError, WeightsError: an artifact or its encoder cannot be loaded.
         """
         parsed = parse(Plan, plan, "the router's plan")
         set_up_logging(parsed.log)
-        self._decider = Decider(parsed.router)
+        ask = None if owner is None else HandleOwner(owner).ask
+        self._decider = Decider(parsed.router, ask)
         await self._decider.start()
         collect_seldom()
         self._changes = Changes(parsed, lambda changed: self._decider.adopt(changed.router))
@@ -163,14 +168,20 @@ class OwnerNode:
         set_up_logging(parse(LogArgs, log, "log"))
         self._feedback = FeedbackOwner(Path(feedback_dir))
         await self._feedback.start()
+        self._turns = TurnsOwner(Path(feedback_dir))
 
     async def write_feedback(self, *sent: Any) -> Reply:
         """Write records of requests, then events; see `FeedbackOwner.write_feedback`."""
         return await self._feedback.write_feedback(*sent)
 
+    async def read_turns(self, *sent: Any) -> Reply:
+        """Return turns of users and what changed; see `TurnsOwner.read_turns`."""
+        return await self._turns.read_turns(*sent)
+
     async def __del__(self) -> None:
         # Serve awaits this before it ends a replica gracefully
         await self._feedback.close()
+        await self._turns.close()
 
 
 class LLMNode:

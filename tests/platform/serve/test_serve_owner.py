@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from ast import literal_eval
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.gateway import chat, echo_pool, running
-from waypost.contracts.errors import EngineServerError, StorageError
+from support.owner import Wire, owned
+from waypost.contracts.errors import EngineServerError
 from waypost.feedback import read_rated
 from waypost.feedback import store as store_module
-from waypost.serve.backends.owner import FeedbackOwner, OwnedFeedback
+from waypost.serve.backends.owner import OwnedFeedback
 
 CHAT, FEEDBACK = "/v1/chat/completions", "/v1/feedback"
-
-
-class Wire:
-    """Carries plain data to an owner and back; may be cut."""
-
-    def __init__(self, owner: FeedbackOwner) -> None:
-        self.owner, self.cut = owner, False
-        self.fails: Exception | None = None
-
-    async def ask(self, method: str, *arguments: Any) -> Any:
-        if self.cut:
-            raise StorageError("the owner is down")
-        if self.fails:
-            raise self.fails
-        found = await getattr(self.owner, method)(*literal_eval(repr(arguments)))
-        return literal_eval(repr(found))
-
-
-@asynccontextmanager
-async def owned(folder: Path) -> AsyncIterator[Wire]:
-    owner = FeedbackOwner(folder)
-    await owner.start()
-    try:
-        yield Wire(owner)
-    finally:
-        await owner.close()
 
 
 def options(wire: Wire, elsewhere: Path, **changes: Any) -> dict[str, Any]:

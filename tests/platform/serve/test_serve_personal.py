@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 
 from support.fans import fans_artifact
 from support.gateway import ALGEBRA, COOKING, Running, arguments, chat, running
+from support.owner import owned
 from waypost.contracts.errors import ConfigError
 from waypost.feedback import forget_user
 from waypost.learning.user_turns import UserTurns, turns_path
 from waypost.serve.backends.messages import read_reply
+from waypost.serve.backends.owned_states import LOOK_S
+from waypost.serve.backends.owner import OwnedFeedback
 from waypost.serve.backends.router_replica import Routers
 from waypost.serve.changes import change_plan
 from waypost.serve.config import AUTO, ServeArgs, UserConfig
@@ -70,6 +74,19 @@ async def test_what_a_user_says_changes_that_users_llm_and_no_others(personal, t
         assert forget_user(tmp_path, "ann").turns == N_EVENTS
         assert await choice(up, "ann") == before
     assert not any(b"ann" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+async def test_machines_share_users_through_the_owner_of_the_folder(personal, tmp_path):
+    async with owned(tmp_path) as wire:
+        elsewhere = {"feedback_dir": str(tmp_path / "not here"), "store_place": "head"}
+        changes = {"feedback": OwnedFeedback(wire.ask), "ask": wire.ask, **elsewhere}
+        async with running(personal, **changes) as up, running(personal, **changes) as beside:
+            before = await choice(beside, "ann")
+            await prefer_tiny(up, "ann")
+            await asyncio.sleep(LOOK_S)
+            assert [await choice(one, "ann") for one in (up, beside)] == ["tiny"] * 2
+            assert await choice(beside, "bob") == before
+    assert not (tmp_path / "not here").exists()
 
 
 async def test_no_text_is_kept_to_learn_from(personal, tmp_path):

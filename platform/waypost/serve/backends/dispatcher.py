@@ -23,6 +23,7 @@ from waypost.serve.backends.failover import Failover
 from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.llm_replica import LOAD_FAILED
+from waypost.serve.backends.owner import Ask
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
@@ -284,9 +285,9 @@ def local_llm(model: Served) -> LLMClient:
     )
 
 
-def local_router(plan: Plan) -> RouterClient:
-    """Build the router in this process."""
-    return LocalRouter(Decider(plan.router))
+def local_router(plan: Plan, ask: Ask | None = None) -> RouterClient:
+    """Build the router in this process; ``ask`` calls the owner of users' turns."""
+    return LocalRouter(Decider(plan.router, ask))
 
 
 def add(usages: Mapping[Any, Usage]) -> Usage:

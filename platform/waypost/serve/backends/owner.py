@@ -6,14 +6,19 @@ its own, and a client beside `OwnedFeedback`. Only plain data travels.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from waypost.contracts.errors import StorageError
+from waypost.contracts.errors import ConfigError, StorageError
 from waypost.contracts.feedback import FeedbackEvent
+from waypost.contracts.user_state import UserHistory
 from waypost.feedback import FolderWriter, Retention, Row, Taken
+from waypost.learning.user_turns import UserTurns, turns_path
 from waypost.serve.backends.messages import Reply, failure_reply
 
 Ask = Callable[..., Awaitable[Any]]
@@ -67,6 +72,58 @@ class FeedbackOwner:
         except StorageError as error:
             return failure_reply(error)
         return {"taken": [[astuple(each) for each in batch] for batch in found]}
+
+
+class TurnsOwner:
+    """The side of the owner of users' turns, for routers on several machines.
+
+    Args:
+        folder: The folder of feedback, which exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, UserTurns] = {}
+        self._thread = ThreadPoolExecutor(1, "turns")
+
+    async def close(self) -> None:
+        """Close the files."""
+        await asyncio.to_thread(self._thread.shutdown)
+        while self._open:
+            self._open.popitem()[1].close()
+
+    async def read_turns(self, encoder_id: str, users: Sequence[str], since: int | None) -> Reply:
+        """Return what changed after a version, and the turns of users; see `UserTurns`.
+
+        Returns:
+            ``version``, ``changed`` (names), ``forgotten`` (digests), and ``histories``: name ->
+            ``llms``, ``others``, ``values``, ``embeddings`` (bytes); or ``{"error": ...}``.
+        """
+        work = partial(self._read, encoder_id, users, since)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (ConfigError, StorageError) as error:
+            return failure_reply(error)
+
+    def _read(self, encoder_id: str, users: Sequence[str], since: int | None) -> Reply:
+        if encoder_id not in self._open:
+            path = turns_path(self._folder, encoder_id)
+            self._open[encoder_id] = UserTurns(path, encoder_id)
+        turns = self._open[encoder_id]
+        # before the histories: what changes in between is told at the next look
+        version, changed, forgotten = turns.changes(since)
+        found: Reply = {"version": version, "changed": changed, "forgotten": forgotten}
+        found["histories"] = {user: _plain(turns.history(user)) for user in users}
+        return found
+
+
+def _plain(history: UserHistory) -> dict[str, Any]:
+    return {
+        "llms": list(history.llms),
+        "others": list(history.others),
+        "values": history.values.tolist(),
+        "embeddings": history.embeddings.astype("<f4").tobytes(),
+    }
 
 
 class OwnedFeedback:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from waypost.feedback.outcome import plain
 from waypost.learning.user_states import UserStates
 from waypost.learning.user_turns import turns_path
 from waypost.serve.backends.messages import Reply
+from waypost.serve.backends.owned_states import OwnedStates
+from waypost.serve.backends.owner import Ask
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,8 @@ class PersonalStates:
     """The states of users, for each personal router of a node that has an encoder.
 
     Args:
-        folder: Folder of the users' turns, which the gateways fill; None knows no user.
+        turns: Folder of the users' turns, which the gateways fill; or what asks their owner; None
+            knows no user.
         routers: The node's routers by name.
         earlier: Of an earlier plan; the states of unchanged routers stay in memory.
 
@@ -35,13 +38,13 @@ class PersonalStates:
 
     def __init__(
         self,
-        folder: str | None,
+        turns: str | Ask | None,
         routers: Mapping[str, TrainableRouter],
         earlier: PersonalStates | None = None,
     ) -> None:
-        self._pairs: list[tuple[MetaRouter, UserStates]] = []
+        self._pairs: list[tuple[MetaRouter, UserStates | OwnedStates]] = []
         self._encoders: set[str] = set()
-        if folder is None:
+        if turns is None:
             return
         for router in routers.values():
             encoder = router.encoder
@@ -49,12 +52,21 @@ class PersonalStates:
                 continue
             states = None if earlier is None else earlier._of(router)
             if states is None:
-                states = _open(folder, router, encoder.id)
+                states = _open(turns, router, encoder.id)
             self._pairs.append((router, states))
             self._encoders.add(encoder.id)
 
-    def _of(self, router: MetaRouter) -> UserStates | None:
+    def _of(self, router: MetaRouter) -> UserStates | OwnedStates | None:
         return next((states for one, states in self._pairs if one is router), None)
+
+    def meet(self, router: MetaRouter, queries: Sequence[dict[str, Any]]) -> Awaitable[None] | None:
+        """Return what to await before `decide`; None if nothing, as where turns lie in a folder."""
+        states = self._of(router) if self._pairs else None
+        if not isinstance(states, OwnedStates):
+            return None
+        named = [plain(query.get("user_id")) for query in queries]
+        users = [user for user in named if user is not None]
+        return states.meet(users) if users else None
 
     def decide(self, router: MetaRouter, queries: Sequence[dict[str, Any]]) -> list[Reply]:
         """Decide queries with the states of their users.
@@ -82,15 +94,17 @@ class PersonalStates:
         return replies
 
 
-def _open(folder: str, router: PersonalRouter, encoder_id: str) -> UserStates:
+def _open(turns: str | Ask, router: PersonalRouter, encoder_id: str) -> UserStates | OwnedStates:
+    if not isinstance(turns, str):
+        return OwnedStates(turns, router.user_state, encoder_id)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(turns).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be made: {error.strerror or error}") from None
-    return UserStates(turns_path(Path(folder), encoder_id), router.user_state, encoder_id)
+        raise StorageError(f"{turns}: cannot be made: {error.strerror or error}") from None
+    return UserStates(turns_path(Path(turns), encoder_id), router.user_state, encoder_id)
 
 
-def _state(states: UserStates, user_id: str | None) -> UserState | None:
+def _state(states: UserStates | OwnedStates, user_id: str | None) -> UserState | None:
     user_id = plain(user_id)  # as feedback names the user
     if user_id is None:
         return None

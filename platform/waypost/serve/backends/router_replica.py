@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from waypost.serve.backends.messages import (
     StaleDecisionError,
     failure_reply,
 )
+from waypost.serve.backends.owner import Ask
 from waypost.serve.backends.personal import PersonalStates
 from waypost.serve.config import AUTO
 from waypost.serve.logs import where_raised
@@ -68,10 +70,14 @@ class Routers:
     Args:
         plan: Artifacts to load, and the policy.
         earlier: Routers of an earlier plan; unchanged ones are reused.
+        ask: Calls the owner of users' turns; None reads them from a folder of this machine.
     """
 
-    def __init__(self, plan: RouterPlan, earlier: Routers | None = None) -> None:
+    def __init__(
+        self, plan: RouterPlan, earlier: Routers | None = None, ask: Ask | None = None
+    ) -> None:
         self._plan = plan
+        self._ask = ask
         self._earlier = earlier
         self._routers: dict[str, TrainableRouter] = {}
         self._versions: dict[str, str] = {}
@@ -99,7 +105,8 @@ class Routers:
             self._routers[name] = router
             self._versions[name] = router.version
         known = None if earlier is None else earlier._users
-        self._users = PersonalStates(self._plan.user_states, self._routers, known)
+        turns = self._ask or self._plan.user_states
+        self._users = PersonalStates(turns, self._routers, known)
         for router in self._routers.values():
             self._set_policy(router)
 
@@ -130,6 +137,11 @@ class Routers:
         known = tuple(name for name in plan.served if name in router.model_names)
         router.with_prices({name: plan.prices[name] for name in known if name in plan.prices})
         router.policy = plan.policy.settings(known)
+
+    def meet(self, query: dict[str, Any], name: str) -> Awaitable[None] | None:
+        """Return what to await before a query is decided; see `PersonalStates.meet`."""
+        router = self._named(name)
+        return None if router is None else self._users.meet(router, [query])
 
     def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries, each with the name of its router; a failure affects its query only."""
@@ -176,8 +188,9 @@ class Routers:
 class Decider:
     """Decides for the event loop: directly where that is fast, else in threads, in batches."""
 
-    def __init__(self, plan: RouterPlan) -> None:
-        self.routers = Routers(plan)
+    def __init__(self, plan: RouterPlan, ask: Ask | None = None) -> None:
+        self.routers = Routers(plan, ask=ask)
+        self._ask = ask
         self._threads = plan.threads
         self._on_loop = plan.threads == 0
         self._pool: ThreadPoolExecutor | None = None
@@ -203,7 +216,7 @@ class Decider:
             ArtifactError, WeightsError, PoolMismatchError: see `Routers.load`. The earlier plan
                 stays in force.
         """
-        routers = Routers(plan, self.routers)
+        routers = Routers(plan, self.routers, self._ask)
         # in a separate thread, because the others are deciding
         await asyncio.to_thread(routers.load)
         self.routers = routers
@@ -230,6 +243,8 @@ class Decider:
 
     async def decide(self, query: dict[str, Any], router: str) -> Reply:
         """Decide one query; failures are returned as data."""
+        if (meeting := self.routers.meet(query, router)) is not None:
+            await meeting
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         if self._on_loop and _characters(query) <= LOOP_CHARACTERS:
@@ -282,6 +297,9 @@ class Decider:
         """Decide a batch of queries; larger batches never run on the event loop."""
         if len(queries) <= LOOP_QUERIES:
             return [await self.decide(query, router) for query, router in queries]
+        for query, router in queries:
+            if (meeting := self.routers.meet(query, router)) is not None:
+                await meeting
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in queries]
         for (query, router), future in zip(queries, futures, strict=True):
