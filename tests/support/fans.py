@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from waypost.contracts.feedback import UserEvents
+from waypost.contracts.feedback import UserEvents, events_path, write_events
 from waypost.contracts.routing_data import RoutingData
 from waypost.encoders import make_encoder
 from waypost.loading import save_router
@@ -50,3 +50,19 @@ def fans_artifact(folder: Path, name: str = "gmtrouter") -> Path:
     data = with_fans(12, 16)
     save_router(fitted_on_fans(name, data, 40), folder, data)
     return folder
+
+
+def write_fans(folder: Path, data: RoutingData, n_users: int = 6, each: int = 8) -> None:
+    """Write preferences of users who each like one LLM, beside the training split of a folder."""
+    names, rows = data.names, [(user, turn) for user in range(n_users) for turn in range(each)]
+    columns: dict[str, list[object]] = {
+        "kind": ["preference"] * len(rows),
+        "request_id": [f"left {user} {turn}" for user, turn in rows],
+        "other_request_id": [f"right {user} {turn}" for user, turn in rows],
+        "preference": ["left"] * len(rows),
+        "user_id": [f"user {user}" for user, _ in rows],
+        "query_id": [data.query_ids[(7 * user + turn) % len(data)] for user, turn in rows],
+        "model_name": [names[user % 3] for user, _ in rows],
+        "other_model_name": [names[(user + 1 + turn % 2) % 3] for user, turn in rows],
+    }
+    write_events(events_path(folder, "train"), columns)

@@ -88,12 +88,13 @@ class Metric(StrictModel):
         name: ``quality``, mean score of the chosen LLM; ``utility``, quality less lambda times
             relative cost; ``cost``, mean dollars of the chosen LLM; ``aiq``, area under the curve
             of quality over cost; ``cost_at_quality``, mean dollars at which that curve reaches
-            ``share`` of the best single LLM's quality.
+            ``share`` of the best single LLM's quality; ``preference``, share of the choices that
+            users made between two LLMs that the router foresees, knowing their other events.
         lam: Cost weight of the decisions (``lambda`` in the file); unused by the curve metrics.
         share: Quality target of ``cost_at_quality``.
     """
 
-    name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality"] = "quality"
+    name: Literal["quality", "utility", "cost", "aiq", "cost_at_quality", "preference"] = "quality"
     lam: float = Field(default=0.0, ge=0, alias="lambda")
     share: float = Field(default=1.0, gt=0, le=1.5)
 
@@ -105,13 +106,17 @@ class Metric(StrictModel):
     @property
     def needs_cost(self) -> bool:
         """Whether it needs costs in the data."""
-        return self.name not in ("quality", "utility") or (self.name == "utility" and self.lam > 0)
+        if self.name == "utility":
+            return self.lam > 0
+        return self.name not in ("quality", "preference")
 
     @property
     def label(self) -> str:
         """Name in reports."""
         if self.name == "aiq":
             return "AIQ"
+        if self.name == "preference":
+            return "users' choices foreseen"
         if self.name == "cost_at_quality":
             return f"USD a query at {100 * self.share:g} % of the best single LLM's quality"
         unit = "USD a query" if self.name == "cost" else self.name

@@ -20,7 +20,6 @@ import numpy as np
 from waypost.contracts.epochs import Arrays, EpochRouter, EpochTraining
 from waypost.contracts.errors import ArtifactFormatError, WaypostError
 from waypost.pipelines.evaluation.inputs import reason
-from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.tune.folds import Choices, CrossValidation, Fold
 from waypost.tune.journal import Task, TrialRow
 from waypost.tune.trial import evaluate_choices
@@ -237,7 +236,7 @@ class EpochTrial:
         choices = Choices(len(self._cv.data))
         for part, router, training in self._folds:
             training.settle()
-            choices.add(part.rows, sweep(router, part.held_out, self._cv.evaluator.lambdas))
+            choices.add(part.rows, self._cv.swept(router, part))
         found = evaluate_choices(self._cv, choices)
         score = cast("float | None", found["score"])
         if self._epochs:

@@ -24,12 +24,14 @@ from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.contracts.types import Floats
-from waypost.metrics.comparison import MOST_UNKNOWN, Sweep, lambda_grid
+from waypost.metrics.comparison import MOST_UNKNOWN, Outcomes, Sweep, lambda_grid
 from waypost.metrics.costs import costs_of
 from waypost.metrics.curves import Hull, Singles, hull
+from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class, searching
 from waypost.tune.config import Metric, TuneConfig
+from waypost.tune.preference import foreseen
 
 BLOCKS = 50
 
@@ -61,8 +63,14 @@ class MetricEvaluator:
         """Build it from the training split.
 
         Raises:
-            SchemaError: The metric needs costs, which are missing for too many calls.
+            SchemaError: The metric needs costs, which are missing for too many calls, or feedback
+                of users, which there is not.
         """
+        if metric.name == "preference" and data.events is None:
+            raise SchemaError(
+                "metric preference: the training split has no feedback of users; take another "
+                "metric, or make some (`waypost data users`, `waypost data from-feedback`)"
+            )
         costs = costs_of(data)
         measured = ~np.isnan(data.quality)
         unknown = float(np.isnan(costs.usd[measured]).mean())
@@ -101,7 +109,7 @@ class MetricEvaluator:
     def _metric(self, quality: Floats, cost: Floats) -> Floats:
         """Return the metric on all questions, then without each block, (1 + n_blocks,)."""
         name = self.metric.name
-        if name == "quality":
+        if name in ("quality", "preference"):
             return self._means(quality)[:, 0]
         if name == "cost":
             return self._means(cost)[:, 0]
@@ -241,6 +249,18 @@ class CrossValidation:
             rows = np.flatnonzero(fold == one)
             held_out = replace(self.data.select(rows), cost_usd=self.evaluator.usd[rows])
             yield Fold(rows, self.data.select(np.flatnonzero(fold != one)), held_out)
+
+    def swept(self, router: TrainableRouter, part: Fold) -> Sweep:
+        """Return what the metric needs of a router that was fitted on a fold.
+
+        Raises:
+            SchemaError: See `foreseen`.
+        """
+        if self.evaluator.metric.name == "preference":
+            right = foreseen(router, part.training, part.held_out)
+            unknown = np.full(len(right), np.nan)
+            return Sweep((0.0,), (Outcomes(right, unknown, np.full(len(right), -1, np.intp)),))
+        return sweep(router, part.held_out, self.evaluator.lambdas)
 
     def router_of(self, parameters: Mapping[str, Any]) -> TrainableRouter:
         """Build an untrained router.

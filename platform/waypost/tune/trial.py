@@ -14,7 +14,6 @@ from waypost.contracts.records import watching
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.pipelines.evaluation.inputs import reason
-from waypost.pipelines.evaluation.lambda_curve import sweep
 from waypost.tune.folds import Choices, CrossValidation
 from waypost.tune.journal import Task, TrialRow
 from waypost.tune.trial_queue import SLICE_S, TrialQueue, row_of
@@ -35,7 +34,7 @@ def measure(cv: CrossValidation, task: Task) -> TrialRow:
             router = cv.router_of(task.parameters)
             with watching(None):
                 fit(router, part.training, task.schedule)
-            choices.add(part.rows, sweep(router, part.held_out, cv.evaluator.lambdas))
+            choices.add(part.rows, cv.swept(router, part))
         return row(**evaluate_choices(cv, choices))
     # Routers can be third-party code; one that fails must not end the sweep.
     except Exception as error:

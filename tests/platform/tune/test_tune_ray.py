@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.fans import write_fans
 from waypost.contracts.artifact import read_manifest
 from waypost.contracts.routing_data import write_routing_data
 from waypost.testing.synthetic import planted
@@ -25,10 +26,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 TINY = {
     "auto": ["fixed={members: [best_single, linearrouter]}"],
+    "gmtrouter": ["fixed.steps=4"],
     "graphrouter": ["fixed.epochs=4"],
     "hybrid_llm": ["fixed.epochs=4"],
     "mfrouter": ["fixed.steps=20"],
     "mlprouter": ["fixed.epochs=4"],
+    "personalizedrouter": ["fixed.steps=4"],
     "svmrouter": ["space.landmarks.values=[8, 16]"],
     "elorouter": ["space.k.values=[5, 10]"],
     "clusterrouter": ["space.k.values=[2, 4]", "space.nearest.values=[1, 2]"],
@@ -48,6 +51,7 @@ def ray(ray_here):
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_routing_data(folder, planted(60))
+    write_fans(folder, planted(60))
     write_routing_data(folder, planted(30, seed=1), "test")
     return folder
 
