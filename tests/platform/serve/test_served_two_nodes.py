@@ -37,18 +37,29 @@ ONE_EACH = {"gateway": 1}
 """Resource of which each node has one, and each gateway needs one."""
 
 
+def started() -> tuple[Any, Any]:
+    """Start a head and a further node; a busy machine may need several attempts."""
+    from ray.cluster_utils import Cluster
+
+    for attempt in range(one_ray.TRIES):
+        cluster = Cluster()
+        try:
+            cluster.add_node(num_cpus=4, resources=ONE_EACH, include_dashboard=False)
+            return cluster, cluster.add_node(num_cpus=2, resources=ONE_EACH)
+        except Exception as error:
+            cluster.shutdown()
+            if "timed out during startup" not in str(error) or attempt == one_ray.TRIES - 1:
+                raise
+    raise AssertionError
+
+
 @contextmanager
 def two_nodes(path: Path) -> Iterator[tuple[Any, Any]]:
     """Serve a file on a head and a further node; yield the cluster and that node."""
     import ray
-    from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 4, "resources": ONE_EACH, "include_dashboard": False},
-    )
+    cluster, node = started()
     try:
-        node = cluster.add_node(num_cpus=2, resources=ONE_EACH)
         ray.init(cluster.address, namespace="serve", log_to_driver=False)
         ray_compat.start_serve({**validate_serve_config(path).data, "proxy_location": "Disabled"})
         launch.wait_until_running(lambda _: None)

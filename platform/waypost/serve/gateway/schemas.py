@@ -23,6 +23,9 @@ class Body(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Stop = Annotated[str, Field(max_length=256)]
 
+MOST_EVENTS = 100
+"""Most events of one body of feedback."""
+
 
 class Extras(Body):
     """What Waypost adds to OpenAI's body.
@@ -306,7 +309,8 @@ class FeedbackBody(FeedbackItem):
     """Body of ``POST /v1/feedback``: one event, or a list of them."""
 
     events: (
-        Annotated[list[FeedbackItem], Field(min_length=1, max_length=100, fail_fast=True)] | None
+        Annotated[list[FeedbackItem], Field(min_length=1, max_length=MOST_EVENTS, fail_fast=True)]
+        | None
     ) = None
     """Several events, each answered for itself."""
 
