@@ -20,14 +20,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import DirectoryPath, Field
+from pydantic import Field
 
-from waypost.bench import harness
-from waypost.bench._client import Endpoint, Job, Slice
-from waypost.bench._processes import measure, upstream
+from waypost.bench import cpu
+from waypost.bench._client import Endpoint
+from waypost.bench._processes import upstream
 from waypost.bench._targets import Scene
 from waypost.bench._upstream import PATH, chat
-from waypost.bench.cpu import ARTIFACT, Running, alone, cpu_s
+from waypost.bench.cpu import Running, cpu_s
 from waypost.bench.harness import (
     Aim,
     BenchError,
@@ -58,21 +58,10 @@ _EACH_FLUSH = 100
 """Records of a flush: a replica that answers 500 requests a second."""
 
 
-class Options(harness.Options):
-    """Options of ``waypost bench feedback``.
+class Options(cpu.Turns):
+    """Options of ``waypost bench feedback``."""
 
-    Attributes:
-        concurrency: Requests in flight.
-    """
-
-    artifact: DirectoryPath | None = Field(
-        None, description=f"Artifact of the router.  [default: {ARTIFACT}]"
-    )
-    rounds: int = Field(5, ge=1, description="Measurements of every figure.")
-    seconds: float = Field(2.0, gt=0, description="Seconds of a measurement of answers.")
     events: int = Field(4_000, ge=100, description="Events of a measurement.")
-    seed: int = Field(0, ge=0, description="Seed of the prompts.")
-    concurrency: int = 32
 
 
 QUICK = {"rounds": 1, "seconds": 0.5, "events": 1_000}
@@ -83,9 +72,9 @@ def run(options: Options, tell: Tell) -> Result:
 
     Returns:
         Figures: ``events``, for each way (in process or over HTTP, events of a body) the `spread`
-        of ``each_cpu_second`` and ``each_second``; ``answers``, for each gateway ``cpu_us`` an
-        answer, ``share``, what it takes beyond the one without records, over that one's, and
-        ``record_us`` of a record in process.
+        of ``each_cpu_second`` and ``each_second``; ``cells`` as of `cpu.run`; ``added``, records
+        -> kind of answer -> share of its CPU that they add; ``record_us``, the CPU microseconds of
+        a record in process.
 
     Raises:
         BenchError: A gateway does not start or refuses an event, or the client fails.
@@ -99,27 +88,22 @@ def run(options: Options, tell: Tell) -> Result:
             rates.setdefault((IN_PROCESS, size), []).append(found)
         for name in (STORE, LOG):
             records.setdefault(name, []).append(asyncio.run(record(name, options.events)))
-    micros: dict[str, list[float]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
-        port = stack.enter_context(upstream("--tokens", "64"))
-        scene = Scene(port, options.artifact or resolve_path(ARTIFACT), folder)
+        port = stack.enter_context(upstream("--tokens", str(options.tokens)))
+        scene = Scene(port, options.artifact or resolve_path(cpu.ARTIFACT), folder)
         changes: dict[str, dict[str, Any]] = {
             NONE: {},
             STORE: {STORE: str(folder / "f")},
             LOG: {LOG: str(folder / "l")},
         }
         servers = {
-            name: stack.enter_context(alone(scene, changes={"log_queries": True, **given}))
+            name: stack.enter_context(cpu.alone(scene, changes={"log_queries": True, **given}))
             for name, given in changes.items()
         }
+        cells, errors = cpu.in_turns(servers, port, options, tell)
         keys = count()
         for number in range(-1, options.rounds):  # the first is not counted
-            for name, server in servers.items():
-                tell(f"round {number + 1} of {options.rounds}: answers, {name}")
-                used = _answer(server, port, options, number)
-                if number >= 0:
-                    micros.setdefault(name, []).append(used)
             for size in (1, MOST_EVENTS):
                 tell(f"round {number + 1} of {options.rounds}: {OVER_HTTP}, {size} at a time")
                 found = over_http(servers[STORE], options.events, size, keys)
@@ -134,19 +118,14 @@ def run(options: Options, tell: Tell) -> Result:
         }
         for (way, size), found in rates.items()
     ]
-    answers = [
-        {
-            "server": name,
-            "cpu_us": spread(found),
-            "share": spread(shares(found, micros[NONE])),
-            "record_us": spread(records.get(name, [0.0])),
-        }
-        for name, found in micros.items()
-    ]
-    return Result(
-        tables(events, answers), _facts(options), aims(events, answers),
-        {"events": events, "answers": answers},
-    )  # fmt: skip
+    figures = {
+        "events": events,
+        "cells": cells,
+        "errors": errors,
+        "added": added(cells),
+        "record_us": {name: spread(values) for name, values in records.items()},
+    }
+    return Result(tables(figures), _facts(options), aims(figures), figures)
 
 
 async def in_process(events: int, size: int) -> tuple[float, float]:
@@ -250,43 +229,44 @@ def _outcome(request_id: str) -> Outcome:
     )
 
 
-def _answer(server: Running, port: int, options: Options, number: int) -> float:
-    """Return the CPU microseconds of an answer."""
-    part = Slice("saturation", options.concurrency, stream=False, seconds=options.seconds)
-    job = Job(server.endpoint, Endpoint(port, "echo"), (part,), options.seed + number + 1)
-    begin = cpu_s(server.pid)
-    (sample,) = measure(job)
-    time.sleep(0.5)  # what is written later belongs to it
-    spent = cpu_s(server.pid) - begin
-    if sample.errors:
-        raise BenchError(f"{sample.errors} requests failed")
-    # each worker's first request is not in the sample
-    return 1e6 * spent / (sample.answered + options.concurrency)
+def added(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what records add, as shares of the answer without them of the same round."""
+    by_cell = {(c["server"], c["stream"], c["concurrency"]): c["rounds_us"] for c in cells}
+    return {
+        name: {
+            _kind(stream, step): spread(
+                [
+                    one / plain - 1
+                    for one, plain in zip(values, by_cell[NONE, stream, step], strict=True)
+                ]
+            )
+            for (server, stream, step), values in by_cell.items()
+            if server == name
+        }
+        for name in (STORE, LOG)
+    }
 
 
-def shares(found: Sequence[float], without: Sequence[float]) -> list[float]:
-    """Return what each round takes beyond that without records, over it."""
-    return [one / other - 1 for one, other in zip(found, without, strict=True)]
+def _kind(stream: bool, step: int) -> str:
+    return f"{'streams' if stream else 'whole'}, {step} in flight"
 
 
-def tables(
-    events: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
-) -> list[Table]:
+def tables(figures: Mapping[str, Any]) -> list[Table]:
     """Return the tables of the figures."""
-    rates = [(f"{e['way']}, {e['size']} at a time", *map(with_range, _rates(e))) for e in events]
-    rows = [
-        (
-            one["server"],
-            with_range(one["cpu_us"]),
-            _percent(one["share"]),
-            with_range(one["record_us"]),
-        )
-        for one in answers
+    rates = [
+        (f"{e['way']}, {e['size']} at a time", *map(with_range, _rates(e)))
+        for e in figures["events"]
     ]
-    heads = ("gateway", "microseconds", "beyond no records", "a record by itself")
+    more: Mapping[str, Any] = figures["added"]
+    rows = [
+        (name, *map(_percent, more[name].values()), with_range(figures["record_us"][name]))
+        for name in more
+    ]
+    heads = ("records", *more[STORE], "a record by itself, microseconds")
     return [
         Table("Events taken [range]", ("way", "each CPU second", "each second"), rates),
-        Table("CPU of an answer [range]", heads, rows),
+        cpu.table(figures["cells"]),
+        Table("Share that records add to the CPU of an answer [range]", heads, rows),
     ]
 
 
@@ -299,21 +279,16 @@ def _percent(share: Mapping[str, float]) -> str:
     return f"{median} % [{least}, {most}]"
 
 
-def aims(events: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> list[Aim]:
+def aims(figures: Mapping[str, Any]) -> list[Aim]:
     """Return the aims of the project."""
-    rate = {(e["way"], e["size"]): e["each_cpu_second"]["median"] for e in events}
-    whole = {one["server"]: one["cpu_us"]["median"] for one in answers}
+    rate = {(e["way"], e["size"]): e["each_cpu_second"]["median"] for e in figures["events"]}
     return [
         at_least("events in process each CPU second", rate.get((IN_PROCESS, MOST_EVENTS)), WANTED),
         at_least("events over HTTP each CPU second", rate.get((OVER_HTTP, MOST_EVENTS)), WANTED),
         *(
-            at_most(f"{one['server']}: {what} over an answer's CPU", value, MOST_SHARE)
-            for one in answers
-            if one["server"] != NONE
-            for what, value in (
-                ("what it takes beyond no records", one["share"]["median"]),
-                ("a record by itself", one["record_us"]["median"] / whole[NONE]),
-            )
+            at_most(f"{name}, {kind}: share of an answer's CPU", share["median"], MOST_SHARE)
+            for name, kinds in figures["added"].items()
+            for kind, share in kinds.items()
         ),
     ]
 
@@ -321,7 +296,7 @@ def aims(events: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any
 def _facts(options: Options) -> str:
     return (
         f"Medians of {options.rounds} rounds in turns, ranges in brackets; {options.events} "
-        f"events a round; answers of 64 tokens, {options.concurrency} in flight for "
-        f"{options.seconds:g} s; seed {options.seed}. A CPU second is one of all threads of the "
-        "process that takes the events."
+        f"events and {options.seconds:g} s of answers a round; answers of {options.tokens} "
+        f"tokens; seed {options.seed}. A CPU second is one of all threads of the process that "
+        "takes the events."
     )

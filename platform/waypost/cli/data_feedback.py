@@ -48,18 +48,36 @@ def _show(found: dict[str, Any], target: Path, as_json: bool) -> None:
 @click.command("from-feedback", epilog="Example: waypost data from-feedback feedback routing-data")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--decisions",
+    metavar="FOLDER",
+    help="Folder or URI of the decision log; by default that in SOURCE, if there is one.",
+)
 @_of_split
 def from_feedback(
-    source: Path, target: Path, test: float, seed: int, llms: Path | None, as_json: bool
+    source: Path,
+    target: Path,
+    decisions: str | None,
+    test: float,
+    seed: int,
+    llms: Path | None,
+    as_json: bool,
 ) -> None:
-    """Make routing data of the feedback in SOURCE, the feedback_dir of a server.
+    """Make routing data of the feedback in SOURCE, a feedback_dir or a folder with one.
 
     Needs texts: log_queries: true in the Serve file. Near-duplicates stay in one split. The events
-    are kept beside the scores, with the propensity of each decision.
+    are kept beside the scores, with the propensity of each decision. A decision log adds tokens,
+    dollars, seconds and predictions of requests that nobody rated.
     """
     from waypost.pipelines.data.from_feedback import from_feedback as run
+    from waypost.storage import place
 
-    _show(run(source, target, test=test, seed=seed, llms=llms), target, as_json)
+    log = None if decisions is None else place(decisions)
+    made = run(source, target, decisions=log, test=test, seed=seed, llms=llms)
+    _show(made, target, as_json)
+    if not as_json:
+        for problem in made["missing"]:
+            click.echo(problem)
 
 
 @click.command("import-votes", epilog="Example: waypost data import-votes 2024-01-01-conv.json new")

@@ -17,7 +17,7 @@ from waypost.feedback.outcome import Outcome, plain, query_digest
 DATABASE = "feedback.sqlite"
 """Name of the file in the folder."""
 
-VERSION = 2
+VERSION = 3
 
 BUSY_S = 30.0
 """Longest wait for another process that writes."""
@@ -60,8 +60,10 @@ CREATE INDEX IF NOT EXISTS events_slot ON events (slot);
 CREATE INDEX IF NOT EXISTS events_user ON events (user_id);
 CREATE INDEX IF NOT EXISTS events_request ON events (request_id);
 CREATE INDEX IF NOT EXISTS rated_user ON rated (user_id);
+CREATE TABLE IF NOT EXISTS forgotten (user TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
 """
 # recent: the latest answered requests. rated: those that an event is about, which are kept.
+# forgotten: digests of users, for their requests that still wait in the memory of a gateway.
 # events.body is the digest of what was said; events of one slot replace each other.
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from waypost.contracts.atomic import replacing
 from waypost.contracts.errors import StorageError
 from waypost.feedback.database import DATABASE, existing_database
-from waypost.feedback.log_folder import FORGOTTEN, forgotten_with, write_parquet
+from waypost.feedback.log_folder import FORGOTTEN, KEPT_S, forgotten_with, write_parquet
 from waypost.feedback.outcome import query_digest
 from waypost.learning.user_turns import forget_turns
 
@@ -81,6 +81,9 @@ def _forget_events(folder: Path, user_id: str) -> tuple[int, int]:
     with existing_database(folder) as db:
         db.execute("PRAGMA secure_delete=ON")  # else the text stays in free pages of the file
         db.execute("BEGIN IMMEDIATE")
+        now = time.time()
+        db.execute("DELETE FROM forgotten WHERE time < ?", (now - KEPT_S,))
+        db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", (query_digest(user_id), now))
         events = db.execute(f"DELETE FROM events WHERE user_id = :user OR {about}", given).rowcount
         requests = sum(
             db.execute(f"DELETE FROM {table} WHERE user_id = :user", given).rowcount

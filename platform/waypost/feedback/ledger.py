@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from waypost.contracts.errors import ConfigError, StorageError
 from waypost.contracts.feedback import FeedbackEvent
@@ -23,7 +23,7 @@ from waypost.feedback.database import (
     naming,
     open_database,
 )
-from waypost.feedback.outcome import plain
+from waypost.feedback.outcome import plain, query_digest
 from waypost.feedback.taste import told_by
 from waypost.learning.user_turns import Told, TurnFolder
 
@@ -36,7 +36,9 @@ _SAID = (*EVENT, "body", "slot", "replaced")
 _TAKE = f"INSERT INTO events ({', '.join(_SAID)}) VALUES ({', '.join('?' * len(_SAID))})"
 _FACTS = "SELECT at, model_name, user_id FROM {} WHERE request_id = ?"
 
-Row = Sequence[object]
+_USER, _AT = ANSWERED.index("user_id"), ANSWERED.index("at")
+
+Row = Sequence[Any]
 """An answered request: columns `ANSWERED` and `VECTOR`."""
 
 Status = Literal["kept", "unknown", "too_old", "conflict"]
@@ -123,7 +125,7 @@ class Ledger:
             try:
                 now = time.time()
                 if rows:
-                    db.executemany(_REMEMBER, rows)
+                    db.executemany(_REMEMBER, _without_forgotten(db, rows))
                     _prune(db, now, kept)
                 slots: dict[bytes, None] = {}
                 found = [
@@ -144,6 +146,19 @@ class Ledger:
             self._turns.add(told)
         except ConfigError as error:
             raise StorageError(str(error)) from None
+
+
+def _without_forgotten(db: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """Leave out requests from before their user was forgotten: they waited in a gateway."""
+    forgotten: dict[str, float] = dict(db.execute("SELECT user, time FROM forgotten"))
+    if not forgotten:
+        return rows
+    return [row for row in rows if not _is_forgotten(row, forgotten)]
+
+
+def _is_forgotten(row: Row, forgotten: Mapping[str, float]) -> bool:
+    user, at = row[_USER], row[_AT]
+    return user is not None and at <= forgotten.get(query_digest(user), 0.0)
 
 
 def _take(

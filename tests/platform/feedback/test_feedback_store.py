@@ -15,7 +15,7 @@ import pytest
 from support.outcomes import DECISION, outcome
 from waypost.contracts.errors import StorageError, StorageMissingError
 from waypost.contracts.feedback import FeedbackEvent
-from waypost.feedback import FeedbackStore, read_rated
+from waypost.feedback import FeedbackStore, forget_user, read_rated
 from waypost.feedback.database import DATABASE
 
 DAY_S = 86_400.0
@@ -201,3 +201,16 @@ async def test_a_folder_that_is_none_and_another_version_are_told(tmp_path):
     with pytest.raises(StorageError, match="version 9"):
         async with store(tmp_path):
             pass
+
+
+async def test_what_waits_of_a_forgotten_user_is_not_written(tmp_path):
+    async with store(tmp_path) as one:
+        one.remember(outcome("r1", user="bob"))
+        await one.add([])
+        for name in ("ann", "bob"):
+            one.remember(outcome(f"waits-{name}", user=name))
+        forget_user(tmp_path, "ann")
+        one.remember(outcome("later", user="ann", at=time.time() + 1))
+        wanted = ("waits-ann", "waits-bob", "later")
+        taken = await one.add([rating(request_id, 1) for request_id in wanted])
+        assert [each.status for each in taken] == ["unknown", "kept", "kept"]

@@ -96,7 +96,9 @@ def test_without_texts_or_events_there_is_nothing_to_learn(tmp_path):
     with pytest.raises(SchemaError, match="log_queries: true"):
         from_feedback(tmp_path / "feedback", tmp_path / "d")
     assert not (tmp_path / "d").exists()
-    bad = CliRunner().invoke(command, ["data", "from-feedback", str(tmp_path), str(tmp_path / "d")])
+    (tmp_path / "empty").mkdir()
+    given = ["data", "from-feedback", str(tmp_path / "empty"), str(tmp_path / "d")]
+    bad = CliRunner().invoke(command, given)
     assert bad.exit_code != 0
     assert "feedback_dir" in bad.output
 

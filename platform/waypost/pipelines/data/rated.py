@@ -36,8 +36,14 @@ PREFERENCE_SCORES: Mapping[str, tuple[float, float]] = {
 }
 """Scores of the left and the right answer by the preference between them."""
 
-_MEANS = ("input_tokens", "output_tokens", "cost_usd", "latency_s", "propensity")
-_COUNTS = ("input_tokens", "output_tokens")
+_MEANS = (
+    "input_tokens", "output_tokens", "cost_usd", "latency_s", "propensity", "predicted_quality",
+    "predicted_usd", "characters", "routed_tokens",
+)  # fmt: skip
+_COUNTS = ("input_tokens", "output_tokens", "characters", "routed_tokens")
+_PINNED = "pinned"
+"""The router of a request that named its LLM, which no propensity of a router is about."""
+
 _OF_REQUEST = ("propensity", "decided_model", "router", "router_version", "lambda")
 
 Row = dict[str, Any]
@@ -58,6 +64,7 @@ def write_rated(
     events: Sequence[Row],
     requests: Mapping[str, Row],
     *,
+    others: Sequence[Row] = (),
     test: float = 0.2,
     seed: int = 0,
     llms: Path | None = None,
@@ -69,6 +76,9 @@ def write_rated(
         events: Columns of `FeedbackEvent`.
         requests: Request id -> ``query`` and ``model_name``, and where they are known further
             columns of routing data, ``session_id``, ``propensity`` and facts of the decision.
+        others: Requests that no event is about, alike. Where they ask a rated question, of an LLM
+            that was rated anywhere, their tokens, dollars, seconds and predictions count; an LLM
+            that nobody rated on a question has a row without a score.
         test: Share of the questions in the test split; 0 makes none.
         seed: Seed of the split.
         llms: An ``llms.json`` with facts of the LLMs.
@@ -97,7 +107,7 @@ def write_rated(
     question_of = _questions(usable, requests)
     questions = list(dict.fromkeys(question_of.values()))
     in_test = _split(questions, test, seed)
-    cells = _cells(usable, requests, question_of)
+    cells = _cells(usable, requests, question_of, others)
     names = sorted({model for _, model in cells})
     splits = {"train": ~in_test} | ({"test": in_test} if in_test.any() else {})
     told: dict[str, Any] = {}
@@ -137,7 +147,10 @@ def _split(questions: list[str], test: float, seed: int) -> np.ndarray[Any, np.d
 
 
 def _cells(
-    events: Sequence[Row], requests: Mapping[str, Row], question_of: Mapping[str, str]
+    events: Sequence[Row],
+    requests: Mapping[str, Row],
+    question_of: Mapping[str, str],
+    others: Sequence[Row],
 ) -> dict[tuple[str, str], Row]:
     scores: dict[tuple[str, str], list[float]] = {}
     about: dict[tuple[str, str], dict[str, Row]] = {}
@@ -147,6 +160,14 @@ def _cells(
             cell = (question_of[request_id], request["model_name"])
             scores.setdefault(cell, []).append(score)
             about.setdefault(cell, {})[request_id] = request
+    first = {same_text_key(question): question for question, _ in about}
+    rated = {model for _, model in about}
+    for request in others:
+        text = request["query"]
+        question = None if text is None else first.get(same_text_key(text))
+        if question is not None and request["model_name"] in rated:
+            cell = (question, request["model_name"])
+            about.setdefault(cell, {})[request["request_id"]] = request
     return {
         cell: {
             "query_id": query_digest(cell[0]),
@@ -154,16 +175,21 @@ def _cells(
             "query": cell[0],
             "model_name": cell[1],
             "response": next((r["response"] for r in rows.values() if r.get("response")), None),
-            "performance": fmean(scores[cell]),
+            "performance": fmean(scores[cell]) if cell in scores else None,
             **{name: _mean(rows.values(), name) for name in _MEANS},
-            "ratings": len(scores[cell]),
+            "ratings": len(scores.get(cell, ())),
+            "requests": len(rows),
         }
         for cell, rows in about.items()
     }
 
 
 def _mean(rows: Any, name: str) -> float | int | None:
-    known = [row[name] for row in rows if row.get(name) is not None]
+    known = [
+        row[name]
+        for row in rows
+        if row.get(name) is not None and not (name == "propensity" and row.get("router") == _PINNED)
+    ]
     if not known:
         return None
     return round(fmean(known)) if name in _COUNTS else fmean(known)
