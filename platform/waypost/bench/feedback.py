@@ -23,9 +23,9 @@ from typing import Any
 from pydantic import Field
 
 from waypost.bench import cpu
-from waypost.bench._client import Endpoint
+from waypost.bench._http1 import Endpoint
 from waypost.bench._processes import upstream
-from waypost.bench._targets import Scene
+from waypost.bench._targets import ARTIFACT, Scene
 from waypost.bench._upstream import PATH, chat
 from waypost.bench.cpu import Running, cpu_s
 from waypost.bench.harness import (
@@ -91,7 +91,7 @@ def run(options: Options, tell: Tell) -> Result:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
         port = stack.enter_context(upstream("--tokens", str(options.tokens)))
-        scene = Scene(port, options.artifact or resolve_path(cpu.ARTIFACT), folder)
+        scene = Scene(port, options.artifact or resolve_path(ARTIFACT), folder)
         changes: dict[str, dict[str, Any]] = {
             NONE: {},
             STORE: {STORE: str(folder / "f")},

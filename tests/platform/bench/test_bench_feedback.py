@@ -8,7 +8,7 @@ import pytest
 
 from waypost.bench import cpu, feedback
 from waypost.bench._processes import upstream
-from waypost.bench._targets import Scene
+from waypost.bench._targets import ARTIFACT, Scene
 from waypost.config import resolve_path
 
 
@@ -29,7 +29,7 @@ async def test_a_record_takes_cpu(kind):
 def test_a_gateway_takes_each_event_once(tmp_path):
     keys = count()
     with upstream("--tokens", "3") as port:
-        scene = Scene(port, resolve_path(cpu.ARTIFACT), tmp_path)
+        scene = Scene(port, resolve_path(ARTIFACT), tmp_path)
         with cpu.alone(scene, changes={"feedback_dir": str(tmp_path / "f")}) as server:
             for size in (1, 100):
                 assert min(feedback.over_http(server, 300, size, keys)) > 0
