@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waypost.contracts import staying
@@ -18,9 +18,10 @@ from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import Decision, LLMInfo, Query
 from waypost.contracts.router import MetaRouter
 from waypost.contracts.session import Session, Turn
+from waypost.encoders import make_encoder
 from waypost.registry import make_router
 from waypost.registry.rule_router import PlainRouter, no_outcomes
-from waypost.testing.synthetic import planted
+from waypost.testing.synthetic import ENCODER_ID, planted
 
 LLMS = ("a", "b", "c")
 PRICES = {
@@ -73,6 +74,7 @@ def talk(count: int, bonus: float = BONUS) -> Session:
     return Session(earlier, 100 * count, bonus)
 
 
+@settings(max_examples=40)
 @given(turns, unit, st.floats(0, 3))
 def test_each_turn_stays_with_what_the_turn_before_was_told(
     quality: list[tuple[float, ...]], bonus: float, lam: float
@@ -86,6 +88,7 @@ def test_each_turn_stays_with_what_the_turn_before_was_told(
         before = model
 
 
+@settings(max_examples=40)
 @given(turns, unit)
 def test_no_gain_below_the_bonus_moves_a_session(
     quality: list[tuple[float, ...]], bonus: float
@@ -102,6 +105,7 @@ def test_no_gain_below_the_bonus_moves_a_session(
         assert now[model] >= max(now.values()) - 2e-6
 
 
+@settings(max_examples=40)
 @given(turns, st.sampled_from(LLMS))
 def test_a_session_always_leaves_an_llm_that_may_not_be_chosen(
     quality: list[tuple[float, ...]], gone: str
@@ -249,6 +253,42 @@ def test_a_fitted_router_says_what_becomes_of_a_session() -> None:
     assert note.session == "moved"
     assert note.reason.endswith("; token ignored")
     assert Decision.from_dict(kept.to_dict()) == kept
+
+
+@pytest.fixture(scope="module")
+def learned() -> Any:
+    router: Any = make_router("knnrouter")
+    router.fit(planted())
+    router.encoder = make_encoder(ENCODER_ID)
+    return router
+
+
+indices = st.lists(st.integers(0, len(planted().queries) - 1), min_size=1, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(indices, min_size=1, max_size=3), st.sampled_from([0.0, 0.05, 1.0]))
+def test_replicas_agree_whatever_else_they_decide(
+    learned: Any, talks: list[list[int]], bonus: float
+) -> None:
+    """One replica decides conversations together, another each turn alone as it came."""
+    texts = [[planted().queries[i] for i in talk] for talk in talks]
+    together = learned.route_batch(
+        [
+            {"query": talk[-1], "session": {"earlier": talk[:-1], "stay_bonus": bonus}}
+            for talk in texts
+        ]
+    )
+    for talk, found in zip(texts, together, strict=True):
+        last = None
+        for turn, text in enumerate(talk):
+            session = {"earlier": talk[:turn], "stay_bonus": bonus}
+            one = learned.route_single({"query": text, "session": session})
+            told = {"stay_bonus": bonus, "last_model": last}
+            assert learned.route_single({"query": text, "session": told}).model == one.model
+            assert one.last_model == last
+            last = one.model
+        assert (found.model, found.session) == (one.model, one.session)
 
 
 def test_a_drawn_session_keeps_the_drawn_llm() -> None:

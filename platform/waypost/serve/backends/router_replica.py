@@ -49,6 +49,9 @@ LOOP_BUDGET_S = 0.001
 LOOP_CHARACTERS = 4_000
 """Longer texts always go to a thread, because encoding time grows with length."""
 
+LOOP_TURNS = 10
+"""Sessions with more earlier turns always go to a thread."""
+
 LOOP_QUERIES = 3
 """Larger batches always go to a thread."""
 
@@ -247,7 +250,7 @@ class Decider:
             await meeting
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        if self._on_loop and _characters(query) <= LOOP_CHARACTERS:
+        if self._on_loop and _is_small(query):
             if not self._together:
                 self._gathered = 0
                 loop.call_soon(self._decide_together)
@@ -355,11 +358,13 @@ class Decider:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _characters(query: dict[str, Any]) -> int:
-    """Return the characters of a query and of the earlier turns that are decided with it."""
+def _is_small(query: dict[str, Any]) -> bool:
+    """Return whether a query, with the earlier turns of its session, may be decided on the loop."""
     session = query.get("session")
     earlier = () if session is None else session["earlier"]
-    return len(query["query"]) + sum(len(turn["query"]) for turn in earlier)
+    if len(earlier) > LOOP_TURNS:
+        return False
+    return len(query["query"]) + sum(len(turn["query"]) for turn in earlier) <= LOOP_CHARACTERS
 
 
 def _decide_shadows(routers: Routers, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
