@@ -63,7 +63,9 @@ if PROFILE == "repeatable":
 
 
 # Each process of each tier would rewrite the asserts of all test files anew where
-# PYTHONDONTWRITEBYTECODE is set, as in many containers: 6 s of CPU for the default tier.
+# PYTHONDONTWRITEBYTECODE is set, as in many containers: 6 s of CPU for the default tier. It holds
+# again for what the tests themselves load, such as plug-ins that they change within a second.
+_writes_no_bytecode = sys.dont_write_bytecode
 sys.dont_write_bytecode = False
 
 # Seldom, because a full collection goes over all that the tests import, of which nothing is ever
@@ -73,6 +75,7 @@ gc.set_threshold(20_000, 20, 20)
 
 def pytest_collection_finish() -> None:
     """Leave what is loaded by now out of the garbage collections to come."""
+    sys.dont_write_bytecode = _writes_no_bytecode
     gc.collect()
     gc.freeze()
 
