@@ -20,6 +20,10 @@ from waypost.serve.gateway.responses import dumps, event
 LONGEST_ADVICE_S = 60
 _SMOOTHING = 0.1
 
+WATCH_AFTER_S = 0.05
+"""Time after which a client is watched for its end. Most fast answers are over by then, and are
+spared the task."""
+
 
 class Gate:
     """Admission: a bounded number of requests in flight, and a bounded queue in order of arrival.
@@ -272,7 +276,13 @@ class Exchange:
                 pass
             self._end(ClientGoneError())
 
-        watcher = asyncio.create_task(watch())
+        watcher: asyncio.Task[None] | None = None
+
+        def begin() -> None:
+            nonlocal watcher
+            watcher = asyncio.create_task(watch())
+
+        later = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
         try:
             await work()
         except asyncio.CancelledError:
@@ -282,7 +292,9 @@ class Exchange:
             raise self._ended from None
         finally:
             self._working = None
-            watcher.cancel()
+            later.cancel()
+            if watcher is not None:
+                watcher.cancel()
 
     def stop(self) -> None:
         """End the work of `until_gone`."""

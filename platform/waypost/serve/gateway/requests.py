@@ -237,7 +237,7 @@ class Parser:
     ) -> dict[str, Any]:
         asked = _asked_tokens(body)
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-        extra = {key: data[key] for key in PASSED_ON if data.get(key) is not None}
+        extra = {k: value for k, value in data.items() if value is not None and k in PASSED_ON}
         if extra.get("logprobs") is False:  # the neutral value: nothing that an LLM could leave out
             del extra["logprobs"]
         if self._plan.unknown_fields == "pass":
