@@ -92,8 +92,9 @@ endif
 soak: env ## 30,000 requests over a running graph: does anything grow? (10 minutes)
 	WAYPOST_SOAK_REQUESTS=30000 $(VENV)/bin/pytest tests/platform/serve/test_load_soak.py -o log_cli=true -o log_cli_level=INFO -o timeout=3600
 
-fuzz: env ## 10,000 generated requests, right and wrong, against the OpenAPI document (10 minutes)
-	HYPOTHESIS_PROFILE=search WAYPOST_FUZZ_CASES=800 $(VENV)/bin/pytest tests/platform/serve/test_served_schema.py -o timeout=3600
+fuzz: env ## 11,000 generated requests, right and wrong, in every ingress against the OpenAPI document (10 minutes)
+	HYPOTHESIS_PROFILE=search WAYPOST_FUZZ_CASES=600 $(VENV)/bin/pytest tests/platform/serve/test_served_schema.py \
+	    tests/platform/serve/test_served_haproxy.py -o timeout=3600
 
 bench-gateway: env ## latency, throughput, CPU beside a forwarder, Portkey, LiteLLM and an old build (10 minutes)
 	$(VENV)/bin/waypost bench gateway --insert docs/results/gateway.md:bench-gateway

@@ -23,6 +23,8 @@ from waypost.serve.handover import VARIABLE, Doorkeeper, listen
 
 STARTER = (sys.executable, "-P", "-m", "waypost.cli", "serve")
 
+_proxy_ports: list[int] = []
+
 IN_TIME_S = 240.0
 """Maximum seconds to wait for ``waypost serve``, on a busy machine."""
 
@@ -92,6 +94,11 @@ def served(
         raise
 
 
+def by_proxy() -> str:
+    """Return ``http://127.0.0.1:<port>`` of Serve's proxy beside the graph that `served` serves."""
+    return f"http://127.0.0.1:{_proxy_ports[-1]}"
+
+
 def _offer(door: Doorkeeper, name: str, route_prefix: str, **_: Any) -> int:
     """Hold another port for an application; return it. An earlier application keeps its own."""
     door.listener.close()
@@ -118,6 +125,7 @@ def _serve(throughput: bool, num_cpus: int) -> Iterator[tuple[int, Doorkeeper]]:
             include_dashboard=False,
             log_to_driver=False,
         )
+        _proxy_ports.append(port)
         yield port, door
     finally:
         import ray

@@ -57,11 +57,13 @@ class Scene:
         upstream: Port of the endpoint behind all targets.
         artifact: Folder of the trained router.
         folder: Folder for configs and logs.
+        gateways: Replicas of the gateway; None leaves it to Waypost.
     """
 
     upstream: int
     artifact: Path
     folder: Path
+    gateways: int | None = None
 
     @property
     def llms(self) -> tuple[str, ...]:
@@ -196,7 +198,10 @@ def graph(placement: str, port: int, scene: Scene, mode: str) -> dict[str, Any]:
         "artifact": str(scene.artifact.resolve()),
         "router": inside,
         "pool": pool,
-        "gateway": {"ingress": "direct" if mode == "direct" else "serve"},
+        "gateway": {
+            "ingress": "direct" if mode == "direct" else "serve",
+            "num_replicas": scene.gateways,
+        },
     }
     application = {
         "name": "waypost",

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.served import free_port
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.serve import launch, stopping
 from waypost.serve import port as ports
@@ -75,6 +76,19 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
         with pytest.raises(ports.PortTakenError, match=expected):
             ports.check_port(config)
     ports.check_port(config)
+
+
+def test_a_taken_port_of_haproxy_is_told_before_anything_starts(monkeypatch):
+    for variable in ports.HAPROXY_PORTS:
+        monkeypatch.setenv(variable, str(free_port()))
+    ports.check_haproxy_ports()
+    for variable in ports.HAPROXY_PORTS:
+        with socket.create_server(("127.0.0.1", 0)) as taken, monkeypatch.context() as patch:
+            port = taken.getsockname()[1]
+            patch.setenv(variable, str(port))
+            expected = f"HAProxy cannot listen on port {port}: .*set {variable} to a free port"
+            with pytest.raises(ports.PortTakenError, match=expected):
+                ports.check_haproxy_ports()
 
 
 def test_the_token_of_this_run_also_where_the_mode_is_already_token(monkeypatch):

@@ -18,7 +18,8 @@ from support.fake_upstream import FakeUpstream, Reply
 from support.gateway import chat, knn_artifact
 from support.hostile import check_error
 from support.raw_http import RawReply, exchange, request_bytes
-from support.served import application, served, session_folder
+from support.served import application, by_proxy, served, session_folder
+from support.slow_bodies import check_hold_no_place
 
 pytestmark = [
     pytest.mark.ray,
@@ -32,6 +33,7 @@ pytestmark = [
 CHAT = "/v1/chat/completions"
 BODY = json.dumps(chat("hello", model="cook")).encode()
 BODY_TIMEOUT_S = 2.0
+PLACES = 8
 LONGEST_HEALTH_S = 10.0
 """Of /healthz beside one hostile request: 100 ms on an idle machine, this on a busy one."""
 
@@ -54,7 +56,8 @@ async def url(tmp_path_factory, upstream) -> AsyncIterator[str]:
     ]
     app = application(
         "main", knn_artifact(folder / "artifact"), pool, api_keys=True,
-        feedback_dir=str(folder / "feedback"), limits={"body_timeout_s": BODY_TIMEOUT_S},
+        feedback_dir=str(folder / "feedback"),
+        limits={"body_timeout_s": BODY_TIMEOUT_S, "max_in_flight": PLACES},
     )  # fmt: skip
     with canaries.keys(), served({"applications": [app | {"route_prefix": "/"}]}, folder) as url:
         yield url
@@ -207,23 +210,11 @@ async def test_a_body_that_does_not_come_is_408(url):
     assert time.perf_counter() - begin < BODY_TIMEOUT_S + 60
 
 
-async def test_a_body_that_drips_is_408(url):
-    place = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(*place)
-    writer.write(request(body=b"", headers=[("content-length", str(len(BODY)))]))
-
-    async def drip() -> None:
-        for byte in BODY:
-            writer.write(bytes([byte]))
-            await asyncio.sleep(BODY_TIMEOUT_S / 10)
-
-    dripping = asyncio.create_task(drip())
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S + 60):
-            assert b" 408 " in await reader.readline()
-    finally:
-        dripping.cancel()
-        writer.close()
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+async def test_slow_bodies_hold_no_place_and_end_with_408(url, way):
+    head = request(body=b"", headers=[("content-length", "1000")])
+    base = url if way == "direct" else by_proxy()
+    await check_hold_no_place(base, head, PLACES, AUTHORIZATION)
 
 
 async def test_a_length_that_lies_smuggles_nothing(url):
