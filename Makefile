@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
-    soak fuzz bench-gateway soak-gateway bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
+    soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
     tuned-table rounds-table personal-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
@@ -101,6 +101,9 @@ bench-gateway: env ## latency, throughput, CPU beside a forwarder, Portkey, Lite
 
 soak-gateway: env ## memory of the gateway over 100,000 requests, in both ingresses (half an hour)
 	$(VENV)/bin/waypost bench gateway --soak 100000 --insert docs/results/gateway.md:gateway-soak
+
+bench-faults: env ## what killed processes cost the clients of a running server (15 minutes)
+	$(VENV)/bin/waypost bench faults --insert docs/results/load.md:bench-faults
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers

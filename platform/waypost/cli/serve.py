@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from waypost.serve.config_file import ServeConfig
     from waypost.serve.handover import Doorkeeper
     from waypost.serve.plan import Plan
-    from waypost.serve.survivors import Watch
+    from waypost.survivors import Watch
 
 
 POLL_S = 0.2
@@ -65,7 +65,7 @@ def command(
     from waypost.ray_session import results_only
     from waypost.serve import checks, launch
     from waypost.serve.config_file import validate_serve_config
-    from waypost.serve.survivors import Watch
+    from waypost.survivors import Watch
 
     if not check:
         launch.set_environment(throughput=throughput, haproxy=haproxy)

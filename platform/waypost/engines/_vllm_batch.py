@@ -10,11 +10,10 @@ import asyncio
 import gc
 import logging
 import multiprocessing
-import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
 from itertools import count
 from typing import Any
@@ -23,6 +22,7 @@ from waypost.contracts.errors import ContextLengthError, EngineError, EngineServ
 from waypost.engines import _vllm_api as api
 from waypost.engines._lm_batch import LiveSequence, down, full, stand_back
 from waypost.engines._lm_prompt import ModelText
+from waypost.survivors import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class VllmBatch:
         self._stopping = False
         self._dead = False
         self._engine: Any = None
+        self._ending = ExitStack()
 
     def start(self, load: Callable[[], Any]) -> None:
         """Load the engine in the thread and begin. Blocks until it is ready.
@@ -129,12 +130,15 @@ class VllmBatch:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         others = set(multiprocessing.active_children())
+        # The processes that vLLM computes in do not notice that the one that started them was
+        # killed: 0.6.3's wait for ever, and keep the model's memory.
+        watch = self._ending.enter_context(Watch())
         try:
             if api.on_cpu():
                 stand_back(self._nice)
             self._engine = load()
+            watch.mark_no_more()
             started = set(multiprocessing.active_children()) - others
-            warden = Warden([process.pid for process in started if process.pid is not None])
             sentinels = [process.sentinel for process in started]
             for sentinel in sentinels:
                 self._loop.add_reader(sentinel, self._die, sentinels)
@@ -143,6 +147,7 @@ class VllmBatch:
             for process in set(multiprocessing.active_children()) - others:
                 process.kill()  # 0.6.3 leaves them waiting for work
                 process.join()
+            self._ending.close()
             ready.set_exception(error)
             return
         ready.set_result(None)
@@ -158,10 +163,10 @@ class VllmBatch:
         self._tasks.clear()
         self._flush()
         engine, self._engine = self._engine, None
-        warden.dismiss()
         if self._dead:
             api.let_go(engine)
         api.shut_down(engine)
+        self._ending.close()
         del engine  # vLLM keeps an error whose frames reach up to this one
 
     def _die(self, sentinels: Iterable[int]) -> None:
@@ -276,32 +281,3 @@ class VllmBatch:
 
     def _down(self) -> EngineError:
         return down(self.model.name, crashed=not self._stopping)
-
-
-class Warden:
-    """Ends vLLM's processes where this one is killed.
-
-    vLLM computes in processes of its own, which do not notice that the process that started them
-    was killed (0.6.3: they wait for ever and keep the model's memory). A shell that reads a pipe of
-    ours does: the pipe ends with us, whatever ends us.
-
-    Args:
-        pids: Processes to end when this one has ended.
-    """
-
-    def __init__(self, pids: Iterable[int]) -> None:
-        # started last, so that none of them holds an end of the pipe
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -9 "$@"', "waypost-warden", *map(str, pids)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl+C at the terminal is not for it
-        )
-
-    def dismiss(self) -> None:
-        """Let the processes be: they have ended, or are about to be ended in order."""
-        self._shell.kill()
-        self._shell.wait()
-        if self._shell.stdin is not None:
-            self._shell.stdin.close()

@@ -38,6 +38,7 @@ def test_the_vllm_engine_passes_its_tests(name: str, root: Path, tmp_path: Path)
     command = [str(python), "-P", "-m", "pytest", "-v", "--tb=short", "-m", "engine"]
     command += ["-o", "filterwarnings=", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     command += ["tests/platform/engines/test_engine_vllm.py"]
+    command += ["tests/platform/engines/test_engine_vllm_killed.py"]
     # To a file, by a group of its own: what is told of a run that takes too long is what it said,
     # and an engine whose tests ended badly does not compute on.
     with output.open("wb") as file:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 import pytest
 
 from waypost.serve.handover import Doorkeeper, knock, listen
-from waypost.serve.survivors import Watch, end, marked
 
 REPLICA = """
 import os, sys
@@ -111,41 +110,3 @@ def test_the_launcher_knows_when_every_replica_is_idle(keeper):
 def test_a_port_that_is_taken_is_not_shared(keeper):
     with pytest.raises(OSError, match="in use"):
         listen(*keeper.address)
-
-
-SLEEPER = [sys.executable, "-P", "-c", "import time; time.sleep(600)"]
-CHILD = """
-import subprocess, sys, time
-sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-subprocess.Popen(sleeper, start_new_session=True)
-time.sleep(600)
-"""
-LAUNCHER = """
-import subprocess, sys, time
-from waypost.serve.survivors import Watch
-with Watch() as watch:
-    subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
-    print(watch.mark, flush=True)
-    time.sleep(600)
-"""
-
-
-def test_what_a_killed_launcher_started_ends():
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", LAUNCHER, CHILD], stdout=subprocess.PIPE, text=True
-    ) as launcher:
-        mark = int(launcher.stdout.readline())
-        until(lambda: len(list(marked(mark))) == 2)
-        launcher.kill()
-    until(lambda: not list(marked(mark)))
-
-
-def test_what_outlives_the_block_ends_and_nothing_else_does():
-    with subprocess.Popen(SLEEPER) as stranger:
-        with Watch() as watch:
-            child = subprocess.Popen(SLEEPER, start_new_session=True)
-            until(lambda: list(marked(watch.mark)) == [child.pid])
-        assert child.wait(30) == -signal.SIGKILL
-        assert stranger.poll() is None
-        assert end(watch.mark, grace_s=0) == []
-        stranger.kill()

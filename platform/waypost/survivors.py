@@ -1,9 +1,9 @@
-"""End every process of a run of ``waypost serve`` once the run is over, however it ended.
+"""End every process that a block started once the block is over, however it ended.
 
-A program that is killed cannot end its own processes. Most of Ray's end with it, but two agents,
-and what Ray's processes started themselves (HAProxy, the engine processes of vLLM), may live on.
-So a process of its own waits for the end of the launcher, and then ends all that the launcher
-started, directly or not.
+A program that is killed cannot end its own processes. Of ``waypost serve``, most of Ray's end with
+it, but two agents, and what Ray's processes started themselves (HAProxy), may live on; the
+processes that vLLM computes in wait for ever. So a process of its own waits for the end of the
+program, and then ends all that the block started, directly or not.
 
 They are known by a mark: a soft limit on POSIX message queues, which nobody here uses, with a value
 of this run. The kernel hands it down to every child and shows it in /proc. Neither parents nor
@@ -39,7 +39,9 @@ _LINE = "Max msgqueue size"
 class Watch:
     """Ends all processes that are started during the block once it is over, or this process killed.
 
-    Does nothing on systems without /proc, and where the limit cannot be set.
+    Does nothing on systems without /proc, and where the limit cannot be set. Blocks of different
+    processes may nest: what an inner one starts is ended by the inner one only. In one process they
+    may not overlap.
 
     Attributes:
         mark: The limit in bytes; 0 where there is none.
@@ -60,7 +62,9 @@ class Watch:
         if most <= _MARKS:
             return self
         self.mark = most - 1 - secrets.randbelow(_MARKS)
-        # started before the mark is set, so that it does not bear it
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (self.mark, hard))
+        # started with the mark of this block, so that no outer one ends it before it has done
+        # its work; it takes the mark off
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(self.mark)],
             stdin=subprocess.PIPE,
@@ -68,8 +72,16 @@ class Watch:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C and the end of a terminal do not reach it
         )
-        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (self.mark, hard))
         return self
+
+    def mark_no_more(self) -> None:
+        """Start further processes without the mark; those that bear it are still ended."""
+        if self._process is None:
+            return
+        import resource
+
+        if resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0] == self.mark:
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, self._earlier)
 
     def remove_at_end(self, folder: Path) -> None:
         """Have a folder removed once the block is over, or this process killed."""
@@ -83,11 +95,9 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if sys.platform != "linux" or self._process is None:
+        if self._process is None:
             return
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_MSGQUEUE, self._earlier)
+        self.mark_no_more()
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()  # at most GRACE_S + WITHIN_S
@@ -144,6 +154,10 @@ def main() -> None:
     """Wait for the end of standard input, `end` the mark of the command line, remove the folders
     that standard input named.
     """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (hard, hard))
     folders = sys.stdin.buffer.read().splitlines()
     end(int(sys.argv[1]))
     for folder in folders:
