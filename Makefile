@@ -103,7 +103,7 @@ soak-gateway: env ## memory of the gateway over 100,000 requests, in both ingres
 	$(VENV)/bin/waypost bench gateway --soak 100000 --insert docs/results/gateway.md:gateway-soak
 
 bench-faults: env ## what killed processes cost the clients of a running server (15 minutes)
-	$(VENV)/bin/waypost bench faults --insert docs/results/load.md:bench-faults
+	$(VENV)/bin/waypost bench faults
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers
