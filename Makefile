@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    tuned-table rounds-table personal-table states-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -160,6 +160,10 @@ personal-table: env ## personal routers on made-up users, beside other ways of u
 	    --plot docs/results/personal.png --insert docs/results/personal.md:personal-mmlu-pro
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/llmrouter_example \
 	    --insert docs/results/personal.md:personal-example
+
+states-table: env ## users' states with a million users on disk (5 GB in /tmp, 20 minutes)
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench states --data $(SHARED)/mmlu_pro \
+	    --insert docs/results/personal.md:personal-states
 
 ope-table: env ## the value of a router from made-up logs of another, beside the truth (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench ope --data $(SHARED)/llmrouter_example \
