@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Turns(harness.Options):
 
     Attributes:
         concurrency: Requests in flight.
+        settle_s: Seconds after a measurement for work that follows the answers.
     """
 
     artifact: DirectoryPath | None = Field(
@@ -50,6 +52,7 @@ class Turns(harness.Options):
     tokens: int = Field(64, ge=1, description="Tokens of every answer.")
     seed: int = Field(0, ge=0, description="Seed of the prompts.")
     concurrency: tuple[int, ...] = (1, 64)
+    settle_s: float = 0.0
 
 
 class Options(Turns):
@@ -123,6 +126,7 @@ def in_turns(
                 )
                 begin = cpu_s(server.pid)
                 (sample,) = measure(job)
+                time.sleep(options.settle_s)
                 spent = cpu_s(server.pid) - begin
                 errors += sample.errors
                 if number >= 0:

@@ -30,6 +30,9 @@ MOST = 0.05
 class Options(cpu.Turns):
     """Options of ``waypost bench shadow``."""
 
+    concurrency: tuple[int, ...] = (64,)
+    settle_s: float = 3.0
+
 
 QUICK = {"rounds": 1, "seconds": 0.5}
 

@@ -33,7 +33,7 @@ CHAT = "/v1/chat/completions"
 SLOW = {"tokens": 2000, "tokens_per_s": 50}
 
 
-def graph(artifact: Path, steps: Path) -> dict[str, Any]:
+def graph(artifact: Path, steps: Path, log: Path) -> dict[str, Any]:
     """Five graphs in one Serve: apart, all in the gateway, slow models, one place only, steps."""
     apart = [{"name": name, "engine": "echo"} for name in ("cook", "prover", "tiny")]
     inside = [{**entry, "placement": "inline"} for entry in apart]
@@ -49,7 +49,7 @@ def graph(artifact: Path, steps: Path) -> dict[str, Any]:
     judged = [{**apart[0], "config": {"delay_s": 0.2}}, *inside[1:]]
     return {
         "applications": [
-            application("apart", artifact, apart),
+            application("apart", artifact, apart, decision_log=str(log), shadow="knnrouter"),
             application("inside", artifact, inside, **inline),
             application("slow", artifact, slow, **inline),
             application("tight", artifact, tight, limits=limits, **inline),
@@ -62,7 +62,8 @@ def graph(artifact: Path, steps: Path) -> dict[str, Any]:
 def running(tmp_path_factory) -> Iterator[tuple[str, dict[str, Any]]]:
     """The URL and the config."""
     folder = tmp_path_factory.mktemp("serve")
-    data = graph(knn_artifact(folder / "artifact"), tiers_artifact(folder / "steps"))
+    routers = knn_artifact(folder / "artifact"), tiers_artifact(folder / "steps")
+    data = graph(*routers, folder / "log")
     with served(data, folder) as url:
         yield url, data
 
@@ -127,6 +128,19 @@ async def test_each_question_goes_to_its_model(http, url, app):
         status, headers, body = await post(http, f"{url}/{app}{CHAT}", chat(question))
         assert (status, headers["x-waypost-model"]) == (200, model)
         assert body["choices"][0]["message"]["content"] == question
+
+
+async def test_a_shadow_decides_in_the_deployment_of_the_router(http, url):
+    await post(http, f"{url}/apart{CHAT}", chat())
+    told = 'waypost_shadow_decisions_total{outcome="decided",router="knnrouter"}'
+    async with asyncio.timeout(60):
+        while True:
+            async with http.get(f"{url}/apart/metrics") as reply:
+                text = await reply.text()
+            if told in text:
+                break
+            await asyncio.sleep(0.1)
+    assert 'outcome="failed"' not in text
 
 
 async def test_both_placements_give_the_same_answers(http, url):

@@ -60,9 +60,10 @@ LOOP_BATCH = 16
 time of one alone."""
 
 MAX_BATCH = 64
-ASIDE_BATCH = 16
-"""Queries of shadow routers that are decided together: the event loop may wait so long for Python's
-lock. A lower priority of the thread would make it wait longer, for a holder that does not run."""
+ASIDE_BATCH = 64
+"""Queries of shadow routers that are decided together. The event loop waits for Python's lock no
+longer for more of them: it is handed over every 5 ms. A lower priority of the thread would make it
+wait longer, for a holder that does not run."""
 
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
@@ -313,7 +314,7 @@ class Decider:
     async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
         """Decide queries of shadow routers in a thread of their own; failures are data.
 
-        One small batch is decided at a time, so that a slow router takes no thread from requests.
+        One batch is decided at a time, so that a slow router takes no thread from requests.
         """
         routers = self.routers
         replies: list[Reply] = []

@@ -16,7 +16,7 @@ from waypost.serve.logs import where_raised
 
 logger = logging.getLogger(__name__)
 
-GATHER_S = 0.2
+GATHER_S = 1.0
 """Seconds for which ended requests are gathered: decided together, each costs a fraction."""
 
 BATCH = 256
