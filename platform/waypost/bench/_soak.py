@@ -128,9 +128,14 @@ def run(targets: Sequence[str], requests: int, artifact: Path, seed: int, tell: 
         artifact: Folder of the trained router.
         seed: Seed of the prompts.
         tell: Progress callbacks.
+
+    Returns:
+        Figures: ``soak``, of each target `growth` and ``errors``; ``held``, the memory as it was
+        read, also of a target whose replica ended.
     """
     figures: dict[str, Any] = {}
     failed: dict[str, str] = {}
+    histories: dict[str, list[dict[str, float]]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="waypost-bench-") as folder,
         upstream("--tokens", "64") as port,
@@ -138,43 +143,48 @@ def run(targets: Sequence[str], requests: int, artifact: Path, seed: int, tell: 
         scene = Scene(port, artifact, Path(folder))
         for name in targets:
             tell(f"{requests:,} requests to {name}")
+            held: list[Held] = []
             try:
                 with started(name, scene) as (endpoint, process):
                     found = _usage.replicas(process, "Gateway")
                     if len(found) != 1:
                         raise BenchError(f"{len(found)} replicas of the gateway instead of one")
-                    load = _Load(bodies(endpoint.model, seed), requests, found[0], tell)
-                    asyncio.run(load.run([Wire(endpoint) for _ in range(WORKERS)]))
-                figures[name] = {
-                    "errors": load.errors,
-                    **growth(load.held),
-                    "held": [asdict(one) for one in load.held],
-                }
+                    load = _Load(bodies(endpoint.model, seed), requests, found[0], held, tell)
+                    errors = asyncio.run(load.run([Wire(endpoint) for _ in range(WORKERS)]))
+                figures[name] = {"errors": errors, **growth(held)}
             except BenchError as error:
-                failed[name] = str(error)
+                failed[name] = f"after {held[-1].requests if held else 0:,} requests: {error}"
+            histories[name] = [asdict(one) for one in held]
     facts = (
         f"{requests:,} requests to each target, {WORKERS} in flight, half of them streams; one in "
         f"{PROMPT_EVERY} has a prompt of 300 KiB, one in {BODY_EVERY} a body of 4 MiB. Memory of "
         f"the gateway's replica, read {_SAMPLES} times; slopes are over the last four fifths."
     )
-    return Result(list(_tables(figures)), facts, list(_aims(figures)), {"soak": figures}, failed)
+    more = {"soak": figures, "held": histories}
+    return Result(list(_tables(figures)), facts, list(_aims(figures)), more, failed)
 
 
 class _Load:
     """Closed loops over one sequence of bodies, and the memory of a process meanwhile."""
 
     def __init__(
-        self, asked: Iterator[tuple[bytes, bool]], requests: int, replica: int, tell: Tell
+        self,
+        asked: Iterator[tuple[bytes, bool]],
+        requests: int,
+        replica: int,
+        held: list[Held],
+        tell: Tell,
     ) -> None:
-        self._asked, self._requests, self._replica, self._tell = asked, requests, replica, tell
-        self._sent = self._done = 0
-        self.errors = 0
-        self.held: list[Held] = []
+        self._asked, self._requests, self._replica = asked, requests, replica
+        self._held, self._tell = held, tell
+        self._sent = self._done = self._errors = 0
 
-    async def run(self, wires: Sequence[Wire]) -> None:
+    async def run(self, wires: Sequence[Wire]) -> int:
+        """Send all requests; return how many of them had no full answer."""
         await asyncio.gather(*map(self._work, wires))
         for wire in wires:
             wire.close()
+        return self._errors
 
     async def _work(self, wire: Wire) -> None:
         every = max(1, self._requests // _SAMPLES)
@@ -182,15 +192,15 @@ class _Load:
             self._sent += 1
             body, stream = next(self._asked)
             if await wire.ask(body, stream=stream) is None:
-                self.errors += 1
+                self._errors += 1
                 await asyncio.sleep(0.01)
             self._done += 1
             if self._done % every == 0:
                 try:
                     now = _usage.memory(self._replica)
                 except OSError:
-                    raise BenchError("the gateway's replica ended under the load") from None
-                self.held.append(Held(self._done, now.rss_mb, now.pss_mb))
+                    raise BenchError("the gateway's replica ended") from None
+                self._held.append(Held(self._done, now.rss_mb, now.pss_mb))
                 self._tell.bar(self._done, self._requests, "requests")
 
 

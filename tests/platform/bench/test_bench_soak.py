@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -59,11 +61,11 @@ async def test_requests_are_counted_and_memory_is_read_meanwhile():
     tell = Tell(bar=lambda done, total, what="": seen.append((done, total)))
     async with await listen([TOKEN] * 3) as server:
         endpoint = Endpoint(server.sockets[0].getsockname()[1], "echo")
-        load = soak._Load(soak.bodies("echo", 0), 200, os.getpid(), tell)
-        await load.run([Wire(endpoint) for _ in range(4)])
-    assert load.errors == 0
-    assert [one.requests for one in load.held] == list(range(2, 201, 2))
-    assert all(one.rss_mb >= one.pss_mb > 1 for one in load.held)
+        found = []
+        load = soak._Load(soak.bodies("echo", 0), 200, os.getpid(), found, tell)
+        assert await load.run([Wire(endpoint) for _ in range(4)]) == 0
+    assert [one.requests for one in found] == list(range(2, 201, 2))
+    assert all(one.rss_mb >= one.pss_mb > 1 for one in found)
     assert seen[-1] == (200, 200)
 
 
@@ -75,3 +77,21 @@ def test_the_result_holds_growth_and_errors_as_aims():
     assert [row[0] for row in table.rows] == ["inline/direct"] * 2 + ["inline/serve"] * 2
     aims = list(soak._aims(figures))
     assert [aim.reached for aim in aims] == [True, True, True, False, False, False]
+
+
+async def test_a_replica_that_ends_leaves_what_was_read_of_it():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as replica:
+        found = []
+
+        def end(done, total, what=""):
+            if len(found) == 3:
+                replica.kill()
+                replica.wait()
+
+        async with await listen([TOKEN] * 3) as server:
+            endpoint = Endpoint(server.sockets[0].getsockname()[1], "echo")
+            asked = soak.bodies("echo", 0)
+            load = soak._Load(asked, 200, replica.pid, found, Tell(bar=end))
+            with pytest.raises(BenchError, match="replica ended"):
+                await load.run([Wire(endpoint)])
+    assert [one.requests for one in found] == [2, 4, 6]
