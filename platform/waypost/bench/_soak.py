@@ -181,9 +181,11 @@ class _Load:
 
     async def run(self, wires: Sequence[Wire]) -> int:
         """Send all requests; return how many of them had no full answer."""
-        await asyncio.gather(*map(self._work, wires))
-        for wire in wires:
-            wire.close()
+        try:
+            await asyncio.gather(*map(self._work, wires))
+        finally:
+            for wire in wires:
+                wire.close()
         return self._errors
 
     async def _work(self, wire: Wire) -> None:
