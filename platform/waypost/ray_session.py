@@ -11,12 +11,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from waypost import ray_compat
 from waypost.config import environment_value, set_default_environment
 from waypost.contracts.errors import ClusterError
+from waypost.survivors import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,9 @@ def ray_session(
 ) -> Iterator[str | None]:
     """Use the initialised Ray, that of RAY_ADDRESS (set inside a job), or start a new one.
 
-    A new Ray listens on loopback, requires its own token, and stops at the end of the block. An
-    existing Ray keeps running. Yield the dashboard's address (host:port), or None without one.
+    A new Ray listens on loopback, requires its own token, and stops at the end of the block, also
+    where this process is killed. An existing Ray keeps running. Yield the dashboard's address
+    (host:port), or None without one.
 
     Args:
         dashboard: Whether a new Ray has a dashboard.
@@ -119,7 +121,8 @@ def ray_session(
         _set_up(own=address is None)  # Ray reads this when it is imported
     import ray
 
-    with results_only():
+    with ExitStack() as stack:
+        stack.enter_context(results_only())
         if ray.is_initialized():
             yield ray_compat.dashboard_url()
             return
@@ -130,6 +133,8 @@ def ray_session(
         else:
             tell("starting Ray, which takes about 10 s")
             cpus = max(_LEAST_CPUS, cpus, os.cpu_count() or 1)
+            # a worker of a killed run may take another process for its raylet, by a reused id
+            stack.enter_context(Watch())
             _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
         try:
             yield ray_compat.dashboard_url()

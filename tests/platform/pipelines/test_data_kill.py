@@ -74,10 +74,13 @@ def kill_after(
         assert run.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline, f"{len(upstream.calls)} calls in two minutes"
         time.sleep(0.01)
+    started = psutil.Process(run.pid).children(recursive=True)
     now = time.monotonic()
-    # the driver alone: its workers find themselves alone; or all of them at once
+    # the driver alone, or all of its group at once: nothing outlives it
     (os.killpg if group else os.kill)(run.pid, signal.SIGKILL)
     run.wait()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
     return now
 
 
@@ -94,7 +97,6 @@ def test_every_cell_is_there_once_and_only_calls_in_flight_were_made_again(tmp_p
                 break
             at = len(upstream.calls) + draw.randint(1, left // 3)
             kills.append(kill_after(at, upstream, start(config, log), group=nth % 2 == 1))
-            time.sleep(1.0)  # whoever is left over has noticed
         assert kills, seed
         last = start(config, log)
         assert last.wait(timeout=300) == 0, (seed, log.read_text()[-3000:])
