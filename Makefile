@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table states-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    tuned-table rounds-table personal-table feedback-table states-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -169,6 +169,9 @@ ope-table: env ## the value of a router from made-up logs of another, beside the
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench ope --data $(SHARED)/llmrouter_example \
 	    --insert docs/results/decisions.md:ope-example
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench ope --rows 1000 --insert docs/results/decisions.md:ope-made-up
+
+feedback-table: env ## events of feedback a second, and the CPU time of records (6 minutes)
+	$(VENV)/bin/waypost bench feedback --insert docs/results/feedback.md:bench-feedback
 
 # mypy takes one core; the others run beside it
 check: env ## lint, types, import rules, configs, manifests, layout, docs
