@@ -169,7 +169,7 @@ async def test_a_wrong_field_is_named(client, fields, param):
         (
             {"waypost": {"x": 1}},
             "waypost.x: unknown field; there are lambda, max_cost_usd, allowed_models, user_id, "
-            "session_id, extra, progress",
+            "session_id, session_token, extra, progress",
         ),
         (
             {"temprature": 1},
@@ -284,7 +284,9 @@ async def test_no_name_can_inject_a_header(artifact):
             from dataclasses import replace
 
             reason = "fine\r\nx-evil: 1\n\x00 schön \u2028"
-            return replace(await decide(query, name), reason=reason, router="r\r\nset-cookie: a=b")
+            routed = await decide(query, name)
+            evil = replace(routed.decision, reason=reason, router="r\r\nset-cookie: a=b")
+            return replace(routed, decision=evil)
 
         router.decide = poisoned
         gateway = Gateway(plan, router, local_llm)
