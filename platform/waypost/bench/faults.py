@@ -64,20 +64,17 @@ BAD = ("open: cut or lost", "503 with Retry-After", "other error", "refused")
 
 
 class Options(harness.Options):
-    """Options of ``waypost bench faults``.
-
-    Attributes:
-        mode: How HTTP reaches the gateway.
-        fault: What is killed.
-    """
+    """Options of ``waypost bench faults``."""
 
     artifact: DirectoryPath | None = Field(
         None, description=f"Artifact of the router.  [default: {ARTIFACT}]"
     )
     in_flight: int = Field(32, ge=1, description="Clients that ask all the time.")
     kills: int = Field(2, ge=1, description="Kills of each kind.")
-    mode: tuple[Literal["direct", "serve", "haproxy"], ...] = ("direct", "serve", "haproxy")
-    fault: tuple[Fault, ...] = tuple(TITLES)
+    mode: tuple[Literal["direct", "serve", "haproxy"], ...] = Field(
+        ("direct", "serve", "haproxy"), description="How HTTP reaches the gateway."
+    )
+    fault: tuple[Fault, ...] = Field(tuple(TITLES), description="What is killed.")
 
 
 @dataclass(frozen=True)
