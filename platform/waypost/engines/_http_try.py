@@ -15,8 +15,7 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._http_client import ConnectTimeoutError, HTTPClient
-from waypost.engines._http_connection import Connection
+from waypost.engines._http_client import Connection, ConnectTimeoutError, HTTPClient
 from waypost.engines._http_errors import retry_after_s
 from waypost.engines._http_wire import EventParser, HTTPConfig, Reader, parse_json
 from waypost.engines.calls import Call

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from waypost.engines._http_client import ConnectTimeoutError, HTTPClient
-from waypost.engines._http_connection import MOST_HELD, BrokenAnswerError, Connection
+from waypost.engines._http_client import (
+    MOST_HELD,
+    BrokenAnswerError,
+    Connection,
+    ConnectTimeoutError,
+    HTTPClient,
+)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 OK = b"HTTP/1.1 200 OK\r\n"
