@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, TypeVar
+
+import aiohttp
 
 from waypost.contracts.errors import (
     EngineConnectionError,
@@ -15,7 +16,6 @@ from waypost.contracts.errors import (
     EngineTimeoutError,
 )
 from waypost.contracts.generation import Chunk, GenerateRequest
-from waypost.engines._http_client import Connection, ConnectTimeoutError, HTTPClient
 from waypost.engines._http_errors import retry_after_s
 from waypost.engines._http_wire import EventParser, HTTPConfig, Reader, parse_json
 from waypost.engines.calls import Call
@@ -39,7 +39,7 @@ class Endpoint(Protocol):
     answer_field: ClassVar[str]
     config: HTTPConfig
     where: str
-    client: HTTPClient | None
+    session: aiohttp.ClientSession | None
 
     def post(self, request: GenerateRequest, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Return the path below the base URL, and the JSON body; ``stream`` asks for a stream."""
@@ -104,7 +104,7 @@ class Try:
         try:
             if response.status >= 300:
                 raise await self._refusal(response)
-            raw = response.take() if response.ended else await self._rest(response)
+            raw = await self._io(self._body(response), self._config.total_timeout_s)
             # some endpoints stream whatever they are asked for
             if response.content_type == "text/event-stream":
                 parser = EventParser()
@@ -113,7 +113,7 @@ class Try:
             else:
                 self._read_whole(raw)
         finally:
-            self._let_go(response)
+            _let_go(response)
 
     async def stream(self) -> AsyncGenerator[Chunk, None]:
         """Ask for a stream; yield what the answer adds, without the last chunk.
@@ -157,27 +157,24 @@ class Try:
             if not reader.stopped and (rest := reader.rest()):
                 yield rest
         finally:
-            self._let_go(response)
+            _let_go(response)
 
-    async def _send(self, *, stream: bool) -> Connection:
+    async def _send(self, *, stream: bool) -> aiohttp.ClientResponse:
         endpoint, config = self._endpoint, self._config
-        if endpoint.client is None:
+        if endpoint.session is None:
             raise EngineConnectionError(f"the {endpoint.name} engine was closed")
         path, body = endpoint.post(self._request, stream=stream)
         # redirects are not followed: they would carry the key to another host
-        sent = endpoint.client.post(
-            path,
-            json.dumps(body, separators=(",", ":")).encode("ascii"),
-            endpoint.key_headers(self._key),
+        sent = endpoint.session.post(
+            config.base_url + path,
+            json=body,
+            headers=endpoint.key_headers(self._key),
+            allow_redirects=False,
         )
-        self._client = endpoint.client
         # without a stream, the status line comes when the answer is complete
         return await self._io(
             sent, config.first_token_timeout_s if stream else config.total_timeout_s
         )
-
-    def _let_go(self, response: Connection) -> None:
-        self._client.release(response)
 
     async def _io(self, work: Awaitable[ResultT], within_s: float) -> ResultT:
         """Await the network; its failures become ours."""
@@ -185,36 +182,31 @@ class Try:
         try:
             late = f"{where}: no answer in {within_s:.3g} s"
             return await self._call.result(work, within_s, late)
-        except ConnectTimeoutError:
+        except aiohttp.ServerTimeoutError:
             problem = f"no connection in {self._config.connect_timeout_s:g} s"
-        except OSError as error:
+        except (aiohttp.ClientError, OSError) as error:
             problem = f"the connection failed ({type(error).__name__})"
         # raised here and not above, so that the library's error is not chained to ours
         raise EngineConnectionError(f"{where}: {problem}")
 
-    async def _part(self, response: Connection) -> bytes:
+    async def _part(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the next bytes, none at the end."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        if part := response.take():
-            return part
-        part = await self._io(response.read(), max(0.001, self._left_s))
+        part = await self._io(response.content.readany(), max(0.001, self._left_s))
         self._left_s -= loop.time() - begin
         return part
 
-    async def _rest(self, response: Connection) -> bytes:
-        return await self._io(self._body(response), self._config.total_timeout_s)
-
-    async def _body(self, response: Connection) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
         length = 0
-        while part := await response.read():
+        while part := await response.content.readany():
             parts.append(part)
             length += len(part)
             self._check_length(length)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _read_in_one_piece(self, response: Connection) -> None:
+    async def _read_in_one_piece(self, response: aiohttp.ClientResponse) -> None:
         raw = bytearray()
         while part := await self._part(response):
             self._left_s = self._config.token_timeout_s
@@ -227,7 +219,7 @@ class Try:
             problem = f"the answer exceeds {_LONGEST_ANSWER} bytes"
             raise EngineServerError(f"{self._endpoint.where}: {problem}")
 
-    async def _refusal(self, response: Connection) -> EngineError:
+    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
         raw = b""
         self._left_s = self._config.token_timeout_s
         try:
@@ -244,7 +236,7 @@ class Try:
         if isinstance(body, list) and body:
             body = body[0]
         error = (body.get("error") or body) if isinstance(body, dict) else None
-        wait = retry_after_s(response.headers.get("retry-after"))
+        wait = retry_after_s(response.headers.get("Retry-After"))
         return self._endpoint.error(response.status, error, self._request, wait)
 
     def _check_end(self, done: bool) -> None:
@@ -284,11 +276,18 @@ class Try:
         return self._reader.read(data)
 
 
-async def _drain(response: Connection) -> None:
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()  # cuts the socket: the upstream sees that nobody listens
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read to the end of the body, if it comes at once; else the connection is closed."""
-    if response.at_end:
+    if response.content.at_eof():
         return
-    with suppress(TimeoutError, OSError):
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(_DRAIN_S):
-            while await response.read():
+            while await response.content.readany():
                 pass
