@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from operator import methodcaller
 from typing import Any
 
+SERVE_MODULES = ("ray.serve._private.replica", "ray.serve._private.proxy")
+"""Modules that a process of Serve needs: a replica, and a proxy."""
+
 
 def start_serve(data: Mapping[str, Any]) -> None:
     """Start Serve on the Ray of this process and deploy the content of a Serve file.

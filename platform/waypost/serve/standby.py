@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 VARIABLE = "RAY_preload_python_modules"
 """Ray's variable with the modules that its workers import when they start."""
 
-IMPORTS = ("waypost.serve.app", "ray.serve._private.replica", "ray.serve._private.proxy")
+IMPORTS = ("waypost.serve.app", *ray_compat.SERVE_MODULES)
 """Modules that take a replica of the gateway, or a proxy of Serve, the most time."""
 
 LATER_S = 1.0
