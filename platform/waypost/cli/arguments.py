@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,3 +122,22 @@ CONFIG = click.option(
 )
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def command_line(ctx: click.Context) -> str:
+    """Return the command line of an evaluation, without options that do not change it."""
+    # str() of a place hides the credentials that a URI may contain
+    routers = [str(place(one)) if is_uri(one) else one for one in ctx.params["routers"]]
+    words = ["waypost", "evaluate", *routers]
+    for option in ctx.command.params:
+        value = ctx.params[option.name or ""]
+        if not isinstance(option, click.Option) or option.name in {"insert_at", "as_json"}:
+            continue
+        if value is None or value is False:
+            continue
+        words.append(option.opts[0])
+        if isinstance(value, tuple):
+            words.append(",".join(v if isinstance(v, str) else f"{v:g}" for v in value))
+        elif not isinstance(value, bool):
+            words.append(str(value))
+    return shlex.join(words)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from waypost.cli.arguments import Folder
+from waypost.cli.arguments import Folder, command_line
 from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, echo_table, insert_target, progress_bar
-from waypost.storage.uri import Place, is_uri, place
+from waypost.storage.uri import Place
 
 if TYPE_CHECKING:
     from waypost.report.tables import Report
@@ -201,25 +200,6 @@ def command(
         click.echo(f"error: {name}: {why}", err=True)
     if report["failed"]:
         ctx.exit(1)
-
-
-def command_line(ctx: click.Context) -> str:
-    """Return the command line without options that do not change the comparison."""
-    # str() of a place hides the credentials that a URI may contain
-    routers = [str(place(one)) if is_uri(one) else one for one in ctx.params["routers"]]
-    words = ["waypost", "evaluate", *routers]
-    for option in ctx.command.params:
-        value = ctx.params[option.name or ""]
-        if not isinstance(option, click.Option) or option.name in {"insert_at", "as_json"}:
-            continue
-        if value is None or value is False:
-            continue
-        words.append(option.opts[0])
-        if isinstance(value, tuple):
-            words.append(",".join(v if isinstance(v, str) else f"{v:g}" for v in value))
-        elif not isinstance(value, bool):
-            words.append(str(value))
-    return shlex.join(words)
 
 
 def _warn(name: str, calls: Mapping[str, Any], n_queries: float) -> None:

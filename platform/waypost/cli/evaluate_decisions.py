@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from waypost.cli.arguments import command_line
 from waypost.cli.output import echo_json, echo_table
 from waypost.storage.uri import Place
 
@@ -22,7 +23,6 @@ def evaluate_log(ctx: click.Context, decisions: Place, feedback: Place | None, o
     Raises:
         click.UsageError: an option does not apply to logged decisions.
     """
-    from waypost.cli.evaluate import command_line
     from waypost.config import parse
     from waypost.pipelines.evaluation.compare_logged import DecisionsConfig, evaluate_decisions
 
