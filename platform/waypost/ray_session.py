@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from waypost import ray_compat
@@ -87,6 +87,8 @@ def _flush() -> None:
 
 
 _TRIES = 2
+_LOCAL = "local"
+_UNHEARD = {"quiet": True, "log_to_driver": False, "logging_level": logging.WARNING}
 _CONNECT_S = 10.0
 _LEAST_CPUS = 4
 """Minimum logical CPUs of a new Ray: each stage of a pipeline takes one, and most only wait."""
@@ -129,13 +131,14 @@ def ray_session(
         if address is not None:
             tell(f"connecting to Ray at {address}")
             _check_address(address)
-            _begin(address=address)
+            start_ray(address=address, **_UNHEARD)
         else:
             tell("starting Ray, which takes about 10 s")
             cpus = max(_LEAST_CPUS, cpus, os.cpu_count() or 1)
             # a worker of a killed run may take another process for its raylet, by a reused id
             stack.enter_context(Watch())
-            _begin(num_cpus=cpus, include_dashboard=dashboard, runtime_env=_threads(threads))
+            options = {"include_dashboard": dashboard, "runtime_env": _threads(threads)}
+            start_ray(num_cpus=cpus, **options, **_UNHEARD)
         try:
             yield ray_compat.dashboard_url()
         finally:
@@ -160,24 +163,47 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def _begin(**options: Any) -> None:
+def start_ray(*, quiet: bool = False, **options: Any) -> None:
+    """Call ``ray.init``; a Ray that does not start on this machine is tried a second time.
+
+    Args:
+        quiet: Whether to drop Ray's first words; see `without_first_words`.
+        options: Arguments of ``ray.init``.
+
+    Raises:
+        ClusterError: Ray does not start, or does not answer at the address.
+    """
     import ray
 
-    tries = 1 if "address" in options else _TRIES
+    address = options.get("address", _LOCAL)
+    tries = _TRIES if address == _LOCAL else 1
     for attempt in range(tries):
         try:
-            with without_first_words():
-                ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+            with without_first_words() if quiet else nullcontext():
+                ray.init(**options)
         # Ray raises a bare Exception if a node does not start in 30 s, as on a busy machine.
         except Exception as error:
             ray.shutdown()
             if attempt == tries - 1:
-                where = options.get("address", "on this machine")
-                problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ClusterError(f"Ray {where} does not start or answer: {problem}") from error
+                raise ClusterError(_no_start(address, error)) from error
             logger.warning("Ray did not start in time; trying again")
         else:
             return
+
+
+def _no_start(address: str, error: Exception) -> str:
+    problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if address != _LOCAL:
+        return (
+            f"Ray at {address} does not answer: {problem} Check that it runs, that its version is "
+            "that of this environment, and that RAY_AUTH_TOKEN is its token"
+        )
+    busy = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count() or 1} cores"
+    return (
+        f"Ray does not start on this machine: {problem} The machine may be busy ({busy}) or short "
+        "of memory, or one of Ray's ports is taken; end other programs and try again. Ray's own "
+        "logs are in session_latest/logs of its folder, /tmp/ray unless RAY_TMPDIR is set"
+    )
 
 
 def _threads(count: int | None) -> dict[str, dict[str, str]] | None:

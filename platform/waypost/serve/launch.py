@@ -21,6 +21,7 @@ from waypost.contracts.errors import MissingExtraError, WaypostError, WeightsErr
 from waypost.encoders import make_encoder
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
+from waypost.ray_session import start_ray
 from waypost.serve import standby
 from waypost.serve.config_file import ServeConfig
 from waypost.serve.handover import VARIABLE, Doorkeeper
@@ -167,10 +168,10 @@ def start(
 
     Raises:
         MissingExtraError: Ray Serve is not installed.
+        ClusterError: Ray does not start.
     """
     try:
-        import ray
-        import ray.serve
+        import ray.serve  # noqa: F401
     except ImportError:
         raise MissingExtraError("ray", "serve") from None
     cpus = num_cpus or max(LEAST_CPUS, os.cpu_count() or 1)
@@ -186,7 +187,7 @@ def start(
         if not proxy:
             data["proxy_location"] = "Disabled"
     # address "local": never connect to a Ray that runs already, which may belong to another user
-    ray.init(address="local", num_cpus=cpus, namespace="serve", **ray_options)
+    start_ray(address="local", num_cpus=cpus, namespace="serve", **ray_options)
     ray_compat.start_serve(data)
 
 
