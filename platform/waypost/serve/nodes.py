@@ -167,8 +167,8 @@ class OwnerNode:
         """
         set_up_logging(parse(LogArgs, log, "log"))
         self._feedback = FeedbackOwner(Path(feedback_dir))
-        await self._feedback.start()
         self._turns = TurnsOwner(Path(feedback_dir))
+        await self._feedback.start()
 
     async def write_feedback(self, *sent: Any) -> Reply:
         """Write records of requests, then events; see `FeedbackOwner.write_feedback`."""

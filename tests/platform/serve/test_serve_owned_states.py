@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.owner import Wire, owned
+from waypost.contracts.errors import EngineServerError
 from waypost.contracts.user_state import UserState
 from waypost.feedback import forget_user
 from waypost.learning.user_turns import UserTurn, UserTurns, turns_path
@@ -110,3 +111,26 @@ async def test_a_file_that_is_none_is_told(wire, tmp_path):
     assert (
         "cannot be opened" in (await wire.ask("read_turns", "other", [], None))["error"]["message"]
     )
+
+
+@pytest.mark.usefixtures("each_look")
+async def test_decisions_go_on_where_the_owner_fails_on_a_call(wire, turns, caplog):
+    turns.add_all([("ann", turn("a"))])
+    states = states_of(wire)
+    wire.fails = EngineServerError("the owner of folders: its node failed (ValueError)")
+    assert await seen(states, "ann") == [None]
+    assert "its node failed" in caplog.text
+
+
+@pytest.mark.usefixtures("each_look")
+async def test_a_file_that_was_replaced_is_read_anew(wire, turns, tmp_path, monkeypatch):
+    states = states_of(wire)
+    turns.add_all([("ann", turn("a"))])
+    turns.add_all([("ann", turn("b"))])
+    assert await seen(states, "ann") == [(2, 2)]
+    async with owned(tmp_path / "other") as other:
+        with UserTurns(turns_path(tmp_path / "other", ENCODER), ENCODER) as replaced:
+            replaced.add_all([("ann", turn("c", 0.5))])
+        monkeypatch.setattr(states, "_ask", other.ask)
+        assert await seen(states, "ann") == [None]  # its versions stay behind those told before
+        assert await seen(states, "ann") == [(1, 0.5)]

@@ -10,7 +10,7 @@ import pytest
 
 from support.gateway import ALGEBRA, COOKING, arguments
 from waypost.contracts.errors import BudgetError, EmptyPoolError
-from waypost.serve.backends.messages import RouterUnavailableError, read_reply
+from waypost.serve.backends.messages import StaleDecisionError, read_reply
 from waypost.serve.backends.router_replica import Decider, Routers
 from waypost.serve.changes import change_plan
 from waypost.serve.config import AUTO, ServeArgs, UserConfig
@@ -39,6 +39,24 @@ async def test_a_failure_is_its_own_alone(decider):
     queries = [{"query": COOKING}, {"query": COOKING, "max_cost_usd": 0}, {"query": ALGEBRA}]
     replies = await asyncio.gather(*(decider.decide(query, "knnrouter") for query in queries))
     assert [reply.get("error", {}).get("type") for reply in replies] == [None, "BudgetError", None]
+
+
+async def test_an_exception_fails_its_query_alone_and_keeps_its_text(decider, monkeypatch, caplog):
+    router = decider.routers._routers["knnrouter"]
+    embed = router.embed
+
+    def failing(queries):
+        if any("poison" in query.text for query in queries):
+            raise ValueError(f"a plug-in tells {queries[0].text}")
+        return embed(queries)
+
+    monkeypatch.setattr(router, "embed", failing)
+    asked = [({"query": text}, "knnrouter") for text in (COOKING, "poison", ALGEBRA)]
+    one_by_one = await asyncio.gather(*(decider.decide(*each) for each in asked))
+    for replies in (one_by_one, await decider.decide_aside(asked)):
+        error = "the router failed: ValueError"
+        assert [reply.get("error", {}).get("message") for reply in replies] == [None, error, None]
+    assert "poison" not in caplog.text
 
 
 async def test_long_texts_are_decided_in_a_thread(artifact, monkeypatch):
@@ -107,7 +125,7 @@ async def test_what_waits_for_a_thread_is_decided_together(artifact, monkeypatch
     [
         ({"query": "x", "allowed_models": ["nobody"]}, "knnrouter", EmptyPoolError),
         ({"query": "x", "max_cost_usd": 0}, "knnrouter", BudgetError),
-        ({"query": "x"}, "other", RouterUnavailableError),
+        ({"query": "x"}, "other", StaleDecisionError),
     ],
 )
 async def test_failures_cross_as_data_and_are_raised_at_the_other_end(

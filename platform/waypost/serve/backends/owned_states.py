@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from waypost.contracts.errors import StorageError
+from waypost.contracts.errors import StorageError, WaypostError
 from waypost.contracts.user_state import UserHistory, UserState
 from waypost.learning.user_states import HOT
 from waypost.learning.user_turns import user_digest
 from waypost.serve.backends.messages import Reply
 from waypost.serve.backends.owner import Ask
+from waypost.serve.logs import where_raised
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +94,21 @@ class OwnedStates:
                         raise StorageError(error["message"])
                     if self._take(found):
                         return
-        except (StorageError, TimeoutError) as error:
+            self._begin_anew()
+        # requests are answered, whatever the owner does; what is raised may hold a user's name
+        except Exception as error:  # noqa: BLE001
             self._rest_until = time.monotonic() + REST_S
-            why = str(error) or f"no answer within {WAIT_S:g} s"
+            why = str(error) if isinstance(error, WaypostError) else where_raised(error)
+            if isinstance(error, TimeoutError):
+                why = f"no answer within {WAIT_S:g} s"
             logger.error("users are not known for %g s: %s", REST_S, why)
+
+    def _begin_anew(self) -> None:
+        """Drop all: versions that stay behind what was told are those of another file."""
+        with self._lock:
+            self._states.clear()
+            self._stale.clear()
+            self._since = None
 
     def _take(self, found: Reply) -> bool:
         """Take what the owner told; say whether it is newer than what was told before."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -64,6 +64,9 @@ ASIDE_BATCH = 64
 """Queries of shadow routers that are decided together. The event loop waits for Python's lock no
 longer for more of them: it is handed over every 5 ms. A lower priority of the thread would make it
 wait longer, for a holder that does not run."""
+
+Asked = tuple[dict[str, Any], str]
+"""A query and the name of its router."""
 
 _PROBE = "Which of these gases do green plants take in during photosynthesis? " * 6
 
@@ -142,16 +145,25 @@ class Routers:
         router.with_prices({name: plan.prices[name] for name in known if name in plan.prices})
         router.policy = plan.policy.settings(known)
 
-    def meet(self, query: dict[str, Any], name: str) -> Awaitable[None] | None:
-        """Return what to await before a query is decided; see `PersonalStates.meet`."""
-        router = self._named(name)
-        return None if router is None else self._users.meet(router, [query])
+    def meet(self, queries: Sequence[Asked]) -> list[Awaitable[None]]:
+        """Return what to await before queries are decided; see `PersonalStates.meet`."""
+        found: list[Awaitable[None]] = []
+        if self._ask is None:
+            return found
+        for name, rows in _by_router(queries):
+            router = self._named(name)
+            asked = [queries[row][0] for row in rows]
+            meeting = None if router is None else self._users.meet(router, asked)
+            found += [] if meeting is None else [meeting]
+        return found
 
-    def decide(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
-        """Decide queries, each with the name of its router; a failure affects its query only."""
+    def decide(self, queries: Sequence[Asked]) -> list[Reply]:
+        """Decide queries, each with the name of its router.
+
+        Nothing is raised: a failure is the reply to its query, and affects no other.
+        """
         replies: list[Reply | None] = [None] * len(queries)
-        for name in dict.fromkeys(router for _, router in queries):
-            rows = [row for row, (_, router) in enumerate(queries) if router == name]
+        for name, rows in _by_router(queries):
             found = self._decide_with(name, [queries[row][0] for row in rows])
             for row, reply in zip(rows, found, strict=True):
                 replies[row] = reply
@@ -177,16 +189,31 @@ class Routers:
 
     def _decide_with(self, name: str, queries: list[dict[str, Any]]) -> list[Reply]:
         router = self._named(name)
-        if router is None:
-            return [failure_reply(RouterUnavailableError(f"no router {name} is loaded"))] * len(
-                queries
-            )
+        if router is None:  # the gateway has another config, as an experiment's router is new
+            return [failure_reply(StaleDecisionError(f"no router {name} is loaded"))] * len(queries)
         try:
             return self._users.decide(router, queries)
-        except WaypostError as error:
-            if len(queries) == 1:
-                return [failure_reply(error)]
-            return [self._decide_with(name, [query])[0] for query in queries]
+        # An exception of a plug-in concerns its query only, and may hold its text.
+        except Exception as error:  # noqa: BLE001
+            if len(queries) > 1:
+                return [self._decide_with(name, [query])[0] for query in queries]
+            return [_failed(error, "deciding failed")]
+
+
+def _by_router(queries: Sequence[Asked]) -> list[tuple[str, list[int]]]:
+    """Return the names of the routers, each with the rows of its queries."""
+    found: dict[str, list[int]] = {}
+    for row, (_, name) in enumerate(queries):
+        found.setdefault(name, []).append(row)
+    return list(found.items())
+
+
+def _failed(error: Exception, what: str) -> Reply:
+    if isinstance(error, WaypostError):
+        return failure_reply(error)
+    logger.error("%s: %s", what, where_raised(error))
+    failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+    return failure_reply(failure)
 
 
 class Decider:
@@ -247,8 +274,8 @@ class Decider:
 
     async def decide(self, query: dict[str, Any], router: str) -> Reply:
         """Decide one query; failures are returned as data."""
-        if (meeting := self.routers.meet(query, router)) is not None:
-            await meeting
+        if meetings := self.routers.meet([(query, router)]):
+            await asyncio.gather(*meetings)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         if self._on_loop and _is_small(query):
@@ -275,12 +302,7 @@ class Decider:
         batch = [item for item in batch if not item[2].done()]  # clients still there
         if not batch:
             return
-        try:
-            replies = self.routers.decide([(query, router) for query, router, _ in batch])
-        except Exception as error:  # noqa: BLE001 - the callers are to get it, not the loop
-            for _, _, future in batch:
-                future.set_exception(error)
-            return
+        replies = self.routers.decide([(query, router) for query, router, _ in batch])
         for (_, _, future), reply in zip(batch, replies, strict=True):
             future.set_result(reply)
 
@@ -293,17 +315,14 @@ class Decider:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         # An exception of a plug-in concerns this request only, and may hold its text.
         except Exception as error:  # noqa: BLE001
-            logger.error("a step failed: %s", where_raised(error))
-            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
-            return failure_reply(failure)
+            return _failed(error, "a step failed")
 
-    async def decide_all(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+    async def decide_all(self, queries: list[Asked]) -> list[Reply]:
         """Decide a batch of queries; larger batches never run on the event loop."""
         if len(queries) <= LOOP_QUERIES:
             return [await self.decide(query, router) for query, router in queries]
-        for query, router in queries:
-            if (meeting := self.routers.meet(query, router)) is not None:
-                await meeting
+        if meetings := self.routers.meet(queries):
+            await asyncio.gather(*meetings)
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in queries]
         for (query, router), future in zip(queries, futures, strict=True):
@@ -311,7 +330,7 @@ class Decider:
         self._work()
         return await asyncio.gather(*futures)
 
-    async def decide_aside(self, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
+    async def decide_aside(self, queries: list[Asked]) -> list[Reply]:
         """Decide queries of shadow routers in a thread of their own; failures are data.
 
         One batch is decided at a time, so that a slow router takes no thread from requests.
@@ -320,7 +339,7 @@ class Decider:
         replies: list[Reply] = []
         for first in range(0, len(queries), ASIDE_BATCH):
             part = queries[first : first + ASIDE_BATCH]
-            work = partial(_decide_shadows, routers, part)
+            work = partial(routers.decide, part)
             replies += await asyncio.get_running_loop().run_in_executor(self._aside, work)
         return replies
 
@@ -339,12 +358,8 @@ class Decider:
     ) -> None:
         self._busy -= 1
         self._work()
-        error = None if done.cancelled() else done.exception()
-        replies: list[Reply]
-        if done.cancelled() or error is not None:
-            if error is not None:
-                logger.error("deciding failed: %s", type(error).__name__)
-            failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
+        if done.cancelled() or done.exception() is not None:
+            failure = RouterUnavailableError("the router was closed, or a plug-in ended its thread")
             replies = [failure_reply(failure)] * len(futures)
         else:
             replies = done.result()
@@ -366,13 +381,3 @@ def _is_small(query: dict[str, Any]) -> bool:
     if len(earlier) > LOOP_TURNS:
         return False
     return len(query["query"]) + sum(len(turn["query"]) for turn in earlier) <= LOOP_CHARACTERS
-
-
-def _decide_shadows(routers: Routers, queries: list[tuple[dict[str, Any], str]]) -> list[Reply]:
-    try:
-        return routers.decide(queries)
-    # An exception of a plug-in may hold a user's text.
-    except Exception as error:  # noqa: BLE001
-        logger.error("a shadow router failed: %s", where_raised(error))
-        failure = RouterUnavailableError(f"the router failed: {type(error).__name__}")
-        return [failure_reply(failure)] * len(queries)
