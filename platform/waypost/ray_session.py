@@ -88,7 +88,7 @@ def _flush() -> None:
 
 _TRIES = 2
 _LOCAL = "local"
-_UNHEARD = {"quiet": True, "log_to_driver": False, "logging_level": logging.WARNING}
+_UNHEARD: dict[str, Any] = {"quiet": True, "log_to_driver": False, "logging_level": logging.WARNING}
 _CONNECT_S = 10.0
 _LEAST_CPUS = 4
 """Minimum logical CPUs of a new Ray: each stage of a pipeline takes one, and most only wait."""
@@ -137,7 +137,7 @@ def ray_session(
             cpus = max(_LEAST_CPUS, cpus, os.cpu_count() or 1)
             # a worker of a killed run may take another process for its raylet, by a reused id
             stack.enter_context(Watch())
-            options = {"include_dashboard": dashboard, "runtime_env": _threads(threads)}
+            options: dict[str, Any] = {"include_dashboard": dashboard, "runtime_env": _threads(threads)}
             start_ray(num_cpus=cpus, **options, **_UNHEARD)
         try:
             yield ray_compat.dashboard_url()

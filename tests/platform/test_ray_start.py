@@ -38,6 +38,6 @@ def test_what_happened_and_what_to_do_are_told(tries):
 
 
 def test_a_named_cluster_is_asked_once(tries):
-    with pytest.raises(ClusterError, match="Ray at 10.0.0.1:6379 does not answer"):
+    with pytest.raises(ClusterError, match=r"Ray at 10\.0\.0\.1:6379 does not answer"):
         start_ray(address="10.0.0.1:6379")
     assert len(tries) == 1

@@ -1,8 +1,8 @@
 """The decision log: a parquet row for every decision, in a folder or a store.
 
 A thread writes the rows that came in the last second to a spool file, and makes it a parquet file
-once it is old or large. A killed process loses the rows of its last second; the next process that
-starts makes parquet of the spool files that it left. Requests never wait for the log.
+once it is old or large. A killed process loses the rows of its last second, and the requests that
+wait for shadow routers; the next process that starts makes parquet of the spool files that it left. Requests never wait for the log.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ SEAL_ROWS = 20_000
 SEAL_BYTES = 64 * 1024 * 1024
 
 MOST_PENDING = 100_000
-"""Rows that wait in memory where the disk cannot be written; further ones are lost, and counted."""
+MOST_SIZE = 64 * 1024 * 1024
+"""Rows that wait in memory where the disk cannot be written, and the characters of their texts;
+further ones are lost, and counted."""
 
 _NAMES = pa.list_(pa.string())
 
@@ -121,6 +123,7 @@ class DecisionLog:
         self._target = target
         self.keep_queries = keep_queries
         self._rows: list[Outcome] = []
+        self._added = self._written = 0  # characters of texts; each is changed by one thread
         self.lost = self._lost_told = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
@@ -144,8 +147,10 @@ class DecisionLog:
 
     def add(self, outcome: Outcome) -> None:
         """Add a row; it is written within `FLUSH_S`."""
-        if len(self._rows) < MOST_PENDING:
+        size = len(outcome.query["query"])
+        if len(self._rows) < MOST_PENDING and self._added - self._written + size <= MOST_SIZE:
             self._rows.append(outcome)
+            self._added += size
         else:
             self.lost += 1
 
@@ -176,10 +181,10 @@ class DecisionLog:
         if (lost := self.lost - self._lost_told) > 0:
             logger.error("decision log %s: %d rows are lost", self._folder, lost)
             self._lost_told += lost
-        rows = self._rows
+        rows = self._rows[:]
         if not rows:
             return
-        batch = decision_batch(rows, keep_queries=self.keep_queries, exploration=self.exploration)
+        batch = self._batch(rows)
         if self._spool is None:
             assert self._folder is not None
             self._spool = Spool(self._folder.spool, DECISION_SCHEMA)
@@ -190,7 +195,21 @@ class DecisionLog:
             self._spool.release()
             self._spool = None
             raise
-        del rows[: batch.num_rows]  # others may have been added behind
+        del self._rows[: len(rows)]  # others may have been added behind
+        self._written += sum(len(row.query["query"]) for row in rows)
+
+    def _batch(self, rows: Sequence[Outcome]) -> pa.RecordBatch:
+        """Return the rows that the columns can hold; one that they cannot is lost by itself."""
+        how: dict[str, Any] = {"keep_queries": self.keep_queries, "exploration": self.exploration}
+        try:
+            return decision_batch(rows, **how)
+        # an upstream may count more tokens than a column can hold
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            if len(rows) > 1:
+                return pa.concat_batches([self._batch([row]) for row in rows])
+            logger.error("decision log %s: a row is lost: %s", self._folder, type(error).__name__)
+            self.lost += 1
+            return decision_batch([], **how)
 
     def _seal_if_due(self) -> None:
         spool = self._spool

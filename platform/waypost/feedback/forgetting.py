@@ -27,7 +27,8 @@ class Forgotten:
         requests: Requests of the user in the feedback store.
         rows: Rows of the user in parquet files.
         files: Parquet files that were written again.
-        turns: Turns that personal routers made the user's state of.
+        turns: Turns that personal routers made states of: the user's, and those of others about the
+            user's questions.
     """
 
     events: int = 0
@@ -62,15 +63,16 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
             partial.write_bytes(forgotten_with(before, query_digest(user_id), time.time()))
     events = requests = rows = files = 0
     if (folder / DATABASE).is_file():
-        events, requests = _forget_events(folder, user_id)
-    turns = forget_turns(folder, user_id)  # after the events, of which they are made
+        events, requests, turns = _forget_events(folder, user_id)
+    else:
+        turns = forget_turns(folder, user_id)
     for path in sorted(folder.rglob("*.parquet")):
         if found := _forget_rows(path, user_id):
             rows, files = rows + found, files + 1
     return Forgotten(events, requests, rows, files, turns)
 
 
-def _forget_events(folder: Path, user_id: str) -> tuple[int, int]:
+def _forget_events(folder: Path, user_id: str) -> tuple[int, int, int]:
     mine = "(SELECT request_id FROM {} WHERE user_id = :user)"
     about = " OR ".join(
         f"{column} IN {mine.format(table)}"
@@ -84,14 +86,18 @@ def _forget_events(folder: Path, user_id: str) -> tuple[int, int]:
         now = time.time()
         db.execute("DELETE FROM forgotten WHERE time < ?", (now - KEPT_S,))
         db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", (query_digest(user_id), now))
+        others = f"SELECT DISTINCT user_id, lower(hex(slot)) FROM events WHERE {about}"
+        told = [(user, key) for user, key in db.execute(others, given) if user is not None]
         events = db.execute(f"DELETE FROM events WHERE user_id = :user OR {about}", given).rowcount
         requests = sum(
             db.execute(f"DELETE FROM {table} WHERE user_id = :user", given).rowcount
             for table in ("rated", "recent")
         )
+        # before the events are gone, which name them: an interrupted call can be repeated
+        turns = forget_turns(folder, user_id, told)
         db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return events, requests
+    return events, requests, turns
 
 
 def _forget_rows(path: Path, user_id: str) -> int:

@@ -71,7 +71,12 @@ class UserStates:
             if known is not None and known[0] == version:
                 self._states.move_to_end(user_id)
                 return known[1]
-        state = self._make(self._turns.history(user_id))
+        history = self._turns.history(user_id)
+        if not len(history):  # each turn was about the question of a user who is forgotten
+            with self._lock:
+                self._states.pop(user_id, None)
+            return None
+        state = self._make(history)
         with self._lock:
             self._states[user_id] = (version, state)
             self._states.move_to_end(user_id)

@@ -10,7 +10,7 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,8 +247,12 @@ class UserTurns:
             gone = self._database.execute("SELECT user FROM forgotten WHERE version > ?", after)
             return Changes(version, [row[0] for row in users], [row[0] for row in gone])
 
-    def forget(self, user_id: str) -> int:
+    def forget(self, user_id: str, about: Iterable[tuple[str, str]] = ()) -> int:
         """Delete all that is stored of a user; return the number of turns.
+
+        Args:
+            user_id: The user.
+            about: User and key of turns of others, whose questions this user asked.
 
         Raises:
             StorageError: The file cannot be written.
@@ -256,14 +260,28 @@ class UserTurns:
         now = time.time()
         with self._naming():
             with self._writing():
-                gone = self._database.execute("DELETE FROM turns WHERE user_id = ?", (user_id,))
+                found = self._database.execute("DELETE FROM turns WHERE user_id = ?", (user_id,))
+                gone = found.rowcount + self._drop(about)
                 self._database.execute("DELETE FROM users WHERE user_id = ?", (user_id,))
                 self._database.execute("DELETE FROM forgotten WHERE time < ?", (now - FORGOTTEN_S,))
                 row = (user_digest(user_id), now, self._next_version())
                 self._database.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", row)
             # the write-ahead log still has the deleted pages until it is written back and cut
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return gone.rowcount
+        return gone
+
+    def _drop(self, turns: Iterable[tuple[str, str]]) -> int:
+        gone = 0
+        for user, key in turns:
+            found = self._database.execute(
+                "DELETE FROM turns WHERE user_id = ? AND key = ?", (user, key)
+            )
+            if found.rowcount > 0:
+                gone += found.rowcount
+                # the user stays, also without a turn: who has made a state is told of the change
+                now_at = (user, self._next_version())
+                self._database.execute("INSERT OR REPLACE INTO users VALUES (?, ?)", now_at)
+        return gone
 
     def __len__(self) -> int:
         """Return the number of users with turns."""
@@ -315,8 +333,13 @@ class TurnFolder:
             self._open.popitem()[1].close()
 
 
-def forget_turns(folder: Path, user_id: str) -> int:
+def forget_turns(folder: Path, user_id: str, about: Collection[tuple[str, str]] = ()) -> int:
     """Delete a user's turns from all files of a folder; return their number.
+
+    Args:
+        folder: The folder.
+        user_id: The user.
+        about: See `UserTurns.forget`.
 
     Raises:
         ConfigError, StorageError: A file cannot be read or written.
@@ -324,7 +347,7 @@ def forget_turns(folder: Path, user_id: str) -> int:
     found = 0
     for path in sorted(folder.glob(turns_path(Path(), "*").name)):
         with UserTurns(path, None) as turns:
-            found += turns.forget(user_id)
+            found += turns.forget(user_id, about)
     return found
 
 

@@ -38,7 +38,7 @@ from waypost.serve.config import (
 )
 from waypost.serve.conversations import ConversationArgs
 from waypost.serve.environments import interpreter
-from waypost.serve.keeping import KeepArgs
+from waypost.serve.keeping import NODE, KeepArgs
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
 from waypost.storage import Uri, place
@@ -78,8 +78,8 @@ class RouterPlan(StrictModel):
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
         encoder: Settings of the query encoders.
-        user_states: Folder of the users' turns, from which personal routers make states; null knows
-            no user.
+        user_states: Folder of the users' turns on each machine, from which personal routers make
+            states; null where there is none, or one process owns it.
         allow_plugin_code: See `ServeArgs`.
         log: Settings of logging.
     """
@@ -194,7 +194,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             policy=args.policy,
             threads=args.router.threads,
             encoder=args.router.encoder,
-            user_states=kept["feedback_dir"],
+            user_states=kept["feedback_dir"] if args.store_place == NODE else None,
             allow_plugin_code=args.allow_plugin_code,
             log=args.log,
         ),

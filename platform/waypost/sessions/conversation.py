@@ -107,13 +107,22 @@ class _Reader:
         self._said = said
         self._whole = whole
         self._marks = marks
+        self._cleaned: dict[str, str] = {}  # each turn is made of the texts before it again
         self._lengths = [0]
         for _, text in said:
             so_far = self._lengths[-1]
             self._lengths.append(so_far + len(text) + (so_far > 0) if text else so_far)
 
     def is_turn(self, text: str) -> bool:
-        return not (self._marks and text) or bool(clean(text, self._marks))
+        return not (self._marks and text) or bool(self._clean(text))
+
+    def _clean(self, text: str) -> str:
+        if not self._marks:
+            return text
+        found = self._cleaned.get(text)
+        if found is None:
+            found = self._cleaned[text] = clean(text, self._marks)
+        return found
 
     def turn(self, end: int, cached: int = 0) -> Turn:
         """Return the turn that waited when the chat had ``end`` messages."""
@@ -124,13 +133,13 @@ class _Reader:
 
     def _text(self, said: Sequence[Said]) -> str:
         if self._whole:
-            found = "\n".join(text for _, each in said if (text := clean(each, self._marks)))
+            found = "\n".join(text for _, each in said if (text := self._clean(each)))
             return found or "\n".join(text for _, text in said if text)
         last = None
         for role, text in reversed(said):
             if role == "user":
                 if self.is_turn(text):
-                    return clean(text, self._marks)
+                    return self._clean(text)
                 last = text if last is None else last
         return said[-1][1] if last is None else last
 

@@ -14,6 +14,7 @@ import pytest
 
 from support.outcomes import DECISION, outcome
 from waypost.contracts.errors import StorageError
+from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
 from waypost.feedback import DECISION_SCHEMA, Arm, DecisionLog, decision_log, query_digest
 from waypost.feedback.spool import Spool
@@ -90,6 +91,28 @@ async def test_a_request_without_answer_has_a_row_and_texts_only_where_wanted(tm
     assert (row["model_name"], row["error"], row["query"]) == (None, "no model answered", None)
     assert row["input_tokens"] is row["user_id"] is None
     assert (row["ranking"], row["quality"]) == (["a"], [None])
+
+
+async def test_a_row_that_no_column_can_hold_is_lost_alone(tmp_path):
+    log = DecisionLog(str(tmp_path), keep_queries=True)
+    await log.start()
+    for each in (outcome("r1"), outcome("r2", usage=Usage(2**40, 1)), outcome("r3")):
+        log.add(each)
+    await log.close()
+    assert [row["request_id"] for row in rows(tmp_path)] == ["r1", "r3"]
+    assert log.lost == 1
+
+
+async def test_long_texts_that_wait_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(decision_log, "MOST_SIZE", 10)
+    log = DecisionLog(str(tmp_path), keep_queries=True)
+    for i in range(3):
+        log.add(outcome(f"r{i}", "12345"))
+    assert log.lost == 1
+    await log.start()
+    await log.close()
+    assert [row["request_id"] for row in rows(tmp_path)] == ["r0", "r1"]
+    assert log._added == log._written
 
 
 async def test_old_and_long_spools_become_parquet_while_the_log_runs(tmp_path, monkeypatch):

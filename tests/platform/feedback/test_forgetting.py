@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +16,12 @@ from support.outcomes import outcome
 from waypost.cli import command
 from waypost.contracts.errors import StorageError
 from waypost.contracts.feedback import FeedbackEvent
+from waypost.contracts.user_state import UserState
 from waypost.feedback import DecisionLog, FeedbackStore, forget_user, read_rated
 from waypost.feedback.log_folder import FORGOTTEN, forgotten_with, read_forgotten
+from waypost.feedback.outcome import QuestionVector
+from waypost.learning.user_states import UserStates
+from waypost.learning.user_turns import turns_path
 
 SECRET = "a question of ann alone"
 
@@ -49,6 +54,32 @@ async def test_texts_and_events_of_one_user_leave_the_store(tmp_path):
     assert [taken.status for taken in await store.add([rating("r3", "bob")])] == ["unknown"]
     await store.close()
     assert forget_user(tmp_path, "ann").events == 0
+
+
+async def test_what_others_said_of_a_users_questions_leaves_their_turns(tmp_path):
+    store = FeedbackStore(tmp_path, keep_queries=False, most=100, max_age_s=1e6)
+    await store.start()
+    for request_id, user in (("r1", "ann"), ("r2", "bob")):
+        data = np.full(4, float(request_id[1]), "<f4").tobytes()
+        store.remember(outcome(request_id, user=user, vector=QuestionVector("tiny", data)))
+    said = {"kind": "rating", "user_id": "bob", "rating": 1}
+    await store.add([FeedbackEvent(request_id=one, **said) for one in ("r1", "r2")])
+    with UserStates(turns_path(tmp_path, "tiny"), made, "tiny") as states:
+        assert states.get("bob").events == 2
+        assert forget_user(tmp_path, "ann").turns == 1
+        assert states.get("bob").events == 1
+        assert states.history("bob").embeddings.tolist() == [[2.0] * 4]
+        await store.add([FeedbackEvent(request_id="r2", **said | {"user_id": "cid"})])
+        assert states.get("cid").events == 1
+        assert forget_user(tmp_path, "bob").turns == 2
+        assert [states.get(user) for user in ("bob", "cid")] == [None, None]
+        assert states.in_memory == 0
+    await store.close()
+
+
+def made(history):
+    assert len(history)
+    return UserState(len(history), history.embeddings.sum(0))
 
 
 async def test_rows_of_one_user_leave_the_log_also_those_not_yet_in_parquet(tmp_path):

@@ -124,6 +124,27 @@ async def test_more_than_may_wait_are_logged_without_shadow_and_counted(
     )
 
 
+async def test_only_shadows_get_the_texts_of_earlier_turns_and_these_are_bounded(
+    routers, tmp_path, monkeypatch
+):
+    talk = [("user", COOKING), ("assistant", "ok"), ("user", ALGEBRA)]
+    body = {"messages": [{"role": role, "content": text} for role, text in talk]}
+    body["waypost"] = {"session_id": "s"}
+    monkeypatch.setattr(shadows, "MOST_SIZE", 2 * len(COOKING + ALGEBRA))
+    monkeypatch.setattr(shadows, "GATHER_S", 60)
+    monkeypatch.setattr(shadows, "CLOSE_S", 0.01)
+    changes = {"decision_log": str(tmp_path), "shadow": "second", "sessions": "on"}
+    async with running(Path(), routers=routers, **changes) as up:
+        for _ in range(3):
+            assert (await up.client.post("/v1/route", body)).status == 200
+        waiting = up.gateway._recording._shadows._waiting
+        assert (counts(up, "dropped"), len(waiting)) == (1, 2)
+        for one in waiting:
+            assert "session" not in one.outcome.query
+            assert one.query["session"]["earlier"][0]["query"] == COOKING
+    assert len(rows(tmp_path)) == 3
+
+
 def test_a_share_of_the_requests_is_drawn():
     some = ShadowArgs(routers=("second",), share=0.25)
     taken = sum(some.takes(f"{i:024x}") for i in range(4000))

@@ -107,10 +107,13 @@ class Recording:
 
     def keep(self, outcome: Outcome) -> None:
         """Keep what became of a request."""
+        asked = outcome.query
+        if "session" in asked:  # the texts of all earlier turns: only shadows read them
+            outcome.query = {name: asked[name] for name in asked if name != "session"}
         if self._store is not None and outcome.model is not None:
             self._store.remember(outcome)
         if self._shadows is not None:
-            self._shadows.add(outcome)
+            self._shadows.add(outcome, asked)
 
     async def take(self, raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Take the body of ``POST /v1/feedback``; return the answer's once events are on disk.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from waypost.contracts.errors import WaypostError
 from waypost.feedback import Outcome
@@ -23,7 +23,9 @@ BATCH = 256
 """Most requests of one call to the router."""
 
 MOST_WAITING = 4096
-"""Requests that wait for shadows; further ones are logged without them, and counted."""
+MOST_SIZE = 64 * 1024 * 1024
+"""Requests that wait for shadows, and the characters of their texts with those of earlier turns;
+further ones are logged without them, and counted."""
 
 CLOSE_S = 5.0
 """Longest wait for shadows when the gateway closes; what still waits is logged without them."""
@@ -47,11 +49,12 @@ class Shadows:
     def __init__(self, router: RouterClient, log: Callable[[Outcome], None], told: Told) -> None:
         self.settings: ShadowArgs | None = None
         self._router, self._log, self._told = router, log, told
-        self._waiting: list[tuple[Outcome, list[str]]] = []
+        self._waiting: list[_Waiting] = []
+        self._size = 0  # of what waits
         self._working: asyncio.Task[None] | None = None
 
-    def add(self, outcome: Outcome) -> None:
-        """Log an outcome: at once, or when the shadows have decided it.
+    def add(self, outcome: Outcome, query: Mapping[str, Any]) -> None:
+        """Log an outcome: at once, or when the shadows have decided its query.
 
         Requests that name their LLM were not routed, and shadows do not decide them. The arm of an
         experiment that decided does not decide again beside itself.
@@ -63,12 +66,13 @@ class Shadows:
             return
         acted = None if outcome.arm is None else outcome.arm.router
         asked = [name for name in settings.routers if name != acted]
-        if not asked or len(self._waiting) >= MOST_WAITING:
-            for name in asked:
-                self._told(name, "dropped")
-            self._log(outcome)
+        one = _Waiting(outcome, query, asked, _size(query))
+        full = len(self._waiting) >= MOST_WAITING or self._size + one.size > MOST_SIZE
+        if not asked or full:
+            self._drop(one)
             return
-        self._waiting.append((outcome, asked))
+        self._waiting.append(one)
+        self._size += one.size
         if self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
 
@@ -77,9 +81,10 @@ class Shadows:
         if (working := self._working) is not None:
             await asyncio.wait([working], timeout=CLOSE_S)
             working.cancel()
-        for outcome, asked in self._waiting:
-            self._drop(outcome, asked)
+        for one in self._waiting:
+            self._drop(one)
         self._waiting.clear()
+        self._size = 0
 
     async def _work(self) -> None:
         try:
@@ -88,33 +93,44 @@ class Shadows:
                 while batch := self._waiting[:BATCH]:
                     await self._decide(batch)
                     del self._waiting[: len(batch)]
+                    self._size -= sum(one.size for one in batch)
         finally:
             self._working = None
 
-    async def _decide(self, batch: list[tuple[Outcome, list[str]]]) -> None:
-        queries: list[tuple[dict[str, Any], str]] = [
-            (dict(outcome.query), name) for outcome, asked in batch for name in asked
-        ]
+    async def _decide(self, batch: list[_Waiting]) -> None:
+        queries = [(dict(one.query), name) for one in batch for name in one.asked]
         try:
             replies = iter(await self._router.decide_aside(queries))
         # whatever happens to shadows, the rows of the requests are written
         except Exception as error:  # noqa: BLE001
             told = str(error) if isinstance(error, WaypostError) else where_raised(error)
             logger.warning("shadow routers do not decide: %s", told)
-            for outcome, asked in batch:
-                self._drop(outcome, asked, "failed")
+            for one in batch:
+                self._drop(one, "failed")
             return
-        for outcome, asked in batch:
+        for one in batch:
             made = {}
-            for name in asked:
+            for name in one.asked:
                 decision = next(replies).get("decision")
                 self._told(name, "failed" if decision is None else "decided")
                 if decision is not None:
                     made[name] = decision
-            outcome.shadows = made
-            self._log(outcome)
+            one.outcome.shadows = made
+            self._log(one.outcome)
 
-    def _drop(self, outcome: Outcome, asked: list[str], why: str = "dropped") -> None:
-        for name in asked:
+    def _drop(self, one: _Waiting, why: str = "dropped") -> None:
+        for name in one.asked:
             self._told(name, why)
-        self._log(outcome)
+        self._log(one.outcome)
+
+
+class _Waiting(NamedTuple):
+    outcome: Outcome
+    query: Mapping[str, Any]
+    asked: list[str]
+    size: int
+
+
+def _size(query: Mapping[str, Any]) -> int:
+    earlier = query["session"]["earlier"] if "session" in query else ()
+    return len(query["query"]) + sum(len(turn["query"]) for turn in earlier)
