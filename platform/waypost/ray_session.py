@@ -137,8 +137,8 @@ def ray_session(
             cpus = max(_LEAST_CPUS, cpus, os.cpu_count() or 1)
             # a worker of a killed run may take another process for its raylet, by a reused id
             stack.enter_context(Watch())
-            options: dict[str, Any] = {"include_dashboard": dashboard, "runtime_env": _threads(threads)}
-            start_ray(num_cpus=cpus, **options, **_UNHEARD)
+            own: dict[str, Any] = {"num_cpus": cpus, "runtime_env": _threads(threads)}
+            start_ray(include_dashboard=dashboard, **own, **_UNHEARD)
         try:
             yield ray_compat.dashboard_url()
         finally:

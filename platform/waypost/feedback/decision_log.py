@@ -2,7 +2,8 @@
 
 A thread writes the rows that came in the last second to a spool file, and makes it a parquet file
 once it is old or large. A killed process loses the rows of its last second, and the requests that
-wait for shadow routers; the next process that starts makes parquet of the spool files that it left. Requests never wait for the log.
+wait for shadow routers; the next process that starts makes parquet of the spool files that it left.
+Requests never wait for the log.
 """
 
 from __future__ import annotations

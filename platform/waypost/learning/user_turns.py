@@ -322,10 +322,18 @@ class TurnFolder:
         for each in told:
             by_encoder.setdefault(each.encoder_id, []).append((each.user_id, each.turn))
         for encoder_id, turns in by_encoder.items():
-            if encoder_id not in self._open:
-                path = turns_path(self._folder, encoder_id)
-                self._open[encoder_id] = UserTurns(path, encoder_id)
-            self._open[encoder_id].add_all(turns)
+            self.of(encoder_id).add_all(turns)
+
+    def of(self, encoder_id: str) -> UserTurns:
+        """Return the turns whose questions an encoder embedded; the file is opened once.
+
+        Raises:
+            ConfigError: See `UserTurns`.
+        """
+        if encoder_id not in self._open:
+            path = turns_path(self._folder, encoder_id)
+            self._open[encoder_id] = UserTurns(path, encoder_id)
+        return self._open[encoder_id]
 
     def close(self) -> None:
         """Close the files."""

@@ -32,7 +32,7 @@ GATEWAY_CHECK_S = 0.25
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray's resource of its head node, 1 in all."""
 
-PINNED = 0.001
+PINNING = 0.001
 """Amount of a machine's resource that pins a replica to it; during an update there are two."""
 
 OWNER_CALLS = 1000
@@ -91,7 +91,7 @@ def _owner(serve: Any, plan: Plan) -> Any:
         health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=OWNER_STOP_S,
         # no CPU: many clusters give none of those of the head node
-        ray_actor_options={"num_cpus": 0, "resources": {place: PINNED}},
+        ray_actor_options={"num_cpus": 0, "resources": {place: PINNING}},
     )(OwnerNode)
     return deployment.bind(plan.feedback_dir, plan.log.model_dump(mode="json"))
 

@@ -18,7 +18,7 @@ from waypost.contracts.errors import ConfigError, StorageError
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.contracts.user_state import UserHistory
 from waypost.feedback import FolderWriter, Retention, Row, Taken
-from waypost.learning.user_turns import UserTurns, turns_path
+from waypost.learning.user_turns import TurnFolder
 from waypost.serve.backends.messages import Reply, failure_reply
 
 Ask = Callable[..., Awaitable[Any]]
@@ -82,15 +82,13 @@ class TurnsOwner:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open: dict[str, UserTurns] = {}
+        self._files = TurnFolder(folder)
         self._thread = ThreadPoolExecutor(1, "turns")
 
     async def close(self) -> None:
         """Close the files."""
         await asyncio.to_thread(self._thread.shutdown)
-        while self._open:
-            self._open.popitem()[1].close()
+        self._files.close()
 
     async def read_turns(self, encoder_id: str, users: Sequence[str], since: int | None) -> Reply:
         """Return what changed after a version, and the turns of users; see `UserTurns`.
@@ -106,10 +104,7 @@ class TurnsOwner:
             return failure_reply(error)
 
     def _read(self, encoder_id: str, users: Sequence[str], since: int | None) -> Reply:
-        if encoder_id not in self._open:
-            path = turns_path(self._folder, encoder_id)
-            self._open[encoder_id] = UserTurns(path, encoder_id)
-        turns = self._open[encoder_id]
+        turns = self._files.of(encoder_id)
         # before the histories: what changes in between is told at the next look
         version, changed, forgotten = turns.changes(since)
         found: Reply = {"version": version, "changed": changed, "forgotten": forgotten}
