@@ -76,10 +76,9 @@ async def test_long_texts_are_decided_in_a_thread(artifact, monkeypatch):
     assert seen == [True, False]
 
 
-async def test_on_the_loop_those_of_neighbouring_turns_are_decided_together(artifact, monkeypatch):
-    decider = Decider(plan(artifact, router={"placement": "inline", "threads": 0}))
-    await decider.start()
-    sizes = []
+def batch_sizes(decider, monkeypatch) -> list[int]:
+    """Return a list that gets the number of queries of each decision."""
+    sizes: list[int] = []
     decide = decider.routers.decide
 
     def watched(queries):
@@ -87,6 +86,13 @@ async def test_on_the_loop_those_of_neighbouring_turns_are_decided_together(arti
         return decide(queries)
 
     monkeypatch.setattr(decider.routers, "decide", watched)
+    return sizes
+
+
+async def test_on_the_loop_those_of_neighbouring_turns_are_decided_together(artifact, monkeypatch):
+    decider = Decider(plan(artifact, router={"placement": "inline", "threads": 0}))
+    await decider.start()
+    sizes = batch_sizes(decider, monkeypatch)
 
     async def asked(turns: int) -> None:
         for _ in range(turns):
@@ -105,14 +111,7 @@ async def test_on_the_loop_those_of_neighbouring_turns_are_decided_together(arti
 async def test_what_waits_for_a_thread_is_decided_together(artifact, monkeypatch):
     decider = Decider(plan(artifact, router={"placement": "inline", "threads": 1}))
     await decider.start()
-    sizes = []
-    decide = decider.routers.decide
-
-    def watched(queries):
-        sizes.append(len(queries))
-        return decide(queries)
-
-    monkeypatch.setattr(decider.routers, "decide", watched)
+    sizes = batch_sizes(decider, monkeypatch)
     await asyncio.gather(*(decider.decide({"query": f"q {i}"}, "knnrouter") for i in range(100)))
     await decider.close()
     assert sum(sizes) == 100
