@@ -30,13 +30,12 @@ from pydantic import DirectoryPath, Field
 
 from waypost.bench import harness
 from waypost.bench._processes import upstream
-from waypost.bench._targets import Scene, started
+from waypost.bench._targets import ARTIFACT, Scene, started
 from waypost.bench._upstream import PATH, chat
 from waypost.bench.harness import BenchError, Result, Table, Tell
 from waypost.config import resolve_path
 from waypost.serve.config import AUTO
 
-ARTIFACT = "serve_configs/starter/artifact"
 LLM_S = 0.2
 CALM_S = 5.0
 """Time without a bad answer after which a fault counts as healed."""

@@ -22,12 +22,10 @@ from typing import Any
 
 from pydantic import Field
 
-from waypost.bench import cpu
+from waypost.bench import _cpu
+from waypost.bench._cpu import Running, cpu_s
 from waypost.bench._http1 import Endpoint
-from waypost.bench._processes import upstream
-from waypost.bench._targets import ARTIFACT, Scene
 from waypost.bench._upstream import PATH, chat
-from waypost.bench.cpu import Running, cpu_s
 from waypost.bench.harness import (
     Aim,
     BenchError,
@@ -39,7 +37,6 @@ from waypost.bench.harness import (
     spread,
     with_range,
 )
-from waypost.config import resolve_path
 from waypost.contracts.feedback import FeedbackEvent
 from waypost.contracts.generation import Usage
 from waypost.contracts.records import Decision
@@ -58,7 +55,7 @@ _EACH_FLUSH = 100
 """Records of a flush: a replica that answers 500 requests a second."""
 
 
-class Options(cpu.Turns):
+class Options(_cpu.Turns):
     """Options of ``waypost bench feedback``."""
 
     events: int = Field(4_000, ge=100, description="Events of a measurement.")
@@ -89,19 +86,17 @@ def run(options: Options, tell: Tell) -> Result:
         for name in (STORE, LOG):
             records.setdefault(name, []).append(asyncio.run(record(name, options.events)))
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
-        port = stack.enter_context(upstream("--tokens", str(options.tokens)))
-        scene = Scene(port, options.artifact or resolve_path(ARTIFACT), folder)
+        scene = stack.enter_context(_cpu.scene_of(options))
         changes: dict[str, dict[str, Any]] = {
             NONE: {},
-            STORE: {STORE: str(folder / "f")},
-            LOG: {LOG: str(folder / "l")},
+            STORE: {STORE: str(scene.folder / "f")},
+            LOG: {LOG: str(scene.folder / "l")},
         }
         servers = {
-            name: stack.enter_context(cpu.alone(scene, changes={"log_queries": True, **given}))
+            name: stack.enter_context(_cpu.alone(scene, changes={"log_queries": True, **given}))
             for name, given in changes.items()
         }
-        cells, errors = cpu.in_turns(servers, port, options, tell)
+        cells, errors = _cpu.in_turns(servers, scene.upstream, options, tell)
         keys = count()
         for number in range(-1, options.rounds):  # the first is not counted
             for size in (1, MOST_EVENTS):
@@ -124,10 +119,11 @@ def run(options: Options, tell: Tell) -> Result:
         "events": events,
         "cells": cells,
         "errors": errors,
-        "added": added(cells),
+        "added": _cpu.added(cells, {STORE: NONE, LOG: NONE}, NONE),
         "record_us": {name: spread(values) for name, values in records.items()},
     }
-    return Result(tables(figures), _facts(options), aims(figures), figures)
+    shown, told = tables(figures), _facts(options)
+    return Result(shown, told, aims(figures), figures, _cpu.failed(errors))
 
 
 async def in_process(events: int, size: int) -> tuple[float, float]:
@@ -231,28 +227,6 @@ def _outcome(request_id: str) -> Outcome:
     )
 
 
-def added(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return what records add, as shares of the answer without them of the same round."""
-    by_cell = {(c["server"], c["stream"], c["concurrency"]): c["rounds_us"] for c in cells}
-    return {
-        name: {
-            _kind(stream, step): spread(
-                [
-                    one / plain - 1
-                    for one, plain in zip(values, by_cell[NONE, stream, step], strict=True)
-                ]
-            )
-            for (server, stream, step), values in by_cell.items()
-            if server == name
-        }
-        for name in (STORE, LOG)
-    }
-
-
-def _kind(stream: bool, step: int) -> str:
-    return f"{'streams' if stream else 'whole'}, {step} in flight"
-
-
 def tables(figures: Mapping[str, Any]) -> list[Table]:
     """Return the tables of the figures."""
     rates = [
@@ -261,24 +235,19 @@ def tables(figures: Mapping[str, Any]) -> list[Table]:
     ]
     more: Mapping[str, Any] = figures["added"]
     rows = [
-        (name, *map(_percent, more[name].values()), with_range(figures["record_us"][name]))
+        (name, *map(_cpu.share, more[name].values()), with_range(figures["record_us"][name]))
         for name in more
     ]
     heads = ("records", *more[STORE], "a record by itself, microseconds")
     return [
         Table("Events taken [range]", ("way", "each CPU second", "each second"), rates),
-        cpu.table(figures["cells"]),
+        _cpu.table(figures["cells"]),
         Table("Share that records add to the CPU of an answer [range]", heads, rows),
     ]
 
 
 def _rates(event: Mapping[str, Any]) -> tuple[Mapping[str, float], Mapping[str, float]]:
     return event["each_cpu_second"], event["each_second"]
-
-
-def _percent(share: Mapping[str, float]) -> str:
-    median, least, most = (f"{100 * share[key]:.1f}" for key in ("median", "least", "most"))
-    return f"{median} % [{least}, {most}]"
 
 
 def aims(figures: Mapping[str, Any]) -> list[Aim]:

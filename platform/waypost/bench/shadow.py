@@ -9,25 +9,20 @@ Example: waypost bench shadow --rounds 5
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from waypost.bench import cpu
-from waypost.bench._processes import upstream
-from waypost.bench._targets import ARTIFACT, Scene
-from waypost.bench.harness import Aim, Result, Table, Tell, at_most, spread
-from waypost.config import resolve_path
-from waypost.report.numbers import percent
+from waypost.bench import _cpu
+from waypost.bench.harness import Aim, Result, Table, Tell, at_most
 
 PLAIN, LOG, SHADOW = "no log", "decision log", "log and shadow"
+PAIRS = {LOG: PLAIN, SHADOW: LOG}
 MOST = 0.05
 """What a log, and a shadow, may add each."""
 
 
-class Options(cpu.Turns):
+class Options(_cpu.Turns):
     """Options of ``waypost bench shadow``."""
 
     concurrency: tuple[int, ...] = (64,)
@@ -47,11 +42,9 @@ def run(options: Options, tell: Tell) -> Result:
     Raises:
         BenchError: A gateway does not start, or the client fails.
     """
-    artifact = str(options.artifact or resolve_path(ARTIFACT))
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
-        port = stack.enter_context(upstream("--tokens", str(options.tokens)))
-        scene = Scene(port, Path(artifact), folder)
+        scene = stack.enter_context(_cpu.scene_of(options))
+        artifact, folder = str(scene.artifact), scene.folder
         routers = {"artifact": None, "routers": {"acting": artifact, "beside": artifact}}
         changes: dict[str, dict[str, Any]] = {
             PLAIN: routers,
@@ -59,31 +52,14 @@ def run(options: Options, tell: Tell) -> Result:
             SHADOW: routers | {"decision_log": str(folder / "both"), "shadow": "beside"},
         }
         servers = {
-            name: stack.enter_context(cpu.alone(scene, changes=one))
+            name: stack.enter_context(_cpu.alone(scene, changes=one))
             for name, one in changes.items()
         }
-        cells, errors = cpu.in_turns(servers, port, options, tell)
-    more = added(cells)
+        cells, errors = _cpu.in_turns(servers, scene.upstream, options, tell)
+    more = _cpu.added(cells, PAIRS, PLAIN)
     figures = {"cells": cells, "errors": errors, "added": more}
-    facts = (
-        f"Answers of {options.tokens} tokens; seed {options.seed}; {options.rounds} rounds of "
-        f"{options.seconds:g} s, in turns; medians of the rounds, ranges in brackets."
-    )
-    return Result([cpu.table(cells), table(more)], facts, aims(more), figures)
-
-
-def added(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return what log and shadow add, as shares of the plain answer of the same round."""
-    by_cell = {(c["server"], c["stream"], c["concurrency"]): c["rounds_us"] for c in cells}
-    kinds = list(dict.fromkeys((c["stream"], c["concurrency"]) for c in cells))
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, before in ((LOG, PLAIN), (SHADOW, LOG)):
-        for kind in kinds:
-            rounds = zip(*(by_cell[one, *kind] for one in (name, before, PLAIN)), strict=True)
-            shares = [(this - that) / plain for this, that, plain in rounds]
-            label = f"{'streams' if kind[0] else 'whole'}, {kind[1]} in flight"
-            found.setdefault(name, {})[label] = spread(shares)
-    return found
+    shown = [_cpu.table(cells), table(more)]
+    return Result(shown, _cpu.facts(options), aims(more), figures, _cpu.failed(errors))
 
 
 def table(more: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
@@ -91,11 +67,7 @@ def table(more: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     rows = [
         [
             {LOG: "the log adds", SHADOW: "the shadow adds"}[name],
-            *(
-                f"{percent(one['median'], sign=True)} [{percent(one['least'], sign=True)}, "
-                f"{percent(one['most'], sign=True)}]"
-                for one in kinds.values()
-            ),
+            *map(_cpu.share, kinds.values()),
         ]
         for name, kinds in more.items()
     ]

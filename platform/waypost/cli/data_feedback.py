@@ -124,7 +124,9 @@ def export_votes(source: Path, target: Path, as_json: bool) -> None:
 @click.argument("folder")
 @AS_JSON
 def forget(user: str, folder: str, as_json: bool) -> None:
-    """Delete texts and events of a user from FOLDER: a feedback_dir, decision_log, parquet files.
+    """Delete texts and events of a user from FOLDER: feedback_dir, decision_log, parquet files.
+
+    What lies in folders below FOLDER is deleted, too.
 
     FOLDER may be a URI. Repeat the command after an interruption.
     """

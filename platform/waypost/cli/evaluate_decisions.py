@@ -36,7 +36,7 @@ def evaluate_log(ctx: click.Context, decisions: Place, feedback: Place | None, o
         raise click.UsageError("--lambdas: expected one number with --decisions")
     settings = {
         "artifacts": given["routers"],
-        "lam": lambdas[0] if lambdas else None,
+        "lambda": lambdas[0] if lambdas else None,
         "seed": given["seed"],
         "allow_plugin_code": given["allow_plugin_code"],
     }
@@ -49,13 +49,15 @@ def evaluate_log(ctx: click.Context, decisions: Place, feedback: Place | None, o
 
 
 def _show(report: Mapping[str, Any], out: Place) -> None:
-    from waypost.report.off_policy import HEADS, policies
+    from waypost.report.off_policy import HEADS, left_out, policies
 
     echo_table(HEADS, policies(report), right=HEADS[1:])
     click.echo(
         f"{report['rows']:g} of {report['rows_of_the_log']:g} decisions, of {report['users']:g} "
-        "users; doubly robust estimates"
+        f"users{left_out(report)}; doubly robust estimates"
     )
+    for line in report["served_warnings"]:
+        click.echo(f"warning: as served: {line}", err=True)
     for name, one in report["policies"].items():
         for line in one["warnings"]:
             click.echo(f"warning: {name}: {line}", err=True)

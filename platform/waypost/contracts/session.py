@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from waypost.contracts.errors import SchemaError
@@ -35,12 +35,13 @@ class Turn:
         """Read a turn: a text, or a mapping with ``query`` and the other attributes by name.
 
         Raises:
-            SchemaError: it is neither.
+            SchemaError: it is neither, or has another key.
         """
         if isinstance(turn, str):
             return cls(turn)
         if not isinstance(turn, Mapping) or not isinstance(turn.get("query"), str):
             raise SchemaError("session: earlier: expected texts, or mappings with one under query")
+        _known(turn, ("query", "input_tokens", "cached_tokens"), "session: earlier")
         tokens = turn.get("input_tokens")
         tokens = None if tokens is None else _count(tokens, "input_tokens")
         return cls(turn["query"], tokens, _count(turn.get("cached_tokens", 0), "cached_tokens"))
@@ -77,6 +78,7 @@ class Session:
             return session
         if not isinstance(session, Mapping):
             raise SchemaError("session: expected a mapping with earlier, stay_bonus, last_model")
+        _known(session, tuple(field.name for field in fields(cls)), "session")
         earlier = session.get("earlier", ())
         if not isinstance(earlier, list | tuple) or len(earlier) > MOST_TURNS:
             raise SchemaError(f"session: earlier: expected a list of at most {MOST_TURNS} turns")
@@ -105,6 +107,11 @@ class Session:
             "last_model": self.last_model,
             "note": self.note,
         }
+
+
+def _known(data: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    if strange := [key for key in data if key not in names]:
+        raise SchemaError(f"{where}: {strange[0]}: unknown key; known: {', '.join(names)}")
 
 
 def _count(value: Any, name: str) -> int:

@@ -15,7 +15,7 @@ from waypost.contracts.errors import StorageError
 from waypost.feedback.database import DATABASE, existing_database
 from waypost.feedback.log_folder import FORGOTTEN, KEPT_S, forgotten_with, write_parquet
 from waypost.feedback.outcome import query_digest
-from waypost.learning.user_turns import forget_turns
+from waypost.learning.user_turns import forget_turns, turns_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
     out when it does.
 
     Args:
-        folder: ``feedback_dir``, ``decision_log``, or another folder with parquet files.
+        folder: ``feedback_dir``, ``decision_log``, a folder that has them below it, or another
+            one with parquet files.
         user_id: The user.
 
     Raises:
@@ -56,20 +57,29 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder; expected feedback_dir or decision_log")
     # a copy of a store has the parquet files of a log, not the spool files of its gateways
-    if (folder / ".spool").is_dir() or any(folder.glob("date=*")):
-        path = folder / FORGOTTEN
+    for log in _parents(folder, ".spool", "date=*"):
+        path = log / FORGOTTEN
         before = path.read_bytes() if path.is_file() else b""
         with replacing(path) as partial:
             partial.write_bytes(forgotten_with(before, query_digest(user_id), time.time()))
-    events = requests = rows = files = 0
-    if (folder / DATABASE).is_file():
-        events, requests, turns = _forget_events(folder, user_id)
-    else:
-        turns = forget_turns(folder, user_id)
+    stores = _parents(folder, DATABASE)
+    events = requests = turns = rows = files = 0
+    for store in stores:
+        found = _forget_events(store, user_id)
+        events, requests, turns = (
+            a + b for a, b in zip((events, requests, turns), found, strict=True)
+        )
+    for store in _parents(folder, turns_path(Path(), "*").name):
+        if store not in stores:  # turns without the store of their events
+            turns += forget_turns(store, user_id)
     for path in sorted(folder.rglob("*.parquet")):
-        if found := _forget_rows(path, user_id):
-            rows, files = rows + found, files + 1
+        if removed := _forget_rows(path, user_id):
+            rows, files = rows + removed, files + 1
     return Forgotten(events, requests, rows, files, turns)
+
+
+def _parents(folder: Path, *names: str) -> list[Path]:
+    return sorted({path.parent for name in names for path in folder.rglob(name)})
 
 
 def _forget_events(folder: Path, user_id: str) -> tuple[int, int, int]:

@@ -178,7 +178,7 @@ def evaluate_policy(
         "largest_weight": float(w.max() / total) if total else float("nan"),
         "without_support": float(np.where(logged.logging <= _TINY, policy, 0.0).sum(1).mean()),
     }
-    spread = float(np.std(drawn[:, 1] / drawn[:, 0]))
+    spread = max(float(np.std(drawn[:, 1] / drawn[:, 0])), _spread_of_mean(policy, logged))
     return Estimate(
         values={name: found[name] for name in ESTIMATORS},
         logged=found["logged"],
@@ -233,6 +233,18 @@ def _drawn(
     return terms.sum(axis=0), Bootstrap(count, draws, seed).means(by_cluster) * count
 
 
+def _spread_of_mean(policy: Floats, logged: Logged) -> float:
+    """Return the standard deviation of the mean weight where the logged propensities are right.
+
+    Draws of rows cannot tell it where no row, or one user alone, has a large weight.
+    """
+    known = logged.logging > _TINY
+    inside = np.where(known, policy, 0.0)
+    squares = np.divide(inside**2, logged.logging, out=np.zeros_like(inside), where=known)
+    variance = squares.sum(axis=1) - inside.sum(axis=1) ** 2
+    return float(np.sqrt(variance.clip(min=0.0).sum()) / len(logged))
+
+
 def _warnings(found: Mapping[str, float], explores: bool, spread: float) -> tuple[str, ...]:
     told = []
     lost = found["without_support"]
@@ -255,5 +267,6 @@ def _warnings(found: Mapping[str, float], explores: bool, spread: float) -> tupl
             "do not fit the decisions"
         )
     if found["clusters"] < FEW_CLUSTERS:
-        told.append(f"{found['clusters']:.0f} users are too few for an interval")
+        users = f"{found['clusters']:.0f} user{' is' if found['clusters'] == 1 else 's are'}"
+        told.append(f"{users} too few for an interval")
     return tuple(told)

@@ -46,7 +46,7 @@ def policies(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
             told(served["cost_usd"], "cost_usd"),
             told(served["utility"]),
             f"{report['rows']:g}",
-            "yes",
+            "no" if report["served_warnings"] else "yes",
         )
     ]
     for name, one in report["policies"].items():
@@ -84,10 +84,9 @@ _TITLES = {"quality": "Quality", "cost_usd": "Dollars per 1,000 queries", "utili
 
 
 def _facts(report: Mapping[str, Any]) -> list[str]:
-    left = ", ".join(f"{count:g} {why}" for why, count in report["left_out"].items())
     lines = [
         f"- {report['rows_of_the_log']:g} decisions, {report['rows']:g} of them compared, of "
-        f"{report['users']:g} users" + (f"; left out: {left}" if left else ""),
+        f"{report['users']:g} users{left_out(report)}",
         f"- LLMs: {', '.join(report['llms'])}",
         f"- utility: quality - {report['lambda']:g} x dollars / {_usd(report['cost_ref_usd'])} "
         "(mean dollars of the dearest LLM in the log)",
@@ -96,6 +95,12 @@ def _facts(report: Mapping[str, Any]) -> list[str]:
     if report.get("command"):
         lines.append(f"- `{report['command']}`")
     return lines
+
+
+def left_out(report: Mapping[str, Any]) -> str:
+    """Return how many decisions were left out and why, empty where none was."""
+    told = ", ".join(f"{count:g} {why}" for why, count in report["left_out"].items())
+    return f"; left out: {told}" if told else ""
 
 
 def _usd(value: float | None) -> str:
@@ -110,11 +115,9 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def _warnings(report: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"- **{name}**: {line}."
-        for name, one in report["policies"].items()
-        for line in one["warnings"]
-    ]
+    told = {"as served": report["served_warnings"]}
+    told |= {name: one["warnings"] for name, one in report["policies"].items()}
+    lines = [f"- **{name}**: {line}." for name, found in told.items() for line in found]
     return ["## What cannot be trusted", "", *lines] if lines else []
 
 

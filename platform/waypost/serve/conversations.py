@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from waypost.config import StrictModel
 from waypost.contracts.session import MOST_TURNS, STAY_BONUS
@@ -32,6 +32,16 @@ def _known(name: str) -> str:
 
 Known = Annotated[str, AfterValidator(_known)]
 """Name of a set of marks."""
+
+_NAME, _SPAN = "[name]", "[span]"  # brackets: faults leave out such parts of a path
+
+
+def _kind(value: Any) -> str:
+    return _SPAN if isinstance(value, Span | dict) else _NAME
+
+
+Marks = Annotated[Annotated[Known, Tag(_NAME)] | Annotated[Span, Tag(_SPAN)], Discriminator(_kind)]
+"""Name of a set of marks, or marks: what is wrong is told of the one that was meant."""
 
 
 class SessionArgs(StrictModel):
@@ -69,7 +79,7 @@ class ConversationArgs(StrictModel):
     """
 
     route_on: Literal["current_only", "full_context"] = "current_only"
-    route_clean: tuple[Known | Span, ...] = Field(default=(), max_length=64)
+    route_clean: tuple[Marks, ...] = Field(default=(), max_length=64)
     sessions: Sessions = None
 
     @property

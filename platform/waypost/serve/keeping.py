@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from waypost.config import StrictModel
 from waypost.serve.limits import Folder, Positive
+from waypost.storage import is_uri
 
 NODE, HEAD = "node", "head"
 
 Days = Annotated[float, Field(gt=0)]
+
+
+def _local(folder: str) -> str:
+    if is_uri(folder):
+        raise ValueError("expected a folder on a disk of the machine, found a URI")
+    return folder
 
 
 class KeepArgs(StrictModel):
@@ -30,12 +37,18 @@ class KeepArgs(StrictModel):
         log_queries: Store the text that was routed on in ``feedback_dir`` and ``decision_log``.
     """
 
-    feedback_dir: str | None = None
+    feedback_dir: Annotated[str, AfterValidator(_local)] | None = None
     feedback_days: Days = 7.0
     remember_decisions: Positive = 100_000
     store_place: str = Field(default=NODE, min_length=1)
     decision_log: Folder | None = None
     log_queries: bool = False
+
+    @model_validator(mode="after")
+    def _place_is_of_a_folder(self) -> KeepArgs:
+        if self.store_place != NODE and self.feedback_dir is None:
+            raise ValueError("store_place says where feedback_dir lies: set feedback_dir, too")
+        return self
 
     @property
     def owned(self) -> bool:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from waypost.bench import cpu
+from waypost.bench import _cpu, cpu
 from waypost.bench._processes import fetch, upstream
-from waypost.bench._targets import Scene
+from waypost.bench._targets import ARTIFACT, Scene
 from waypost.bench._upstream import PATH, TOKEN, chat
 from waypost.config import resolve_path
 
@@ -17,13 +17,13 @@ from waypost.config import resolve_path
 @pytest.mark.timeout(120)
 def test_the_gateway_alone_answers_through_the_router_and_uses_cpu(tmp_path):
     with upstream("--tokens", "3") as port:
-        scene = Scene(port, resolve_path(cpu.ARTIFACT), tmp_path)
-        with cpu.alone(scene) as server:
-            before = cpu.cpu_s(server.pid)
+        scene = Scene(port, resolve_path(ARTIFACT), tmp_path)
+        with _cpu.alone(scene) as server:
+            before = _cpu.cpu_s(server.pid)
             for _ in range(20):
                 asked = chat("auto", "How many lamps are there?", stream=False)
                 status, body = fetch(server.endpoint.port, "POST", PATH, asked)
-            spent = cpu.cpu_s(server.pid) - before
+            spent = _cpu.cpu_s(server.pid) - before
     assert status == 200
     answer = json.loads(body)
     assert answer["choices"][0]["message"]["content"] == TOKEN * 3
@@ -38,7 +38,7 @@ def test_a_row_for_each_server_and_a_column_for_each_kind():
         for stream in (False, True)
         for name in (cpu.HERE, cpu.FORWARDER)
     ]
-    table = cpu.table(cells)
+    table = _cpu.table(cells)
     assert list(table.heads) == ["server", "whole, 64 in flight", "streams, 64 in flight"]
     assert [row[0] for row in table.rows] == [cpu.HERE, cpu.FORWARDER]
     assert all("512" in cell for row in table.rows for cell in row[1:])

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from waypost.bench import cpu, feedback
+from waypost.bench import _cpu, feedback
 from waypost.bench._processes import upstream
 from waypost.bench._targets import ARTIFACT, Scene
 from waypost.config import resolve_path
@@ -30,7 +30,7 @@ def test_a_gateway_takes_each_event_once(tmp_path):
     keys = count()
     with upstream("--tokens", "3") as port:
         scene = Scene(port, resolve_path(ARTIFACT), tmp_path)
-        with cpu.alone(scene, changes={"feedback_dir": str(tmp_path / "f")}) as server:
+        with _cpu.alone(scene, changes={"feedback_dir": str(tmp_path / "f")}) as server:
             for size in (1, 100):
                 assert min(feedback.over_http(server, 300, size, keys)) > 0
     assert next(keys) == 600
@@ -44,7 +44,9 @@ def test_shares_are_of_the_answer_without_records_of_the_same_round():
         | {"cpu_us": feedback.spread(values)}
         for name, values in rounds.items()
     ]
-    found = feedback.added(cells)
+    found = _cpu.added(
+        cells, dict.fromkeys((feedback.STORE, feedback.LOG), feedback.NONE), feedback.NONE
+    )
     kind = "whole, 1 in flight"
     assert found[feedback.STORE][kind]["median"] == pytest.approx(0.055)
     assert found[feedback.LOG][kind]["least"] == pytest.approx(0.02)
@@ -58,6 +60,6 @@ def test_shares_are_of_the_answer_without_records_of_the_same_round():
     assert [aim.reached for aim in feedback.aims(figures)] == [True, False, False, True]
     _, _, shares = feedback.tables(figures)
     assert [row[:2] for row in shares.rows] == [
-        ("feedback_dir", "5.5 % [1.0, 10.0]"),
-        ("decision_log", "4.5 % [2.0, 7.0]"),
+        ("feedback_dir", "+5.5 % [+1.0 %, +10.0 %]"),
+        ("decision_log", "+4.5 % [+2.0 %, +7.0 %]"),
     ]

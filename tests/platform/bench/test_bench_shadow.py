@@ -2,7 +2,7 @@
 
 import pytest
 
-from waypost.bench import shadow
+from waypost.bench import _cpu, shadow
 
 
 def cell(server, rounds, stream=False):
@@ -15,7 +15,7 @@ def test_what_is_added_is_a_share_of_the_plain_answer_of_the_same_round():
         cell(shadow.LOG, [520.0, 1010.0, 510.0]),
         cell(shadow.SHADOW, [570.0, 1040.0, 560.0]),
     ]
-    found = shadow.added(cells)
+    found = _cpu.added(cells, shadow.PAIRS, shadow.PLAIN)
     log, beside = (found[name]["whole, 64 in flight"] for name in (shadow.LOG, shadow.SHADOW))
     assert (log["median"], log["least"], log["most"]) == pytest.approx((0.02, 0.01, 0.04))
     assert (beside["median"], beside["most"]) == pytest.approx((0.1, 0.1))

@@ -186,6 +186,7 @@ def test_an_earlier_turn_beyond_the_budget_does_not_refuse_the_request() -> None
         "s", {"earlier": "x"}, {"earlier": [1]}, {"earlier": [{"query": 1}]}, {"stay_bonus": 2},
         {"stay_bonus": True}, {"cached_tokens": -1}, {"last_model": 1}, {"note": None},
         {"earlier": ["x"] * 257}, {"earlier": [{"query": "x", "input_tokens": 0.5}]},
+        {"earlyer": []}, {"earlier": [{"query": "x", "tokens": 3}]},
     ],
 )  # fmt: skip
 def test_a_session_of_another_form_is_refused(wrong: Any) -> None:

@@ -82,6 +82,24 @@ def made(history):
     return UserState(len(history), history.embeddings.sum(0))
 
 
+async def test_the_folder_above_log_and_store_forgets_in_both(tmp_path):
+    store = FeedbackStore(tmp_path / "feedback", keep_queries=True, most=100, max_age_s=1e6)
+    log = DecisionLog(str(tmp_path / "decisions"), keep_queries=True)
+    for part in (store, log):
+        await part.start()
+    store.remember(outcome("r1", SECRET, "ann"))
+    log.add(outcome("r1", SECRET, "ann"))
+    event = FeedbackEvent(kind="rating", request_id="r1", rating=1, user_id="ann")
+    await store.add([event])
+    for part in (store, log):
+        await part.close()
+    found = forget_user(tmp_path, "ann")
+    assert (found.events, found.requests, found.rows) == (1, 2, 1)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in path.read_bytes() for path in files)
+    assert (tmp_path / "decisions" / FORGOTTEN).is_file()
+
+
 async def test_rows_of_one_user_leave_the_log_also_those_not_yet_in_parquet(tmp_path):
     first = DecisionLog(str(tmp_path), keep_queries=True)
     await first.start()

@@ -120,6 +120,18 @@ def test_what_cannot_be_trusted_is_told():
     assert "one row has 100% of all weight" in told
 
 
+def test_few_users_or_rare_weights_do_not_accuse_the_propensities():
+    draw = np.random.default_rng(0)
+    chosen = (draw.uniform(size=60) < 0.2).astype(int)
+    of_one = logged(chosen, np.tile([0.8, 0.2], (60, 1)), draw.uniform(size=60), np.zeros(60, int))
+    second = np.tile([0.0, 1.0], (60, 1))
+    assert "1 user is too few" in told_of(second, of_one)
+    # 60 rows in which a twentieth is drawn have no such row with a probability of .05
+    never = logged(np.zeros(60, int), np.tile([0.95, 0.05], (60, 1)), draw.uniform(size=60))
+    for rows in (of_one, never):
+        assert "propensities" not in told_of(second, rows)
+
+
 def test_a_row_is_predicted_by_models_that_saw_nothing_of_its_user():
     draw = np.random.default_rng(1)
     n = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -164,6 +165,52 @@ def test_without_feedback_dollars_are_compared_alone(log):
     assert found["policies"]["next"]["estimates"]["dr"]["cost_usd"]["value"] > 0
 
 
+def test_dollars_are_not_compared_where_one_llm_has_no_price(world, tmp_path):
+    _, single, _, data = world
+    single.policy = replace(single.policy, exploration=RATE, seed=4)
+    acted = [replace(one, lam=math.inf) for one in single.route_batch(data.queries)]
+    unpriced = acted[0].ranking[-1]
+    outcomes = [outcome(f"rated-{i}", data.queries[i], made) for i, made in enumerate(acted)]
+    outcomes = [
+        replace(one, cost_usd=None) if one.decision.model == unpriced else one for one in outcomes
+    ]
+    asyncio.run(write(tmp_path, outcomes, score_of(data), keep=False))
+    places = ["--decisions", tmp_path / "log", "--feedback", tmp_path / "feedback"]
+    done = evaluate(*places, "--out", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    assert f"the dollars of {unpriced} are unknown" in done.output
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    # rows of the LLM without a price are not left out: that would be a choice by the action
+    assert (found["rows"], found["left_out"], found["lambda"]) == (300, {}, 0.0)
+    assert found["served"]["cost_usd"]["value"] is None
+    assert found["served_warnings"] == []
+    alone = evaluate(*places[:2], "--out", tmp_path / "dollars")
+    assert alone.exit_code == 1
+    assert "prices of all LLMs" in alone.output
+
+
+def test_shares_that_changed_are_told(world, tmp_path):
+    _, single, _, data = world
+    acted = single.route_batch(data.queries[:60])
+    later = replace(ARMS, shares={"single": 0.9, "knn": 0.1})
+    outcomes = [
+        outcome(f"rated-{i}", data.queries[i], made, arm=ARMS if i < 30 else later)
+        for i, made in enumerate(acted)
+    ]
+    asyncio.run(write(tmp_path, outcomes, score_of(data), keep=False))
+    places = ["--decisions", tmp_path / "log", "--feedback", tmp_path / "feedback"]
+    done = evaluate(*places, "--out", tmp_path / "report")
+    assert "the shares of experiment trial changed in the log" in done.output
+
+
+def test_an_artifact_of_other_llms_is_told_those_of_the_log(log):
+    folder, *_ = log
+    places = ["--decisions", folder / "log", "--feedback", folder / "feedback"]
+    done = evaluate("serve_configs/starter/artifact", *places, "--out", folder / "other")
+    assert done.exit_code == 1
+    assert "the log has the LLMs cook, prover, tiny: expected an artifact" in done.output
+
+
 def test_arms_that_are_shadows_of_each_other_explore_for_both(world, tmp_path):
     _, single, knn, data = world
     single.policy = replace(single.policy, exploration=0.0)
@@ -203,7 +250,7 @@ def test_arms_that_are_shadows_of_each_other_explore_for_both(world, tmp_path):
     # and what could not be decided again is told
     refused = evaluate(world[0] / "knn", *places, "--out", tmp_path / "again")
     assert refused.exit_code == 1
-    assert "it needs texts (log_queries: true" in refused.output
+    assert "has no texts: set log_queries: true" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,19 @@ APP = ("applications", 0)
             changed(*APP, "args", "pool", 0, "config", to={"x": 1}),
             "applications.0.args: pool.0.config: x: unknown key",
         ),
+        (changed(*APP, "args", "store_place", to="head"), "set feedback_dir, too"),
+        (
+            changed(*APP, "args", "feedback_dir", to="s3://bucket/f"),
+            "applications.0.args: feedback_dir: expected a folder on a disk of the machine",
+        ),
+        (
+            changed(*APP, "args", "route_clean", to=[{"start": "<a>"}]),
+            "applications.0.args: route_clean.0.end: missing",
+        ),
+        (
+            changed(*APP, "args", "route_clean", to=["claude"]),
+            "applications.0.args: route_clean.0: no marks are known by that name; known: claude-",
+        ),
         (changed(*APP, "args", to=None), "applications.0.args: pool: missing"),
         (changed("applications", to=None), "applications: "),
         (changed("applications", to=[3]), "applications.0: "),

@@ -36,14 +36,15 @@ class DecisionsConfig(StrictModel):
 
     Attributes:
         artifacts: Artifacts that decide the logged questions again; needs their texts.
-        lam: Cost weight of utility; None is the one that most requests were decided with.
+        lam: Cost weight of utility (``lambda``); None is the finite one that most requests were
+            decided with.
         seed: Seed of bootstrap draws and of the folds of reward models.
         draws: Bootstrap draws.
         allow_plugin_code: Run plug-in code packed in artifacts.
     """
 
     artifacts: tuple[str, ...] = ()
-    lam: float | None = Field(default=None, ge=0)
+    lam: float | None = Field(default=None, ge=0, alias="lambda")
     seed: int = Field(default=0, ge=0)
     draws: int = Field(default=2000, ge=100)
     allow_plugin_code: bool = False
@@ -113,10 +114,7 @@ def compare(
     for name, kind, chosen in _targets(rows, routers):
         policy, known = rows.policy(chosen)
         if not len(known):
-            raise SchemaError(
-                f"{name}: can decide no logged request again; it needs texts (log_queries: true in "
-                "the Serve file) and LLMs of the log"
-            )
+            raise SchemaError(f"{name}: {_why_none(rows)}")
         found = evaluate_policy(
             policy, rows.logged.taken(known), model[known], draws=config.draws, seed=config.seed
         )
@@ -134,6 +132,7 @@ def compare(
         "explores": rows.logged.explores,
         "draws": config.draws,
         "served": _values(served.logged),
+        "served_warnings": list(served.warnings),
         "policies": policies,
         "experiments": _experiments(rows, config),
         "warnings": _of_the_log(rows),
@@ -191,6 +190,19 @@ def decide_again(router: TrainableRouter, rows: Sequence[Row]) -> list[str | Non
         for i, made in zip(part, _decided(router, queries), strict=True):
             found[i] = None if made is None else made.model
     return found
+
+
+def _why_none(rows: LoggedRows) -> str:
+    if all(row["query"] is None for row in rows.rows):
+        return (
+            "can decide no logged request again, for the log has no texts: set log_queries: true "
+            "in the Serve file"
+        )
+    known = sorted({name for row in rows.rows for name in row["ranking"]})
+    return (
+        f"can decide no logged request again; the log has the LLMs {', '.join(known)}: expected an "
+        "artifact that knows some of them, and budgets that one fits"
+    )
 
 
 def _query(row: Row, known: set[str]) -> Row:
@@ -273,6 +285,26 @@ def _of_the_log(rows: LoggedRows) -> list[str]:
             f"{len(rows.rows) / total:.0%} of the answers have feedback; where people rate answers "
             "for what they are like, the others may be better or worse"
         )
+    some = len(rows.unpriced) < len({row["decided_model"] for row in rows.rows})
+    if rows.unpriced and some:
+        told.append(
+            f"the dollars of {', '.join(rows.unpriced)} are unknown, so dollars are not compared: "
+            "set prices in the Serve file"
+        )
     if rows.lam and not math.isfinite(rows.cost_ref_usd):
-        told.append("no dollars are known, so utility is not")
+        told.append("no dollars are compared, so utility is not")
+    told += [
+        f"the shares of experiment {name} changed in the log: a difference of its arms may be one "
+        "of times; give new shares a new name, with the old one as salt"
+        for name in _with_new_shares(rows.rows)
+    ]
     return told
+
+
+def _with_new_shares(rows: Sequence[Row]) -> list[str]:
+    """Return the experiments in which the share of an arm changed."""
+    shares: dict[tuple[str, str], set[float]] = {}
+    for row in rows:
+        if row["experiment"]:
+            shares.setdefault((row["experiment"], row["arm"]), set()).add(row["arm_share"])
+    return sorted({name for (name, _), known in shares.items() if len(known) > 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -130,6 +131,9 @@ class LoggedRows:
         lam: Cost weight of utility.
         cost_ref_usd: Mean dollars of the dearest LLM, which lambda weighs as one point of quality.
         left_out: Why rows of the log are not here -> their number.
+        unpriced: LLMs that were chosen and of which no row has dollars. Dollars of the others are
+            unknown here then, too: rows that were kept because of the LLM they chose would say
+            nothing right of a policy.
     """
 
     rows: list[Row]
@@ -140,6 +144,7 @@ class LoggedRows:
     lam: float
     cost_ref_usd: float
     left_out: Mapping[str, int]
+    unpriced: tuple[str, ...]
 
     def policy(self, chosen: Sequence[str | None]) -> tuple[Floats, NDArray[np.intp]]:
         """Return the probabilities of a policy, and the rows in which it is known.
@@ -160,12 +165,13 @@ def read_logged(
     """Build the matrices of a log.
 
     Quality of a row is the mean score of the feedback about it; rows without are left out, unless
-    there is no feedback at all: then dollars alone are compared.
+    there is no feedback at all: then dollars alone are compared. So are rows without dollars,
+    unless an LLM has none at all.
 
     Args:
         table: Rows of `read_decisions`.
         rated: The feedback; None compares dollars alone.
-        lam: Cost weight of utility; None is the one that most rows were decided with.
+        lam: Cost weight of utility; None is the finite one that most rows were decided with.
         extra: Names of further LLMs.
 
     Raises:
@@ -175,10 +181,12 @@ def read_logged(
     for event in () if rated is None else rated.events:
         for request_id, score in scores_of(event):
             scores.setdefault(request_id, []).append(score)
-    costs_known = table["cost_usd"].null_count < len(table)
+    given = table.to_pylist()
+    unpriced = _unpriced(given)
+    costs_known = not unpriced and any(row["cost_usd"] is not None for row in given)
     kept: list[Row] = []
     left_out: dict[str, int] = {}
-    for row in table.to_pylist():
+    for row in given:
         why = _why_not(row, scores, rated is not None, costs_known)
         if why is None:
             kept.append(row)
@@ -187,13 +195,15 @@ def read_logged(
     if not kept:
         told = ", ".join(f"{count} {why}" for why, count in left_out.items())
         raise SchemaError(
-            f"decisions: none of the {len(table)} rows says what a choice earned ({told})"
+            f"decisions: none of the {len(table)} rows says what a choice earned ({told}); "
+            "expected routed requests with feedback (--feedback with the feedback_dir of the same "
+            "server), or without --feedback with prices of all LLMs that answered"
         )
     made = [list(made_in(row)) for row in kept]
     llms = tuple(sorted({n for row in made for one in row for n in one.ranking} | {*extra}))
     column = {name: j for j, name in enumerate(llms)}
     quality = np.array([fmean(scores.get(row["request_id"], [np.nan])) for row in kept])
-    dollars = np.array([_number(row["cost_usd"]) for row in kept])
+    dollars = np.array([row["cost_usd"] if costs_known else np.nan for row in kept], np.float64)
     actions = np.array([column[row["decided_model"]] for row in kept], np.intp)
     weight = _usual([row["lambda"] for row in kept]) if lam is None else lam
     cost_ref = _dearest(dollars, actions)
@@ -210,7 +220,14 @@ def read_logged(
         "cost_usd": _features(kept, made, column, lambda one: one.cost_usd),
     }
     logged = Logged(actions, logging, rewards, _clusters(kept))
-    return LoggedRows(kept, made, llms, logged, features, weight, cost_ref, left_out)
+    return LoggedRows(kept, made, llms, logged, features, weight, cost_ref, left_out, unpriced)
+
+
+def _unpriced(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the LLMs that were decided and answered, never with known dollars."""
+    answered = [row for row in rows if row["router"] != "pinned" and row["model_name"] is not None]
+    known = {row["decided_model"] for row in answered if row["cost_usd"] is not None}
+    return tuple(sorted({row["decided_model"] for row in answered} - known))
 
 
 def _why_not(row: Row, scores: Mapping[str, Any], rated: bool, costs_known: bool) -> str | None:
@@ -227,12 +244,8 @@ def _why_not(row: Row, scores: Mapping[str, Any], rated: bool, costs_known: bool
     return None if rated or costs_known else "without feedback and dollars"
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
 def _usual(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return max(set(known), key=lambda value: (known.count(value), -value)) if known else 0.0
 
 

@@ -1,0 +1,221 @@
+"""Servers measured in turns by the CPU time that an answer takes, and what one adds to another."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import DirectoryPath, Field
+
+from waypost.bench import _alone, _groups, harness
+from waypost.bench._client import Job, Slice, measure
+from waypost.bench._http1 import Endpoint
+from waypost.bench._processes import upstream
+from waypost.bench._targets import ARTIFACT, Scene, graph
+from waypost.bench.harness import BenchError, Table, Tell, spread, with_range
+from waypost.config import resolve_path
+from waypost.report.numbers import percent
+from waypost.serve.config import AUTO
+
+
+class Turns(harness.Options):
+    """Options of benches that measure servers in turns.
+
+    Attributes:
+        concurrency: Requests in flight.
+        settle_s: Seconds after a measurement for work that follows the answers.
+    """
+
+    artifact: DirectoryPath | None = Field(
+        None, description=f"Artifact of the router.  [default: {ARTIFACT}]"
+    )
+    rounds: int = Field(3, ge=1, description="Measurements of every cell.")
+    seconds: float = Field(2.0, gt=0, description="Seconds of a measurement.")
+    tokens: int = Field(64, ge=1, description="Tokens of every answer.")
+    seed: int = Field(0, ge=0, description="Seed of the prompts.")
+    concurrency: tuple[int, ...] = (1, 64)
+    settle_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server under measurement."""
+
+    endpoint: Endpoint
+    pid: int
+
+
+@contextmanager
+def scene_of(options: Turns) -> Iterator[Scene]:
+    """Run the upstream, with a temporary folder, during the block.
+
+    Raises:
+        BenchError: It does not start.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="waypost-bench-") as folder,
+        upstream("--tokens", str(options.tokens)) as port,
+    ):
+        yield Scene(port, options.artifact or resolve_path(ARTIFACT), Path(folder))
+
+
+def in_turns(
+    servers: Mapping[str, Running], there: int, options: Turns, tell: Tell
+) -> tuple[list[dict[str, Any]], int]:
+    """Measure servers in turns.
+
+    Args:
+        servers: Name -> server.
+        there: Port of the upstream.
+        options: How often, for how long.
+        tell: Progress callbacks.
+
+    Returns:
+        The cells, one for each server, kind and concurrency, and the number of errors.
+
+    Raises:
+        BenchError: The client fails.
+    """
+    cells: dict[tuple[str, bool, int], list[float]] = {}
+    errors = 0
+    kinds = [(stream, step) for stream in (False, True) for step in options.concurrency]
+    for number in range(-1, options.rounds):  # the first is not counted
+        for stream, step in kinds:
+            for name, server in servers.items():
+                tell(f"round {number + 1} of {options.rounds}: {name}")
+                part = Slice("saturation", step, stream, options.seconds)
+                job = Job(
+                    server.endpoint, Endpoint(there, "echo"), (part,), options.seed + number + 1
+                )
+                begin = cpu_s(server.pid)
+                (sample,) = measure(job)
+                time.sleep(options.settle_s)
+                spent = cpu_s(server.pid) - begin
+                errors += sample.errors
+                if number >= 0:
+                    # each worker's first request is not in the sample
+                    each = 1e6 * spent / (sample.answered + sample.errors + step)
+                    cells.setdefault((name, stream, step), []).append(each)
+    found = [
+        {"server": name, "stream": stream, "concurrency": step, "cpu_us": spread(values)}
+        | {"rounds_us": values}
+        for (name, stream, step), values in cells.items()
+    ]
+    return found, errors
+
+
+@contextmanager
+def alone(
+    scene: Scene, checkout: Path | None = None, changes: Mapping[str, Any] | None = None
+) -> Iterator[Running]:
+    """Run the gateway without Ray during the block; see `_alone`.
+
+    Args:
+        scene: Upstream and artifact.
+        checkout: Folder of another build; None is this one.
+        changes: Other arguments of the graph; None as a value takes one out.
+
+    Raises:
+        BenchError: It does not start.
+    """
+    plain = graph("inline", 0, scene, "direct")["applications"][0]["args"]
+    args = {k: v for k, v in {**plain, **(changes or {})}.items() if v is not None}
+    # as Ray sets it for replicas
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if checkout is not None:
+        roots = [str(checkout.resolve() / root) for root in ("platform", "routers")]
+        environment["PYTHONPATH"] = os.pathsep.join(roots)
+    process = _groups.begin(
+        [sys.executable, "-P", str(Path(_alone.__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(args))
+        process.stdin.close()
+        line = process.stdout.readline()
+        if not line.strip().isdecimal():
+            raise BenchError("the gateway did not start; its messages are above")
+        yield Running(Endpoint(int(line), AUTO), process.pid)
+    finally:
+        _groups.finish(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has used, all its threads together."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row for each server, and a column for each kind and concurrency."""
+    names = list(dict.fromkeys(cell["server"] for cell in cells))
+    kinds = list(dict.fromkeys((cell["stream"], cell["concurrency"]) for cell in cells))
+    by_cell = {(c["server"], c["stream"], c["concurrency"]): c["cpu_us"] for c in cells}
+    heads = [kind_of(*kind) for kind in kinds]
+    rows = [[name, *(with_range(by_cell[name, *kind]) for kind in kinds)] for name in names]
+    return Table("CPU of the process, microseconds an answer [range]", ("server", *heads), rows)
+
+
+def added(
+    cells: Sequence[Mapping[str, Any]], pairs: Mapping[str, str], plain: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what servers add to the CPU of an answer, as shares of the plain one in a round.
+
+    Args:
+        cells: See `in_turns`.
+        pairs: Server -> the server without what it adds.
+        plain: The server whose answers are the whole.
+
+    Returns:
+        Server -> kind -> `spread`.
+    """
+    by_cell = {(c["server"], c["stream"], c["concurrency"]): c["rounds_us"] for c in cells}
+    kinds = list(dict.fromkeys((c["stream"], c["concurrency"]) for c in cells))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, before in pairs.items():
+        for kind in kinds:
+            rounds = zip(*(by_cell[one, *kind] for one in (name, before, plain)), strict=True)
+            shares = [(this - that) / whole for this, that, whole in rounds]
+            found.setdefault(name, {})[kind_of(*kind)] = spread(shares)
+    return found
+
+
+def kind_of(stream: bool, concurrency: int) -> str:
+    """Return the head of a column."""
+    return f"{'streams' if stream else 'whole'}, {concurrency} in flight"
+
+
+def share(one: Mapping[str, float]) -> str:
+    """Return a `spread` of shares as text."""
+    median, least, most = (percent(one[key], sign=True) for key in ("median", "least", "most"))
+    return f"{median} [{least}, {most}]"
+
+
+def failed(errors: int) -> dict[str, str]:
+    """Return what `Result.failed` says of requests without a whole answer."""
+    return {"requests": f"{errors} had no whole answer"} if errors else {}
+
+
+def facts(options: Turns) -> str:
+    """Return what explains the tables."""
+    return (
+        f"Answers of {options.tokens} tokens; seed {options.seed}; medians of {options.rounds} "
+        f"rounds of {options.seconds:g} s, in turns, ranges in brackets."
+    )
