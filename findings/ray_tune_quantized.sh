@@ -8,8 +8,7 @@
 #            which is a multiple. HyperOptSearch rounds after it has drawn, and gives 0, which is below the
 #            bound. With tune.qlograndint(1, 64, 8) HyperOptSearch gives 0, too; OptunaSearch fails with a
 #            ValueError. quniform refuses bounds that are no multiples; the integers do not.
-# Here:      Waypost has search spaces of its own (waypost.tune.space), whose bounds are moved to
-#            multiples before a searcher sees them.
+# Here:      waypost.tune.config moves the bounds of a range to multiples before a searcher sees them.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
