@@ -5,8 +5,8 @@
 # Expected:  every run has the same examples "until you update Hypothesis, Python, or the test function"
 #            (documentation of derandomize).
 # Happens:   Hypothesis draws some values from the constants of all local modules that the process has
-#            imported, so the examples change if another test file of the run imports a module, and a test
-#            passes alone and fails in a run of all. Two runs of the same files have the same examples.
+#            imported. The examples change if another test file of the run imports a module, so a test
+#            can pass alone and fail in a run of all. Runs of the same files have the same examples.
 # Here:      a failure that `pytest FILE` does not show is sought with all files of its process; what
 #            must be tried in every run stands in @example (CONTRIBUTING.md, Tests).
 set -euo pipefail

@@ -162,7 +162,7 @@ def hyperopt_tree(space: SearchSpace) -> Tree:
     return Tree(whole, space, listed)
 
 
-def _range(hp: Any, name: str, one: Range) -> Any:
+def _range(hp: Any, name: str, one: Any) -> Any:
     low, high = one.extremes
     if one.type == "randint":
         return hp.randint(name, int(one.low), int(one.high))
