@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,13 +19,19 @@ from waypost.encoders import EncoderSpec
 from waypost.pipelines.train import TrainConfig, new_router
 from waypost.registry import router_class
 
+_NOISE = 1e-9
+"""Distance from a multiple, in steps of q, that is taken for a rounding error of floats."""
+
+_MOST_STEPS = 1_000_000
+"""Steps of q from 0 to a bound; with more, rounding errors of floats would come near `_NOISE`."""
+
 
 class Range(StrictModel):
     """Numbers between two bounds.
 
     Attributes:
-        type: ``uniform``; ``loguniform``, uniform in the logarithm; ``quniform``, uniform and
-            rounded to multiples of q; ``randint``, integers below ``high``.
+        type: ``uniform``; ``loguniform``, uniform in the logarithm; ``quniform``, the multiples
+            of q between the bounds; ``randint``, integers below ``high``.
         low: Lower bound; above 0 for loguniform.
         high: Upper bound.
         q: Step of quniform.
@@ -49,6 +56,12 @@ class Range(StrictModel):
         whole = self.low.is_integer() and self.high.is_integer()
         if self.type == "randint" and not whole:
             raise ValueError("low and high of randint must be whole numbers")
+        if self.q is not None:
+            if max(abs(self.low), abs(self.high)) / self.q > _MOST_STEPS:
+                raise ValueError(f"q ({self.q:g}) is too small: over {_MOST_STEPS:,} steps from 0")
+            low, high = self.extremes
+            if not low < high:
+                raise ValueError(f"fewer than two multiples of q ({self.q:g}) from low to high")
         return self
 
     @property
@@ -56,7 +69,28 @@ class Range(StrictModel):
         """Lowest and highest value that can be drawn."""
         if self.type == "randint":
             return int(self.low), int(self.high) - 1
-        return self.low, self.high
+        if self.q is None:
+            return self.low, self.high
+        # Searchers disagree on bounds that are no multiples (findings/ray_tune_quantized.sh)
+        return self._multiple(self.low, math.ceil), self._multiple(self.high, math.floor)
+
+    def fit(self, value: float) -> float | int:
+        """Return the value that can be drawn nearest to a number."""
+        low, high = self.extremes
+        if self.type == "randint":
+            value = round(value)
+        elif self.q is not None:
+            value = round(value / self.q) * self.q
+        return min(max(value, low), high)
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value can be drawn; multiples of q may be a rounding error away."""
+        low, high = self.extremes
+        return low <= value <= high and abs(value - self.fit(value)) <= _NOISE * (self.q or 0)
+
+    def _multiple(self, bound: float, inwards: Callable[[float], int]) -> float:
+        steps = bound / (self.q or 1)
+        return bound if abs(steps - round(steps)) <= _NOISE else inwards(steps) * (self.q or 1)
 
 
 class Values(StrictModel):

@@ -93,8 +93,7 @@ def _near(dimension: Dimension, value: Any, draw: np.random.Generator) -> Any:
             value = low * (high / low) ** draw.random()
     else:
         value *= float(draw.choice((0.8, 1.2)))
-    value = min(max(value, low), high)
-    return round(value) if dimension.type == "randint" else value
+    return dimension.fit(value)
 
 
 _ENVIRONMENT = {

@@ -91,15 +91,12 @@ class RandomSearch:
 def _drawn(dimension: Dimension, draw: np.random.Generator) -> Any:
     if not isinstance(dimension, Range):
         return dimension.values[int(draw.integers(len(dimension.values)))]
-    low, high = dimension.low, dimension.high
+    low, high = dimension.extremes
     if dimension.type == "randint":
-        return int(draw.integers(int(low), int(high)))
+        return int(draw.integers(int(low), int(high), endpoint=True))
     if dimension.type == "loguniform":
         return float(np.exp(draw.uniform(np.log(low), np.log(high))))
-    value = float(draw.uniform(low, high))
-    if dimension.q is None:
-        return value
-    return float(np.clip(round(value / dimension.q) * dimension.q, low, high))
+    return dimension.fit(float(draw.uniform(low, high)))
 
 
 class OptunaSearch:

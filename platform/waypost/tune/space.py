@@ -94,10 +94,8 @@ def _inside(dimension: Dimension, value: Any) -> Any:
     if isinstance(dimension, Values):
         if any(same(value, one) for one in dimension.values):
             return value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = dimension.extremes
-        if low <= value <= high:
-            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool) and dimension.holds(value):
+        return value
     raise ValueError
 
 
@@ -129,7 +127,7 @@ class Tree:
                 return self.listed[name][int(found)]
             if not isinstance(dimension, Range) or dimension.type == "randint":
                 return int(found)
-            return float(np.clip(found, dimension.low, dimension.high))
+            return float(dimension.fit(found))
 
         return self.space.build(value)
 
@@ -165,13 +163,14 @@ def hyperopt_tree(space: SearchSpace) -> Tree:
 
 
 def _range(hp: Any, name: str, one: Any) -> Any:
+    low, high = one.extremes
     if one.type == "randint":
         return hp.randint(name, int(one.low), int(one.high))
     if one.type == "loguniform":
-        return hp.loguniform(name, np.log(one.low), np.log(one.high))
+        return hp.loguniform(name, np.log(low), np.log(high))
     if one.q is not None:
-        return hp.quniform(name, one.low, one.high, one.q)
-    return hp.uniform(name, one.low, one.high)
+        return hp.quniform(name, low, high, one.q)
+    return hp.uniform(name, low, high)
 
 
 class _Switch:

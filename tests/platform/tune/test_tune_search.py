@@ -105,6 +105,14 @@ def test_proposals_lie_inside_and_are_repeated_by_the_seed(searcher):
         assert sum(s["depth"] == 2 for s in asked[0][-20:]) > 9  # of 20; a third by chance
 
 
+@pytest.mark.parametrize("searcher", ["random", "optuna", "hyperopt"])
+def test_every_searcher_draws_the_multiples_of_q_between_the_bounds(searcher):
+    made = config({"step": {**SPACE["step"], "when": {}}}, searcher=searcher)
+    one = make_searcher(made, space_of(made))
+    one.tell({"step": 0.6}, 0.5)  # from elsewhere, and no multiple
+    assert {one.ask()["step"] for _ in range(30)} == {0.25, 0.5, 0.75, 1}
+
+
 def test_conditions_on_a_parameter_that_is_not_searched_or_has_one_itself():
     space = {
         "a": {"type": "choice", "values": [1, 2], "when": {"weights": "softmax"}},

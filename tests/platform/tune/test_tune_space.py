@@ -27,12 +27,13 @@ def test_every_type_of_dimension():
         {
             "a": {"type": "uniform", "low": 0, "high": 1},
             "b": {"type": "loguniform", "low": 0.1, "high": 1},
-            "c": {"type": "quniform", "low": 0, "high": 1, "q": 0.25},
+            "c": {"type": "quniform", "low": 0.1, "high": 0.9, "q": 0.25},
             "d": {"type": "randint", "low": 1, "high": 10},
             "e": {"type": "choice", "values": [None, 1, "x", True]},
             "f": {"type": "grid", "values": [1, 2], "when": {"e": ["x", 1]}},
         }
     ).space
+    assert found["c"].extremes == (0.25, 0.75)  # the outermost multiples of q
     assert found["d"].extremes == (1, 9)  # without the upper bound
     assert found["e"].extremes == (None, 1, "x", True)
     assert found["f"].when == {"e": ["x", 1]}
@@ -45,6 +46,8 @@ def test_every_type_of_dimension():
         ({"type": "loguniform", "low": 0, "high": 1}, "above 0"),
         ({"type": "quniform", "low": 0, "high": 1}, "quniform needs q"),
         ({"type": "uniform", "low": 0, "high": 1, "q": 0.1}, "quniform needs q"),
+        ({"type": "quniform", "low": 0.6, "high": 1.1, "q": 0.5}, "fewer than two multiples"),
+        ({"type": "quniform", "low": 0, "high": 1e300, "q": 1e-300}, "over 1,000,000 steps from 0"),
         ({"type": "randint", "low": 0.5, "high": 3}, "whole numbers"),
         ({"type": "choice", "values": []}, "expected at least one"),
         ({"type": "choice", "low": 1}, "unknown key"),
