@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import selectors
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,9 @@ WITHIN_S = 10.0
 _POLL_S = 0.1
 _MARKS = 2**18
 _LINE = "Max msgqueue size"
+_OVER = b"\n"
+"""Line that says that the block is over. The end of the input alone may not come: processes that
+were forked in the block hold it open."""
 
 
 class Watch:
@@ -66,7 +70,7 @@ class Watch:
         # started with the mark of this block, so that no outer one ends it before it has done
         # its work; it takes the mark off
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(self.mark)],
+            [sys.executable, "-P", "-m", __name__, str(self.mark), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -99,6 +103,7 @@ class Watch:
             return
         self.mark_no_more()
         assert self._process.stdin is not None
+        self._process.stdin.write(_OVER)
         self._process.stdin.close()
         self._process.wait()  # at most GRACE_S + WITHIN_S
 
@@ -150,16 +155,39 @@ def end(mark: int, grace_s: float = GRACE_S, within_s: float = WITHIN_S) -> list
     return left
 
 
+def _folders_named(program: int) -> list[bytes]:
+    """Return the lines of standard input up to the end of the block, or of the program."""
+    said = b""
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        try:
+            waiting.register(os.pidfd_open(program), selectors.EVENT_READ)
+        except ProcessLookupError:
+            return []
+        over = False
+        while not over:
+            ready = {key.fd for key, _ in waiting.select()}
+            if sys.stdin.fileno() in ready:
+                part = os.read(sys.stdin.fileno(), 65_536)
+                said += part
+                over = not part
+            else:
+                over = True  # the program has ended, and all that it wrote is read
+            over = over or said == _OVER or said.endswith(b"\n" + _OVER)
+    return [line for line in said.splitlines() if line]
+
+
 def main() -> None:
-    """Wait for the end of standard input, `end` the mark of the command line, remove the folders
-    that standard input named.
+    """Wait for the end of the block, `end` the mark of the command line, remove the folders that
+    standard input named.
     """
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (hard, hard))
-    folders = sys.stdin.buffer.read().splitlines()
-    end(int(sys.argv[1]))
+    mark, program = map(int, sys.argv[1:])
+    folders = _folders_named(program)
+    end(mark)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from waypost.survivors import Watch, end, marked
 
 
@@ -87,6 +89,32 @@ def test_where_blocks_nest_each_ends_its_own():
         launcher.kill()
         until(lambda: not list(marked(outer)))
         until(lambda: not list(marked(inner)))
+
+
+FORKED = """
+import os, sys, time
+from waypost.survivors import Watch
+with Watch() as watch:
+    if os.fork() == 0:  # as vLLM's worker: it holds open what the launcher holds
+        time.sleep(600)
+    print(watch.mark, flush=True)
+    sys.stdin.read()
+print("over", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kill", [True, False], ids=["killed", "ends"])
+def test_what_was_forked_in_the_block_ends(kill):
+    command = [sys.executable, "-P", "-c", FORKED]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as launcher:
+        mark = int(launcher.stdout.readline())
+        until(lambda: len(list(marked(mark))) == 2)
+        if kill:
+            launcher.kill()
+        launcher.stdin.close()
+        until(lambda: not list(marked(mark)))
+        assert launcher.stdout.read() == ("" if kill else "over\n")
 
 
 def test_what_starts_after_the_marking_lives_on():
