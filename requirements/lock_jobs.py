@@ -1,8 +1,8 @@
 """Print what jobs need of a lock in requirements.
 
 main: the base and the extras data, train and tune. router-r1: what trains Router-R1 with the
-sampler of transformers, without vLLM. Ray itself is left out: a cluster brings its own, of the same
-version. Run where the lock is installed:
+sampler of transformers, without vLLM and what its engine needs. Ray itself is left out: a cluster
+brings its own, of the same version. Run where the lock is installed:
 
     .venv/bin/python -P requirements/lock_jobs.py main > requirements/jobs.txt
     .venv-router-r1/bin/python -P requirements/lock_jobs.py router-r1 > requirements/rl_jobs.txt
@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"main": ("data", "train", "tune"), "router-r1": ("router-r1",)}
-LEFT_OUT: dict[str, set[str]] = {"main": set(), "router-r1": {"vllm"}}
+LEFT_OUT: dict[str, set[str]] = {"main": set(), "router-r1": {"vllm", "llguidance"}}
 OF_THE_CLUSTER = {"ray"}
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ResponseFormat = Literal["refuse", "enforce"]
 
 _FORMAT = "response_format"
-_FORM: JsonCompileOptions = {
+ONE_LINE: JsonCompileOptions = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
@@ -109,6 +109,13 @@ class Guide:
                 f"{name}: its tokenizer cannot be constrained ({error}); set {_FORMAT}: refuse"
             ) from None
         self._width = width
+        self._end_ids = sorted(end_ids)
+
+    def all_but_ends(self) -> NDArray[np.bool_]:
+        """Return a mask, (width,), that forbids every token that does not end an answer."""
+        forbidden = np.ones(self._width, np.bool_)
+        forbidden[self._end_ids] = False
+        return forbidden
 
     def follow(self, schema: Any) -> Guided:
         """Return what keeps one answer to a schema. Takes milliseconds, for large ones seconds.
@@ -119,7 +126,7 @@ class Guide:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(
-            self._tokenizer, LLMatcher.grammar_from_json_schema(schema, overrides=_FORM)
+            self._tokenizer, LLMatcher.grammar_from_json_schema(schema, overrides=ONE_LINE)
         )
         if fault := matcher.get_error():
             # only the first line: further ones repeat the client's patterns
@@ -155,6 +162,6 @@ class Guided:
         forbidden[: len(allowed)] = allowed == 0
         return forbidden
 
-    def take(self, token: int) -> None:
-        """Go on behind a token."""
-        self._matcher.consume_token(token)
+    def take(self, *tokens: int) -> bool:
+        """Go on behind tokens; return whether the answer still follows its schema."""
+        return bool(self._matcher.consume_tokens(list(tokens)))

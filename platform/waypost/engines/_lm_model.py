@@ -20,7 +20,6 @@ from torch import Tensor
 from waypost.contracts.errors import WeightsError
 from waypost.engines._lm_cache import RowCache
 from waypost.engines._lm_grouped import packed_queries
-from waypost.engines._lm_guided import Guide
 from waypost.engines._lm_prompt import ModelText
 
 logger = logging.getLogger(__name__)
@@ -73,15 +72,10 @@ class LanguageModel(ModelText):
             raise WeightsError(f"{name}: {path} does not load on {device}: {error}") from error
         return cls(model, tokenizer, name)
 
-    def guide(self) -> Guide:
-        """Return what keeps answers to a format. Takes half a second.
-
-        Raises:
-            MissingExtraError: llguidance is not installed.
-            WeightsError: the tokenizer is of a kind that cannot be constrained.
-        """
-        width = self._model.get_output_embeddings().weight.shape[0]
-        return Guide(self._text.to_str(), int(width), self.end_ids, self.name)
+    @property
+    def width(self) -> int:
+        """Logits of a token; some models have more than tokens."""
+        return int(self._model.get_output_embeddings().weight.shape[0])
 
     def next_logits(
         self, ids: Sequence[Sequence[int]], cache: RowCache, rows: Sequence[int] | None = None

@@ -15,6 +15,7 @@ from jinja2.exceptions import TemplateError
 
 from waypost.contracts.errors import EngineRequestError, WeightsError
 from waypost.contracts.generation import GenerateRequest
+from waypost.engines._lm_guided import Guide
 from waypost.engines.calls import content_text
 
 _ROLES = {"developer": "system"}
@@ -76,6 +77,20 @@ class ModelText:
             raise WeightsError(
                 f"{name}: {path} is not a model to generate with: {error}"
             ) from error
+
+    @property
+    def width(self) -> int:
+        """Logits of a token."""
+        return max(int(self._config.vocab_size), int(self._text.get_vocab_size()))
+
+    def guide(self) -> Guide:
+        """Return what keeps answers to a format. Takes half a second.
+
+        Raises:
+            MissingExtraError: llguidance is not installed.
+            WeightsError: the tokenizer is of a kind that cannot be constrained.
+        """
+        return Guide(self._text.to_str(), self.width, self.end_ids, self.name)
 
     def tokens(self, request: GenerateRequest) -> list[int]:
         """Return the tokens of a request: messages through the chat template, a prompt as it is.

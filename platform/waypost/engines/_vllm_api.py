@@ -13,16 +13,18 @@ import traceback
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from waypost.config import PATIENT_THREADS, set_default_environment
 from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, WeightsError
 from waypost.engines._lm_engine import LocalConfig, Wanted
+from waypost.engines._lm_guided import ONE_LINE
 
 if TYPE_CHECKING:
     from waypost.engines._lm_prompt import ModelText
+    from waypost.engines._vllm_guided import Formats
 
 _OURS = {
     "model": "model",
@@ -55,10 +57,6 @@ class Config(LocalConfig):
     enforce_eager: bool | None = None
     """True compiles and captures nothing, which starts faster. None is True on a CPU only."""
 
-    response_format: Literal["refuse"] = "refuse"
-    """Formats of answers are refused: versions of vLLM enforce them differently. Serve the model
-    by vLLM's own server and use the engine ``openai``, or use the engine ``transformers``."""
-
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's AsyncEngineArgs, as the installed version names them."""
 
@@ -77,11 +75,13 @@ def prepare(config: Config) -> None:
     What the user has set stays.
 
     Raises:
-        MissingExtraError: vLLM is not installed.
+        MissingExtraError: vLLM is not installed, or what keeps answers to a format is not.
     """
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         raise MissingExtraError("vllm", "router-r1")
+    if config.response_format == "enforce" and importlib.util.find_spec("llguidance") is None:
+        raise MissingExtraError("llguidance", "router-r1")
     variables = {
         **PATIENT_THREADS,
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
@@ -145,17 +145,42 @@ def _arguments(config: Config, path: Path, text: ModelText) -> dict[str, Any]:
     }
     if not on_cpu():
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if config.response_format == "enforce" and _own_formats() is not None:
+        from vllm.config import StructuredOutputsConfig
+
+        # by the library that checks the schema here
+        arguments["structured_outputs_config"] = StructuredOutputsConfig(backend="guidance")
     return arguments | config.engine_args
 
 
-def sampling(wanted: Wanted, end_ids: Collection[int]) -> Any:
+def _own_formats() -> Any:
+    """Return the class by which vLLM is told a format; None in 0.6.3 (`_vllm_guided`)."""
+    try:
+        from vllm.sampling_params import StructuredOutputsParams
+    except ImportError:
+        return None
+    return StructuredOutputsParams
+
+
+def sampling(wanted: Wanted, end_ids: Collection[int], formats: Formats | None) -> Any:
     """Return SamplingParams. Text and stop strings are ours to make: the tokens are enough.
+
+    Args:
+        wanted: Parameters of the answer.
+        end_ids: Tokens that end it.
+        formats: What keeps it to a schema; may be None where it has none.
 
     Raises:
         Exception: a value is out of the range that vLLM takes.
     """
     from vllm import SamplingParams
 
+    form: dict[str, Any] = {}
+    if wanted.schema is not None and formats is not None:
+        if (own := _own_formats()) is not None:
+            form["structured_outputs"] = own(json=wanted.schema | {"x-guidance": ONE_LINE})
+        else:
+            form["logits_processors"] = [formats.constraint(wanted.schema)]
     return SamplingParams(
         temperature=wanted.temperature,
         top_p=wanted.top_p,
@@ -163,7 +188,17 @@ def sampling(wanted: Wanted, end_ids: Collection[int]) -> Any:
         max_tokens=wanted.max_tokens,
         stop_token_ids=sorted(end_ids),
         detokenize=False,
+        **form,
     )
+
+
+def refuses(error: BaseException) -> bool:
+    """Say whether vLLM refuses a request for what it asks; 0.6.3 has no such error."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ModuleNotFoundError:
+        return False
+    return isinstance(error, VLLMClientError)
 
 
 def shut_down(engine: Any) -> None:

@@ -14,19 +14,40 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
 
-from waypost.contracts.errors import ContextLengthError, EngineError, EngineServerError
+from waypost.contracts.errors import (
+    ContextLengthError,
+    EngineError,
+    EngineRequestError,
+    EngineServerError,
+)
 from waypost.engines import _vllm_api as api
 from waypost.engines._lm_batch import LiveSequence, down, full, stand_back
+from waypost.engines._lm_guided import Guided
 from waypost.engines._lm_prompt import ModelText
 from waypost.survivors import Watch
 
 logger = logging.getLogger(__name__)
 
-Sequence = LiveSequence[Any]
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the tokens of one answer are chosen.
+
+    Attributes:
+        params: vLLM's SamplingParams.
+        guided: Sees whether they follow the answer's format; None where it has none.
+    """
+
+    params: Any
+    guided: Guided | None = None
+
+
+Sequence = LiveSequence[Choice]
 
 TELLING_S = 3.0
 """Seconds in which vLLM tells its requests of a process that died. Where the process was killed
@@ -223,7 +244,7 @@ class VllmBatch:
         prompt = {"prompt_token_ids": sequence.prompt}
         seen, ended = 0, False
         try:
-            outputs = self._engine.generate(prompt, sequence.sampling, number)
+            outputs = self._engine.generate(prompt, sequence.sampling.params, number)
             async with aclosing(outputs):
                 async for output in outputs:
                     ended = output.finished
@@ -239,9 +260,19 @@ class VllmBatch:
         self._end(sequence, seen)
 
     def _accept(self, sequence: Sequence, tokens: Any) -> None:
-        for token in tokens:
+        guided = sequence.sampling.guided
+        for token in map(int, tokens):
             self.output_tokens += 1
-            sequence.accept(int(token), self.model.end_ids)
+            if guided is not None and not guided.take(token):
+                sequence.fail(
+                    EngineServerError(
+                        f"{self.model.name}: the answer does not follow its response_format"
+                    )
+                )
+                break
+            sequence.accept(token, self.model.end_ids)
+            if guided is not None and guided.complete and not sequence.finished:
+                sequence.end("stop")  # only an end token could follow
             if sequence.finished:
                 break
         self._flush_soon()
@@ -269,12 +300,20 @@ class VllmBatch:
         self._flush()
 
     def _log(self, error: BaseException) -> None:
+        if api.refuses(error):
+            return
         if self._errored:
             logger.error("%s: vLLM died: %s", self.model.name, type(error).__name__)
         else:
             logger.error("%s: vLLM failed on a request", self.model.name, exc_info=error)
 
     def _failure(self, error: BaseException) -> EngineError:
+        if api.refuses(error):
+            # only the first line: further ones may repeat what the client sent
+            told = (
+                f"{self.model.name}: vLLM refuses the request: {str(error).partition(chr(10))[0]}"
+            )
+            return EngineRequestError(told, retryable=True, status=400)
         if self._errored:
             return self._down()
         return EngineServerError(f"{self.model.name}: vLLM failed ({type(error).__name__})")

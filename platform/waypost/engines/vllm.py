@@ -7,7 +7,7 @@ of Router-R1 and today's release both serve. Importing this module imports neith
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from waypost.config import StrictModel
 from waypost.contracts.errors import EngineRequestError
@@ -15,7 +15,8 @@ from waypost.engines._lm_engine import LocalEngine, Wanted
 from waypost.engines._vllm_api import Config
 
 if TYPE_CHECKING:
-    from waypost.engines._vllm_batch import VllmBatch
+    from waypost.engines._vllm_batch import Choice, VllmBatch
+    from waypost.engines._vllm_guided import Formats
 
 _HEALTH_S = 10.0
 
@@ -34,6 +35,7 @@ class VllmEngine(LocalEngine):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.config = config
+        self._formats: Formats | None = None
 
     def _begin(self) -> VllmBatch:
         from waypost.engines import _vllm_api as api
@@ -42,22 +44,30 @@ class VllmEngine(LocalEngine):
         from waypost import weights
         from waypost.engines._lm_prompt import ModelText
         from waypost.engines._vllm_batch import VllmBatch
+        from waypost.engines._vllm_guided import Formats
 
         config = self.config
         path = weights.resolve(config.model)
         # read first: a folder that is no model is told apart in a second and not in a minute
         text = ModelText.of_folder(path, config.model)
         most = config.max_batch_size + config.max_waiting
+        if config.response_format == "enforce":
+            # before vLLM starts: a process that it forks has it then, too
+            self._formats = Formats(path, config.model)
         batch = VllmBatch(text, most, config.nice, self._flush)
         batch.start(lambda: api.load(config, path, text))
         return batch
 
-    def _sampling(self, wanted: Wanted) -> Any:
+    def _sampling(self, wanted: Wanted) -> Choice:
         from waypost.engines import _vllm_api as api
+        from waypost.engines._vllm_batch import Choice
 
+        guided = None
+        if wanted.schema is not None and self._formats is not None:
+            guided = self._formats.follow(wanted.schema)
         ends = frozenset() if self._batch is None else self._batch.model.end_ids
         try:
-            return api.sampling(wanted, ends)
+            return Choice(api.sampling(wanted, ends, self._formats), guided)
         except Exception as error:  # noqa: BLE001 - 0.6.3: ValueError; 0.32: one of its own
             raise EngineRequestError(f"vLLM refuses the sampling parameters: {error}") from None
 
