@@ -338,10 +338,6 @@ def test_a_replica_that_is_killed_leaves_no_vllm_process_and_comes_back(client, 
     head = next(one for one in pids if len(list(descendants(one))) == 2)
     os.kill(head, signal.SIGKILL)
     until(lambda: not any(map(alive, pids)), 20, lambda: f"{[*filter(alive, pids)]} are left")
-        lambda: not any(map(alive, pids)),
-        20,
-        lambda: f"{list(filter(alive, pids))} of {pids} are left",
-    )
     # the other model answers meanwhile
     answer = client.chat.completions.create(model="auto", messages=ask("Hello"), max_tokens=2)
     assert answer.model in MODELS
