@@ -21,7 +21,7 @@ from waypost.contracts.errors import MissingExtraError
 
 # Lock -> the extras it locks, beside the base.
 LOCKED_EXTRAS = {
-    "main": ("serve", "train", "data", "tune", "dev", "docs"),
+    "main": ("serve", "train", "data", "tune", "chat", "dev", "docs"),
     "router-r1": ("router-r1",),
     "vllm-cpu": (),
 }
