@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from waypost.contracts.step_router import StepRouter
     from waypost.loading import load_router
     from waypost.registry import make_router
+    from waypost.serve.local import Gateway
 
 # resolved at first use (PEP 562), so that `import waypost` loads neither numpy nor pyarrow
 _HOMES = {
     "Decision": "waypost.contracts.records",
+    "Gateway": "waypost.serve.local",
     "MetaRouter": "waypost.contracts.router",
     "ScoreRouter": "waypost.contracts.router",
     "StepRouter": "waypost.contracts.step_router",
@@ -26,6 +28,7 @@ _HOMES = {
 
 __all__ = [
     "Decision",
+    "Gateway",
     "MetaRouter",
     "ScoreRouter",
     "StepRouter",

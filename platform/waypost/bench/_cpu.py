@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from pydantic import DirectoryPath, Field
 
-from waypost.bench import _alone, _groups, harness
+from waypost.bench import harness
 from waypost.bench._client import Job, Slice, measure
 from waypost.bench._http1 import Endpoint
-from waypost.bench._processes import upstream
-from waypost.bench._targets import ARTIFACT, Scene, graph
-from waypost.bench.harness import BenchError, Table, Tell, spread, with_range
+from waypost.bench._processes import Server, free_ports, upstream
+from waypost.bench._targets import ARTIFACT, START_S, Scene, graph
+from waypost.bench.harness import Table, Tell, spread, with_range
 from waypost.config import resolve_path
 from waypost.report.numbers import percent
 from waypost.serve.config import AUTO
@@ -118,43 +117,32 @@ def in_turns(
 def alone(
     scene: Scene, checkout: Path | None = None, changes: Mapping[str, Any] | None = None
 ) -> Iterator[Running]:
-    """Run the gateway without Ray during the block; see `_alone`.
+    """Run ``waypost serve --local`` during the block: the gateway with its router, without Ray.
 
     Args:
         scene: Upstream and artifact.
-        checkout: Folder of another build; None is this one.
+        checkout: Folder of another build that has ``--local``; None is this one.
         changes: Other arguments of the graph; None as a value takes one out.
 
     Raises:
         BenchError: It does not start.
     """
-    plain = graph("inline", 0, scene, "direct")["applications"][0]["args"]
-    args = {k: v for k, v in {**plain, **(changes or {})}.items() if v is not None}
-    # as Ray sets it for replicas
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    (port,) = free_ports(1)
+    config = graph("inline", port, scene, "direct")
+    (application,) = config["applications"]
+    args = {**application["args"], **(changes or {})}
+    application["args"] = {key: value for key, value in args.items() if value is not None}
+    folder = Path(tempfile.mkdtemp(dir=scene.folder))
+    path = folder / "gateway.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    environment: dict[str, str | None] = {"OMP_NUM_THREADS": "1"}  # as Ray sets it for replicas
     if checkout is not None:
         roots = [str(checkout.resolve() / root) for root in ("platform", "routers")]
         environment["PYTHONPATH"] = os.pathsep.join(roots)
-    process = _groups.begin(
-        [sys.executable, "-P", str(Path(_alone.__file__))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(args))
-        process.stdin.close()
-        line = process.stdout.readline()
-        if not line.strip().isdecimal():
-            raise BenchError("the gateway did not start; its messages are above")
-        yield Running(Endpoint(int(line), AUTO), process.pid)
-    finally:
-        _groups.finish(process)
-        if process.stdout is not None:
-            process.stdout.close()
+    command = [sys.executable, "-P", "-m", "waypost.cli", "serve", "--local", str(path)]
+    with Server("gateway", command, port, folder / "log.txt", environment) as server:
+        server.wait([AUTO], START_S)
+        yield Running(Endpoint(port, AUTO), server.pid)
 
 
 def cpu_s(pid: int) -> float:

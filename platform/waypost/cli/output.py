@@ -35,6 +35,29 @@ def start_logging(debug: bool) -> None:
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
 
+def tell(line: str) -> None:
+    """Print a line of progress on stderr."""
+    click.echo(line, err=True)
+
+
+def introduce(name: str, base: str, served: Sequence[str], *, example: bool = True) -> None:
+    """Print what a gateway serves.
+
+    Args:
+        name: The application.
+        base: Its URL, without a slash at the end.
+        served: Its LLMs.
+        example: Whether to print a command to try.
+    """
+    if not served:
+        tell(f"{name}: no LLM serves")
+        return
+    click.echo(f"\n{name}: {base}/v1 serves {', '.join(('auto', *served))}")
+    if example:
+        body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'
+        click.echo(f"try: curl -i {base}/v1/chat/completions -d '{body}'")
+
+
 @contextmanager
 def warnings_only(logger: str, *, unless: bool) -> Iterator[None]:
     """Log only warnings and errors of a package during the block, unless ``unless``."""

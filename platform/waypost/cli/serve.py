@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from waypost.cli.output import introduce, tell
 from waypost.contracts.errors import WaypostError
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ POLL_S = 0.2
 @click.option("--num-cpus", type=click.IntRange(min=1), help="Number of logical CPUs of Ray.")
 @click.option("--logs", is_flag=True, help="Show the logs of all nodes and of Ray.")
 @click.option("--check", is_flag=True, help="Check CONFIG and exit.")
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Serve it in this process, without Ray: for pools of endpoints.",
+)
+@click.pass_context
 def command(
+    ctx: click.Context,
     config: Path,
     throughput: bool,
     haproxy: bool,
@@ -54,6 +62,7 @@ def command(
     num_cpus: int | None,
     logs: bool,
     check: bool,
+    local: bool,
 ) -> None:
     """Check CONFIG strictly, then serve it until Ctrl-C.
 
@@ -61,7 +70,12 @@ def command(
     this command also sets the environment for speed and reports all faults of the file at once.
 
     On SIGHUP the file is read again. A file without faults is applied while requests are served.
+
+    With --local there is no Ray: the gateway runs in this process, and its log lines go to stderr.
     """
+    if local:
+        _without_ray(ctx, config, port, check)
+        return
     from waypost.ray_session import results_only
     from waypost.serve import checks, launch
     from waypost.serve.config_file import validate_serve_config
@@ -71,15 +85,37 @@ def command(
         launch.set_environment(throughput=throughput, haproxy=haproxy)
     checked = validate_serve_config(config, port)
     if check:
-        remarks = checks.examine(checked)
-        click.echo(f"{config}: no fault found")
-        for remark in remarks:
-            _tell(f"but {remark}")
+        _show_checked(config, checks.examine(checked))
         return
     with Watch() as watch, _public_port(checked, haproxy, watch) as door:
         plans = _prepare(checked)
         with nullcontext() if logs else results_only():
             _serve(checked, plans, num_cpus, logs, port, door)
+
+
+def _without_ray(ctx: click.Context, path: Path, port: int | None, check: bool) -> None:
+    from waypost.serve import checks
+    from waypost.serve.local.config import read_local
+
+    of_ray = ("throughput", "haproxy", "num_cpus", "logs")
+    default = click.core.ParameterSource.DEFAULT
+    if given := [name for name in of_ray if ctx.get_parameter_source(name) is not default]:
+        option = f"--{given[0].replace('_', '-')}"
+        raise click.UsageError(f"{option} is an option of Ray, which --local does without")
+    config = read_local(path, port=port)
+    if check:
+        remarks = checks.remarks_on(config.args, config.changes, config.where)
+        _show_checked(path, remarks)
+        return
+    from waypost.cli.serve_local import serve
+
+    serve(config, port)
+
+
+def _show_checked(path: Path, remarks: list[str]) -> None:
+    click.echo(f"{path}: no fault found")
+    for remark in remarks:
+        tell(f"but {remark}")
 
 
 def _public_port(
@@ -101,7 +137,7 @@ def _public_port(
         return door
     else:
         ports.check_port(config)
-        _tell(f"Ray Serve's proxy serves HTTP: {why}")
+        tell(f"Ray Serve's proxy serves HTTP: {why}")
     return nullcontext()
 
 
@@ -122,19 +158,15 @@ def _serve(
         ports.answer_for_haproxy()
         signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
         reloading = _Reloading(config, port, door)
-        launch.wait_until_running(_tell, config.args)
+        launch.wait_until_running(tell, config.args)
         _introduce(config, plans, launch.wait_until_ready(config))
         reloading.forever()
     except KeyboardInterrupt:
         seconds = stopping.longest_stop_s(config if reloading is None else reloading.config)
-        _tell(f"stopping: open requests have up to {seconds:g} s")
+        tell(f"stopping: open requests have up to {seconds:g} s")
     finally:
         stopping.stop_gracefully(None if reloading is None else reloading.config, door)
-    _tell("stopped")
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    tell("stopped")
 
 
 def _prepare(config: ServeConfig) -> dict[str, Plan]:
@@ -144,10 +176,10 @@ def _prepare(config: ServeConfig) -> dict[str, Plan]:
 
     plans = checks.plans_of(config)
     for model in (model for plan in plans.values() for model in plan.models if model.unavailable):
-        _tell(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}")
+        tell(f"{model.name} {launch.NOT_SERVED}: {model.unavailable}")
     for line in (line for plan in plans.values() for line in library_prices(plan.models)):
-        _tell(line)
-    launch.fetch(plans.values(), _tell)
+        tell(line)
+    launch.fetch(plans.values(), tell)
     return plans
 
 
@@ -188,21 +220,21 @@ def _reload(config: ServeConfig, port: int | None, door: Doorkeeper | None) -> S
         changed = validate_serve_config(config.path, port)
         _prepare(changed)
     except WaypostError as error:
-        _tell(f"the changed file is refused; the active config stays:\n{error}")
+        tell(f"the changed file is refused; the active config stays:\n{error}")
         return config
     if door is not None and (why := ports.misfit(door, changed)) is not None:
-        _tell(f"the changed file is refused; the active config stays: {why}, so it needs a restart")
+        tell(f"the changed file is refused; the active config stays: {why}, so it needs a restart")
         return config
     if changed.data.get("http_options") != config.data.get("http_options"):
-        _tell("http_options: a change needs a restart")
+        tell("http_options: a change needs a restart")
     launch.update(changed.data)
-    _tell(f"{config.path} is submitted")
+    tell(f"{config.path} is submitted")
     try:
-        launch.wait_until_running(_tell, changed.args)
+        launch.wait_until_running(tell, changed.args)
     except launch.ServeFailedError as error:
-        _tell(str(error))
+        tell(str(error))
     else:
-        _tell(f"{config.path} is in force")
+        tell(f"{config.path} is in force")
     return changed
 
 
@@ -220,17 +252,7 @@ def _introduce(
         plans: Its plan of each application.
         failed: See `launch.wait_until_ready`.
     """
-    from waypost.serve.config import AUTO
-
     for index, (name, plan) in enumerate(plans.items()):
-        base = config.url(name)
         served = [llm for llm in plan.router.served if llm not in failed[name]]
-        if not served:
-            _tell(f"{name}: no LLM serves")
-            continue
-        models = ", ".join((AUTO, *served))
-        click.echo(f"\n{name}: {base}/v1 serves {models}")
-        if index == 0:
-            body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'
-            click.echo(f"try: curl -i {base}/v1/chat/completions -d '{body}'")
+        introduce(name, config.url(name), served, example=index == 0)
     click.echo("Ctrl-C stops it.")

@@ -28,6 +28,8 @@
         EngineRequestError     the request itself is refused (4xx): not retryable
           ContextLengthError   the prompt does not fit the model's context
           EngineAuthError      the key is refused: retryable, another model may answer
+      GatewayError             a gateway in this process gave no answer; has HTTP's status
+      NotStartedError          a gateway is asked before it was opened
       PipelineError            a data run cannot continue
         FolderInUseError       another process works in the folder
       JobError                 a job cannot be submitted to a cluster, or its status is unknown
@@ -275,6 +277,26 @@ def engine_error(data: dict[str, object]) -> EngineError:
         status=status if isinstance(status, int) else None,
         retry_after_s=float(wait) if isinstance(wait, int | float) else None,
     )
+
+
+class GatewayError(WaypostError):
+    """A gateway in this process gave no answer.
+
+    Attributes:
+        status: The HTTP status that a client would get, 400 to 599.
+        code: OpenAI's code of the error; None where it has none.
+        param: The field that is wrong; None where none is.
+    """
+
+    def __init__(
+        self, message: str, status: int, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class NotStartedError(WaypostError, RuntimeError):
+    """A gateway in this process is asked before it was opened, or after it was closed."""
 
 
 class PipelineError(WaypostError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from waypost.config import parse, resolve_path
+from waypost.config import resolve_path
 from waypost.contracts.artifact import MANIFEST
 from waypost.contracts.errors import ArtifactFormatError, ConfigError
 from waypost.engines import engine_class
@@ -14,7 +14,7 @@ from waypost.registry import artifact_commands
 from waypost.secrets import key_ring
 from waypost.serve.changes import change_plan
 from waypost.serve.config import NodeArgs, ServeArgs, UserConfig
-from waypost.serve.config_file import TUNABLE, ServeConfig
+from waypost.serve.config_file import ServeConfig, user_config
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.plan import Plan, make_plan, served_entries
 from waypost.serve.prices import library_prices
@@ -34,16 +34,25 @@ def plans_of(config: ServeConfig) -> dict[str, Plan]:
         application = config.application(name)
         if args.api_keys and not _gives_keys(application, args.gateway):
             client_keys()
-        for folder, router in _named(args).items():
-            if _is_absent(folder):
-                raise ArtifactFormatError(
-                    f"{resolve_path(folder)}: no {MANIFEST}; expected a folder written by "
-                    f"{artifact_commands(router)}"
-                )
-        plans[name] = make_plan(args, str(config.path))
-        if (changes := _user_config(application)) is not None:
+        plans[name] = plan_of(args, str(config.path))
+        if (changes := user_config(application)) is not None:
             change_plan(plans[name], changes)
     return plans
+
+
+def plan_of(args: ServeArgs, where: str) -> Plan:
+    """Resolve the arguments of a graph; a missing artifact is told with what writes it.
+
+    Raises:
+        ConfigError, ArtifactError: see `make_plan`.
+    """
+    for folder, router in _named(args).items():
+        if _is_absent(folder):
+            raise ArtifactFormatError(
+                f"{resolve_path(folder)}: no {MANIFEST}; expected a folder written by "
+                f"{artifact_commands(router)}"
+            )
+    return make_plan(args, where)
 
 
 def examine(config: ServeConfig) -> list[str]:
@@ -59,31 +68,45 @@ def examine(config: ServeConfig) -> list[str]:
     remarks = []
     for name, args in config.args.items():
         application = config.application(name)
-        changes = _user_config(application)
-        named = {**_named(args), **({} if changes is None else _named(changes))}
-        absent = {folder: router for folder, router in named.items() if _is_absent(folder)}
-        stored = [str(where) for where in map(place, named) if not isinstance(where, Path)]
-        remarks += [
-            f"{folder} does not exist yet: {artifact_commands(router)} writes it"
-            for folder, router in absent.items()
-        ]
-        remarks += [f"{uri} is not read, so the pool is not compared with it" for uri in stored]
-        if not absent and not stored:
-            remarks += _unusable_and_priced(args, changes, str(config.path))
-        if args.api_keys and not _gives_keys(application, args.gateway):
-            try:
-                client_keys()
-            except ConfigError as error:
-                remarks.append(str(error))
-        remarks += _missing_keys(application, name, args)
+        changes = user_config(application)
+        where = str(config.path)
+        remarks += remarks_on(args, changes, where, application, f"{name}/")
     return remarks
 
 
-def _user_config(application: dict[str, Any]) -> UserConfig | None:
-    for deployment in application.get("deployments") or ():
-        if deployment["name"] in TUNABLE and deployment.get("user_config"):
-            return parse(UserConfig, deployment["user_config"], "user_config")
-    return None
+def remarks_on(
+    args: ServeArgs,
+    changes: UserConfig | None,
+    where: str,
+    application: Mapping[str, Any] | None = None,
+    prefix: str = "",
+) -> list[str]:
+    """Check one graph; see `examine`.
+
+    Args:
+        args: Its arguments.
+        changes: Its user_config.
+        where: The file, for messages.
+        application: Its entry in the file, whose ``runtime_env`` may give keys.
+        prefix: What names of LLMs are told with.
+    """
+    application = application or {}
+    named = {**_named(args), **({} if changes is None else _named(changes))}
+    absent = {folder: router for folder, router in named.items() if _is_absent(folder)}
+    stored = [str(at) for at in map(place, named) if not isinstance(at, Path)]
+    remarks = [
+        f"{folder} does not exist yet: {artifact_commands(router)} writes it"
+        for folder, router in absent.items()
+    ]
+    remarks += [f"{uri} is not read, so the pool is not compared with it" for uri in stored]
+    if not absent and not stored:
+        remarks += _unusable_and_priced(args, changes, where)
+    if args.api_keys and not _gives_keys(application, args.gateway):
+        try:
+            client_keys()
+        except ConfigError as error:
+            remarks.append(str(error))
+    return [*remarks, *_missing_keys(application, prefix, args)]
 
 
 def _named(args: ServeArgs | UserConfig) -> dict[str, str]:
@@ -111,17 +134,17 @@ def _unusable_and_priced(args: ServeArgs, changes: UserConfig | None, where: str
     return [*unusable, *library_prices(plan.models)]
 
 
-def _missing_keys(application: dict[str, Any], name: str, args: ServeArgs) -> Iterator[str]:
+def _missing_keys(application: Mapping[str, Any], prefix: str, args: ServeArgs) -> Iterator[str]:
     for entry in served_entries(args):
         service = entry.config.get("service") if engine_class(entry.engine).sends_keys else None
         node: NodeArgs = args.gateway if entry.placement == "inline" else entry
         if service is None or _gives_keys(application, node) or key_ring().count(str(service)):
             continue
         problem = f"no key for the service {service!r}; set it in API_KEYS"
-        yield f"{name}/{entry.name} would not serve here: {problem}"
+        yield f"{prefix}{entry.name} would not serve here: {problem}"
 
 
-def _gives_keys(application: dict[str, Any], node: NodeArgs) -> bool:
+def _gives_keys(application: Mapping[str, Any], node: NodeArgs) -> bool:
     """Return whether the replicas of a node get keys from the file, not from this environment."""
     of_application = (application.get("runtime_env") or {}).get("env_vars") or {}
     of_node = node.ray_actor_options.runtime_env.get("env_vars") or {}

@@ -84,7 +84,7 @@ def validate_serve_config(path: str | Path, port: int | None = None) -> ServeCon
         if not isinstance(application, dict) or application.get("import_path") != BUILDER:
             found.extend(_builder_faults(application, place))
             continue
-        wrong, parsed = _application(application, place)
+        wrong, parsed = check_application(application, place)
         found.extend(wrong)
         if parsed is not None:
             args[application.get("name", "default")] = parsed
@@ -106,6 +106,18 @@ def _schema_faults(data: dict[str, Any], where: str) -> list[Fault]:
     return found
 
 
+def user_config(application: dict[str, Any]) -> UserConfig | None:
+    """Return the ``user_config`` of an application, which all its deployments have alike.
+
+    Raises:
+        ConfigError: with every fault of it.
+    """
+    for deployment in application.get("deployments") or ():
+        if deployment["name"] in TUNABLE and deployment.get("user_config"):
+            return parse(UserConfig, deployment["user_config"], "user_config")
+    return None
+
+
 def _host_faults(data: dict[str, Any], where: str) -> list[Fault]:
     options = data.get("http_options")
     if isinstance(options, dict) and isinstance(options.get("host"), str):
@@ -121,16 +133,26 @@ def _builder_faults(application: Any, where: str) -> Iterator[Fault]:
         yield Fault(f"{where}.import_path", f"expected {BUILDER} (found {path})")
 
 
-def _application(data: dict[str, Any], where: str) -> tuple[list[Fault], ServeArgs | None]:
+def check_application(
+    data: dict[str, Any], where: str, key: str = "args"
+) -> tuple[list[Fault], ServeArgs | None]:
+    """Return the faults of an application's arguments and deployments, and the arguments.
+
+    Args:
+        data: The entry of an application built by `BUILDER`.
+        where: File and key of the entry, for messages.
+        key: Key of the arguments there, for messages; "" where they are all that is there.
+    """
     raw = data.get("args") or {}
+    place = f"{where}.{key}" if key else where
     found: list[Fault] = []
     parsed = None
     try:
-        parsed = parse(ServeArgs, raw, f"{where}.args")
+        parsed = parse(ServeArgs, raw, place)
     except ConfigError as error:
         found.extend(error.faults)
     pool = raw.get("pool") if isinstance(raw, dict) else None
-    found.extend(engine_faults(pool if isinstance(pool, list) else [], f"{where}.args"))
+    found.extend(engine_faults(pool if isinstance(pool, list) else [], place))
     if parsed is not None:
         found.extend(_deployment_faults(data.get("deployments"), parsed, where))
     return found, parsed

@@ -7,7 +7,6 @@ environment than the builder.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -27,27 +26,13 @@ from waypost.serve.backends.ray import HandleLLM, HandleOwner, HandleRouter
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
 from waypost.serve.entrance import Entrance
+from waypost.serve.garbage import collect_seldom
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway
 from waypost.serve.limits import LogArgs
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 from waypost.serve.standby import prepare_successor
-
-YOUNG_OBJECTS = 10_000
-"""New objects after which garbage is looked for; at Python's 700 a request causes it itself."""
-
-
-def collect_seldom() -> None:
-    """Exempt what is loaded now from garbage collection, and collect the rest more seldom.
-
-    A replica has hundreds of thousands of objects of its libraries. To look through them again and
-    again took a sixth of the CPU time of a request.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
-
 
 class GatewayNode:
     """Serves HTTP; the ingress of the application."""

@@ -44,7 +44,7 @@ def open_door(config: ServeConfig) -> Doorkeeper:
     try:
         listener = listen(config.host, config.port)
     except OSError as error:
-        raise _taken(config, error) from None
+        raise port_taken(config.host, config.port, config.path, error) from None
     name, prefix = application.get("name", "default"), application.get("route_prefix", "/")
     return Doorkeeper(listener, name, prefix.rstrip("/"))
 
@@ -94,7 +94,7 @@ def check_port(config: ServeConfig) -> None:
     try:
         _probe(config.host, config.port)
     except OSError as error:
-        raise _taken(config, error) from None
+        raise port_taken(config.host, config.port, config.path, error) from None
 
 
 def set_haproxy_folder(folder: Path) -> None:
@@ -162,9 +162,9 @@ def _probe(host: str, port: int) -> None:
         probe.bind((host, port))
 
 
-def _taken(config: ServeConfig, error: OSError) -> PortTakenError:
+def port_taken(host: str, port: int, where: object, error: OSError) -> PortTakenError:
+    """Return the error for an address that cannot be listened on; ``where`` is the Serve file."""
     return PortTakenError(
-        f"cannot listen on {config.host}:{config.port}: {error.strerror}; end what listens "
-        f"there, or take another port: waypost serve --port, or http_options.port in "
-        f"{config.path}"
+        f"cannot listen on {host}:{port}: {error.strerror}; end what listens there, or take "
+        f"another port: waypost serve --port, or http_options.port in {where}"
     )

@@ -37,10 +37,11 @@ def stop_gracefully(config: ServeConfig | None, door: Doorkeeper | None = None) 
 
 def longest_stop_s(config: ServeConfig) -> float:
     """Return the seconds that requests in flight have to finish when the server stops."""
-    return max(map(_stop_s, config.args.values()), default=0.0)
+    return max(map(stop_s, config.args.values()), default=0.0)
 
 
-def _stop_s(args: ServeArgs) -> float:
+def stop_s(args: ServeArgs) -> float:
+    """Return the seconds that requests in flight of one graph have to finish."""
     return min(args.gateway.graceful_shutdown_timeout_s, LONGEST_STOP_S)
 
 
@@ -54,7 +55,7 @@ def _tell_gateways(config: ServeConfig, door: Doorkeeper | None) -> None:
         args = config.args.get(application.get("name", "default"))
         if args is not None:
             others = [d for d in application.get("deployments", ()) if d["name"] != "Gateway"]
-            told = {"name": "Gateway", "user_config": {STOP_AFTER: _stop_s(args)}}
+            told = {"name": "Gateway", "user_config": {STOP_AFTER: stop_s(args)}}
             application["deployments"] = [*others, told]
     with suppress(Exception):  # where Serve has failed no gateway is left
         update(data)

@@ -18,8 +18,9 @@ from openai import APIError, OpenAI
 
 from support.gateway import knn_artifact
 from support.served import application, free_port
+from support.ways import LOCAL, RAY, WAYS
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+OPTIONS = {LOCAL: "--local", RAY: "--plain"}
 
 IN_TIME_S = 120.0
 
@@ -27,7 +28,7 @@ IN_TIME_S = 120.0
 class Server:
     """A ``waypost serve`` of a file that the test changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, way: str) -> None:
         self.path = folder / "graph.yaml"
         self.said = folder / "said.txt"
         self.port = free_port()
@@ -46,7 +47,7 @@ class Server:
             ],
         }
         self.write(self.data)
-        command = [sys.executable, "-m", "waypost.cli", "serve", str(self.path), "--plain"]
+        command = [sys.executable, "-m", "waypost.cli", "serve", str(self.path), OPTIONS[way]]
         with self.said.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ})
 
@@ -85,9 +86,9 @@ class Server:
             return client.chat.completions.create(model="auto", messages=messages).model
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("serve"))
+@pytest.fixture(scope="module", params=WAYS)
+def server(request, tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("serve"), request.param)
     server.until(lambda: server.says("Ctrl-C stops it"))
     yield server
     server.process.send_signal(signal.SIGINT)

@@ -262,7 +262,7 @@ class Gateway:
                 code="method_not_allowed",
                 headers={"allow": allowed},
             )
-        if self._keys is not None and http.path not in OPEN_PATHS:
+        if self._keys is not None and not http.inside and http.path not in OPEN_PATHS:
             self._keys.check(http.headers.get("authorization"))
         return methods[method]
 

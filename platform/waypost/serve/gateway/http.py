@@ -147,6 +147,9 @@ MAX_HEADER = 512
 DIRECT = "waypost.direct"
 """Key of a request's scope that came by the gateway's own server, not by Serve's proxy."""
 
+INSIDE = "waypost.inside"
+"""Key of a request's scope that was asked by the process itself, which needs no API key."""
+
 MAX_HEADERS = 64 * 1024
 """Most bytes of a request's headers together; the HTTP server sets no limit."""
 
@@ -175,6 +178,7 @@ class Exchange:
         status: Status of the answer; 0 until it has begun.
         extra_headers: Headers sent with any answer.
         direct: Whether it came by the gateway's own server.
+        inside: Whether the process itself asks.
     """
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -190,6 +194,7 @@ class Exchange:
         self.status = 0
         self.extra_headers: dict[str, object] = {}
         self.direct = DIRECT in scope
+        self.inside = INSIDE in scope
         self._scope = scope
         self._receive = receive
         self._send = send

@@ -6,12 +6,12 @@ import asyncio
 import socket
 from collections.abc import MutableMapping
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from waypost.serve.gateway.app import Gateway
+from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.http import DIRECT, Receive, Send
 from waypost.serve.gateway.wire import Wire
 from waypost.serve.handover import BACKLOG
@@ -28,6 +28,25 @@ FLUSH_S = 1.0
 """Time for the last bytes of answers that were ended."""
 
 
+class Application(Protocol):
+    """What an `Ingress` serves: an ASGI application that ends in good order.
+
+    Attributes:
+        closing: Whether it stops.
+    """
+
+    @property
+    def closing(self) -> Closing: ...  # noqa: D102 - above
+
+    def stop(self, after_s: float) -> None:
+        """Refuse new requests, and end those still in flight after ``after_s`` seconds."""
+        ...
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        ...
+
+
 class Ingress:
     """Serves a gateway over HTTP/1.1 on one listening socket, which others may share.
 
@@ -37,7 +56,7 @@ class Ingress:
         prefix: Path that all requests begin with, such as ``/waypost``; "" is none.
     """
 
-    def __init__(self, gateway: Gateway, listener: socket.socket, prefix: str = "") -> None:
+    def __init__(self, gateway: Application, listener: socket.socket, prefix: str = "") -> None:
         self._gateway = gateway
         self._prefix = prefix
         self._listener = listener
