@@ -103,7 +103,7 @@ def files() -> dict[str, tuple[str, list[Given]]]:
     serve: list[Given] = [
         (model, file, where)
         for model, where in ((ServeArgs, args), (UserConfig, now))
-        for file in ("serve.yaml", "serve-routers.yaml")
+        for file in ("serve.yaml", "serve-routers.yaml", "serve-local.yaml")
     ]
     trained = ("rl-train.yaml", "rl-train-http.yaml", "rl-train-handle.yaml")
     tune: list[Given] = [(TuneConfig, "tune.yaml", ""), (TuneConfig, "tune-epochs.yaml", "")]

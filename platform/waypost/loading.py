@@ -21,6 +21,7 @@ from waypost.contracts.artifact import (
     TRAINING,
     EncoderInfo,
     Manifest,
+    Untrained,
     read_artifact,
     read_manifest,
     write_artifact,
@@ -40,6 +41,7 @@ from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
 from waypost.registry import find_router, make_trainable, searching
 from waypost.registry.packing import foreign_plugins, pack_plugin
+from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, place
 
 logger = logging.getLogger(__name__)
@@ -117,16 +119,27 @@ def save_router(
     return done
 
 
-def manifest_of(folder: str | Place) -> Manifest:
+def manifest_of(folder: str | Place | Untrained) -> Manifest:
     """Read the manifest of an artifact. From a store only this file is fetched.
 
     Args:
-        folder: Path or URI of an artifact.
+        folder: Path or URI of an artifact; or a router without one, whose manifest is made here.
 
     Raises:
         ArtifactFormatError, ArtifactDigestError: See `waypost.contracts.artifact.read_manifest`.
         StorageError: A URI cannot be read.
+        RegistryError, ConfigError, SchemaError: A router without an artifact cannot be made; see
+            `load_router`.
     """
+    if isinstance(folder, Untrained):
+        router = _begun(folder)
+        return Manifest(
+            router=router.name,
+            kind=router.kind,
+            version=router.version,
+            parameters=router.get_params(),
+            llms=router.llms_,
+        )
     where = place(folder)
     if isinstance(where, Path):
         return read_manifest(where)
@@ -140,7 +153,7 @@ def manifest_of(folder: str | Place) -> Manifest:
 
 
 def load_router(
-    folder: str | Place,
+    folder: str | Place | Untrained,
     *,
     encoder: Encoder | None = None,
     llms: Sequence[str] | None = None,
@@ -149,7 +162,7 @@ def load_router(
     """Load a router; one that does not learn is wrapped in a `PlainRouter`.
 
     Args:
-        folder: Path or URI of an artifact.
+        folder: Path or URI of an artifact; or a router without one.
         encoder: Query encoder to use; None builds the one of the manifest.
         llms: Expected names, in this order; None accepts the artifact's.
         allow_plugin_code: Allow the plug-in source packed in the artifact to run. Not needed if
@@ -162,9 +175,27 @@ def load_router(
             the artifact has no training data for a refit.
         WeightsError: The encoder's weights are not available.
         StorageError: A URI cannot be read.
+        RegistryError, ConfigError: There is no router of that name and those parameters, or it
+            needs routing data.
+        SchemaError: The LLMs lack what the router orders them by, such as sizes.
     """
+    if isinstance(folder, Untrained):
+        return _begun(folder)
     with local_copy(folder) as here:
         return _load(here, encoder, llms, allow_plugin_code)
+
+
+def _begun(source: Untrained) -> TrainableRouter:
+    router = make_trainable(source.router, source.parameters)
+    if router.needs_data:
+        raise RegistryError(
+            f"{source.router} has to be trained on answers of the LLMs: make them with `waypost "
+            f"data run`, train with `waypost train --router {source.router}`, and set artifact to "
+            "the folder that it writes"
+        )
+    router.fit(no_outcomes(source.llms))
+    router.version = source.version
+    return router
 
 
 def _load(

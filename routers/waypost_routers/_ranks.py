@@ -51,6 +51,7 @@ class SizeRouter(ScoreRouter):
 
     needs_embeddings = False
     new_model_support = "zero-shot"
+    needs_data = False
 
     scores_: NDArray[np.float64]
 
@@ -72,8 +73,8 @@ class SizeRouter(ScoreRouter):
         sizes = np.array([np.nan if llm.size_b is None else llm.size_b for llm in self.llms_])
         if np.isnan(sizes).all():
             raise SchemaError(
-                f"{self.name}: no LLM has a size (such as 7B or 8x22B) in llms.json; add sizes, "
-                "or use cheapest_llm, which ranks by price"
+                f"{self.name}: no LLM has a size (such as size: 7B or 8x22B); add sizes, or use "
+                "cheapest_llm, which ranks by price"
             )
         unknown = [llm.name for llm in self.llms_ if llm.size_b is None]
         if unknown:

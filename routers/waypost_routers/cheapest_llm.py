@@ -7,6 +7,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from waypost.contracts.cost import DEFAULT_CHARACTERS
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.router import Prediction, QueryBatch, ScoreRouter
 from waypost.contracts.routing_data import RoutingData
@@ -28,21 +29,25 @@ class CheapestLLM(ScoreRouter):
         As the low-cost end of the quality-cost curve.
 
     Learned by ``fit``:
-        mean_characters_: Mean length of the training queries, in characters.
+        mean_characters_: Mean length of the training queries, in characters; without queries
+            `DEFAULT_CHARACTERS`.
     """
 
     name = "cheapest_llm"
     needs_embeddings = False
     new_model_support = "zero-shot"
+    needs_data = False
 
     mean_characters_: float
 
     def _fit(self, data: RoutingData) -> None:
-        self.mean_characters_ = float(np.mean([len(text) for text in data.queries]))
+        lengths = [len(text) for text in data.queries]
+        self.mean_characters_ = float(np.mean(lengths)) if lengths else DEFAULT_CHARACTERS
         unknown = np.isnan(self._prices())
         if unknown.all():
             raise SchemaError(
-                f"{self.name}: no LLM has prices in llms.json or a recorded cost_usd; add either"
+                f"{self.name}: no LLM has prices (input_price and output_price) or a recorded "
+                "cost_usd; add either"
             )
         if unknown.any():
             without = [name for name, u in zip(data.names, unknown, strict=True) if u]

@@ -27,6 +27,7 @@ class RandomRouter(ScoreRouter):
     needs_embeddings = False
     forced_exploration = 1.0
     new_model_support = "zero-shot"
+    needs_data = False
     parameter_constraints: ClassVar = {"seed": Integer(0)}
 
     def __init__(self, seed: int = 0) -> None:

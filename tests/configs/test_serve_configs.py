@@ -51,6 +51,7 @@ def test_the_remote_pool_runs_in_the_gateway_and_names_services_not_keys(root):
     args = arguments(root, "openai_pool.yaml")
     assert args.router.placement == "inline"
     assert {entry.placement for entry in args.pool} == {"inline"}
+    assert make_plan(args).router_names == ("difficulty",)  # which needs no training
     services = [entry.config["service"] for entry in args.pool if "service" in entry.config]
     assert services == ["openai", "deepseek"]
 

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import click

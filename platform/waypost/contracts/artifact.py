@@ -100,6 +100,27 @@ class Manifest(BaseModel):
         return {**rest, "plugins": [data["plugin"]] if data["plugin"] is not None else []}
 
 
+class Untrained(BaseModel):
+    """A router that decides without routing data, in the place of an artifact.
+
+    Attributes:
+        router: Registry name; its class has ``needs_data = False``.
+        parameters: The router's parameters.
+        llms: The candidates, in the order of the pool.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    router: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    llms: tuple[LLMInfo, ...] = Field(min_length=1)
+
+    @property
+    def version(self) -> str:
+        """Short digest; what decisions carry as ``router_version``."""
+        return f"untrained-{_version(self.model_dump(mode='json'))}"
+
+
 def write_artifact(
     folder: str | Path,
     manifest: Manifest,

@@ -19,6 +19,9 @@ have the same length, so that list prices order them."""
 DEFAULT_TOKENS_PER_CHARACTER = 0.3
 """Prompt tokens for each character of the query where the data records none."""
 
+DEFAULT_CHARACTERS = 400.0
+"""Length of the question whose dollars are the reference where the data has no question."""
+
 Vector = NDArray[np.float64]
 
 PricesLike: TypeAlias = "PriceList | tuple[float, float]"
@@ -56,6 +59,7 @@ class CostModel:
     def fit(cls, data: RoutingData) -> CostModel:
         """Measure lengths and dollars on training data."""
         characters = np.array([max(len(text), 1) for text in data.queries], dtype=np.float64)
+        asked = characters if len(characters) else np.array([DEFAULT_CHARACTERS])
         model = cls(
             prices=data.prices,
             tokens_per_character=_tokens_per_character(data, characters),
@@ -66,7 +70,7 @@ class CostModel:
             cached=cached_table(data.llms),
         )
         recorded = column_mean(data.cost_usd)
-        predicted = column_mean(model.predict(characters))
+        predicted = column_mean(model.predict(asked))
         mean_usd = np.where(np.isnan(recorded), predicted, recorded)
         reference = float(np.nanmax(mean_usd)) if not np.isnan(mean_usd).all() else np.nan
         return replace(model, cost_ref=reference)

@@ -41,6 +41,10 @@ from waypost.contracts.user_state import StateOf, Users
 __all__ = ["MetaRouter", "Prediction", "QueryBatch", "ScoreRouter", "StatePart", "TrainableRouter"]
 
 
+UNKNOWN_QUALITY = 0.5
+"""Mean score of an LLM of which no outcome is known, where a router is fitted without any."""
+
+
 class MetaRouter(ABC):
     """Chooses an LLM for a query."""
 
@@ -109,6 +113,10 @@ class TrainableRouter(Parametrized, MetaRouter):
     learns: ClassVar[bool] = True
     """False where `fit` only stores the candidates and the cost of their calls."""
 
+    needs_data: ClassVar[bool] = True
+    """False where `fit` also takes LLMs without queries: such a router needs no artifact to be
+    served (``router: NAME``)."""
+
     new_model_support: ClassVar[str] = "refit"
     """What a new LLM needs: ``refit``, ``few-shot`` or ``zero-shot``. A removed LLM is masked."""
 
@@ -144,9 +152,11 @@ class TrainableRouter(Parametrized, MetaRouter):
     def _prepare(self, data: RoutingData) -> None:
         """Check parameters and data, and set what every router learns."""
         self.check_params(self.get_params())
-        if len(data) == 0 or not data.llms:
+        if not data.llms or (len(data) == 0 and self.needs_data):
             raise SchemaError("fit: the routing data holds no query or no LLM")
         mean_quality = column_mean(data.quality)
+        if len(data) == 0:
+            mean_quality = np.full(len(data.llms), UNKNOWN_QUALITY)
         if np.isnan(mean_quality).any():
             unmeasured = [n for n, q in zip(data.names, mean_quality, strict=True) if np.isnan(q)]
             raise SchemaError(f"fit: no score at all for {names(unmeasured)}; leave it out")

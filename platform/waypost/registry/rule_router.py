@@ -133,6 +133,7 @@ class PlainRouter(TrainableRouter):
 
     needs_embeddings = False
     learns = False
+    needs_data = False
     new_model_support = "zero-shot"
 
     def __init__(self, plugin: MetaRouter, params: Mapping[str, Any] | None = None) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 from waypost.config import PATIENT_THREADS
 from waypost.engines import engine_class
-from waypost.serve.config import NodeArgs, PoolEntry, ServeArgs
+from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.keeping import HEAD
 from waypost.serve.nodes import GatewayNode, LLMNode, OwnerNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
+from waypost.serve.replicas import NodeArgs
 
 logger = logging.getLogger(__name__)
 

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from waypost.config import parse
-from waypost.contracts.artifact import Manifest
+from waypost.contracts.artifact import Manifest, Untrained
 from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, WaypostError, names
 from waypost.loading import manifest_of
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import UserConfig
+from waypost.serve.faults import check_pool, engine_faults, name_faults, raise_faults
 from waypost.serve.keeping import KeepChanges
 from waypost.serve.plan import (
     Plan,
     Served,
-    check_pool,
-    engine_faults,
     find_artifacts,
-    name_faults,
-    raise_faults,
+    infos_of,
     routable,
     served_model,
     step_routers,
@@ -62,6 +60,10 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
     raise_faults([*engine_faults(data, WHERE), *name_faults(config.pool, WHERE)])
     artifacts, manifests = _artifacts(plan, config)
     models = _models(plan, config, manifests)
+    for name, source in artifacts.items():
+        if isinstance(source, Untrained):
+            artifacts[name] = source.model_copy(update={"llms": infos_of(models)})
+            manifests[name] = manifest_of(artifacts[name])
     policy = config.policy or plan.router.policy
     _check_names([*config.prices, *(policy.allowed_models or ())], models)
     served = routable(models)
@@ -89,17 +91,20 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
     return plan.model_copy(update={"models": models, "router": router, **dict(comparing), **kept})
 
 
-def _artifacts(plan: Plan, config: UserConfig) -> tuple[dict[str, str], dict[str, Manifest]]:
+def _artifacts(
+    plan: Plan, config: UserConfig
+) -> tuple[dict[str, str | Untrained], dict[str, Manifest]]:
     if config.artifact is not None or config.routers:
         return find_artifacts(config, Path(plan.router.root))
     folders = plan.router.artifacts
-    return folders, {name: manifest_of(folder) for name, folder in folders.items()}
+    return {**folders}, {name: manifest_of(folder) for name, folder in folders.items()}
 
 
 def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> tuple[Served, ...]:
     _check_names(config.retired, plan.models)
     known = {llm.name for manifest in manifests.values() for llm in manifest.llms}
-    if strangers := [entry.name for entry in config.pool if entry.name not in known]:
+    strangers = [entry.name for entry in config.pool if entry.name not in known]
+    if strangers and not _takes_any(plan, config):
         raise PoolMismatchError(f"{WHERE}: pool: no router was trained on {names(strangers)}")
     replaced = {*config.retired, *(entry.name for entry in config.pool)}
     kept = [model for model in plan.models if model.name not in replaced]
@@ -112,6 +117,13 @@ def _models(plan: Plan, config: UserConfig, manifests: dict[str, Manifest]) -> t
         else model
         for model in models
     )
+
+
+def _takes_any(plan: Plan, config: UserConfig) -> bool:
+    """Return whether the router needs no training, so that it decides among any LLMs."""
+    replaced = config.artifact is not None or config.routers
+    sources = plan.router.artifacts.values()
+    return not replaced and any(isinstance(source, Untrained) for source in sources)
 
 
 def _check_names(wanted: Any, models: tuple[Served, ...]) -> None:

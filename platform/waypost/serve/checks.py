@@ -13,11 +13,13 @@ from waypost.engines import engine_class
 from waypost.registry import artifact_commands
 from waypost.secrets import key_ring
 from waypost.serve.changes import change_plan
-from waypost.serve.config import NodeArgs, ServeArgs, UserConfig
+from waypost.serve.config import ServeArgs, UserConfig
 from waypost.serve.config_file import ServeConfig, user_config
+from waypost.serve.faults import OWN_LLMS
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.plan import Plan, make_plan, served_entries
 from waypost.serve.prices import library_prices
+from waypost.serve.replicas import NodeArgs
 from waypost.storage import place
 
 KEY_VARIABLES = frozenset({"API_KEYS", "WAYPOST_API_KEYS_FILE"})
@@ -50,7 +52,7 @@ def plan_of(args: ServeArgs, where: str) -> Plan:
         if _is_absent(folder):
             raise ArtifactFormatError(
                 f"{resolve_path(folder)}: no {MANIFEST}; expected a folder written by "
-                f"{artifact_commands(router)}"
+                f"{artifact_commands(router)}. {OWN_LLMS}"
             )
     return make_plan(args, where)
 

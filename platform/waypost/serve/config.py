@@ -7,17 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from waypost.config import StrictModel
+from waypost.contracts.errors import SchemaError
 from waypost.contracts.policy import PolicySettings
 from waypost.contracts.pricing import Price, PriceList
-from waypost.contracts.records import LLM
+from waypost.contracts.records import LLM, parse_size
 from waypost.serve.comparing import ComparingArgs
 from waypost.serve.conversations import ConversationArgs
 from waypost.serve.keeping import KeepArgs, KeepChanges
 from waypost.serve.limits import (
-    Autoscaling,
     CorsArgs,
     DeadlineArgs,
     Folder,
@@ -28,9 +28,15 @@ from waypost.serve.limits import (
     Positive,
     Seconds,
 )
+from waypost.serve.replicas import NodeArgs
 
 AUTO = "auto"
 """The ``model`` of a request to the default router."""
+
+ONE_KIND_OF_ROUTER = (
+    "give one of: artifact (a folder that `waypost train` wrote), routers (several, by name), or "
+    "router: NAME for a router that needs no training, such as difficulty or cheapest_llm"
+)
 
 
 class PolicyArgs(StrictModel):
@@ -83,60 +89,12 @@ class Prices(StrictModel, PriceList):
         }
 
 
-class ActorOptions(StrictModel):
-    """Logical resources of one replica.
-
-    Attributes:
-        num_cpus: Ray's logical CPUs; they do not limit threads.
-        num_gpus: GPUs; a fraction shares one.
-        memory: Bytes of memory that Ray reserves; null reserves none.
-        resources: Ray's custom resources by name.
-        accelerator_type: Ray's name of the accelerator that a machine must have; null is any.
-        runtime_env: Ray's runtime environment of the replica.
-    """
-
-    num_cpus: float = Field(default=0.1, ge=0)
-    num_gpus: float = Field(default=0, ge=0)
-    memory: float | None = Field(default=None, ge=0)
-    resources: dict[str, float] = Field(default_factory=dict)
-    accelerator_type: str | None = None
-    runtime_env: dict[str, Any] = Field(default_factory=dict)
-
-
-class NodeArgs(StrictModel):
-    """How a deployment is replicated and placed.
-
-    Attributes:
-        num_replicas: Fixed number of replicas; 1 where neither this nor ``autoscaling`` is given.
-        autoscaling: Replicas by load, instead of ``num_replicas``.
-        max_ongoing_requests: Most requests in flight in one replica.
-        max_queued_requests: Most queued requests of one caller; further ones are refused.
-        max_surge_percent: Share of extra replicas started before old ones stop, when changed
-            arguments restart them. 0 stops the old ones first: use it without room for both (GPUs).
-        graceful_shutdown_timeout_s: Time in which a stopped replica may finish its requests.
-        ray_actor_options: Resources that Ray reserves for each replica.
-    """
-
-    num_replicas: Positive | None = None
-    autoscaling: Autoscaling | None = None
-    max_ongoing_requests: Positive = 32
-    max_queued_requests: int = Field(default=64, ge=0)
-    max_surge_percent: int = Field(default=100, ge=0, le=100)
-    graceful_shutdown_timeout_s: Seconds = 120.0
-    ray_actor_options: ActorOptions = ActorOptions()
-
-    @model_validator(mode="after")
-    def _scaling_can_happen(self) -> NodeArgs:
-        if self.autoscaling is None:
-            return self
-        if self.num_replicas is not None:
-            raise ValueError("give num_replicas or autoscaling, not both")
-        if self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
-            raise ValueError(
-                "autoscaling.target_ongoing_requests is above max_ongoing_requests "
-                f"({self.max_ongoing_requests}), so that no replica would ever be added"
-            )
-        return self
+def _is_a_size(text: str) -> str:
+    try:
+        parse_size(text)
+    except SchemaError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class PoolLLM(LLM):
@@ -144,6 +102,7 @@ class PoolLLM(LLM):
 
     Attributes:
         name: Its name for routers and clients.
+        size: Parameter count, such as 7B or 8x22B, for a router without an artifact.
         input_price: USD per million prompt tokens; null takes that of the router's artifact, else
             that of the price library.
         output_price: USD per million generated tokens; null as for ``input_price``.
@@ -157,6 +116,7 @@ class PoolLLM(LLM):
     """
 
     name: str = Field(min_length=1, max_length=200)
+    size: Annotated[str, AfterValidator(_is_a_size)] | None = None
     max_ongoing_requests: Positive = 32
     max_queued_requests: int = Field(default=64, ge=0)
     queue_timeout_s: Seconds = 20.0
@@ -202,15 +162,25 @@ class EncoderArgs(StrictModel):
     device: str = "cpu"
 
 
+def _by_name(given: Any) -> Any:
+    return {"name": given} if isinstance(given, str) else given
+
+
 class RouterArgs(NodeArgs):
-    """The router node.
+    """The router node; a text is its ``name``.
 
     Attributes:
+        name: Registry name of a router that needs no training, in place of an artifact:
+            ``cheapest_llm``, ``smallest_llm``, ``largest_llm``, ``randomrouter``, ``in_order``,
+            ``difficulty``.
+        parameters: Parameters of the router of that name.
         placement: ``inline`` decides in the gateway's process.
         threads: Number of threads that decide. 0 decides on the event loop, for routers that need
             well under a millisecond; ``auto`` measures at start and takes 0 or 1.
     """
 
+    name: str | None = Field(default=None, min_length=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
     placement: Literal["deployment", "inline"] = "deployment"
     threads: Literal["auto"] | Annotated[int, Field(ge=0, le=16)] = "auto"
     encoder: EncoderArgs = EncoderArgs()
@@ -316,6 +286,19 @@ class GatewayArgs(NodeArgs):
         )
 
 
+def without_router(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as plain data without those that say which routers there are."""
+    kept = {key: value for key, value in args.items() if key not in _ROUTERS}
+    if isinstance(router := kept.get("router"), str):
+        del kept["router"]
+    elif isinstance(router, Mapping):
+        kept["router"] = {k: v for k, v in router.items() if k not in {"name", "parameters"}}
+    return kept
+
+
+_ROUTERS = frozenset({"artifact", "routers", "default_router"})
+
+
 class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
     """Arguments of ``waypost.serve.app:build``.
 
@@ -343,7 +326,7 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
     default_router: str | None = None
     pool: tuple[PoolEntry, ...] = Field(min_length=1)
     policy: PolicyArgs = PolicyArgs()
-    router: RouterArgs = RouterArgs()
+    router: Annotated[RouterArgs, BeforeValidator(_by_name)] = RouterArgs()
     gateway: GatewayArgs = GatewayArgs()
     limits: Limits = Limits()
     while_loading: Literal["wait", "pass"] = "wait"
@@ -358,8 +341,11 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> ServeArgs:
-        if (self.artifact is None) == (not self.routers):
-            raise ValueError("give either artifact (one router) or routers (several, by name)")
+        given = [self.artifact is not None, bool(self.routers), self.router.name is not None]
+        if sum(given) != 1:
+            raise ValueError(ONE_KIND_OF_ROUTER)
+        if self.router.parameters and self.router.name is None:
+            raise ValueError("router.parameters: are those of router.name, which is not given")
         names = _distinct_names(self.routers, self.default_router, self.pool)
         if taken := sorted({AUTO, *self.routers} & set(names)):
             raise ValueError(f"pool: {', '.join(taken)} is the name of a router, not of an LLM")

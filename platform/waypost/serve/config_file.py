@@ -19,7 +19,7 @@ from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, name
 from waypost.contracts.generation import deployment_name
 from waypost.contracts.wording import did_you_mean, faults, keys, models_at, unknown_key
 from waypost.serve.config import ServeArgs, UserConfig
-from waypost.serve.plan import engine_faults, raise_faults
+from waypost.serve.faults import engine_faults, raise_faults
 
 BUILDER = "waypost.serve.app:build"
 TUNABLE = frozenset({"Gateway", "Router"})

@@ -16,7 +16,7 @@ from waypost.contracts.records import Decision, Query
 from waypost.serve.backends.base import AbsentLLM, LLMClient, Loading
 from waypost.serve.backends.dispatcher import Dispatcher, local_llm, local_router
 from waypost.serve.backends.llm_replica import Pace
-from waypost.serve.config import PoolEntry, ServeArgs
+from waypost.serve.config import PoolEntry, ServeArgs, without_router
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served, make_plan, served_entries
 
@@ -46,8 +46,7 @@ def read_pool(path: Path, artifact: Path | None, *, allow_plugin_code: bool = Fa
     """
     data, where = application_args(read_yaml(path), str(path))
     if artifact is not None:
-        kept = {key: value for key, value in data.items() if key not in _ROUTER_KEYS}
-        data = {**kept, "artifact": str(artifact.absolute())}
+        data = {**without_router(data), "artifact": str(artifact.absolute())}
     if allow_plugin_code:
         data = {**data, "allow_plugin_code": True}
     args = parse(ServeArgs, data, where)
@@ -90,9 +89,6 @@ def check_environments(entries: Sequence[PoolEntry], where: str) -> None:
     if other := [entry.name for entry in entries if entry.environment is not None]:
         problem = f"{', '.join(other)} needs another environment: serve it (waypost serve)"
         raise ConfigError([Fault(f"{where}: pool", problem)])
-
-
-_ROUTER_KEYS = frozenset({"artifact", "routers", "default_router"})
 
 
 class _OnDemandLLM:

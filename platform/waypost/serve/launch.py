@@ -24,8 +24,9 @@ from waypost.loading import manifest_of
 from waypost.ray_session import start_ray
 from waypost.serve import standby
 from waypost.serve.config_file import ServeConfig
+from waypost.serve.faults import RESERVED_NAMES
 from waypost.serve.handover import VARIABLE, Doorkeeper
-from waypost.serve.plan import RESERVED_NAMES, Plan, Served
+from waypost.serve.plan import Plan, Served
 from waypost.weights import resolve
 
 logger = logging.getLogger(__name__)

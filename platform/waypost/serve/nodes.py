@@ -34,6 +34,7 @@ from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 from waypost.serve.standby import prepare_successor
 
+
 class GatewayNode:
     """Serves HTTP; the ingress of the application."""
 

@@ -11,21 +11,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from waypost.config import StrictModel, parse, resolve_path, settings
-from waypost.contracts.artifact import Manifest
+from waypost.config import StrictModel, resolve_path, settings
+from waypost.contracts.artifact import Manifest, Untrained
 from waypost.contracts.errors import (
     ConfigError,
     Fault,
     MissingExtraError,
-    PoolMismatchError,
     RegistryError,
-    names,
+    SchemaError,
 )
 from waypost.contracts.generation import deployment_name
 from waypost.contracts.pricing import PriceList
+from waypost.contracts.records import LLMInfo
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
-from waypost.registry.packing import foreign_plugins
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import (
     AUTO,
@@ -33,20 +32,26 @@ from waypost.serve.config import (
     PolicyArgs,
     PoolEntry,
     PoolLLM,
+    RouterArgs,
     ServeArgs,
     UserConfig,
 )
 from waypost.serve.conversations import ConversationArgs
-from waypost.serve.environments import interpreter
+from waypost.serve.faults import (
+    broken_environments,
+    check_pool,
+    engine_faults,
+    name_faults,
+    plugin_faults,
+    policy_faults,
+    raise_faults,
+)
 from waypost.serve.keeping import NODE, KeepArgs
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
-
-RESERVED_NAMES = frozenset({"Gateway", "Owner", "Router"})
-"""Deployment names of the graph itself."""
 
 
 class Served(PricedLLM):
@@ -71,7 +76,8 @@ class RouterPlan(StrictModel):
 
     Attributes:
         root: Folder that relative paths resolve against.
-        artifacts: Router name -> absolute folder or URI, the default router first.
+        artifacts: Router name -> absolute folder or URI, or a router that needs none; the default
+            router first.
         served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> prices, where both that of prompt and of generated tokens are known.
         step_routers: Names of the step routers.
@@ -85,7 +91,7 @@ class RouterPlan(StrictModel):
     """
 
     root: str
-    artifacts: dict[str, str]
+    artifacts: dict[str, str | Untrained]
     step_routers: tuple[str, ...] = ()
     served: tuple[str, ...]
     prices: dict[str, PriceList]
@@ -158,17 +164,16 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         [
             *engine_faults([entry.model_dump() for entry in args.pool], where),
             *name_faults(args.pool, where),
-            *_policy_faults(args.policy, entries, where),
+            *policy_faults(args.policy, entries, where),
         ]
     )
     root = settings().root
     artifacts, manifests = find_artifacts(args, root)
     if not args.allow_plugin_code:
-        raise_faults(_plugin_faults(artifacts, manifests, where))
-    check_pool([entry.name for entry in entries], manifests, where)
-    stepping = step_routers(manifests)
-    raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
-    broken = _broken_environments(args.pool, entries, where)
+        raise_faults(plugin_faults(artifacts, manifests, where))
+    if artifacts:
+        check_pool([entry.name for entry in entries], manifests, where)
+    broken = broken_environments(args.pool, entries, where)
     models: list[Served] = []
     kept: dict[str, Any] = {name: getattr(args, name) for name in KeepArgs.model_fields}
     if args.feedback_dir is not None:
@@ -183,6 +188,11 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         except ConfigError as error:
             unpriced += error.faults
     raise_faults(unpriced)
+    if args.router.name is not None:
+        artifacts, manifests = without_artifact(args.router, models, where)
+        check_pool([entry.name for entry in entries], manifests, where)
+    stepping = step_routers(manifests)
+    raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
     return Plan(
         models=tuple(models),
         router=RouterPlan(
@@ -218,117 +228,62 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
     )
 
 
-def engine_faults(pool: list[Any], where: str) -> list[Fault]:
-    """Return the faults of the engines of a pool given as plain data."""
-    found: list[Fault] = []
-    for index, entry in enumerate(pool):
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("engine"), str):
-            continue  # the model of the arguments reports that fault
-        place = f"{where}: pool.{index}"
-        try:
-            engine = engine_class(entry["engine"])
-        except (RegistryError, MissingExtraError) as error:
-            found.append(Fault(f"{place}.engine", str(error)))
-            continue
-        if entry.get("placement") == "inline" and not engine.remote:
-            problem = "inline is for engines whose answers come from elsewhere; "
-            found.append(Fault(f"{place}.placement", f"{problem}{engine.name} needs a deployment"))
-        try:
-            parse(engine.config_class, entry.get("config") or {}, f"{place}.config")
-        except ConfigError as error:
-            found.extend(error.faults)
-    return found
-
-
-def raise_faults(found: list[Fault]) -> None:
-    """Raise a ConfigError where there is any fault."""
-    if found:
-        raise ConfigError(found)
-
-
-def name_faults(entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
-    """Return the faults of names and prices of a pool's entries."""
-    seen: dict[str, str] = {}
-    found = []
-    for index, entry in enumerate(entries):
-        name = deployment_name(entry.name)
-        other = seen.setdefault(name, entry.name)
-        if other != entry.name or name in RESERVED_NAMES:
-            clash = other if other != entry.name else "a node of the graph"
-            problem = f"its deployment would be named {name}, as that of {clash}; rename it"
-            found.append(Fault(f"{where}: pool.{index}.name", problem))
-        if (entry.input_price is None) != (entry.output_price is None):
-            found.append(Fault(f"{where}: pool.{index}", "give both prices or none"))
-    return found
-
-
-def _policy_faults(policy: PolicyArgs, entries: tuple[PoolEntry, ...], where: str) -> list[Fault]:
-    if policy.allowed_models is None or {e.name for e in entries} & set(policy.allowed_models):
-        return []
-    problem = "none of them is served (see tier and WAYPOST_POOL)"
-    return [Fault(f"{where}: policy.allowed_models", problem)]
-
-
-def _plugin_faults(
-    artifacts: Mapping[str, str], manifests: Mapping[str, Manifest], where: str
-) -> list[Fault]:
-    # Reported here, because in a replica the application would only fail to start.
-    return [
-        Fault(
-            f"{where}: allow_plugin_code",
-            f"is not true, and {artifacts[router]} holds code that is not found here: the plug-in "
-            f"{names(foreign)}. Set it to true if you trust that code",
-        )
-        for router, manifest in manifests.items()
-        if (foreign := foreign_plugins(manifest))
-    ]
-
-
-def _broken_environments(
-    pool: tuple[PoolEntry, ...], served: tuple[PoolEntry, ...], where: str
-) -> dict[str, str]:
-    """Return why environments cannot be used, by LLM.
-
-    Raises:
-        ConfigError: no LLM of the pool can be served.
-    """
-    found: dict[str, str] = {}
-    every: list[Fault] = []
-    for index, entry in enumerate(pool):
-        if entry.environment is None or entry not in served:
-            continue
-        try:
-            interpreter(entry.environment, f"{where}: pool.{index}.environment")
-        except ConfigError as error:
-            every.extend(error.faults)
-            found[entry.name] = str(error)
-    if len(found) == len(served):
-        raise ConfigError(every)
-    return found
-
-
 def find_artifacts(
     args: ServeArgs | UserConfig, root: Path
-) -> tuple[dict[str, str], dict[str, Manifest]]:
+) -> tuple[dict[str, str | Untrained], dict[str, Manifest]]:
     """Return folder (or URI) and manifest of each router by name, the default router first.
 
     Args:
-        args: Has ``artifact``, or ``routers`` with ``default_router``.
+        args: Has ``artifact``, or ``routers`` with ``default_router``; nothing is found without.
         root: Folder that relative paths resolve against.
 
     Raises:
         ArtifactFormatError: a folder is not an artifact.
         StorageError: a store cannot be read.
     """
-    given = args.routers
+    given: dict[str, str] = args.routers
     if args.artifact is not None:
         manifest = manifest_of(_absolute(args.artifact, root))
         # a router named auto would hide the name of the default router
         given = {"auto-router" if manifest.router == AUTO else manifest.router: args.artifact}
+    if not given:
+        return {}, {}
     first = args.default_router or next(iter(given))
     ordered = {first: given[first], **given}
     folders = {name: _absolute(path, root) for name, path in ordered.items()}
-    return folders, {name: manifest_of(folder) for name, folder in folders.items()}
+    return {**folders}, {name: manifest_of(folder) for name, folder in folders.items()}
+
+
+def without_artifact(
+    router: RouterArgs, models: Sequence[Served], where: str
+) -> tuple[dict[str, str | Untrained], dict[str, Manifest]]:
+    """Return a router that needs no training, and its manifest, as `find_artifacts` does.
+
+    Args:
+        router: Has a ``name``.
+        models: The LLMs that it decides among.
+        where: File and key of the graph's arguments, for messages.
+
+    Raises:
+        ConfigError: there is no such router, it has to be trained, its parameters are wrong, or
+            the pool lacks what it goes by.
+    """
+    assert router.name is not None  # checked by the caller
+    source = Untrained(router=router.name, parameters=router.parameters, llms=infos_of(models))
+    try:
+        manifest = manifest_of(source)
+    except ConfigError as error:
+        here = [Fault(f"{where}: router.parameters: {f.where}", f.problem) for f in error.faults]
+        raise ConfigError(here) from None
+    except (RegistryError, MissingExtraError, SchemaError) as error:
+        raise ConfigError([Fault(f"{where}: router", str(error))]) from None
+    return {router.name: source}, {router.name: manifest}
+
+
+def infos_of(models: Iterable[Served]) -> tuple[LLMInfo, ...]:
+    """Return what routers know of the LLMs of a pool."""
+    known = set(LLMInfo.model_fields) & set(Served.model_fields)
+    return tuple(LLMInfo(**model.model_dump(include=known)) for model in models)
 
 
 def _absolute(artifact: str, root: Path) -> str:
@@ -339,29 +294,6 @@ def _absolute(artifact: str, root: Path) -> str:
 def step_routers(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
     """Return the names of the step routers."""
     return tuple(name for name, manifest in manifests.items() if manifest.kind == "step")
-
-
-def check_pool(pool: Sequence[str], manifests: Mapping[str, Manifest], where: str) -> None:
-    """Check that routers and LLMs match.
-
-    Raises:
-        ConfigError: an LLM has the name of a router.
-        PoolMismatchError: no router was trained on an LLM of the pool, or a router on none.
-    """
-    if taken := sorted(set(manifests) & set(pool)):
-        raise ConfigError([Fault(f"{where}: pool", f"{names(taken)} is the name of a router")])
-    known = {name: [llm.name for llm in found.llms] for name, found in manifests.items()}
-    anywhere = {llm for llms in known.values() for llm in llms}
-    if unknown := [name for name in pool if name not in anywhere]:
-        raise PoolMismatchError(
-            f"pool: no router was trained on {names(unknown)}; expected {names(sorted(anywhere))}. "
-            "Take it out of the pool, or train with it"
-        )
-    for router, llms in known.items():
-        if not set(pool) & set(llms):
-            raise PoolMismatchError(
-                f"router {router} was trained on {names(llms)}; none of them is in the pool"
-            )
 
 
 def routable(models: Iterable[Served]) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ def missing_prices(
     if entry.prices is not None:
         return {}
     infos = [llm for found in manifests.values() for llm in found.llms]
-    info = next(llm for llm in infos if llm.name == entry.name)
-    filled: PriceList = info
+    info = next((llm for llm in infos if llm.name == entry.name), PriceList())
+    filled = info
     source = None
     if (info.prices is None or entry.priced_as is not None) and (
         found := priced(entry, f"{where}: {entry.name}")

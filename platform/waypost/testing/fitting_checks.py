@@ -13,6 +13,7 @@ import numpy as np
 from waypost.contracts.errors import ConfigError, NotFittedError, SchemaError
 from waypost.contracts.router import QueryBatch, ScoreRouter
 from waypost.registry import make_router, router_class
+from waypost.registry.rule_router import no_outcomes
 from waypost.testing.fitted_routers import (
     fitted,
     models,
@@ -108,11 +109,18 @@ def check_learned_state_ends_in_an_underscore(name: str) -> None:
 
 
 def check_unusable_data_is_refused(name: str) -> None:
-    """Data without rows, scores of an LLM or needed embeddings raises a SchemaError."""
+    """Data without rows, scores of an LLM or needed embeddings raises a SchemaError.
+
+    A router with ``needs_data = False`` takes data without rows, but not without LLMs.
+    """
     data = planted(20)
     quality = data.quality.copy()
     quality[:, 1] = np.nan
-    wrong = [data.select([]), replace(data, quality=quality)]
+    rowless = data.select([])
+    if not new_router(name).needs_data:
+        assert new_router(name).fit(rowless).model_names == data.names
+        rowless = no_outcomes([])
+    wrong = [rowless, replace(data, quality=quality)]
     if new_router(name).needs_embeddings:
         wrong.append(replace(data, embeddings=None))
     for case in wrong:

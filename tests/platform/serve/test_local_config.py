@@ -51,9 +51,9 @@ def test_what_is_given_replaces_what_the_file_has() -> None:
 
 def test_llms_of_the_other_tier_may_need_ray(monkeypatch) -> None:
     more = {"name": "big", "engine": "transformers", "config": {"model": "a/b"}, "tier": "full"}
-    assert [entry.name for entry in read_local(serve_file(args={"pool": [LLM, more]})).args.pool] == [
-        "cook"
-    ]
+    assert [
+        entry.name for entry in read_local(serve_file(args={"pool": [LLM, more]})).args.pool
+    ] == ["cook"]
 
 
 def test_every_setting_that_needs_ray_is_a_fault_that_says_what_to_do() -> None:

@@ -32,7 +32,10 @@ def test_questions_of_a_program_without_an_event_loop(artifact) -> None:
         assert (reply.model, reply.router, str(reply)) == ("cook", "knnrouter", COOKING)
         assert reply.cost_usd > 0
         assert reply.body["usage"]["waypost"]["model"] == "cook"
-        assert gateway.ask([{"role": "user", "content": "a b c"}], model="tiny", max_tokens=1).text == "a"
+        assert (
+            gateway.ask([{"role": "user", "content": "a b c"}], model="tiny", max_tokens=1).text
+            == "a"
+        )
         assert gateway.ask(COOKING, lam=1000.0, user_id="u").model == "tiny"
         decision = gateway.route(ALGEBRA)
         assert (decision.model, len(decision.ranking)) == ("prover", 3)
@@ -57,7 +60,9 @@ async def test_an_event_loop_may_ask_a_gateway_that_runs_in_a_thread(artifact) -
 
 
 def test_an_answer_that_there_is_not_is_an_error_with_status_and_code(artifact) -> None:
-    pool = echo_pool(cook={"fail_with": "500"}, prover={"fail_with": "500"}, tiny={"fail_with": "500"})
+    pool = echo_pool(
+        cook={"fail_with": "500"}, prover={"fail_with": "500"}, tiny={"fail_with": "500"}
+    )
     with made(artifact, pool=pool) as gateway:
         with pytest.raises(GatewayError) as failed:
             gateway.ask(COOKING)

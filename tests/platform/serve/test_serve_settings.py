@@ -12,9 +12,10 @@ from waypost.config import parse, settings
 from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
 from waypost.contracts.generation import deployment_name
 from waypost.serve.app import node_options
-from waypost.serve.config import NodeArgs, ServeArgs
+from waypost.serve.config import ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.plan import Plan, make_plan
+from waypost.serve.replicas import NodeArgs
 
 
 def faults(data: dict) -> str:
@@ -59,8 +60,8 @@ def entry(**fields) -> dict:
             "placement inline has no replica: remove environment, num_replicas",
         ),
         ({"gateway": {"max_ongoing_requests": 5}}, "set limits.max_in_flight"),
-        ({"artifact": None}, "give either artifact (one router) or routers"),
-        ({"routers": {"r": "x"}}, "give either artifact (one router) or routers"),
+        ({"artifact": None}, "give one of: artifact"),
+        ({"routers": {"r": "x"}}, "give one of: artifact"),
         ({"artifact": None, "routers": {"r": "x"}, "default_router": "s"}, "'s' is not under"),
         ({"policy": {"allowed_models": ["x"]}}, "policy.allowed_models: x is not in the pool"),
         ({"policy": {"lambda": -1}}, "args: policy.lambda"),

@@ -70,8 +70,9 @@ def read_callable_pool(path: str | Path) -> CallablePool:
 def _of_serve_file(data: Mapping[str, object], where: str) -> CallablePool:
     # Only a Serve file needs the models of serving.
     from waypost.serve.config import ServeArgs
+    from waypost.serve.faults import engine_faults
     from waypost.serve.infer import application_args, check_environments
-    from waypost.serve.plan import engine_faults, served_entries
+    from waypost.serve.plan import served_entries
 
     found, place = application_args(data, where)
     args = parse(ServeArgs, found, place)

@@ -13,17 +13,16 @@ from waypost.contracts.wording import kind, unknown_key
 from waypost.engines import engine_class
 from waypost.serve.changes import change_plan
 from waypost.serve.checks import plan_of
-from waypost.serve.config import NodeArgs, PoolEntry, ServeArgs, UserConfig
+from waypost.serve.config import PoolEntry, ServeArgs, UserConfig, without_router
 from waypost.serve.config_file import BUILDER, check_application, user_config
+from waypost.serve.faults import raise_faults
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.keeping import NODE
-from waypost.serve.plan import Plan, raise_faults, served_entries
+from waypost.serve.plan import Plan, served_entries
+from waypost.serve.replicas import NodeArgs
 
 HOST = "127.0.0.1"
 PORT = 8000
-
-ROUTER_KEYS = frozenset({"artifact", "routers", "default_router"})
-"""Arguments of the graph that say which routers there are."""
 
 WITHOUT = "needs Ray: serve the file without --local, or take it out"
 ONE = "this is one process and has no replicas, so it needs Ray: serve the file without --local"
@@ -87,7 +86,7 @@ def read_local(
     Args:
         source: A Serve file with one application, or only the ``args`` of one; as a path, or its
             content. None has only what is ``given``.
-        given: Arguments in place of those of the source. One of `ROUTER_KEYS` replaces them all.
+        given: Arguments in place of those of the source; a router replaces all of its routers.
         port: In place of ``http_options.port``.
 
     Raises:
@@ -104,11 +103,10 @@ def read_local(
         place = f"{where}: applications.0"
     else:
         application, place = {"args": data}, where
-    replaced = ROUTER_KEYS if ROUTER_KEYS & {*(given or {})} else frozenset()
     raw = application.get("args") or {}
-    if isinstance(raw, Mapping):
-        kept = {key: value for key, value in raw.items() if key not in replaced}
-        application = {**application, "args": {**kept, **(given or {})}}
+    if given and isinstance(raw, Mapping):
+        kept = without_router(raw) if _names_router(given) else raw
+        application = {**application, "args": {**kept, **given}}
     wrong, args = check_application(application, place, "args" if whole else "")
     found += wrong
     place = f"{place}.args" if whole else place
@@ -127,6 +125,12 @@ def read_local(
         port or http.get("port", PORT),
         prefix.rstrip("/"),
     )
+
+
+def _names_router(given: Mapping[str, Any]) -> bool:
+    router = given.get("router")
+    named = isinstance(router, str) or (isinstance(router, Mapping) and "name" in router)
+    return named or bool({"artifact", "routers"} & {*given})
 
 
 def _first(applications: Any) -> dict[str, Any]:
@@ -196,7 +200,9 @@ def _needs_ray(args: ServeArgs, where: str) -> Iterator[Fault]:
         problem = "is a further port of a replica; here the gateway listens on http_options.port"
         yield Fault(f"{where}: gateway.port", problem)
     if args.store_place != NODE:
-        yield Fault(f"{where}: store_place", f"here there is one machine, {NODE}; another {WITHOUT}")
+        yield Fault(
+            f"{where}: store_place", f"here there is one machine, {NODE}; another {WITHOUT}"
+        )
 
 
 def _entry(entry: PoolEntry, where: str) -> Iterator[Fault]:

@@ -51,6 +51,17 @@ class Gateway:
     manager, with ``with`` or ``async with``; as an ASGI application, which an ASGI server starts;
     or on a port of its own (`listen`).
 
+        >>> from waypost import Gateway
+        >>> pool = [
+        ...     {"name": "small", "engine": "echo", "input_price": 0.1, "output_price": 0.4},
+        ...     {"name": "large", "engine": "echo", "input_price": 2.0, "output_price": 8.0},
+        ... ]
+        >>> with Gateway(pool=pool, router="difficulty") as gateway:
+        ...     reply = gateway.ask("What is the capital of France?")
+        ...     url = gateway.listen()  # OpenAI's API is under its /v1
+        >>> print(reply.model, "said:", reply)
+        small said: What is the capital of France?
+
     Args:
         config: A Serve file with one application, or a YAML file with only its ``args``; or the
             content of either. None takes only the arguments below.
@@ -279,7 +290,8 @@ class Gateway:
         try:
             await app(scope, receive, send)
         finally:
-            self._requests[app] -= 1
+            if app in self._requests:  # else the gateway has ended meanwhile
+                self._requests[app] -= 1
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -359,4 +371,3 @@ class Gateway:
                 raise NotStartedError("the gateway runs in an event loop: await its ..._async")
             raise NotStartedError(NOT_STARTED)
         return self._thread.call(work)
-

@@ -1,0 +1,1 @@
+"""What the router difficulty knows of questions, and how it was learned."""
