@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import yaml
 from pydantic import DirectoryPath, Field
@@ -23,8 +24,11 @@ from waypost.bench._processes import Server, free_ports, upstream
 from waypost.bench._targets import ARTIFACT, START_S, Scene, graph
 from waypost.bench.harness import Table, Tell, spread, with_range
 from waypost.config import resolve_path
+from waypost.metrics.intervals import interval
 from waypost.report.numbers import percent
 from waypost.serve.config import AUTO
+
+_DRAWS = 2_000
 
 
 class Turns(harness.Options):
@@ -32,18 +36,18 @@ class Turns(harness.Options):
 
     Attributes:
         concurrency: Requests in flight.
-        settle_s: Seconds after a measurement for work that follows the answers.
+        settle_s: Seconds after the last measurement for work that follows the answers.
     """
 
     artifact: DirectoryPath | None = Field(
         None, description=f"Artifact of the router.  [default: {ARTIFACT}]"
     )
-    rounds: int = Field(3, ge=1, description="Measurements of every cell.")
-    seconds: float = Field(2.0, gt=0, description="Seconds of a measurement.")
+    rounds: int = Field(40, ge=1, description="Measurements of every cell.")
+    seconds: float = Field(0.5, gt=0, description="Seconds of a measurement.")
     tokens: int = Field(64, ge=1, description="Tokens of every answer.")
     seed: int = Field(0, ge=0, description="Seed of the prompts.")
     concurrency: tuple[int, ...] = (1, 64)
-    settle_s: float = 0.0
+    settle_s: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -85,32 +89,55 @@ def in_turns(
     Raises:
         BenchError: The client fails.
     """
-    cells: dict[tuple[str, bool, int], list[float]] = {}
-    errors = 0
-    kinds = [(stream, step) for stream in (False, True) for step in options.concurrency]
-    for number in range(-1, options.rounds):  # the first is not counted
-        for stream, step in kinds:
-            for name, server in servers.items():
-                tell(f"round {number + 1} of {options.rounds}: {name}")
-                part = Slice("saturation", step, stream, options.seconds)
-                job = Job(
-                    server.endpoint, Endpoint(there, "echo"), (part,), options.seed + number + 1
-                )
-                begin = cpu_s(server.pid)
-                (sample,) = measure(job)
-                time.sleep(options.settle_s)
-                spent = cpu_s(server.pid) - begin
-                errors += sample.errors
-                if number >= 0:
-                    # each worker's first request is not in the sample
-                    each = 1e6 * spent / (sample.answered + sample.errors + step)
-                    cells.setdefault((name, stream, step), []).append(each)
-    found = [
-        {"server": name, "stream": stream, "concurrency": step, "cpu_us": spread(values)}
-        | {"rounds_us": values}
-        for (name, stream, step), values in cells.items()
-    ]
+    found, errors = [], 0
+    for stream in (False, True):
+        for step in options.concurrency:
+            each, failures = _in_turns(servers, there, options, tell, stream, step)
+            errors += failures
+            found += [
+                {"server": name, "stream": stream, "concurrency": step, "cpu_us": spread(values)}
+                | {"rounds_us": values}
+                for name, values in each.items()
+            ]
     return found, errors
+
+
+def _in_turns(
+    servers: Mapping[str, Running],
+    there: int,
+    options: Turns,
+    tell: Tell,
+    stream: bool,
+    step: int,
+) -> tuple[dict[str, list[float]], int]:
+    """Measure one kind of answers: microseconds of each server and round, and errors."""
+    each: dict[str, list[float]] = {name: [] for name in servers}
+    begun: dict[str, tuple[float, int]] = {}  # CPU seconds before a slice, its requests
+    errors = 0
+
+    def close(name: str) -> None:
+        # Up to the server's next slice, so that work that follows the answers is counted.
+        before, requests = begun.pop(name)
+        each[name].append(1e6 * (cpu_s(servers[name].pid) - before) / requests)
+
+    for number in range(-1, options.rounds):  # the first is not counted
+        # Each second round in the opposite order: a machine that gets slower favours nobody.
+        for name, server in list(servers.items())[:: -1 if number % 2 else 1]:
+            tell(f"round {number + 1} of {options.rounds}: {name}")
+            if name in begun:
+                close(name)
+            part = Slice("saturation", step, stream, options.seconds)
+            job = Job(server.endpoint, Endpoint(there, "echo"), (part,), options.seed + number + 1)
+            before = cpu_s(server.pid)
+            (sample,) = measure(job)
+            errors += sample.errors
+            if number >= 0:
+                # each worker's first request is not in the sample
+                begun[name] = before, sample.answered + sample.errors + step
+    time.sleep(options.settle_s)
+    for name in servers:
+        close(name)
+    return each, errors
 
 
 @contextmanager
@@ -147,7 +174,9 @@ def alone(
 
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds that a process has used, all its threads together."""
-    times = psutil.Process(pid).cpu_times()
+    if sys.platform == "linux":
+        return time.clock_gettime(~pid << 3 | 2)  # the clock id of another process: nanoseconds
+    times = psutil.Process(pid).cpu_times()  # hundredths of a second
     return float(times.user + times.system)
 
 
@@ -172,16 +201,20 @@ def added(
         plain: The server whose answers are the whole.
 
     Returns:
-        Server -> kind -> `spread`.
+        Server -> kind -> ``share``, of all rounds together, and ``low`` and ``high``, the bounds of
+        its 95 % interval by resampled rounds.
     """
     by_cell = {(c["server"], c["stream"], c["concurrency"]): c["rounds_us"] for c in cells}
     kinds = list(dict.fromkeys((c["stream"], c["concurrency"]) for c in cells))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, before in pairs.items():
         for kind in kinds:
-            rounds = zip(*(by_cell[one, *kind] for one in (name, before, plain)), strict=True)
-            shares = [(this - that) / whole for this, that, whole in rounds]
-            found.setdefault(name, {})[kind_of(*kind)] = spread(shares)
+            this, that, whole = (np.array(by_cell[one, *kind]) for one in (name, before, plain))
+            drawn = np.random.default_rng(0).integers(0, len(this), (_DRAWS, len(this)))
+            low, high = interval((this - that)[drawn].sum(axis=1) / whole[drawn].sum(axis=1))
+            share = float((this - that).sum() / whole.sum())
+            one = {"share": share, "low": low, "high": high}
+            found.setdefault(name, {})[kind_of(*kind)] = one
     return found
 
 
@@ -190,10 +223,10 @@ def kind_of(stream: bool, concurrency: int) -> str:
     return f"{'streams' if stream else 'whole'}, {concurrency} in flight"
 
 
-def share(one: Mapping[str, float]) -> str:
-    """Return a `spread` of shares as text."""
-    median, least, most = (percent(one[key], sign=True) for key in ("median", "least", "most"))
-    return f"{median} [{least}, {most}]"
+def with_interval(one: Mapping[str, float]) -> str:
+    """Return a share of `added` and its interval as text."""
+    share, low, high = (percent(one[key], sign=True) for key in ("share", "low", "high"))
+    return f"{share} [{low}, {high}]"
 
 
 def failed(errors: int) -> dict[str, str]:
@@ -205,5 +238,6 @@ def facts(options: Turns) -> str:
     """Return what explains the tables."""
     return (
         f"Answers of {options.tokens} tokens; seed {options.seed}; medians of {options.rounds} "
-        f"rounds of {options.seconds:g} s, in turns, ranges in brackets."
+        f"rounds of {options.seconds:g} s, in turns, ranges in brackets; a share of CPU is "
+        "that of all rounds together, with its 95 % interval by resampled rounds."
     )

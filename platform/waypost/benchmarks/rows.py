@@ -24,7 +24,9 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv")
 
 _SHOWN = 5
 _MARKS = ",;\t|"
-_UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException)
+_MOST_CHARACTERS = 1 << 26
+UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException)
+"""What reading a file of rows raises where it is broken."""
 
 
 @dataclass(frozen=True)
@@ -137,25 +139,40 @@ def file_rows(files: Sequence[Path], benchmark: Benchmark) -> Iterator[Located]:
     """
     for file in files:
         try:
-            for number, row in enumerate(_rows_of(file, benchmark), start=1):
+            rows = rows_of(file, benchmark.columns, benchmark.optional)
+            for number, row in enumerate(rows, start=1):
                 yield f"{file}: row {number}", row
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise SchemaError(f"{file}: cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _rows_of(file: Path, benchmark: Benchmark) -> Iterable[dict[str, Any]]:
+def rows_of(
+    file: Path, columns: Sequence[str], optional: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of one of `SUFFIXES`.
+
+    Args:
+        file: The file.
+        columns: Columns that a parquet file must have; in a CSV file they tell the separator.
+        optional: Further columns to read from a parquet file; None is all.
+
+    Raises:
+        SchemaError: a column is missing, a line is not a JSON object or has too many fields.
+        `UNREADABLE`: the file cannot be read.
+    """
     if file.suffix == ".parquet":
         with pq.ParquetFile(file) as parquet:
-            # Nested columns are read whole; other columns only if the benchmark uses them.
+            # Nested columns are read whole; other columns only if they are wanted.
             names = parquet.schema_arrow.names
-            wanted = [name for name in (*benchmark.columns, *benchmark.optional) if name in names]
-            if lacking := [name for name in benchmark.columns if name not in names]:
+            more = names if optional is None else optional
+            wanted = [name for name in dict.fromkeys((*columns, *more)) if name in names]
+            if lacking := [name for name in columns if name not in names]:
                 raise SchemaError(_lacks(str(file), lacking, names))
             for batch in parquet.iter_batches(batch_size=4096, columns=wanted):
                 yield from batch.to_pylist()
     elif file.suffix == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as text:
-            yield from _table(file, text, benchmark.columns)
+            yield from _table(file, text, columns)
     else:
         opener = gzip.open if file.suffix == ".gz" else open
         with opener(file, "rt", encoding="utf-8-sig") as text:
@@ -164,6 +181,7 @@ def _rows_of(file: Path, benchmark: Benchmark) -> Iterable[dict[str, Any]]:
 
 def _table(file: Path, text: TextIO, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV file, whichever mark separates its columns."""
+    csv.field_size_limit(_MOST_CHARACTERS)  # answers are longer than the module's own 131,072
     head = text.readline()
     text.seek(0)
     mark = max(

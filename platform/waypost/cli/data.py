@@ -10,6 +10,7 @@ import click
 from waypost.cli.arguments import AS_JSON, CONFIG, OVERRIDES
 from waypost.cli.data_describe import describe
 from waypost.cli.data_feedback import export_votes, forget, from_feedback, import_votes
+from waypost.cli.data_import import import_results
 from waypost.cli.data_run import responses, run
 from waypost.cli.errors import interruptible
 from waypost.cli.output import echo_json, echo_table, progress_bar, progress_bars
@@ -287,5 +288,7 @@ def users(source: Path, target: Path, as_json: bool, **options: Any) -> None:
     click.echo(f"wrote {target}")
 
 
-for one in (run, responses, describe, from_feedback, forget, import_votes, export_votes):
+for one in (
+    run, responses, describe, from_feedback, forget, import_results, import_votes, export_votes,
+):  # fmt: skip
     command.add_command(one)

@@ -15,7 +15,8 @@ from waypost.cli.output import echo_json, echo_table
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _of_split(function: F) -> F:
+def of_split(function: F) -> F:
+    """Add the options of commands that make routing data and split it."""
     for option in (
         AS_JSON,
         click.option(
@@ -53,7 +54,7 @@ def _show(found: dict[str, Any], target: Path, as_json: bool) -> None:
     metavar="FOLDER",
     help="Folder or URI of the decision log; by default that in SOURCE, if there is one.",
 )
-@_of_split
+@of_split
 def from_feedback(
     source: Path,
     target: Path,
@@ -88,7 +89,7 @@ def from_feedback(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @click.argument("target", type=click.Path(path_type=Path))
-@_of_split
+@of_split
 def import_votes(
     files: tuple[Path, ...],
     target: Path,

@@ -25,7 +25,8 @@ from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
 from waypost.metrics.comparison import look_up_names
-from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.pipelines.data.embedding_cache import query_embeddings
+from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
 from waypost.registry import make_trainable, router_class
 from waypost.registry.rule_router import no_outcomes

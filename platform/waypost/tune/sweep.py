@@ -24,7 +24,8 @@ from waypost.contracts.tables import split_path
 from waypost.encoders import make_encoder
 from waypost.metrics.intervals import interval
 from waypost.metrics.measure import Measured
-from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.pipelines.data.embedding_cache import query_embeddings
+from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.pipelines.train import TrainConfig, train
 from waypost.ray_session import ray_session

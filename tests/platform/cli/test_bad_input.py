@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 from waypost.cli import command
 from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.tables import split_path
+from waypost.encoders import make_encoder
+from waypost.pipelines.data.embeddings import keep_embeddings
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 INFINITE, UNDEFINED = float("inf"), float("nan")
@@ -25,6 +27,7 @@ def made(tmp_path_factory):
     write_routing_data(folder / "data", planted(6, seed=1), "test")
     result = run("train", "--router", "knnrouter", *arguments(folder))
     assert result.exit_code == 0, result.output
+    keep_embeddings(planted(12).queries, make_encoder(ENCODER_ID), folder / "data")
     return folder
 
 

@@ -11,7 +11,7 @@ from waypost.contracts.records import LLMInfo
 from waypost.contracts.tables import split_path, write_llms, write_routing_table
 from waypost.encoders import make_encoder
 from waypost.pipelines.data.describe import describe
-from waypost.pipelines.data.embeddings import query_embeddings
+from waypost.pipelines.data.embeddings import keep_embeddings
 from waypost.testing.synthetic import ENCODER_ID
 
 TEXTS = {
@@ -136,7 +136,7 @@ def test_scores_ties_and_headroom(folder):
 
 
 def test_embeddings_say_how_much_they_cover(folder):
-    query_embeddings([TEXTS["q0"], TEXTS["q4"], "of no table"], make_encoder(ENCODER_ID), folder)
+    keep_embeddings([TEXTS["q0"], TEXTS["q4"], "of no table"], make_encoder(ENCODER_ID), folder)
     found = describe(folder)["embeddings"]
     assert found == {
         "queries": [{"encoder": ENCODER_ID, "dimension": 64, "texts": 5, "embedded": 2}],

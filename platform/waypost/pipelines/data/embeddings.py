@@ -40,7 +40,8 @@ PART = 4096
 """Rows that are checked or copied together."""
 
 _CHUNK = 256
-_MIN_PROBE_COSINE = 0.9999
+MIN_PROBE_COSINE = 0.9999
+"""Least cosine of two vectors of one text by builds of an encoder that count as the same."""
 
 
 class EmbeddingTable:
@@ -113,7 +114,7 @@ def read_embeddings(path: Path, encoder: Encoder) -> EmbeddingTable | None:
                 f"{path}: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} "
                 f"{fits}; delete the file"
             )
-    if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < _MIN_PROBE_COSINE:
+    if (encoder.encode(PROBE_TEXTS) * probe).sum(axis=1).min() < MIN_PROBE_COSINE:
         logger.warning("%s: made by an encoder that was built differently; embedding again", path)
         return None
     return EmbeddingTable(rows, texts)
@@ -180,46 +181,6 @@ def embeddings_path(folder: Path, encoder_id: str) -> Path:
     return folder / f"query_embeddings-{encoder_id}.safetensors"
 
 
-def query_embeddings(
-    texts: Sequence[str],
-    encoder: Encoder,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-) -> NDArray[np.float32]:
-    """Embed texts; take stored embeddings from the folder and store new ones there.
-
-    Args:
-        texts: Texts of the queries.
-        encoder: Query encoder.
-        folder: Routing-data folder; nothing is stored for None or a read-only folder.
-        progress: Called with (done, total) texts.
-
-    Returns:
-        float32 (n_texts, d), unit rows.
-
-    Raises:
-        SchemaError: The stored file is not readable or of another width.
-    """
-    if folder is not None and _is_meant_to_change(folder):
-        try:
-            stored = keep_embeddings(texts, encoder, folder, progress)
-        except OSError as error:  # a read-only folder stores nothing
-            path, why = embeddings_path(folder, encoder.id), error.strerror
-            logger.info("%s: not written (%s); embeddings are computed each time", path, why)
-        else:
-            return stored.rows[stored.find(text_digests(texts))]
-    digests = text_digests(texts)
-    stored = _stored(folder, encoder)
-    new = _new(digests, stored)
-    parts = [np.empty((0, encoder.dimension), np.float32), *_encoded(texts, new, encoder, progress)]
-    fresh = EmbeddingTable(np.concatenate(parts), digests[new])
-    old, here = stored.find(digests), fresh.find(digests)
-    rows = np.empty((len(digests), encoder.dimension), np.float32)
-    rows[old >= 0] = stored.rows[old[old >= 0]]
-    rows[old < 0] = fresh.rows[here[old < 0]]
-    return rows
-
-
 def keep_embeddings(
     texts: Sequence[str], encoder: Encoder, folder: Path, progress: Progress | None = None
 ) -> EmbeddingTable:
@@ -239,8 +200,8 @@ def keep_embeddings(
         OSError: The file cannot be written.
     """
     digests = text_digests(texts)
-    stored = _stored(folder, encoder)
-    new = _new(digests, stored)
+    stored = stored_in(folder, encoder)
+    new = new_rows(digests, stored)
     if not len(new):
         return stored
     path = embeddings_path(folder, encoder.id)
@@ -248,13 +209,14 @@ def keep_embeddings(
     def parts() -> Iterator[NDArray[np.float32]]:
         for at in range(0, len(stored.rows), PART):
             yield stored.rows[at : at + PART]
-        yield from _encoded(texts, new, encoder, progress)
+        yield from encoded(texts, new, encoder, progress)
 
     write_embeddings(path, np.concatenate([stored.texts, digests[new]]), parts(), encoder)
-    return _stored(folder, encoder)
+    return stored_in(folder, encoder)
 
 
-def _stored(folder: Path | None, encoder: Encoder) -> EmbeddingTable:
+def stored_in(folder: Path | None, encoder: Encoder) -> EmbeddingTable:
+    """Return the embeddings that a folder holds; none for None. Raises as `read_embeddings`."""
     found = (
         None if folder is None else read_embeddings(embeddings_path(folder, encoder.id), encoder)
     )
@@ -264,15 +226,16 @@ def _stored(folder: Path | None, encoder: Encoder) -> EmbeddingTable:
     return EmbeddingTable(nothing, np.empty((0, DIGEST_BYTES), np.uint8))
 
 
-def _new(digests: Digests, stored: EmbeddingTable) -> NDArray[np.int64]:
+def new_rows(digests: Digests, stored: EmbeddingTable) -> NDArray[np.int64]:
     """Return the rows of texts that are not stored; of equal texts the first."""
     first = first_rows(digests)
     return first[stored.find(digests[first]) < 0]
 
 
-def _encoded(
+def encoded(
     texts: Sequence[str], rows: NDArray[np.int64], encoder: Encoder, progress: Progress | None
 ) -> Iterator[NDArray[np.float32]]:
+    """Embed the texts of some rows, part by part."""
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK].tolist()
         yield encoder.encode([texts[row] for row in part])
@@ -319,8 +282,3 @@ def text_digests(texts: Sequence[str]) -> Digests:
     for text in texts:
         found += text_digest(text)
     return np.frombuffer(found, np.uint8).reshape(-1, DIGEST_BYTES)
-
-
-def _is_meant_to_change(folder: Path) -> bool:
-    # root can write anywhere, but a folder without any write bit must stay unchanged
-    return folder.is_dir() and bool(folder.stat().st_mode & 0o222)

@@ -27,7 +27,8 @@ from waypost.contracts.records import Query
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData
 from waypost.loading import load_router
-from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.pipelines.data.embedding_cache import query_embeddings
+from waypost.pipelines.data.embeddings import Progress
 from waypost.registry import make_trainable, router_class
 from waypost.storage import Place, is_uri, local_copy, place
 
@@ -37,7 +38,7 @@ class Vectors:
 
     Args:
         encoder: Encoder that routers are fitted with.
-        folder: Routing-data folder that stores embeddings; see `query_embeddings`.
+        folder: Routing-data folder, whose stored embeddings are read; see `query_embeddings`.
         progress: Called with (done, total) embedded texts.
     """
 
@@ -48,7 +49,7 @@ class Vectors:
         self._rows: dict[str, dict[str, NDArray[np.float32]]] = {}
 
     def embedded(self, data: RoutingData, encoder: Encoder) -> RoutingData:
-        """Return the data with embeddings by this encoder; new ones are stored in the folder."""
+        """Return the data with embeddings by this encoder."""
 
         def kept(texts: list[str]) -> NDArray[np.float32]:
             return query_embeddings(texts, encoder, self._folder, self._progress)

@@ -14,7 +14,8 @@ from waypost.contracts.atomic import new_folder
 from waypost.contracts.routing_data import read_routing_data, with_choices
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
 from waypost.encoders import make_encoder
-from waypost.pipelines.data.embeddings import Progress, query_embeddings
+from waypost.pipelines.data.embedding_cache import query_embeddings
+from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.data.llmrouter.formats import line_of, stored_vectors, write_pt
 
 LLM_FILE = "llm_candidates/default_llm.json"
