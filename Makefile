@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table feedback-table states-table ope-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    tuned-table rounds-table personal-table feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -107,6 +107,9 @@ bench-faults: env ## what killed processes cost the clients of a running server 
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers
+
+scores-table: env ## our scorers beside the test cases of Math-Verify and lm-evaluation-harness (1 minute)
+	$(VENV)/bin/waypost bench scores --insert docs/results/scores.md:bench-scores
 
 bench-data: env ## speed and memory of `waypost data responses`, beside threads (3 minutes)
 	$(VENV)/bin/waypost bench data --cells 1000,10000,100000 --insert docs/results/data.md:bench-data

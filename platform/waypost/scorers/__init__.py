@@ -24,7 +24,7 @@ from waypost.scorers.own_answer import answer_field, own_answer
 from waypost.scorers.program import code_match
 from waypost.scorers.text import exact_match, short_answer, token_f1, without_reasoning
 
-SCORER_VERSION = "3"
+SCORER_VERSION = "4"
 """Stored with every score; increased whenever any response could score differently."""
 
 Truth = str | Sequence[str]

@@ -10,10 +10,22 @@ import re
 from collections.abc import Sequence
 
 from waypost.scorers._equivalence import equivalent
-from waypost.scorers.numeric import boxed, final_number, same_number
+from waypost.scorers.numeric import after_steps, boxed, final_number, last_boxes, same_number
 from waypost.scorers.text import gold_strings
 
 _ANSWER = re.compile(r"\banswer\s*(?:is|=|:)\s*([^\n]+)", re.IGNORECASE)
+_STATED = re.compile(
+    r"(?:[\s*:]|\b(?:the|final|answer|is|so|thus|simply|just|approximately|equal|to)\b)*",
+    re.IGNORECASE,
+)
+"""Words before a formula that is the whole of a stated answer."""
+
+_EQUALS = re.compile(r"(?<![<>!=])=(?!=)")
+_COMPOSED = re.compile(
+    r"\\(?:sqrt|[dt]?frac|pi|log|ln|sin|cos|tan|cup|cap|pm|infty)(?![a-z])|\^|[\[(][^\])]*,[^\])]*[\])]"
+)
+"""More than a number: the value of (1+sqrt 5)/2 is not its last digit."""
+
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\(([^\n]+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _UNFINISHED = re.compile(r"\\(?:sum|prod|int|lim|p?mod|bmod|equiv)(?![a-z])|\bmod\b")
 """Unevaluated operations. Their value can equal the ground truth in a repeated question."""
@@ -43,8 +55,10 @@ _PLAIN = (
     (re.compile(r"(?<!\\)\bsqrt\b|\u221a"), r"\\sqrt "),
     (re.compile(r"(?<![\\a-zA-Z])pi\b|\u03c0"), r"\\pi "),
     (re.compile(r"(?<!\\)\b(?:infinity|infty|inf|oo)\b|\u221e"), r"\\infty "),
+    (re.compile(r"(\\sqrt\s*\[[^\]]*\])\s*(\w)"), r"\1{\2}"),
     (re.compile(r"<=|\u2264"), r"\\le "),
     (re.compile(r">=|\u2265"), r"\\ge "),
+    (re.compile(r"!=|\u2260"), r"\\ne "),
     (re.compile(r"\u222a"), r"\\cup "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\*|\u00d7"), r"\\cdot "),
@@ -69,27 +83,35 @@ def normalise_maths(text: str) -> str:
     return _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
 
 
-def final_expression(response: str) -> str | None:
+def final_expression(response: str, *, whole: bool = False) -> str | None:
     r"""Return the expression that a response ends on, or None.
 
     This is the last ``\boxed{}``, else the text after the last "answer is", else the last side of
     the last formula, else the whole response if it has one line.
+
+    Args:
+        response: The answer of an LLM.
+        whole: Keep all sides of an equation, and all parts of a list of equations.
     """
     if (box := boxed(response)) is not None:
         return box
     if stated := _ANSWER.findall(response):
-        return str(stated[-1])
+        line = str(stated[-1])
+        inside = list(_FORMULA.finditer(line))
+        if len(inside) == 1 and _STATED.fullmatch(line[: inside[0].start()]):
+            return _last_side("".join(filter(None, inside[0].groups())), whole)
+        return line
     if formulas := _FORMULA.findall(response):
-        return _last_side("".join(formulas[-1]))
+        return _last_side("".join(formulas[-1]), whole)
     line = response.strip()
     return line if line and "\n" not in line else None
 
 
-def _last_side(formula: str) -> str:
+def _last_side(formula: str, whole: bool) -> str:
     """Return the last side of a chain of equalities, or the whole of an equation in a variable."""
-    *sides, last = formula.split("=")
+    *sides, last = _EQUALS.split(formula)
     worked_out = sides and last.strip() and not re.search(r"[a-zA-Z]", last.replace("frac", ""))
-    return last if worked_out else formula
+    return last if worked_out and not whole else formula
 
 
 def maths_match(
@@ -109,12 +131,18 @@ def maths_match(
 
 
 def _matches(response: str, gold: str, query: str | None) -> bool:
-    box = boxed(gold)
-    gold = gold if box is None else box
+    response = after_steps(response)
+    boxes, several = last_boxes(gold), last_boxes(response)
+    gold = ",".join(boxes) or gold
     wanted = normalise_maths(gold)
     if not wanted:
         return False
-    said = final_expression(response)
+    if len(several) > 1 and ("," in wanted or _JOINED.search(gold)):
+        # Only where several values are asked for; else the last box is the final answer.
+        return wanted == normalise_maths(",".join(several)) or equivalent(
+            _latex(gold), _latex(",".join(several))
+        )
+    said = final_expression(response, whole=_is_equation(gold) or "," in wanted)
     given = "" if said is None else normalise_maths(said)
     words = _is_words(gold)
     if given == wanted or (words and given.casefold() == wanted.casefold()):
@@ -136,6 +164,11 @@ def _matches(response: str, gold: str, query: str | None) -> bool:
     return equivalent(_latex(gold), _latex(said))
 
 
+def _is_equation(gold: str) -> bool:
+    """Return whether a ground truth relates expressions, other than "x = 3"."""
+    return _EQUALS.search(_ASSIGNED.sub("", gold.strip().strip("$ "))) is not None
+
+
 def _repeats(response: str, given: str, query: str | None) -> bool:
     """Return whether an answer without a box ends on a formula of the question."""
     if not given or not query or boxed(response) is not None or _NUMERIC.fullmatch(given):
@@ -147,12 +180,21 @@ def _same_value(response: str, said: str | None, given: str, wanted: str) -> boo
     """Compare with a number; return None if the answer is more than a number."""
     value = final_number(wanted)
     plain = _NUMERIC.fullmatch(given) is not None
-    if plain or boxed(response) is None:
-        # A boxed expression that is more than a number (3\\sqrt{2}) is not its last digit.
+    if plain or not (boxed(response) is not None or _ends_composed(response, given)):
+        # An expression that is more than a number (3\\sqrt{2}) is not its last digit.
         number = final_number(given if plain else response)
         if value is not None and number is not None and same_number(number, value):
             return True
     return False if plain or said is None else None
+
+
+def _ends_composed(response: str, given: str) -> bool:
+    """Return whether a response ends on an expression that is more than a number."""
+    last = given.rpartition("=")[2]
+    if _NUMERIC.fullmatch(last) or not _COMPOSED.search(last):
+        return False
+    formulas = list(_FORMULA.finditer(response))
+    return not (formulas and re.search(r"\d", response[formulas[-1].end() :]))
 
 
 def _same_digits(gold: str, said: str) -> bool:

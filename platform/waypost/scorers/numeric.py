@@ -20,7 +20,15 @@ _NUMBER = re.compile(
     r"(?:\s(?P<part>\d{1,9})(?=\s?/\s?\d))?(?:\s?/\s?(?P<below>\d{1,24}))?"
 )
 _LATEX_FRACTION = re.compile(
-    r"\\[dt]?frac\s*\{\s*(-?\d{1,24})\s*\}\s*\{\s*(-?\d{1,24})\s*\}|\\[dt]?frac\s*(\d)\s*(\d)"
+    r"(?P<minus>(?<![\w})\]])[-\u2212]\s*)?"
+    r"(?:\\[dt]?frac\s*\{\s*(?P<above>-?\d{1,24})\s*\}\s*\{\s*(?P<below>-?\d{1,24})\s*\}"
+    r"|\\[dt]?frac\s*(?P<digit>\d)\s*(?P<under>\d))"
+)
+_FINAL = re.compile(r"\bfinal\s+answer\s*(?:is|=|:)", re.IGNORECASE)
+_BOX = re.compile(r"\\f?box(?:ed)?\{")
+_MOST_BETWEEN = 40
+_TOGETHER = re.compile(
+    r"\s*|(?:(?!\n\n)[^.])*?(?:[,;]|\b(?:and|or)\b)(?:(?!\n\n)[^.])*", re.IGNORECASE
 )
 _ANSWER = re.compile(r"\banswer\s*(?:is|=|:)", re.IGNORECASE)
 _SUM = re.compile(r"[\s\d.,+*/x\u00d7\u00f7()$\u20ac\u00a3%\u2212-]+=")
@@ -49,15 +57,48 @@ _WORD = re.compile(
 def boxed(text: str) -> str | None:
     r"""Return the content of the last ``\boxed{...}`` (with balanced braces), or None."""
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    begin = text.index("{", start) + 1
+    end = -1 if start < 0 else _end_of_group(text, begin := text.index("{", start) + 1)
+    return None if end < 0 else text[begin:end]
+
+
+def last_boxes(text: str) -> list[str]:
+    r"""Return the contents of the boxes that a response ends on: ``\boxed{1} and \boxed{2}``.
+
+    They belong together where nothing, a comma, "and" or "or" joins them within a sentence.
+    """
+    found: list[str] = []
+    before = 0
+    for match in _BOX.finditer(text):
+        if match.start() < before:
+            continue  # inside another box
+        end = _end_of_group(text, match.end())
+        if end < 0:
+            break
+        between = text[before : match.start()]
+        if len(between) > _MOST_BETWEEN or not _TOGETHER.fullmatch(between):
+            found = []
+        found.append(text[match.end() : end])
+        before = end + 1
+    return found
+
+
+def after_steps(text: str) -> str:
+    """Return the part from "final answer" on, where boxes before it hold only steps."""
+    end = text.rfind("\\boxed{")
+    stated = None if end < 0 else _FINAL.search(text, end)
+    if stated is None or not _NUMBER.search(text, stated.end()):
+        return text
+    return text[stated.start() :]
+
+
+def _end_of_group(text: str, begin: int) -> int:
+    """Return where the brace closes that opens before a position; -1 where it does not."""
     depth = 1
     for position in range(begin, len(text)):
         depth += (text[position] == "{") - (text[position] == "}")
         if depth == 0:
-            return text[begin:position]
-    return None
+            return position
+    return -1
 
 
 def final_number(text: str) -> Fraction | None:
@@ -67,6 +108,7 @@ def final_number(text: str) -> Fraction | None:
     1234.5 and "18%" is 18. "3/4", "1 1/2", ``\frac{3}{4}``, "1e3" and "2 x 10^3" are supported.
     Number words below a hundred count only in a text without digits.
     """
+    text = after_steps(text)
     box = boxed(text)
     if box is not None and (number := _last(box)) is not None:
         return number
@@ -113,8 +155,11 @@ def _word_value(match: re.Match[str]) -> Fraction:
 
 
 def _plain_fraction(match: re.Match[str]) -> str:
-    above, below = match.group(1) or match.group(3), match.group(2) or match.group(4)
-    return f" {above}/{below} "
+    above, below = match["above"] or match["digit"], match["below"] or match["under"]
+    sign = ""
+    for part in (match["minus"], above, below):
+        sign = ("" if sign else "-") if part and part.strip()[:1] in "-\u2212" else sign
+    return f" {sign}{above.lstrip('-')}/{below.lstrip('-')} "
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

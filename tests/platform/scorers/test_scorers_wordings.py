@@ -24,7 +24,7 @@ STATES = [
 
 
 def test_the_version_is_raised_with_the_scores() -> None:
-    assert SCORER_VERSION == "3"
+    assert SCORER_VERSION == "4"
 
 
 def test_reasoning_is_not_the_answer() -> None:
