@@ -226,7 +226,7 @@ def _pair(test: str, row: dict[str, Any]) -> tuple[str, str, bool] | None:
 
 def _choices(test: ast.FunctionDef, file: str, package: str) -> Iterator[Case]:
     """Yield the cases that assert a letter for an answer that names an option."""
-    known = {
+    known: dict[str, Any] = {
         target.id: _literal(node.value)
         for node in ast.walk(test)
         if isinstance(node, ast.Assign)
@@ -240,11 +240,12 @@ def _choices(test: ast.FunctionDef, file: str, package: str) -> Iterator[Case]:
         call, wanted = node.test.left, _literal(node.test.comparators[0])
         if not (isinstance(call, ast.Call) and len(call.args) == 2):
             continue
-        said, about = (
-            known.get(a.id) if isinstance(a, ast.Name) else _literal(a) for a in call.args
+        said, about = (  # of any form: what does not fit is no such case
+            known.get(arg.id, ()) if isinstance(arg, ast.Name) else _literal(arg)
+            for arg in call.args
         )
         try:
-            response, letter = said[0][0], wanted[0][0].strip("()")
+            response, letter = said[0][0], str(wanted[0][0]).strip("()")
             texts = about[0]["choices"]
         except (TypeError, KeyError, IndexError, AttributeError):
             continue

@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -147,7 +147,7 @@ def file_rows(files: Sequence[Path], benchmark: Benchmark) -> Iterator[Located]:
 
 
 def rows_of(
-    file: Path, columns: Sequence[str], optional: Sequence[str] | None = None
+    file: Path, columns: Collection[str], optional: Collection[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of one of `SUFFIXES`.
 

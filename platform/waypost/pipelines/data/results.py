@@ -144,7 +144,7 @@ def _read(file: Path) -> tuple[str, list[Row]]:
         raise SchemaError(f"{file}: holds no row")
     for one in FORMATS:
         if one.fits(raw[0]):
-            found = []
+            found: list[Row] = []
             for number, row in enumerate(raw, start=1):
                 try:
                     found += one.read(row, file)
