@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from operator import methodcaller
 from typing import Any
@@ -101,3 +102,24 @@ def start_idle_worker(keep_s: int) -> None:
     node = global_worker.node
     with init_grpc_channel(f"{node.node_ip_address}:{node.node_manager_port}") as channel:
         NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=10)
+
+
+def drain_node(head: str, node: str, within_s: float, reason: str) -> str:
+    """Ask the head to move everything off a node, as the hidden command ``ray drain-node`` does.
+
+    Args:
+        head: Address of the head, ``host:port``.
+        node: Id of the node, in hexadecimal digits.
+        within_s: Seconds after which the node ends in any case.
+        reason: Why, for Ray's own log.
+
+    Returns:
+        Why the head refuses; "" where it does not.
+    """
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    preempted = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + within_s) * 1000)
+    accepted, why = GcsClient(address=head).drain_node(node, preempted, reason, deadline_ms)
+    return "" if accepted else str(why) or "no reason given"
