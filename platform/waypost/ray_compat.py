@@ -116,10 +116,11 @@ def drain_node(head: str, node: str, within_s: float, reason: str) -> str:
     Returns:
         Why the head refuses; "" where it does not.
     """
-    from ray._raylet import GcsClient
+    from ray import _raylet
     from ray.core.generated import autoscaler_pb2
 
     preempted = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline_ms = int((time.time() + within_s) * 1000)
-    accepted, why = GcsClient(address=head).drain_node(node, preempted, reason, deadline_ms)
+    client: Any = _raylet.GcsClient(address=head)  # type: ignore[attr-defined]
+    accepted, why = client.drain_node(node, preempted, reason, deadline_ms)
     return "" if accepted else str(why) or "no reason given"

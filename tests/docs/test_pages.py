@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from support.fans import fans_artifact
 from support.gateway import knn_artifact, running
+from support.manifests import KUSTOMIZATION_FIELDS
 from waypost.bench.harness import Tell
 from waypost.benchmarks.yaml_task import YamlTask
 from waypost.cli import command
@@ -175,7 +176,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 COMMANDS = commands()
-OTHERS = {"bash", "curl", "export", "kubectl", "ray", "source"}
+OTHERS = {"bash", "curl", "export", "helm", "kubectl", "ray", "source"}
 
 
 @pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line for line, _ in COMMANDS])
@@ -235,6 +236,8 @@ def checked(data: Any, tmp_path: Path) -> None:
         parse(TrainConfig, data)
     elif "engine" in data:
         parse(engine_config(data["engine"]), data["config"])
+    elif data.get("kind") == "Kustomization":
+        assert set(data) <= KUSTOMIZATION_FIELDS
     elif set(data) == set(engine_names()):
         pass  # docs/reference.py checks each
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.manifests import K8S, graph_args, graphs, ray_service, rendered
+from support.manifests import K8S, KUSTOMIZATION_FIELDS, graph_args, graphs, ray_service, rendered
 from waypost.config import load_config
 from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import validate_serve_config
@@ -115,13 +115,8 @@ def test_a_path_to_no_entry_of_the_pool_is_refused(made: ModuleType) -> None:
 
 @pytest.mark.parametrize("folder", sorted(K8S.rglob("kustomization.yaml")), ids=str)
 def test_old_and_new_kubectl_know_every_field(folder: Path) -> None:
-    """kubectl 1.20 (kustomize 2.0) refuses other fields; today's still takes these."""
-    known = {
-        "apiVersion", "kind", "namespace", "bases", "resources", "images", "patchesStrategicMerge",
-        "patchesJson6902", "configMapGenerator", "secretGenerator", "generatorOptions",
-    }  # fmt: skip
     kustomization = yaml.safe_load(folder.read_text(encoding="utf-8"))
-    assert set(kustomization) <= known
+    assert set(kustomization) <= KUSTOMIZATION_FIELDS
     for base in kustomization.get("bases", ()):
         assert (folder.parent / base / "kustomization.yaml").is_file()
 

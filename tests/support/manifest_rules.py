@@ -19,11 +19,8 @@ Rule = Callable[[list[Document]], Iterator[str]]
 
 
 def images_made() -> set[str]:
-    """Return the names of the images that ``make images`` makes."""
-    return {
-        f"waypost/{path.name.removesuffix('.Dockerfile')}"
-        for path in K8S.glob("images/*.Dockerfile")
-    }
+    """Return the names of the images that ``make images`` makes: one for each lock."""
+    return {f"waypost/{path.stem}" for path in K8S.glob("images/*.txt")} - {"waypost/debian"}
 
 
 def containers(documents: list[Document]) -> Iterator[tuple[str, Pod, dict[str, Any]]]:

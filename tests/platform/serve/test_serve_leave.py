@@ -13,8 +13,8 @@ import pytest
 from waypost.serve import leave
 
 RAYLET = [
-    "/opt/venv/lib/python3.11/site-packages/ray/core/src/ray/raylet/raylet",
-    "--raylet_socket_name=/tmp/ray/session/sockets/raylet",
+    "/usr/lib/python3/dist-packages/ray/core/src/ray/raylet/raylet",
+    "--raylet_socket_name=sockets/raylet",
     "--node_ip_address=10.1.2.3",
     "--gcs-address=10.1.2.1:6379",
     "--node_id=ab12cd",

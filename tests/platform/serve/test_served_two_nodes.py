@@ -6,10 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -19,11 +15,10 @@ from support import one_ray, processes
 from support.gateway import chat, knn_artifact
 from support.rating import Raters, rate
 from support.served import application, free_port
-from waypost import ray_compat
+from support.two_nodes import two_nodes
 from waypost.feedback import read_rated
 from waypost.feedback.store import FLUSH_S
 from waypost.serve import launch
-from waypost.serve.config_file import validate_serve_config
 
 pytestmark = [
     pytest.mark.ray,
@@ -35,38 +30,6 @@ pytestmark = [
 
 ONE_EACH = {"gateway": 1}
 """Resource of which each node has one, and each gateway needs one."""
-
-
-def started() -> tuple[Any, Any]:
-    """Start a head and a further node; a busy machine may need several attempts."""
-    from ray.cluster_utils import Cluster
-
-    for attempt in range(one_ray.TRIES):
-        cluster = Cluster()
-        try:
-            cluster.add_node(num_cpus=4, resources=ONE_EACH, include_dashboard=False)
-            return cluster, cluster.add_node(num_cpus=2, resources=ONE_EACH)
-        except Exception as error:
-            cluster.shutdown()
-            if "timed out during startup" not in str(error) or attempt == one_ray.TRIES - 1:
-                raise
-    raise AssertionError
-
-
-@contextmanager
-def two_nodes(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Serve a file on a head and a further node; yield the cluster and that node."""
-    import ray
-
-    cluster, node = started()
-    try:
-        ray.init(cluster.address, namespace="serve", log_to_driver=False)
-        ray_compat.start_serve({**validate_serve_config(path).data, "proxy_location": "Disabled"})
-        launch.wait_until_running(lambda _: None)
-        yield cluster, node
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 def test_two_machines_share_feedback_and_neither_loss_of_one_loses_it(tmp_path, monkeypatch):
@@ -89,7 +52,7 @@ def test_two_machines_share_feedback_and_neither_loss_of_one_loses_it(tmp_path, 
         answer = requests.post(f"{url}/v1/chat/completions", json=chat(), timeout=60)
         return answer.headers["x-waypost-request-id"]
 
-    with two_nodes(path) as (cluster, node):
+    with two_nodes(path, ONE_EACH, ONE_EACH) as (cluster, node):
         # the gateways share the port, and each connection is one of them's
         early = [ask() for _ in range(12)]
         time.sleep(2 * FLUSH_S)
@@ -108,7 +71,7 @@ def test_two_machines_share_feedback_and_neither_loss_of_one_loses_it(tmp_path, 
             for pid, title in list(processes.descendants()):
                 if "gcs_server" in title or title.startswith("ray::ServeReplica:main"):
                     os.kill(pid, signal.SIGKILL)
-    with two_nodes(path):
+    with two_nodes(path, ONE_EACH, ONE_EACH):
         assert [rate(url, request_id) for request_id in early] == first
         with Raters(url) as again:
             again.until(10)
