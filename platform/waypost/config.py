@@ -39,6 +39,8 @@ class Settings:
             the working directory).
         cache: Folder of converted weights and distilled encoders (``WAYPOST_CACHE``, else
             ``$XDG_CACHE_HOME/waypost``, else ``~/.cache/waypost``).
+        shipped: Folder of the same form as ``cache`` that is searched first and only read, such as
+            one in an image (``WAYPOST_SHIPPED``); None where there is none.
         offline: Whether downloads are refused (``WAYPOST_OFFLINE`` or ``HF_HUB_OFFLINE`` set to 1).
         plugin_paths: Folders searched for plug-ins, nearest first: ``./custom_routers``,
             ``~/.waypost/plugins``, then those of ``WAYPOST_PLUGINS`` (colon-separated).
@@ -49,6 +51,7 @@ class Settings:
 
     root: Path
     cache: Path
+    shipped: Path | None
     offline: bool
     plugin_paths: tuple[Path, ...]
     pool: str
@@ -70,6 +73,7 @@ class Settings:
         return cls(
             root=Path(env.get("WAYPOST_ROOT") or Path.cwd()).resolve(),
             cache=Path(env.get("WAYPOST_CACHE") or cache_home / "waypost"),
+            shipped=Path(env["WAYPOST_SHIPPED"]) if env.get("WAYPOST_SHIPPED") else None,
             offline=any(_is_set(env.get(name)) for name in ("WAYPOST_OFFLINE", "HF_HUB_OFFLINE")),
             plugin_paths=(
                 Path.cwd() / "custom_routers",

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
-    """Return the folder of a static model, distilled into the cache if it is not there.
+    """Return the folder of a static model: shipped, in the cache, or distilled into the cache.
 
     Args:
         model: Hub name or folder of a sentence encoder, or of a static model (returned as is).
@@ -30,9 +30,10 @@ def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
         WeightsError: the model cannot be obtained.
         MissingExtraError: the model must be distilled, and model2vec or torch is missing.
     """
-    folder = _folder(model, dimension)
-    if folders.is_published(folder):
-        return folder
+    own = settings()
+    for place in (own.shipped, own.cache):
+        if place is not None and folders.is_published(folder := _folder(place, model, dimension)):
+            return folder
     source = weights.resolve(model, progress=progress)
     if _is_static(source):
         return source
@@ -62,7 +63,7 @@ def distill(
     """
     say = _log.info if progress is None else progress
     source = weights.resolve(model, progress=progress)
-    folder = _folder(model, dimension)
+    folder = _folder(settings().cache, model, dimension)
     with folders.locked(folder):
         if force or not folders.is_published(folder):
             say(f"distilling a static encoder of {dimension} dimensions from {model} (once)")
@@ -73,9 +74,9 @@ def distill(
     return folder
 
 
-def _folder(model: str, dimension: int) -> Path:
+def _folder(place: Path, model: str, dimension: int) -> Path:
     name = f"static-{folders.slug(model.strip('/'))}-{dimension}-r{STATIC_RECIPE}"
-    return settings().cache / "encoders" / name
+    return place / "encoders" / name
 
 
 def _is_static(folder: Path) -> bool:

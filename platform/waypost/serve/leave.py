@@ -62,7 +62,8 @@ def node_of(pid: int, words: Sequence[str]) -> Node | None:
         pid: Id of the process.
         words: Words of its command.
     """
-    found = dict(match.groups() for word in words if (match := _FLAG.match(word)))
+    matches = (match for word in words if (match := _FLAG.match(word)))
+    found = {match[1]: match[2] for match in matches}
     if not words or not words[0].endswith("/raylet") or len(found) < 2:
         return None
     host, _, port = found["gcs-address"].rpartition(":")
