@@ -64,6 +64,13 @@ def application_name() -> str:
         return ""
 
 
+def deployment(name: str, application: str) -> Any:
+    """Return the handle of a deployment that runs. It asks Serve's controller, and waits for it."""
+    from ray import serve
+
+    return serve.get_deployment_handle(name, application)
+
+
 def dashboard_url() -> str | None:
     """Return host and port of the dashboard of this process's Ray; None if it has no dashboard."""
     from ray._private.worker import get_dashboard_url

@@ -17,6 +17,7 @@ from waypost.registry import make_router
 from waypost.serve.backends.base import LLMClient, LocalLLM
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.owner import Ask
+from waypost.serve.backends.passing import Passing
 from waypost.serve.config import ServeArgs
 from waypost.serve.gateway.access import ClientKeys
 from waypost.serve.gateway.app import Gateway
@@ -83,11 +84,12 @@ async def running(
     keys: ClientKeys | None = None,
     feedback: Writer | None = None,
     ask: Ask | None = None,
+    page: Passing | None = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start a gateway with these changes to `arguments`."""
     plan = make_plan(ServeArgs.model_validate(arguments(artifact, **changes)))
-    gateway = Gateway(plan, local_router(plan, ask), local_llm, keys, feedback)
+    gateway = Gateway(plan, local_router(plan, ask), local_llm, keys, feedback, page)
     await gateway.start()
     try:
         yield Running(plan, gateway, Client(gateway))

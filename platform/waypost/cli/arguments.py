@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from waypost.contracts.errors import StorageError
+from waypost.contracts.session import MODES, MOST_TOP_K, TOP_K
 from waypost.storage.uri import Place, Uri, is_uri, place
 
 
@@ -48,7 +49,7 @@ def query_options(command: Command) -> Command:
         "--input",
         "input_file",
         type=click.File("r", encoding="utf-8"),
-        help="JSON lines: each a string or an object with the key query; - is standard input.",
+        help="JSON lines: each a string or an object with query or messages; - is standard input.",
     )(command)
     return click.option("--query", callback=_not_empty, help="Text of one query.")(command)
 
@@ -57,6 +58,26 @@ def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is not None and not value.strip():
         raise click.UsageError("--query: empty; expected a text")
     return value
+
+
+def mode_options(command: Command) -> Command:
+    """Add --mode and --top-k."""
+    command = click.option(
+        "--top-k",
+        type=click.IntRange(1, MOST_TOP_K),
+        default=TOP_K,
+        show_default=True,
+        help="Most earlier turns that --mode retrieval adds.",
+    )(command)
+    return click.option(
+        "--mode",
+        "route_on",
+        type=click.Choice(MODES),
+        default=MODES[0],
+        show_default=True,
+        help="What is routed on of a line with messages: the last user message, all messages, or "
+        "the last one with the earlier turns most like it (also of earlier lines of its user_id).",
+    )(command)
 
 
 def policy_options(command: Command) -> Command:
@@ -82,6 +103,7 @@ def read_lines(file: Any) -> list[Any]:
     """
     from waypost.contracts.errors import SchemaError, WaypostError
     from waypost.contracts.records import Query
+    from waypost.sessions.lines import as_routed
 
     queries, wrong = [], []
     for number, line in enumerate(_utf8(file), 1):
@@ -89,7 +111,7 @@ def read_lines(file: Any) -> list[Any]:
             continue
         try:
             data = json.loads(line)
-            Query.of(data)
+            Query.of(as_routed([data])[0] if isinstance(data, dict) else data)
             queries.append(data)
         except json.JSONDecodeError as error:
             wrong.append(f"line {number}: not JSON: {error.msg} at column {error.colno}")

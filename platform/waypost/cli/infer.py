@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from waypost.cli.arguments import Folder, policy_options, query_options, read_lines
+from waypost.cli.arguments import Folder, mode_options, policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, progress_bar, to_json, warnings_only, write_lines
 from waypost.storage.uri import Place
 
@@ -36,6 +36,7 @@ from waypost.storage.uri import Place
     help="File for the answers, as JSON lines.",
 )
 @click.option("--model", help="LLM to call instead of the routed one.")
+@mode_options
 @policy_options
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="Temperature; 0 is greedy.")
@@ -57,6 +58,8 @@ def command(
     input_file: Any,
     output: Path | None,
     model: str | None,
+    route_on: Any,
+    top_k: int,
     lam: float | None,
     allowed: tuple[str, ...],
     max_cost_usd: float | None,
@@ -69,11 +72,12 @@ def command(
     """Choose an LLM for each query and call it, without a server.
 
     The LLMs of the pool run in this process or behind their HTTP endpoints. Keys of an --input
-    line (allowed_models, lambda, max_cost_usd) override the options.
+    line (allowed_models, lambda, max_cost_usd, route_on, top_k) override the options.
     """
     import asyncio
 
     from waypost.serve.infer import Generation, answer_all, read_pool
+    from waypost.sessions.lines import as_routed
     from waypost.storage import local_copy
 
     if (query is None) == (input_file is None):
@@ -87,7 +91,8 @@ def command(
         raise click.UsageError(f"--model: no model is named {model}; the pool has {names}")
     options = {"lambda": lam, "allowed_models": list(allowed) or None, "max_cost_usd": max_cost_usd}
     given = {key: value for key, value in options.items() if value is not None}
-    queries = [{**given, **line} for line in _queries(query, input_file)]
+    lines = [query or ""] if input_file is None else read_lines(input_file)
+    queries = [{**given, **line} for line in as_routed(lines, route_on, top_k)]
     generation = Generation(max_tokens, temperature)
     debug = bool(ctx.find_root().params.get("debug"))
     with progress_bar("answering") as progress, warnings_only("waypost.serve", unless=debug):
@@ -105,13 +110,6 @@ def command(
             click.echo(to_json(row))
     if failed := sum("error" in row for row in rows):
         raise click.ClickException(f"{failed} of {len(rows)} queries were not answered")
-
-
-def _queries(query: str | None, input_file: Any) -> list[dict[str, Any]]:
-    if input_file is None:
-        return [{"query": query}]
-    lines = read_lines(input_file)
-    return [{"query": line} if isinstance(line, str) else dict(line) for line in lines]
 
 
 def _show(row: dict[str, Any], as_json: bool) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from waypost.cli.arguments import Folder, policy_options, query_options, read_lines
+from waypost.cli.arguments import Folder, mode_options, policy_options, query_options, read_lines
 from waypost.cli.output import echo_json, echo_table, progress_bar, to_json, write_lines
 from waypost.storage.uri import Place
 
 if TYPE_CHECKING:
     from waypost.contracts.records import Decision
     from waypost.contracts.router import TrainableRouter
+    from waypost.sessions.retrieval import Retrieved
 
 _CHUNK = 256
 
@@ -35,6 +36,7 @@ _CHUNK = 256
     type=click.Path(dir_okay=False, path_type=Path),
     help="File for the decisions, as JSON lines.",
 )
+@mode_options
 @policy_options
 @click.option("--allow-plugin-code", is_flag=True, help="Run plug-in code from the artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (JSON lines for --input).")
@@ -43,6 +45,8 @@ def command(
     query: str | None,
     input_file: Any,
     output: Path | None,
+    route_on: Any,
+    top_k: int,
     lam: float | None,
     allowed: tuple[str, ...],
     max_cost_usd: float | None,
@@ -51,29 +55,33 @@ def command(
 ) -> None:
     """Choose an LLM for each query, without calling it.
 
-    Keys of an --input line (allowed_models, lambda, max_cost_usd) override the options.
+    Keys of an --input line (allowed_models, lambda, max_cost_usd, route_on, top_k) override the
+    options.
     """
     from waypost.contracts.policy import PolicySettings
     from waypost.loading import load_router
+    from waypost.sessions.lines import as_routed
+    from waypost.sessions.retrieval import retrieve_all
 
     if (query is None) == (input_file is None):
         raise click.UsageError("give either --query or --input")
     if output is not None and input_file is None:
         raise click.UsageError("--output needs --input")
-    queries: Sequence[Any] = [query] if input_file is None else read_lines(input_file)
+    lines = [query or ""] if input_file is None else read_lines(input_file)
     router = load_router(artifact, allow_plugin_code=allow_plugin_code)
     router.policy = PolicySettings(
         lam=lam or 0.0, allowed_models=allowed or None, max_cost_usd=max_cost_usd
     )
+    queries, found = retrieve_all(as_routed(lines, route_on, top_k), router.encoder)
     if input_file is None:
-        _show(router.route_single(query or ""), as_json)
+        _show(router.route_single(queries[0]), as_json)
         return
     decisions = _decisions(router, queries)
     if output is not None:
-        write_lines(output, _rows(queries, decisions))
+        write_lines(output, _rows(queries, found, decisions))
         click.echo(f"wrote {len(decisions)} decisions to {output}", err=True)
     elif as_json:
-        for row in _rows(queries, decisions):
+        for row in _rows(queries, found, decisions):
             click.echo(to_json(row))
     else:
         columns = ("line", "model", "quality", "cost USD", "confidence")
@@ -106,10 +114,15 @@ def _name_the_query(router: TrainableRouter, part: Sequence[Any], start: int) ->
             raise type(error)(f"query {number}: {error}") from None
 
 
-def _rows(queries: Sequence[Any], decisions: Sequence[Decision]) -> Iterator[dict[str, Any]]:
-    for query, decision in zip(queries, decisions, strict=True):
-        key = query.get("query_id") if isinstance(query, dict) else None
-        yield {**({} if key is None else {"query_id": key}), **decision.to_dict()}
+def _rows(
+    queries: Sequence[dict[str, Any]],
+    found: Sequence[Retrieved | None],
+    decisions: Sequence[Decision],
+) -> Iterator[dict[str, Any]]:
+    for query, turns, decision in zip(queries, found, decisions, strict=True):
+        key = query.get("query_id")
+        more = {} if turns is None else {"retrieved": turns.told()}
+        yield {**({} if key is None else {"query_id": key}), **decision.to_dict(), **more}
 
 
 def _show(decision: Decision, as_json: bool) -> None:

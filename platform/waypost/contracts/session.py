@@ -1,10 +1,10 @@
-"""The conversation that a query belongs to, as far as keeping its LLM needs it."""
+"""The conversation that a query belongs to: what of it is routed on, and how it keeps its LLM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from waypost.contracts.errors import SchemaError
 
@@ -13,6 +13,16 @@ STAY_BONUS = 0.02
 
 MOST_TURNS = 256
 """Most earlier turns of one query."""
+
+RouteOn: TypeAlias = Literal["current_only", "full_context", "retrieval"]
+"""The part of a chat that is routed on: the last user message, all turns, or the last user message
+with the earlier ones that are most like it."""
+
+MODES: tuple[RouteOn, ...] = ("current_only", "full_context", "retrieval")
+
+TOP_K = 3
+MOST_TOP_K = 32
+"""Most earlier turns that retrieval adds: unless another number is asked for, and at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ def forget_user(folder: Path, user_id: str) -> Forgotten:
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder; expected feedback_dir or decision_log")
     # a copy of a store has the parquet files of a log, not the spool files of its gateways
-    for log in _parents(folder, ".spool", "date=*"):
+    # a gateway looks at the file of its feedback, too, for texts that it keeps in memory
+    for log in _parents(folder, ".spool", "date=*", DATABASE):
         path = log / FORGOTTEN
         before = path.read_bytes() if path.is_file() else b""
         with replacing(path) as partial:

@@ -7,16 +7,19 @@ gateways on several machines share folders. This module has no
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import Any
 
 from waypost.config import PATIENT_THREADS
+from waypost.contracts.errors import MissingExtraError
 from waypost.engines import engine_class
+from waypost.serve.chat_node import ChatNode
 from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.environments import interpreter
 from waypost.serve.keeping import HEAD
 from waypost.serve.nodes import GatewayNode, LLMNode, OwnerNode, RouterNode
 from waypost.serve.plan import Plan, Served, make_plan
-from waypost.serve.replicas import NodeArgs
+from waypost.serve.replicas import ActorOptions, ChatArgs, NodeArgs
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,11 @@ OWNER_CALLS = 1000
 
 OWNER_STOP_S = 10.0
 
+CHAT_CALLS = 1000
+"""Concurrent requests of browsers to the chat page; each open page has a few."""
+
+CHAT_STOP_S = 5.0
+
 
 def build(args: ServeArgs) -> Any:
     """Return the Serve application of these arguments.
@@ -63,6 +71,7 @@ def build(args: ServeArgs) -> Any:
         if model.deployment is not None
     }
     owner = _owner(serve, plan) if plan.owned else None
+    chat = None if plan.chat is None else _chat(serve, plan, plan.chat)
     router = None
     if not plan.router_inline:
         options = node_options(args.router)
@@ -80,7 +89,26 @@ def build(args: ServeArgs) -> Any:
     # empty, not None: Serve does not reconfigure a replica when its user_config is removed
     ingress = serve.ingress()(GatewayNode)
     gateway = serve.deployment(name="Gateway", user_config={}, **options)(ingress)
-    return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms, owner)
+    return gateway.bind(plan.model_dump(mode="json", by_alias=True), router, llms, owner, chat)
+
+
+def _chat(serve: Any, plan: Plan, args: ChatArgs) -> Any:
+    """Return the chat page's deployment.
+
+    Raises:
+        MissingExtraError: its extra is not installed.
+    """
+    if find_spec("gradio") is None:
+        raise MissingExtraError("gradio", "chat")
+    deployment = serve.deployment(
+        name="Chat",
+        num_replicas=1,
+        max_ongoing_requests=CHAT_CALLS,
+        health_check_period_s=HEALTH_CHECK_S,
+        graceful_shutdown_timeout_s=CHAT_STOP_S,
+        ray_actor_options=actor_options(args.ray_actor_options),
+    )(ChatNode)
+    return deployment.bind(plan.model_dump(mode="json", by_alias=True))
 
 
 def _owner(serve: Any, plan: Plan) -> Any:
@@ -132,6 +160,12 @@ def _computing_replicas(entry: PoolEntry) -> int:
     return entry.num_replicas or 1
 
 
+def actor_options(options: ActorOptions) -> dict[str, Any]:
+    """Return what Ray reserves for a replica, as Ray names it."""
+    given = options.model_dump().items()
+    return {key: value for key, value in given if value not in (None, {})}
+
+
 def node_options(node: NodeArgs) -> dict[str, Any]:
     """Return the options of a deployment, as Serve names them."""
     options: dict[str, Any] = {
@@ -140,11 +174,7 @@ def node_options(node: NodeArgs) -> dict[str, Any]:
         "health_check_period_s": HEALTH_CHECK_S,
         "max_surge_percent": node.max_surge_percent,
         "graceful_shutdown_timeout_s": node.graceful_shutdown_timeout_s,
-        "ray_actor_options": {
-            key: value
-            for key, value in node.ray_actor_options.model_dump().items()
-            if value not in (None, {})
-        },
+        "ray_actor_options": actor_options(node.ray_actor_options),
     }
     if node.autoscaling is None:
         options["num_replicas"] = node.num_replicas or 1

@@ -19,6 +19,7 @@ from waypost.contracts.errors import ConfigError, Fault, PoolMismatchError, Wayp
 from waypost.loading import manifest_of
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import UserConfig
+from waypost.serve.conversations import encoding_routers, retrieval_faults
 from waypost.serve.faults import check_pool, engine_faults, name_faults, raise_faults
 from waypost.serve.keeping import KeepChanges
 from waypost.serve.plan import (
@@ -73,11 +74,17 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
         shadow=plan.shadow if config.shadow is None else config.shadow,
         experiment=plan.experiment if config.experiment is None else config.experiment,
     )
-    raise_faults(comparing_faults(comparing, artifacts, stepping, plan.decision_log, WHERE))
+    raise_faults(
+        [
+            *comparing_faults(comparing, artifacts, stepping, plan.decision_log, WHERE),
+            *retrieval_faults(plan.route_on, manifests, WHERE),
+        ]
+    )
     router = plan.router.model_copy(
         update={
             "artifacts": artifacts,
             "step_routers": stepping,
+            "encoding_routers": encoding_routers(manifests),
             "served": served,
             "prices": prices_of(models),
             "policy": policy,

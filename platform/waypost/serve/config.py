@@ -27,8 +27,9 @@ from waypost.serve.limits import (
     LogArgs,
     Positive,
     Seconds,
+    switch,
 )
-from waypost.serve.replicas import NodeArgs
+from waypost.serve.replicas import ChatArgs, NodeArgs
 
 AUTO = "auto"
 """The ``model`` of a request to the default router."""
@@ -319,12 +320,14 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
             ``pass`` them on to HTTP engines, or ``drop`` them (named in ``x-waypost-ignored``).
         api_keys: Require a key of clients: one of those under the service ``waypost-clients``.
         allow_plugin_code: Allow the plug-in code in an artifact to run.
+        chat: Whether ``/chat`` is a chat page: ``off``, ``on``, or the settings below.
     """
 
     artifact: Folder | None = None
     routers: dict[str, Folder] = Field(default_factory=dict)
     default_router: str | None = None
     pool: tuple[PoolEntry, ...] = Field(min_length=1)
+    chat: Annotated[ChatArgs | None, switch(ChatArgs)] = None
     policy: PolicyArgs = PolicyArgs()
     router: Annotated[RouterArgs, BeforeValidator(_by_name)] = RouterArgs()
     gateway: GatewayArgs = GatewayArgs()
@@ -352,4 +355,9 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
         allowed = self.policy.allowed_models or ()
         if unknown := sorted(set(allowed) - set(names)):
             raise ValueError(f"policy.allowed_models: {', '.join(unknown)} is not in the pool")
+        if self.owned and self.retrieval.keep_turns is not None:
+            raise ValueError(
+                "retrieval.keep_turns: `waypost data forget` does not reach the memory of gateways "
+                "on other machines; take it out, or store_place"
+            )
         return self

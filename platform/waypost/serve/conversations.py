@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from waypost.config import StrictModel
-from waypost.contracts.session import MOST_TURNS, STAY_BONUS
-from waypost.serve.limits import switch
+from waypost.contracts.artifact import Manifest
+from waypost.contracts.errors import Fault
+from waypost.contracts.session import MOST_TOP_K, MOST_TURNS, STAY_BONUS, TOP_K, RouteOn
+from waypost.serve.limits import Positive, switch
 from waypost.sessions.cleaning import KNOWN, Mark, marks_of
 
 
@@ -68,17 +71,71 @@ Sessions = Annotated[SessionArgs | None, switch(SessionArgs)]
 """``on``, ``off``, or the settings of `SessionArgs`."""
 
 
+def encoding_routers(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """Return the names of the routers that have a query encoder."""
+    return tuple(name for name, manifest in manifests.items() if manifest.encoder is not None)
+
+
+def retrieval_faults(
+    route_on: RouteOn, manifests: Mapping[str, Manifest], where: str
+) -> list[Fault]:
+    """Return why every request to a router would be refused where it says nothing of retrieval."""
+    if route_on != "retrieval":
+        return []
+    lacking = sorted({*manifests} - {*encoding_routers(manifests)})
+    problem = "has no encoder, which compares the earlier turns"
+    return [Fault(f"{where}: route_on", f"router {name} {problem}") for name in lacking]
+
+
+class KeepTurnsArgs(StrictModel):
+    """What each gateway replica keeps of users' turns, in its memory and nowhere else.
+
+    A turn is kept once it was answered, where the request names its user (or its session), cut to
+    2,000 characters. ``waypost data forget --user`` on ``feedback_dir`` or ``decision_log`` of this
+    machine deletes a user's turns here, too, and so does ``DELETE /v1/turns``.
+
+    Attributes:
+        most_turns: Latest turns of each user.
+        most_mb: Megabytes of all turns; beyond it the user who was silent longest is dropped.
+        hours: Hours after which a turn is deleted.
+    """
+
+    most_turns: int = Field(default=64, ge=1, le=MOST_TURNS)
+    most_mb: Positive = 32
+    hours: float = Field(default=24.0, gt=0)
+
+
+class RetrievalArgs(StrictModel):
+    """What ``route_on: retrieval`` adds to the last user message.
+
+    These are the earlier turns that are most like it, by the router's own encoder: turns of the
+    request's own messages, and those that are kept of its user.
+
+    Attributes:
+        top_k: Most turns that are added; a request may ask for another number.
+        keep_turns: Whether turns of earlier conversations are kept: ``off``, ``on``, or the
+            settings below.
+    """
+
+    top_k: int = Field(default=TOP_K, ge=1, le=MOST_TOP_K)
+    keep_turns: Annotated[KeepTurnsArgs | None, switch(KeepTurnsArgs)] = None
+
+
 class ConversationArgs(StrictModel):
     """Keys of a Serve file about conversations.
 
     Attributes:
-        route_on: The part of a chat that is routed on: the last user message, or all turns.
+        route_on: The part of a chat that is routed on: the last user message, all turns, or the
+            last user message with the earlier ones that are most like it. A request may ask for
+            another.
+        retrieval: Which earlier turns ``retrieval`` adds.
         route_clean: What is left out of it: names of sets of marks of known harnesses, or marks.
             LLMs get the text whole.
         sessions: Whether conversations keep their LLM: ``off``, ``on``, or the settings below.
     """
 
-    route_on: Literal["current_only", "full_context"] = "current_only"
+    route_on: RouteOn = "current_only"
+    retrieval: RetrievalArgs = RetrievalArgs()
     route_clean: tuple[Marks, ...] = Field(default=(), max_length=64)
     sessions: Sessions = None
 

@@ -22,7 +22,7 @@ from waypost.registry.packing import foreign_plugins
 from waypost.serve.config import PolicyArgs, PoolEntry
 from waypost.serve.environments import interpreter
 
-RESERVED_NAMES = frozenset({"Gateway", "Owner", "Router"})
+RESERVED_NAMES = frozenset({"Chat", "Gateway", "Owner", "Router"})
 """Deployment names of the graph itself."""
 
 OWN_LLMS = (

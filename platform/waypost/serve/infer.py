@@ -164,7 +164,7 @@ async def answer_all(
 
     Args:
         plan: From `read_pool`.
-        queries: Queries, as `Query.of` reads them.
+        queries: Queries, as `as_routed` returns them.
         generation: Options of every answer.
         model: The LLM to ask, instead of a decision.
         concurrency: Most queries in flight.
@@ -208,7 +208,7 @@ def _call(
     parsed = Query.of(query)
     request = GenerateRequest(
         f"query-{number}",
-        messages=[{"role": "user", "content": parsed.text}],
+        messages=query.get("messages") or [{"role": "user", "content": parsed.text}],
         max_tokens=generation.max_tokens,
         temperature=generation.temperature,
     )
@@ -220,6 +220,7 @@ def _call(
 async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
     try:
         decided = await dispatcher.decide(call)
+        call = decided.call(call)
         await _load_chosen(dispatcher, call, decided.decision)
         if dispatcher.takes_steps(call):
             ended = await dispatcher.episode(call, decided.decision)
@@ -244,4 +245,5 @@ async def _answer(dispatcher: Dispatcher, call: Call) -> dict[str, Any]:
         "attempts": attempts,
         **episode,
         "decision": decided.decision.to_dict(),
+        **({} if decided.retrieved is None else {"retrieved": decided.retrieved.told()}),
     }

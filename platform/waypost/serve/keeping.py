@@ -48,6 +48,8 @@ class KeepArgs(StrictModel):
     def _place_is_of_a_folder(self) -> KeepArgs:
         if self.store_place != NODE and self.feedback_dir is None:
             raise ValueError("store_place says where feedback_dir lies: set feedback_dir, too")
+        if self.log_queries and self.feedback_dir is None and self.decision_log is None:
+            raise ValueError("log_queries keeps texts in feedback_dir and decision_log: set one")
         return self
 
     @property

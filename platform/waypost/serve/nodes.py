@@ -22,7 +22,10 @@ from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.llm_replica import LLMHost, Message
 from waypost.serve.backends.messages import Reply
 from waypost.serve.backends.owner import FeedbackOwner, OwnedFeedback, TurnsOwner
+from waypost.serve.backends.passing import Asked, respond
+from waypost.serve.backends.passing import Message as PassedMessage
 from waypost.serve.backends.ray import HandleLLM, HandleOwner, HandleRouter
+from waypost.serve.backends.ray_app import HandleApp
 from waypost.serve.backends.router_replica import Decider
 from waypost.serve.changes import STOP_AFTER, Changes
 from waypost.serve.entrance import Entrance
@@ -39,7 +42,12 @@ class GatewayNode:
     """Serves HTTP; the ingress of the application."""
 
     async def __init__(  # type: ignore[misc]
-        self, plan: dict[str, Any], router: Any, llms: dict[str, Any], owner: Any = None
+        self,
+        plan: dict[str, Any],
+        router: Any,
+        llms: dict[str, Any],
+        owner: Any = None,
+        chat: Any = None,
     ) -> None:
         """Start the gateway with its inline router and LLMs, and take requests.
 
@@ -48,6 +56,7 @@ class GatewayNode:
             router: Handle of the router's deployment; None runs the router here.
             llms: Handles of the LLMs that have a deployment, by name.
             owner: Handle of the owner of folders; None opens them here.
+            chat: Handle of the chat page; None has none.
 
         Raises:
             WaypostError: an inline router cannot be loaded.
@@ -67,7 +76,8 @@ class GatewayNode:
         )
         keys = client_keys() if parsed.api_keys else None
         feedback = None if ask is None else OwnedFeedback(ask)
-        self._gateway = Gateway(parsed, decides, reach, keys, feedback)
+        page = None if chat is None else HandleApp(chat, "the chat page").ask
+        self._gateway = Gateway(parsed, decides, reach, keys, feedback, page)
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
         self._entrance = Entrance(self._gateway, parsed.listening)
@@ -84,6 +94,12 @@ class GatewayNode:
             self._entrance.stop(float(user_config[STOP_AFTER]))
             return
         await self._changes.take(user_config)
+
+    async def ask(self, request: Asked) -> AsyncGenerator[list[PassedMessage], None]:
+        """Answer a request that the chat page sends; see `Passing`."""
+        async with aclosing(respond(self._gateway, request)) as lists:
+            async for messages in lists:
+                yield messages
 
     async def problems(self) -> dict[str, str]:
         """Return why inline LLMs are not served, by name."""

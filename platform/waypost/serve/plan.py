@@ -36,7 +36,7 @@ from waypost.serve.config import (
     ServeArgs,
     UserConfig,
 )
-from waypost.serve.conversations import ConversationArgs
+from waypost.serve.conversations import ConversationArgs, encoding_routers, retrieval_faults
 from waypost.serve.faults import (
     broken_environments,
     check_pool,
@@ -49,6 +49,7 @@ from waypost.serve.faults import (
 from waypost.serve.keeping import NODE, KeepArgs
 from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
+from waypost.serve.replicas import ChatArgs
 from waypost.storage import Uri, place
 
 POOLS = ("small", "full")
@@ -81,6 +82,7 @@ class RouterPlan(StrictModel):
         served: Names of the LLMs of the pool that routers choose from.
         prices: Name -> prices, where both that of prompt and of generated tokens are known.
         step_routers: Names of the step routers.
+        encoding_routers: Names of the routers that have a query encoder.
         policy: Defaults of decisions.
         threads: See `RouterArgs`.
         encoder: Settings of the query encoders.
@@ -93,6 +95,7 @@ class RouterPlan(StrictModel):
     root: str
     artifacts: dict[str, str | Untrained]
     step_routers: tuple[str, ...] = ()
+    encoding_routers: tuple[str, ...] = ()
     served: tuple[str, ...]
     prices: dict[str, PriceList]
     policy: PolicyArgs
@@ -119,13 +122,22 @@ class Plan(ComparingArgs, ConversationArgs, KeepArgs):
     limits: Limits
     api_keys: bool
     log: LogArgs
+    chat: ChatArgs | None = None
 
     # not cached: `model_copy(update=...)` would copy the cached value of the earlier plan
     @property
     def stepping(self) -> frozenset[str]:
         """Names of the step routers; with ``auto`` where the default router is one."""
-        default = self.router_names[0] in self.router.step_routers
-        return frozenset((*self.router.step_routers, *([AUTO] if default else ())))
+        return self._with_auto(self.router.step_routers)
+
+    @property
+    def encoding(self) -> frozenset[str]:
+        """Names of the routers with an encoder; with ``auto`` where the default router has one."""
+        return self._with_auto(self.router.encoding_routers)
+
+    def _with_auto(self, routers: tuple[str, ...]) -> frozenset[str]:
+        default = self.router_names[0] in routers
+        return frozenset((*routers, *([AUTO] if default else ())))
 
     @property
     def router_names(self) -> tuple[str, ...]:
@@ -175,7 +187,8 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         check_pool([entry.name for entry in entries], manifests, where)
     broken = broken_environments(args.pool, entries, where)
     models: list[Served] = []
-    kept: dict[str, Any] = {name: getattr(args, name) for name in KeepArgs.model_fields}
+    as_given = (*ConversationArgs.model_fields, *KeepArgs.model_fields)
+    kept: dict[str, Any] = {name: getattr(args, name) for name in as_given}
     if args.feedback_dir is not None:
         kept["feedback_dir"] = str(resolve_path(args.feedback_dir))
     if args.decision_log is not None:
@@ -192,13 +205,19 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         artifacts, manifests = without_artifact(args.router, models, where)
         check_pool([entry.name for entry in entries], manifests, where)
     stepping = step_routers(manifests)
-    raise_faults(comparing_faults(args, artifacts, stepping, args.decision_log, where))
+    raise_faults(
+        [
+            *comparing_faults(args, artifacts, stepping, args.decision_log, where),
+            *retrieval_faults(args.route_on, manifests, where),
+        ]
+    )
     return Plan(
         models=tuple(models),
         router=RouterPlan(
             root=str(root),
             artifacts=artifacts,
             step_routers=stepping,
+            encoding_routers=encoding_routers(manifests),
             served=routable(models),
             prices=prices_of(models),
             policy=args.policy,
@@ -209,9 +228,6 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             log=args.log,
         ),
         router_inline=args.router.placement == "inline",
-        route_on=args.route_on,
-        route_clean=args.route_clean,
-        sessions=args.sessions,
         while_loading=args.while_loading,
         deadline=args.deadline,
         hedge=args.hedge,
@@ -225,6 +241,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         experiment=args.experiment,
         api_keys=args.api_keys,
         log=args.log,
+        chat=args.chat,
     )
 
 

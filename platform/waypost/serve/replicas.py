@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -64,3 +64,25 @@ class NodeArgs(StrictModel):
                 f"({self.max_ongoing_requests}), so that no replica would ever be added"
             )
         return self
+
+
+class ChatArgs(StrictModel):
+    """The chat page at ``/chat``: a deployment with one replica, since its queue is in one process.
+
+    With ``api_keys`` the page asks for a name and a password: the user of the requests, and a
+    client's key.
+
+    Attributes:
+        hosts: Names in the Host header that are accepted, without a port; ``"*"`` accepts all. So
+            other web pages cannot read the chat through a name of theirs that leads here.
+        max_upload_mb: Longest body of a request to it, in megabytes.
+        ray_actor_options: Resources that Ray reserves for the replica.
+    """
+
+    hosts: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = (
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+    )
+    max_upload_mb: Positive = 16
+    ray_actor_options: ActorOptions = ActorOptions()

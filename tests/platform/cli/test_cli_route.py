@@ -92,6 +92,25 @@ def test_lines_as_a_table(artifact):
     ]
 
 
+def test_a_chat_is_routed_on_by_mode(artifact):
+    chat = [{"role": "user", "content": COOKING}, {"role": "user", "content": "And for two?"}]
+    chat.insert(1, {"role": "assistant", "content": "ok"})
+    lines = [json.dumps({"messages": chat})]
+
+    def row(*options):
+        result = route(artifact, "--input", "-", "--json", *options, lines=lines)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    assert row()["model_name"] == "prover"
+    found = row("--mode", "retrieval", "--top-k", "1")
+    assert (found["model_name"], found["retrieved"]) == ("cook", {"turns": 1, "of": 1})
+    assert row("--mode", "full_context")["model_name"] == "cook"
+    assert route(artifact, "--query", COOKING, "--mode", "retrieval").exit_code == 0
+    assert route(artifact, "--query", COOKING, "--mode", "all").exit_code == 2
+    assert route(artifact, "--query", COOKING, "--top-k", "0").exit_code == 2
+
+
 def test_every_wrong_line_is_named_and_none_quoted(artifact):
     lines = ["{secret", '"fine"', "7", '{"query": "secret", "lambda": -1}']
     result = route(artifact, "--input", "-", lines=lines)

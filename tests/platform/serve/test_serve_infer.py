@@ -51,6 +51,19 @@ def test_lines_are_answered_in_order_and_their_own_options_win(artifact, pool, t
     assert rows[1]["query_id"] == "q2"
 
 
+def test_a_chat_is_routed_on_by_mode_and_the_llm_gets_it_whole(artifact, pool, tmp_path):
+    said = [{"role": "user", "content": text} for text in (COOKING, "And for two?")]
+    said.insert(1, {"role": "assistant", "content": "ok"})
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"messages": said}))
+    given = ("infer", "--artifact", artifact, "--pool", pool, "--input", source)
+    assert json.loads(waypost(*given).stdout)["model"] == "prover"
+    row = json.loads(waypost(*given, "--mode", "retrieval", "--top-k", 2).stdout)
+    assert (row["model"], row["retrieved"]) == ("cook", {"turns": 1, "of": 1})
+    assert row["answer"] == "And for two?"  # echo says the last message of the user
+    assert row["usage"]["input_tokens"] > len(["And", "for", "two?"])
+
+
 def test_failover_is_that_of_the_gateway(artifact, tmp_path):
     path = tmp_path / "pool.yaml"
     path.write_text(yaml.safe_dump({"pool": echo_pool(cook={"fail_with": "500"})}))

@@ -22,7 +22,8 @@ from waypost.serve.backends.base import LocalLLM
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.config import ServeArgs
 from waypost.serve.gateway.access import ClientKeys
-from waypost.serve.gateway.app import WITHHELD, Gateway
+from waypost.serve.gateway.app import Gateway
+from waypost.serve.gateway.looking import WITHHELD
 from waypost.serve.plan import make_plan
 from waypost.testing.steps import tiers_artifact
 

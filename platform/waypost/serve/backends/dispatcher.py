@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from waypost.contracts.generation import Usage, total
@@ -25,9 +25,11 @@ from waypost.serve.backends.hedging import Hedged
 from waypost.serve.backends.llm_replica import LOAD_FAILED
 from waypost.serve.backends.owner import Ask
 from waypost.serve.backends.router_replica import Decider
+from waypost.serve.gateway.chats import without_retrieval
 from waypost.serve.gateway.requests import Call
 from waypost.serve.plan import Plan, Served
 from waypost.sessions.reasoning import Providers
+from waypost.sessions.retrieval import Retrieved
 
 Reach = Callable[[Served], LLMClient]
 """Builds the client of an LLM."""
@@ -44,11 +46,26 @@ PINNED = "pinned"
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision, its duration in seconds, measured in the gateway, and the question's vector."""
+    """A decision.
+
+    Attributes:
+        decision: The decision.
+        seconds: Its duration, measured in the gateway.
+        vector: The question's vector, where a personal router may learn from it.
+        retrieved: The earlier turns that were chosen; None where none were asked for.
+    """
 
     decision: Decision
     seconds: float
     vector: QuestionVector | None = None
+    retrieved: Retrieved | None = None
+
+    def call(self, call: Call) -> Call:
+        """Return the call with the text that it was routed on."""
+        if self.retrieved is None:
+            return call
+        query = {**without_retrieval(call.query), "query": self.retrieved.text}
+        return replace(call, query=query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +220,8 @@ class Dispatcher:
         assert call.router is not None  # one of the two is set
         begin = time.perf_counter()
         routed = await self._router.decide(call.query, call.router)
-        return Decided(routed.decision, time.perf_counter() - begin, routed.vector)
+        seconds = time.perf_counter() - begin
+        return Decided(routed.decision, seconds, routed.vector, routed.retrieved)
 
     async def open(self, call: Call, decision: Decision) -> Opened:
         """Begin the stream of an answer; see `Failover.open`.

@@ -118,6 +118,11 @@ class Ended:
         unknown = self.result.unpriced_calls == len(self.result.calls)
         return None if unknown else self.result.cost_usd
 
+    @property
+    def failed(self) -> set[str]:
+        """LLMs that did not answer a call."""
+        return {call.call.model for call in self.result.calls if not call.ok}
+
     def told(self) -> dict[str, Any]:
         """Return the usage of the episode in the form of ``usage.waypost``."""
         result = self.result

@@ -15,10 +15,12 @@ from waypost.contracts.errors import (
 from waypost.contracts.records import Decision
 from waypost.contracts.step_router import Action, action_from_dict
 from waypost.feedback.outcome import QuestionVector
+from waypost.sessions.retrieval import Retrieved
 
 Reply = dict[str, Any]
 """``{"decision": Decision.to_dict()}``, with ``"vector": [encoder id, bytes]`` where a personal
-router may learn from it; ``{"action": ...}`` of a step; or ``{"error": {"type", "message"}}``."""
+router may learn from it, and ``"retrieved": Retrieved.to_dict()`` where earlier turns were asked
+for; ``{"action": ...}`` of a step; or ``{"error": {"type", "message"}}``."""
 
 
 class RouterUnavailableError(WaypostError):
@@ -31,10 +33,11 @@ class StaleDecisionError(WaypostError):
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """What a router node found for a query; see `QuestionVector`."""
+    """What a router node found for a query; see `QuestionVector` and `Retrieved`."""
 
     decision: Decision
     vector: QuestionVector | None = None
+    retrieved: Retrieved | None = None
 
 
 _ERRORS: dict[str, type[WaypostError]] = {
@@ -55,8 +58,12 @@ def read_reply(reply: Reply) -> Decision:
 
 def read_routed(reply: Reply) -> Routed:
     """Read a router node's reply to a query with all that it tells; raises as `read_reply`."""
-    decision, vector = read_reply(reply), reply.get("vector")
-    return Routed(decision, None if vector is None else QuestionVector(*vector))
+    decision, vector, found = read_reply(reply), reply.get("vector"), reply.get("retrieved")
+    return Routed(
+        decision,
+        None if vector is None else QuestionVector(*vector),
+        None if found is None else Retrieved.from_dict(found),
+    )
 
 
 def read_action(reply: Reply) -> Action:

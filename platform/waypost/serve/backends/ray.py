@@ -167,14 +167,14 @@ async def _asked(method: Any, *arguments: Any) -> Any:
             async with asyncio.timeout(DECISION_TIMEOUT_S):
                 return await call
         except TimeoutError:
-            _cancel(call)
+            cancel(call)
             problem = f"no decision within {DECISION_TIMEOUT_S:g} s"
             break
         except asyncio.CancelledError:
-            _cancel(call)
+            cancel(call)
             raise
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-            failure = _failure_of(error, "the router")
+            failure = failure_of(error, "the router")
             problem = str(failure)
             if not isinstance(failure, EngineConnectionError):
                 break
@@ -208,7 +208,7 @@ class HandleLLM(_Handle):
             async with asyncio.timeout(BUSY_S if runs else STATUS_POLL_S):
                 problem = await call
         except TimeoutError:
-            _cancel(call)
+            cancel(call)
             if runs:
                 self.loading.loaded(True)  # it is too busy with requests to reply
         except DeploymentUnavailableError:  # its replicas failed, and Serve starts no further ones
@@ -256,10 +256,10 @@ class HandleLLM(_Handle):
         except EngineError:
             raise
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-            raise _failure_of(error, self._name) from None
+            raise failure_of(error, self._name) from None
         finally:
             if not done:
-                _cancel(call)
+                cancel(call)
 
     async def _assigned(self, call: Any) -> None:
         # Without this time-out a request to an LLM whose only replica restarts would wait for it
@@ -295,21 +295,21 @@ class HandleOwner:
             async with asyncio.timeout(OWNER_S):
                 return await call
         except TimeoutError:
-            _cancel(call)
+            cancel(call)
             raise StorageError(
                 f"the owner of folders did not answer within {OWNER_S:g} s"
             ) from None
         except asyncio.CancelledError:
-            _cancel(call)
+            cancel(call)
             raise
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
-            failure = _failure_of(error, "the owner of folders")
+            failure = failure_of(error, "the owner of folders")
             if isinstance(failure, EngineServerError):
                 raise failure from None
             raise StorageError(str(failure)) from None
 
 
-def _cancel(call: Any) -> None:
+def cancel(call: Any) -> None:
     """Cancel the call on the replica, if it still runs."""
     # a call that never reached a replica raises its error here once more
     with suppress(Exception):
@@ -333,7 +333,7 @@ def _checked(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def _failure_of(error: Exception, name: str) -> EngineError:
+def failure_of(error: Exception, name: str) -> EngineError:
     """Return what a failed call of a deployment means; a lost replica is a connection error."""
     from ray.exceptions import (
         NodeDiedError,

@@ -40,6 +40,7 @@ from waypost.serve.backends.personal import PersonalStates
 from waypost.serve.config import AUTO
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
+from waypost.sessions.retrieval import RETRIEVE, retrieve_all
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,13 @@ class Routers:
         if router is None:  # the gateway has another config, as an experiment's router is new
             return [failure_reply(StaleDecisionError(f"no router {name} is loaded"))] * len(queries)
         try:
-            return self._users.decide(router, queries)
+            encoder = router.encoder if isinstance(router, TrainableRouter) else None
+            asked, found = retrieve_all(queries, encoder)
+            replies = self._users.decide(router, asked)
+            for reply, one in zip(replies, found, strict=True):
+                if one is not None:
+                    reply["retrieved"] = one.to_dict()
+            return replies
         # An exception of a plug-in concerns its query only, and may hold its text.
         except Exception as error:  # noqa: BLE001
             if len(queries) > 1:
@@ -375,9 +382,10 @@ class Decider:
 
 
 def _is_small(query: dict[str, Any]) -> bool:
-    """Return whether a query, with the earlier turns of its session, may be decided on the loop."""
-    session = query.get("session")
-    earlier = () if session is None else session["earlier"]
+    """Return whether a query, with the earlier turns that it has, may be decided on the loop."""
+    earlier = [turn["query"] for turn in query["session"]["earlier"]] if "session" in query else []
+    if RETRIEVE in query:
+        earlier += query[RETRIEVE]["turns"]
     if len(earlier) > LOOP_TURNS:
         return False
-    return len(query["query"]) + sum(len(turn["query"]) for turn in earlier) <= LOOP_CHARACTERS
+    return len(query["query"]) + sum(map(len, earlier)) <= LOOP_CHARACTERS

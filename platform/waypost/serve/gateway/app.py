@@ -10,23 +10,23 @@ import asyncio
 import logging
 import secrets as random_ids
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
-from waypost.contracts.errors import WaypostError
+from waypost.contracts.errors import EngineError, WaypostError
 from waypost.feedback import Writer
 from waypost.serve.backends.base import RouterClient
 from waypost.serve.backends.dispatcher import Dispatcher, Reach
 from waypost.serve.backends.failures import Failure
 from waypost.serve.backends.messages import StaleDecisionError
-from waypost.serve.config import AUTO
+from waypost.serve.backends.passing import Passing
 from waypost.serve.gateway.access import ClientKeys
 from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.cors import allowed, preflight
-from waypost.serve.gateway.errors import LOADING_WAIT_S, Problem, problem_of
+from waypost.serve.gateway.errors import Problem, problem_of
 from waypost.serve.gateway.feedback import MAX_FEEDBACK_BYTES, Recording
-from waypost.serve.gateway.handler import Answering
+from waypost.serve.gateway.graph import Graph
 from waypost.serve.gateway.http import (
     Arrivals,
     ClientGoneError,
@@ -35,41 +35,27 @@ from waypost.serve.gateway.http import (
     Receive,
     Send,
 )
+from waypost.serve.gateway.looking import ANY_MODEL, CHAT, MODEL, Looking
 from waypost.serve.gateway.metrics import Metrics
-from waypost.serve.gateway.openapi import document
 from waypost.serve.gateway.requests import Call, Parser
-from waypost.serve.gateway.responses import ChatFormat, TextFormat, dumps
+from waypost.serve.gateway.responses import ChatFormat, TextFormat
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import Plan
-from waypost.serve.prices import told_prices
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Exchange, str], Awaitable[None]]
 
+OPEN_PATHS = frozenset({"/", "/docs", "/healthz", "/readyz", "/openapi.json", CHAT})
+"""Endpoints that need no API key: a browser sends none. The pages hold no data, and the chat has a
+login of its own."""
 
-class Graph:
-    """State of one plan. A changed plan has another; a request keeps the one it began with."""
-
-    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, recording: Recording) -> None:
-        plan = dispatcher.plan
-        self.plan = plan
-        self.dispatcher = dispatcher
-        self.parser = Parser(plan)
-        self.answering = Answering(plan, dispatcher, metrics, recording)
-        self.openapi = dumps(document(plan))
-
-
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
-"""Endpoints that need no API key."""
+ANY_METHOD = "*"
 
 SETTLE_S = 10.0
 SETTLE_POLL_S = 0.1
 """A changed config reaches gateway and router one after the other. In between, a request whose
 decision names only models that the other side does not have is decided again."""
-
-MODEL = "/v1/models/"
-ANY_MODEL = "/v1/models/{model}"
 
 FEWEST_ARRIVALS = 1024
 """Least bound of concurrently arriving bodies, also where ``max_in_flight`` is lower. In a burst of
@@ -77,8 +63,6 @@ requests whose bodies have arrived unread, the surplus must get 429, not 408 for
 
 OPEN_HEADER = "x-waypost-open"
 """Response header of a stopping gateway: number of requests still in flight."""
-
-WITHHELD = "send an API key to read the reason"
 
 
 class Gateway:
@@ -90,6 +74,7 @@ class Gateway:
         reach: Builds the client of an LLM of the plan.
         keys: Accepted keys of clients; None requires no key.
         feedback: Writes the folder of feedback; None writes it from here.
+        chat: Answers requests to the chat page; None has none.
     """
 
     def __init__(
@@ -99,6 +84,7 @@ class Gateway:
         reach: Reach,
         keys: ClientKeys | None = None,
         feedback: Writer | None = None,
+        chat: Passing | None = None,
     ) -> None:
         limits = plan.limits
         self.limits = limits
@@ -119,18 +105,27 @@ class Gateway:
             lambda: self._recording.lost,
         )
         self._keys = keys
+        looking = Looking(lambda: self._graph, keys, self.closing, self._recording.recent)
         self._handlers: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._admitted(self._chat)},
             "/v1/completions": {"POST": self._admitted(self._completion)},
             "/v1/route": {"POST": self._admitted(self._route)},
             "/v1/feedback": {"POST": self._rate},
-            "/v1/models": {"GET": self._list_models},
-            ANY_MODEL: {"GET": self._show_model},
+            "/v1/turns": {"DELETE": self._forget_turns},
+            "/v1/models": {"GET": looking.list_models},
+            ANY_MODEL: {"GET": looking.show_model},
+            "/v1/status": {"GET": looking.status},
+            "/v1/decisions": {"GET": looking.decisions},
             "/healthz": {"GET": self._health},
-            "/readyz": {"GET": self._show_readiness},
+            "/readyz": {"GET": looking.readiness},
             "/metrics": {"GET": self._show_metrics},
-            "/openapi.json": {"GET": self._describe},
+            "/openapi.json": {"GET": looking.describe},
+            "/docs": {"GET": looking.docs},
+            "/": {"GET": looking.home},
         }
+        self._chat_page = chat
+        if chat is not None:
+            self._handlers[CHAT] = {ANY_METHOD: self._pass_to_chat}
 
     async def start(self) -> None:
         """Start the engines and routers of this process.
@@ -193,7 +188,7 @@ class Gateway:
 
     # -- ASGI ---------------------------------------------------------------------------------
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
@@ -246,7 +241,9 @@ class Gateway:
     def _endpoint(self, path: str) -> str:
         if path in self._handlers:
             return path
-        return ANY_MODEL if path.startswith(MODEL) else "other"
+        if path.startswith(MODEL):
+            return ANY_MODEL
+        return CHAT if path.startswith(f"{CHAT}/") and CHAT in self._handlers else "other"
 
     def _handler(self, http: Exchange, endpoint: str) -> Handler:
         methods = self._handlers.get(endpoint)
@@ -254,6 +251,8 @@ class Gateway:
             known = ", ".join(self._handlers)
             raise Problem(404, f"nothing is here; there are: {known}", code="not_found")
         method = "GET" if http.method == "HEAD" else http.method
+        if ANY_METHOD in methods:
+            method = ANY_METHOD
         if method not in methods:
             allowed = ", ".join(methods)
             raise Problem(
@@ -262,7 +261,7 @@ class Gateway:
                 code="method_not_allowed",
                 headers={"allow": allowed},
             )
-        if self._keys is not None and not http.inside and http.path not in OPEN_PATHS:
+        if self._keys is not None and not http.inside and endpoint not in OPEN_PATHS:
             self._keys.check(http.headers.get("authorization"))
         return methods[method]
 
@@ -322,31 +321,31 @@ class Gateway:
 
     # -- the other endpoints ------------------------------------------------------------------
 
+    async def _pass_to_chat(self, http: Exchange, request_id: str) -> None:
+        """Let the chat page answer; see `Passing`."""
+        page, settings = self._chat_page, self.plan.chat
+        assert page is not None  # else it is no endpoint
+        assert settings is not None
+        self.closing.check()
+        raw = await http.upload(
+            settings.max_upload_mb * 1_000_000, self.limits.body_timeout_s, self._arrivals
+        )
+        with self.closing.working(http):
+            try:
+                await http.until_gone(partial(http.pass_on, page, raw))
+            except EngineError as error:
+                if http.begun:  # a part of a page cannot become an error: the server cuts it off
+                    raise RuntimeError("the chat page broke off") from error
+                message = f"the chat page cannot be reached now: {error}; load it again in a moment"
+                wait = {"retry-after": "2"}
+                raise Problem(503, message, code="chat_unavailable", headers=wait) from None
+
+    async def _forget_turns(self, http: Exchange, request_id: str) -> None:
+        await http.reply_json({"deleted": self._recording.forget_turns(http.headers)})
+
     async def _rate(self, http: Exchange, request_id: str) -> None:
         raw = await self._body(http, MAX_FEEDBACK_BYTES)
         await http.reply_json(await self._recording.take(raw, http.headers))
-
-    def _listed(self) -> list[dict[str, Any]]:
-        head = {"object": "model", "created": 0, "owned_by": "waypost"}
-        routers = (AUTO, *self.plan.router_names)
-        return [
-            *({"id": name, **head, "kind": "router"} for name in routers),
-            *(
-                {"id": model.name, **head, "kind": "llm", **told_prices(model)}
-                for model in self.plan.models
-            ),
-        ]
-
-    async def _list_models(self, http: Exchange, request_id: str) -> None:
-        await http.reply_json({"object": "list", "data": self._listed()})
-
-    async def _show_model(self, http: Exchange, request_id: str) -> None:
-        name = http.path.removeprefix(MODEL)
-        found = next((model for model in self._listed() if model["id"] == name), None)
-        if found is None:
-            message = "no such model; GET /v1/models lists them"
-            raise Problem(404, message, param="model", code="model_not_found")
-        await http.reply_json(found)
 
     async def _health(self, http: Exchange, request_id: str) -> None:
         if self.closing.begun:
@@ -354,23 +353,8 @@ class Gateway:
             self.closing.check()
         await http.reply_json({"status": "ok"})
 
-    async def _show_readiness(self, http: Exchange, request_id: str) -> None:
-        self.closing.check()
-        found = self.dispatcher.readiness()
-        rounded = {name: round(seconds, 1) for name, seconds in found.loading_s.items()}
-        failed = found.failed
-        if self._keys is not None and not self._keys.accept(http.headers.get("authorization")):
-            failed = dict.fromkeys(failed, WITHHELD)  # anyone may ask, and reasons name endpoints
-        body = dumps({"status": found.status, "loading_s": rounded, "failed": failed})
-        ready = found.status == "ready"
-        wait = {} if ready else {"retry-after": LOADING_WAIT_S}
-        await http.reply(200 if ready else 503, body, headers=wait)
-
     async def _show_metrics(self, http: Exchange, request_id: str) -> None:
         await http.reply(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
-
-    async def _describe(self, http: Exchange, request_id: str) -> None:
-        await http.reply(200, self._graph.openapi)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

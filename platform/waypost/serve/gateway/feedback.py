@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,11 +20,14 @@ from waypost.serve.backends.dispatcher import Decided
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.gateway.errors import Problem
-from waypost.serve.gateway.reading import read_body
+from waypost.serve.gateway.reading import read_body, read_extras
+from waypost.serve.gateway.recent import Recent
 from waypost.serve.gateway.requests import Call
 from waypost.serve.gateway.schemas import FeedbackBody, FeedbackItem
 from waypost.serve.gateway.shadows import Shadows, Told
+from waypost.serve.gateway.turns import kept_turns, sweep
 from waypost.serve.plan import Plan
+from waypost.sessions.kept_turns import key_of
 
 MAX_FEEDBACK_BYTES = 1024 * 1024
 
@@ -44,6 +48,10 @@ class Recording:
         router: Client of the routers, for shadows.
         told: Called for each shadow decision with router and outcome; see `Shadows`.
         writer: Writes the folder of feedback; None writes it from here.
+
+    Attributes:
+        turns: Turns of users; None where none are kept.
+        recent: The latest decisions.
     """
 
     def __init__(
@@ -52,6 +60,9 @@ class Recording:
         self._store: FeedbackStore | None = None
         self._log: DecisionLog | None = None
         self._shadows: Shadows | None = None
+        self.turns = kept_turns(plan)
+        self._sweeping: asyncio.Task[None] | None = None
+        self.recent = Recent()
         if plan.feedback_dir is not None:
             self._store = FeedbackStore(
                 Path(plan.feedback_dir) if writer is None else writer,
@@ -67,6 +78,7 @@ class Recording:
     def adopt(self, plan: Plan) -> None:
         """Take over from a changed plan what changes without a restart."""
         self._plan = plan
+        self.recent.texts = plan.log_queries
         if self._store is not None:
             self._store.keep_queries = plan.log_queries
             self._store.retention = Retention(plan.remember_decisions, plan.feedback_days * _DAY_S)
@@ -91,6 +103,8 @@ class Recording:
             await self._store.start()
         if self._log is not None:
             await self._log.start()
+        if self.turns is not None:
+            self._sweeping = asyncio.create_task(sweep(self.turns))
 
     async def settle(self) -> None:
         """Let shadow routers decide what waits for them."""
@@ -99,6 +113,8 @@ class Recording:
 
     async def close(self) -> None:
         """Write all that is pending."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         if self._store is not None:
             await self._store.close()
         await self.settle()
@@ -110,10 +126,33 @@ class Recording:
         asked = outcome.query
         if "session" in asked:  # the texts of all earlier turns: only shadows read them
             outcome.query = {name: asked[name] for name in asked if name != "session"}
+        self.recent.add(outcome)
         if self._store is not None and outcome.model is not None:
             self._store.remember(outcome)
         if self._shadows is not None:
             self._shadows.add(outcome, asked)
+
+    def keep_turn(self, call: Call) -> None:
+        """Keep the turn of a call that was answered, where turns are kept."""
+        if self.turns is not None and call.said is not None:
+            self.turns.add(*call.said)
+
+    def forget_turns(self, headers: Mapping[str, str]) -> int:
+        """Delete the turns of the user or session that headers name; return how many.
+
+        Raises:
+            Problem: no turns are kept, or no one is named.
+        """
+        if self.turns is None:
+            message = "turns are not kept here: set retrieval.keep_turns"
+            raise Problem(404, message, code="no_turns")
+        extras = read_extras(None, headers)
+        owner = key_of(extras.user_id, extras.session_id)
+        if owner is None:
+            param = "x-waypost-user-id"
+            message = f"expected the header {param} or x-waypost-session-id"
+            raise Problem(400, message, param=param, code="invalid_header")
+        return self.turns.forget(owner)
 
     async def take(self, raw: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Take the body of ``POST /v1/feedback``; return the answer's once events are on disk.
@@ -228,14 +267,18 @@ class Record:
         call: The call.
         decided: Its decision.
         begin: ``time.perf_counter`` at the arrival of the request.
+
+    Attributes:
+        first_token_s: Seconds until the first token of a stream; None where it is not there.
     """
 
-    __slots__ = ("_call", "_decided", "_ended", "_recording", "begin")
+    __slots__ = ("_call", "_decided", "_ended", "_recording", "begin", "first_token_s")
 
     def __init__(self, recording: Recording, call: Call, decided: Decided, begin: float) -> None:
         self._recording, self._call, self._decided = recording, call, decided
         self._ended = False
         self.begin = begin
+        self.first_token_s: float | None = None
 
     def end(
         self,
@@ -251,6 +294,8 @@ class Record:
         if self._ended:
             return
         self._ended = True
+        if model is not None:
+            self._recording.keep_turn(self._call)
         self._recording.keep(
             Outcome(
                 request_id=self._call.request_id,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 from waypost.contracts.errors import EngineError, EngineServerError
-from waypost.contracts.generation import Chunk, GenerateRequest, Usage
-from waypost.engines import engine_class
-from waypost.engines.base import Engine
+from waypost.contracts.generation import Chunk, Usage
 from waypost.serve.backends.asking import Opened, Whole
 from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
@@ -35,9 +32,11 @@ from waypost.serve.gateway.responses import (
     usage_body,
 )
 from waypost.serve.gateway.telling import (
-    reason_after_failover,
-    reason_of_an_empty_answer,
+    REASON,
+    Telling,
+    decision_told,
     session_told,
+    shown,
 )
 from waypost.serve.plan import Plan
 
@@ -57,14 +56,11 @@ class Answering:
     def __init__(
         self, plan: Plan, dispatcher: Dispatcher, metrics: Metrics, recording: Recording
     ) -> None:
-        self._plan = plan
         self._dispatcher = dispatcher
+        self._telling = Telling(plan, dispatcher)
         self._providers = dispatcher.providers
         self._metrics = metrics
         self._recording = recording
-        self._models = {model.name: model for model in plan.models}
-        self._ignored: dict[str, Callable[[GenerateRequest], tuple[str, ...]]] = {}
-        self._plain: set[str] = set()  # LLMs whose engines follow the usual rule
 
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
@@ -82,6 +78,7 @@ class Answering:
             ClientGoneError: the client disconnected.
         """
         decided = await self._decide(http, call)
+        call = decided.call(call)
         in_steps = self._dispatcher.takes_steps(call)
         write = self._in_steps if in_steps else self._by_ranking
         record = Record(self._recording, call, decided, begin)
@@ -100,30 +97,22 @@ class Answering:
             await self._whole(http, call, decided, form, record)
             return
         opened = await self._dispatcher.open(call, decided.decision)
-        self._tell(http, call, decided, opened.model, opened.attempts)
-        self._tell_why(http, decided, opened)
+        self._telling.answer(http, call, decided, opened.model, opened.attempts)
+        self._telling.why(http, decided, opened)
         await self._stream(http, call, decided, opened, form, record)
-
-    def _tell_why(self, http: Exchange, decided: Decided, found: Opened | Whole) -> None:
-        """Tell why the LLM that the router chose does not answer, or says nothing."""
-        if found.empty:
-            http.extra_headers["x-waypost-reason"] = reason_of_an_empty_answer(found)
-        elif found.model != decided.decision.model:
-            reason = reason_after_failover(decided.decision, found)
-            http.extra_headers["x-waypost-reason"] = reason
 
     async def _whole(
         self, http: Exchange, call: Call, decided: Decided, form: type[ChatFormat], record: Record
     ) -> None:
         found = await self._dispatcher.whole(call, decided.decision)
-        self._tell(http, call, decided, found.model, found.attempts)
-        self._tell_why(http, decided, found)
+        self._telling.answer(http, call, decided, found.model, found.attempts)
+        self._telling.why(http, decided, found)
         usages = {i: answer.usage for i, answer in enumerate(found.answers)}
         ends = [answer.finish_reason for answer in found.answers]
-        told = self._account(call, decided, found, usages, record, _only(ends))
+        told = self._account(http, call, decided, found, usages, record, _only(ends))
         if found.hedged is not None:
             told["waypost"]["hedge"] = self._hedge(found.hedged)
-        http.extra_headers["x-waypost-actual-cost-usd"] = _shown(told["waypost"]["cost_usd"])
+        http.extra_headers["x-waypost-actual-cost-usd"] = shown(told["waypost"]["cost_usd"])
         writer = form(call.request_id, found.model, provider=self._providers.tag(found.model))
         await http.reply(200, writer.whole(found.answers, told))
 
@@ -157,8 +146,8 @@ class Answering:
             async with aclosing(opened.pieces) as lists:
                 async for pieces in lists:
                     if not http.begun:
-                        self._metrics.first_token(opened.model, time.perf_counter() - record.begin)
-                        await http.begin_events()
+                        self._first_token(opened.model, record)
+                        await self._begin_events(http, call, decided, writer)
                     for index, chunk in pieces:
                         if chunk.usage is not None:
                             usages[index] = chunk.usage
@@ -168,9 +157,9 @@ class Answering:
                 raise EngineServerError("the answer ended without its last part")
         except EngineError as error:
             await self._break_off(http, opened.model, error)
-            self._account(call, decided, opened, usages, record, error=error)
+            self._account(http, call, decided, opened, usages, record, error=error)
             return
-        told = self._account(call, decided, opened, usages, record, _only(ends))
+        told = self._account(http, call, decided, opened, usages, record, _only(ends))
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
 
@@ -192,13 +181,14 @@ class Answering:
         async def begin_events(model: str | None = None, attempts: int | None = None) -> None:
             async with beginning:
                 if not http.begun:
-                    self._tell(http, call, decided, model, attempts)
-                    await http.begin_events()
+                    self._telling.answer(http, call, decided, model, attempts)
+                    head = writing(model or decided.decision.model)
+                    await self._begin_events(http, call, decided, head)
 
         async def passed(model: str, attempts: int, chunks: Sequence[Chunk]) -> None:
             nonlocal writer
             if writer is None:
-                self._metrics.first_token(model, time.perf_counter() - record.begin)
+                self._first_token(model, record)
                 writer = writing(model, provider=self._providers.tag(model))
                 await begin_events(model, attempts)
             await http.event(b"".join([writer.events(0, chunk) for chunk in chunks]))
@@ -206,7 +196,9 @@ class Answering:
         async def reported(progress: Progress) -> None:
             if not over:  # a cancelled call may end late
                 await begin_events()
-                await http.event(writing(progress.model).progress_event(progress.to_dict()))
+                await http.event(
+                    writing(progress.model).waypost_event({"step": progress.to_dict()})
+                )
 
         try:
             ended = await self._dispatcher.episode(
@@ -227,9 +219,13 @@ class Answering:
         record.end(ended.model, ended.attempts, usage, cost, ended.answer.finish_reason)
         told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
         told["waypost"] |= ended.told()
+        alone = usage if len(ended.result.calls) == 1 else None
+        told["waypost"] |= self._telling.way(
+            http, call, decided, ended.model, record, ended.failed, alone
+        )
         if not call.stream:
-            self._tell(http, call, decided, ended.model, ended.attempts)
-            http.extra_headers["x-waypost-actual-cost-usd"] = _shown(cost)
+            self._telling.answer(http, call, decided, ended.model, ended.attempts)
+            http.extra_headers["x-waypost-actual-cost-usd"] = shown(cost)
             whole = writing(ended.model, provider=self._providers.tag(ended.model))
             await http.reply(200, whole.whole([ended.answer], told))
             return
@@ -238,6 +234,17 @@ class Answering:
                 await passed(ended.model, ended.attempts, [chunk])
         last = writing(ended.model).usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
+
+    def _first_token(self, model: str, record: Record) -> None:
+        record.first_token_s = time.perf_counter() - record.begin
+        self._metrics.first_token(model, record.first_token_s)
+
+    async def _begin_events(
+        self, http: Exchange, call: Call, decided: Decided, writer: ChatFormat
+    ) -> None:
+        await http.begin_events()
+        if call.explain:
+            await http.event(writer.waypost_event({"decision": decision_told(call, decided)}))
 
     async def _break_off(self, http: Exchange, model: str, error: EngineError) -> None:
         """End a stream with an error event: it is too late for failover."""
@@ -252,59 +259,13 @@ class Answering:
         http.extra_headers |= {
             "x-waypost-router": decision.router,
             "x-waypost-decision-ms": f"{1e3 * decided.seconds:.3f}",
-            "x-waypost-reason": decision.reason,
+            REASON: decision.reason,
         }
         return decided
 
-    def _tell(
-        self,
-        http: Exchange,
-        call: Call,
-        decided: Decided,
-        model: str | None,
-        attempts: int | None,
-    ) -> None:
-        """Set the headers of an answer; None is an LLM, or a number, not known yet."""
-        decision = decided.decision
-        cost = None if model is None else decision.cost_usd.get(model)
-        ignored = () if model is None else self._left_out(call, model)
-        http.extra_headers |= {
-            "x-waypost-model": model,
-            "x-waypost-attempts": attempts,
-            "x-waypost-confidence": _shown(decision.confidence),
-            "x-waypost-predicted-cost-usd": _shown(cost),
-            "x-waypost-cost-usd": _shown(cost),  # the name until 0.1
-            "x-waypost-ignored": ", ".join(ignored) or None,
-        }
-        for name, value in session_told(call, decision, model).items():
-            http.extra_headers[f"x-waypost-{name.replace('_', '-')}"] = value
-
-    def _left_out(self, call: Call, model: str) -> list[str]:
-        """Return the fields that an LLM did not get as the client gave them."""
-        entry = self._models.get(model)
-        if entry is None or not call.requests:
-            return list(call.dropped)  # the router itself wrote the answer
-        first = call.requests[0]
-        kept_back = self._providers.sent(model, first.messages)[1]
-        found = {*call.dropped, *self._ignored_by(model, first), *kept_back}
-        most = min(self._plan.limits.max_tokens, entry.max_tokens or sys.maxsize)
-        if call.asked_tokens is not None and call.asked_tokens[1] > most:
-            found.add(call.asked_tokens[0])
-        return sorted(found)
-
-    def _ignored_by(self, model: str, request: GenerateRequest) -> tuple[str, ...]:
-        if model not in self._ignored:
-            engine = engine_class(self._models[model].engine)
-            config = engine.config_class.model_validate(self._models[model].config)
-            self._ignored[model] = partial(engine.ignored, config)
-            if engine.ignored.__func__ is Engine.ignored.__func__:  # type: ignore[attr-defined]
-                self._plain.add(model)
-        # the usual rule leaves out fields of `extra` only
-        plain = model in self._plain and not request.extra
-        return () if plain else self._ignored[model](request)
-
     def _account(
         self,
+        http: Exchange,
         call: Call,
         decided: Decided,
         opened: Opened | Whole,
@@ -323,8 +284,13 @@ class Answering:
         self._metrics.usage(opened.model, usage, cost)
         why = None if error is None else f"{type(error).__name__}: {error}"
         record.end(opened.model, opened.attempts, usage, cost, finish_reason, opened.failed, why)
-        told = told_usage(usages, call.n)
-        return self._usage(call, decided, opened.model, opened.attempts, told, cost)
+        told = self._usage(
+            call, decided, opened.model, opened.attempts, told_usage(usages, call.n), cost
+        )
+        told["waypost"] |= self._telling.way(
+            http, call, decided, opened.model, record, opened.failed, usage
+        )
+        return told
 
     def _usage(
         self,
@@ -355,25 +321,14 @@ class Answering:
             WaypostError: the call cannot be decided.
         """
         decided = await self._decide(http, call)
+        call = decided.call(call)
         Record(self._recording, call, decided, time.perf_counter() - decided.seconds).end(None)
         http.extra_headers |= {
             "x-waypost-model": decided.decision.model,
             "x-waypost-session": decided.decision.session,
         }
-        await http.reply_json(
-            {
-                **decided.decision.to_dict(),
-                "request_id": call.request_id,
-                "decision_ms": round(1e3 * decided.seconds, 3),
-                "route_on": self._plan.route_on,
-                "characters": len(call.query["query"]),
-            }
-        )
+        await http.reply_json(decision_told(call, decided))
 
 
 def _only(ends: Sequence[str | None]) -> str | None:
     return ends[0] if len(ends) == 1 else None
-
-
-def _shown(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6g}"

@@ -10,10 +10,11 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
 from typing import Any
 
+from waypost.serve.backends.passing import Message, Passing, asked
 from waypost.serve.gateway.errors import Problem, StoppingError, TooBusyError
 from waypost.serve.gateway.responses import dumps, event
 
@@ -136,7 +137,6 @@ class Arrivals:
                 self._arriving.pop(id(scope), None)
 
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
@@ -181,7 +181,7 @@ class Exchange:
         inside: Whether the process itself asks.
     """
 
-    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         root = scope.get("root_path", "")
         path: str = scope["path"]
@@ -239,6 +239,10 @@ class Exchange:
         # request, but then with an Origin header; without that header it is a plain `curl -d`.
         if kind != JSON and (kind not in {"", FORM} or "origin" in self.headers):
             raise Problem(415, f"content-type: expected {JSON}", code="not_json")
+        return await self.upload(most, timeout_s, arrivals)
+
+    async def upload(self, most: int, timeout_s: float, arrivals: Arrivals) -> bytes:
+        """Read a body of any kind; see `body`."""
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > most:
             raise _too_long(most)
@@ -301,6 +305,21 @@ class Exchange:
             if watcher is not None:
                 watcher.cancel()
 
+    async def pass_on(self, passing: Passing, body: bytes) -> None:
+        """Send the answer of another application to this request, whose body was read.
+
+        Raises:
+            EngineError: there is no answer, or not the rest of it.
+        """
+        async with aclosing(passing(asked(self._scope, body))) as lists:
+            async for messages in lists:
+                for message in messages:
+                    if message["type"] == "http.response.start":
+                        self.status = message["status"]
+                        pairs = [*message["headers"], *_pairs(self.extra_headers)]
+                        message = {**message, "headers": pairs}
+                    await self._put(message)
+
     def stop(self) -> None:
         """End the work of `until_gone`."""
         self._end(StoppingError())
@@ -359,9 +378,7 @@ class Exchange:
         pairs = [] if kind is None else [(b"content-type", kind.encode("ascii"))]
         if length is not None:
             pairs.append((b"content-length", str(length).encode("ascii")))
-        for name, value in {**self.extra_headers, **(headers or {})}.items():
-            if value is not None:
-                pairs.append((name.encode("ascii"), header_value(value)))
+        pairs += _pairs({**self.extra_headers, **(headers or {})})
         self.status = status
         await self._put({"type": "http.response.start", "status": status, "headers": pairs})
 
@@ -370,6 +387,11 @@ class Exchange:
             await self._send(message)
         except OSError:
             raise ClientGoneError from None
+
+
+def _pairs(headers: Mapping[str, object]) -> list[tuple[bytes, bytes]]:
+    found = headers.items()
+    return [(name.encode("ascii"), header_value(v)) for name, v in found if v is not None]
 
 
 def _too_long(most: int) -> Problem:

@@ -23,6 +23,9 @@ one, else they would send a request on a connection that the server just closed.
 IDLE_S = 1.0
 """Least time without a request after which a leaving server closes a connection."""
 
+NOTHING = "not-here"
+"""A path below the prefix at which nothing is."""
+
 TICK_S = 0.25
 FLUSH_S = 1.0
 """Time for the last bytes of answers that were ended."""
@@ -51,7 +54,7 @@ class Ingress:
     """Serves a gateway over HTTP/1.1 on one listening socket, which others may share.
 
     Args:
-        gateway: The gateway; its event loop is the running one.
+        gateway: The gateway, or another application; its event loop is the running one.
         listener: The socket, bound and listening. It is closed at the end.
         prefix: Path that all requests begin with, such as ``/waypost``; "" is none.
     """
@@ -147,6 +150,8 @@ class Ingress:
         scope[DIRECT] = True
         if self._prefix:
             scope["root_path"] = self._prefix
-            if not scope["path"].startswith(f"{self._prefix}/"):
-                scope["path"] = f"{self._prefix}/"  # nothing is there
+            if scope["path"] == self._prefix:
+                scope["path"] = f"{self._prefix}/"
+            elif not scope["path"].startswith(f"{self._prefix}/"):
+                scope["path"] = f"{self._prefix}/{NOTHING}"
         await self._gateway(scope, receive, send)

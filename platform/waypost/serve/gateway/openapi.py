@@ -9,8 +9,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 import waypost
+from waypost.contracts.session import MODES, MOST_TOP_K
 from waypost.serve.config import AUTO
-from waypost.serve.gateway.openapi_answers import REF, SCHEMAS, errors, events, ref, success
+from waypost.serve.gateway.openapi_answers import SCHEMAS, errors, events, success
+from waypost.serve.gateway.openapi_parts import REF, ref
 from waypost.serve.gateway.reading import MAX_MEMBERS, MAX_VALUES
 from waypost.serve.gateway.schemas import Body, ChatBody, CompletionBody, FeedbackBody, RouteBody
 from waypost.serve.plan import Plan
@@ -69,6 +71,8 @@ def _knobs(plan: Plan) -> list[dict[str, Any]]:
         "x-waypost-user-id": name,
         "x-waypost-session-id": name,
         "x-waypost-session-token": {"type": "string"},
+        "x-waypost-route-on": {"enum": list(MODES)},
+        "x-waypost-top-k": {"type": "integer", "minimum": 1, "maximum": MOST_TOP_K},
     }
     return [
         {"name": name, "in": "header", "required": False, "style": "simple", "schema": schema}
@@ -117,12 +121,22 @@ def _paths(plan: Plan) -> dict[str, Any]:
             (*_READ, "404", "409", "410", "503"),
             plan,
         ),
+        "/v1/turns": _turns(plan),
+        "/v1/status": _get("Say what is served, and how it is.", _JSON, ref("Status"), plan),
+        "/v1/decisions": _get(
+            "List the latest decisions of this gateway, newest first.",
+            _JSON,
+            ref("Decisions"),
+            plan,
+        ),
         "/v1/models": _get("List routers and models.", _JSON, ref("Models"), plan),
         "/v1/models/{model}": _one_model(plan),
         "/healthz": _health("Say that the gateway runs, and takes requests.", "Health"),
         "/readyz": _ready(),
         "/metrics": _get("Prometheus metrics.", "text/plain", {"type": "string"}, plan),
         "/openapi.json": _get("This document.", _JSON, {"type": "object"}, None),
+        "/": _get("The gateway's page.", "text/html", {"type": "string"}, None),
+        "/docs": _get("A page of this document.", "text/html", {"type": "string"}, None),
     }
 
 
@@ -142,6 +156,18 @@ def _post(
 def _get(summary: str, kind: str, schema: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
     found = success(summary, {kind: schema})
     return {"get": {"summary": summary, **_guarded(found, ("431", "500"), plan)}}
+
+
+def _turns(plan: Plan) -> dict[str, Any]:
+    found = success("deleted", {_JSON: ref("Deleted")})
+    named = ("x-waypost-user-id", "x-waypost-session-id")
+    return {
+        "delete": {
+            "summary": "Delete the turns that are kept of a user, or of a session without a user.",
+            "parameters": [knob for knob in _knobs(plan) if knob["name"] in named],
+            **_guarded(found, ("400", "404", "431", "500"), plan),
+        }
+    }
 
 
 def _health(summary: str, schema: str) -> dict[str, Any]:

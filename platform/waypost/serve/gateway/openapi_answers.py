@@ -7,75 +7,53 @@ from __future__ import annotations
 
 from typing import Any
 
-REF = "#/components/schemas/{model}"
+from waypost.contracts.session import MODES
+from waypost.serve.gateway.openapi_looking import LOOKING
+from waypost.serve.gateway.openapi_parts import (
+    COUNT,
+    LOGPROBS,
+    NULL,
+    NUMBER,
+    NUMBER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    by_model,
+    closed,
+    listed,
+    opened,
+    ref,
+)
 
-
-def ref(name: str) -> dict[str, str]:
-    """Return a reference to a schema of the document."""
-    return {"$ref": REF.format(model=name)}
-
-
-def _closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return an object of exactly these members."""
-    return {
-        "type": "object",
-        "required": [name for name in properties if name not in optional],
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def _open(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return an object of these members and of what else an upstream said."""
-    told = "also fields of the upstream that OpenAI's API lacks, as it sent them"
-    return {**_closed(properties, optional), "additionalProperties": True, "description": told}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _by_model(value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": value}
-
-
-_TEXT: dict[str, Any] = {"type": "string"}
-_TEXT_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
-_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
-_NUMBER: dict[str, Any] = {"type": "number"}
-_NUMBER_OR_NULL: dict[str, Any] = {"type": ["number", "null"]}
-_NULL: dict[str, Any] = {"type": "null"}
-_LOGPROBS: dict[str, Any] = {"type": ["object", "null"]}
 _DETAILS: dict[str, Any] = {
     "prompt_tokens_details": {"type": "object"},
     "completion_tokens_details": {"type": "object"},
 }
 _EPISODE: dict[str, Any] = {
-    "steps": {**_COUNT, "description": "this and the next: where the router works in steps"},
-    "calls": {**_COUNT, "description": "of LLMs; the tokens and dollars told are those of all"},
-    "unpriced_calls": {**_COUNT, "description": "calls whose dollars are not known"},
-    "input_tokens": _COUNT,
-    "output_tokens": _COUNT,
+    "steps": {**COUNT, "description": "this and the next: where the router works in steps"},
+    "calls": {**COUNT, "description": "of LLMs; the tokens and dollars told are those of all"},
+    "unpriced_calls": {**COUNT, "description": "calls whose dollars are not known"},
+    "input_tokens": COUNT,
+    "output_tokens": COUNT,
     "ended_by": {"enum": ["answer", "steps", "tokens", "money", "time"]},
 }
-_HEDGE = _closed(
+_HEDGE = closed(
     {
-        "models": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2},
+        "models": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2},
         "lost_cost_usd": {
-            **_NUMBER_OR_NULL,
+            **NUMBER_OR_NULL,
             "description": "of the answer that came too late; null where the call was cancelled",
         },
     }
 )
 _STEP: dict[str, Any] = {
     "number": {"type": "integer", "minimum": 1, "description": "of the call, as calls start"},
-    "purpose": {**_TEXT, "description": "answer, verify, plan, repair, step, merge or another"},
-    "model": _TEXT,
+    "purpose": {**TEXT, "description": "answer, verify, plan, repair, step, merge or another"},
+    "model": TEXT,
     "state": {"enum": ["started", "done", "failed", "cancelled"]},
-    "seconds": {**_NUMBER, "description": "since the start: where the call has ended"},
-    "input_tokens": {**_COUNT, "description": "this and the next: where the call is done"},
-    "output_tokens": _COUNT,
-    "cost_usd": {**_NUMBER_OR_NULL, "description": "null where prices are unknown"},
+    "seconds": {**NUMBER, "description": "since the start: where the call has ended"},
+    "input_tokens": {**COUNT, "description": "this and the next: where the call is done"},
+    "output_tokens": COUNT,
+    "cost_usd": {**NUMBER_OR_NULL, "description": "null where prices are unknown"},
 }
 _REASONS = ["stop", "length", "tool_calls", "content_filter"]
 
@@ -85,12 +63,13 @@ def _answer(kind: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chunk(kind: str, content: dict[str, Any]) -> dict[str, Any]:
-    usage = {"anyOf": [ref("Usage"), _NULL], "description": "where include_usage asks for it"}
+    usage = {"anyOf": [ref("Usage"), NULL], "description": "where include_usage asks for it"}
     found = _object(kind, content, {"enum": [*_REASONS, None]}, usage, optional=("usage",))
     found["properties"]["waypost"] = {
-        **_closed({"step": ref("Progress")}),
-        "description": "where waypost.progress asks for it; the event then has no choices, "
-        "and its model is the LLM of the call",
+        **closed({"step": ref("Progress"), "decision": ref("Decision")}, ("step", "decision")),
+        "description": "where waypost.progress asks for the calls of an episode, or "
+        "waypost.explain for the decision; the event then has no choices, and its model is the "
+        "LLM of the call",
     }
     return found
 
@@ -102,14 +81,14 @@ def _object(
     usage: dict[str, Any],
     optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    choice = {"index": _COUNT, **content, "logprobs": _LOGPROBS, "finish_reason": reason}
-    return _open(
+    choice = {"index": COUNT, **content, "logprobs": LOGPROBS, "finish_reason": reason}
+    return opened(
         {
-            "id": _TEXT,
+            "id": TEXT,
             "object": {"const": kind},
-            "created": {**_COUNT, "description": "seconds since 1970"},
-            "model": {**_TEXT, "description": "the LLM that answers"},
-            "choices": _list(_open(choice)),
+            "created": {**COUNT, "description": "seconds since 1970"},
+            "model": {**TEXT, "description": "the LLM that answers"},
+            "choices": listed(opened(choice)),
             "usage": usage,
         },
         optional,
@@ -117,25 +96,25 @@ def _object(
 
 
 _SAID: dict[str, Any] = {
-    "reasoning_content": {**_TEXT, "description": "visible thinking, where the LLM shows it"},
-    "reasoning_provider": {**_TEXT, "description": "tag of its maker: send it back, too"},
-    "annotations": _list({"type": "object"}),
-    "tool_calls": _list({"type": "object"}),
+    "reasoning_content": {**TEXT, "description": "visible thinking, where the LLM shows it"},
+    "reasoning_provider": {**TEXT, "description": "tag of its maker: send it back, too"},
+    "annotations": listed({"type": "object"}),
+    "tool_calls": listed({"type": "object"}),
 }
-_MESSAGE = _open(
+_MESSAGE = opened(
     {
         "role": {"const": "assistant"},
-        "content": _TEXT_OR_NULL,
-        "refusal": _TEXT_OR_NULL,
+        "content": TEXT_OR_NULL,
+        "refusal": TEXT_OR_NULL,
         **_SAID,
     },
     optional=tuple(_SAID),
 )
-_DELTA = _open(
+_DELTA = opened(
     {
         "role": {"const": "assistant"},
-        "content": _TEXT_OR_NULL,
-        "refusal": _TEXT,
+        "content": TEXT_OR_NULL,
+        "refusal": TEXT,
         **_SAID,
     },
     optional=("role", "content", "refusal", *_SAID),
@@ -144,26 +123,39 @@ _DELTA = _open(
 _SESSION: dict[str, Any] = {"enum": ["new", "kept", "moved"]}
 
 _KEPT: dict[str, Any] = {
-    "request_id": _TEXT,
-    "model": _TEXT,
+    "request_id": TEXT,
+    "model": TEXT,
     "kept": {"const": True},
     "replaced": {"type": "boolean", "description": "whether it replaces an earlier event"},
 }
-_KEPT_EVENT = _closed({"status": {"const": 200}, **_KEPT})
-_REFUSED_EVENT = _closed(
+_KEPT_EVENT = closed({"status": {"const": 200}, **_KEPT})
+_REFUSED_EVENT = closed(
     {
         "status": {"enum": [404, 409, 410]},
-        "request_id": _TEXT,
+        "request_id": TEXT,
         "error": {"type": "object", "description": "as in Error"},
     }
 )
 
+_EXPLAINED: dict[str, Any] = {
+    "reason": {**TEXT, "description": "this and the following: where waypost.explain asks for it"},
+    "failed": {**listed(TEXT), "description": "LLMs that were asked and did not answer"},
+    "predicted_cost_usd": NUMBER_OR_NULL,
+    "seconds": NUMBER,
+    "first_token_s": NUMBER_OR_NULL,
+    "same_tokens_usd": {
+        **by_model(NUMBER),
+        "description": "what the tokens of this answer cost at each LLM's prices",
+    },
+    "decision": ref("Decision"),
+}
+
 SCHEMAS: dict[str, Any] = {
-    "Error": _closed(
+    "Error": closed(
         {
-            "error": _closed(
+            "error": closed(
                 {
-                    "message": _TEXT,
+                    "message": TEXT,
                     "type": {
                         "enum": [
                             "invalid_request_error",
@@ -172,92 +164,79 @@ SCHEMAS: dict[str, Any] = {
                             "server_error",
                         ]
                     },
-                    "param": {**_TEXT_OR_NULL, "description": "the field or header at fault"},
-                    "code": _TEXT_OR_NULL,
+                    "param": {**TEXT_OR_NULL, "description": "the field or header at fault"},
+                    "code": TEXT_OR_NULL,
                 }
             )
         }
     ),
-    "Usage": _open(
+    "Usage": opened(
         {
-            "prompt_tokens": _COUNT,
-            "completion_tokens": _COUNT,
-            "total_tokens": _COUNT,
+            "prompt_tokens": COUNT,
+            "completion_tokens": COUNT,
+            "total_tokens": COUNT,
             **_DETAILS,
-            "waypost": _closed(
+            "waypost": closed(
                 {
-                    "cost_usd": {**_NUMBER_OR_NULL, "description": "null where prices are unknown"},
-                    "model": _TEXT,
-                    "router": _TEXT,
+                    "cost_usd": {**NUMBER_OR_NULL, "description": "null where prices are unknown"},
+                    "model": TEXT,
+                    "router": TEXT,
                     "attempts": {"type": "integer", "minimum": 1},
-                    "decision_ms": _NUMBER,
-                    "request_id": _TEXT,
+                    "decision_ms": NUMBER,
+                    "request_id": TEXT,
                     "estimated": {
                         "const": True,
                         "description": "the upstream told no counts; these are of the characters",
                     },
                     "hedge": _HEDGE,
                     "session": _SESSION,
-                    "session_token": _TEXT,
+                    "session_token": TEXT,
                     **_EPISODE,
+                    **_EXPLAINED,
                 },
-                optional=("estimated", "hedge", "session", "session_token", *_EPISODE),
+                optional=(
+                    "estimated",
+                    "hedge",
+                    "session",
+                    "session_token",
+                    *_EPISODE,
+                    *_EXPLAINED,
+                ),
             ),
         },
         optional=tuple(_DETAILS),
     ),
-    "Progress": _closed(_STEP, optional=tuple(_STEP)[4:]),
+    "Progress": closed(_STEP, optional=tuple(_STEP)[4:]),
     "ChatAnswer": _answer("chat.completion", {"message": _MESSAGE}),
     "ChatChunk": _chunk("chat.completion.chunk", {"delta": _DELTA}),
-    "TextAnswer": _answer("text_completion", {"text": _TEXT}),
-    "TextChunk": _chunk("text_completion", {"text": _TEXT}),
-    "Decision": _closed(
+    "TextAnswer": _answer("text_completion", {"text": TEXT}),
+    "TextChunk": _chunk("text_completion", {"text": TEXT}),
+    "Decision": closed(
         {
-            "model_name": _TEXT,
-            "predicted_llm": _TEXT,
-            "ranking": _list(_TEXT),
-            "quality": _by_model(_NUMBER),
-            "cost_usd": _by_model(_NUMBER),
-            "confidence": _NUMBER_OR_NULL,
-            "lambda": _NUMBER_OR_NULL,
-            "propensity": _NUMBER_OR_NULL,
-            "reason": _TEXT,
-            "router": _TEXT,
-            "router_version": _TEXT,
-            "request_id": _TEXT,
-            "decision_ms": _NUMBER,
-            "route_on": {"enum": ["current_only", "full_context"]},
-            "characters": _COUNT,
+            "model_name": TEXT,
+            "predicted_llm": TEXT,
+            "ranking": listed(TEXT),
+            "quality": by_model(NUMBER),
+            "cost_usd": by_model(NUMBER),
+            "confidence": NUMBER_OR_NULL,
+            "lambda": NUMBER_OR_NULL,
+            "propensity": NUMBER_OR_NULL,
+            "reason": TEXT,
+            "router": TEXT,
+            "router_version": TEXT,
+            "request_id": TEXT,
+            "decision_ms": NUMBER,
+            "route_on": {"enum": list(MODES)},
+            "characters": COUNT,
+            "retrieved": closed({"turns": COUNT, "of": COUNT}),
             "session": _SESSION,
-            "last_model": _TEXT_OR_NULL,
+            "last_model": TEXT_OR_NULL,
         },
-        optional=("session", "last_model"),
+        optional=("retrieved", "session", "last_model"),
     ),
-    "Kept": _closed(_KEPT),
-    "KeptEvents": _closed({"events": _list({"anyOf": [_KEPT_EVENT, _REFUSED_EVENT]})}),
-    "Model": _closed(
-        {
-            "id": _TEXT,
-            "object": {"const": "model"},
-            "created": _COUNT,
-            "owned_by": _TEXT,
-            "kind": {"enum": ["router", "llm"]},
-            "pricing": {
-                "type": "object",
-                "description": "USD per million tokens, and source, where it is the price library",
-            },
-        },
-        optional=("pricing",),
-    ),
-    "Models": _closed({"object": {"const": "list"}, "data": _list(ref("Model"))}),
-    "Health": _closed({"status": {"const": "ok"}}),
-    "Readiness": _closed(
-        {
-            "status": {"enum": ["ready", "loading", "failed"]},
-            "loading_s": {**_by_model(_NUMBER), "description": "seconds so far of what loads"},
-            "failed": {**_by_model(_TEXT), "description": "why an LLM could not load"},
-        }
-    ),
+    "Kept": closed(_KEPT),
+    "KeptEvents": closed({"events": listed({"anyOf": [_KEPT_EVENT, _REFUSED_EVENT]})}),
+    **LOOKING,
 }
 
 _REQUEST_ID = {
@@ -268,26 +247,26 @@ _REQUEST_ID = {
     }
 }
 _DECIDED = {
-    "x-waypost-router": ("the router that decided", True, _TEXT),
-    "x-waypost-model": ("the LLM that answers", True, _TEXT),
-    "x-waypost-decision-ms": ("what the decision took", True, _NUMBER),
-    "x-waypost-reason": ("why this LLM", True, _TEXT),
+    "x-waypost-router": ("the router that decided", True, TEXT),
+    "x-waypost-model": ("the LLM that answers", True, TEXT),
+    "x-waypost-decision-ms": ("what the decision took", True, NUMBER),
+    "x-waypost-reason": ("why this LLM", True, TEXT),
     "x-waypost-session": ("what becomes of the session's LLM", False, _SESSION),
 }
 _ANSWERED = {
     **_DECIDED,
-    "x-waypost-model": ("the LLM that answers; not in a stream with progress", False, _TEXT),
+    "x-waypost-model": ("the LLM that answers; not in a stream with progress", False, TEXT),
     "x-waypost-attempts": (
         "calls tried, with the last; of an episode, LLMs called; not in a stream with progress",
         False,
-        _COUNT,
+        COUNT,
     ),
-    "x-waypost-confidence": ("of the decision, 0 to 1", False, _NUMBER),
-    "x-waypost-predicted-cost-usd": ("predicted cost of the call", False, _NUMBER),
-    "x-waypost-actual-cost-usd": ("of a whole answer; also in usage.waypost", False, _NUMBER),
-    "x-waypost-cost-usd": ("older name of x-waypost-predicted-cost-usd", False, _NUMBER),
-    "x-waypost-session-token": ("to be returned with the session's next turn", False, _TEXT),
-    "x-waypost-ignored": ("fields that were left out or lowered for this LLM", False, _TEXT),
+    "x-waypost-confidence": ("of the decision, 0 to 1", False, NUMBER),
+    "x-waypost-predicted-cost-usd": ("predicted cost of the call", False, NUMBER),
+    "x-waypost-actual-cost-usd": ("of a whole answer; also in usage.waypost", False, NUMBER),
+    "x-waypost-cost-usd": ("older name of x-waypost-predicted-cost-usd", False, NUMBER),
+    "x-waypost-session-token": ("to be returned with the session's next turn", False, TEXT),
+    "x-waypost-ignored": ("fields that were left out or lowered for this LLM", False, TEXT),
 }
 
 _WHAT = {

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from waypost.contracts.session import MODES, MOST_TOP_K
 from waypost.contracts.wording import did_you_mean, expectation, keys, models_at
 from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.schemas import UNSUPPORTED, Body, Extras
@@ -238,6 +239,21 @@ def _names(header: str, text: str) -> list[str]:
     return listed
 
 
+def _mode(header: str, text: str) -> str:
+    text = text.strip()
+    if text not in MODES:
+        raise _wrong_header(header, f"expected {', '.join(MODES[:-1])} or {MODES[-1]}")
+    return text
+
+
+def _top_k(header: str, text: str) -> int:
+    text = text.strip()
+    value = int(text) if len(text) <= 4 and text.isascii() and text.isdecimal() else 0
+    if not 1 <= value <= MOST_TOP_K:
+        raise _wrong_header(header, f"expected a whole number from 1 to {MOST_TOP_K}")
+    return value
+
+
 def _wrong_header(header: str, expected: str) -> Problem:
     return Problem(400, f"header {header}: {expected}", param=header, code="invalid_header")
 
@@ -248,5 +264,7 @@ _HEADERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "allowed_models": ("x-waypost-allowed-models", _names),
     "user_id": ("x-waypost-user-id", _name),
     "session_id": ("x-waypost-session-id", _name),
+    "route_on": ("x-waypost-route-on", _mode),
+    "top_k": ("x-waypost-top-k", _top_k),
     "session_token": ("x-waypost-session-token", lambda header, text: text),
 }

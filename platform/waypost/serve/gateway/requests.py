@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from waypost.contracts.generation import GenerateRequest
+from waypost.contracts.session import RouteOn
 from waypost.feedback import Arm
 from waypost.secrets import redact
 from waypost.serve.config import AUTO
+from waypost.serve.gateway.chats import Chats, without_retrieval
 from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.reading import read_body, read_extras
 from waypost.serve.gateway.schemas import (
@@ -22,15 +24,8 @@ from waypost.serve.gateway.schemas import (
     RouteBody,
 )
 from waypost.serve.plan import Plan
-from waypost.sessions.conversation import (
-    Place,
-    Said,
-    derived_id,
-    last_turn,
-    place_of,
-    read_conversation,
-)
-from waypost.sessions.token import read_token
+from waypost.sessions.conversation import Said
+from waypost.sessions.kept_turns import KeptTurns, Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +46,9 @@ class Call:
         asked_tokens: Name and value of the limit of tokens that the client gave, if any.
         arm: The part of an experiment that chose the router.
         turn: Number of its turn in its session, from 1; 0 without a session.
+        route_on: The part of the chat that is routed on.
+        explain: Whether the answer tells all that is known of the decision.
+        said: Whose turn is kept once it is answered, and its text; None where none is.
     """
 
     request_id: str
@@ -66,17 +64,25 @@ class Call:
     asked_tokens: tuple[str, int] | None = None
     arm: Arm | None = None
     turn: int = 0
+    route_on: RouteOn = "current_only"
+    explain: bool = False
+    said: tuple[Key, str] | None = None
 
 
 class Parser:
-    """Reads requests for one plan."""
+    """Reads requests for one plan.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: The graph.
+        kept: Turns of users; None where none are kept.
+    """
+
+    def __init__(self, plan: Plan, kept: KeptTurns | None = None) -> None:
         self._plan = plan
         self._models = {model.name: model for model in plan.models}
         self._stepping = plan.stepping
-        self._whole = plan.route_on == "full_context"
-        self._marks = plan.marks
+        self._encoding = plan.encoding
+        self._chats = Chats(plan, kept)
 
     def chat(self, raw: bytes, headers: Mapping[str, str], request_id: str) -> Call:
         """Read a chat.
@@ -159,48 +165,37 @@ class Parser:
             raise Problem(
                 400, f"model: {pinned} is asked for but {what}", param="model", code="not_allowed"
             )
-        now = last_turn(said, whole=self._whole, marks=self._marks)
+        user_id = extras.user_id or body.user or None
+        chat = self._chats.read(said, extras, user_id)
         fields: dict[str, Any] = {
-            "query": now.text,
-            "input_tokens": now.input_tokens,
+            **chat.query(),
             "lambda": extras.lam,
             "max_cost_usd": extras.max_cost_usd,
             "allowed_models": allowed,
-            "user_id": extras.user_id or body.user or None,
-            "session_id": extras.session_id or self._derived(said, extras.user_id or body.user),
+            "user_id": user_id,
+            "session_id": chat.session_id,
         }
         query = {key: value for key, value in fields.items() if value is not None}
+        asked: dict[str, Any] = {
+            "route_on": chat.mode,
+            "explain": bool(body.waypost is not None and body.waypost.explain),
+            "said": chat.turn,
+        }
         if pinned is not None:
-            return Call(request_id, None, pinned, query)
+            return Call(request_id, None, pinned, without_retrieval(query), **asked)
         experiment = self._plan.experiment if body.model == AUTO else None
         arm = None if experiment is None else experiment.arm(query, request_id)
         router = body.model if arm is None else arm.router
+        if chat.retrieve is not None and router not in self._encoding:
+            message = f"route_on: router {router} has no encoder, which compares the earlier turns"
+            raise Problem(400, message, param="waypost.route_on", code="no_encoder")
+        turn = 0
         if router in self._stepping:
             _check_one_answer(body)
-        elif (place := self._place(said, query, extras.session_token)) is not None:
-            query["session"] = place.session.to_dict()
-            return Call(request_id, router, None, query, arm=arm, turn=place.turn)
-        return Call(request_id, router, None, query, arm=arm)
-
-    def _derived(self, said: list[Said], user_id: str | None) -> str | None:
-        settings = self._plan.sessions
-        if settings is None or not settings.from_first_messages:
-            return None
-        return derived_id(said, user_id, self._marks)
-
-    def _place(self, said: list[Said], query: Mapping[str, Any], given: str | None) -> Place | None:
-        """Return the place of a request in its session; None where it has none."""
-        settings = self._plan.sessions
-        if settings is None or (given is None and "session_id" not in query):
-            return None
-        most = settings.max_turns
-        talk = read_conversation(said, whole=self._whole, marks=self._marks, most=most)
-        token, note = None, ""
-        if given is not None and (token := read_token(given)) is None:
-            note = "the session token was ignored: it has another form or version"
-        elif token is not None and token.model not in self._models:
-            token, note = None, "the session token was ignored: it names no LLM of the pool"
-        return place_of(talk, settings.stay_bonus, token, note, most=most)
+        elif chat.place is not None:
+            query["session"] = chat.place.session.to_dict()
+            turn = chat.place.turn
+        return Call(request_id, router, None, query, arm=arm, turn=turn, **asked)
 
     def _check_known(self, names: list[str] | None) -> None:
         for name in names or ():

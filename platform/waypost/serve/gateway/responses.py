@@ -192,9 +192,9 @@ class ChatFormat:
             written += self._event(index, self._no_content, reason, extra)
         return written
 
-    def progress_event(self, step: Mapping[str, Any]) -> bytes:
-        """Write the event of a call of an episode that starts or ends; it has no choices."""
-        return self._before + b'],"waypost":' + dumps({"step": step}) + self._after[1:]
+    def waypost_event(self, told: Mapping[str, Any]) -> bytes:
+        """Write an event without choices: the decision, or a call that starts or ends."""
+        return self._before + b'],"waypost":' + dumps(told) + self._after[1:]
 
     def usage_event(self, usage: dict[str, Any]) -> bytes:
         """Write the event with the usage."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from waypost.contracts.session import MOST_TOP_K, RouteOn
+
 MAX_STOPS = 4
 MAX_SEED = 2**63 - 1
 
@@ -30,7 +32,8 @@ MOST_EVENTS = 100
 class Extras(Body):
     """What Waypost adds to OpenAI's body.
 
-    Headers ``x-waypost-*`` say the same, apart from `extra` and `progress`; the body wins.
+    Headers ``x-waypost-*`` say the same, apart from `extra`, `progress` and `explain`; the body
+    wins.
     """
 
     lam: float | None = Field(default=None, ge=0, alias="lambda")
@@ -50,12 +53,22 @@ class Extras(Body):
     session_token: str | None = None
     """The token that the last answer of the session had; one that cannot be used is ignored."""
 
+    route_on: RouteOn | None = None
+    """The part of the chat that is routed on."""
+
+    top_k: Annotated[int, Field(ge=1, le=MOST_TOP_K)] | None = None
+    """Most earlier turns that ``route_on: retrieval`` adds."""
+
     extra: dict[str, Any] | None = None
     """Fields that an HTTP engine knows beyond OpenAI's (``top_k``, ...), passed on to it."""
 
     progress: bool | None = None
     """Whether a stream has an event for each start and each end of a call, where the router works
     in steps; without effect elsewhere."""
+
+    explain: bool | None = None
+    """Whether the answer has the decision (a stream as its first event), and `usage.waypost` all
+    that is known of the way to the answer."""
 
 
 _PARTS = ("text", "refusal", "image_url", "input_audio", "file")

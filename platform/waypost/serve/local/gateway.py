@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,6 +14,8 @@ from typing import Any, Self, TypeVar
 from waypost.contracts.errors import NotStartedError
 from waypost.contracts.records import Decision
 from waypost.serve.backends.dispatcher import local_llm, local_router
+from waypost.serve.backends.passing import respond
+from waypost.serve.chat_page import ChatPage
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway as App
 from waypost.serve.gateway.closing import Closing
@@ -89,6 +92,7 @@ class Gateway:
         self.config = config
         self.plan: Plan = config.plan()
         self._app: App | None = None
+        self._page: ChatPage | None = None  # that of the start: changes of the file leave it
         self._requests: dict[App, int] = {}  # those of each app, in the order of their start
         self._servers: list[Ingress] = []
         self._leaving: set[asyncio.Task[None]] = set()
@@ -166,6 +170,9 @@ class Gateway:
             if self._app is None:
                 set_up_logging(self.plan.log)
                 self._loop = asyncio.get_running_loop()
+                if self.plan.chat is not None:
+                    self._page = ChatPage(self.plan, partial(respond, self))
+                    await self._page.start()
                 self._app = await self._begun(self.plan)
 
     async def end(self, within_s: float = 0.0) -> None:
@@ -185,12 +192,16 @@ class Gateway:
         self._servers.clear()
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._app.close()
+        if self._page is not None:
+            await self._page.close()
+        self._page = None
         self._app, self._loop, self._starting = None, None, None
         self._requests.clear()
 
     async def _begun(self, plan: Plan) -> App:
         keys = client_keys() if plan.api_keys else None
-        app = App(plan, local_router(plan), local_llm, keys)
+        page = None if self._page is None or plan.chat is None else self._page.ask
+        app = App(plan, local_router(plan), local_llm, keys, chat=page)
         await app.start()
         self._requests[app] = 0
         return app
