@@ -85,8 +85,8 @@ def _parameter(key: str, field: Any, hint: Any, quick: dict[str, Any]) -> click.
         return click.Argument([key], nargs=-1, metavar=metavar)
     help_text = field.description
     if not (field.is_required() or isinstance(default, bool) or default in (None, ())):
-        told = ", ".join(default) if isinstance(default, tuple) else str(default)
-        also = f"; {quick[key]} with --quick" if key in quick else ""
+        told = _told(default)
+        also = f"; {_told(quick[key])} with --quick" if key in quick else ""
         help_text += f"  [default: {told}{also}]"
     name = "--" + key.replace("_", "-")
     more: dict[str, Any] = {"help": help_text, "default": None}
@@ -106,6 +106,10 @@ def _parameter(key: str, field: Any, hint: Any, quick: dict[str, Any]) -> click.
     }
     more |= {"multiple": multiple, "required": field.is_required()}
     return click.Option([name], type=types.get(inner, str), **more)
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _run(

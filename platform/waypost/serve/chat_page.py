@@ -57,7 +57,7 @@ class ChatPage:
             MissingExtraError: Gradio is not installed.
             EngineServerError: its start failed.
         """
-        from waypost.chat.app import create_app
+        from waypost.chat.app import create_app  # type: ignore[import-not-found,unused-ignore]
 
         await self._way.open()
         self._app = create_app(
@@ -167,9 +167,10 @@ class Lifespan:
     async def _say(self, what: str) -> None:
         assert self._task is not None  # `begin` made it
         await self._told.put({"type": what})
-        answer = asyncio.create_task(self._done.get())
+        answer: asyncio.Future[Message] = asyncio.ensure_future(self._done.get())
+        either: set[asyncio.Future[Any]] = {answer, self._task}
         done, _ = await asyncio.wait(
-            {answer, self._task}, timeout=LIFESPAN_S, return_when=asyncio.FIRST_COMPLETED
+            either, timeout=LIFESPAN_S, return_when=asyncio.FIRST_COMPLETED
         )
         answer.cancel()
         found = answer.result() if answer in done else {"type": "nothing"}

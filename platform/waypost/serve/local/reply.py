@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from waypost.contracts.errors import GatewayError
+from waypost.serve.backends.passing import Message
 from waypost.serve.config import AUTO
-from waypost.serve.gateway.http import INSIDE, Message, Receive, Send
+from waypost.serve.gateway.http import INSIDE, Receive, Send
 
 CHAT, ROUTE, FEEDBACK = "/v1/chat/completions", "/v1/route", "/v1/feedback"
 
