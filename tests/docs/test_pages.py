@@ -36,7 +36,7 @@ from waypost.engines.base import collect
 from waypost.pipelines.data.config import DataConfig
 from waypost.pipelines.evaluation.run import EvaluateConfig
 from waypost.pipelines.train import TrainConfig
-from waypost.serve.config import UserConfig
+from waypost.serve.config import ServeArgs, UserConfig
 from waypost.serve.config_file import validate_serve_config
 from waypost.tune.config import TuneConfig
 from waypost_rl.training.config import RunConfig
@@ -240,6 +240,8 @@ def checked(data: Any, tmp_path: Path) -> None:
         assert set(data) <= KUSTOMIZATION_FIELDS
     elif set(data) == set(engine_names()):
         pass  # docs/reference.py checks each
+    elif {*data} <= {*ServeArgs.model_fields}:  # some keys of a Serve file's args
+        parse(ServeArgs, {"artifact": "a", "pool": [{"name": "m", "engine": "echo"}], **data})
     else:
         raise AssertionError(f"no file of ours has the keys {', '.join(data)}")
 
