@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import pytest
 import uvicorn
 import yaml
 from click.testing import CliRunner
+from jsonschema import ValidationError
 
 from support.fans import fans_artifact
 from support.gateway import knn_artifact, running
@@ -176,7 +178,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 COMMANDS = commands()
-OTHERS = {"bash", "curl", "export", "helm", "kubectl", "ray", "source"}
+OTHERS = {"bash", "curl", "export", "helm", "kubectl", "ray", "serve", "source"}
 
 
 @pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line for line, _ in COMMANDS])
@@ -214,6 +216,20 @@ def taken(one: click.Command, words: list[str]) -> None:
 # -- files -----------------------------------------------------------------------------------------
 
 
+def as_ray_up_does(data: dict[str, Any]) -> None:
+    """See that Ray's launcher takes a file, and a shell the commands of it."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    whole = prepare_config(data)
+    validate_config(whole)
+    assert whole["max_workers"] == len(data["provider"]["worker_ips"])
+    for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
+        for line in data[key]:
+            subprocess.run(["bash", "-n", "-c", line], check=True)
+    with pytest.raises(ValidationError, match="worker_ip"):
+        validate_config({**whole, "worker_ip": []})
+
+
 def checked(data: Any, tmp_path: Path) -> None:
     """See that data of a YAML is what one of our files may hold."""
     if "applications" in data:
@@ -236,6 +252,8 @@ def checked(data: Any, tmp_path: Path) -> None:
         parse(TrainConfig, data)
     elif "engine" in data:
         parse(engine_config(data["engine"]), data["config"])
+    elif "cluster_name" in data:
+        as_ray_up_does(data)
     elif data.get("kind") == "Kustomization":
         assert set(data) <= KUSTOMIZATION_FIELDS
     elif set(data) == set(engine_names()):

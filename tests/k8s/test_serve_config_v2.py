@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -136,3 +138,14 @@ def test_the_questions_of_the_router_r1_job_are_a_data_file() -> None:
     from waypost.pipelines.data.config import DataConfig
 
     load_config(DataConfig, K8S / "overlays" / "jobs" / "questions.yaml")
+
+
+def test_the_trial_of_a_real_cluster_is_sound_shell(root: Path) -> None:
+    """It was not run on one: this, and the overlay that it applies, is what is known of it."""
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs shellcheck (Debian: shellcheck)")
+    done = subprocess.run(
+        ["shellcheck", "k8s/trial.sh"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ""
+    assert (root / "k8s" / "overlays" / "production" / "kustomization.yaml").is_file()
