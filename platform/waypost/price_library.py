@@ -83,6 +83,27 @@ def priced(llm: LLM, where: str, day: datetime | None = None) -> Priced | None:
     return _priced(*found, at, day or datetime.now(tz=UTC))
 
 
+def context_tokens(llm: LLM) -> int | None:
+    """Return the most tokens of prompt and answer that the library tells of an LLM.
+
+    Returns None where the engine calls no provider of the library, the library does not know the
+    model or its context, or is not installed.
+    """
+    called = _called(llm)
+    if called is None:
+        return None
+    try:
+        every = _providers("context lengths")
+    except MissingExtraError:
+        return None
+    for provider in every:
+        if re.match(provider.api_pattern, called[0]):
+            info = provider.find_model(called[1], all_providers=every)
+            if info is not None and info.context_window:
+                return int(info.context_window)
+    return None
+
+
 def _called(llm: LLM) -> tuple[str, str] | None:
     """Return URL and model of the endpoint that an LLM's engine calls."""
     try:

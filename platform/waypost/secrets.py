@@ -173,6 +173,10 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(f'{name}: {len(k)}' for name, k in self._keys.items())})"
 
+    def services(self) -> tuple[str, ...]:
+        """Return the names of the services that have keys, in small letters."""
+        return tuple(self._keys)
+
     def count(self, service: str) -> int:
         """Return the number of keys of a service."""
         return len(self._of(service))

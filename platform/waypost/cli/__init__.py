@@ -13,11 +13,14 @@ from waypost.cli.errors import reporting
 from waypost.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "init": ("waypost.cli.init", "Write the files of a pool of your own."),
+    "doctor": ("waypost.cli.doctor", "Check this machine, and what a Serve file needs."),
     "list-routers": ("waypost.cli.list_routers", "List the available routers."),
     "list-benchmarks": ("waypost.cli.list_benchmarks", "List the available benchmarks."),
     "new-router": ("waypost.cli.new_router", "Write a working router plug-in to start from."),
     "data": ("waypost.cli.data", "Make routing data: the score and cost of each LLM's answers."),
     "train": ("waypost.cli.train", "Train a router on routing data and write an artifact."),
+    "calibrate": ("waypost.cli.calibrate", "Choose a lambda by what it costs."),
     "evaluate": (
         "waypost.cli.evaluate",
         "Compare routers on measured outcomes and write a report.",

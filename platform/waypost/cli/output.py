@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
+
+if TYPE_CHECKING:
+    from waypost.metrics.operating_points import Point
 
 _PIPE_WIDTH = 200
 LINE_EVERY_S = 10.0
@@ -148,6 +151,16 @@ def echo_table(
         table.add_row(*(Text(str(value)) for value in row))
     console = Console(file=sys.stdout, width=table_width())
     console.print(table)
+
+
+POINT_COLUMNS = ("quality", "USD per 1,000 questions", "share of strong")
+"""Columns of an operating point, after its lambda."""
+
+
+def point_cells(point: Point) -> tuple[str, str, str, str]:
+    """Return lambda and cells of an operating point, for `POINT_COLUMNS`."""
+    usd = "unknown" if point.cost_usd is None else f"{1e3 * point.cost_usd:.3g}"
+    return f"{point.lam:g}", f"{point.quality:.4f}", usd, f"{point.strong_share:.0%}"
 
 
 class Advance(Protocol):

@@ -9,7 +9,7 @@ import click
 
 from waypost.cli.arguments import Folder
 from waypost.cli.errors import interruptible
-from waypost.cli.output import echo_json, progress_bar
+from waypost.cli.output import POINT_COLUMNS, echo_json, echo_table, point_cells, progress_bar
 from waypost.storage.uri import Place
 
 
@@ -87,6 +87,22 @@ def command(
     click.echo(f"{manifest.router} {manifest.version} -> {out}")
     for line in _summary(manifest.metrics):
         click.echo(line)
+    _show_points(manifest.metrics)
+
+
+def _show_points(metrics: dict[str, Any]) -> None:
+    """Print quality and cost at the three lambdas that have a name."""
+    from waypost.metrics.operating_points import read_curve
+
+    curve = read_curve(metrics)
+    if curve is None:
+        return
+    rows = [
+        (f"auto-{name}", *point_cells(point)) for name, point in reversed(curve.named().items())
+    ]
+    click.echo("")
+    echo_table(("model", "lambda", *POINT_COLUMNS), rows, right=("lambda", *POINT_COLUMNS))
+    click.echo(f"strong: {curve.strong}. `waypost calibrate` chooses other lambdas.")
 
 
 def _summary(metrics: dict[str, Any]) -> list[str]:

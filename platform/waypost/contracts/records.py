@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, field_validator
 
 from waypost.contracts.errors import SchemaError
+from waypost.contracts.options import misspelt_option
 from waypost.contracts.pricing import PriceList
 from waypost.contracts.session import Session
 from waypost.contracts.user_state import UserState
@@ -154,7 +155,7 @@ class Query:
 
         Raises:
             SchemaError: where it is neither text nor a mapping with a text under ``query``,
-                or an option has the wrong type.
+                an option has the wrong type, or a key is nearly that of an option.
         """
         if isinstance(query, Query):
             return query
@@ -162,6 +163,8 @@ class Query:
             return cls(query)
         if not isinstance(query, Mapping) or not isinstance(query.get("query"), str):
             raise SchemaError("query: expected a text, or a mapping with a text under 'query'")
+        if problem := misspelt_option(query):
+            raise SchemaError(f"query: {problem}")
         allowed = query.get("allowed_models")
         if isinstance(allowed, str) or not (allowed is None or _is_names(allowed)):
             raise SchemaError("query: allowed_models: expected a list of model names")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -22,7 +23,8 @@ from waypost.contracts import policy, staying
 from waypost.contracts.cost import CostModel, PricesLike, column_mean
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import NotFittedError, SchemaError, names
-from waypost.contracts.parameters import Parametrized, StatePart
+from waypost.contracts.learned import Learned
+from waypost.contracts.parameters import StatePart
 from waypost.contracts.policy import PolicySettings, Ranked
 from waypost.contracts.records import (
     Decision,
@@ -34,7 +36,7 @@ from waypost.contracts.records import (
     RouterFamily,
     RouterKind,
 )
-from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.routing_data import RoutingData, read_routing_data
 from waypost.contracts.types import Floats
 from waypost.contracts.user_state import StateOf, Users
 
@@ -84,7 +86,7 @@ class MetaRouter(ABC):
         return [self.route_single(query) for query in queries]
 
 
-class TrainableRouter(Parametrized, MetaRouter):
+class TrainableRouter(Learned, MetaRouter):
     """A router that learns from routing data.
 
     A subclass writes ``__init__`` (stores its parameters) and `_fit`, and lists the allowed values
@@ -132,22 +134,34 @@ class TrainableRouter(Parametrized, MetaRouter):
     cost_model_: CostModel
     report_: dict[str, Any]  # where `fit` evaluates out of sample
 
-    def fit(self, data: RoutingData) -> Self:
+    def fit(self, data: RoutingData | str | Path) -> Self:
         """Learn from measured outcomes.
 
         Args:
-            data: Training data; with embeddings where `needs_embeddings` is true.
+            data: Training data, or its folder, whose training split is read. Where
+                `needs_embeddings` is true and it has none, `encoder` embeds its queries.
 
         Returns:
             The router itself. The same data, parameters and seed give the same router.
 
         Raises:
             ConfigError: a parameter is out of range.
-            SchemaError: no query, no LLM, an LLM without a score, or no embeddings.
+            SchemaError: no query, no LLM, an LLM without a score, or no embeddings and no encoder.
         """
+        data = self._embedded(data if isinstance(data, RoutingData) else read_routing_data(data))
         self._prepare(data)
         self._fit(data)
         return self
+
+    def _embedded(self, data: RoutingData) -> RoutingData:
+        """Return the data with embeddings where the router needs them and can make them."""
+        if not self.needs_embeddings or self.encoder is None:
+            return data
+        if data.embeddings is None:
+            return data.with_embeddings(self.encoder.encode(data.queries), self.encoder.id)
+        if data.encoder_id not in (None, self.encoder.id):
+            self.encoder = None  # it would embed queries otherwise than the data is embedded
+        return data
 
     def _prepare(self, data: RoutingData) -> None:
         """Check parameters and data, and set what every router learns."""
@@ -161,7 +175,10 @@ class TrainableRouter(Parametrized, MetaRouter):
             unmeasured = [n for n, q in zip(data.names, mean_quality, strict=True) if np.isnan(q)]
             raise SchemaError(f"fit: no score at all for {names(unmeasured)}; leave it out")
         if self.needs_embeddings and data.embeddings is None:
-            raise SchemaError(f"fit: {self.name} needs query embeddings; the data has none")
+            raise SchemaError(
+                f"fit: {self.name} needs query embeddings, and the data has none: set .encoder "
+                f'before, or call waypost.train("{self.name}", data), which embeds'
+            )
         self.llms_ = data.llms
         self.mean_quality_ = mean_quality
         self.cost_model_ = CostModel.fit(data)
@@ -171,20 +188,6 @@ class TrainableRouter(Parametrized, MetaRouter):
     @abstractmethod
     def _fit(self, data: RoutingData) -> None:
         """Learn. The data is checked and the shared state is set."""
-
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """Names of the candidates, in the order of all columns.
-
-        Raises:
-            NotFittedError: before `fit`.
-        """
-        self._require_fitted()
-        return tuple(llm.name for llm in self.llms_)
-
-    def _require_fitted(self) -> None:
-        if getattr(self, "llms_", None) is None:
-            raise NotFittedError(f"{self.name or type(self).__name__} is not fitted; call fit")
 
     def decide(
         self,
@@ -215,45 +218,6 @@ class TrainableRouter(Parametrized, MetaRouter):
     def plugin_names(self) -> tuple[str, ...]:
         """Return the registry names of this router and its members; plug-ins are packed."""
         return (self.name,)
-
-    def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the learned state: arrays by name, and JSON-able values by name.
-
-        Everything learned is an attribute that ends in ``_``; the candidates and parameters
-        are kept by the artifact's manifest, not here.
-
-        Raises:
-            NotFittedError: before `fit`.
-        """
-        self._require_fitted()
-        arrays: dict[str, NDArray[Any]] = {}
-        values: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if not name.endswith("_") or name.startswith("_") or name == "llms_":
-                continue
-            if name in self.state_parts:
-                if value is not None:
-                    arrays |= {f"{name}.{key}": part for key, part in value.to_arrays().items()}
-            elif isinstance(value, np.ndarray):
-                arrays[name] = value
-            else:
-                values[name] = value.item() if isinstance(value, np.generic) else value
-        return arrays, values
-
-    def set_state(
-        self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
-    ) -> None:
-        """Restore a state that `get_state` returned, fitted on ``llms``.
-
-        A part without arrays becomes None, as it was when saved.
-        """
-        self.llms_ = tuple(llms)
-        for name, part in self.state_parts.items():
-            own = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(name)}
-            setattr(self, name, part.from_arrays(own) if own else None)
-        for name, value in {**arrays, **values}.items():
-            if name.partition(".")[0] not in self.state_parts:
-                setattr(self, name, value)
 
     def with_prices(self, prices: Mapping[str, PricesLike]) -> None:
         """Replace some LLMs' prices: a list, or (prompt, generated) USD per million tokens.

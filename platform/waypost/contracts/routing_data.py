@@ -7,12 +7,10 @@ prompt contains them. They are joined here, so that a router is trained on the t
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from waypost.contracts.choices import with_choices
 from waypost.contracts.duplicates import duplicate_groups
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.feedback import UserEvents, events_of
@@ -33,42 +32,6 @@ from waypost.contracts.tables import (
     write_routing_table,
 )
 from waypost.contracts.verdicts import MAX_VERDICTS, parse_verdicts, verdicts_text
-
-
-def with_choices(query: str, choices: str | None) -> str:
-    """Return the question with its options appended, one per line ("A. ..."), where it lacks them.
-
-    Args:
-        query: The question.
-        choices: JSON text as in the column ``choices``: ``{"text": [...], "label": [...]}`` (or
-            ``labels``), a list of ``{"label", "text"}``, or a list of texts (labelled A, B,
-            ...). Null, other JSON, and the tests of a program leave the question as it is.
-    """
-    options = options_of(choices)
-    if len(options) < 2 or all(text in query for _, text in options):
-        return query
-    return "\n".join([query, *(f"{label}. {text}" for label, text in options)])
-
-
-def options_of(choices: str | None) -> list[tuple[str, str]]:
-    """Return label and text of the options in the column ``choices``; see `with_choices`."""
-    try:
-        data = json.loads(choices) if choices else None
-    except ValueError:
-        return []
-    if isinstance(data, dict):
-        texts, labels = data.get("text"), data.get("label", data.get("labels"))
-    elif isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
-        texts, labels = [item.get("text") for item in data], [item.get("label") for item in data]
-    else:
-        texts, labels = data, list(ascii_uppercase)
-    if not (isinstance(texts, list) and isinstance(labels, list)):
-        return []
-    pairs = [(str(label), text) for label, text in zip(labels, texts, strict=False)]
-    if not all(isinstance(text, str) and not text.startswith("assert ") for _, text in pairs):
-        return []
-    return [(label, str(text)) for label, text in pairs]
-
 
 Matrix = NDArray[np.float64]
 
@@ -140,6 +103,15 @@ class RoutingData:
 
     def __len__(self) -> int:
         return len(self.query_ids)
+
+    def __repr__(self) -> str:
+        n, m = self.quality.shape
+        scores = int((~np.isnan(self.quality)).sum())
+        embedded = "" if self.encoder_id is None else f"; embedded by {self.encoder_id}"
+        return (
+            f"<RoutingData: {n} queries, {scores} of {n * m} scores; LLMs {names(self.names)}"
+            f"{embedded}>"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -40,6 +40,11 @@ def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
     return distill(model, dimension, progress=progress)
 
 
+def is_there(model: str, dimension: int) -> bool:
+    """Return whether the static model is on this machine, so that `locate` distils nothing."""
+    return folders.is_published(_folder(model, dimension))
+
+
 def distill(
     model: str, dimension: int = 256, *, force: bool = False, progress: Tell | None = None
 ) -> Path:

@@ -9,122 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from waypost.config import StrictModel, apply_overrides, collecting, parse
 from waypost.contracts.artifact import Manifest, check_target
-from waypost.contracts.cost import column_mean
 from waypost.contracts.errors import ConfigError, Fault
-from waypost.contracts.records import report, watching
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
-from waypost.contracts.splits import fold_of
 from waypost.contracts.tables import read_llms, split_path
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.loading import save_router
-from waypost.metrics.comparison import look_up_names
+from waypost.metrics.operating_points import KEY
 from waypost.pipelines.data.embedding_cache import query_embeddings
 from waypost.pipelines.data.embeddings import Progress
-from waypost.pipelines.evaluation.lambda_curve import decides_alone, sweep
+from waypost.pipelines.evaluation.lambda_curve import decides_alone
+from waypost.pipelines.validation import cross_validate, curve_lambdas, decide_on, of_report
 from waypost.registry import make_trainable, router_class
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored, place
-
-MakeRouter = Callable[[], TrainableRouter]
-
-
-def cross_validate(
-    make: MakeRouter, data: RoutingData, folds: int, seed: int
-) -> dict[str, Any] | None:
-    """Route each fold's questions with a router fitted on the other folds.
-
-    Returns `summary` over all questions, or None if there are too few questions (fewer distinct
-    texts than folds, or an LLM without a score outside of one fold).
-    """
-    fold = fold_of(data.queries, folds, seed, data.groups)
-    parts = []
-    for one in range(folds):
-        report("cross-validation", one, folds)
-        training, held_out = data.select(fold != one), data.select(fold == one)
-        if len(held_out) == 0 or np.isnan(training.quality).all(axis=0).any():
-            return None
-        with watching(None):  # the fits' own progress would make the bar jump
-            parts.append(decide_on(make().fit(training), training, held_out))
-    merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return {"method": f"{folds}-fold cross-validation of the training split", **summary(merged)}
-
-
-def decide_on(
-    router: TrainableRouter, training: RoutingData, held_out: RoutingData
-) -> dict[str, NDArray[np.float64]]:
-    """Route questions at lambda 0 and look up the outcomes of the choices.
-
-    Returns vectors of shape (n,), NaN where not measured: ``quality`` and ``cost_usd`` of the
-    choice, ``best_single`` and ``best_single_cost_usd`` of the LLM with the highest training
-    mean, ``oracle`` the best score of any LLM.
-    """
-    chosen = sweep(router, held_out, (0.0,)).outcomes[0]
-    # A validation split may lack an LLM of the training split; its cells are then not measured.
-    name = training.names[int(np.nanargmax(column_mean(training.quality)))]
-    single = look_up_names(held_out, [name] * len(held_out))
-    return {
-        "quality": chosen.quality,
-        "best_single": single.quality,
-        "oracle": np.where(np.isnan(held_out.quality), -np.inf, held_out.quality).max(axis=1),
-        "cost_usd": chosen.cost_usd,
-        "best_single_cost_usd": single.cost_usd,
-    }
-
-
-def summary(vectors: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    """Return means over the questions with scores of both the choice and the best single LLM.
-
-    ``gain`` is the mean difference of the two, ``gain_se`` its paired standard error. Costs are
-    None if not recorded.
-    """
-    both = ~np.isnan(vectors["quality"]) & ~np.isnan(vectors["best_single"])
-    kept = {key: value[both] for key, value in vectors.items()}
-    n = int(both.sum())
-    if n == 0:
-        return {"queries": 0}
-    gain = kept["quality"] - kept["best_single"]
-    return {
-        "queries": n,
-        "quality": float(kept["quality"].mean()),
-        "best_single": float(kept["best_single"].mean()),
-        "gain": float(gain.mean()),
-        "gain_se": float(gain.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
-        "oracle": float(kept["oracle"].mean()),
-        "cost_usd": _mean(kept["cost_usd"]),
-        "best_single_cost_usd": _mean(kept["best_single_cost_usd"]),
-    }
-
-
-def of_report(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return `summary` from the report of a router that validates itself; None without one.
-
-    The router also used these folds for its choice, so the numbers are slightly optimistic.
-    """
-    tried = {row["candidate"]: row for row in report.get("candidates", ())}
-    chosen = tried.get(report["chosen"])
-    if chosen is None:
-        return None
-    return {
-        "method": f"{report['folds']}-fold cross-validation inside the fit, used for its choice",
-        "queries": report["questions"],
-        **{key: chosen[key] for key in ("quality", "gain", "gain_se")},
-        **{key: report[key] for key in ("best_single", "oracle")},
-        "cost_usd": None,
-        "best_single_cost_usd": None,
-    }
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
-
 
 FOLDS = 5
 
@@ -236,7 +138,11 @@ def _fit_and_save(
     if router.validates_itself:
         metrics["choice"] = {key: router.report_[key] for key in ("chosen", "why")}
     held_out = read("validation") if split_path(folder, "validation").is_file() else None
-    metrics["validation"] = _validate(router, config, data, held_out)
+    found = _validate(router, config, data, held_out)
+    if router.validates_itself:
+        router.report_.pop(KEY, None)  # it stands in the manifest once, under the metrics
+    metrics[KEY] = None if found is None else found.pop(KEY, None)
+    metrics["validation"] = found
     return save_router(router, out, data, metrics=metrics, seed=config.seed)
 
 
@@ -253,8 +159,9 @@ def _validate(
     recorded = getattr(router, "replayable", True) or decides_alone(router)
     if len(data) == 0 or not recorded:
         return None
+    lambdas = curve_lambdas(router, data)
     if held_out is not None:
-        return {"method": "validation split", **summary(decide_on(router, data, held_out))}
+        return decide_on(router, data, held_out, lambdas).result("validation split")
     if router.validates_itself:
         return of_report(router.report_)
     folds = config.folds
@@ -263,8 +170,8 @@ def _validate(
     if folds <= 1:
         return None
     if not router.learns:
-        return {"method": "the whole training split", **summary(decide_on(router, data, data))}
-    return cross_validate(partial(new_router, config), data, folds, config.seed)
+        return decide_on(router, data, data, lambdas).result("the whole training split")
+    return cross_validate(partial(new_router, config), data, folds, config.seed, lambdas)
 
 
 def new_router(config: TrainConfig) -> TrainableRouter:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.records import Decision, LLMInfo, Query, QueryBatch, QueryLike
 from waypost.contracts.router import MetaRouter, TrainableRouter
-from waypost.contracts.routing_data import RoutingData
+from waypost.contracts.routing_data import RoutingData, read_routing_data
 from waypost.contracts.step_router import Action, EpisodeState, StepRouter
 
 
@@ -148,12 +149,13 @@ class PlainRouter(TrainableRouter):
 
     # -- fit ----------------------------------------------------------------------------------
 
-    def fit(self, data: RoutingData) -> Self:
+    def fit(self, data: RoutingData | str | Path) -> Self:
         """Store the candidates and the cost of their calls; the data may have no rows.
 
         Raises:
             SchemaError: the data has no LLM.
         """
+        data = data if isinstance(data, RoutingData) else read_routing_data(data)
         if not data.llms:
             raise SchemaError(f"{self.name}: the routing data holds no LLM")
         self.n_features_in_ = 0

@@ -20,6 +20,7 @@ from waypost.loading import manifest_of
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import UserConfig
 from waypost.serve.conversations import encoding_routers, retrieval_faults
+from waypost.serve.dials import named_lambdas
 from waypost.serve.faults import check_pool, engine_faults, name_faults, raise_faults
 from waypost.serve.keeping import KeepChanges
 from waypost.serve.plan import (
@@ -95,7 +96,8 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
         for name in KeepChanges.model_fields
         if (value := getattr(config, name)) is not None
     }
-    return plan.model_copy(update={"models": models, "router": router, **dict(comparing), **kept})
+    changed = {"models": models, "router": router, "dials": named_lambdas(manifests)}
+    return plan.model_copy(update={**changed, **dict(comparing), **kept})
 
 
 def _artifacts(

@@ -16,6 +16,8 @@ from waypost.contracts.pricing import Price, PriceList
 from waypost.contracts.records import LLM, parse_size
 from waypost.serve.comparing import ComparingArgs
 from waypost.serve.conversations import ConversationArgs
+from waypost.serve.dials import AUTO as AUTO
+from waypost.serve.dials import DIALS
 from waypost.serve.keeping import KeepArgs, KeepChanges
 from waypost.serve.limits import (
     CorsArgs,
@@ -30,9 +32,6 @@ from waypost.serve.limits import (
     switch,
 )
 from waypost.serve.replicas import ChatArgs, NodeArgs
-
-AUTO = "auto"
-"""The ``model`` of a request to the default router."""
 
 ONE_KIND_OF_ROUTER = (
     "give one of: artifact (a folder that `waypost train` wrote), routers (several, by name), or "
@@ -195,8 +194,8 @@ def _distinct_names(
     """Check the names of routers and pool; return those of the pool."""
     if default_router is not None and default_router not in routers:
         raise ValueError(f"default_router: {default_router!r} is not under routers")
-    if AUTO in routers:
-        raise ValueError(f"routers: {AUTO!r} means the default router; take another name")
+    if taken := sorted({AUTO, *DIALS} & set(routers)):
+        raise ValueError(f"routers: {taken[0]!r} means the default router; take another name")
     names = [entry.name for entry in pool]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"pool: {', '.join(twice)} stands there twice")
@@ -350,7 +349,7 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
         if self.router.parameters and self.router.name is None:
             raise ValueError("router.parameters: are those of router.name, which is not given")
         names = _distinct_names(self.routers, self.default_router, self.pool)
-        if taken := sorted({AUTO, *self.routers} & set(names)):
+        if taken := sorted({AUTO, *DIALS, *self.routers} & set(names)):
             raise ValueError(f"pool: {', '.join(taken)} is the name of a router, not of an LLM")
         allowed = self.policy.allowed_models or ()
         if unknown := sorted(set(allowed) - set(names)):

@@ -27,7 +27,6 @@ from waypost.engines import engine_class
 from waypost.loading import manifest_of
 from waypost.serve.comparing import ComparingArgs, comparing_faults
 from waypost.serve.config import (
-    AUTO,
     EncoderArgs,
     PolicyArgs,
     PoolEntry,
@@ -37,6 +36,7 @@ from waypost.serve.config import (
     UserConfig,
 )
 from waypost.serve.conversations import ConversationArgs, encoding_routers, retrieval_faults
+from waypost.serve.dials import AUTO, named_lambdas
 from waypost.serve.faults import (
     broken_environments,
     check_pool,
@@ -112,6 +112,7 @@ class Plan(ComparingArgs, ConversationArgs, KeepArgs):
     models: tuple[Served, ...] = Field(min_length=1)
     router: RouterPlan
     router_inline: bool
+    dials: dict[str, float] = Field(default_factory=dict)
     while_loading: Literal["wait", "pass"] = "wait"
     deadline: DeadlineArgs = DeadlineArgs()
     hedge: Hedge = None
@@ -228,6 +229,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
             log=args.log,
         ),
         router_inline=args.router.placement == "inline",
+        dials=named_lambdas(manifests),
         while_loading=args.while_loading,
         deadline=args.deadline,
         hedge=args.hedge,

@@ -109,9 +109,10 @@ def check_learned_state_ends_in_an_underscore(name: str) -> None:
 
 
 def check_unusable_data_is_refused(name: str) -> None:
-    """Data without rows, scores of an LLM or needed embeddings raises a SchemaError.
+    """Data without rows or scores of an LLM raises a SchemaError, as without needed embeddings.
 
-    A router with ``needs_data = False`` takes data without rows, but not without LLMs.
+    A router with ``needs_data = False`` takes data without rows, but not without LLMs. One that has
+    an encoder embeds by itself.
     """
     data = planted(20)
     quality = data.quality.copy()
@@ -120,12 +121,12 @@ def check_unusable_data_is_refused(name: str) -> None:
     if not new_router(name).needs_data:
         assert new_router(name).fit(rowless).model_names == data.names
         rowless = no_outcomes([])
-    wrong = [rowless, replace(data, quality=quality)]
-    if new_router(name).needs_embeddings:
-        wrong.append(replace(data, embeddings=None))
-    for case in wrong:
+    for case in (rowless, replace(data, quality=quality)):
         raised(SchemaError, partial(new_router(name).fit, case))
     if new_router(name).needs_embeddings:
+        bare = new_router(name)
+        bare.encoder = None
+        raised(SchemaError, partial(bare.fit, replace(data, embeddings=None)))
         narrow = QueryBatch(data.batch().queries, np.ones((20, 3), np.float32))
         raised(SchemaError, lambda: fitted(name).predict(narrow))
 

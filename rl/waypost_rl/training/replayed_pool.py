@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from waypost.contracts.choices import options_of, with_choices
 from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.questions import Question, queries_path
 from waypost.contracts.questions import read_questions as read_query_file
-from waypost.contracts.routing_data import options_of, with_choices
 from waypost.contracts.tables import SPLITS, check_columns, read_routing_table, split_path
 from waypost_rl.training.parts import Ask, Reply
 

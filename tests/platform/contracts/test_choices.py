@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from waypost.contracts.routing_data import with_choices
+from waypost.contracts.choices import with_choices
 
 OPTIONS = [
     {"text": ["red", "blue"], "label": ["A", "B"]},

@@ -3,8 +3,10 @@ import pytest
 
 from waypost import load_router
 from waypost.contracts.routing_data import write_routing_data
+from waypost.contracts.splits import fold_of
 from waypost.encoders import EncoderSpec
-from waypost.pipelines.train import TrainConfig, cross_validate, decide_on, fold_of, summary, train
+from waypost.pipelines.train import TrainConfig, train
+from waypost.pipelines.validation import cross_validate, decide_on, summary
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
 from waypost.testing.tables import outcomes
@@ -25,7 +27,7 @@ def test_the_choice_is_looked_up_by_hand():
         {"b": [1.0, 0.5, 0.2], "a": [0.0, 0.7, None]}, cost_usd={"a": [0.01, 0.02, None]}
     )
     router = make_router("best_single").fit(training)  # always a
-    found = decide_on(router, training, held_out)
+    found = decide_on(router, training, held_out).vectors
     assert found["quality"][:2].tolist() == [0.0, 0.7]
     assert np.isnan(found["quality"][2])
     assert found["oracle"].tolist() == [1.0, 0.7, 0.2]
@@ -40,7 +42,7 @@ def test_the_choice_is_looked_up_by_hand():
 def test_an_llm_that_the_held_out_data_lacks_is_not_measured():
     training = outcomes({"a": [0.9], "b": [0.1]})
     router = make_router("best_single").fit(training)
-    assert summary(decide_on(router, training, outcomes({"b": [1.0]}))) == {"queries": 0}
+    assert summary(decide_on(router, training, outcomes({"b": [1.0]})).vectors) == {"queries": 0}
 
 
 def test_cross_validation_finds_the_planted_rule_and_nothing_in_noise():

@@ -92,8 +92,9 @@ class DataConfig(StrictModel):
     Attributes:
         out: Routing-data folder to write: a path relative to the config file, or a URI.
         benchmarks: Sources and sample sizes by benchmark name (``waypost list-benchmarks``).
-        questions: JSONL files of further questions (`waypost.contracts.questions.Question`),
-            relative to the config file.
+        questions: Files of further questions (JSON lines, a JSON list or CSV; see
+            `waypost.contracts.questions.Question`), relative to the config file. Each needs a
+            ``query`` and a ``ground_truth``; the other keys have defaults.
         test_share: Share of the questions of each task held out as the test split; 1 leaves no
             other split.
         validation_share: The same for the validation split.

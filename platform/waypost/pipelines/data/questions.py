@@ -23,11 +23,12 @@ from waypost.benchmarks.catalog import find_benchmark
 from waypost.benchmarks.rows import data_files, load_questions
 from waypost.contracts.atomic import replacing, write_text
 from waypost.contracts.errors import ConfigError, Fault, RegistryError, names
-from waypost.contracts.questions import Question, queries_path, read_questions, write_questions
+from waypost.contracts.questions import Question, queries_path, write_questions
 from waypost.contracts.records import Watcher
 from waypost.contracts.splits import duplicate_groups, share_out
 from waypost.contracts.tables import SPLITS
 from waypost.pipelines.data.config import BenchmarkChoice, DataConfig, load_data_config, run_folder
+from waypost.pipelines.data.own_questions import read_own_questions
 from waypost.scorers import metric_name
 from waypost.storage.uri import Uri, is_uri
 
@@ -163,7 +164,7 @@ def _add_ready(
     for number, file in enumerate(config.questions):
         progress(file, total - len(config.questions) + number, total)
         try:
-            ready = read_questions(base / file, _check_metric)
+            ready = read_own_questions(base / file, _check_metric)
         except ConfigError as error:
             wrong += error.faults
             continue

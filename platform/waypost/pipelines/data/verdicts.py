@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from waypost.contracts.choices import with_choices
 from waypost.contracts.errors import ConfigError, Fault, SchemaError, names
 from waypost.contracts.records import Watcher
-from waypost.contracts.routing_data import with_choices
 from waypost.contracts.tables import (
     ROUTING_SCHEMA,
     SPLITS,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from waypost.contracts.choices import options_of
 from waypost.contracts.questions import queries_path, read_questions
-from waypost.contracts.routing_data import options_of
 from waypost.contracts.tables import read_routing_table, split_path
 from waypost.pipelines.data.llm_run import score_answer
 

@@ -37,7 +37,7 @@ from waypost.serve.backends.messages import (
 )
 from waypost.serve.backends.owner import Ask
 from waypost.serve.backends.personal import PersonalStates
-from waypost.serve.config import AUTO
+from waypost.serve.dials import AUTO
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
 from waypost.sessions.retrieval import RETRIEVE, retrieve_all

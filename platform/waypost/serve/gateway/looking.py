@@ -53,6 +53,10 @@ class Looking:
         return [
             *({"id": name, **head, "kind": "router"} for name in routers),
             *(
+                {"id": name, **head, "kind": "router", "lambda": lam}
+                for name, lam in plan.dials.items()
+            ),
+            *(
                 {"id": model.name, **head, "kind": "llm", **told_prices(model)}
                 for model in plan.models
             ),

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 import waypost
 from waypost.contracts.session import MODES, MOST_TOP_K
-from waypost.serve.config import AUTO
+from waypost.serve.dials import AUTO, PATTERN
 from waypost.serve.gateway.openapi_answers import SCHEMAS, errors, events, success
 from waypost.serve.gateway.openapi_parts import REF, ref
 from waypost.serve.gateway.reading import MAX_MEMBERS, MAX_VALUES
@@ -85,8 +85,9 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bound(properties: dict[str, Any], plan: Plan) -> None:
-    known = [AUTO, *plan.router_names, *(model.name for model in plan.models)]
-    properties["model"] = {"enum": known, "default": AUTO}
+    known = [AUTO, *plan.dials, *plan.router_names, *(model.name for model in plan.models)]
+    with_lambda = {"type": "string", "pattern": PATTERN}
+    properties["model"] = {"anyOf": [{"enum": known}, with_lambda], "default": AUTO}
     most = plan.limits.max_choices
     properties["n"] = _or_null({"type": "integer", "minimum": 1, "maximum": most})
 

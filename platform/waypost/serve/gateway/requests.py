@@ -10,7 +10,7 @@ from waypost.contracts.generation import GenerateRequest
 from waypost.contracts.session import RouteOn
 from waypost.feedback import Arm
 from waypost.secrets import redact
-from waypost.serve.config import AUTO
+from waypost.serve.dials import AUTO, advice, read_dial
 from waypost.serve.gateway.chats import Chats, without_retrieval
 from waypost.serve.gateway.errors import Problem
 from waypost.serve.gateway.reading import read_body, read_extras
@@ -157,8 +157,9 @@ class Parser:
             self._check_known(read_extras(None, headers).allowed_models)
         allowed = self._allowed(extras.allowed_models, has_parts)
         pinned = body.model if body.model in self._models else None
-        if pinned is None and body.model != AUTO and body.model not in self._plan.router_names:
-            routers = (AUTO, *self._plan.router_names)
+        dial = read_dial(body.model, self._plan.router_names, self._plan.dials)
+        if pinned is None and dial is None:
+            routers = (AUTO, *self._plan.dials, *self._plan.router_names)
             raise self._unknown(body.model, 404, "model", "model_not_found", routers)
         if pinned is not None and allowed is not None and pinned not in allowed:
             what = "takes text only" if extras.allowed_models is None else "is not allowed"
@@ -169,7 +170,7 @@ class Parser:
         chat = self._chats.read(said, extras, user_id)
         fields: dict[str, Any] = {
             **chat.query(),
-            "lambda": extras.lam,
+            "lambda": dial.lam if dial is not None and extras.lam is None else extras.lam,
             "max_cost_usd": extras.max_cost_usd,
             "allowed_models": allowed,
             "user_id": user_id,
@@ -181,11 +182,11 @@ class Parser:
             "explain": bool(body.waypost is not None and body.waypost.explain),
             "said": chat.turn,
         }
-        if pinned is not None:
+        if dial is None or pinned is not None:
             return Call(request_id, None, pinned, without_retrieval(query), **asked)
-        experiment = self._plan.experiment if body.model == AUTO else None
+        experiment = self._plan.experiment if dial.router == AUTO else None
         arm = None if experiment is None else experiment.arm(query, request_id)
-        router = body.model if arm is None else arm.router
+        router = dial.router if arm is None else arm.router
         if chat.retrieve is not None and router not in self._encoding:
             message = f"route_on: router {router} has no encoder, which compares the earlier turns"
             raise Problem(400, message, param="waypost.route_on", code="no_encoder")
@@ -223,9 +224,8 @@ class Parser:
         known = ", ".join((*also, *self._models))
         name = redact(name)  # before the cut: half of a key would not be redacted
         shown = name if len(name) <= 80 else f"{name[:80]}..."
-        return Problem(
-            status, f"{param}: no model is named {shown!r}; known: {known}", param=param, code=code
-        )
+        told = f"{param}: no model is named {shown!r}{advice(name)}; known: {known}"
+        return Problem(status, told, param=param, code=code)
 
     def _common(
         self, body: Generation, data: dict[str, Any], unknown: dict[str, Any]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from waypost.contracts import policy
+from waypost.contracts.cost import column_mean
 from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.types import Floats
+from waypost.metrics.comparison import lambda_grid, look_up
+from waypost.metrics.costs import costs_of
+from waypost.metrics.operating_points import KEY, Curve, curve_of
 from waypost.tune.auto.stacking import Stack
 
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -99,7 +103,36 @@ def choose(
         "oracle": _number(oracle.mean()),
         "candidates": rows,
     }
+    found = _curve(candidates[taken], data, best_single, cost_ref)
+    if found is not None:
+        report[KEY] = found.to_dict()
     return candidates[taken], report
+
+
+def _curve(candidate: Candidate, data: RoutingData, strong: int, cost_ref: float) -> Curve | None:
+    """Return the operating points of a candidate, out of sample."""
+    costs = costs_of(data)
+    if costs.whole:
+        data = replace(data, cost_usd=costs.usd)
+    lambdas = lambda_grid(column_mean(costs.usd))
+    quality = candidate.quality.clip(0, 1)
+    found = [
+        look_up(
+            data,
+            policy.rank(quality, candidate.cost_usd, data.names, lam=lam, cost_ref=cost_ref)[:, 0],
+        )
+        for lam in lambdas
+    ]
+    return curve_of(
+        "cross-validation inside the fit, used for its choice",
+        data.names[strong],
+        lambdas,
+        np.column_stack([one.quality for one in found]),
+        np.column_stack([one.cost_usd for one in found]),
+        np.column_stack([one.model == strong for one in found]),
+        data.quality[:, strong],
+        data.cost_usd[:, strong],
+    )
 
 
 def earned(candidate: Candidate, data: RoutingData, cost_ref: float) -> tuple[Floats, Floats]:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import yaml
 
 from waypost.contracts.atomic import new_folder
-from waypost.contracts.routing_data import read_routing_data, with_choices
+from waypost.contracts.choices import with_choices
+from waypost.contracts.routing_data import read_routing_data
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
 from waypost.encoders import make_encoder
 from waypost.pipelines.data.embedding_cache import query_embeddings

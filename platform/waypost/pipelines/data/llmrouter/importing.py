@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from waypost.contracts.atomic import new_folder
+from waypost.contracts.choices import with_choices
 from waypost.contracts.errors import SchemaError
 from waypost.contracts.records import LLMInfo
-from waypost.contracts.routing_data import with_choices
 from waypost.contracts.tables import (
     ROUTING_SCHEMA,
     read_llms,
