@@ -127,7 +127,7 @@ def _asked() -> list[LLMConfig]:
     """Ask for endpoints at the terminal until none follows."""
     from waypost.contracts.errors import ConfigError
     from waypost.start import pool
-    from waypost.start.providers import PROVIDERS, service_of
+    from waypost.start.providers import PROVIDERS, provider_named, service_of
 
     click.echo(f"Known providers: {', '.join(PROVIDERS)}. Others by their base URL.")
     wanted: list[LLMConfig] = []
@@ -139,7 +139,8 @@ def _asked() -> list[LLMConfig]:
         if not where:
             continue
         try:
-            if where in PROVIDERS:
+            if "://" not in where:
+                provider_named(where, "provider")
                 models = _models(click.prompt("Models, separated by commas"))
                 wanted += [pool.from_provider(f"{where}/{model}") for model in models]
                 continue
@@ -198,4 +199,4 @@ def _next(
         click.echo(f"keys:  cp {folder / files.KEYS_FILE} {folder / '.env'}, write them in, then")
         click.echo(f"       set -a; . {folder / '.env'}; set +a")
     click.echo(f"check: waypost doctor {folder / files.SERVE_FILE}")
-    click.echo(f"serve: waypost serve {folder / files.SERVE_FILE}")
+    click.echo(f"serve: waypost serve --local {folder / files.SERVE_FILE}")

@@ -26,8 +26,9 @@ from waypost.secrets import KeyRing, load_keys
 from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.config_file import validate_serve_config
 from waypost.serve.environments import interpreter
+from waypost.serve.faults import engine_faults
 from waypost.serve.infer import application_args
-from waypost.serve.plan import engine_faults, served_entries
+from waypost.serve.plan import served_entries
 from waypost.start.pool import size_in, try_all
 from waypost.start.providers import PROVIDERS
 from waypost.storage import place

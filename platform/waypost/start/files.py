@@ -15,6 +15,7 @@ from waypost.config import parse
 from waypost.contracts.atomic import write_text
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.pricing import PriceList
+from waypost.contracts.records import parse_size
 from waypost.pipelines.data.config import DataConfig
 from waypost.serve.config import ServeArgs
 from waypost.start.pool import Member
@@ -110,26 +111,27 @@ def services_of(pool: Mapping[str, Member]) -> list[str]:
 
 def _serve_file(pool: Mapping[str, Member], port: int, more: More) -> str:
     notes = [f"#   {line}" for note in more.notes for line in textwrap.wrap(note, 96)]
+    router, knows = _router(pool)
     head = [
         "# Written by `waypost init`. No key stands here: see .env.example.",
         "#",
-        f"#   waypost doctor {SERVE_FILE}           what is missing",
-        f"#   waypost serve {SERVE_FILE}            serve it until Ctrl-C",
+        f"#   waypost doctor {SERVE_FILE}",
+        f"#   waypost serve --local {SERVE_FILE}     until Ctrl-C; without --local on Ray",
         "#",
-        "# `router: difficulty` tells hard questions from easy ones and has never seen these LLMs.",
-        "# A router that is trained on their own answers is better:",
+        *(f"# {line}" for line in knows),
+        "# A router that is trained on these LLMs' own answers is better:",
         "#",
         f"#   waypost data run --config {DATA_FILE}",
         "#   waypost train --router auto --data routing-data --out artifacts/auto",
         "#",
-        "# Then write `artifact: artifacts/auto` in place of `router: difficulty`.",
+        "# Then write `artifact: artifacts/auto` in place of `router`.",
         *(["#", "# Not taken over:", *notes] if notes else []),
     ]
     settings: dict[str, Any] = {
         "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
     }
-    args: dict[str, Any] = {"router": "difficulty", "feedback_dir": "feedback", **more.args}
+    args: dict[str, Any] = {"router": router, "feedback_dir": "feedback", **more.args}
     application = {
         "name": "waypost",
         "route_prefix": "/",
@@ -148,6 +150,24 @@ def _serve_file(pool: Mapping[str, Member], port: int, more: More) -> str:
     return "\n".join(line.rstrip("\n") for line in lines) + "\n"
 
 
+def _router(pool: Mapping[str, Member]) -> tuple[str | dict[str, Any], list[str]]:
+    """Return a router that needs no training, and what it knows, in lines of text."""
+    hard = [
+        "`difficulty` tells hard questions from easy ones and has never seen these LLMs: hard ones",
+        "go to the strong LLM, the dearest; lambda weighs cost.",
+    ]
+    if len(pool) < 2 or any(member.prices is not None for member in pool.values()):
+        return "difficulty", hard
+    sizes = {n: parse_size(m.llm.size) for n, m in pool.items() if m.llm.size is not None}
+    if len(set(sizes.values())) > 1:
+        ends = {
+            "strong": max(sizes, key=sizes.__getitem__),
+            "weak": min(sizes, key=sizes.__getitem__),
+        }
+        return {"name": "difficulty", "parameters": ends}, [hard[0], "go to `strong`, the largest."]
+    return "in_order", ["`in_order` asks the first LLM of the pool, and the next where it fails."]
+
+
 def _pool_entry(name: str, member: Member) -> str:
     llm = member.llm
     given = llm.model_dump(include=set(PriceList.model_fields), exclude_none=True, mode="json")
@@ -156,6 +176,7 @@ def _pool_entry(name: str, member: Member) -> str:
         "engine": llm.engine,
         "placement": "inline",
         **given,
+        **({} if llm.size is None else {"size": llm.size}),
         "max_ongoing_requests": 128,
         # the next LLM of the ranking is the second try
         "config": {**llm.config, "max_retries": llm.config.get("max_retries", 0)},

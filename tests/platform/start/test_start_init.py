@@ -11,12 +11,14 @@ import yaml
 from click.testing import CliRunner
 
 from support.fake_upstream import FakeUpstream, Reply
+from waypost import Gateway
 from waypost.cli import command
 from waypost.config import parse
 from waypost.contracts.errors import ConfigError
 from waypost.pipelines.data.config import load_data_config
 from waypost.serve.config import ServeArgs
 from waypost.serve.config_file import validate_serve_config
+from waypost.serve.plan import make_plan
 from waypost.start import pool
 from waypost.start.providers import service_of
 
@@ -125,7 +127,7 @@ def test_it_asks_where_no_option_names_an_llm(tmp_path):
     assert [entry.name for entry in args.pool] == ["small", "large", "gpt-4.1-mini"]
     assert args.pool[0].config["service"] == "acme"
     assert data["http_options"]["port"] == 8123
-    assert "expected a URL" in done.stderr
+    assert "no provider is named 'openay' (did you mean 'openai'?)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,38 @@ def test_the_service_of_a_host(url, service):
 def test_a_url_with_a_key_is_refused():
     with pytest.raises(ConfigError, match="a URL holds no key"):
         pool.from_endpoint(f"https://user:{KEY}@api.acme.example/v1", "acme", ["m"])
+
+
+def routed(folder):
+    data, _ = args_of(folder)
+    return data["applications"][0]["args"]["router"]
+
+
+def test_the_router_needs_no_training_and_fits_what_is_known(tmp_path):
+    local = ("--endpoint", "http://127.0.0.1:9/v1", "-")
+    init(tmp_path / "a", "--llm", "openai/gpt-4.1-mini", "--llm", "openai/gpt-4.1", "--no-try")
+    assert routed(tmp_path / "a") == "difficulty"
+    init(tmp_path / "b", *local, "m-7b,m-70b,other", "--no-try")
+    ends = {"strong": "m-70b", "weak": "m-7b"}
+    assert routed(tmp_path / "b") == {"name": "difficulty", "parameters": ends}
+    init(tmp_path / "c", *local, "one,other", "--no-try")
+    assert routed(tmp_path / "c") == "in_order"
+    for name in "abc":
+        _, args = args_of(tmp_path / name)
+        assert make_plan(args, "serve.yaml").router_names
+
+
+async def test_what_it_writes_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with FakeUpstream() as upstream:
+        folder = await asyncio.to_thread(init_two, tmp_path, upstream.url)
+        with Gateway(folder / "serve.yaml") as gateway:
+            easy = await asyncio.to_thread(gateway.ask, "hi")
+    assert easy.text == "hi"
+    assert easy.router == "difficulty"
+
+
+def init_two(folder, url):
+    prices = ("--price", "small=0.1,0.4", "--price", "large=2,8")
+    assert init(folder, "--endpoint", url, "-", "small,large", *prices, "--no-try").exit_code == 0
+    return folder
