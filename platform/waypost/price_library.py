@@ -182,7 +182,7 @@ def _providers(where: str) -> list[Any]:
     try:
         from genai_prices.data_snapshot import get_snapshot
     except ModuleNotFoundError:
-        raise MissingExtraError(f"{PACKAGE} (for prices of {where})", "serve") from None
+        raise MissingExtraError(f"{PACKAGE} (for prices of {where})", "gateway") from None
     return list(get_snapshot().providers)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 AT_ONCE = 6
 """Resolutions at the same time: most of each waits for the registry."""
 
-EXTRAS = ("", "serve", "train", "data", "tune", "router-r1", "dev", "docs")
+EXTRAS = ("", "gateway", "serve", "train", "data", "tune", "router-r1", "dev", "docs")
 PYTHONS = ("3.11", "3.12")
 
 # architecture.md: the last versions that work together; newer ones of each break another.
@@ -97,8 +97,9 @@ def test_the_caps_of_router_r1_hold(resolve: Resolve, python: str) -> None:
     assert {n: major for n, major in majors.items() if major >= ROUTER_R1_BELOW[n]} == {}
 
 
-def test_the_base_resolves_to_no_heavy_library(resolve: Resolve) -> None:
-    found = resolve(of_extra("", "3.11"))
+@pytest.mark.parametrize("extra", ["", "gateway"])
+def test_a_light_extra_resolves_to_no_heavy_library(resolve: Resolve, extra: str) -> None:
+    found = resolve(of_extra(extra, "3.11"))
     assert not {"torch", "ray", "transformers", "scikit-learn"} & found.keys()
 
 

@@ -21,7 +21,7 @@ from waypost.contracts.errors import MissingExtraError
 
 # Lock -> the extras it locks, beside the base.
 LOCKED_EXTRAS = {
-    "main": ("serve", "train", "data", "tune", "chat", "dev", "docs"),
+    "main": ("gateway", "serve", "train", "data", "tune", "chat", "dev", "docs"),
     "router-r1": ("router-r1",),
     "vllm-cpu": (),
 }
@@ -98,6 +98,14 @@ def test_the_base_is_light(extras: dict[str, dict[str, Requirement]]) -> None:
     assert not {"torch", "ray", "transformers", "scikit-learn", "pandas"} & set(extras[""])
 
 
+def test_what_serves_on_ray_has_all_that_serves_without(
+    extras: dict[str, dict[str, Requirement]],
+) -> None:
+    assert {str(r) for r in extras["gateway"].values()} <= {
+        str(r) for r in extras["serve"].values()
+    }
+
+
 distributions = cache(packages_distributions)  # reads the list of files of every package
 
 
@@ -163,7 +171,7 @@ def test_a_missing_extra_names_the_extra_that_holds_the_package(
     assert wrong == []
 
 
-@pytest.mark.parametrize("extra", ["serve", "train", "data", "tune", "router-r1"])
+@pytest.mark.parametrize("extra", ["gateway", "serve", "train", "data", "tune", "router-r1"])
 def test_the_command_of_a_missing_extra_is_one_that_pip_takes(
     extra: str, project: dict[str, Any]
 ) -> None:

@@ -26,7 +26,7 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
         except ImportError:
-            raise MissingExtraError("prometheus_client", "serve") from None
+            raise MissingExtraError("prometheus_client", "gateway") from None
         self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._registry = registry = CollectorRegistry(auto_describe=True)
 

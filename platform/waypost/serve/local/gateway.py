@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from waypost.contracts.errors import NotStartedError
+from waypost.contracts.errors import MissingExtraError, NotStartedError
 from waypost.contracts.records import Decision
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.passing import respond
@@ -20,7 +20,6 @@ from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway as App
 from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.http import Receive, Send
-from waypost.serve.gateway.ingress import Ingress
 from waypost.serve.handover import listen
 from waypost.serve.local.config import HOST, LocalConfig, read_local
 from waypost.serve.local.loop import LoopThread
@@ -36,6 +35,9 @@ from waypost.serve.local.reply import (
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan
 from waypost.serve.stopping import TOLD_S, stop_s
+
+if TYPE_CHECKING:
+    from waypost.serve.gateway.ingress import Ingress
 
 T = TypeVar("T")
 
@@ -263,11 +265,20 @@ class Gateway:
         Raises:
             NotStartedError: the gateway was not opened by `open` or ``with``.
             OSError: the address cannot be listened on.
+            MissingExtraError: the packages of an HTTP server are not installed.
         """
         return self._wait_for(self.accept(listen(host, port), prefix))
 
     async def accept(self, listener: socket.socket, prefix: str = "") -> str:
-        """Serve HTTP on a listening socket of the caller; return the URL as `listen` does."""
+        """Serve HTTP on a listening socket of the caller; return the URL as `listen` does.
+
+        Raises:
+            MissingExtraError: the packages of an HTTP server are not installed.
+        """
+        try:
+            from waypost.serve.gateway.ingress import Ingress
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "uvicorn", "gateway") from None
         server = Ingress(self, listener, prefix)
         await server.start()
         self._servers.append(server)
