@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
-    soak fuzz bench-gateway soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
+    soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
     tuned-table rounds-table personal-table feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s clean
 
 VENV := .venv
@@ -99,6 +99,9 @@ fuzz: env ## 11,000 generated requests, right and wrong, in every ingress agains
 bench-gateway: env ## latency, throughput, CPU beside a forwarder, Portkey, LiteLLM and an old build (10 minutes)
 	$(VENV)/bin/waypost bench gateway --insert docs/results/gateway.md:bench-gateway
 
+bench-start: env ## seconds to the first answer, memory and disk of one process, beside LiteLLM's proxy (3 minutes)
+	$(VENV)/bin/waypost bench start --insert docs/results/gateway.md:bench-start
+
 soak-gateway: env ## memory of the gateway over 100,000 requests, in both ingresses (half an hour)
 	$(VENV)/bin/waypost bench gateway --soak 100000 --insert docs/results/gateway.md:gateway-soak
 
@@ -157,6 +160,15 @@ tuned-table: env ## the table of tuned routers beside their defaults (40 minutes
 # The same command continues an interrupted run, too: runs/rounds keeps every answer.
 rounds-table: env ## multi-round routers on questions of two facts, with three local LLMs (40 minutes)
 	$(VENV)/bin/waypost bench rounds --insert docs/results/rounds.md:bench-rounds
+
+difficulty-table: env ## the router difficulty on data that it has never seen (a minute)
+	$(VENV)/bin/waypost bench difficulty --data serve_configs/starter/data --data $(SHARED)/mmlu_pro \
+	    --data $(SHARED)/llmrouter_example --data $(SHARED)/routerbench_subset \
+	    --insert docs/results/routers.md:bench-difficulty
+
+difficulty-weights: env ## learn anew what the router difficulty knows, from the starter data
+	$(PY) -m waypost_routers._difficulty.making serve_configs/starter/data \
+	    routers/waypost_routers/_difficulty/weights.json
 
 personal-table: env ## personal routers on made-up users, beside other ways of using feedback (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/mmlu_pro \

@@ -178,7 +178,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 COMMANDS = commands()
-OTHERS = {"bash", "curl", "export", "helm", "kubectl", "ray", "serve", "source"}
+OTHERS = {"bash", "curl", "export", "helm", "kubectl", "pip", "ray", "serve", "source"}
 
 
 @pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line for line, _ in COMMANDS])

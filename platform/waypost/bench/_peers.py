@@ -54,8 +54,8 @@ def litellm(tell: Tell) -> Path:
     lock = _lock(LITELLM_LOCK)
 
     def build(folder: Path) -> None:
-        _uv("venv", "--python", sys.executable, folder)
-        _uv("pip", "install", "--python", folder / "bin" / "python", "--requirement", lock)
+        run_uv("venv", "--python", sys.executable, folder)
+        run_uv("pip", "install", "--python", folder / "bin" / "python", "--requirement", lock)
 
     return _kept("litellm", litellm_version(lock), lock.read_bytes(), build, tell)
 
@@ -91,9 +91,9 @@ def old(tell: Tell) -> Path:
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(source, filter="data")
         install = ("pip", "install", "--python", python)
-        _uv("venv", "--python", sys.executable, folder / "venv")
-        _uv(*install, "--requirement", source / "requirements" / "main.txt")
-        _uv(*install, "--no-deps", "--no-build-isolation", "--editable", source)
+        run_uv("venv", "--python", sys.executable, folder / "venv")
+        run_uv(*install, "--requirement", source / "requirements" / "main.txt")
+        run_uv(*install, "--no-deps", "--no-build-isolation", "--editable", source)
 
     return _kept("old", OLD[:7], OLD.encode(), build, tell)
 
@@ -224,8 +224,12 @@ def _kept(
     return folder
 
 
-def _uv(*arguments: str | Path) -> None:
-    """Run the environment's uv, with the package sources of pip's configuration."""
+def run_uv(*arguments: str | Path) -> None:
+    """Run the environment's uv, with the package sources of pip's configuration.
+
+    Raises:
+        BenchError: It fails; the message has the reason.
+    """
     uv = Path(sys.executable).parent / "uv"
     _run(["sh", "-c", '. requirements/uv_sources.sh; exec "$@" --quiet', "sh", uv, *arguments])
 

@@ -23,11 +23,15 @@ ARTIFACT = "serve_configs/starter/artifact"
 LITELLM = "litellm"
 PORTKEY = "portkey"
 FORWARDER = "forwarder"
+LOCAL = "local"
 DECISION = "decision"
 PLACEMENTS = ("inline", "deployments")
 MODES = {"direct": (), "serve": ("--plain",), "haproxy": ("--haproxy",)}
 """Mode -> options of ``waypost serve``. In ``direct`` the gateway serves HTTP itself; ``serve``
 equals ``serve run``: Serve's proxy is in front of it."""
+
+LOCAL_OPTION = "--local"
+"""Option of ``waypost serve`` for the same gateway in one process, without Ray."""
 
 OLD_MODES = {"serve": (), "haproxy": ("--haproxy",)}
 """The same of `_peers.OLD`, whose ``waypost serve`` has Serve's proxy in throughput mode."""
@@ -37,7 +41,7 @@ OLD = tuple(f"old/{mode}" for mode in OLD_MODES)
 OTHERS = (FORWARDER, PORTKEY, LITELLM, *OLD)
 """What Waypost is measured beside."""
 
-ALL = (*WAYPOST, *OTHERS, DECISION)
+ALL = (*WAYPOST, LOCAL, *OTHERS, DECISION)
 EVERYWHERE = (PORTKEY,)
 """Targets that listen on every address: they run in a network of their own."""
 
@@ -135,6 +139,12 @@ def _waypost(kind: str, mode: str, port: int, others: Sequence[int], scene: Scen
     return _Start([*command, str(config)], [AUTO, *scene.llms], _environment(*others))
 
 
+def _local(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
+    config = _written(scene.folder, graph("inline", port, scene, "direct"))
+    command = [sys.executable, "-m", "waypost.cli", "serve", LOCAL_OPTION, str(config)]
+    return _Start(command, [AUTO, *scene.llms], {"OMP_NUM_THREADS": "1"})
+
+
 def _old(kind: str, mode: str, port: int, others: Sequence[int], scene: Scene) -> _Start:
     home = _peers.old(Tell())
     source = home / "source"
@@ -169,7 +179,7 @@ def _litellm(kind: str, mode: str, port: int, others: Sequence[int], scene: Scen
     return _Start(command, scene.llms, dict(_peers.LITELLM_ENVIRONMENT))
 
 
-_STARTS = {"old": _old, FORWARDER: _forwarder, PORTKEY: _portkey, LITELLM: _litellm}
+_STARTS = {"old": _old, LOCAL: _local, FORWARDER: _forwarder, PORTKEY: _portkey, LITELLM: _litellm}
 """First part of a target's name -> how it is started; all others are today's Waypost."""
 
 
