@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s clean
+    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
