@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import waypost
 from waypost.contracts.artifact import (
+    ENCODER,
     MANIFEST,
     PLUGIN,
     PROBE_EMBEDDINGS,
@@ -255,13 +256,28 @@ def _make(manifest: Manifest, folder: str | Path) -> TrainableRouter:
     return router
 
 
+def encoder_of(
+    manifest: Manifest, folder: str | Path, options: Mapping[str, Any] | None = None
+) -> Encoder:
+    """Build the query encoder of an artifact that has one, with the table that it holds, if any.
+
+    Args:
+        manifest: Its manifest.
+        folder: Its folder; a packed table is read at the encoder's first use.
+        options: Keys of `EncoderSpec` that do not change the vectors, such as ``threads``.
+    """
+    from waypost.encoders import EncoderSpec, make_encoder
+
+    assert manifest.encoder is not None  # checked by the caller
+    spec = EncoderSpec.of(manifest.encoder.id).model_copy(update=dict(options or {}))
+    return make_encoder(spec, Path(folder) / ENCODER if manifest.packs_encoder else None)
+
+
 def _encoder(manifest: Manifest, given: Encoder | None, folder: str | Path) -> Encoder:
     wanted = manifest.encoder
     assert wanted is not None  # checked by the caller
     if given is None:
-        from waypost.encoders import make_encoder
-
-        given = make_encoder(wanted.id)
+        given = encoder_of(manifest, folder)
     if (given.id, given.dimension) != (wanted.id, wanted.dimension):
         raise EncoderMismatchError(
             f"{folder}: was trained with encoder {wanted.id} ({wanted.dimension} wide); "

@@ -38,6 +38,12 @@ from waypost.storage.uri import Place
     help="YAML with router, parameters, encoder, seed, folds.",
 )
 @click.option("--encoder", help="Query encoder: static, onnx, torch, hashing, or an encoder's id.")
+@click.option(
+    "--pack-encoder",
+    is_flag=True,
+    default=None,
+    help="Put the static encoder's table into the artifact (16 MB), so that none is distilled.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of folds and router.  [default: 0]")
 @click.option(
     "--folds",
@@ -52,6 +58,7 @@ def command(
     out: Place,
     config_path: Path | None,
     encoder: str | None,
+    pack_encoder: bool | None,
     seed: int | None,
     folds: int | None,
     as_json: bool,
@@ -69,6 +76,7 @@ def command(
     from waypost.pipelines.train import read_train_config, train
 
     given = {"router": router, "encoder": encoder, "seed": seed, "folds": folds}
+    given |= {"pack_encoder": pack_encoder}
     config = {} if config_path is None else read_yaml(config_path)
     config.update({key: value for key, value in given.items() if value is not None})
     if "router" not in config:

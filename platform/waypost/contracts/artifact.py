@@ -4,6 +4,7 @@ manifest.json          router, parameters, LLMs, encoder, and the sha256 of ever
 weights.safetensors    the router's arrays, and the embeddings of the probe texts
 training/              optional: the routing data it was fitted on, to fit it again where
                        the query encoder had to be rebuilt
+encoder/               optional: the table of a static query encoder, which is then not distilled
 plugin/NAME/           optional: source of the plug-ins that define the router or its members
 """
 
@@ -28,6 +29,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 TRAINING = "training"
 PLUGIN = "plugin"
+ENCODER = "encoder"
 PROBE_EMBEDDINGS = "probe_embeddings"
 
 PROBE_TEXTS = (
@@ -89,6 +91,11 @@ class Manifest(BaseModel):
     plugins: tuple[str, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
     digest: str = ""
+
+    @property
+    def packs_encoder(self) -> bool:
+        """Whether the artifact holds the table of its query encoder."""
+        return any(name.startswith(f"{ENCODER}/") for name in self.files)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import Field
 
 from waypost.config import StrictModel, apply_overrides, collecting, parse
-from waypost.contracts.artifact import Manifest, check_target
+from waypost.contracts.artifact import ENCODER, Manifest, check_target
 from waypost.contracts.errors import ConfigError, Fault
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data
 from waypost.contracts.tables import read_llms, split_path
-from waypost.encoders import EncoderSpec, make_encoder
+from waypost.encoders import EncoderSpec, check_packing, make_encoder, pack_encoder
 from waypost.loading import save_router
 from waypost.metrics.operating_points import KEY
 from waypost.pipelines.data.embedding_cache import query_embeddings
@@ -38,6 +38,8 @@ class TrainConfig(StrictModel):
         router: Registry name.
         parameters: Parameters of the router.
         encoder: Query encoder: a kind, an id, or its keys.
+        pack_encoder: Put the static query encoder's table into the artifact (16 MB): it is then
+            served without torch, transformers and a download.
         seed: Seed of the folds, and of the router if it has such a parameter.
         folds: Number of folds of the cross-validation if the folder has no validation split; 0
             is no cross-validation. None is `FOLDS`, or 0 for routers that fine-tune a model,
@@ -47,6 +49,7 @@ class TrainConfig(StrictModel):
     router: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     encoder: str | EncoderSpec = "static"
+    pack_encoder: bool = False
     seed: int = Field(default=0, ge=0)
     folds: int | None = Field(default=None, ge=0, le=100)
 
@@ -123,7 +126,7 @@ def _fit_and_save(
         vectors = query_embeddings(data.queries, encoder, folder, progress)
         return data.with_embeddings(vectors, encoder.id)
 
-    listed_only = not router.learns and not split_path(folder, "train").is_file()
+    listed_only = not router.needs_data and not split_path(folder, "train").is_file()
     data = no_outcomes(read_llms(folder / "llms.json")) if listed_only else read("train")
     router.encoder = encoder
     start = time.perf_counter()
@@ -143,7 +146,12 @@ def _fit_and_save(
         router.report_.pop(KEY, None)  # it stands in the manifest once, under the metrics
     metrics[KEY] = None if found is None else found.pop(KEY, None)
     metrics["validation"] = found
-    return save_router(router, out, data, metrics=metrics, seed=config.seed)
+    add = partial(_pack, encoder.id) if config.pack_encoder and router.needs_embeddings else None
+    return save_router(router, out, data, metrics=metrics, seed=config.seed, add_files=add)
+
+
+def _pack(encoder_id: str, folder: Path) -> None:
+    pack_encoder(encoder_id, folder / ENCODER)
 
 
 def _validate(
@@ -212,6 +220,9 @@ def read_train_config(
         attempt(lambda: new_router(TrainConfig(router=router, parameters=dict(parameters))))
     if isinstance(encoder, str):
         attempt(partial(EncoderSpec.of, encoder))
+    if config is not None and config.pack_encoder and not found:
+        spec = EncoderSpec.of(config.encoder) if isinstance(config.encoder, str) else config.encoder
+        attempt(partial(check_packing, spec, f"{where}: pack_encoder"))
     if config is None or found:
         raise ConfigError(found)
     return config

@@ -131,9 +131,9 @@ def fetch(plans: Iterable[Plan], tell: Callable[[str], None]) -> None:
         if len(problems) == len(plan.models):
             raise problems[-1]
         for folder in plan.router.artifacts.values():
-            info = manifest_of(folder).encoder
-            if info is not None:
-                make_encoder(info.id).encode(("",))
+            manifest = manifest_of(folder)
+            if manifest.encoder is not None and not manifest.packs_encoder:
+                make_encoder(manifest.encoder.id).encode(("",))
 
 
 def _fetch_llm(served: Served, tell: Callable[[str], None]) -> WeightsError | None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from support.static_table import write_table
 from waypost.config import settings
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import RegistryError, SchemaError
@@ -38,17 +39,7 @@ TEXTS = [
 @pytest.fixture
 def static_folder(tmp_path):
     """A static model of four words in three dimensions."""
-    from safetensors.numpy import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocab = {"[UNK]": 0, "red": 1, "green": 2, "blue": 3}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    table = np.array([[9, 9, 9], [3, 0, 0], [0, 4, 0], [0, 0, 5]], np.float16)
-    save_file({"embeddings": table}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "model2vec"}))
-    return tmp_path
+    return write_table(tmp_path)
 
 
 def static(folder, dimension=3, max_tokens=16):

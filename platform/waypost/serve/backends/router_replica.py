@@ -12,9 +12,10 @@ import time
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from waypost.contracts.artifact import Manifest
+from waypost.contracts.artifact import Manifest, Untrained
 from waypost.contracts.encoder import Encoder
 from waypost.contracts.errors import (
     PolicyError,
@@ -27,8 +28,7 @@ from waypost.contracts.step_router import (
     StepRouter,
     action_to_dict,
 )
-from waypost.encoders import EncoderSpec, make_encoder
-from waypost.loading import load_router, manifest_of
+from waypost.loading import encoder_of, load_router, manifest_of
 from waypost.serve.backends.messages import (
     Reply,
     RouterUnavailableError,
@@ -41,6 +41,7 @@ from waypost.serve.dials import AUTO
 from waypost.serve.logs import where_raised
 from waypost.serve.plan import RouterPlan
 from waypost.sessions.retrieval import RETRIEVE, retrieve_all
+from waypost.storage import local_copy
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +104,11 @@ class Routers:
         earlier, self._earlier = self._earlier, None
         for name, folder in self._plan.artifacts.items():
             manifest = manifest_of(folder)
-            encoder = self._encoder(manifest, earlier)
             router = None if earlier is None else earlier._loaded(name, manifest)
             if router is None:
-                plugins = self._plan.allow_plugin_code
-                router = load_router(folder, encoder=encoder, allow_plugin_code=plugins)
+                router = self._read(folder, manifest, earlier)
+            elif router.encoder is not None:
+                self._encoders.setdefault(router.encoder.id, router.encoder)
             if not set(router.model_names) & set(self._plan.served):
                 raise PoolMismatchError(f"router {name} was trained on no LLM of the pool")
             self._routers[name] = router
@@ -126,7 +127,17 @@ class Routers:
     def _loaded(self, name: str, manifest: Manifest) -> TrainableRouter | None:
         return self._routers.get(name) if self._versions.get(name) == manifest.version else None
 
-    def _encoder(self, manifest: Manifest, earlier: Routers | None) -> Encoder | None:
+    def _read(
+        self, source: str | Untrained, manifest: Manifest, earlier: Routers | None
+    ) -> TrainableRouter:
+        if isinstance(source, Untrained):
+            return load_router(source)
+        with local_copy(source) as folder:  # a packed encoder is read there, too
+            encoder = self._encoder(manifest, folder, earlier)
+            plugins = self._plan.allow_plugin_code
+            return load_router(folder, encoder=encoder, allow_plugin_code=plugins)
+
+    def _encoder(self, manifest: Manifest, folder: Path, earlier: Routers | None) -> Encoder | None:
         # Routers with the same encoder share it and its cache: a query that several of them decide
         # is embedded once.
         info = manifest.encoder
@@ -135,9 +146,7 @@ class Routers:
         if earlier is not None and info.id in earlier._encoders:
             self._encoders[info.id] = earlier._encoders[info.id]
         if info.id not in self._encoders:
-            options = self._plan.encoder.model_dump()
-            spec = EncoderSpec.of(info.id).model_copy(update=options)
-            self._encoders[info.id] = make_encoder(spec)
+            self._encoders[info.id] = encoder_of(manifest, folder, self._plan.encoder.model_dump())
         return self._encoders[info.id]
 
     def _set_policy(self, router: TrainableRouter) -> None:
