@@ -154,12 +154,13 @@ def _serve(
 
     reloading: _Reloading | None = None
     try:
+        tell("starting Ray")
         launch.start(config, num_cpus=num_cpus, logs=logs, door=door)
         ports.answer_for_haproxy()
         signal.signal(signal.SIGTERM, _interrupt)  # after Ray's start, which sets its own handler
         reloading = _Reloading(config, port, door)
         launch.wait_until_running(tell, config.args)
-        _introduce(config, plans, launch.wait_until_ready(config))
+        _introduce(config, plans, launch.wait_until_ready(config, tell))
         reloading.forever()
     except KeyboardInterrupt:
         seconds = stopping.longest_stop_s(config if reloading is None else reloading.config)

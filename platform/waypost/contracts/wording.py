@@ -130,8 +130,13 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+_WORD = re.compile(r"[a-z]{1,12}")
+
+
 def _shown(value: object) -> str:
-    """Describe the value found; a text only by its type, because it may be a misplaced API key."""
+    """Describe the value found; a text that is no plain word may be a misplaced API key."""
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return repr(value)
     is_plain = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_plain else kind(value)
 

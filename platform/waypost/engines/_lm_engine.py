@@ -100,8 +100,15 @@ class LocalEngine(Engine):
 
     @classmethod
     def ignored(cls, config: LocalConfig, request: GenerateRequest) -> tuple[str, ...]:
-        """Return the fields of ``extra`` but ``response_format``, which is enforced or refused."""
-        return tuple(sorted(set(request.extra) - {"response_format"}))
+        """Return the fields of ``extra`` but ``response_format``, which is enforced or refused.
+
+        ``tools`` are among them, because calls that the model writes stay text.
+        """
+        left_out = set(request.extra) - {"response_format"}
+        for name in ("tools", "tool_choice"):
+            if getattr(request, name) is not None:
+                left_out.add(name)
+        return tuple(sorted(left_out))
 
     def __init__(self, config: LocalConfig) -> None:
         self._local = config

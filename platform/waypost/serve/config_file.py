@@ -19,7 +19,7 @@ from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, name
 from waypost.contracts.generation import deployment_name
 from waypost.contracts.wording import did_you_mean, faults, keys, models_at, unknown_key
 from waypost.serve.config import ServeArgs, UserConfig
-from waypost.serve.faults import engine_faults, raise_faults
+from waypost.serve.faults import engine_faults, raise_faults, twice_faults
 
 BUILDER = "waypost.serve.app:build"
 TUNABLE = frozenset({"Gateway", "Router"})
@@ -152,7 +152,10 @@ def check_application(
     except ConfigError as error:
         found.extend(error.faults)
     pool = raw.get("pool") if isinstance(raw, dict) else None
-    found.extend(engine_faults(pool if isinstance(pool, list) else [], place))
+    entries = pool if isinstance(pool, list) else []
+    if parsed is None:  # the models look at names only where each key is right
+        found.extend(twice_faults(entries, place))
+    found.extend(engine_faults(entries, place))
     if parsed is not None:
         found.extend(_deployment_faults(data.get("deployments"), parsed, where))
     return found, parsed

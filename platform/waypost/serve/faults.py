@@ -55,6 +55,13 @@ def engine_faults(pool: list[Any], where: str) -> list[Fault]:
     return found
 
 
+def twice_faults(pool: list[Any], where: str) -> list[Fault]:
+    """Return a fault where a pool given as plain data has a name twice."""
+    given = [entry.get("name") for entry in pool if isinstance(entry, Mapping)]
+    twice = sorted({name for name in given if isinstance(name, str) and given.count(name) > 1})
+    return [Fault(f"{where}: pool", f"{names(twice)} stands there twice")] if twice else []
+
+
 def raise_faults(found: list[Fault]) -> None:
     """Raise a ConfigError where there is any fault."""
     if found:

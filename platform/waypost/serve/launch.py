@@ -38,6 +38,9 @@ whole ones."""
 GRPC_BYTES = 64 * 1024 * 1024
 
 POLL_S = 0.5
+AWAITED_EVERY_S = 10.0
+"""Seconds between two lines that say what is awaited."""
+
 STATUS_TIMEOUT_S = 30.0
 ANSWERING_S = 60.0
 EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
@@ -220,6 +223,7 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
     from ray import serve
 
     told: set[str] = set()
+    awaited = Awaited(tell)
     while True:
         applications = serve.status().applications
         for name, application in applications.items():
@@ -239,11 +243,46 @@ def wait_until_running(tell: Callable[[str], None], ours: Container[str] = ()) -
                 if application.status in _FAILED:
                     tell(_failure(name, application))
             return
+        awaited.look(
+            f"{name}/{deployment}"
+            for name, application in applications.items()
+            for deployment, status in application.deployments.items()
+            if status.status != "HEALTHY"
+        )
         time.sleep(POLL_S)
 
 
-def wait_until_ready(config: ServeConfig) -> dict[str, frozenset[str]]:
+class Awaited:
+    """Says what is awaited, every `AWAITED_EVERY_S`, so that a long start is not silent.
+
+    Args:
+        tell: Called with a line of text.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tell, self._clock = tell, clock
+        self._begun = self._last = clock()
+
+    def look(self, names: Iterable[str]) -> None:
+        """Tell the names that are awaited, if it is time to."""
+        now = self._clock()
+        if now - self._last >= AWAITED_EVERY_S:
+            self._last = now
+            what = ", ".join(names) or "Ray Serve"
+            self._tell(f"waiting for {what} ({now - self._begun:.0f} s so far)")
+
+
+def wait_until_ready(
+    config: ServeConfig, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, frozenset[str]]:
     """Wait until every gateway reports over HTTP that all loads have ended.
+
+    Args:
+        config: The active config.
+        tell: Called with a line of text about what still loads.
 
     Returns:
         Application -> LLMs that do not serve.
@@ -252,11 +291,13 @@ def wait_until_ready(config: ServeConfig) -> dict[str, frozenset[str]]:
         ServeFailedError: a Waypost application does not answer in time.
     """
     failed = {}
+    awaited = Awaited(tell)
     for name in config.args:
         heard = time.monotonic()
         while (found := readiness(config, name)) is None or found["status"] == "loading":
             if found is not None:
                 heard = time.monotonic()
+                awaited.look(found["loading_s"])
             elif time.monotonic() > heard + ANSWERING_S:
                 raise ServeFailedError(f"{name} runs, but {config.url(name)}/readyz is mute")
             time.sleep(POLL_S)

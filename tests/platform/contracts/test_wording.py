@@ -73,12 +73,13 @@ class Config(StrictModel):
          "required"),
         (
             {"mode": "optona"},
-            "c.yaml: mode: expected 'random' or 'optuna', found text (did you mean 'optuna'?)",
+            "c.yaml: mode: expected 'random' or 'optuna', found 'optona' "
+            "(did you mean 'optuna'?)",
         ),
-        ({"seed": "many"}, "c.yaml: seed: expected a whole number, found text"),
+        ({"seed": "many"}, "c.yaml: seed: expected a whole number, found 'many'"),
         ({"seed": 1.5}, "c.yaml: seed: expected a whole number, found 1.5"),
         ({"out": 3}, "c.yaml: out: expected text, found 3"),
-        ({"plain": "perhaps"}, "c.yaml: plain: expected true or false, found text"),
+        ({"plain": "perhaps"}, "c.yaml: plain: expected true or false, found 'perhaps'"),
         ({"more": {"a": 1}}, "c.yaml: more: expected a list, found a mapping"),
         ({"llms": [1]}, "c.yaml: llms: expected keys and values, found a list"),
         ({"llms": {"a": None}}, "c.yaml: llms.a: expected keys and values, found null"),

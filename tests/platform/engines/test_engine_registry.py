@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from waypost.contracts.errors import ConfigError, RegistryError
-from waypost.engines import engine_config, engine_names, make_engine
+from waypost.contracts.generation import GenerateRequest
+from waypost.engines import engine_class, engine_config, engine_names, make_engine
 
 
 def test_names_are_sorted():
@@ -56,3 +57,13 @@ def test_naming_the_transformers_engine_imports_no_torch():
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_tools_of_a_local_llm_are_told_because_its_calls_stay_text(engine):
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    asked = GenerateRequest(
+        "id", messages=[], tools=tools, extra={"response_format": {}, "user": 1}
+    )
+    config = engine_config(engine)(model="a/b")
+    assert engine_class(engine).ignored(config, asked) == ("tools", "user")

@@ -140,7 +140,7 @@ def no_ray(monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(launch, "set_environment", lambda **_: None)
     monkeypatch.setattr(launch, "start", start)
     monkeypatch.setattr(launch, "wait_until_running", lambda tell, ours: None)
-    monkeypatch.setattr(launch, "wait_until_ready", lambda config: found.failed)
+    monkeypatch.setattr(launch, "wait_until_ready", lambda config, tell: found.failed)
     monkeypatch.setattr(stopping, "stop_gracefully", lambda config, door: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("time.sleep", interrupt)
@@ -154,7 +154,7 @@ def test_the_command_says_what_serves_and_how_it_stops(artifact, tmp_path, no_ra
     done = CliRunner().invoke(command, args)
     assert (done.exit_code, no_ray.started.port) == (0, port)
     assert f"app: http://127.0.0.1:{port}/app/v1 serves auto, cook, tiny\n" in done.stdout
-    assert done.stderr == "stopping: open requests have up to 25 s\nstopped\n"
+    assert done.stderr == "starting Ray\nstopping: open requests have up to 25 s\nstopped\n"
 
 
 def test_the_command_says_where_no_llm_serves(artifact, tmp_path, no_ray):

@@ -29,6 +29,22 @@ GOOD = {
 }
 
 
+def test_a_name_twice_is_told_beside_a_wrong_engine_and_a_wrong_key(tmp_path):
+    pool = [
+        {"name": "a", "engine": "opnai"},
+        {"name": "a", "engine": "openai", "config": {"base_url": "x/v1", "model": "m"}},
+    ]
+    args = {"artifact": "x", "pool": pool, "limits": {"max_in_flight": "many"}}
+    app = {"name": "app", "import_path": "waypost.serve.app:build", "args": args}
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1"}, "applications": [app]}))
+    with pytest.raises(ConfigError) as caught:
+        validate_serve_config(path)
+    said = str(caught.value)
+    for part in ("a stands there twice", "did you mean 'openai'?", "base_url", "found 'many'"):
+        assert part in said
+
+
 def changed(*path, to) -> dict:
     data = copy.deepcopy(GOOD)
     node = data

@@ -126,3 +126,15 @@ def test_the_longest_stop_is_that_of_the_gateways_at_most_25_s():
     assert stopping.longest_stop_s(config(2, 5)) == 5
     assert stopping.longest_stop_s(config(120)) == stopping.LONGEST_STOP_S
     assert stopping.longest_stop_s(config()) == 0
+
+
+def test_what_a_long_start_waits_for_is_told_every_ten_seconds():
+    told, now = [], [0.0]
+    awaited = launch.Awaited(told.append, lambda: now[0])
+    for at in (1.0, 9.9, 10.0, 12.0, 20.5):
+        now[0] = at
+        awaited.look(["app/cook"] if at < 20 else [])
+    assert told == [
+        "waiting for app/cook (10 s so far)",
+        "waiting for Ray Serve (20 s so far)",
+    ]

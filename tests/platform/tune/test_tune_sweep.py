@@ -238,7 +238,7 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path):
     said = str(caught.value)
     for part in (
         "color: unknown key",
-        "mode: expected 'max' or 'min', found text",
+        "mode: expected 'max' or 'min', found 'up'",
         "scheduler: asha stops trials early, and knnrouter does not train by epochs",
         "fixed: speed: unknown parameter",
         "space: k: is 0",

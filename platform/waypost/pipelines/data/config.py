@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from waypost.config import StrictModel, load_config
-from waypost.contracts.errors import ConfigError, Fault
+from waypost.config import StrictModel, load_config, read_yaml
+from waypost.contracts.errors import ConfigError, Fault, MissingExtraError, RegistryError
 from waypost.contracts.pricing import PriceList
 from waypost.contracts.records import LLM, LLMInfo
 from waypost.encoders import EncoderSpec
+from waypost.engines import engine_class
 from waypost.price_library import priced
 from waypost.storage import Place, alone_in, mirrored, place
 
@@ -148,11 +149,30 @@ def load_data_config(
         ConfigError: With all faults of the file's form, or it has no LLM, or the price library
             lacks the price of one.
     """
-    config = load_config(DataConfig, path, overrides)
+    try:
+        config = load_config(DataConfig, path, overrides)
+    except ConfigError as error:
+        raise ConfigError([*error.faults, *_engine_faults(path)]) from None
     if not needs_llms:
         return config
     need_llms(config, str(path))
     return with_library_prices(config, str(path))
+
+
+def _engine_faults(path: Path) -> list[Fault]:
+    """Return the faults of engines' names in a file whose other keys are wrong."""
+    try:
+        llms = read_yaml(path).get("llms")
+    except ConfigError:  # told already
+        return []
+    found = []
+    for name, entry in llms.items() if isinstance(llms, dict) else ():
+        engine = entry.get("engine") if isinstance(entry, dict) else None
+        try:
+            _ = engine_class(engine) if isinstance(engine, str) else None
+        except (RegistryError, MissingExtraError) as error:
+            found.append(Fault(f"{path}: llms.{name}.engine", str(error)))
+    return found
 
 
 def with_library_prices(config: DataConfig, where: str) -> DataConfig:
