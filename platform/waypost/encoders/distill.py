@@ -42,7 +42,9 @@ def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
 
 def is_there(model: str, dimension: int) -> bool:
     """Return whether the static model is on this machine, so that `locate` distils nothing."""
-    return folders.is_published(_folder(model, dimension))
+    own = settings()
+    places = [place for place in (own.shipped, own.cache) if place is not None]
+    return any(folders.is_published(_folder(place, model, dimension)) for place in places)
 
 
 def distill(
