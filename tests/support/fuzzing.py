@@ -20,14 +20,27 @@ from schemathesis.specs.openapi import checks
 from support import canaries
 
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/route", "/v1/feedback")
-GETS = ("/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/metrics", "/openapi.json")
+METHODS = {
+    **dict.fromkeys(POSTS, "POST"),
+    "/v1/turns": "DELETE",
+    **dict.fromkeys(
+        (
+            "/v1/status", "/v1/decisions", "/v1/models", "/v1/models/{model}", "/healthz",
+            "/readyz", "/metrics", "/openapi.json", "/", "/docs",
+        ),
+        "GET",
+    ),
+}  # fmt: skip
+"""Method of each path, in the order of the document."""
+
 KINDS = (
     *((path, mode) for path in POSTS for mode in GenerationMode),
-    *((path, GenerationMode.POSITIVE) for path in GETS),  # there is little to do wrong
+    # there is little to do wrong
+    *((path, GenerationMode.POSITIVE) for path in METHODS if path not in POSTS),
 )
 
 CASES = int(os.environ.get("WAYPOST_FUZZ_CASES", "110"))
-"""Generated for each of `KINDS`, 14 in all."""
+"""Generated for each of `KINDS`, where there are so many: a GET without parameters is one."""
 
 CHECKS = [
     not_a_server_error,
@@ -39,7 +52,7 @@ CHECKS = [
 
 REFUSED = {
     "too_many", "not_allowed", "budget_too_low", "text_only", "no_model_allowed", "unknown_request",
-    "model_not_found", "int_type", "number_too_large", "invalid_feedback",
+    "model_not_found", "int_type", "number_too_large", "invalid_feedback", "no_turns",
 }  # fmt: skip
 """Why a request may be refused that fits its schema: what one field asks another forbids, 1.0 is
 an integer to JSON Schema alone, and free-form fields are bounded in words only."""
@@ -80,7 +93,7 @@ def ask_all(
     """
     path, mode = kind
     counted: Counter[str] = Counter()
-    operation = load(document)[path]["POST" if path in POSTS else "GET"]
+    operation = load(document)[path][METHODS[path]]
     turns = cycle(urls)
 
     @settings(

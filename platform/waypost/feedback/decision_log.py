@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from waypost.contracts.errors import WaypostError
+from waypost.contracts.staying import session_state
 from waypost.feedback.log_folder import LogFolder, log_folder
 from waypost.feedback.outcome import Outcome, plain, query_digest
 from waypost.feedback.spool import Spool, orphans
@@ -54,6 +55,7 @@ DECISION_SCHEMA = pa.schema(
         ("routed_tokens", pa.int32()),
         ("user_id", pa.string()),
         ("session_id", pa.string()),
+        ("session", pa.string()),
         ("lambda", pa.float64()),
         ("max_cost_usd", pa.float64()),
         ("exploration", pa.float32()),
@@ -92,10 +94,12 @@ DECISION_SCHEMA = pa.schema(
 
 ``query_id`` is the digest of the text that was routed on, and ``characters`` its length; ``query``
 is that text, null unless ``log_queries`` is set. ``routed_tokens`` is the number of prompt tokens
-that costs were predicted with, where it was given. ``quality`` and ``predicted_usd`` are in the
-order of ``ranking``, null where unknown. ``exploration`` is the policy's share of random choices,
-``propensity`` the probability of ``decided_model``. ``model_name`` answered: it differs from
-``decided_model`` after a failover, and is null where no LLM did.
+that costs were predicted with, where it was given. ``session`` says whether the LLM is that of the
+session's last turn (``kept``), another (``moved``), or the first (``new``). ``quality`` and
+``predicted_usd`` are in the order of ``ranking``, null where unknown. ``exploration`` is the
+policy's share of random choices, ``propensity`` the probability of ``decided_model``.
+``model_name`` answered: it differs from ``decided_model`` after a failover, and is null where no
+LLM did.
 
 ``arm`` is the router (its name in the Serve file) that an ``experiment`` chose with probability
 ``arm_share``; ``propensity`` is that of ``decided_model`` given this router. The columns of shadow
@@ -273,6 +277,9 @@ def decision_batch(
             query.get("input_tokens"),
             plain(query.get("user_id")),
             plain(query.get("session_id")),
+            None
+            if decision.session is None
+            else session_state(decision.last_model, each.model or decision.model),
             decision.lam,
             query.get("max_cost_usd"),
             exploration,

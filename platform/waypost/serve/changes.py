@@ -56,7 +56,7 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
         PoolMismatchError: the config names an LLM that is not in the pool, or routers and pool do
             not match.
     """
-    if config == UserConfig():
+    if not config.model_fields_set:
         return plan
     data = [entry.model_dump() for entry in config.pool]
     raise_faults([*engine_faults(data, WHERE), *name_faults(config.pool, WHERE)])
@@ -72,8 +72,10 @@ def change_plan(plan: Plan, config: UserConfig) -> Plan:
     check_pool(served, manifests, WHERE)
     stepping = step_routers(manifests)
     comparing = ComparingArgs(
-        shadow=plan.shadow if config.shadow is None else config.shadow,
-        experiment=plan.experiment if config.experiment is None else config.experiment,
+        **{
+            name: getattr(config if name in config.model_fields_set else plan, name)
+            for name in ComparingArgs.model_fields
+        }
     )
     raise_faults(
         [

@@ -49,14 +49,20 @@ class ShadowArgs(StrictModel):
         return self.share >= 1 or _uniform(request_id, "shadow") < self.share
 
 
+def _switched(value: Any) -> Any:
+    """Return None for ``off``, which YAML 1.1 reads as false."""
+    return None if value is False or value == "off" else value
+
+
 def _named(value: Any) -> Any:
+    value = _switched(value)
     if isinstance(value, str):
         return {"routers": (value,)}
     return {"routers": tuple(value)} if isinstance(value, list | tuple) else value
 
 
 Shadow = Annotated[ShadowArgs | None, BeforeValidator(_named)]
-"""The name of a router, a list of names, or the settings of `ShadowArgs`."""
+"""The name of a router, a list of names, the settings of `ShadowArgs`, or ``off``."""
 
 
 class ExperimentArgs(StrictModel):
@@ -121,12 +127,14 @@ class ComparingArgs(StrictModel):
 
     Attributes:
         shadow: A router, or several, that decide beside the one that acts; needs ``decision_log``.
-            A name, a list of names, or the settings below.
-        experiment: Shares of users whose ``model: auto`` is decided by different routers.
+            A name, a list of names, the settings below, or ``off``. In a ``user_config`` an absent
+            key keeps what the arguments say, and ``off`` ends it.
+        experiment: Shares of users whose ``model: auto`` is decided by different routers; or
+            ``off``, as above.
     """
 
     shadow: Shadow = None
-    experiment: ExperimentArgs | None = None
+    experiment: Annotated[ExperimentArgs | None, BeforeValidator(_switched)] = None
 
 
 def comparing_faults(

@@ -46,6 +46,9 @@ class KeepArgs(StrictModel):
 
     @model_validator(mode="after")
     def _place_is_of_a_folder(self) -> KeepArgs:
+        meant = self.store_place.lower().rstrip("s")
+        if self.store_place not in (NODE, HEAD) and meant in (NODE, HEAD):
+            raise ValueError(f"store_place: {self.store_place}: did you mean {meant}?")
         if self.store_place != NODE and self.feedback_dir is None:
             raise ValueError("store_place says where feedback_dir lies: set feedback_dir, too")
         if self.log_queries and self.feedback_dir is None and self.decision_log is None:

@@ -46,7 +46,7 @@ async def test_a_row_has_what_was_known_decided_asked_and_answered(tmp_path):
     assert row == {
         "request_id": "r1", "router": "knnrouter", "router_version": "1",
         "query_id": query_digest("wie?"), "query": "wie?", "characters": 4, "routed_tokens": None,
-        "user_id": "ann", "session_id": "s1", "lambda": 0.25, "max_cost_usd": None,
+        "user_id": "ann", "session_id": "s1", "session": None, "lambda": 0.25, "max_cost_usd": None,
         "exploration": 0.125, "decided_model": "cook", "propensity": 0.75, "confidence": 0.5,
         "ranking": ["cook", "prover"], "quality": [0.75, 0.5], "predicted_usd": [0.002, None],
         "decision_s": 0.002, "attempts": 2, "failed": ["prover"], "model_name": "cook",
@@ -59,6 +59,15 @@ async def test_a_row_has_what_was_known_decided_asked_and_answered(tmp_path):
     }  # fmt: skip
     (path,) = tmp_path.rglob("*.parquet")
     assert path.parent.name == f"date={time.strftime('%Y-%m-%d', time.gmtime())}"
+
+
+async def test_of_a_session_it_says_what_became_of_its_llm(tmp_path):
+    def one(id_: str, last: str | None, **changes: Any) -> Any:
+        return outcome(id_, decision=replace(DECISION, session="new", last_model=last), **changes)
+
+    failed_over = one("r3", "cook", model="prover")
+    await written(str(tmp_path), one("r1", None), one("r2", "cook"), failed_over)
+    assert [row["session"] for row in rows(tmp_path)] == ["new", "kept", "moved"]
 
 
 async def test_arm_and_shadows_have_columns_of_their_own(tmp_path):

@@ -114,6 +114,7 @@ APP = ("applications", 0)
             "applications.0.args: pool.0.config: x: unknown key",
         ),
         (changed(*APP, "args", "store_place", to="head"), "set feedback_dir, too"),
+        (changed(*APP, "args", "store_place", to="heads"), "heads: did you mean head?"),
         (
             changed(*APP, "args", "feedback_dir", to="s3://bucket/f"),
             "applications.0.args: feedback_dir: expected a folder on a disk of the machine",

@@ -170,5 +170,13 @@ def test_what_cannot_be_a_shadow_is_told(routers, tiers):
     assert changed.shadow == ShadowArgs(routers=("first",))
     lam = UserConfig.model_validate({"policy": {"lambda": 1}})
     assert change_plan(served, lam).shadow == served.shadow
+    trial = {"name": "trial", "arms": {"first": 0.5, "second": 0.5}}
+    both = plan(shadow="second", experiment=trial, **log)
+    for key in ("shadow", "experiment"):  # YAML 1.1 reads off as false
+        for off in ("off", False):
+            ended = change_plan(both, UserConfig.model_validate({key: off}))
+            left = {name: getattr(ended, name) is None for name in ("shadow", "experiment")}
+            assert left == {"shadow": key == "shadow", "experiment": key == "experiment"}
+    assert plan(shadow="off", experiment="off").shadow is None
     with pytest.raises(ConfigError, match="'nobody' is not a router"):
         change_plan(served, UserConfig.model_validate({"shadow": "nobody"}))

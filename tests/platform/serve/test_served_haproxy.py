@@ -65,7 +65,7 @@ def test_every_answer_is_as_the_document_has_it(server, session):
     counted: Counter[str] = Counter()
     for kind in KINDS:
         counted += ask_all((server.url,), session, document, kind, CASES // SHARE)
-    assert sum(counted.values()) >= 0.6 * len(KINDS) * (CASES // SHARE), counted
+    assert sum(counted.values()) >= 8 * (CASES // SHARE), counted
     assert {"POSITIVE 200", "POSITIVE 404", "NEGATIVE 400"} <= set(counted), counted
 
 

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from support import canaries
-from support.fuzzing import CASES, GETS, KINDS, POSTS, ask_all
+from support.fuzzing import CASES, KINDS, METHODS, ask_all
 from support.gateway import knn_artifact
 from support.served import application, by_proxy, served, session_folder
 
@@ -57,7 +57,7 @@ def document(url, session) -> dict[str, Any]:
 
 def test_these_are_all_operations(document):
     found = [(path, method) for path, item in document["paths"].items() for method in item]
-    assert found == [*((path, "post") for path in POSTS), *((path, "get") for path in GETS)]
+    assert found == [(path, method.lower()) for path, method in METHODS.items()]
 
 
 def test_the_document_is_valid_openapi(document):
@@ -75,9 +75,9 @@ def test_every_answer_is_as_the_document_has_it(kind, url, session, document):
     counted.update(ask_all((url, by_proxy()), session, document, kind, CASES))
 
 
-@pytest.mark.parametrize("path", [*POSTS, *GETS])
+@pytest.mark.parametrize("path", METHODS)
 def test_without_a_key_only_the_open_paths_answer(path, url, document):
-    method = "POST" if path in POSTS else "GET"
+    method = METHODS[path]
     operation = document["paths"][path][method.lower()]
     tries = [
         {},
@@ -101,9 +101,9 @@ def test_without_a_key_only_the_open_paths_answer(path, url, document):
             assert reply.status_code == 200, options
 
 
-@pytest.mark.parametrize("path", [*POSTS, *GETS])
+@pytest.mark.parametrize("path", METHODS)
 def test_other_methods_are_refused_with_those_that_are_not(path, url, session, document):
-    right = "POST" if path in POSTS else "GET"
+    right = METHODS[path]
     others = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - {right}
     for method in sorted(others):
         reply = session.request(method, url + path.format(model="cook"), timeout=30)
@@ -114,7 +114,7 @@ def test_other_methods_are_refused_with_those_that_are_not(path, url, session, d
 
 
 def test_so_many_were_asked_and_none_was_lost(url, session):
-    assert sum(counted.values()) >= 0.6 * len(KINDS) * CASES, counted
+    assert sum(counted.values()) >= 8 * CASES, counted
     assert {"POSITIVE 200", "POSITIVE 404", "NEGATIVE 400"} <= set(counted), counted
     metrics = session.get(f"{url}/metrics", timeout=30).text
     assert "waypost_in_flight 0.0" in metrics

@@ -33,6 +33,10 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
+            left = asyncio.all_tasks(self.loop)  # of libraries, such as Gradio's queue
+            for task in left:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
