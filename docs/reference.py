@@ -77,6 +77,9 @@ of LLM j on question i and `p[i,j]` the predicted score. Q and C are the mean sc
 dollars of the router's choices at lambda 0. Cells that were not measured are left out. A metric
 that cannot be computed is null in report.json and n/a in tables. The ends of an interval are
 `KEY_low` and `KEY_high` (`delta_low` and `delta_high` for `delta_best_single`).""",
+    "prometheus": """
+Metrics of `/metrics`, summed over the gateways of a Ray node; see [monitoring](../monitoring.md).
+A histogram has the series `_bucket`, `_sum` and `_count`.""",
     "encoders": """
 A query encoder maps a text to a unit vector. `--encoder` and the key `encoder` take a kind, an id,
 or the keys below. An artifact stores the id of the encoder that it was trained with.""",
@@ -226,6 +229,40 @@ def metrics_page() -> str:
     return page("Metrics", *parts)
 
 
+def prometheus_page() -> str:
+    """Return the page of the gateway's metrics for Prometheus, with one table for each group."""
+    from waypost.telemetry.table import LABELS, METRICS, OTHER
+
+    parts = [INTROS["prometheus"]]
+    for group in dict.fromkeys(metric.group for metric in METRICS):
+        rows = [
+            [
+                f"`{one.name}`",
+                one.kind,
+                one.unit,
+                ", ".join(f"`{label}`" for label in one.labels),
+                one.what,
+                ", ".join(f"{bound:g}" for bound in one.buckets),
+            ]
+            for one in METRICS
+            if one.group == group
+        ]
+        head = ["name", "type", "unit", "labels", "what it is", "buckets up to"]
+        parts += [f"## {group}", table(head, rows)]
+    rows = [
+        [f"`{name}`", label.what, ", ".join(f"`{value}`" for value in label.values or ())]
+        for name, label in LABELS.items()
+    ]
+    told = f"A value that is not among those of a closed set is counted as `{OTHER}`."
+    return page(
+        "Prometheus metrics",
+        *parts,
+        "## Labels",
+        told,
+        table(["label", "what it is", "values"], rows),
+    )
+
+
 def commands_page() -> str:
     """Return the page of the commands."""
     from waypost.cli import command
@@ -263,6 +300,7 @@ def pages() -> dict[str, str]:
         "reference/scorers.md": scorers_page(),
         "reference/encoders.md": encoders_page(),
         "reference/metrics.md": metrics_page(),
+        "reference/prometheus.md": prometheus_page(),
         **{f"reference/{name}.md": file_page(name, *one) for name, one in files().items()},
         **router_pages(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 SERVE_MODULES = ("ray.serve._private.replica", "ray.serve._private.proxy")
@@ -69,6 +70,23 @@ def deployment(name: str, application: str) -> Any:
     from ray import serve
 
     return serve.get_deployment_handle(name, application)
+
+
+def node_folder() -> Path | None:
+    """Return a folder for the processes of this Ray node; None without a Ray.
+
+    Every start of Ray has a new one. It need not be there yet.
+    """
+    import ray
+    from ray._private.worker import global_worker
+
+    if not ray.is_initialized():
+        return None
+    session, node = (
+        global_worker.node.get_session_dir_path(),
+        ray.get_runtime_context().get_node_id(),
+    )
+    return Path(session, "waypost", node)
 
 
 def dashboard_url() -> str | None:

@@ -26,6 +26,7 @@ from jsonschema import ValidationError
 from support.fans import fans_artifact
 from support.gateway import knn_artifact, running
 from support.manifests import KUSTOMIZATION_FIELDS
+from support.prometheus import promtool
 from waypost.bench.harness import Tell
 from waypost.benchmarks.yaml_task import YamlTask
 from waypost.cli import command
@@ -256,6 +257,10 @@ def checked(data: Any, tmp_path: Path) -> None:
         as_ray_up_does(data)
     elif data.get("kind") == "Kustomization":
         assert set(data) <= KUSTOMIZATION_FIELDS
+    elif "scrape_configs" in data:
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(data), encoding="utf-8")
+        check = [promtool(), "check", "config", "--syntax-only", tmp_path / "prometheus.yml"]
+        subprocess.run(check, check=True, capture_output=True)
     elif set(data) == set(engine_names()):
         pass  # docs/reference.py checks each
     elif {*data} <= {*ServeArgs.model_fields}:  # some keys of a Serve file's args

@@ -35,6 +35,10 @@ COMMANDS = {
         "Choose an LLM for each query and call it, without a server.",
     ),
     "serve": ("waypost.cli.serve", "Check CONFIG strictly, then serve it until Ctrl-C."),
+    "monitoring": (
+        "waypost.cli.monitoring",
+        "Write alert rules and dashboards for Prometheus and Grafana.",
+    ),
     "submit": ("waypost.cli.submit", "Run a command as a job on a Ray cluster."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
     "rl": ("waypost_rl.commands", "Train and serve an LLM that routes (Router-R1)."),

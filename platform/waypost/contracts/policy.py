@@ -356,6 +356,7 @@ class Ranked:
             reason=self._reason(best),
             router=router,
             router_version=version,
+            out_of_distribution=self.unlike,
         )
 
     def _reason(self, best: int) -> str:

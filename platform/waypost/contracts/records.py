@@ -243,6 +243,7 @@ class Decision(Mapping[str, Any]):
         session: Whether the session is ``new``, or `model` is that of its last turn (``kept``) or
             another (``moved``); None without a session.
         last_model: The LLM of the session's last turn; None where there is none.
+        out_of_distribution: Whether the query is unlike the router's training data.
     """
 
     model: str
@@ -257,6 +258,7 @@ class Decision(Mapping[str, Any]):
     router_version: str = ""
     session: SessionState | None = None
     last_model: str | None = None
+    out_of_distribution: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able data; ``model_name`` and ``predicted_llm`` repeat the model."""
@@ -273,6 +275,7 @@ class Decision(Mapping[str, Any]):
             "reason": self.reason,
             "router": self.router,
             "router_version": self.router_version,
+            "out_of_distribution": self.out_of_distribution,
             **({} if self.session is None else kept),
         }
 

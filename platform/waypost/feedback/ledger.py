@@ -34,7 +34,7 @@ _MARKS = ", ".join("?" * len(_OF_REQUEST))
 _REMEMBER = f"INSERT OR IGNORE INTO recent ({_COLUMNS}) VALUES ({_MARKS})"
 _SAID = (*EVENT, "body", "slot", "replaced")
 _TAKE = f"INSERT INTO events ({', '.join(_SAID)}) VALUES ({', '.join('?' * len(_SAID))})"
-_FACTS = "SELECT at, model_name, user_id FROM {} WHERE request_id = ?"
+_FACTS = "SELECT at, model_name, user_id, predicted_quality FROM {} WHERE request_id = ?"
 
 _USER, _AT = ANSWERED.index("user_id"), ANSWERED.index("at")
 
@@ -67,12 +67,15 @@ class Taken:
         request_id: The request that was found, or not.
         model: The LLM that answered it.
         replaced: Whether it replaces an earlier event of the same user.
+        predicted_quality: Score in [0, 1] that the router predicted for that LLM; None where it
+            predicted none, or the event came before.
     """
 
     status: Status
     request_id: str
     model: str | None = None
     replaced: bool = False
+    predicted_quality: float | None = None
 
 
 class Ledger:
@@ -205,7 +208,7 @@ def _take(
     last = (user, plain(event.reason), event.idempotency_key, at, body, slot, same is not None)
     db.execute(_TAKE, (*given, *last))
     slots[slot] = None
-    return Taken("kept", event.request_id, facts[0][1], same is not None)
+    return Taken("kept", event.request_id, facts[0][1], same is not None, facts[0][3])
 
 
 def _prune(db: sqlite3.Connection, now: float, kept: Retention) -> None:

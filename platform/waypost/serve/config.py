@@ -27,6 +27,7 @@ from waypost.serve.limits import (
     Limits,
     Listening,
     LogArgs,
+    MetricsArgs,
     Positive,
     Seconds,
     switch,
@@ -339,6 +340,7 @@ class ServeArgs(ComparingArgs, ConversationArgs, KeepArgs):
     api_keys: bool = False
     allow_plugin_code: bool = False
     cors: CorsArgs = CorsArgs()
+    metrics: MetricsArgs = MetricsArgs()
     log: LogArgs = LogArgs()
 
     @model_validator(mode="after")

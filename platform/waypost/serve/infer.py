@@ -97,17 +97,18 @@ class _OnDemandLLM:
     def __init__(self, client: LLMClient) -> None:
         self._client = client
         self.loading = Loading()
-        self._load: asyncio.Task[None] | None = None
+        self.load = client.load
+        self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Accept requests; `load` loads the LLM."""
+        """Accept requests; `prepare` loads the LLM."""
         self.loading.loaded(True)
 
-    async def load(self) -> None:
+    async def prepare(self) -> None:
         """Load the LLM once; after a failed load it is not ready."""
-        if self._load is None:
-            self._load = asyncio.create_task(self._client.start())
-        await asyncio.shield(self._load)
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._client.start())
+        await asyncio.shield(self._loading)
         self.loading.loaded(self._client.loading.ready)
 
     async def drain(self) -> None:
@@ -116,22 +117,22 @@ class _OnDemandLLM:
 
     async def close(self) -> None:
         """Close the LLM if it was loaded."""
-        if self._load is not None:
-            await self._load
+        if self._loading is not None:
+            await self._loading
             await self._client.close()
 
     async def stream(
         self, request: GenerateRequest, pace: Pace
     ) -> AsyncGenerator[list[Chunk], None]:
         """Answer one request; see `LLMClient.stream`."""
-        await self.load()
+        await self.prepare()
         async with aclosing(self._client.stream(request, pace)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def answer(self, request: GenerateRequest, pace: Pace) -> tuple[Answer, float]:
         """Answer one request; see `LLMClient.answer`."""
-        await self.load()
+        await self.prepare()
         return await self._client.answer(request, pace)
 
 
@@ -148,7 +149,7 @@ async def _load_chosen(dispatcher: Dispatcher, call: Call, decision: Decision) -
     wanted = decision.ranking if dispatcher.takes_steps(call) else (decision.model,)
     for name in wanted:
         if isinstance(client := dispatcher.llms.get(name), _OnDemandLLM):
-            await client.load()
+            await client.prepare()
 
 
 async def answer_all(

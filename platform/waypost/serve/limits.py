@@ -138,6 +138,20 @@ class CorsArgs(StrictModel):
     allow_origins: tuple[Annotated[str, AfterValidator(_is_an_origin)], ...] = ()
 
 
+class MetricsArgs(StrictModel):
+    """What the gateway tells Prometheus.
+
+    Attributes:
+        access: Who reads ``/metrics`` where ``api_keys`` is on: ``key`` needs a key of the service
+            ``waypost-metrics``, or one of a client; ``open`` needs none.
+        budget_usd_per_day: Dollars that a day may cost, for the alert about it; null is no budget.
+            Requests are not refused for it.
+    """
+
+    access: Literal["key", "open"] = "key"
+    budget_usd_per_day: float | None = Field(default=None, gt=0)
+
+
 class Listening(StrictModel):
     """How a replica of the gateway serves HTTP itself.
 

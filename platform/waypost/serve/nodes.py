@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from waypost import ray_compat
 from waypost.config import parse
@@ -36,6 +37,12 @@ from waypost.serve.limits import LogArgs
 from waypost.serve.logs import set_up_logging
 from waypost.serve.plan import Plan, Served
 from waypost.serve.standby import prepare_successor
+
+
+def _figures(application: str) -> Path | None:
+    """Return the folder in which the gateways of an application count on this Ray node."""
+    node = ray_compat.node_folder()
+    return None if node is None else node / "metrics" / quote(application, safe="")
 
 
 class GatewayNode:
@@ -77,12 +84,14 @@ class GatewayNode:
         keys = client_keys() if parsed.api_keys else None
         feedback = None if ask is None else OwnedFeedback(ask)
         page = None if chat is None else HandleApp(chat, "the chat page").ask
-        self._gateway = Gateway(parsed, decides, reach, keys, feedback, page)
+        application = ray_compat.application_name()
+        figures = _figures(application)
+        self._gateway = Gateway(parsed, decides, reach, keys, feedback, page, figures)
         await self._gateway.start()
         self._changes = Changes(parsed, self._gateway.adopt, self._gateway.metrics.config)
         self._entrance = Entrance(self._gateway, parsed.listening)
         collect_seldom()
-        await self._entrance.open(ray_compat.application_name())
+        await self._entrance.open(application)
         self._preparing = asyncio.create_task(prepare_successor())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -47,7 +47,15 @@ from waypost.serve.faults import (
     raise_faults,
 )
 from waypost.serve.keeping import NODE, KeepArgs
-from waypost.serve.limits import CorsArgs, DeadlineArgs, Hedge, Limits, Listening, LogArgs
+from waypost.serve.limits import (
+    CorsArgs,
+    DeadlineArgs,
+    Hedge,
+    Limits,
+    Listening,
+    LogArgs,
+    MetricsArgs,
+)
 from waypost.serve.prices import PricedLLM, missing_prices, prices_of
 from waypost.serve.replicas import ChatArgs
 from waypost.storage import Uri, place
@@ -119,6 +127,7 @@ class Plan(ComparingArgs, ConversationArgs, KeepArgs):
     content_filter: Literal["next", "answer"] = "next"
     unknown_fields: Literal["refuse", "pass", "drop"] = "refuse"
     cors: CorsArgs = CorsArgs()
+    metrics: MetricsArgs = MetricsArgs()
     listening: Listening = Listening()
     limits: Limits
     api_keys: bool
@@ -236,6 +245,7 @@ def make_plan(args: ServeArgs, where: str = "args") -> Plan:
         content_filter=args.content_filter,
         unknown_fields=args.unknown_fields,
         cors=args.cors,
+        metrics=args.metrics,
         listening=args.gateway.listening,
         limits=args.limits,
         **kept,

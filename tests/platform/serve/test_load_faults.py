@@ -252,7 +252,7 @@ async def test_ten_times_as_many_as_it_takes(url, mode, upstreams):
     assert all(sample.ok for sample in after.samples)
     assert after.samples[0].seconds < 10
     state = await gauges(f"{url}/tight")
-    assert (state["waypost_in_flight"], state["waypost_queued"]) == (0, 0)
+    assert (state["waypost_requests_in_flight"], state["waypost_requests_queued"]) == (0, 0)
 
 
 @pytest.mark.parametrize("moment", ["waiting", "before the first token", "mid-stream"])
@@ -271,21 +271,21 @@ async def test_clients_that_leave_free_their_places(url, mode, upstreams, moment
             await until(lambda: sum(u.active for u in upstreams.values()) == PLACES)
             if moment == "mid-stream":
                 await until(lambda: all(u.sent_tokens for u in upstreams.values()))
-            while (await gauges(f"{url}/tight"))["waypost_queued"] != waiting:
+            while (await gauges(f"{url}/tight"))["waypost_requests_queued"] != waiting:
                 await asyncio.sleep(0.05)
             load.abandon()
         assert not load.samples
         freed.append(await until(lambda: not any(u.active for u in upstreams.values())))
         async with asyncio.timeout(60):
-            while (state := await gauges(f"{url}/tight"))["waypost_in_flight"]:
+            while (state := await gauges(f"{url}/tight"))["waypost_requests_in_flight"]:
                 await asyncio.sleep(0.05)
-        assert state["waypost_queued"] == 0
+        assert state["waypost_requests_queued"] == 0
     logger.info("%s: clients leave, %s: freed in %.2f s at most", mode, moment, max(freed))
     assert max(freed) < 30
     gone = sum(u.disconnects for u in upstreams.values()) - gone
     # one that waited may get the place of one that went before it
     assert PLACES <= gone / len(freed) <= PLACES + waiting
-    assert state["waypost_tasks"] <= calm["waypost_tasks"] + 2
+    assert state["waypost_event_loop_tasks"] <= calm["waypost_event_loop_tasks"] + 2
     for upstream in upstreams.values():
         upstream.default = Reply()
     async with Load(f"{url}/tight/v1", [Ask("cook")], workers=1, total=1) as load:

@@ -98,8 +98,8 @@ async def test_nothing_grows(url, upstream):
         for name, pid in pids.items():
             held[name].append(processes.usage(pid))
         state = await gauges(url)
-        assert (state["waypost_in_flight"], state["waypost_queued"]) == (0, 0)
-        tasks.append(state["waypost_tasks"])
+        assert (state["waypost_requests_in_flight"], state["waypost_requests_queued"]) == (0, 0)
+        tasks.append(state["waypost_event_loop_tasks"])
     logger.info("%d requests: %s", REQUESTS, dict(ends))
     thousands = [size * (number + 1) / 1000 for number in range(BATCHES)][WARM_UP:]
     for name, usages in held.items():

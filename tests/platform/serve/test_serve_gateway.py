@@ -287,10 +287,10 @@ async def test_the_metrics_count_what_happened(client):
         'waypost_requests_total{endpoint="/v1/chat/completions",status="400"} 1.0',
         'waypost_decisions_total{model="prover",router="knnrouter"} 1.0',
         'waypost_tokens_total{direction="output",model="cook"} 2.0',
-        'waypost_cost_usd_total{model="cook"} 4e-06',
+        'waypost_cost_usd_total{model="cook",router="pinned"} 4e-06',
         'waypost_time_to_first_token_seconds_count{model="cook"} 1.0',
         "waypost_decision_seconds_count 2.0",
-        "waypost_in_flight 0.0",
+        "waypost_requests_in_flight 0.0",
     ):
         assert line in text.splitlines()
 

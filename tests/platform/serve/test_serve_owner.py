@@ -73,7 +73,7 @@ async def test_requests_go_on_while_the_owner_is_down_and_their_records_wait(art
         for request_id in ids:
             reply = await up.client.post(FEEDBACK, {"request_id": request_id, "rating": 1})
             assert reply.status == 200
-        assert b"waypost_lost_records 0.0" in up.gateway.metrics.text()
+        assert b"waypost_lost_records_total 0.0" in await up.gateway.metrics.text()
     assert len(read_rated(tmp_path / "f").events) == 3
 
 
@@ -86,10 +86,10 @@ async def test_what_waits_is_bounded_and_what_is_lost_is_counted(artifact, tmp_p
         wire.cut = True
         ids = [await ask(up) for _ in range(5)]
         await asyncio.sleep(2 * store_module.FLUSH_S)
-        assert b"waypost_lost_records 2.0" in up.gateway.metrics.text()
+        assert b"waypost_lost_records_total 2.0" in await up.gateway.metrics.text()
         monkeypatch.setattr(store_module, "MOST_SIZE", 1)
         await asyncio.sleep(2 * store_module.FLUSH_S)
-        assert b"waypost_lost_records 5.0" in up.gateway.metrics.text()
+        assert b"waypost_lost_records_total 5.0" in await up.gateway.metrics.text()
         wire.cut = False
         monkeypatch.undo()
         last = await ask(up)
@@ -110,7 +110,7 @@ async def test_a_call_on_which_the_owner_fails_does_not_hold_up_the_next_ones(ar
         wire.fails = None
         reply = await up.client.post(FEEDBACK, {"request_id": await ask(up), "rating": 1})
         assert reply.status == 200
-        assert b"waypost_lost_records 1.0" in up.gateway.metrics.text()
+        assert b"waypost_lost_records_total 1.0" in await up.gateway.metrics.text()
 
 
 @pytest.mark.parametrize("where", ["node", "head"])

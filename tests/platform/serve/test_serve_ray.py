@@ -118,7 +118,7 @@ async def until_at_work(app: str, deployment: str) -> None:
 
 async def until_in_flight(url: str, count: int) -> None:
     async with asyncio.timeout(60):
-        while (await gauges(url))["waypost_in_flight"] < count:
+        while (await gauges(url))["waypost_requests_in_flight"] < count:
             await asyncio.sleep(0.01)
 
 
@@ -274,7 +274,7 @@ async def test_more_than_the_gateway_takes_is_429(http, url):
         await reply.content.readany()
         waiting = asyncio.create_task(post(http, f"{url}/tight{CHAT}", chat(max_tokens=1)))
         async with asyncio.timeout(60):
-            while not (await gauges(f"{url}/tight"))["waypost_queued"]:
+            while not (await gauges(f"{url}/tight"))["waypost_requests_queued"]:
                 await asyncio.sleep(0.01)
         for _ in range(3):
             status, headers, body = await post(http, f"{url}/tight{CHAT}", chat())

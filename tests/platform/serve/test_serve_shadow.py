@@ -43,8 +43,8 @@ def shadow_thread(up: Any, monkeypatch: Any, before: Any) -> None:
     monkeypatch.setattr(router.decider.routers, "decide", watched)
 
 
-def counts(up: Any, outcome: str) -> float:
-    text = up.gateway.metrics.text().decode()
+async def counts(up: Any, outcome: str) -> float:
+    text = (await up.gateway.metrics.text()).decode()
     name = f'waypost_shadow_decisions_total{{outcome="{outcome}",router="second"}}'
     return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
 
@@ -60,7 +60,7 @@ async def test_a_shadow_is_logged_and_changes_neither_answers_nor_headers(router
                 ({k: v for k, v in reply.headers.items() if k not in TIMED}, reply.json()["model"])
                 for reply in replies
             ]
-            assert counts(up, "dropped") == 0
+            assert await counts(up, "dropped") == 0
     assert told["with"] == told["without"]
     assert [model for _, model in told["with"]] == ["cook", "prover"]
     found = rows(tmp_path / "with")
@@ -106,7 +106,7 @@ async def test_a_shadow_that_fails_is_counted_and_the_row_is_kept(routers, tmp_p
         shadow_thread(up, monkeypatch, fail)
         assert (await up.client.post(CHAT, chat())).status == 200
         await up.gateway._recording.settle()
-        assert (counts(up, "failed"), counts(up, "decided")) == (1, 0)
+        assert (await counts(up, "failed"), await counts(up, "decided")) == (1, 0)
     (row,) = rows(tmp_path)
     assert (row["model_name"], row["shadow_router"]) == ("cook", None)
 
@@ -118,7 +118,7 @@ async def test_more_than_may_wait_are_logged_without_shadow_and_counted(
     async with running(Path(), routers=routers, decision_log=str(tmp_path), shadow="second") as up:
         for _ in range(5):
             await up.client.post("/v1/route", {"query": COOKING})
-        assert counts(up, "dropped") == 3
+        assert await counts(up, "dropped") == 3
     assert (
         sorted(row["shadow_router"] is None for row in rows(tmp_path)) == [False] * 2 + [True] * 3
     )
@@ -138,7 +138,7 @@ async def test_only_shadows_get_the_texts_of_earlier_turns_and_these_are_bounded
         for _ in range(3):
             assert (await up.client.post("/v1/route", body)).status == 200
         waiting = up.gateway._recording._shadows._waiting
-        assert (counts(up, "dropped"), len(waiting)) == (1, 2)
+        assert (await counts(up, "dropped"), len(waiting)) == (1, 2)
         for one in waiting:
             assert "session" not in one.outcome.query
             assert one.query["session"]["earlier"][0]["query"] == COOKING

@@ -352,7 +352,10 @@ async def test_afterwards_it_serves_and_holds_nothing(url, http):
         while True:
             async with http.get(f"{url}/metrics") as reply:
                 metrics = await reply.text()
-            if "waypost_in_flight 0.0" in metrics and "waypost_queued 0.0" in metrics:
+            if (
+                "waypost_requests_in_flight 0.0" in metrics
+                and "waypost_requests_queued 0.0" in metrics
+            ):
                 break
             await asyncio.sleep(0.1)
     canaries.check("metrics", metrics)

@@ -117,8 +117,8 @@ def test_so_many_were_asked_and_none_was_lost(url, session):
     assert sum(counted.values()) >= 8 * CASES, counted
     assert {"POSITIVE 200", "POSITIVE 404", "NEGATIVE 400"} <= set(counted), counted
     metrics = session.get(f"{url}/metrics", timeout=30).text
-    assert "waypost_in_flight 0.0" in metrics
-    assert "waypost_queued 0.0" in metrics
+    assert "waypost_requests_in_flight 0.0" in metrics
+    assert "waypost_requests_queued 0.0" in metrics
     canaries.check("metrics", metrics)
 
 

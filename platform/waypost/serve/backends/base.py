@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from waypost.contracts.errors import (
     EngineOverloadedError,
@@ -49,6 +50,13 @@ class Loading:
         self._ended = asyncio.Event()
 
     @property
+    def state(self) -> Literal["ready", "loading", "failed"]:
+        """The state in one word."""
+        if self.ready:
+            return "ready"
+        return "failed" if self._ended.is_set() else "loading"
+
+    @property
     def loading_s(self) -> float | None:
         """Seconds since the load began; None once it has succeeded or failed."""
         return None if self._ended.is_set() else time.monotonic() - self._begun
@@ -62,6 +70,19 @@ class Loading:
     async def wait(self) -> None:
         """Return once the load has ended."""
         await self._ended.wait()
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests of this process at one LLM.
+
+    Attributes:
+        in_flight: Those that it works on.
+        queued: Those that wait for a free place.
+    """
+
+    in_flight: int = 0
+    queued: int = 0
 
 
 class RouterClient(Protocol):
@@ -130,6 +151,7 @@ class LLMClient(Protocol):
     """A client of one LLM."""
 
     loading: Loading
+    load: Load
 
     async def start(self) -> None:
         """Begin to load. Nothing is raised: after a failed load `Loading.ready` is False."""
@@ -206,6 +228,7 @@ class AbsentLLM:
 
     def __init__(self, name: str) -> None:
         self.loading = Loading()
+        self.load = Load()
         # the reason in full holds a path, and `waypost serve` prints it
         self.loading.loaded(False, "its Python environment cannot be used")
         self._name = name
@@ -253,13 +276,13 @@ class LocalLLM:
         self.engine = engine
         self.problem: str | None = None
         self.loading = Loading()
+        self.load = Load()
         self._name = name
         self._idle = asyncio.Event()
         self._idle.set()
         self._queue_timeout_s = queue_timeout_s
         self._places = asyncio.Semaphore(max_ongoing)
         self._most = max_ongoing + max_queued
-        self._present = 0
 
     async def start(self) -> None:
         """Start the engine; log the reason of a failure."""
@@ -309,23 +332,25 @@ class LocalLLM:
         """
         if not self.loading.ready:
             raise absent(self._name, self.loading.problem)
-        if self._present >= self._most:
-            raise EngineOverloadedError(f"{self._present} requests are in progress or waiting")
-        self._present += 1
+        present = self.load.in_flight + self.load.queued
+        if present >= self._most:
+            raise EngineOverloadedError(f"{present} requests are in progress or waiting")
         self._idle.clear()
+        self.load.queued += 1
         try:
             await self._take_place()
-        except BaseException:
-            self._go()
-            raise
+            self.load.in_flight += 1
+        finally:
+            self.load.queued -= 1
+            self._look_idle()
 
     def _leave(self) -> None:
         self._places.release()
-        self._go()
+        self.load.in_flight -= 1
+        self._look_idle()
 
-    def _go(self) -> None:
-        self._present -= 1
-        if not self._present:
+    def _look_idle(self) -> None:
+        if not self.load.in_flight and not self.load.queued:
             self._idle.set()
 
     async def _take_place(self) -> None:

@@ -121,6 +121,8 @@ class Dispatcher:
         self._new = [name for name in self.llms if name not in same]
         self._router = router
         self._router_runs = earlier is not None
+        known = [one for one in plan.router.prices.values() if one.prices is not None]
+        self._dearest = max(known, key=lambda one: sum(one.prices or ()), default=None)
         wait = plan.while_loading == "wait"
         self._failover = Failover(
             self.llms,
@@ -279,11 +281,20 @@ class Dispatcher:
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars of one answer; None where the LLM's prices are unknown."""
         prices = self.plan.router.prices.get(model)
-        if prices is None:
-            return None
-        return prices.cost_usd(
-            usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens
-        )
+        return None if prices is None else _cost_usd(prices, usage)
+
+    def dearest_usd(self, usage: Usage) -> float | None:
+        """Return the dollars of these tokens at the dearest LLM; None without any prices.
+
+        The dearest LLM is that of the highest price of a prompt token and an output token together.
+        """
+        return None if self._dearest is None else _cost_usd(self._dearest, usage)
+
+
+def _cost_usd(prices: PriceList, usage: Usage) -> float | None:
+    return prices.cost_usd(
+        usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens
+    )
 
 
 def local_llm(model: Served) -> LLMClient:

@@ -25,7 +25,7 @@ from waypost.contracts.errors import (
 )
 from waypost.contracts.generation import Answer, Chunk, GenerateRequest, joined
 from waypost.contracts.step_router import Action
-from waypost.serve.backends.base import Loading
+from waypost.serve.backends.base import Load, Loading
 from waypost.serve.backends.llm_replica import Message, Pace, within
 from waypost.serve.backends.messages import (
     Reply,
@@ -198,6 +198,7 @@ class HandleLLM(_Handle):
         # replica took it only with its answer, so that the queue time-out could not be enforced.
         self._stream = handle.options(method_name="stream", stream=True)
         self._queue_timeout_s = queue_timeout_s
+        self.load = Load()
 
     async def _look(self) -> None:
         from ray.serve.exceptions import DeploymentUnavailableError
@@ -244,6 +245,7 @@ class HandleLLM(_Handle):
     ) -> AsyncGenerator[list[Message], None]:
         call = self._stream.remote(request.to_dict(), asdict(pace), whole)
         done = False
+        self.load.in_flight += 1
         try:
             await self._assigned(call)
             lists = _items(call)
@@ -258,12 +260,15 @@ class HandleLLM(_Handle):
         except Exception as error:  # noqa: BLE001 - a border: what Ray raises is data here
             raise failure_of(error, self._name) from None
         finally:
+            self.load.in_flight -= 1
             if not done:
                 cancel(call)
 
     async def _assigned(self, call: Any) -> None:
         # Without this time-out a request to an LLM whose only replica restarts would wait for it
         # instead of going to the next LLM.
+        self.load.in_flight -= 1
+        self.load.queued += 1
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await ray_compat.assigned(call)
@@ -271,6 +276,9 @@ class HandleLLM(_Handle):
             raise EngineOverloadedError(
                 f"no replica was free within {self._queue_timeout_s:g} s"
             ) from None
+        finally:
+            self.load.queued -= 1
+            self.load.in_flight += 1
 
 
 class HandleOwner:

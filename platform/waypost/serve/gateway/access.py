@@ -13,24 +13,37 @@ SERVICE = "waypost-clients"
 """Service name of the clients' keys in ``API_KEYS``."""
 
 
+METRICS_SERVICE = "waypost-metrics"
+"""Service name of keys that read /metrics, and may do nothing else."""
+
+
 class ClientKeys:
-    """The accepted keys; only their digests are kept."""
+    """The accepted keys; only their digests are kept.
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    Args:
+        keys: Keys of clients.
+        readers: Keys that open /metrics alone.
+    """
+
+    def __init__(self, keys: Iterable[str], readers: Iterable[str] = ()) -> None:
         self._digests = frozenset(_digest(key) for key in keys)
+        self._readers = frozenset(_digest(key) for key in readers)
 
-    def accept(self, authorization: str | None) -> bool:
+    def accept(self, authorization: str | None, *, metrics: bool = False) -> bool:
         """Return whether an ``Authorization`` header holds an accepted key."""
         scheme, _, key = (authorization or "").partition(" ")
-        return scheme.lower() == "bearer" and _digest(key.strip()) in self._digests
+        if scheme.lower() != "bearer":
+            return False
+        digest = _digest(key.strip())
+        return digest in self._digests or (metrics and digest in self._readers)
 
-    def check(self, authorization: str | None) -> None:
-        """Check the ``Authorization`` header of a request.
+    def check(self, authorization: str | None, *, metrics: bool = False) -> None:
+        """Check the ``Authorization`` header of a request, or of one for /metrics.
 
         Raises:
             Problem: 401.
         """
-        if self.accept(authorization):
+        if self.accept(authorization, metrics=metrics):
             return
         what = "is not known" if authorization else "is missing"
         raise Problem(
@@ -53,7 +66,7 @@ def client_keys(ring: KeyRing | None = None) -> ClientKeys:
     if not own - shared:
         problem = f"api_keys is on: give the clients' keys under {SERVICE!r}"
         raise ConfigError([Fault("API_KEYS", problem)])
-    return ClientKeys(own)
+    return ClientKeys(own, _all(ring, METRICS_SERVICE) - shared)
 
 
 def _all(ring: KeyRing, service: str) -> set[str]:

@@ -12,6 +12,7 @@ import secrets as random_ids
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from waypost.contracts.errors import EngineError, WaypostError
@@ -26,6 +27,7 @@ from waypost.serve.gateway.closing import Closing
 from waypost.serve.gateway.cors import allowed, preflight
 from waypost.serve.gateway.errors import Problem, problem_of
 from waypost.serve.gateway.feedback import MAX_FEEDBACK_BYTES, Recording
+from waypost.serve.gateway.gauges import Gauges
 from waypost.serve.gateway.graph import Graph
 from waypost.serve.gateway.http import (
     Arrivals,
@@ -36,7 +38,7 @@ from waypost.serve.gateway.http import (
     Send,
 )
 from waypost.serve.gateway.looking import ANY_MODEL, CHAT, MODEL, Looking
-from waypost.serve.gateway.metrics import Metrics
+from waypost.serve.gateway.metrics import PAGE, Metrics
 from waypost.serve.gateway.requests import Call, Parser
 from waypost.serve.gateway.responses import ChatFormat, TextFormat
 from waypost.serve.logs import where_raised
@@ -51,6 +53,8 @@ OPEN_PATHS = frozenset({"/", "/docs", "/healthz", "/readyz", "/openapi.json", CH
 login of its own."""
 
 ANY_METHOD = "*"
+
+METRICS_PATH = "/metrics"
 
 SETTLE_S = 10.0
 SETTLE_POLL_S = 0.1
@@ -75,6 +79,7 @@ class Gateway:
         keys: Accepted keys of clients; None requires no key.
         feedback: Writes the folder of feedback; None writes it from here.
         chat: Answers requests to the chat page; None has none.
+        figures: Folder in which the gateways of the machine count; None counts in memory.
     """
 
     def __init__(
@@ -85,27 +90,28 @@ class Gateway:
         keys: ClientKeys | None = None,
         feedback: Writer | None = None,
         chat: Passing | None = None,
+        figures: Path | None = None,
     ) -> None:
         limits = plan.limits
         self.limits = limits
-        self.metrics = Metrics()
+        self.metrics = Metrics(figures)
         self._router = router
         self._reach = reach
-        self._recording = Recording(plan, router, self.metrics.shadow, feedback)
+        self._recording = Recording(plan, router, self.metrics, feedback)
         dispatcher = Dispatcher(plan, router, reach, self._failed, on_hedge=self.metrics.hedge)
         self._graph = Graph(dispatcher, self.metrics, self._recording)
         self._leaving: set[asyncio.Task[None]] = set()
         self.closing = Closing()
         self.gate = Gate(limits.max_in_flight, limits.max_queued, limits.queue_timeout_s)
         self._arrivals = Arrivals(max(limits.max_in_flight, FEWEST_ARRIVALS))
+        self.metrics.begin(dispatcher.llms)
+        gauges = Gauges(self.gate, plan.metrics.budget_usd_per_day)
         self.metrics.watch(
-            lambda: self.gate.in_flight,
-            lambda: self.gate.waiting,
-            lambda: len(self.dispatcher.circuit.resting()),
-            lambda: self._recording.lost,
+            lambda counters: gauges.set(counters, self.dispatcher, self._recording.lost)
         )
         self._keys = keys
         looking = Looking(lambda: self._graph, keys, self.closing, self._recording.recent)
+        self._open = {*OPEN_PATHS, *([METRICS_PATH] if plan.metrics.access == "open" else [])}
         self._handlers: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._admitted(self._chat)},
             "/v1/completions": {"POST": self._admitted(self._completion)},
@@ -118,7 +124,7 @@ class Gateway:
             "/v1/decisions": {"GET": looking.decisions},
             "/healthz": {"GET": self._health},
             "/readyz": {"GET": looking.readiness},
-            "/metrics": {"GET": self._show_metrics},
+            METRICS_PATH: {"GET": self._show_metrics},
             "/openapi.json": {"GET": looking.describe},
             "/docs": {"GET": looking.docs},
             "/": {"GET": looking.home},
@@ -136,6 +142,7 @@ class Gateway:
         """
         await self._recording.start()
         await self.dispatcher.start()
+        await self.metrics.start()
 
     async def close(self) -> None:
         """Close the engines and routers of this process."""
@@ -149,6 +156,7 @@ class Gateway:
     async def close_records(self) -> None:
         """Write the feedback and decisions that wait in memory; further ones are lost."""
         await self._recording.close()
+        self.metrics.close()
 
     @property
     def plan(self) -> Plan:
@@ -175,6 +183,7 @@ class Gateway:
         await dispatcher.start()
         self._graph = Graph(dispatcher, self.metrics, self._recording)
         self._recording.adopt(plan)
+        self.metrics.begin(dispatcher.llms)
         leaving = asyncio.create_task(earlier.leave(dispatcher))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
@@ -198,6 +207,7 @@ class Gateway:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, http: Exchange) -> None:
+        begin = time.perf_counter()
         request_id = random_ids.token_hex(12)
         http.extra_headers["x-waypost-request-id"] = request_id
         endpoint = self._endpoint(http.path)
@@ -213,7 +223,7 @@ class Gateway:
             except WaypostError as error:
                 await http.reply_problem(problem_of(error))
         except ClientGoneError:
-            self.metrics.request(endpoint, 499)
+            self.metrics.request(endpoint, 499, time.perf_counter() - begin)
             return
         # Last handler: an internal error is logged with an id, and the client sees only the id.
         except Exception as error:
@@ -222,7 +232,7 @@ class Gateway:
                 raise  # the server cuts the connection: the answer is not complete
             message = f"the server failed on this request; its id is {request_id}"
             await http.reply_problem(Problem(500, message, code="internal_error"))
-        self.metrics.request(endpoint, http.status)
+        self.metrics.request(endpoint, http.status, time.perf_counter() - begin)
 
     async def _cross_origin(self, http: Exchange) -> bool:
         """Allow a web page of an allowed origin to read the answer; answer its preflight request.
@@ -261,8 +271,9 @@ class Gateway:
                 code="method_not_allowed",
                 headers={"allow": allowed},
             )
-        if self._keys is not None and not http.inside and endpoint not in OPEN_PATHS:
-            self._keys.check(http.headers.get("authorization"))
+        if self._keys is not None and not http.inside and endpoint not in self._open:
+            wanted = http.headers.get("authorization")
+            self._keys.check(wanted, metrics=endpoint == METRICS_PATH)
         return methods[method]
 
     def _admitted(self, handler: Callable[[Exchange, str, bytes], Awaitable[None]]) -> Handler:
@@ -354,7 +365,7 @@ class Gateway:
         await http.reply_json({"status": "ok"})
 
     async def _show_metrics(self, http: Exchange, request_id: str) -> None:
-        await http.reply(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+        await http.reply(200, await self.metrics.text(), PAGE)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -20,11 +20,12 @@ from waypost.serve.backends.dispatcher import Decided
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.messages import StaleDecisionError
 from waypost.serve.gateway.errors import Problem
+from waypost.serve.gateway.metrics import Metrics
 from waypost.serve.gateway.reading import read_body, read_extras
 from waypost.serve.gateway.recent import Recent
 from waypost.serve.gateway.requests import Call
 from waypost.serve.gateway.schemas import FeedbackBody, FeedbackItem
-from waypost.serve.gateway.shadows import Shadows, Told
+from waypost.serve.gateway.shadows import Shadows
 from waypost.serve.gateway.turns import kept_turns, sweep
 from waypost.serve.plan import Plan
 from waypost.sessions.kept_turns import key_of
@@ -46,7 +47,7 @@ class Recording:
     Args:
         plan: The graph.
         router: Client of the routers, for shadows.
-        told: Called for each shadow decision with router and outcome; see `Shadows`.
+        metrics: Counts the decisions of shadows, and ratings.
         writer: Writes the folder of feedback; None writes it from here.
 
     Attributes:
@@ -55,8 +56,9 @@ class Recording:
     """
 
     def __init__(
-        self, plan: Plan, router: RouterClient, told: Told, writer: Writer | None = None
+        self, plan: Plan, router: RouterClient, metrics: Metrics, writer: Writer | None = None
     ) -> None:
+        self._metrics = metrics
         self._store: FeedbackStore | None = None
         self._log: DecisionLog | None = None
         self._shadows: Shadows | None = None
@@ -72,7 +74,7 @@ class Recording:
             )
         if plan.decision_log is not None:
             self._log = DecisionLog(plan.decision_log, keep_queries=plan.log_queries)
-            self._shadows = Shadows(router, self._log.add, told)
+            self._shadows = Shadows(router, self._log.add, metrics.shadow)
         self.adopt(plan)
 
     def adopt(self, plan: Plan) -> None:
@@ -182,6 +184,9 @@ class Recording:
             raise Problem(
                 503, message, code="feedback_unavailable", headers={"retry-after": "1"}
             ) from None
+        for event, each in zip(events, taken, strict=True):
+            if each.model is not None and event.rating is not None:
+                self._metrics.rating(each.model, event.rating, each.predicted_quality)
         if single:
             if taken[0].status != "kept":
                 raise self._problem(taken[0])

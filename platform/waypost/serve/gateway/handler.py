@@ -13,10 +13,11 @@ from typing import Any
 from waypost.contracts.errors import EngineError, EngineServerError
 from waypost.contracts.generation import Chunk, Usage
 from waypost.serve.backends.asking import Opened, Whole
-from waypost.serve.backends.dispatcher import Decided, Dispatcher, add
+from waypost.serve.backends.dispatcher import PINNED, Decided, Dispatcher, add
 from waypost.serve.backends.episodes import BrokenOffError, Progress
 from waypost.serve.backends.failures import ExhaustedError
 from waypost.serve.backends.hedging import Hedged
+from waypost.serve.config import AUTO
 from waypost.serve.gateway.errors import engine_problem
 from waypost.serve.gateway.feedback import Record, Recording
 from waypost.serve.gateway.http import Exchange
@@ -61,6 +62,7 @@ class Answering:
         self._providers = dispatcher.providers
         self._metrics = metrics
         self._recording = recording
+        self._routers = {AUTO: plan.router_names[0]}
 
     async def answer(
         self, http: Exchange, call: Call, form: type[ChatFormat], begin: float
@@ -111,18 +113,18 @@ class Answering:
         ends = [answer.finish_reason for answer in found.answers]
         told = self._account(http, call, decided, found, usages, record, _only(ends))
         if found.hedged is not None:
-            told["waypost"]["hedge"] = self._hedge(found.hedged)
+            told["waypost"]["hedge"] = self._hedge(self._router_of(call), found.hedged)
         http.extra_headers["x-waypost-actual-cost-usd"] = shown(told["waypost"]["cost_usd"])
         writer = form(call.request_id, found.model, provider=self._providers.tag(found.model))
         await http.reply(200, writer.whole(found.answers, told))
 
-    def _hedge(self, hedged: Hedged) -> dict[str, Any]:
+    def _hedge(self, router: str, hedged: Hedged) -> dict[str, Any]:
         """Count what the call that lost a hedge used, where that is known; return what is told."""
         loser = next(name for name in hedged.models if name != hedged.winner)
         cost = None
         if hedged.lost is not None:
             cost = self._dispatcher.cost_usd(loser, hedged.lost)
-            self._metrics.usage(loser, hedged.lost, cost)
+            self._metrics.usage(router, loser, hedged.lost, cost)
         return {"models": list(hedged.models), "lost_cost_usd": cost}
 
     async def _stream(
@@ -159,6 +161,9 @@ class Answering:
             await self._break_off(http, opened.model, error)
             self._account(http, call, decided, opened, usages, record, error=error)
             return
+        if len(usages) == 1 and record.first_token_s is not None:
+            seconds = time.perf_counter() - record.begin - record.first_token_s
+            self._metrics.stream(opened.model, seconds, usages[0].output_tokens)
         told = self._account(http, call, decided, opened, usages, record, _only(ends))
         last = writer.usage_event(told) if call.include_usage else b""
         await http.end_events(last + DONE)
@@ -174,6 +179,7 @@ class Answering:
         writing = partial(
             form, call.request_id, tell_usage=call.include_usage, created=int(time.time())
         )
+        router = self._router_of(call)
         writer = None  # of the answer
         beginning = asyncio.Lock()  # calls of one step start at the same time
         over = False
@@ -204,7 +210,7 @@ class Answering:
             ended = await self._dispatcher.episode(
                 call,
                 decided.decision,
-                self._metrics.episode_call,
+                partial(self._metrics.episode_call, router),
                 passed if call.stream else None,
                 reported if call.stream and call.progress else None,
             )
@@ -214,8 +220,9 @@ class Answering:
             return
         finally:
             over = True
-        self._metrics.episode(decided.decision.router, ended.result.ended_by)
         usage, cost = ended.answer.usage, ended.cost_usd
+        self._metrics.episode(router, ended.result.ended_by)
+        self._metrics.answer(router, ended.model, self._dispatcher.dearest_usd(usage))
         record.end(ended.model, ended.attempts, usage, cost, ended.answer.finish_reason)
         told = self._usage(call, decided, ended.model, ended.attempts, usage, cost)
         told["waypost"] |= ended.told()
@@ -252,10 +259,14 @@ class Answering:
         logger.warning("%s broke off an answer: %s", model, error)
         await http.end_events(event(dumps(engine_problem(error).body)))
 
+    def _router_of(self, call: Call) -> str:
+        """Return the name of a call's router in the file, for the metrics."""
+        return PINNED if call.router is None else self._routers.get(call.router, call.router)
+
     async def _decide(self, http: Exchange, call: Call) -> Decided:
         decided = await self._dispatcher.decide(call)
         decision = decided.decision
-        self._metrics.decision(decision.router, decision.model, decided.seconds)
+        self._metrics.decision(self._router_of(call), decision, decided.seconds)
         http.extra_headers |= {
             "x-waypost-router": decision.router,
             "x-waypost-decision-ms": f"{1e3 * decided.seconds:.3f}",
@@ -281,7 +292,10 @@ class Answering:
         """
         usage = add(usages)
         cost = self._dispatcher.cost_usd(opened.model, usage)
-        self._metrics.usage(opened.model, usage, cost)
+        router = self._router_of(call)
+        self._metrics.usage(router, opened.model, usage, cost)
+        if error is None:
+            self._metrics.answer(router, opened.model, self._dispatcher.dearest_usd(usage))
         why = None if error is None else f"{type(error).__name__}: {error}"
         record.end(opened.model, opened.attempts, usage, cost, finish_reason, opened.failed, why)
         told = self._usage(

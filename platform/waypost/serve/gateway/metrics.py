@@ -1,159 +1,195 @@
-"""The gateway's own metrics, in Prometheus' text format, for each gateway replica by itself."""
+"""What the gateway counts; `waypost.telemetry.table.METRICS` says what each metric is."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
 
 from waypost.contracts.errors import MissingExtraError
 from waypost.contracts.generation import Usage
-from waypost.contracts.steps import PURPOSES, Call
+from waypost.contracts.records import Decision
+from waypost.contracts.steps import Call
 from waypost.serve.backends.hedging import Hedged
+from waypost.telemetry.counters import Counters, Key
+from waypost.telemetry.machine import Machine
+from waypost.telemetry.table import LABELS, METRICS
 
-_DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
-_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+logger = logging.getLogger(__name__)
+
+PAGE = "text/plain; version=0.0.4; charset=utf-8"
+"""Content type of the page."""
+
+REFRESH_S = 1.0
+"""Age of the gauges that other gateways of the machine read."""
+
+BY_MODEL = frozenset({"model", "direction"})
+"""Metrics with no other labels begin at 0 for every LLM: else their first value is no growth."""
 
 
 class Metrics:
-    """The metrics. Labels are endpoints, models and routers of the config, never user text.
+    """The metrics of one gateway replica, in one page with those of its machine.
+
+    Args:
+        folder: Folder of the machine's gateways; None keeps the numbers in memory, alone.
 
     Raises:
         MissingExtraError: prometheus-client is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+            from waypost.telemetry.page import render
         except ImportError:
             raise MissingExtraError("prometheus_client", "gateway") from None
-        self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
-        self._registry = registry = CollectorRegistry(auto_describe=True)
+        self._render = render
+        self._measure: Callable[[Counters], None] = lambda _: None
+        self._machine: Machine | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._counters = Counters()
+        if folder is not None:
+            self._share(folder)
+        for metric in METRICS:
+            if not metric.labels and metric.kind != "gauge":
+                self._begin(metric.name, ())
 
-        def counter(name: str, what: str, *labels: str) -> Counter:
-            return Counter(f"waypost_{name}", what, labels, registry=registry)
+    def _share(self, folder: Path) -> None:
+        name = f"{os.getpid()}-{time.time_ns():x}"
+        try:
+            self._counters = Counters(folder, name)
+            self._machine = Machine(folder)
+            self._machine.fold()
+        except OSError as error:
+            logger.error("metrics of this replica stand alone: %s", error)
+            self._counters, self._machine = Counters(), None
 
-        self._requests = counter("requests", "Requests answered.", "endpoint", "status")
-        self._decisions = counter("decisions", "Decisions by the model chosen.", "router", "model")
-        self._tokens = counter("tokens", "Tokens, as engines count them.", "model", "direction")
-        self._cost = counter("cost_usd", "Dollars, at the pool's prices.", "model")
-        self._failovers = counter("failovers", "LLMs that did not answer.", "model", "reason")
-        self._hedges = counter("hedges", "Slow whole answers asked twice.", "model", "winner")
-        self._episodes = counter("episodes", "Answers in steps.", "router", "ended_by")
-        self._episode_calls = counter("episode_calls", "LLM calls of episodes.", "model", "purpose")
-        self._broken = counter("broken_streams", "Streams that ended with an error.", "model")
-        self._shadows = counter("shadow_decisions", "Shadow decisions.", "router", "outcome")
-        self._configs = counter("user_configs", "Configs taken, or refused.", "outcome")
-        self._decision_s = Histogram(
-            "waypost_decision_seconds",
-            "Time of a decision, embedding included.",
-            buckets=_DECISION_BUCKETS,
-            registry=registry,
-        )
-        self._first_token_s = Histogram(
-            "waypost_time_to_first_token_seconds",
-            "From the request's arrival to the first token of a stream.",
-            ["model"],
-            buckets=_TOKEN_BUCKETS,
-            registry=registry,
-        )
-        self._in_flight = Gauge("waypost_in_flight", "Requests in flight.", registry=registry)
-        self._queued = Gauge("waypost_queued", "Requests that wait.", registry=registry)
-        self._resting = Gauge(
-            "waypost_resting_models", "LLMs that rest after failures.", registry=registry
-        )
-        self._lost = Gauge(
-            "waypost_lost_records",
-            "Records of requests that feedback_dir or decision_log could not take.",
-            registry=registry,
-        )
-        # a number that grows without more requests in flight is a leak
-        tasks = Gauge("waypost_tasks", "Tasks of the event loop.", registry=registry)
-        tasks.set_function(_count_tasks)
+    def _begin(self, name: str, labels: tuple[str, ...]) -> None:
+        self._counters.add(name, labels, 0.0)
 
-    def watch(
-        self,
-        in_flight: Callable[[], float],
-        queued: Callable[[], float],
-        resting: Callable[[], float],
-        lost: Callable[[], float],
-    ) -> None:
-        """Set the sources of the gauges."""
-        self._in_flight.set_function(in_flight)
-        self._queued.set_function(queued)
-        self._resting.set_function(resting)
-        self._lost.set_function(lost)
+    def begin(self, models: Iterable[str]) -> None:
+        """Begin the counts of LLMs at 0."""
+        for metric in METRICS:
+            if metric.kind == "counter" and metric.labels and {*metric.labels} <= BY_MODEL:
+                sets = [LABELS[label].values or models for label in metric.labels]
+                for labels in product(*sets):
+                    self._begin(metric.name, labels)
 
-    def _of(self, metric: Any, *labels: str) -> Any:
-        # `labels` takes a lock and checks its arguments, which costs as much as the count itself
-        key = (id(metric), labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
+    def watch(self, measure: Callable[[Counters], None]) -> None:
+        """Set what sets the gauges, whenever they are read."""
+        self._measure = measure
 
-    def request(self, endpoint: str, status: int) -> None:
+    async def start(self) -> None:
+        """Keep the gauges fresh for other gateways of the machine."""
+        if self._machine is not None:
+            self._ticking = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            self._measure(self._counters)
+            await asyncio.sleep(REFRESH_S)
+
+    def close(self) -> None:
+        """Stop; what was counted stays."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._counters.close()
+
+    # -- counts -------------------------------------------------------------------------------
+
+    def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answered request."""
-        self._of(self._requests, endpoint, str(status)).inc()
+        self._counters.add("waypost_requests_total", (endpoint, str(status)))
+        self._counters.observe("waypost_request_duration_seconds", (endpoint,), seconds)
 
-    def decision(self, router: str, model: str, seconds: float) -> None:
+    def decision(self, router: str, decision: Decision, seconds: float) -> None:
         """Count a decision."""
-        self._of(self._decisions, router, model).inc()
-        self._decision_s.observe(seconds)
+        counters = self._counters
+        counters.add("waypost_decisions_total", (router, decision.model))
+        counters.observe("waypost_decision_seconds", (), seconds)
+        if decision.out_of_distribution:
+            counters.add("waypost_out_of_distribution_decisions_total", (router,))
+        if decision.session is not None:
+            counters.add("waypost_session_turns_total", (decision.session,))
 
     def first_token(self, model: str, seconds: float) -> None:
         """Count the first token of a stream."""
-        self._of(self._first_token_s, model).observe(seconds)
+        self._counters.observe("waypost_time_to_first_token_seconds", (model,), seconds)
 
-    def usage(self, model: str, usage: Usage, cost_usd: float | None) -> None:
-        """Count tokens and dollars of an answer."""
-        self._of(self._tokens, model, "input").inc(usage.input_tokens)
-        self._of(self._tokens, model, "output").inc(usage.output_tokens)
-        if cost_usd:
-            self._of(self._cost, model).inc(cost_usd)
+    def stream(self, model: str, seconds: float, tokens: int) -> None:
+        """Count the pace of a stream: its tokens, and the seconds from the first to the last."""
+        if tokens > 1:
+            pace = seconds / (tokens - 1)
+            self._counters.observe("waypost_time_per_output_token_seconds", (model,), pace)
 
-    def episode_call(self, call: Call, usage: Usage, cost_usd: float | None) -> None:
+    def usage(self, router: str, model: str, usage: Usage, cost_usd: float | None) -> None:
+        """Count tokens and dollars of a call; None where the LLM's prices are unknown."""
+        counters = self._counters
+        counters.add("waypost_tokens_total", (model, "input"), usage.input_tokens)
+        counters.add("waypost_tokens_total", (model, "output"), usage.output_tokens)
+        if cost_usd is None:
+            counters.add("waypost_unpriced_answers_total", (model,))
+        else:
+            counters.add("waypost_cost_usd_total", (router, model), cost_usd)
+
+    def answer(self, router: str, model: str, dearest_usd: float | None) -> None:
+        """Count an answer, and what it would have cost at the dearest LLM."""
+        self._counters.add("waypost_answers_total", (model,))
+        if dearest_usd is not None:
+            self._counters.add("waypost_dearest_cost_usd_total", (router,), dearest_usd)
+
+    def episode_call(self, router: str, call: Call, usage: Usage, cost_usd: float | None) -> None:
         """Count a call of an episode, its tokens and dollars."""
-        # a plug-in names purposes freely; a label needs a fixed set of values
-        purpose = call.purpose if call.purpose in PURPOSES else "other"
-        self._of(self._episode_calls, call.model, purpose).inc()
-        self.usage(call.model, usage, cost_usd)
+        self._counters.add("waypost_episode_calls_total", (call.model, call.purpose))
+        self.usage(router, call.model, usage, cost_usd)
 
     def episode(self, router: str, ended_by: str) -> None:
         """Count an episode that gave an answer."""
-        self._of(self._episodes, router, ended_by).inc()
+        self._counters.add("waypost_episodes_total", (router, ended_by))
 
     def failover(self, model: str, reason: str) -> None:
         """Count an LLM that did not answer."""
-        self._of(self._failovers, model, reason).inc()
+        self._counters.add("waypost_failovers_total", (model, reason))
 
     def hedge(self, hedged: Hedged) -> None:
         """Count a hedge: the LLM that was slow, and whether ``first``, ``second`` or none won."""
         model, _ = hedged.models
         winner = {model: "first", None: "none"}.get(hedged.winner, "second")
-        self._of(self._hedges, model, winner).inc()
+        self._counters.add("waypost_hedges_total", (model, winner))
 
     def broken_stream(self, model: str) -> None:
         """Count a stream that ended with an error after its first token."""
-        self._of(self._broken, model).inc()
+        self._counters.add("waypost_broken_streams_total", (model,))
+
+    def rating(self, model: str, rating: float, predicted: float | None) -> None:
+        """Count a rating of an answer, and the score that was predicted for it, if it was."""
+        if predicted is not None:
+            self._counters.observe("waypost_rating_ratio", (model,), rating)
+            self._counters.observe("waypost_rated_prediction_ratio", (model,), predicted)
 
     def shadow(self, router: str, outcome: str) -> None:
         """Count a shadow decision: ``decided``, ``failed``, or ``dropped`` undecided."""
-        self._of(self._shadows, router, outcome).inc()
+        self._counters.add("waypost_shadow_decisions_total", (router, outcome))
 
     def config(self, taken: bool) -> None:
         """Count a ``user_config``."""
-        self._of(self._configs, "taken" if taken else "refused").inc()
+        self._counters.add("waypost_user_configs_total", ("taken" if taken else "refused",))
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        from prometheus_client import generate_latest
+    # -- the page -----------------------------------------------------------------------------
 
-        return generate_latest(self._registry)
+    async def text(self) -> bytes:
+        """Return the page for Prometheus: the numbers of all gateways of the machine."""
+        self._measure(self._counters)
+        # a page of many LLMs takes milliseconds
+        return await asyncio.to_thread(lambda: self._render(self._numbers()))
 
-
-def _count_tasks() -> int:
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:
-        return 0  # read from a thread without an event loop
+    def _numbers(self) -> dict[Key, list[float]]:
+        if self._machine is not None:
+            try:
+                return self._machine.numbers()
+            except OSError as error:
+                logger.error("metrics of this replica stand alone: %s", error)
+        return self._counters.numbers()

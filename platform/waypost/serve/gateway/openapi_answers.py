@@ -224,6 +224,7 @@ SCHEMAS: dict[str, Any] = {
             "reason": TEXT,
             "router": TEXT,
             "router_version": TEXT,
+            "out_of_distribution": {"type": "boolean"},
             "request_id": TEXT,
             "decision_ms": NUMBER,
             "route_on": {"enum": list(MODES)},
