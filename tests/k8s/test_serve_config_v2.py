@@ -130,7 +130,7 @@ def test_every_file_of_a_folder_is_used() -> None:
         used |= {patch["path"] for patch in read.get("patchesJson6902", ())}
         for generator in read.get("configMapGenerator", ()):
             used |= {name.partition("=")[2] or name for name in generator.get("files", ())}
-        there = {path.name for path in file.parent.glob("*.yaml")} - {file.name}
+        there = {path.name for path in file.parent.glob("*.*")} - {file.name}
         assert there == {name for name in used if "/" not in name}, file.parent
 
 
