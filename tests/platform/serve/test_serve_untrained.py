@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -9,11 +11,13 @@ from click.testing import CliRunner
 from support.asgi import Client
 from support.gateway import chat, echo_pool
 from waypost.cli import command
+from waypost.config import parse
 from waypost.contracts.errors import ConfigError, WaypostError
+from waypost.serve.backends.router_replica import Decider
 from waypost.serve.config import ServeArgs, UserConfig
 from waypost.serve.local import Gateway
 from waypost.serve.local.config import read_local
-from waypost.serve.plan import make_plan
+from waypost.serve.plan import Plan, make_plan
 
 HARD = "Prove that $\\sum_{k=1}^{n} k^3 = (n(n+1)/2)^2$ for all n."
 EASY = "what is the capital of france"
@@ -132,8 +136,20 @@ def test_infer_answers_without_an_artifact(tmp_path) -> None:
     ran = CliRunner().invoke(
         command, ["infer", "--pool", str(tmp_path / "pool.yaml"), "--query", "hello there"]
     )
-    assert ran.exit_code == 0, ran.output
-    assert "hello there" in ran.output
+    assert (ran.exit_code, ran.stdout) == (0, "hello there\n")
+    (line,) = ran.stderr.splitlines()  # who answered, and why: no log lines, no progress
+    assert line.startswith("small (the first of the pool)")
+
+
+async def test_the_plan_reaches_a_node_as_plain_data() -> None:
+    args = ServeArgs.model_validate({"pool": pool(), "router": "largest_llm"})
+    plan = make_plan(args)
+    sent = json.loads(json.dumps(plan.model_dump(mode="json", by_alias=True)))
+    decider = Decider(parse(Plan, sent).router)
+    await decider.start()
+    reply = await decider.decide({"query": "x"}, "auto")
+    assert reply["decision"]["model_name"] == "large"
+    await decider.close()
 
 
 async def test_the_shipped_remote_pool_starts_without_training(root, monkeypatch) -> None:
