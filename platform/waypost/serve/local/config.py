@@ -199,6 +199,8 @@ def _needs_ray(args: ServeArgs, where: str) -> Iterator[Fault]:
     if args.gateway.port is not None:
         problem = "is a further port of a replica; here the gateway listens on http_options.port"
         yield Fault(f"{where}: gateway.port", problem)
+    if args.chat is not None and "ray_actor_options" in args.chat.model_fields_set:
+        yield Fault(f"{where}: chat.ray_actor_options", ONE)
     if args.store_place != NODE:
         yield Fault(
             f"{where}: store_place", f"here there is one machine, {NODE}; another {WITHOUT}"

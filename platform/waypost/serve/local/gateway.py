@@ -15,7 +15,6 @@ from waypost.contracts.errors import MissingExtraError, NotStartedError
 from waypost.contracts.records import Decision
 from waypost.serve.backends.dispatcher import local_llm, local_router
 from waypost.serve.backends.passing import respond
-from waypost.serve.chat_page import ChatPage
 from waypost.serve.gateway.access import client_keys
 from waypost.serve.gateway.app import Gateway as App
 from waypost.serve.gateway.closing import Closing
@@ -37,6 +36,7 @@ from waypost.serve.plan import Plan
 from waypost.serve.stopping import TOLD_S, stop_s
 
 if TYPE_CHECKING:
+    from waypost.serve.chat_page import ChatPage
     from waypost.serve.gateway.ingress import Ingress
 
 T = TypeVar("T")
@@ -173,8 +173,7 @@ class Gateway:
                 set_up_logging(self.plan.log)
                 self._loop = asyncio.get_running_loop()
                 if self.plan.chat is not None:
-                    self._page = ChatPage(self.plan, partial(respond, self))
-                    await self._page.start()
+                    await self._open_page()
                 self._app = await self._begun(self.plan)
 
     async def end(self, within_s: float = 0.0) -> None:
@@ -199,6 +198,12 @@ class Gateway:
         self._page = None
         self._app, self._loop, self._starting = None, None, None
         self._requests.clear()
+
+    async def _open_page(self) -> None:
+        from waypost.serve.chat_page import ChatPage  # needs the packages of an HTTP server
+
+        self._page = ChatPage(self.plan, partial(respond, self))
+        await self._page.start()
 
     async def _begun(self, plan: Plan) -> App:
         keys = client_keys() if plan.api_keys else None
