@@ -1,4 +1,23 @@
-"""Waypost: routes each query to the LLM that answers it well enough for the least money."""
+"""Waypost: routes each query to the LLM that answers it well enough for the least money.
+
+    import waypost
+
+    router = waypost.train("knnrouter", "serve_configs/starter/data", out="artifacts/knn")
+    router.route_single("What is 12 * 7?").model
+    router.route_batch([{"query": "What is 12 * 7?", "lambda": 0.4}, "Write quicksort."])
+
+    waypost.evaluate([router, "best_single", "linearrouter"], "serve_configs/starter/data")
+
+    router = waypost.load_router("artifacts/knn")        # trained before
+    router = waypost.make_router("knnrouter", {"k": 20}) # not trained
+    router.fit("serve_configs/starter/data")
+
+    with waypost.Gateway("serve.yaml") as gateway:       # the file that `waypost init` writes
+        print(gateway.ask("What is 12 * 7?"))
+
+`docs/python-api.md` describes each. A router of one's own derives from `MetaRouter`, `ScoreRouter`
+or `StepRouter` (`docs/plugins.md`).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from waypost.api import evaluate, make_router, train
     from waypost.contracts.records import Decision
     from waypost.contracts.router import MetaRouter, ScoreRouter
     from waypost.contracts.step_router import StepRouter
     from waypost.loading import load_router
-    from waypost.registry import make_router
     from waypost.serve.local import Gateway
 
 # resolved at first use (PEP 562), so that `import waypost` loads neither numpy nor pyarrow
@@ -22,8 +41,10 @@ _HOMES = {
     "MetaRouter": "waypost.contracts.router",
     "ScoreRouter": "waypost.contracts.router",
     "StepRouter": "waypost.contracts.step_router",
+    "evaluate": "waypost.api",
     "load_router": "waypost.loading",
-    "make_router": "waypost.registry",
+    "make_router": "waypost.api",
+    "train": "waypost.api",
 }
 
 __all__ = [
@@ -33,8 +54,10 @@ __all__ = [
     "ScoreRouter",
     "StepRouter",
     "__version__",
+    "evaluate",
     "load_router",
     "make_router",
+    "train",
 ]
 
 

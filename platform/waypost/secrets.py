@@ -173,6 +173,13 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(f'{name}: {len(k)}' for name, k in self._keys.items())})"
 
+    def add(self, service: str, key: str) -> None:
+        """Add a key of a service, unless it is there."""
+        with self._lock:
+            keys = self._keys.setdefault(service.casefold(), [])
+            if Secret(key) not in keys:
+                keys.append(Secret(key))
+
     def services(self) -> tuple[str, ...]:
         """Return the names of the services that have keys, in small letters."""
         return tuple(self._keys)

@@ -56,7 +56,7 @@ def command(
     """Choose an LLM for each query, without calling it.
 
     Keys of an --input line (allowed_models, lambda, max_cost_usd, route_on, top_k) override the
-    options.
+    options. A row of the output has all keys of its line, and those of the decision.
     """
     from waypost.contracts.policy import PolicySettings
     from waypost.loading import load_router
@@ -120,9 +120,9 @@ def _rows(
     decisions: Sequence[Decision],
 ) -> Iterator[dict[str, Any]]:
     for query, turns, decision in zip(queries, found, decisions, strict=True):
-        key = query.get("query_id")
+        given = {key: value for key, value in query.items() if key != "session"}
         more = {} if turns is None else {"retrieved": turns.told()}
-        yield {**({} if key is None else {"query_id": key}), **decision.to_dict(), **more}
+        yield {**given, **decision.to_dict(), **more}
 
 
 def _show(decision: Decision, as_json: bool) -> None:

@@ -30,10 +30,8 @@ def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
         WeightsError: the model cannot be obtained.
         MissingExtraError: the model must be distilled, and model2vec or torch is missing.
     """
-    own = settings()
-    for place in (own.shipped, own.cache):
-        if place is not None and folders.is_published(folder := _folder(place, model, dimension)):
-            return folder
+    if (folder := _published(model, dimension)) is not None:
+        return folder
     source = weights.resolve(model, progress=progress)
     if _is_static(source):
         return source
@@ -42,9 +40,13 @@ def locate(model: str, dimension: int, *, progress: Tell | None = None) -> Path:
 
 def is_there(model: str, dimension: int) -> bool:
     """Return whether the static model is on this machine, so that `locate` distils nothing."""
+    return _published(model, dimension) is not None
+
+
+def _published(model: str, dimension: int) -> Path | None:
     own = settings()
-    places = [place for place in (own.shipped, own.cache) if place is not None]
-    return any(folders.is_published(_folder(place, model, dimension)) for place in places)
+    tried = [_folder(place, model, dimension) for place in (own.shipped, own.cache) if place]
+    return next((folder for folder in tried if folders.is_published(folder)), None)
 
 
 def distill(

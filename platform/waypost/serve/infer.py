@@ -199,8 +199,8 @@ async def answer_all(
 
 
 def _key(query: Mapping[str, Any]) -> dict[str, Any]:
-    key = query.get("query_id")
-    return {} if key is None else {"query_id": key}
+    """Return what tells a row's question: its ids and its text."""
+    return {key: query[key] for key in ("query_id", "id", "query") if key in query}
 
 
 def _call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,14 @@ class Contender:
         artifact: Path or URI of a folder to load; None for a router to fit.
         router: Registry name to fit; empty for an artifact.
         parameters: Parameters of the router.
+        made: A fitted router, in place of an artifact or a name.
     """
 
     label: str
     artifact: Place | None = None
     router: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    made: TrainableRouter | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class Ready:
     refit: Callable[[], TrainableRouter] | None = None
 
 
-def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
-    """Parse ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments.
+def read_contenders(arguments: Sequence[str | TrainableRouter], seed: int) -> list[Contender]:
+    """Parse ``ARTIFACT``, ``NAME`` and ``NAME:key=value,key=value`` arguments, or take routers.
 
     A URI, a folder with a manifest, and an argument with a path separator are artifacts. Names,
     parameters and the existence of local artifacts are checked here, before anything is read or
@@ -135,6 +137,9 @@ def read_contenders(arguments: Sequence[str], seed: int) -> list[Contender]:
     found: list[Contender] = []
     faults: list[Fault] = []
     for argument in arguments:
+        if not isinstance(argument, str):
+            found.append(Contender(argument.name, made=argument))
+            continue
         try:
             one = _read(argument, seed)
         except ConfigError as error:
@@ -188,7 +193,7 @@ def _distinct(contenders: Sequence[Contender]) -> list[Contender]:
         taken[one.label] = taken.get(one.label, 0) + 1
         again = taken[one.label]
         label = one.label if again == 1 else f"{one.label} ({again})"
-        found.append(Contender(label, one.artifact, one.router, one.parameters))
+        found.append(replace(one, label=label))
     return found
 
 
@@ -200,6 +205,8 @@ def prepare(
     Raises:
         WaypostError: The router cannot be loaded, built or fitted.
     """
+    if one.made is not None:
+        return Ready(one.made, None, "")
     if one.artifact is not None:
         with local_copy(one.artifact) as folder:
             loaded = load_router(folder, allow_plugin_code=allow_plugin_code)

@@ -127,6 +127,7 @@ def evaluate(
     progress: Progress | None = None,
     told: Told | None = None,
     kept: KeptCalls | None = None,
+    routers: Sequence[str | TrainableRouter] | None = None,
 ) -> Evaluation:
     """Compare routers on a routing-data folder.
 
@@ -137,13 +138,14 @@ def evaluate(
         told: Called with (done, total) routers.
         kept: Live calls; None compares on the data only, of a router with `decides_alone` the
             single-round choice.
+        routers: Routers in place of those of the config; fitted ones may be among them.
 
     Raises:
         ConfigError: A router is unknown, or a parameter is invalid.
         SchemaError, WeightsError: Data or encoder cannot be loaded. The failure of one router is
             part of the report and does not end the comparison.
     """
-    contenders = read_contenders(config.routers, config.seed)
+    contenders = read_contenders(routers or config.routers, config.seed)
     folder = Path(data_folder)
     train = read_routing_data(folder, "train")
     test = read_routing_data(folder, config.split)

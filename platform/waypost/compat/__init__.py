@@ -1,0 +1,1 @@
+"""The interfaces of other routing libraries over Waypost's routers and engines."""
