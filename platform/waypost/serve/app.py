@@ -7,11 +7,9 @@ gateways on several machines share folders. This module has no
 
 import logging
 import os
-from importlib.util import find_spec
 from typing import Any
 
 from waypost.config import PATIENT_THREADS
-from waypost.contracts.errors import MissingExtraError
 from waypost.engines import engine_class
 from waypost.serve.chat_node import ChatNode
 from waypost.serve.config import PoolEntry, ServeArgs
@@ -93,13 +91,6 @@ def build(args: ServeArgs) -> Any:
 
 
 def _chat(serve: Any, plan: Plan, args: ChatArgs) -> Any:
-    """Return the chat page's deployment.
-
-    Raises:
-        MissingExtraError: its extra is not installed.
-    """
-    if find_spec("gradio") is None:
-        raise MissingExtraError("gradio", "chat")
     deployment = serve.deployment(
         name="Chat",
         num_replicas=1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from waypost.config import resolve_path
 from waypost.contracts.artifact import MANIFEST
-from waypost.contracts.errors import ArtifactFormatError, ConfigError
+from waypost.contracts.errors import ArtifactFormatError, ConfigError, MissingExtraError
 from waypost.engines import engine_class
 from waypost.registry import artifact_commands
 from waypost.secrets import key_ring
@@ -47,6 +48,7 @@ def plan_of(args: ServeArgs, where: str) -> Plan:
 
     Raises:
         ConfigError, ArtifactError: see `make_plan`.
+        MissingExtraError: the file has a chat page, and its extra is not installed.
     """
     for folder, router in _named(args).items():
         if _is_absent(folder):
@@ -54,7 +56,14 @@ def plan_of(args: ServeArgs, where: str) -> Plan:
                 f"{resolve_path(folder)}: no {MANIFEST}; expected a folder written by "
                 f"{artifact_commands(router)}. {OWN_LLMS}"
             )
+    if (missing := _missing_for_chat(args)) is not None:
+        raise missing
     return make_plan(args, where)
+
+
+def _missing_for_chat(args: ServeArgs) -> MissingExtraError | None:
+    wanted = args.chat is not None and find_spec("gradio") is None
+    return MissingExtraError("gradio", "chat") if wanted else None
 
 
 def examine(config: ServeConfig) -> list[str]:
@@ -108,6 +117,8 @@ def remarks_on(
             client_keys()
         except ConfigError as error:
             remarks.append(str(error))
+    if (missing := _missing_for_chat(args)) is not None:
+        remarks.append(f"chat: {missing}")
     return [*remarks, *_missing_keys(application, prefix, args)]
 
 

@@ -14,7 +14,12 @@ from support.gateway import arguments, echo_pool
 from support.served import application, free_port
 from waypost import secrets
 from waypost.cli import command
-from waypost.contracts.errors import ArtifactFormatError, ConfigError, PoolMismatchError
+from waypost.contracts.errors import (
+    ArtifactFormatError,
+    ConfigError,
+    MissingExtraError,
+    PoolMismatchError,
+)
 from waypost.serve import checks, launch, stopping
 from waypost.serve.config_file import validate_serve_config
 
@@ -109,6 +114,19 @@ def test_keys_that_the_file_gives_the_replicas_are_not_missed(artifact, tmp_path
     path = file(tmp_path, artifact, entry, pool=pool, api_keys=True, **args)
     assert check(path).stderr == ""
     assert set(checks.plans_of(validate_serve_config(path))) == {"app"}
+
+
+def test_a_chat_page_without_its_extra_is_told_with_what_installs_it(
+    artifact, tmp_path, monkeypatch
+):
+    config = validate_serve_config(file(tmp_path, artifact, chat="on"))
+    assert checks.examine(config) == []
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    (remark,) = checks.examine(config)
+    assert remark.startswith("chat: gradio is not installed")
+    assert 'pip install "waypost[chat]"' in remark
+    with pytest.raises(MissingExtraError):
+        checks.plans_of(config)
 
 
 def test_required_keys_of_clients_that_are_missing(artifact, tmp_path):
