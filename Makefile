@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s clean
+    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s images clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -199,7 +199,7 @@ lint: env
 types: env
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy docs/reference.py docs/reference_keys.py docs/reference_routers.py docs/pictures.py
-	$(VENV)/bin/mypy k8s/serve_configs.py
+	$(VENV)/bin/mypy k8s/serve_configs.py k8s/images/build.py k8s/images/sbom.py
 
 imports: env
 	$(VENV)/bin/lint-imports
@@ -222,6 +222,10 @@ docs-pictures: env ## draw the pictures of the documentation
 
 k8s: env ## write serveConfigV2 of k8s from serve_configs
 	@$(PY) -P k8s/serve_configs.py
+
+# docker, podman or buildah; BASE=debian makes the base image, too, without a registry.
+images: env ## build the images of k8s/images, or IMAGES="gateway cpu-llm" (20 GB for all)
+	@$(PY) -P k8s/images/build.py $(IMAGES) $(if $(BASE),--base $(BASE)) $(foreach one,$(BUILD_OPTIONS),--option=$(one))
 
 findings: env ## run every findings/*.sh: surprises about other people's software (needs the registry)
 	@set -e; shopt -s nullglob; for one in findings/*.sh; do echo "== $$one"; bash "$$one"; done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -15,14 +16,16 @@ import pytest
 from support.static_table import write_table
 from waypost.config import settings
 from waypost.contracts.encoder import Encoder
-from waypost.contracts.errors import RegistryError, SchemaError
+from waypost.contracts.errors import RegistryError, SchemaError, WeightsError
 from waypost.encoders import EncoderSpec, make_encoder
 from waypost.encoders.cached import CachedEncoder
 from waypost.encoders.distill import fix_signs
 from waypost.encoders.hashing import HashingEncoder
+from waypost.encoders.spec import STATIC_RECIPE
 from waypost.encoders.static import StaticEncoder
 from waypost.encoders.structure import DIMENSION, StructuredEncoder, structure_features
 from waypost.encoders.texts import batches_by_length, prepare, unit_rows
+from waypost.weights import folders
 
 TEXTS = [
     "",
@@ -136,6 +139,25 @@ def test_static_model_given_as_a_folder_needs_no_distillation(static_folder, mon
     spec = EncoderSpec(kind="static", model=model, dimension=3, structure=False)
     np.testing.assert_allclose(make_encoder(spec).encode(["red"])[0], [1, 0, 0], atol=1e-6)
     settings.cache_clear()
+
+
+def test_a_shipped_encoder_is_read_where_it_lies(static_folder, monkeypatch, tmp_path):
+    """As in an image, whose cache is empty and which has neither torch nor the hub."""
+    shipped = tmp_path / "shipped"
+    slug = f"static-sentence-transformers--all-MiniLM-L6-v2-3-r{STATIC_RECIPE}"
+    folder = shipped / "encoders" / slug
+    shutil.copytree(static_folder, folder)
+    monkeypatch.setenv("WAYPOST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WAYPOST_SHIPPED", str(shipped))
+    monkeypatch.setenv("WAYPOST_OFFLINE", "1")
+    settings.cache_clear()
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    encoder = make_encoder(EncoderSpec(kind="static", model=name, dimension=3, structure=False))
+    with pytest.raises(WeightsError):
+        encoder.encode(["red"])  # not complete without the marker
+    (folder / folders.MARKER).write_text(json.dumps({"format": folders.FORMAT}))
+    np.testing.assert_allclose(encoder.encode(["red"])[0], [1, 0, 0], atol=1e-6)
+    assert not (tmp_path / "cache" / "encoders").exists()
 
 
 def test_encoding_from_many_threads_at_once(static_folder):
