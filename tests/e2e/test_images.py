@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -82,7 +81,7 @@ def test_serve_in_it_answers(image: Root) -> None:
             assert answer.headers["x-waypost-router"] == "knnrouter"
             assert answer.headers["x-waypost-model"] in names
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.kill()  # unshare blocks SIGTERM; its end is that of all below it
             process.communicate(timeout=60)
 
 
