@@ -68,7 +68,7 @@ class Gathered:
 
 
 def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]:
-    """Find the benchmarks of a run and check that every file exists.
+    """Find the benchmarks of a run and check that every file exists and holds something.
 
     Args:
         config: The run.
@@ -96,8 +96,11 @@ def find_all(config: DataConfig, base: Path, where: str) -> dict[str, Benchmark]
         except ConfigError as error:
             wrong += [Fault(f"{key}.path", str(fault)) for fault in error.faults]
     for number, file in enumerate(config.questions):
-        if not (base / file).is_file():
-            wrong.append(Fault(f"{where}: questions.{number}", f"{base / file}: no such file"))
+        path, key = base / file, f"{where}: questions.{number}"
+        if not path.is_file():
+            wrong.append(Fault(key, f"{path}: no such file"))
+        elif not path.stat().st_size:
+            wrong.append(Fault(key, f"{path}: holds no question"))
     if wrong:
         raise ConfigError(wrong)
     return found
