@@ -10,10 +10,12 @@ from reference_keys import as_json, code, doc_of, fenced, named, page, sections,
 
 PAPERS = {
     "1003.0146": "LinUCB",
+    "2305.05176": "FrugalGPT",
     "2310.12963": "AutoMix",
     "2403.12031": "RouterBench",
     "2404.14618": "Hybrid LLM",
     "2406.18665": "RouteLLM",
+    "2407.02348": "Agreement-Based Cascading",
     "2409.19886": "RouterDC",
     "2410.02223": "EmbedLLM",
     "2410.03834": "GraphRouter",

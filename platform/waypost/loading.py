@@ -67,8 +67,8 @@ def save_router(
         router: A fitted router, with its ``encoder`` set if it needs embeddings. Wrap a router
             that does not learn first (`make_trainable`).
         folder: Target; an existing artifact is replaced.
-        data: Its training data. If it is small, the artifact contains it (without answers), so
-            that the router can be fitted again with a rebuilt encoder.
+        data: Its training data. If it is small, the artifact contains it, so that the
+            router can be fitted again with a rebuilt encoder.
         metrics: Numbers measured at training time.
         seed: Seed of the training run.
         add_files: Called with the unfinished folder, to add files.
@@ -303,6 +303,6 @@ def _refit(router: TrainableRouter, folder: Path) -> None:
         )
     assert router.encoder is not None  # set by the caller
     logger.warning("%s: the encoder was rebuilt differently; fitting the router again", folder)
-    data = read_routing_data(folder / TRAINING)
+    data = read_routing_data(folder / TRAINING, responses=router.needs_responses)
     router.fit(data.with_embeddings(router.encoder.encode(data.queries), router.encoder.id))
     router.version = f"{router.version}-refit"

@@ -102,6 +102,9 @@ class TrainableRouter(Learned, MetaRouter):
     needs_embeddings: ClassVar[bool] = True
     """False for routers that do not use the query's embedding."""
 
+    needs_responses: ClassVar[bool] = False
+    """True for routers that compare the recorded answers of the LLMs."""
+
     needs_weights: ClassVar[Literal["encoder", "causal"] | None] = None
     """Kind of pretrained model that the parameter ``model`` names and that `fit` fine-tunes.
     Fitting and predicting then read real weights and are slow. None means no such model."""
@@ -255,8 +258,7 @@ class ScoreRouter(TrainableRouter):
         A row depends on its own query only. Pure: no network, no clock, no random draw.
 
         Raises:
-            NotFittedError: before `fit`.
-            SchemaError: embeddings missing or not of width ``n_features_in_``.
+            NotFittedError, SchemaError: before `fit`; embeddings not of width ``n_features_in_``.
         """
         self._require_fitted()
         if self.needs_embeddings:

@@ -1,8 +1,4 @@
-"""Routing data in memory: the immutable training data of every router.
-
-Routing data keeps the options of a multiple-choice question in a separate column, while a served
-prompt contains them. They are joined here, so that a router is trained on the text it will see.
-"""
+"""Routing data in memory: the immutable training data of every router."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from waypost.contracts.errors import SchemaError, names
 from waypost.contracts.feedback import UserEvents, events_of
 from waypost.contracts.pricing import dollars
 from waypost.contracts.records import LLMInfo, Query, QueryBatch
+from waypost.contracts.responses import Responses, responses_of
 from waypost.contracts.tables import (
     read_llms,
     read_routing_table,
@@ -64,6 +61,7 @@ class RoutingData:
         verify_input_tokens: Prompt tokens of all verdicts of a cell; None without verdicts.
         verify_output_tokens: Generated tokens of all verdicts of a cell; None without verdicts.
         events: Feedback of users on these questions; None where the data has none.
+        responses: Recorded answers and their metrics; None where they were not read.
     """
 
     query_ids: tuple[str, ...]
@@ -81,6 +79,7 @@ class RoutingData:
     verify_input_tokens: Matrix | None = None
     verify_output_tokens: Matrix | None = None
     events: UserEvents | None = None
+    responses: Responses | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.query_ids), len(self.llms)
@@ -96,6 +95,9 @@ class RoutingData:
             raise SchemaError(
                 f"routing data: {names(_VERIFICATION)} come together, each for {(n, m)} answers"
             )
+        if self.responses is not None and self.responses.rows.shape != (n, m):
+            found = self.responses.rows.shape
+            raise SchemaError(f"routing data: responses have shape {found}; expected {(n, m)}")
         if self.embeddings is not None and self.embeddings.shape[:1] != (n,):
             raise SchemaError(f"routing data: {len(self.embeddings)} embeddings for {n} queries")
         if len(set(self.query_ids)) != n:
@@ -165,6 +167,7 @@ class RoutingData:
             latency_s=self.latency_s[index],
             embeddings=None if self.embeddings is None else self.embeddings[index],
             events=None if self.events is None else self.events.of_rows(index, len(self)),
+            responses=None if self.responses is None else self.responses.of_rows(index),
             **self._verification(lambda values: values[index]),
         )
 
@@ -188,6 +191,7 @@ class RoutingData:
             cost_usd=self.cost_usd[:, columns],
             latency_s=self.latency_s[:, columns],
             events=None if self.events is None else self.events.of_llms(columns, len(self.llms)),
+            responses=None if self.responses is None else self.responses.of_llms(columns),
             **self._verification(lambda values: values[:, columns]),
         )
 
@@ -221,10 +225,17 @@ class RoutingData:
         )
 
 
-def read_routing_data(folder: str | Path, split: str = "train") -> RoutingData:
+def read_routing_data(
+    folder: str | Path, split: str = "train", *, responses: bool = False
+) -> RoutingData:
     """Read one split of a routing-data folder.
 
     LLMs without any score in the split are left out: nothing can be learned about them.
+
+    Args:
+        folder: The folder.
+        split: Name of the split.
+        responses: Whether to keep the texts of the answers, where the table has some.
 
     Raises:
         SchemaError: names the file and the fault; see `read_routing_table` and `read_llms`. Also
@@ -245,12 +256,21 @@ def read_routing_data(folder: str | Path, split: str = "train") -> RoutingData:
     if not measured:
         raise SchemaError(f"{path}: every performance is null; nothing was measured")
     table = table.filter(pc.is_in(table["model_name"], pa.array(sorted(measured))))
-    data = from_table(table, [llm for llm in llms if llm.name in measured], str(path))
+    listed = [llm for llm in llms if llm.name in measured]
+    data = from_table(table, listed, str(path), responses=responses)
     return replace(data, events=events_of(folder, split, data.query_ids, data.names))
 
 
-def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingData:
+def from_table(
+    table: pa.Table, llms: Sequence[LLMInfo], where: str, *, responses: bool = False
+) -> RoutingData:
     """Pivot a long routing table; rows of the result keep the order of first appearance.
+
+    Args:
+        table: The table.
+        llms: The LLMs of the table, in the order of the columns.
+        where: File of the table, for messages.
+        responses: Whether to keep the texts of the answers.
 
     Raises:
         SchemaError: on a repeated key or a query_id with two texts.
@@ -279,6 +299,7 @@ def from_table(table: pa.Table, llms: Sequence[LLMInfo], where: str) -> RoutingD
         output_tokens=_pivot(table, "output_tokens", row_of, column_of, (n, m)),
         cost_usd=_pivot(table, "cost_usd", row_of, column_of, (n, m)),
         latency_s=_pivot(table, "latency_s", row_of, column_of, (n, m)),
+        responses=responses_of(table, row_of, column_of, (n, m)) if responses else None,
         **_verification(table, row_of, column_of, (n, m), where),
     )
 
@@ -343,7 +364,7 @@ def _pivot(
 
 
 def write_routing_data(folder: str | Path, data: RoutingData, split: str = "train") -> None:
-    """Write one split and ``llms.json``: training data of a router, without the answers."""
+    """Write one split and ``llms.json``: training data of a router; answers where it has them."""
     folder = Path(folder)
     n, m = data.quality.shape
     rows = [(i, j) for i in range(n) for j in range(m) if not np.isnan(data.quality[i, j])]
@@ -368,5 +389,7 @@ def write_routing_data(folder: str | Path, data: RoutingData, split: str = "trai
         columns["verdicts"] = [verdicts_text(data.verdicts[i, j]) for i, j in rows]
         columns["verify_input_tokens"] = column(data.verify_input_tokens, int)
         columns["verify_output_tokens"] = column(data.verify_output_tokens, int)
+    if data.responses is not None:
+        columns |= data.responses.columns(rows)
     write_routing_table(split_path(folder, split), columns)
     write_llms(folder / "llms.json", data.llms)

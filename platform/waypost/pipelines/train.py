@@ -120,7 +120,7 @@ def _fit_and_save(
     encoder = make_encoder(config.encoder)
 
     def read(split: str) -> RoutingData:
-        data = read_routing_data(folder, split)
+        data = read_routing_data(folder, split, responses=router.needs_responses)
         if not router.needs_embeddings:
             return data
         vectors = query_embeddings(data.queries, encoder, folder, progress)

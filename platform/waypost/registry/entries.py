@@ -32,7 +32,9 @@ BUILTIN_NAMESPACE = "waypost_routers"
 ENTRY_POINT_GROUP = "waypost.routers"
 
 PLATFORM_ROUTERS: Mapping[str, str] = {
+    "agreementrouter": "waypost.tune.consensus.agreement",
     "auto": "waypost.tune.auto.router",
+    "consensusrouter": "waypost.tune.consensus.router",
     "router_r1": "waypost_rl.router",
 }
 """Built-in routers outside of `BUILTIN_NAMESPACE`: name -> module. ``auto`` composes others."""

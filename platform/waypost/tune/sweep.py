@@ -29,6 +29,7 @@ from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation.run import EvaluateConfig, evaluate
 from waypost.pipelines.train import TrainConfig, train
 from waypost.ray_session import ray_session
+from waypost.registry import router_class
 from waypost.report.drawing import require_matplotlib
 from waypost.storage import Place, local_copy, mirrored
 from waypost.tune import report as reports
@@ -230,7 +231,8 @@ class _Sweep:
         self.sign = 1.0 if config.mode == "max" else -1.0
         self.space = SearchSpace(config, defaults_of(config))
         encoder = make_encoder(config.encoder)
-        training = read_routing_data(data, "train")
+        compares = getattr(router_class(config.router), "needs_responses", False)
+        training = read_routing_data(data, "train", responses=compares)
         subject = {
             **config.model_dump(mode="json", by_alias=True, exclude=_NOT_SUBJECT),
             "encoder": encoder.id,

@@ -38,7 +38,12 @@ TINY = {
 }
 """Settings under which a file's trials fit sixty questions in a moment."""
 
-NEEDS = {"automix": "verdicts", "causallm_router": "weights", "routerdc": "weights"}
+NEEDS = {
+    "automix": "verdicts",
+    "causallm_router": "weights",
+    "consensusrouter": "answers",
+    "routerdc": "weights",
+}
 """Files whose routers learn from what made-up questions do not have."""
 
 

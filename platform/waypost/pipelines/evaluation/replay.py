@@ -27,8 +27,9 @@ NO_VERDICTS = "the data has no verdicts, which this router needs; record them wi
 def outcomes(router: StepRouter, data: RoutingData, lam: float) -> Outcomes:
     """Run an episode for each query; look up the score of its answer and the cost of its calls.
 
-    An answer that the data lacks is a failed call. Verdicts on an answer are returned in their
-    recorded order; further ones fail.
+    Answers have their recorded texts where the data was read with them. An answer that the data
+    lacks is a failed call. Verdicts on an answer are returned in their recorded order; further ones
+    fail.
 
     Args:
         router: A fitted router.
@@ -147,7 +148,7 @@ class Recorded:
             return None
         result = CallResult(
             call,
-            f"(the recorded answer of {call.model})" if text is None else text,
+            self._text(call.model, column) if text is None else text,
             input_tokens=self._count(self._data.input_tokens, column),
             output_tokens=self._count(self._data.output_tokens, column),
             cost_usd=_known(self._data.cost_usd[self._row, column]),
@@ -161,6 +162,12 @@ class Recorded:
             return False
         given = self._data.verdicts[self._row, self._data.names.index(model)]
         return not bool(np.isnan(given).all())
+
+    def _text(self, model: str, column: int) -> str:
+        """Return the recorded answer; "" if the data holds the texts of others only."""
+        if self._data.responses is None:
+            return f"(the recorded answer of {model})"
+        return self._data.responses.text(self._row, column) or ""
 
     def _count(self, tokens: NDArray[np.float64], column: int) -> int:
         return int(np.nan_to_num(tokens[self._row, column]))

@@ -66,7 +66,8 @@ def evaluate_resplit(
             [Fault(name, "is an artifact; --resplit fits, so name routers") for name in fitted]
         )
     folder = Path(data_folder)
-    pooled = pool(read_routing_data(folder, "train"), read_routing_data(folder, "test"))
+    halves = (read_routing_data(folder, split, responses=True) for split in ("train", "test"))
+    pooled = pool(*halves)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
     lambdas = config.lambdas or lambda_grid(column_mean(costs_of(pooled).usd))
     live = None if kept is None else LiveSources(Questions(folder, ("train", "test")), kept)

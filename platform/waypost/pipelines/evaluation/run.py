@@ -147,8 +147,8 @@ def evaluate(
     """
     contenders = read_contenders(routers or config.routers, config.seed)
     folder = Path(data_folder)
-    train = read_routing_data(folder, "train")
-    test = read_routing_data(folder, config.split)
+    train = read_routing_data(folder, "train", responses=True)
+    test = read_routing_data(folder, config.split, responses=True)
     vectors = Vectors(make_encoder(config.encoder), folder, progress)
     comparison = Comparison.of(
         train, test, config.seed, config.lambdas, weak=config.weak, strong=config.strong

@@ -82,6 +82,17 @@ class Members:
         return "null, or a list of router names or {name: {parameter: value}}"
 
 
+class OneMember:
+    """Constraint of a parameter that is one `Spec`."""
+
+    def allows(self, value: Any) -> bool:
+        """Return whether the value has the right form; ``fit`` checks the router."""
+        return value is not None and _is_spec(value) and len(members_of([value])) == 1
+
+    def __str__(self) -> str:
+        return "a router's name, or {name: {parameter: value}}"
+
+
 def _is_spec(value: Any) -> bool:
     if isinstance(value, str):
         return True

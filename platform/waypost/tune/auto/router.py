@@ -27,6 +27,7 @@ from waypost.contracts.routing_data import RoutingData
 from waypost.contracts.splits import fold_of
 from waypost.contracts.types import Floats
 from waypost.tune.auto.choosing import Candidate, choose, earned
+from waypost.tune.auto.holding import held_routers, held_state
 from waypost.tune.auto.members import Member, Members, OutOfSample, members_of, try_members
 from waypost.tune.auto.stacking import Correction, Stack, fit_correction, fit_mean, fit_stack
 
@@ -128,7 +129,7 @@ class AutoRouter(ScoreRouter):
         fold = fold_of(data.queries, self.folds, self.seed, data.groups)
         tried: list[OutOfSample] = []
         failed: dict[str, str] = {}
-        if _comparable(data, fold):
+        if comparable(data, fold):
             tried, failed = try_members(wanted, data, fold, self.seed)
         if not tried:
             self._take([FALLBACK], data, Stack(np.ones(1), np.ones(1), self.mean_quality_), None)
@@ -251,37 +252,22 @@ class AutoRouter(ScoreRouter):
     def get_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the learned state, including that of the members."""
         arrays, values = super().get_state()
-        values["members_"] = []
-        for place, member in enumerate(self.members_):
-            own_arrays, own_values = member.get_state()
-            arrays |= {f"members_.{place}.{key}": value for key, value in own_arrays.items()}
-            values["members_"].append(
-                {
-                    "router": member.name,
-                    "parameters": member.get_params(),
-                    "state": own_values,
-                }
-            )
+        own, values["members_"] = held_state("members_", self.members_)
+        arrays |= own
         return arrays, values
 
     def set_state(
         self, llms: Sequence[LLMInfo], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
     ) -> None:
         """Restore a state; see `TrainableRouter.set_state`."""
-        own = {key: value for key, value in arrays.items() if not key.startswith("members_.")}
         listed = values["members_"]
+        members, own = held_routers("members_", llms, arrays, listed, self.seed)
         super().set_state(llms, own, {k: v for k, v in values.items() if k != "members_"})
-        self.members_ = []
-        for place, facts in enumerate(listed):
-            prefix = f"members_.{place}."
-            part = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            member = Member(facts["router"], facts["parameters"]).make(self.seed)
-            member.set_state(llms, part, facts["state"])
-            self.members_.append(member)
+        self.members_ = members
         share_learned(self.members_)
 
 
-def _comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
+def comparable(data: RoutingData, fold: NDArray[np.intp]) -> bool:
     """Return whether there are several LLMs, each with a score outside of every fold."""
     if len(data) < FEWEST or len(data.llms) < 2 or len(np.unique(fold)) < 2:
         return False

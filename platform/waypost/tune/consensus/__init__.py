@@ -1,0 +1,1 @@
+"""Routers that compare the answers of several LLMs and ask further where that pays."""
