@@ -41,7 +41,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.router import TrainableRouter
 from waypost.contracts.routing_data import RoutingData, read_routing_data, write_routing_data
 from waypost.registry import find_router, make_trainable, searching
-from waypost.registry.packing import foreign_plugins, pack_plugin
+from waypost.registry.packing import foreign_plugins, pack_plugin, why_foreign
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, place
 
@@ -233,9 +233,8 @@ def _own_plugins(
         return nullcontext()
     if not allow_plugin_code and (foreign := foreign_plugins(manifest)):
         raise ArtifactError(
-            f"{folder}: holds the code of plug-in {names(foreign)}, which differs from the code "
-            "on this machine; it runs only when you allow it: --allow-plugin-code, or "
-            "allow_plugin_code: true in a Serve file"
+            f"{folder}: holds the code of plug-in {why_foreign(foreign)}; it runs only when you "
+            "allow it: --allow-plugin-code, or allow_plugin_code: true in a Serve file"
         )
     return searching([folder / PLUGIN])
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from waypost.config import StrictModel, apply_overrides, collecting, parse
@@ -24,11 +26,16 @@ from waypost.pipelines.data.embedding_cache import query_embeddings
 from waypost.pipelines.data.embeddings import Progress
 from waypost.pipelines.evaluation.lambda_curve import decides_alone
 from waypost.pipelines.validation import cross_validate, curve_lambdas, decide_on, of_report
-from waypost.registry import make_trainable, router_class
+from waypost.registry import make_trainable, router_class, run_defaults
 from waypost.registry.rule_router import no_outcomes
 from waypost.storage import Place, local_copy, mirrored, place
 
+logger = logging.getLogger(__name__)
+
 FOLDS = 5
+FEWER_FOLDS = 3
+SLOW_S = 5.0
+"""Seconds of a fit above which it is repeated for fewer folds, unless a number is given."""
 
 
 class TrainConfig(StrictModel):
@@ -42,8 +49,8 @@ class TrainConfig(StrictModel):
             served without torch, transformers and a download.
         seed: Seed of the folds, and of the router if it has such a parameter.
         folds: Number of folds of the cross-validation if the folder has no validation split; 0
-            is no cross-validation. None is `FOLDS`, or 0 for routers that fine-tune a model,
-            whose fits take minutes.
+            is no cross-validation. None is `FOLDS`, `FEWER_FOLDS` where the fit took more than
+            `SLOW_S`, or 0 for routers that fine-tune a model, whose fits take minutes.
     """
 
     router: str
@@ -128,7 +135,11 @@ def _fit_and_save(
 
     listed_only = not router.needs_data and not split_path(folder, "train").is_file()
     data = no_outcomes(read_llms(folder / "llms.json")) if listed_only else read("train")
+    data = _with_endpoint(data, run_defaults(config.router).get("api_endpoint"))
     router.encoder = encoder
+    if router.learns:
+        for line in doubts(router, data):
+            logger.warning("%s", line)
     start = time.perf_counter()
     router.fit(data) if fit is None else fit(router, data)
     metrics: dict[str, Any] = {
@@ -141,7 +152,7 @@ def _fit_and_save(
     if router.validates_itself:
         metrics["choice"] = {key: router.report_[key] for key in ("chosen", "why")}
     held_out = read("validation") if split_path(folder, "validation").is_file() else None
-    found = _validate(router, config, data, held_out)
+    found = _validate(router, config, data, held_out, metrics["fit_s"])
     if router.validates_itself:
         router.report_.pop(KEY, None)  # it stands in the manifest once, under the metrics
     metrics[KEY] = None if found is None else found.pop(KEY, None)
@@ -154,11 +165,47 @@ def _pack(encoder_id: str, folder: Path) -> None:
     pack_encoder(encoder_id, folder / ENCODER)
 
 
+def _with_endpoint(data: RoutingData, api_endpoint: str | None) -> RoutingData:
+    """Return the data with the base URL of the LLMs that name none."""
+    if api_endpoint is None:
+        return data
+    llms = [
+        llm if llm.api_endpoint else llm.model_copy(update={"api_endpoint": api_endpoint})
+        for llm in data.llms
+    ]
+    return replace(data, llms=tuple(llms))
+
+
+FEW_QUERIES = 40
+"""With fewer questions a router can hardly be told from chance."""
+
+
+def doubts(router: TrainableRouter, data: RoutingData) -> list[str]:
+    """Return what makes a fit doubtful, a line each."""
+    found = []
+    if len(data.llms) == 1:
+        found.append(f"the data has one LLM, {data.names[0]}: there is nothing to choose")
+    if 0 < len(data) < FEW_QUERIES:
+        found.append(f"the data has {len(data)} questions; some hundred are a start")
+    for name in sorted({*getattr(router, "row_count_parameters", ()), "k"}):
+        value = router.get_params().get(name)
+        if isinstance(value, int) and value > len(data):
+            found.append(f"{name} is {value}, and the data has {len(data)} questions: all count")
+    missing = np.isnan(data.quality).sum(axis=0)
+    if missing.any():
+        cells = ", ".join(
+            f"{name} {n}" for name, n in zip(data.names, missing.tolist(), strict=True) if n
+        )
+        found.append(f"answers without a score are left out (null, NaN or failed): {cells}")
+    return found
+
+
 def _validate(
     router: TrainableRouter,
     config: TrainConfig,
     data: RoutingData,
     held_out: RoutingData | None,
+    fit_s: float,
 ) -> dict[str, Any] | None:
     """Measure the router's choices; return None if the data has no outcomes for them.
 
@@ -174,7 +221,8 @@ def _validate(
         return of_report(router.report_)
     folds = config.folds
     if folds is None:
-        folds = FOLDS if router.needs_weights is None else 0
+        folds = FOLDS if fit_s <= SLOW_S else FEWER_FOLDS
+        folds = folds if router.needs_weights is None else 0
     if folds <= 1:
         return None
     if not router.learns:

@@ -10,7 +10,13 @@ from waypost.registry.entries import (
     list_routers,
     searching,
 )
-from waypost.registry.making import RouterFacts, check_router, make_router, make_trainable
+from waypost.registry.making import (
+    RouterFacts,
+    check_router,
+    make_router,
+    make_trainable,
+    run_defaults,
+)
 
 __all__ = [
     "BUILTIN_NAMESPACE",
@@ -26,5 +32,6 @@ __all__ = [
     "make_router",
     "make_trainable",
     "router_class",
+    "run_defaults",
     "searching",
 ]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # the router contract loads numpy, which a listing does not n
     from waypost.contracts.router import MetaRouter, TrainableRouter
 
 
+RUN_DEFAULTS = frozenset({"data", "api_endpoint"})
+"""Keys of a plug-in's ``config.yaml`` that are no parameters, as LLMRouter's configs have them."""
+
+
 def make_router(
     name: str, params: Mapping[str, Any] | None = None, plugin_paths: Sequence[Path] | None = None
 ) -> MetaRouter:
@@ -95,7 +99,7 @@ def _build(entry: RouterEntry, params: Mapping[str, Any]) -> tuple[MetaRouter, d
     """Return the router and all parameters it was built with."""
     cls = load_class(entry)
     config = Path(entry.location) / CONFIG
-    defaults = read_yaml(config) if entry.source == "folder" and config.is_file() else {}
+    defaults = {k: v for k, v in _plugin_config(entry).items() if k not in RUN_DEFAULTS}
     given = {**defaults, **params}
     found = [*_faults(cls, defaults, str(config)), *_faults(cls, params, entry.name)]
     if found:
@@ -113,6 +117,31 @@ def _build(entry: RouterEntry, params: Mapping[str, Any]) -> tuple[MetaRouter, d
     # A constructor only stores its parameters; one that raises belongs to a plug-in.
     except (Exception, SystemExit) as error:
         raise PluginError(f"{entry}: cannot be built: {raised_at(error)}: {error}") from error
+
+
+def run_defaults(name: str) -> dict[str, str]:
+    """Return what a plug-in's ``config.yaml`` says of a training run (`RUN_DEFAULTS`).
+
+    ``data`` is the folder of routing data, relative to the plug-in's folder; ``api_endpoint`` is
+    the base URL of LLMs that name none.
+
+    Raises:
+        RegistryError, PluginError: no router has that name.
+        ConfigError: a value is not a text.
+    """
+    entry = find_router(name)
+    found = {key: value for key, value in _plugin_config(entry).items() if key in RUN_DEFAULTS}
+    where = str(Path(entry.location) / CONFIG)
+    if wrong := [key for key, value in found.items() if not isinstance(value, str) or not value]:
+        raise ConfigError([Fault(f"{where}: {key}", "expected a text") for key in wrong])
+    if "data" in found and "://" not in found["data"]:
+        found["data"] = str(Path(entry.location) / Path(found["data"]).expanduser())
+    return found
+
+
+def _plugin_config(entry: RouterEntry) -> dict[str, Any]:
+    config = Path(entry.location) / CONFIG
+    return read_yaml(config) if entry.source == "folder" and config.is_file() else {}
 
 
 def _faults(cls: type[MetaRouter], values: Mapping[str, Any], where: str) -> list[Fault]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from waypost.contracts.artifact import PLUGIN, Manifest
-from waypost.contracts.errors import RegistryError
+from waypost.contracts.errors import RegistryError, names
 from waypost.registry.entries import find_router
 
 _LEFT_OUT = ("__pycache__", "*.pyc", ".*", "test_*.py")
@@ -29,6 +29,25 @@ def foreign_plugins(manifest: Manifest) -> list[str]:
     The code of the others can run here without the artifact, too.
     """
     return [name for name in manifest.plugins if not _is_found_here(name, manifest)]
+
+
+def why_foreign(foreign: Sequence[str]) -> str:
+    """Say in which way plug-ins are foreign: not here at all, or with another source."""
+    absent = [name for name in foreign if not _is_known(name)]
+    others = [name for name in foreign if name not in absent]
+    said = []
+    if absent:
+        said.append(f"{names(absent)}, which is not on this machine")
+    if others:
+        said.append(f"{names(others)}, which differs from the code on this machine")
+    return ", and ".join(said)
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return find_router(name).source == "folder"
+    except RegistryError:
+        return False
 
 
 def _is_found_here(name: str, manifest: Manifest) -> bool:

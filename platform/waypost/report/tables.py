@@ -43,7 +43,7 @@ class Report(TypedDict):
 
 REFERENCES = {
     "random": "random",
-    "best_single": "best single",
+    "best_single": "always the best single",  # the router best_single weighs cost
     "cheapest": "cheapest",
     "smallest": "smallest",
     "largest": "largest",

@@ -18,7 +18,7 @@ from waypost.contracts.errors import (
 from waypost.contracts.generation import deployment_name
 from waypost.contracts.wording import did_you_mean
 from waypost.engines import engine_class
-from waypost.registry.packing import foreign_plugins
+from waypost.registry.packing import foreign_plugins, why_foreign
 from waypost.serve.config import PolicyArgs, PoolEntry
 from waypost.serve.environments import interpreter
 
@@ -100,8 +100,8 @@ def plugin_faults(
     return [
         Fault(
             f"{where}: allow_plugin_code",
-            f"is not true, and {artifacts[router]} holds code that is not found here: the plug-in "
-            f"{names(foreign)}. Set it to true if you trust that code",
+            f"is not true, and {artifacts[router]} holds the code of plug-in "
+            f"{why_foreign(foreign)}. Set it to true if you trust that code",
         )
         for router, manifest in manifests.items()
         if (foreign := foreign_plugins(manifest))

@@ -129,12 +129,28 @@ def test_other_code_runs_only_when_it_is_allowed(here, data, file):
             source.write("# changed\n")
     asked = ("route", "--artifact", here / "a", "--query", "q")
     refused = run(*asked, code=1).stderr
-    assert "plug-in by_length, which differs from the code on this machine" in refused
+    why = "is not" if file is None else "differs from the code"
+    assert f"plug-in by_length, which {why} on this machine" in refused
     assert "--allow-plugin-code" in refused
     assert run(*asked, "--allow-plugin-code").stdout.startswith("tiny")
     with pytest.raises(ConfigError, match=r"allow_plugin_code: is not true.*by_length"):
         make_plan(ServeArgs.model_validate(arguments(here / "a")))
     make_plan(ServeArgs.model_validate(arguments(here / "a", allow_plugin_code=True)))
+
+
+def test_a_plug_in_tells_its_data_and_endpoint_as_llmrouters_do(here, data):
+    folder = write_plugin("by_length", "plain", place(here, PLACES[0]))
+    with (folder / "config.yaml").open("a") as source:
+        source.write("\ndata: set\napi_endpoint: https://api.example.com/v1\n")
+    shutil.copytree(data, folder / "set")
+    run("train", "--router", "by_length", "--out", here / "a", "--folds", "0")
+    manifest = read_manifest(here / "a")
+    assert {llm.api_endpoint for llm in manifest.llms} == {"https://api.example.com/v1"}
+    assert "data" not in manifest.parameters
+    run("train", "--router", "best_single", "--out", here / "b", code=2)
+    with (folder / "config.yaml").open("a") as source:
+        source.write("api_endpoint: 3\n")
+    run("train", "--router", "by_length", "--out", here / "b", code=2)
 
 
 def test_a_plain_router_needs_no_more_than_the_list_of_llms(here, tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from waypost import load_router
 from waypost.contracts.routing_data import write_routing_data
 from waypost.contracts.splits import fold_of
 from waypost.encoders import EncoderSpec
-from waypost.pipelines.train import TrainConfig, train
+from waypost.pipelines.train import TrainConfig, doubts, train
 from waypost.pipelines.validation import cross_validate, decide_on, summary
 from waypost.registry import make_router
 from waypost.testing.synthetic import ENCODER_ID, planted, shuffled
@@ -138,3 +140,40 @@ def test_with_too_few_questions_it_says_that_nothing_was_compared(tmp_path):
     result = train(config(router="auto"), tmp_path / "data", tmp_path / "a")
     assert result.manifest.metrics["validation"] is None
     assert result.manifest.metrics["choice"]["chosen"] == "knnrouter"
+
+
+@pytest.mark.parametrize(
+    ("data", "parameters", "told"),
+    [
+        (planted(60).select_llms(["cook"]), {}, "one LLM, cook: there is nothing to choose"),
+        (planted(6), {}, "has 6 questions; some hundred are a start"),
+        (planted(60), {"k": 100}, "k is 100, and the data has 60 questions"),
+        (outcomes({"a": [0.5] * 60, "b": [0.5] * 58 + [None] * 2}), {}, "without a score .*: b 2"),
+    ],
+)
+def test_what_makes_a_fit_doubtful_is_told(data, parameters, told):
+    lines = doubts(make_router("knnrouter", parameters), data)
+    assert len(lines) == 1
+    assert re.search(told, lines[0])
+
+
+def test_a_fit_on_enough_data_tells_nothing(tmp_path, caplog):
+    assert doubts(make_router("knnrouter"), planted(60)) == []
+    write_routing_data(tmp_path / "data", planted(6))
+    train(config(folds=0), tmp_path / "data", tmp_path / "a")
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "the data has 6 questions; some hundred are a start"
+    ]
+
+
+def test_a_slow_fit_is_validated_on_fewer_folds(tmp_path, monkeypatch):
+    write_routing_data(tmp_path / "data", planted(60))
+
+    def method(**more):
+        made = train(config(**more), tmp_path / "data", tmp_path / "a")
+        return made.manifest.metrics["validation"]["method"]
+
+    assert method().startswith("5-fold")
+    monkeypatch.setattr("waypost.pipelines.train.SLOW_S", -1.0)
+    assert method().startswith("3-fold")
+    assert method(folds=4).startswith("4-fold")
