@@ -156,7 +156,7 @@ def test_a_query_far_from_everything_is_decided_by_the_means():
         dict(zip(data.names, router.mean_quality_, strict=True))
     )
     assert decision.confidence is None
-    assert "unlike the training data" in decision.reason
+    assert "a new kind of question" in decision.reason
 
 
 def test_questions_like_the_training_data_are_not_flagged():

@@ -365,7 +365,7 @@ class Ranked:
         if self.drawn:
             return "drawn at random (exploration)"
         if self.unlike:
-            return "unlike the training data: ordered by each model's training mean"
+            return "a new kind of question: the best on average goes first"
         what = f"highest predicted quality ({self.quality[best]:.3f})"
         if self.lam > 0:
             what = (
