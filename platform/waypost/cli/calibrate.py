@@ -62,9 +62,9 @@ def command(
     allow_plugin_code: bool,
     as_json: bool,
 ) -> None:
-    """Choose a lambda by the share of the strong LLM, by dollars, or by lost quality.
+    """Choose a lambda by what it costs.
 
-    The strong LLM is the one with the best training mean. Without --data the outcomes are those of
+    It is chosen by the share of the strong LLM, by dollars, or by lost quality. The strong LLM is the one with the best training mean. Without --data the outcomes are those of
     the cross-validation or validation split of the training.
     """
     from waypost.pipelines.calibrate import kept_curve, measured_curve

@@ -17,9 +17,9 @@ from waypost.cli.output import echo_json, echo_table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, config: Path | None, no_try: bool, as_json: bool) -> None:
-    """Check this machine, and what the Serve file CONFIG needs of it.
+    """Check this machine, and what a Serve file needs.
 
-    Looks at Python, packages, memory, port, keys (whether they are there; none is shown), weights
+    CONFIG is the Serve file; without it the machine alone is checked. Looks at Python, packages, memory, port, keys (whether they are there; none is shown), weights
     and environments, and asks each endpoint one short question. The exit code is 1 where something
     is wrong, and 0 with notes alone.
     """

@@ -65,9 +65,9 @@ def command(
     no_try: bool,
     force: bool,
 ) -> None:
-    """Write the files of a pool of your own into FOLDER.
+    """Write the files of a pool of your own.
 
-    These are serve.yaml, data.yaml and .env.example. Asks for LLMs where no option names one. Looks
+    FOLDER gets serve.yaml, data.yaml and .env.example. Asks for LLMs where no option names one. Looks
     up prices, sizes and context lengths, and asks each LLM one short question with the keys of
     API_KEYS. No key is written anywhere.
     """
