@@ -64,8 +64,9 @@ def command(
 ) -> None:
     """Choose a lambda by what it costs.
 
-    It is chosen by the share of the strong LLM, by dollars, or by lost quality. The strong LLM is the one with the best training mean. Without --data the outcomes are those of
-    the cross-validation or validation split of the training.
+    It is chosen by the share of the strong LLM, by dollars, or by lost quality. The strong LLM is
+    the one with the best training mean. Without --data the outcomes are those of the
+    cross-validation or validation split of the training.
     """
     from waypost.pipelines.calibrate import kept_curve, measured_curve
 

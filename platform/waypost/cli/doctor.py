@@ -19,9 +19,10 @@ from waypost.cli.output import echo_json, echo_table
 def command(ctx: click.Context, config: Path | None, no_try: bool, as_json: bool) -> None:
     """Check this machine, and what a Serve file needs.
 
-    CONFIG is the Serve file; without it the machine alone is checked. Looks at Python, packages, memory, port, keys (whether they are there; none is shown), weights
-    and environments, and asks each endpoint one short question. The exit code is 1 where something
-    is wrong, and 0 with notes alone.
+    CONFIG is the Serve file; without it the machine alone is checked. Looks at Python, packages,
+    memory, port, keys (whether they are there; none is shown), prices, weights and environments,
+    and asks each endpoint one short question. The exit code is 1 where something is wrong, and 0
+    with notes alone.
     """
     from waypost.start.doctor import WRONG, examine
 

@@ -67,9 +67,9 @@ def command(
 ) -> None:
     """Write the files of a pool of your own.
 
-    FOLDER gets serve.yaml, data.yaml and .env.example. Asks for LLMs where no option names one. Looks
-    up prices, sizes and context lengths, and asks each LLM one short question with the keys of
-    API_KEYS. No key is written anywhere.
+    FOLDER gets serve.yaml, data.yaml and .env.example. Asks for LLMs where no option names one.
+    Looks up prices, sizes and context lengths, and asks each LLM one short question with the keys
+    of API_KEYS. No key is written anywhere.
     """
     from waypost.start import files, pool
 
@@ -81,7 +81,11 @@ def command(
         raise click.UsageError("give --from-litellm, or --llm and --endpoint")
     else:
         wanted, more = _converted(litellm)
-    members = pool.look_up(wanted, dict(map(_price, prices)))
+    given = dict(map(_price, prices))
+    members = pool.look_up(wanted, given)
+    if not (llms or endpoints or litellm):
+        members = pool.look_up(wanted, given | _asked_prices(members))
+    pool.check_priced(members)
     texts = files.texts(members, port, more)
     tried = {} if no_try else pool.try_all(wanted)
     files.write(folder, texts)
@@ -152,6 +156,17 @@ def _asked() -> list[LLMConfig]:
             click.echo("; ".join(fault.problem for fault in error.faults), err=True)
 
 
+def _asked_prices(members: Mapping[str, Member]) -> dict[str, tuple[float, float]]:
+    """Ask for the prices that the library should know and does not."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, member in members.items():
+        if member.unpriced is not None:
+            click.echo(f"{name}: {member.unpriced}", err=True)
+            text = click.prompt(f"USD per million prompt and generated tokens of {name}: IN,OUT")
+            found |= dict([_price(f"{name}={text}")])
+    return found
+
+
 def _models(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
@@ -184,9 +199,6 @@ def _show(members: Mapping[str, Member], tried: Mapping[str, Tried]) -> None:
     for name, one in tried.items():
         if one.problem is not None:
             click.echo(f"{name} did not answer: {one.problem}", err=True)
-    for name, member in members.items():
-        if member.unpriced is not None:
-            click.echo(f"{name}: {member.unpriced} (--price {name}=IN,OUT)", err=True)
 
 
 def _next(
@@ -197,6 +209,7 @@ def _next(
     click.echo(f"wrote {', '.join(str(folder / name) for name in written)}")
     if files.services_of(members) or clients:
         click.echo(f"keys:  cp {folder / files.KEYS_FILE} {folder / '.env'}, write them in, then")
-        click.echo(f"       set -a; . {folder / '.env'}; set +a")
+        keys = folder / ".env"
+        click.echo(f"       set -a; . {keys if keys.is_absolute() else f'./{keys}'}; set +a")
     click.echo(f"check: waypost doctor {folder / files.SERVE_FILE}")
     click.echo(f"serve: waypost serve --local {folder / files.SERVE_FILE}")

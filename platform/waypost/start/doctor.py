@@ -22,6 +22,7 @@ from waypost.encoders import EncoderSpec
 from waypost.encoders.distill import is_there
 from waypost.engines import engine_class
 from waypost.loading import manifest_of
+from waypost.price_library import priced
 from waypost.secrets import KeyRing, load_keys
 from waypost.serve.config import PoolEntry, ServeArgs
 from waypost.serve.config_file import validate_serve_config
@@ -99,6 +100,8 @@ def examine(file: Path | None, *, calls: bool = True) -> Iterator[Check]:
     ring, check = _ring()
     yield check
     yield from _services(args, entries, ring)
+    if args is not None and args.router.name is not None:
+        yield from _prices(entries)
     yield from _weights(args, entries)
     yield from _environments(entries)
     if calls:
@@ -228,6 +231,22 @@ def _services(
         near = did_you_mean(service, ring.services())
         todo = f"add {service} to API_KEYS{near}"
         yield Check(f"key of {service}", WRONG, f"missing, for {', '.join(users)}", todo)
+
+
+def _prices(entries: Sequence[PoolEntry]) -> Iterator[Check]:
+    for entry in entries:
+        if entry.prices is not None:
+            continue
+        what = f"price of {entry.name}"
+        try:
+            found = priced(entry, entry.name)
+        except ConfigError as error:
+            yield Check(what, WRONG, error.faults[0].problem, "write input_price and output_price")
+            continue
+        if found is None:
+            yield Check(what, NOTE, "unknown", "write input_price and output_price")
+        else:
+            yield Check(what, OK, found.source)
 
 
 def _weights(args: ServeArgs | None, entries: Sequence[PoolEntry]) -> Iterator[Check]:

@@ -140,6 +140,17 @@ def _looked_up(name: str, llm: LLMConfig, given: tuple[float, float] | None) -> 
     return Member(llm) if found is None else Member(llm, found.source, found.prices.prices)
 
 
+def check_priced(members: Mapping[str, Member]) -> None:
+    """Check that no price is missing that the library should know: such a pool does not serve.
+
+    Raises:
+        ConfigError: With a fault for each LLM without a price.
+    """
+    wrong = {name: one.unpriced for name, one in members.items() if one.unpriced is not None}
+    if wrong:
+        raise ConfigError([Fault(f"--price {name}=IN,OUT", why) for name, why in wrong.items()])
+
+
 def size_in(model: str) -> str | None:
     """Return the number of parameters that a model's name tells, such as ``70B``."""
     found = _SIZE.search(model)

@@ -107,6 +107,26 @@ def test_a_wrong_file_and_a_missing_artifact(tmp_path):
     assert (done.exit_code, found[str(path)]["state"]) == (1, "wrong")
 
 
+def test_prices_that_a_router_without_training_needs(tmp_path):
+    pool = [
+        remote("https://api.openai.com/v1", name="known", input_price=None, output_price=None),
+        remote("http://127.0.0.1:9/v1", name="own", input_price=None, output_price=None),
+        remote("http://127.0.0.1:9/v1", name="given"),
+    ]
+    pool[0]["config"]["model"] = "gpt-4.1-minii"
+    path = serve_file(tmp_path, tmp_path, pool)
+    data = yaml.safe_load(path.read_text())
+    args = data["applications"][0]["args"]
+    del args["artifact"]
+    args["router"] = "difficulty"
+    path.write_text(yaml.safe_dump(data))
+    done, found = doctor(path, "--no-try")
+    assert done.exit_code == 1
+    assert found["price of known"]["state"] == "wrong"
+    assert found["price of own"]["state"] == "note"
+    assert "price of given" not in found
+
+
 @pytest.mark.parametrize("keys", ["{broken", json.dumps({"acme": ""})])
 def test_keys_that_cannot_be_read(monkeypatch, keys):
     monkeypatch.setenv("API_KEYS", keys)

@@ -35,7 +35,7 @@ def args_of(folder):
 
 
 def test_names_of_known_providers_are_enough(tmp_path):
-    done = init(tmp_path, "--llm", "openai/gpt-4.1-mini", "--llm", "deepseek/deepseek-chat",
+    done = init(tmp_path, "--llm", "openai/gpt-4.1-mini", "--llm", "anthropic/claude-sonnet-4-5",
                 "--no-try")  # fmt: skip
     assert done.exit_code == 0, done.output
     validate_serve_config(tmp_path / "serve.yaml")
@@ -44,7 +44,7 @@ def test_names_of_known_providers_are_enough(tmp_path):
     assert (first.name, first.engine, first.placement) == ("gpt-4.1-mini", "openai", "inline")
     assert first.config["base_url"] == "https://api.openai.com/v1"
     assert first.config["max_tokens_field"] == "max_completion_tokens"
-    assert second.config["service"] == "deepseek"
+    assert (second.engine, second.config["service"]) == ("anthropic", "anthropic")
     assert first.input_price is None  # looked up at each start, so that it stays true
     text = (tmp_path / "serve.yaml").read_text()
     assert "# 0.4 / 1.6 USD per million tokens (openai/gpt-4.1-mini, genai-prices" in text
@@ -153,11 +153,20 @@ def test_wrong_options_are_told_and_nothing_is_written(tmp_path, options, told):
 
 def test_a_model_that_the_library_does_not_know_asks_for_its_price(tmp_path):
     done = init(tmp_path, "--llm", "openai/gpt-4.1-minii", "--no-try")
-    assert "--price gpt-4.1-minii=IN,OUT" in done.stderr
+    assert done.exit_code == 2
+    assert "--price gpt-4.1-minii=IN,OUT: genai-prices" in done.stderr
+    assert not (tmp_path / "serve.yaml").exists()
     priced = ["--price", "gpt-4.1-minii=1,2", "--force"]
     assert (
         "--price" not in init(tmp_path, "--llm", "openai/gpt-4.1-minii", "--no-try", *priced).stderr
     )
+
+
+def test_at_the_terminal_it_asks_for_that_price(tmp_path):
+    done = init(tmp_path, "--no-try", input="openai\ngpt-4.1-minii\n\n1,2\n")
+    assert done.exit_code == 0, done.output
+    _, args = args_of(tmp_path)
+    assert args.pool[0].prices == (1, 2)
 
 
 def test_two_models_of_one_name_get_names_of_their_own():

@@ -50,6 +50,10 @@ general_settings: {{master_key: {KEY}, database_url: "postgresql://..."}}
 """
 
 
+PRICES = ("--price", "gpt-4o=2.5,10", "--price", "meta-llama/Llama-3.1-8B=0.2,0.2")
+"""Of a deployment's own name, and of a model that the price library does not know."""
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "litellm.yaml"
@@ -114,7 +118,7 @@ def test_what_has_no_counterpart_is_named(file):
 def test_init_writes_what_it_read(file, tmp_path):
     folder = tmp_path / "new"
     done = CliRunner().invoke(
-        command, ["init", str(folder), "--from-litellm", str(file), "--no-try"]
+        command, ["init", str(folder), "--from-litellm", str(file), "--no-try", *PRICES]
     )
     assert done.exit_code == 0, done.output
     data = yaml.safe_load((folder / "serve.yaml").read_text())
