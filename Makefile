@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures findings k8s images clean
+    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures chat-pictures findings k8s images clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -219,6 +219,9 @@ docs-reference: env ## write docs/reference and docs/routers from the code
 
 docs-pictures: env ## draw the pictures of the documentation
 	$(PY) docs/pictures.py
+
+chat-pictures: env ## photograph the chat page in every state into docs/chat and runs/chat (a minute)
+	PYTHONPATH=tests $(PY) -P tests/support/chat_pictures.py docs/chat runs/chat
 
 k8s: env ## write serveConfigV2 of k8s from serve_configs
 	@$(PY) -P k8s/serve_configs.py

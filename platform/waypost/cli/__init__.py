@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "submit": ("waypost.cli.submit", "Run a command as a job on a Ray cluster."),
     "encoder": ("waypost.cli.encoder", "Prepare query encoders."),
+    "chat": ("waypost.cli.chat", "Serve a page to talk to a pool; it shows the routing."),
     "rl": ("waypost_rl.commands", "Train and serve an LLM that routes (Router-R1)."),
     "bench": ("waypost.cli.bench", "Measure parts of the system on this machine."),
 }

@@ -1,0 +1,1 @@
+"""The chat page: talk to the pool, see which LLM answered, why and for what."""
