@@ -149,6 +149,7 @@ async def _page(gateway_url: str, options: Mapping[str, Any], ready: Ready) -> N
     await ready(f"http://127.0.0.1:{listener.getsockname()[1]}")
     server.should_exit = True
     await serving
+    listener.close()
 
 
 async def _gateway_and_page(folder: Path, options: Mapping[str, Any], ready: Ready) -> None:

@@ -89,9 +89,16 @@ class Parts:
 
     @property
     def shown(self) -> list[Any]:
-        """What handlers may change."""
-        rows = [value for value in vars(self).values() if not isinstance(value, list | gr.State)]
-        return [*rows, *self.votes]
+        """What follows from a visit. No part that a user writes into is among it.
+
+        Gradio builds every output of a handler anew each time that it returns or yields, also those
+        that it skips, and what a user has written meanwhile is then lost.
+        """
+        return [
+            self.view, self.left, self.right, self.vote_row, self.verdict, self.why_row, self.send,
+            self.stop, self.bill, self.left_name, self.right_name, self.talks, self.kept,
+            self.notice,
+        ]  # fmt: skip
 
 
 def build() -> Parts:

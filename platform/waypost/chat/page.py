@@ -45,6 +45,7 @@ class Page:
         self._key = key
         self._keys = {} if keys is None else keys
         self._route_on, self._top_k = route_on, top_k
+        self._streams: dict[str | None, Asking] = {}  # by Gradio's name of the visit
         with gr.Blocks(title="Waypost", fill_height=True, analytics_enabled=False) as self.blocks:
             self.parts = build()
             self._connect()
@@ -57,49 +58,52 @@ class Page:
         voting = Voting(parts, self._client, self._picture, self._key_of)
         talks = Talks(parts, self._picture)
 
-        def on(event: Any, run: Any, inputs: list[Any], outputs: list[Any] | None = None) -> Any:
+        def on(event: Any, run: Any, inputs: list[Any], outputs: list[Any]) -> Any:
             return event(
                 run,
                 [visit, *inputs],
-                parts.shown if outputs is None else outputs,
+                outputs,
                 concurrency_limit=None,
                 show_progress="hidden",
                 api_visibility="private",
             )
 
-        def answers(event: Any, run: Any, inputs: list[Any]) -> None:
-            # Gradio builds every output of an event anew each time that it yields, also those that
-            # it skips: a stream has only what it shows
-            asked = on(event, run, inputs)
+        def answers(event: Any, run: Any, inputs: list[Any], *more: Any) -> None:
+            asked = on(event, run, inputs, [*shown, parts.next, *more])
             streamed = on(asked.then, self.stream, [], [parts.left, parts.right])
-            on(streamed.then, self.finish, [])
+            on(streamed.then, self.finish, [], shown)
 
-        on(self.blocks.load, self.load, [parts.kept])
+        shown = parts.shown
+        chosen = [parts.dial, parts.route_on, parts.top_k]
+        on(self.blocks.load, self.load, [parts.kept], [*shown, *chosen])
+        self.blocks.unload(self.leave)
         for ask in (parts.box.submit, parts.send.click):
-            answers(ask, self.ask, [parts.box, parts.view, *settings])
-        on(parts.stop.click, self.stop, [])
-        for chatbot, side in ((parts.left, 0), (parts.right, 1)):
+            answers(ask, self.ask, [parts.box, parts.view, *settings], parts.box)
+        on(parts.stop.click, self.stop, [], [parts.stop])
+        for chatbot, like in ((parts.left, voting.like), (parts.right, voting.like_right)):
             answers(chatbot.retry, self.retry, settings)
             answers(chatbot.edit, self.edit, settings)
-            on(chatbot.undo, self.undo, [])
-            on(chatbot.clear, talks.new, [parts.view, *settings])
-            on(chatbot.like, voting.like if side == 0 else voting.like_right, [])
+            on(chatbot.undo, self.undo, [], [*shown, parts.box])
+            on(chatbot.clear, talks.new, [parts.view, *settings], [*shown, parts.next])
+            on(chatbot.like, like, [], [*shown, parts.why])
         for button, (_, vote) in zip(parts.votes, VOTES, strict=True):
-            on(button.click, voting.vote(vote), [])
+            on(button.click, voting.vote(vote), [], shown)
         for send_why in (parts.why.submit, parts.send_why.click):
-            on(send_why, voting.give_reason, [parts.why])
-        on(parts.view.input, talks.change_view, [parts.view, *settings])
-        for looked_at in (parts.dial.release, parts.left_name.input, parts.route_on.input):
-            on(looked_at, self.look_ahead, [parts.box, *settings])
-        on(parts.box.blur, self.look_ahead, [parts.box, *settings])
-        on(parts.new.click, talks.new, [parts.view, *settings])
-        on(parts.talks.input, talks.open, [parts.talks])
-        on(parts.delete.click, talks.delete, [])
+            on(send_why, voting.give_reason, [parts.why], shown)
+        on(parts.view.input, talks.new, [parts.view, *settings], [*shown, parts.next])
+        on(parts.new.click, talks.new, [parts.view, *settings], [*shown, parts.next])
+        on(parts.talks.input, talks.open, [parts.talks], [*shown, parts.next])
+        on(parts.delete.click, talks.delete, [], shown)
+        looked_at = (
+            parts.dial.release, parts.left_name.input, parts.route_on.input, parts.box.blur,
+        )  # fmt: skip
+        for look_at in looked_at:
+            on(look_at, self.look_ahead, [parts.box, *settings], [parts.top_k, parts.next])
         for button, run in (
             (parts.export_json, talks.export_json),
             (parts.export_votes, talks.export_votes),
         ):
-            on(button.click, run, []).then(
+            on(button.click, run, [], [parts.file, parts.file_name, parts.notice]).then(
                 None, [parts.file, parts.file_name], [], js=look.SAVE_FILE
             )
 
@@ -166,11 +170,15 @@ class Page:
         pool = visit.pool
         names, route_on = list(pool.names), self._route_on or pool.route_on
         second = next(iter(reversed(pool.llms)), "auto")
+        asked = ["auto"] if visit.talk.view == "battle" else visit.talk.names
+        picture = self._picture(visit, notice)
+        picture[parts.left_name] |= gr.update(choices=names, value=asked[0])
+        picture[parts.right_name] |= gr.update(
+            choices=names, value=asked[1] if visit.talk.view == "side" else second
+        )
         return {
-            **self._picture(visit, notice),
+            **picture,
             parts.dial: dials.place_of(pool.lam),
-            parts.left_name: gr.update(choices=names, value=visit.talk.names[0]),
-            parts.right_name: gr.update(choices=names, value=second),
             parts.route_on: gr.update(value=route_on),
             parts.top_k: gr.update(
                 value=self._top_k or pool.top_k, visible=route_on == "retrieval"
@@ -196,7 +204,7 @@ class Page:
             return self._picture(visit, problem)
         turn = visit.talk.ask(text.strip())
         wishes = self._wishes(visit, request, dial, route_on, top_k)
-        return self._begin(visit, turn, wishes)
+        return {**self._begin(visit, turn, wishes), self.parts.box: ""}
 
     def retry(
         self,
@@ -244,14 +252,17 @@ class Page:
         visit.asking = Asking(self._client, turn.answers, bodies, wishes.key)
         visit.rated = None
         visit.remember()
-        return {**self._picture(visit), self.parts.box: "", self.parts.next: ""}
+        return {**self._picture(visit), self.parts.next: ""}
 
-    async def stream(self, visit: Visit) -> AsyncGenerator[tuple[Any, Any], None]:
+    async def stream(
+        self, visit: Visit, request: gr.Request
+    ) -> AsyncGenerator[tuple[Any, Any], None]:
         """Show the answers as they come."""
         asking, talk = visit.asking, visit.talk
         if asking is None or asking.begun:
             yield gr.skip(), gr.skip()
             return
+        self._streams[request.session_hash] = asking
         try:
             async with aclosing(asking.pictures()) as pictures:
                 async for _ in pictures:
@@ -261,9 +272,15 @@ class Page:
                             render.shown(talk, 1).messages if talk.sides > 1 else [],
                         )
         finally:
+            self._streams.pop(request.session_hash, None)
             visit.asking = None
             for answer in asking.answers:
                 talk.money.add(answer)
+
+    def leave(self, request: gr.Request) -> None:
+        """Stop the answers of a page that was closed."""
+        if asking := self._streams.get(request.session_hash):
+            asking.stop()
 
     def finish(self, visit: Visit) -> Update:
         """Show what follows from the answers."""

@@ -23,12 +23,6 @@ class Talks:
     def __init__(self, parts: Parts, picture: Callable[[Visit], Update]) -> None:
         self._parts, self._picture = parts, picture
 
-    def change_view(
-        self, visit: Visit, view: str, dial: float, left: str, right: str, *more: Any
-    ) -> Update:
-        """Begin a talk in another view."""
-        return self.new(visit, view, dial, left, right, *more)
-
     def new(
         self, visit: Visit, view: str, dial: float, left: str, right: str, *more: Any
     ) -> Update:
