@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import TimeoutError, sync_playwright
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 """On a busy machine."""
 
 FLASH_MS = 1_500

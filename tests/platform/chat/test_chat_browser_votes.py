@@ -116,6 +116,7 @@ def test_foreign_names_of_the_host_get_nothing(chat_page: Served) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request)
     assert refused.value.code == 421
+    refused.value.close()
     with urllib.request.urlopen(chat_page.url) as page:
         assert "img-src 'self'" in page.headers["content-security-policy"]
 
