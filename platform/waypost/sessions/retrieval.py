@@ -140,8 +140,6 @@ def retrieve_all(
     Raises:
         SchemaError: a query carries turns, and there is no encoder, or the form is wrong.
     """
-    if not any(RETRIEVE in query for query in queries):
-        return queries, [None] * len(queries)
     plain: list[dict[str, Any]] = []
     found: list[Retrieved | None] = []
     for query in queries:

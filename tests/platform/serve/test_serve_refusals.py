@@ -169,7 +169,7 @@ async def test_a_wrong_field_is_named(client, fields, param):
         (
             {"waypost": {"x": 1}},
             "waypost.x: unknown field; there are lambda, max_cost_usd, allowed_models, user_id, "
-            "session_id, session_token, extra, progress",
+            "session_id, session_token, route_on, top_k, extra, progress, explain",
         ),
         (
             {"temprature": 1},

@@ -202,13 +202,12 @@ class Routers:
         if router is None:  # the gateway has another config, as an experiment's router is new
             return [failure_reply(StaleDecisionError(f"no router {name} is loaded"))] * len(queries)
         try:
+            if not any(RETRIEVE in query for query in queries):
+                return self._users.decide(router, queries)
             encoder = router.encoder if isinstance(router, TrainableRouter) else None
             asked, found = retrieve_all(queries, encoder)
-            replies = self._users.decide(router, asked)
-            for reply, one in zip(replies, found, strict=True):
-                if one is not None:
-                    reply["retrieved"] = one.to_dict()
-            return replies
+            pairs = zip(self._users.decide(router, asked), found, strict=True)
+            return [r if one is None else {**r, "retrieved": one.to_dict()} for r, one in pairs]
         # An exception of a plug-in concerns its query only, and may hold its text.
         except Exception as error:  # noqa: BLE001
             if len(queries) > 1:
