@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
     soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
-    tuned-table rounds-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures chat-pictures findings k8s images clean
+    tuned-table rounds-table consensus-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures chat-pictures findings k8s images clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -169,6 +169,10 @@ difficulty-table: env ## the router difficulty on data that it has never seen (a
 difficulty-weights: env ## learn anew what the router difficulty knows, from the starter data
 	$(PY) -m waypost_routers._difficulty.making serve_configs/starter/data \
 	    routers/waypost_routers/_difficulty/weights.json
+
+consensus-table: env ## routing that compares answers, beside agreement rules, from ../shared/data (half an hour)
+	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench consensus --data $(SHARED)/mmlu_pro \
+	    --insert docs/results/consensus.md:bench-consensus
 
 personal-table: env ## personal routers on made-up users, beside other ways of using feedback (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench personal --data $(SHARED)/mmlu_pro \
