@@ -21,7 +21,7 @@ GROUPS = {
     ),
     "plain": (
         "test_handle_pool", "test_load_changes", "test_serve_ray", "test_serve_way",
-        "test_serve_ways", "test_served_feedback", "test_served_prometheus",
+        "test_serve_ways", "test_served_chat", "test_served_feedback", "test_served_prometheus",
         "test_served_routers",
     ),
     "throughput": ("test_load_soak",),

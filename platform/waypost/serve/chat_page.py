@@ -57,7 +57,7 @@ class ChatPage:
             MissingExtraError: Gradio is not installed.
             EngineServerError: its start failed.
         """
-        from waypost.chat.app import create_app  # type: ignore[import-not-found,unused-ignore]
+        from waypost.chat.app import create_app
 
         await self._way.open()
         self._app = create_app(
