@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 
 from waypost.chat.talk import Answer, Talk
-from waypost.pipelines.data.votes import VOTES
+from waypost.contracts.feedback import VOTES
 
 _TYPES = {preference: kind for kind, preference in VOTES.items()}
 

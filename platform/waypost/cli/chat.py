@@ -86,7 +86,7 @@ def command(
 
     Over a running gateway with --url, or alone with --pool. Ctrl-C stops it.
     """
-    from waypost.chat.running import Options, run
+    from waypost.serve.chat_alone import Options, run
 
     if (url is None) == (pool_file is None):
         raise click.UsageError("give either --url or --pool")

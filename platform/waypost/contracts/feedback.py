@@ -28,6 +28,14 @@ Preference = Literal["left", "right", "tie", "both_bad"]
 Verdict = Literal["good_fit", "underpowered", "overpowered", "wrong", "refused", "format"]
 Source = Literal["user", "judge", "test", "tool"]
 
+VOTES: Mapping[str, Preference] = {
+    "leftvote": "left",
+    "rightvote": "right",
+    "tievote": "tie",
+    "bothbad_vote": "both_bad",
+}
+"""FastChat's types of a vote line."""
+
 PREFERENCE_VALUES: Mapping[str, float] = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 """How much each preference favours the first of its two answers."""
 

@@ -12,10 +12,10 @@ from waypost.chat.client import Pool
 from waypost.chat.dial import cost_weight, place_of
 from waypost.chat.door import Door, Patience, host_name
 from waypost.chat.export import as_json, as_votes
-from waypost.chat.running import Options, accepted_hosts, warnings
 from waypost.chat.talk import Answer, Talk
 from waypost.chat.visit import MOST_TALKS, Visit, draw
 from waypost.pipelines.data.votes import import_votes
+from waypost.serve.chat_alone import Options, accepted_hosts, warnings
 
 
 def battle() -> Talk:

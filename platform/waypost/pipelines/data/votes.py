@@ -13,11 +13,10 @@ from typing import Any
 
 from waypost.contracts.atomic import write_text
 from waypost.contracts.errors import SchemaError
-from waypost.contracts.feedback import events_path, read_events
+from waypost.contracts.feedback import VOTES, events_path, read_events
 from waypost.contracts.tables import SPLITS, read_routing_table, split_path
 from waypost.pipelines.data.rated import Row, write_rated
 
-VOTES = {"leftvote": "left", "rightvote": "right", "tievote": "tie", "bothbad_vote": "both_bad"}
 _NAMELESS = ("", "Model A", "Model B")
 
 

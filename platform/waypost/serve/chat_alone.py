@@ -1,4 +1,4 @@
-"""The server of ``waypost chat``."""
+"""The server of ``waypost chat``, which is no part of a graph."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def _serve(
 
     async with AsyncExitStack() as stack:
         if plan is not None:
-            from waypost.chat.local import gateway
+            from waypost.serve.local.plan_gateway import gateway
 
             tell("loading the router and the LLMs of this process")
             url = await stack.enter_async_context(gateway(plan))
