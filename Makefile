@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-router-r1 env-router-r1-cpu env-vllm-cpu env-clients clients-table system run test test-long test-environments \
-    soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
+    soak fuzz bench-gateway bench-start soak-gateway bench-faults bench-cluster bench-routers bench-data bench-tune bench-encoder bench-rl router-r1-learning router-tables \
     tuned-table rounds-table consensus-table personal-table difficulty-table difficulty-weights feedback-table states-table ope-table scores-table check lint types imports house validate fmt lock docs docs-reference docs-pictures chat-pictures findings k8s images clean
 
 VENV := .venv
@@ -107,6 +107,9 @@ soak-gateway: env ## memory of the gateway over 100,000 requests, in both ingres
 
 bench-faults: env ## what killed processes cost the clients of a running server (15 minutes)
 	$(VENV)/bin/waypost bench faults
+
+bench-cluster: system env ## a head, workers and Redis in namespaces of this machine: kills, a drain, an upgrade (root; 15 minutes)
+	$(VENV)/bin/waypost bench cluster --insert docs/results/load.md:bench-cluster
 
 bench-routers: env ## speed of routers beside scikit-learn's (10 minutes)
 	OMP_NUM_THREADS=1 $(VENV)/bin/waypost bench routers --insert docs/results/speed.md:bench-routers
