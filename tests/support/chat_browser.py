@@ -13,6 +13,7 @@ PATIENCE_MS = 60_000
 """On a busy machine."""
 
 FLASH_MS = 1_500
+START_MS = 20_000
 
 
 def chromium() -> str | None:
@@ -52,7 +53,15 @@ class Visitor:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Wait until the page can be used."""
+        """Wait until the page can be used.
+
+        A start of Gradio's page in a new browser context may hang (2 of some 60, the cause is not
+        known): then it is loaded once more, as a user would.
+        """
+        try:
+            self.page.locator("#box textarea").wait_for(timeout=START_MS)
+        except TimeoutError:
+            self.page.reload()
         self.page.locator("#box textarea").wait_for()
         self.page.wait_for_function("document.querySelector('#left-name input')?.value !== ''")
 
