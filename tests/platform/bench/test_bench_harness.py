@@ -63,8 +63,8 @@ def call(*words):
 
 def test_every_public_module_is_a_bench_with_options_and_an_example():
     names = list(harness.benches())
-    known = "consensus cpu data difficulty encoder faults feedback gateway modes ope personal rl "
-    known += "rounds routers scores shadow start states"
+    known = "cluster consensus cpu data difficulty encoder faults feedback gateway modes ope "
+    known += "personal rl rounds routers scores shadow start states"
     assert names == [*known.split(), "tune", "tuned"]
     group = command.get_command(click.Context(command), "bench")
     for name in names:
