@@ -3,7 +3,7 @@
 The cases are read from the packages' source distributions, which pip downloads; nothing of them is
 kept. Each case on which we differ has a verdict here: who is right, and why.
 
-Example: waypost bench scores
+Example: waypost bench scores --package math-verify
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from waypost.bench import harness
 from waypost.bench.harness import BenchError, Result, Table, Tell, at_most
@@ -64,6 +66,10 @@ VERDICTS: dict[tuple[str, str, int], tuple[str, str]] = {
 
 class Options(harness.Options):
     """Options of ``waypost bench scores``."""
+
+    package: str | None = Field(
+        None, description=f"Only the cases of this package.  [default: {' and '.join(PACKAGES)}]"
+    )
 
 
 QUICK: dict[str, Any] = {}
@@ -119,9 +125,13 @@ def run(options: Options, tell: Tell) -> Result:
     Raises:
         BenchError: A source distribution cannot be downloaded.
     """
-    cases = []
+    wanted = [options.package] if options.package else list(PACKAGES)
+    if unknown := set(wanted) - set(PACKAGES):
+        raise BenchError(f"--package {unknown.pop()}: expected {' or '.join(PACKAGES)}")
+    cases: list[Case] = []
     with tempfile.TemporaryDirectory(prefix="waypost-bench-") as folder:
-        for package, version in PACKAGES.items():
+        for package in wanted:
+            version = PACKAGES[package]
             tell(f"reading the tests of {package} {version}")
             tests = download(package, version, Path(folder)) / "tests"
             cases += [
@@ -135,14 +145,15 @@ def run(options: Options, tell: Tell) -> Result:
         {"package": package, "file": file, "cases": count, "differ": wrong[package, file]}
         for (package, file), count in counts.items()
     ]
-    unknown = ("nobody knows yet", "no verdict in waypost.bench.scores")
+    nobody = ("nobody knows yet", "no verdict in waypost.bench.scores")
     differences = [
         {"package": case.package, "file": case.file, "test": case.test, "number": case.number}
-        | dict(zip(("right", "why"), VERDICTS.get(case.key, unknown), strict=True))
+        | dict(zip(("right", "why"), VERDICTS.get(case.key, nobody), strict=True))
         for case in differ
     ]
-    lacking = [one for one in differences if one["right"] == unknown[0]]
-    stale = sorted(set(VERDICTS) - {case.key for case in differ})
+    lacking = [one for one in differences if one["right"] == nobody[0]]
+    read_files = {case.file for case in cases}
+    stale = sorted({k for k in VERDICTS if k[0] in read_files} - {case.key for case in differ})
     failed = {f"{one['test']} {one['number']}": "differs without a verdict" for one in lacking}
     failed |= {
         f"{test} {number}": "has a verdict, but no longer differs" for _, test, number in stale
