@@ -22,11 +22,12 @@ from waypost_routers._difficulty.model import POINTS, shipped
 class DifficultyRouter(ScoreRouter):
     """One difficulty per query, and a threshold between a weak and a strong LLM.
 
-    The difficulty d of a query is the share of reference questions that look easier, from 0 to 1;
-    features are hashed words and the form of the text. The weak LLM has the score 1 - d, the strong
-    one 1 - threshold, the others lie between by their strength. At lambda 0 a query goes to the
-    strong LLM where d is above the threshold, so for about a share 1 - threshold of the queries; a
-    larger lambda sends fewer there. The scores are no measured qualities.
+    The difficulty d of a query is the share of reference questions that look easier, from 0 to 1:
+    longer ones, and those with more numbers, code, LaTeX and arithmetic, look harder. The weak LLM
+    has the score 1 - d, the strong one 1 - threshold, the others lie between by their strength. At
+    lambda 0 a query goes to the strong LLM where d is above the threshold, so for about a share
+    1 - threshold of the queries; a larger lambda sends fewer there. The scores are no measured
+    qualities.
 
     Strength is the training mean where data has scores, else the price. It cannot tell which LLM is
     good at what: only outcomes can. The reference questions are those of the package.

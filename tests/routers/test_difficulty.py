@@ -66,6 +66,21 @@ def test_a_proof_looks_harder_than_a_capital() -> None:
     assert 0 <= easy < hard <= 1
 
 
+def test_small_talk_looks_easier_than_work() -> None:
+    easy = ["hi", "Thanks!", "What is the capital of France?", "Write a haiku about autumn."]
+    hard = [
+        "Compute $\\int_0^1 x^2 e^{x} dx$ and justify each step.",
+        "Refactor this to be async:\n```python\ndef f(x):\n    return g(x) + 1\n```\nAdd tests.",
+        "A train leaves at 3 pm at 60 km/h, another at 4 pm at 90 km/h; they are 300 km apart. "
+        "When and where do they meet?",
+        "Design a rate limiter for an API that serves 100,000 requests a second in three regions; "
+        "discuss consistency, failures and cost, and compare two designs.",
+    ]
+    router = fitted()
+    assert max(router.difficulty(easy)) < 0.1
+    assert min(router.difficulty(hard)) > 0.5
+
+
 def test_the_dearest_is_strong_and_names_overrule_prices() -> None:
     def best(router) -> tuple[str, str]:
         strengths = dict(zip(router.model_names, router._strengths(), strict=True))

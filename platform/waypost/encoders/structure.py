@@ -91,16 +91,20 @@ def _describe(whole: str) -> list[float]:
 DIMENSION = len(_describe(""))
 
 
-def structure_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return the features of texts, float32 of shape (n_texts, DIMENSION), rows of unit length.
+def form_of(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the features of texts, float32 of shape (n_texts, DIMENSION), each in [-1, 1].
 
-    Columns, before scaling: characters, words, characters per word, choices offered (yes or no),
+    Columns: characters, words, characters per word, choices offered (yes or no),
     number of choices, share of digits, numbers, line breaks, marks of code, of LaTeX, of
     arithmetic, question marks, question words, command verbs, a blank to fill, share of capitals,
     share of non-Latin letters, share of East Asian characters.
     """
-    rows = np.array([_describe(text) for text in texts], np.float32).reshape(-1, DIMENSION)
-    return unit_rows(rows)
+    return np.array([_describe(text) for text in texts], np.float32).reshape(-1, DIMENSION)
+
+
+def structure_features(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the features of `form_of`, rows scaled to unit length."""
+    return unit_rows(form_of(texts))
 
 
 class StructuredEncoder:

@@ -1,4 +1,4 @@
-"""How hard a question looks, from hashed words and its form: weights that come with the package."""
+"""How hard a question looks, from its form: weights that come with the package."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from waypost.contracts.encoder import Encoder
 from waypost.contracts.types import Floats
-from waypost.encoders import EncoderSpec, make_encoder
+from waypost.encoders.structure import form_of
 
 WEIGHTS = "weights.json"
 POINTS = 101
 """Points of the table of quantiles."""
 
 
-@cache
-def features_encoder() -> Encoder:
-    """Return the encoder of hashed words and structure features; it has no weights to fetch."""
-    return make_encoder(EncoderSpec(kind="hashing", dimension=256, cache_mb=8))
+COLUMNS = {
+    "characters": 0,
+    "words": 1,
+    "numbers": 6,
+    "line breaks": 7,
+    "code": 8,
+    "LaTeX": 9,
+    "arithmetic": 10,
+    "command verbs": 13,
+}
+"""Features of `form_of` that make a question harder, never easier."""
+
+
+def features_of(texts: Sequence[str]) -> Floats:
+    """Return the features of texts, (n, `COLUMNS`), each in [-1, 1]."""
+    return np.asarray(form_of(texts)[:, list(COLUMNS.values())], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +44,8 @@ class DifficultyModel:
     """A linear score of a text, and its distribution over questions.
 
     Attributes:
-        weights: (d,), of the features of `features_encoder`.
-        quantiles: (`POINTS`,), scores that equal shares of the questions it learned on are below,
-            predicted out of sample.
+        weights: One for each of `COLUMNS`, at least 0.
+        quantiles: (`POINTS`,), scores that equal shares of the questions it learned on are below.
         learned_on: Data, LLMs and numbers of the training, for readers.
     """
 
@@ -45,14 +55,14 @@ class DifficultyModel:
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """Return the score of each text, (n,): the larger, the harder."""
-        return np.asarray(features_encoder().encode(texts) @ self.weights, np.float64)
+        return np.asarray(features_of(texts) @ self.weights, np.float64)
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
         data = {
             "learned_on": self.learned_on,
             "quantiles": np.round(self.quantiles, 6).tolist(),
-            "weights": np.round(self.weights, 6).tolist(),
+            "weights": dict(zip(COLUMNS, np.round(self.weights, 6).tolist(), strict=True)),
         }
         path.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
@@ -63,7 +73,7 @@ def shipped() -> DifficultyModel:
     text = (files(__package__) / WEIGHTS).read_text(encoding="utf-8")
     data = json.loads(text)
     return DifficultyModel(
-        np.asarray(data["weights"], np.float64),
+        np.array([data["weights"][name] for name in COLUMNS], np.float64),
         np.asarray(data["quantiles"], np.float64),
         data["learned_on"],
     )

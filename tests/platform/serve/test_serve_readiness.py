@@ -255,7 +255,8 @@ class Scripted(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        body = json.dumps({"status": status} if status else {}).encode()
+        said = {"status": status, "loading_s": {"cook": 1.0} if status == "loading" else {}}
+        body = json.dumps(said if status else {}).encode()
         self.send_response(200 if status == "ready" and self.path == "/app/readyz" else 503)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -85,7 +85,7 @@ def served_name(name: str) -> str:
 def data(tmp_path_factory) -> Path:
     """A part of the starter data, whose LLMs are those of the file."""
     folder = tmp_path_factory.mktemp("starter")
-    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data")
+    starter = read_routing_data(ROOT / "serve_configs" / "starter" / "data", responses=True)
     write_routing_data(folder, starter.select(range(ROWS)))
     return folder
 
