@@ -145,7 +145,7 @@ def play(
         calls = np.where(usd > cost[:, rule[0]] + cost[:, rule[1]] + 1e-15, 3.0, 2.0)
         played[name] = Played(quality, usd, calls if rule[0] != rule[1] else calls * 0 + 1)
     for name, limit in ((OURS, budget), (HALF, budget / 2)):
-        lam = weight_for(router.report_["curve"], 1000 * limit)
+        lam = weight_for(router.report_["by_lambda"], 1000 * limit)
         played[name] = _of(replay.outcomes(router, asked, lam))
     played[FREE] = _of(replay.outcomes(router, asked, 0.0))
     alone = sweep(router.base_, training, _WEIGHTS)

@@ -137,8 +137,8 @@ class Curve:
 
 def read_curve(metrics: Mapping[str, Any]) -> Curve | None:
     """Return the curve of a manifest's ``metrics``; None where training measured none."""
-    data = metrics.get(KEY)
-    return None if data is None else Curve.from_dict(data)
+    data = metrics.get(KEY)  # a plug-in's report may hold anything under that name
+    return Curve.from_dict(data) if isinstance(data, Mapping) and "points" in data else None
 
 
 def curve_of(

@@ -77,7 +77,7 @@ def test_what_was_learned_is_reported_beside_the_rule(router):
     assert json.loads(json.dumps(report)) == report
     assert report["candidates"][0]["candidate"] == report["chosen"]
     assert report["candidates"][0]["gain"] > 0
-    usd = [row["usd_per_1k"] for row in report["curve"]]
+    usd = [row["usd_per_1k"] for row in report["by_lambda"]]
     assert usd == sorted(usd, reverse=True)
 
 

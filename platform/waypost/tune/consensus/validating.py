@@ -75,7 +75,13 @@ def validate(
     n, folds = len(fold), len(np.unique(fold))
     report = {"chosen": "expected gain", "why": "the only candidate", "questions": n}
     if folds < 2:
-        nothing = {"folds": 0, "candidates": [], "curve": [], "best_single": None, "oracle": None}
+        nothing = {
+            "folds": 0,
+            "candidates": [],
+            "by_lambda": [],
+            "best_single": None,
+            "oracle": None,
+        }
         return {**report, **nothing}
     usd, score = recorded.usd, np.nan_to_num(recorded.quality)
     weights = policy.dollar_weights(np.array(LAMBDAS), cost_ref)
@@ -110,7 +116,7 @@ def validate(
             _candidate("best agreement rule at the best single's cost", ruled, ruled_usd, single),
         ],
         "best_single_usd_per_1k": _number(1000 * usd[:, best].mean()),
-        "curve": [
+        "by_lambda": [
             {
                 "lambda": lam,
                 "quality": _number(quality[place].mean()),
