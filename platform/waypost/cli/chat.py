@@ -82,9 +82,10 @@ def command(
     key_service: str | None,
     allow_plugin_code: bool,
 ) -> None:
-    """Serve a page to talk to a pool, which shows the LLM, the reason and the cost of each answer.
+    """Serve a page to talk to a pool; it shows the routing.
 
-    Over a running gateway with --url, or alone with --pool. Ctrl-C stops it.
+    Each answer has its LLM, the reason and the cost. Over a running gateway with --url, or alone
+    with --pool. Ctrl-C stops it.
     """
     from waypost.serve.chat_alone import Options, run
 

@@ -16,7 +16,7 @@ import click
     help="Folder for the files; existing ones are replaced.",
 )
 def command(out: Path) -> None:
-    """Write what Prometheus and Grafana need to watch a server.
+    """Write alert rules and dashboards for Prometheus and Grafana.
 
     rules.yaml are rules of Prometheus (rule_files), prometheusrule.yaml the same for its operator
     on Kubernetes, dashboards/*.json dashboards for Grafana's import or provisioning.
