@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from waypost.contracts.errors import ConfigError, Fault, WaypostError
 from waypost.contracts.policy import decision_quality
 from waypost.contracts.records import Query
 from waypost.contracts.router import QueryBatch, ScoreRouter
+from waypost.engines.calls import content_text
 from waypost.loading import load_router
 from waypost.pipelines.data.config import LLMConfig
 from waypost.registry import make_router
@@ -105,10 +107,12 @@ class Controller:
             for name in routers
         }
         self._gateway: Gateway | None = None
+        self._opening = threading.Lock()
         self._pool = {
             name: _llm(name, api_base, api_key)
             for name in dict.fromkeys((strong_model, weak_model))
         }
+        _give_keys(self._pool, api_key)
         self.chat = SimpleNamespace(
             completions=SimpleNamespace(create=self.completion, acreate=self.acompletion)
         )
@@ -217,18 +221,19 @@ class Controller:
         messages = given.get("messages")
         if not isinstance(messages, list) or not messages:
             raise RoutingError("messages: expected a list of at least one message")
-        routed = self.route(str(messages[-1].get("content") or ""), router, threshold)
+        routed = self.route(content_text(messages[-1].get("content") or ""), router, threshold)
         self.model_counts[router][routed] += 1
         return routed, {k: v for k, v in given.items() if k not in {"model", "stream"}}
 
     def _opened(self) -> Gateway:
-        if self._gateway is None:
-            pool = [
-                {"name": name, "engine": one.engine, "placement": "inline", "config": one.config}
-                for name, one in self._pool.items()
-            ]
-            self._gateway = Gateway(pool=pool, router="in_order", unknown_fields="pass").open()
-        return self._gateway
+        with self._opening:  # completions may begin at the same time
+            if self._gateway is None:
+                pool = [
+                    {"name": n, "engine": one.engine, "placement": "inline", "config": one.config}
+                    for n, one in self._pool.items()
+                ]
+                self._gateway = Gateway(pool=pool, router="in_order", unknown_fields="pass").open()
+            return self._gateway
 
     @staticmethod
     def _told(body: Mapping[str, Any], *, stream: bool) -> Any:
@@ -313,12 +318,21 @@ def _llm(model: str, api_base: str | None, api_key: str | None) -> LLMConfig:
     known = slash and provider in PROVIDERS
     if api_base is not None:
         named = name if known else model
-        (found,) = from_endpoint(api_base, "routellm" if api_key else NO_KEY, [named])
+        # the key of one endpoint must not go to another one
+        service = f"routellm {api_base.rstrip('/')}" if api_key else NO_KEY
+        (found,) = from_endpoint(api_base, service, [named])
     else:
         found = from_provider(model if slash else f"openai/{model}")
-    if found.config.get("service") is not None:
-        _give_key(found.config["service"], api_key)
     return found
+
+
+def _give_keys(pool: Mapping[str, LLMConfig], api_key: str | None) -> None:
+    services = sorted({one.config["service"] for one in pool.values() if "service" in one.config})
+    if api_key is not None and len(services) > 1:
+        problem = f"is one key, and {' and '.join(services)} are two: set their own variables"
+        raise ConfigError([Fault("api_key", problem)])
+    for service in services:
+        _give_key(service, api_key)
 
 
 def _give_key(service: str, api_key: str | None) -> None:

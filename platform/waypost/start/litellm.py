@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,12 @@ _KNOWN_PARAMS = {"model", "api_base", "api_key", "custom_llm_provider", "timeout
                  "cache_read_input_token_cost", *_PARAMS}  # fmt: skip
 _KNOWN_INFO = {"id", "mode", "base_model", "input_cost_per_token", "output_cost_per_token",
                "cache_read_input_token_cost", "max_tokens", "max_input_tokens"}  # fmt: skip
+_TIMES = {
+    "timeout": "total_timeout_s",
+    "stream_timeout": "token_timeout_s",
+    "num_retries": "max_retries",
+    "max_retries": "max_retries",
+}
 _COSTS = {
     "input_cost_per_token": "input_price",
     "output_cost_per_token": "output_price",
@@ -87,7 +94,11 @@ def read_litellm(path: Path) -> tuple[dict[str, LLMConfig], More]:
             reading.drop(place, "has no litellm_params")
             continue
         name = str(entry.get("model_name") or entry["litellm_params"].get("model"))
-        llm = _llm(entry["litellm_params"], entry.get("model_info") or {}, f"{name}", reading)
+        info = entry.get("model_info") or {}
+        if not isinstance(info, dict):
+            reading.drop(f"{name}: model_info", f"expected keys and values, found {kind(info)}")
+            info = {}
+        llm = _llm(entry["litellm_params"], info, name, reading)
         if llm is not None:
             found.append((name, llm))
         for key in sorted(set(entry) - {"model_name", "litellm_params", "model_info"}):
@@ -136,20 +147,26 @@ def _llm(
     provider = _provider(ours, theirs, base)
     if provider is None:
         why = "no engine of Waypost speaks to this provider"
+        if isinstance(base, str) and base.startswith(_ENVIRONMENT):
+            why = "its api_base stands in an environment variable; write the URL itself"
         reading.drop(f"{name} ({theirs}/{model})", why)
         return None
     config: dict[str, Any] = {"base_url": provider.base_url, "model": model, **provider.config}
     if (service := _service(params.get("api_key"), provider, ours, name, reading)) is not None:
         config["service"] = service
-    _timeouts(params, config)
-    facts = _costs(params) | _costs(info)
-    if info.get("max_input_tokens"):
-        facts["context_length"] = int(info["max_input_tokens"])
+    config |= _numbers(params, _TIMES, f"{name}: litellm_params", reading)
+    facts = {}
+    for given, place in ((params, "litellm_params"), (info, "model_info")):
+        costs = _numbers(given, _COSTS, f"{name}: {place}", reading)
+        facts |= {key: round(1e6 * value, 9) for key, value in costs.items()}
+    limits = _numbers(info, {"max_input_tokens": "context_length"}, f"{name}: model_info", reading)
+    facts |= {key: int(value) for key, value in limits.items() if value}
     if (base_model := info.get("base_model")) and "/" in str(base_model):
         facts["priced_as"] = str(base_model)
-    facts |= {ours: params[theirs] for theirs, ours in _PARAMS.items() if params.get(theirs)}
-    for theirs in _PARAMS:
-        if params.get(theirs):
+    limits = _numbers(params, _PARAMS, f"{name}: litellm_params", reading)
+    facts |= {key: value for key, value in limits.items() if value}
+    for theirs, ours in _PARAMS.items():
+        if facts.get(ours):
             reading.drop(f"{name}: {theirs}", "the gateway has no such limit; data.yaml has it")
     for key in sorted(set(params) - _KNOWN_PARAMS):
         reading.drop(f"{name}: litellm_params.{key}", _HINTS.get(key, _WHY_NOT))
@@ -157,7 +174,7 @@ def _llm(
         reading.drop(f"{name}: model_info.{key}")
     try:
         parse(engine_config(provider.engine), config, name)
-        return LLMConfig.model_validate({"engine": provider.engine, "config": config, **facts})
+        return parse(LLMConfig, {"engine": provider.engine, "config": config, **facts}, name)
     except ConfigError as error:
         reading.drop(name, "; ".join(fault.problem for fault in error.faults))
         return None
@@ -165,7 +182,7 @@ def _llm(
 
 def _provider(ours: str, theirs: str, base: object) -> Provider | None:
     known = PROVIDERS.get(ours)
-    if isinstance(base, str) and theirs == "azure":
+    if isinstance(base, str) and theirs == "azure" and not base.startswith(_ENVIRONMENT):
         return Provider(f"{base.rstrip('/')}/openai/v1", "AZURE_API_KEY")
     if known is not None and (not isinstance(base, str) or base.rstrip("/") == known.base_url):
         return known
@@ -198,21 +215,27 @@ def _service(
     return service
 
 
-def _timeouts(params: Mapping[str, Any], config: dict[str, Any]) -> None:
-    retries = params.get("max_retries", params.get("num_retries"))
-    given = {
-        "total_timeout_s": params.get("timeout"),
-        "token_timeout_s": params.get("stream_timeout"),
-        "max_retries": retries,
-    }
-    config |= {key: value for key, value in given.items() if isinstance(value, int | float)}
+def _numbers(
+    given: Mapping[str, Any], names: Mapping[str, str], where: str, reading: _Reading
+) -> dict[str, Any]:
+    """Return the numbers among the keys by our names; what is none is noted.
 
-
-def _costs(given: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for theirs, ours in _COSTS.items():
-        if isinstance(given.get(theirs), int | float):
-            found[ours] = round(1e6 * float(given[theirs]), 9)
+    YAML reads ``1e-6``, without a point, as text; it is taken as the number that LiteLLM takes it
+    for.
+    """
+    found: dict[str, Any] = {}
+    for theirs, ours in names.items():
+        value = given.get(theirs)
+        if value is None:
+            continue
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not math.isfinite(number):
+            reading.drop(f"{where}.{theirs}", f"expected a number, found {kind(value)}")
+        else:
+            found[ours] = int(number) if number.is_integer() else number
     return found
 
 
@@ -250,7 +273,8 @@ def _settings(section: str, given: Any, reading: _Reading) -> None:
 
 
 def _take_master_key(value: Any, args: dict[str, Any]) -> bool:
-    args["api_keys"] = True  # the key itself is not copied: .env.example names its service
+    if value:
+        args["api_keys"] = True  # the key itself is not copied: .env.example names its service
     return bool(value)
 
 

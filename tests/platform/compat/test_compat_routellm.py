@@ -14,6 +14,7 @@ from waypost.compat.routellm import Controller, RoutingError, parse_model_name
 from waypost.contracts.errors import ConfigError
 from waypost.contracts.routing_data import write_routing_data
 from waypost.secrets import key_ring
+from waypost.serve.local import Gateway
 from waypost.testing.synthetic import ENCODER_ID, planted
 
 HARD = "Prove that the square root of 2 is irrational, and generalise the proof to every prime."
@@ -140,3 +141,50 @@ def test_a_router_without_an_artifact_says_how_to_train_one(artifact):
     other = {"artifact": str(artifact), "strong": "nobody"}
     with pytest.raises(ConfigError, match="knows cook, prover, tiny, not nobody"):
         controller(routers=["bert"], config={"bert": other})
+
+
+async def test_the_key_of_one_endpoint_does_not_go_to_another():
+    async with FakeUpstream() as one, FakeUpstream() as two:
+        one.default = two.default = Reply(text="Hello!")
+        asked = {"model": "router-random-0", "messages": [{"role": "user", "content": "Hi"}]}
+        with (
+            controller(one.url, api_key=KEY) as first,
+            controller(two.url, api_key=f"{KEY}-2") as second,
+        ):
+            for _ in range(2):
+                await first.acompletion(**asked)
+                await second.acompletion(**asked)
+    assert {each.headers["Authorization"] for each in one.requests} == {f"Bearer {KEY}"}
+    assert {each.headers["Authorization"] for each in two.requests} == {f"Bearer {KEY}-2"}
+
+
+def test_one_key_does_not_go_to_two_providers():
+    with pytest.raises(ConfigError, match="anthropic and openai are two"):
+        Controller(["random"], "openai/gpt-4.1", "anthropic/claude-sonnet-4-5", api_key=KEY)
+    assert key_ring().count("anthropic") == 0
+
+
+async def test_completions_that_begin_together_share_one_gateway(monkeypatch):
+    opened = []
+
+    class Counted(Gateway):
+        def open(self):
+            opened.append(self)
+            return super().open()
+
+    monkeypatch.setattr("waypost.compat.routellm.Gateway", Counted)
+    async with FakeUpstream() as upstream:
+        upstream.default = Reply(text="Hello!")
+        parts = [{"type": "text", "text": "Hi"}]
+        asked = {"model": "router-random-0", "messages": [{"role": "user", "content": parts}]}
+        with controller(upstream.url) as client:
+            await asyncio.gather(*(client.acompletion(**asked) for _ in range(8)))
+    assert len(opened) == 1
+
+
+def test_the_text_of_parts_is_routed(monkeypatch):
+    routed, seen = controller(), []
+    monkeypatch.setitem(routed.routers, "random", lambda texts: seen.extend(texts) or np.ones(1))
+    content = [{"type": "text", "text": "Prove it"}, {"type": "image_url", "image_url": {}}]
+    routed._routed("random", 0.5, {"messages": [{"role": "user", "content": content}]})
+    assert seen == ["Prove it"]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import urllib.request
 
 import pytest
@@ -18,6 +19,7 @@ from waypost.secrets import key_ring
 from waypost.serve.handover import listen
 from waypost.serve.local import Gateway
 from waypost.serve.local.config import read_local
+from waypost.serve.local.loop import LoopThread
 
 CHAT = "/v1/chat/completions"
 
@@ -80,6 +82,72 @@ def test_it_answers_between_its_start_and_its_end_only(artifact, tmp_path) -> No
         with gateway:
             gateway.rate(gateway.ask(COOKING).request_id, 1.0)
     gateway.close()
+
+
+def test_threads_that_ask_while_it_is_closed_are_all_answered_or_told(artifact) -> None:
+    for _ in range(5):
+        gateway = made(artifact).open()
+        told: list[object] = []
+        begun = threading.Barrier(7)
+
+        def ask(gateway=gateway, told=told, begun=begun) -> None:
+            begun.wait()
+            while True:
+                try:
+                    gateway.ask(COOKING)
+                except (NotStartedError, GatewayError) as error:
+                    told.append(error)
+                    return
+
+        def close(gateway=gateway, begun=begun) -> None:
+            begun.wait()
+            gateway.close()
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(5)]
+        threads += [threading.Thread(target=close, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(told) == 5
+
+
+def test_a_loop_that_has_ended_takes_no_calls() -> None:
+    loop = LoopThread()
+    late = threading.Thread(target=lambda: waiting(loop), daemon=True)
+    late.start()
+    assert loop.call(asyncio.sleep(0.05, 7)) == 7
+    loop.end()
+    late.join(30)
+    assert not late.is_alive()
+    with pytest.raises(NotStartedError, match="closed meanwhile"):
+        loop.call(asyncio.sleep(0, 7))
+
+
+def waiting(loop: LoopThread) -> None:
+    with pytest.raises(NotStartedError, match="closed meanwhile"):
+        loop.call(asyncio.Event().wait())
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"stream": True}, "comes whole"),
+        ({"tools": {1}}, "cannot be JSON"),
+        ({"waypost": 3, "lam": 1}, "waypost"),
+    ],
+)
+def test_fields_that_cannot_be_sent_are_told(artifact, fields, problem) -> None:
+    with made(artifact) as gateway, pytest.raises(GatewayError, match=problem) as found:
+        gateway.ask(COOKING, **fields)
+    assert found.value.status == 400
+
+
+@pytest.mark.parametrize("asked", [3, None])
+def test_a_question_that_is_none_is_told(artifact, asked) -> None:
+    with made(artifact) as gateway, pytest.raises(GatewayError, match="messages"):
+        gateway.ask(asked)
 
 
 def test_a_start_that_fails_leaves_nothing_open(artifact, tmp_path) -> None:

@@ -145,3 +145,48 @@ def test_a_file_without_an_llm_is_refused(tmp_path, text, told):
     with pytest.raises(ConfigError, match=r"litellm\.yaml: model_list: ") as failed:
         read_litellm(path)
     assert told in str(failed.value)
+
+
+def read(tmp_path, params, info="{}", rest=""):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"model_list:\n- model_name: a\n  litellm_params: {params}\n  model_info: {info}\n"
+        "- model_name: b\n  litellm_params: {model: openai/y}\n" + rest
+    )
+    pool, more = read_litellm(path)
+    return pool, more, "\n".join(more.notes)
+
+
+def test_prices_that_yaml_takes_for_text_are_numbers(tmp_path):
+    costs = "input_cost_per_token: 1e-6, output_cost_per_token: 2e-6"
+    pool, _, notes = read(tmp_path, f"{{model: openai/x, {costs}}}")
+    assert (pool["a"].input_price, pool["a"].output_price) == (1.0, 2.0)
+    assert "cost" not in notes
+
+
+@pytest.mark.parametrize(
+    ("params", "info", "note"),
+    [
+        ("{model: openai/x, rpm: many}", "{}", "a: litellm_params.rpm: expected a number"),
+        ("{model: openai/x, timeout: os.environ/T}", "{}", "litellm_params.timeout: expected"),
+        ("{model: openai/x, max_retries: true}", "{}", "litellm_params.max_retries: expected"),
+        ("{model: openai/x}", "{max_input_tokens: 128k}", "model_info.max_input_tokens: expected"),
+        ("{model: openai/x}", "[1]", "a: model_info: expected keys and values"),
+    ],
+)
+def test_values_of_another_kind_are_named(tmp_path, params, info, note):
+    pool, _, notes = read(tmp_path, params, info)
+    assert set(pool) == {"a", "b"}
+    assert note in notes
+
+
+@pytest.mark.parametrize("model", ["azure/x", "openai/x"])
+def test_an_endpoint_in_a_variable_is_named_as_such(tmp_path, model):
+    pool, _, notes = read(tmp_path, f"{{model: {model}, api_base: os.environ/BASE}}")
+    assert set(pool) == {"b"}
+    assert "api_base stands in an environment variable" in notes
+
+
+def test_no_master_key_asks_no_client_for_one(tmp_path):
+    _, more, _ = read(tmp_path, "{model: openai/x}", rest="general_settings: {master_key: null}\n")
+    assert "api_keys" not in more.args

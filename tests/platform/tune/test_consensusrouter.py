@@ -128,6 +128,18 @@ def test_calls_that_surely_follow_are_made_together(router):
     assert len({call.model for call in action.calls}) == len(action.calls)
 
 
+def test_calls_made_together_stay_within_the_calls_left_and_the_money(router):
+    router.together = 0.01
+    calls = step(router, lam=0.0).calls
+    assert len(calls) == router.max_calls > 2
+    router.max_calls = 2
+    assert len(step(router, lam=0.0).calls) == 2
+    prices = router.route_single(TEXT).cost_usd
+    together = sum(prices[call.model] for call in calls[:2])
+    few = step(router, lam=0.0, max_cost_usd=together * 0.999).calls
+    assert sum(prices[call.model] for call in few) < together
+
+
 def test_it_stops_at_its_calls(router):
     router.max_calls = 2
     done = step(router, said("cheap", "B"), said("other", "C"))
@@ -204,6 +216,13 @@ def test_given_embeddings_decide_as_its_own(router, data):
     assert [one.ranking for one in given] == [one.ranking for one in alone]
     values = [list(one.quality.values()) for one in given]
     np.testing.assert_allclose(values, [list(one.quality.values()) for one in alone], atol=1e-5)
+
+
+def test_more_given_embeddings_than_are_remembered_need_no_encoder(router, data, monkeypatch):
+    monkeypatch.setattr("waypost.tune.consensus.router._MOST_KNOWN", 2)
+    router.encoder, router._known = None, {}
+    queries = [Query(text) for text in data.queries[:5]]
+    assert len(router.decide(queries, data.embeddings[:5])) == 5
 
 
 def test_few_questions_are_enough():

@@ -126,11 +126,11 @@ class Gateway:
 
     def close(self) -> None:
         """End what `open` started: requests in flight are ended, records are written."""
-        if self._thread is not None:
-            try:
-                self._thread.call(self.end())
-            finally:
-                self._end_thread()
+        thread = self._thread
+        if thread is not None:
+            with suppress(NotStartedError):  # else another thread closed it meanwhile
+                thread.call(self.end())
+            self._end_thread()
 
     def _end_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -387,14 +387,14 @@ class Gateway:
         work = exchange(self, path, body)
         if self._loop in (None, asyncio.get_running_loop()):
             return await work
-        # the gateway runs in its own thread
-        assert self._loop is not None
+        assert self._loop is not None  # that of its own thread
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._thread is None:
+        thread = self._thread  # another thread may close the gateway meanwhile
+        if thread is None:
             work.close()
             if self._app is not None:
                 raise NotStartedError("the gateway runs in an event loop: await its ..._async")
             raise NotStartedError(NOT_STARTED)
-        return self._thread.call(work)
+        return thread.call(work)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
+from waypost.contracts.errors import NotStartedError
+
 T = TypeVar("T")
+
+ENDED = "the gateway was closed meanwhile"
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -25,6 +30,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop = new_loop()
+        self._lock = threading.Lock()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="waypost-gateway", daemon=True)
         self._thread.start()
 
@@ -42,15 +49,30 @@ class LoopThread:
             self.loop.close()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there, and return what it returns. An interruption here cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        """Run a coroutine there, and return what it returns. An interruption here cancels it.
+
+        Raises:
+            NotStartedError: the loop has ended, or ends before the coroutine does.
+        """
+        with self._lock:  # what a loop gets after its end would never be answered
+            if self._ended:
+                work.close()
+                raise NotStartedError(ENDED)
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
+        except CancelledError:
+            if self._ended:
+                raise NotStartedError(ENDED) from None
+            raise
         except BaseException:
             future.cancel()
             raise
 
     def end(self) -> None:
-        """End loop and thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """End loop and thread; calls that still wait are cancelled."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()

@@ -62,13 +62,20 @@ def question(asked: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
     Args:
         asked: The question, or the messages of a conversation.
         fields: Further fields; those of `_OURS` go under ``waypost``.
+
+    Raises:
+        GatewayError: a stream is asked for.
     """
-    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else list(asked)
+    if fields.get("stream"):
+        problem = "an answer in this process comes whole; for its parts ask the URL of listen()"
+        raise GatewayError(problem, 400, param="stream")
+    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
     ours = {name: fields[key] for key, name in _OURS.items() if fields.get(key) is not None}
     others = {key: value for key, value in fields.items() if key not in _OURS}
     body = {"model": AUTO, "messages": messages, **others}
-    if ours:
-        body["waypost"] = {**(others.get("waypost") or {}), **ours}
+    said = others.get("waypost") or {}
+    if ours and isinstance(said, Mapping):  # what is none is the gateway's to refuse
+        body["waypost"] = {**said, **ours}
     return body
 
 
@@ -95,12 +102,13 @@ async def exchange(
     Cancelling the call is a client that leaves.
 
     Raises:
-        GatewayError: the status is not 2xx.
-        SchemaError: the body is not JSON.
+        GatewayError: the status is not 2xx, or the body cannot be JSON.
     """
-    told: list[Message] = [
-        {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
-    ]
+    try:
+        sent = json.dumps(body).encode()
+    except (TypeError, ValueError) as error:
+        raise GatewayError(f"the body cannot be JSON: {error}", 400) from None
+    told: list[Message] = [{"type": "http.request", "body": sent, "more_body": False}]
     status = 0
     headers: dict[str, str] = {}
     parts: list[bytes] = []

@@ -67,13 +67,14 @@ _LAST = -1e18
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What one query's next action depends on; the vectors have shape (m,)."""
+    """What one query's next action depends on; vectors are (m,), a limit of NaN is none."""
 
     query: Query
     seen: Seen
     quality: Floats
     cost: Floats
     lam: float
+    limit: float
     now: Situations
     calls_left: int
     values: Floats
@@ -207,11 +208,13 @@ class ConsensusRouter(TrainableStepRouter):
         users: Users = None,
     ) -> list[Decision]:
         """Decide queries with given embeddings; see `TrainableRouter.decide`."""
-        if embeddings is not None and queries:
-            found = self.base_.predict(QueryBatch(tuple(queries), embeddings))
-            for row, query in enumerate(queries):
-                self._remember(query, one_prediction(found, row, len(queries), self.mean_quality_))
-        return self.route_batch(queries)
+        if embeddings is None or not queries:
+            return self.route_batch(queries)
+        found, made = self.base_.predict(QueryBatch(tuple(queries), embeddings)), []
+        for row, query in enumerate(queries):  # decided at once: of many, the first are forgotten
+            self._remember(query, one_prediction(found, row, len(queries), self.mean_quality_))
+            made.append(self.route_single(query))
+        return made
 
     def _decision(self, look: _Look) -> Decision:
         known = self.model_names
@@ -319,8 +322,13 @@ class ConsensusRouter(TrainableStepRouter):
         ends = float(chance[outcomes][~goes_on & own].sum()) >= _SURELY
         share = np.zeros(len(look.quality))
         np.add.at(share, best[goes_on], chance[outcomes][goes_on])
-        later = np.flatnonzero(share >= min(self.together, 1 - 1e-6))
-        return ends, [int(one) for one in later]
+        usd, later = look.seen.spent_usd + look.cost[llm], []
+        for one in np.argsort(-share, kind="stable")[: look.calls_left - 1]:
+            within = np.isnan(look.limit) or usd + look.cost[one] <= look.limit
+            if share[one] >= min(self.together, 1 - 1e-6) and within:
+                usd += look.cost[one]
+                later.append(int(one))
+        return ends, later
 
     # -- look ---------------------------------------------------------------------------------
 
@@ -334,13 +342,14 @@ class ConsensusRouter(TrainableStepRouter):
         price = np.minimum(weight, _DEAR) * policy.fill_unknown(cost[None])
         allowed = policy.allowed_mask([query], self.policy, known)
         limits = policy.cost_limits([query], self.policy)
-        if limits is not None and not np.isnan(limits[0]):
-            allowed &= seen.spent_usd + cost <= limits[0]
+        limit = np.nan if limits is None else float(limits[0])
+        if not np.isnan(limit):
+            allowed &= seen.spent_usd + cost <= limit
         allowed = self.planner.among(allowed) & ~seen.asked
         now = self._situation(seen, query, quality, price, allowed)
         left = self.max_calls - len(seen.answers)
         values = self.planner.plan(now, np.array([left]))[0]
-        return _Look(query, seen, quality, cost, float(lam[0]), now, left, values)
+        return _Look(query, seen, quality, cost, float(lam[0]), limit, now, left, values)
 
     def _situation(
         self, seen: Seen, query: Query, quality: Floats, price: Floats, open_: NDArray[np.bool_]
