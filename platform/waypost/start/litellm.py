@@ -159,6 +159,9 @@ def _llm(
     for given, place in ((params, "litellm_params"), (info, "model_info")):
         costs = _numbers(given, _COSTS, f"{name}: {place}", reading)
         facts |= {key: round(1e6 * value, 9) for key, value in costs.items()}
+    if len(facts.keys() & {"input_price", "output_price"}) == 1:
+        facts = {}  # half a price is none
+        reading.drop(f"{name}: price", "needs input_cost_per_token and output_cost_per_token")
     limits = _numbers(info, {"max_input_tokens": "context_length"}, f"{name}: model_info", reading)
     facts |= {key: int(value) for key, value in limits.items() if value}
     if (base_model := info.get("base_model")) and "/" in str(base_model):

