@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -49,3 +51,12 @@ def _started_ray():
 def ray_here():
     """A Ray that the tests of several modules share; commands called in this process use it."""
     return one_ray.shared("ray", _started_ray)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests: Playwright's sync API keeps the loop of its thread."""
+    from support.chat_browser import opened_browser
+
+    with opened_browser() as found:
+        yield found

@@ -155,7 +155,7 @@ def _llm(
     if (service := _service(params.get("api_key"), provider, ours, name, reading)) is not None:
         config["service"] = service
     config |= _numbers(params, _TIMES, f"{name}: litellm_params", reading)
-    facts = {}
+    facts: dict[str, Any] = {}
     for given, place in ((params, "litellm_params"), (info, "model_info")):
         costs = _numbers(given, _COSTS, f"{name}: {place}", reading)
         facts |= {key: round(1e6 * value, 9) for key, value in costs.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.chat_browser import Visitor, opened_browser
+from support.chat_browser import Visitor
 from support.chat_page import Served, served
 
 Visit = Callable[..., Visitor]
@@ -17,13 +17,6 @@ Visit = Callable[..., Visitor]
 def chat_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A page over a gateway with echo engines."""
     with served(tmp_path_factory.mktemp("chat")) as found:
-        yield found
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    with opened_browser() as found:
         yield found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,6 @@ POOL[2]["config"] = {"fail_with": "500"}  # type: ignore[assignment]
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
     return knn_artifact(tmp_path_factory.mktemp("router") / "artifact")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tools:
-        found = tools.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture

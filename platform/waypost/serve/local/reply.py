@@ -139,6 +139,6 @@ async def exchange(
     await app(scope, receive, send)
     found = json.loads(b"".join(parts))
     if not 200 <= status < 300:
-        error = found["error"]
-        raise GatewayError(error["message"], status, error.get("code"), error.get("param"))
+        problem = found["error"]
+        raise GatewayError(problem["message"], status, problem.get("code"), problem.get("param"))
     return found, headers
