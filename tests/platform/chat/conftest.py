@@ -20,20 +20,13 @@ def chat_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture(scope="session")
-def one_visitor(chat_page: Served, browser: Any) -> Iterator[Visitor]:
-    """A user whose page stays open: to load it anew for each test takes seconds."""
+@pytest.fixture
+def user(chat_page: Served, browser: Any) -> Iterator[Visitor]:
+    """A user with a page of their own; it must not have raised an error at the end."""
     visitor = Visitor(browser, chat_page.url)
     yield visitor
     visitor.close()
-
-
-@pytest.fixture
-def user(one_visitor: Visitor) -> Iterator[Visitor]:
-    """The user with a new talk; the page must not have raised an error at the end."""
-    one_visitor.begin_anew()
-    yield one_visitor
-    assert one_visitor.errors == []
+    assert visitor.errors == []
 
 
 @pytest.fixture
