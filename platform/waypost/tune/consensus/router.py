@@ -61,8 +61,7 @@ _MOST_KNOWN = 4096
 _SURELY = 0.98
 """Chance that a call ends the episode from which its answer is streamed."""
 
-_DEAR = 1e9
-_LAST = -1e18
+_DEAR, _LAST = 1e9, -1e18
 
 
 @dataclass(frozen=True, eq=False)
